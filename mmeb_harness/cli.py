@@ -1,0 +1,257 @@
+"""`mmeb-eval`: run, tasks, models, check. Turns options into values and errors into one line; decides nothing else.
+
+Heavy imports stay inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mmeb_harness import __version__
+from mmeb_harness.errors import HarnessError, ResultError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmeb_harness.config import RunConfig
+    from mmeb_harness.data import DataInfo
+    from mmeb_harness.registry import RegisteredTask
+    from mmeb_harness.types import Embedder
+
+DEFAULT_MODEL = "mmemb_r1"
+DEFAULT_SUITE = "mini"
+REASONING = ("adaptive", "always", "never")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a check failed, 2 something to mend, 130 interrupted."""
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except HarnessError as error:
+        _fail(str(error), error.exit_code)
+    except click.Abort:
+        _fail("stopped; what is done is kept, the same command goes on from there", 130)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mmeb-eval")
+def cli() -> None:
+    """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def _arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        pairs[key.replace("-", "_")] = text
+    return pairs
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_selection_options = _options(
+    click.option("--tasks", multiple=True, callback=_names, help="Task names, comma-separated."),
+    click.option("--groups", multiple=True, callback=_names, help="Groups, e.g. I-CLS,V-QA."),
+    click.option("--modality", "modalities", multiple=True, callback=_names, help="image, video, visdoc."),
+)
+
+_model_options = _options(
+    click.option(
+        "--model-arg",
+        "model_args",
+        multiple=True,
+        callback=_arguments,
+        metavar="KEY=VALUE",
+        help="An argument of the model itself, e.g. path=…; may be repeated.",
+    ),
+    click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
+    click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
+    click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
+    click.option("--dtype", help="auto, float32, bfloat16, float16."),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
+)
+
+
+@cli.command()
+@click.option("--model", help=f"A registered model; see `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
+@_model_options
+@_selection_options
+@click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
+@click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
+@click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 16384.")
+@click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/<data>-<model>[-<reasoning>].")
+@click.option("--seed", type=int, help="Seed of the mini suite. Default: 0.")
+@click.option("--resume/--fresh", "resume", default=None, help="Keep what is done (default), or start over.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with any of these options.")
+def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
+    """Evaluate a model and print its scores.
+
+    Without --tasks, --groups or --modality all 78 tasks are run. The same command goes on where a killed run
+    stopped; what a changed model, setting or data revision makes stale is computed again.
+    """
+    from rich.console import Console
+
+    from mmeb_harness.config import make_config, read_config
+    from mmeb_harness.progress import reporter_for
+    from mmeb_harness.registry import load_tasks, select_tasks
+    from mmeb_harness.report import print_run
+    from mmeb_harness.run import RunSettings, evaluate
+
+    from_file = read_config(config_file) if config_file else {}
+    config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
+    console = Console(stderr=False)
+    registered = load_tasks()
+    tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
+    info = _data(config, console)
+    output = Path(config.output) if config.output else _default_output(config, info)
+    _check_output(output)
+    embedder = _load_model(config.model or DEFAULT_MODEL, config)
+    settings = RunSettings(
+        output=output,
+        limit=config.limit,
+        seed=config.seed,
+        batch_tokens=config.batch_tokens,
+        fresh=config.fresh,
+        model_args=config.model_args,
+    )
+    result = evaluate(embedder, tasks, registered, info, settings, reporter_for(console))
+    print_run(result, output, console)
+
+
+@cli.command()
+@_selection_options
+def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str, ...]) -> None:
+    """List the registered tasks."""
+    from mmeb_harness.registry import load_tasks, select_tasks
+
+    registered = load_tasks()
+    chosen = (
+        select_tasks(registered, tasks, groups, modalities) if tasks or groups or modalities else registered.values()
+    )
+    _print_table(
+        ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
+        [_task_row(one) for one in chosen],
+    )
+
+
+@cli.command()
+def models() -> None:
+    """List the registered models."""
+    from mmeb_harness.registry import model_summaries
+
+    _print_table(("model", "package", "what it is"), model_summaries())
+
+
+@cli.command()
+@click.argument("model")
+@_model_options
+def check(model: str, **options: Any) -> None:
+    """Test a model's adapter offline, in seconds, on made-up items.
+
+    Text, image, frames and mixed items; order, batch and padding invariance; unit length.
+    """
+    import tempfile
+
+    from mmeb_harness.check import check_embedder
+    from mmeb_harness.config import make_config
+
+    embedder = _load_model(model, make_config({}, options))
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
+        for outcome in check_embedder(embedder, Path(folder)):
+            failed += not outcome.passed
+            click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
+    click.echo(f"{model}: {failed} checks failed" if failed else f"{model}: all checks passed")
+    if failed:
+        sys.exit(1)
+
+
+def _data(config: RunConfig, console: Console) -> DataInfo:
+    from mmeb_harness.data import MANIFEST, describe, ensure_suite, suite_folder
+    from mmeb_harness.registry import load_suite
+
+    if config.data:
+        return describe(Path(config.data).expanduser().resolve())
+    suite = load_suite(DEFAULT_SUITE)
+    folder = suite_folder(suite, config.seed)
+    if not (folder / MANIFEST).is_file():
+        console.print(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …", soft_wrap=True)
+    return describe(ensure_suite(suite, config.seed))
+
+
+def _default_output(config: RunConfig, info: DataInfo) -> Path:
+    parts = [info.name.lower(), config.model or DEFAULT_MODEL]
+    parts += [config.reasoning] if config.reasoning else []
+    parts += [f"candidates-{config.candidate_reasoning}"] if config.candidate_reasoning else []
+    parts += [f"limit{config.limit}"] if config.limit is not None else []
+    return Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise ResultError(f"--output {output} is a file; name a folder")
+
+
+def _load_model(name: str, config: RunConfig) -> Embedder:
+    from mmeb_harness.registry import load_model
+
+    options: Mapping[str, str | int | bool | None] = {
+        "device": config.device,
+        "dtype": config.dtype,
+        "reasoning": config.reasoning,
+        "candidate_reasoning": config.candidate_reasoning,
+        "trust_remote_code": config.trust_remote_code,
+    }
+    return load_model(name, config.model_args, options)
+
+
+def _task_row(one: RegisteredTask) -> tuple[str, ...]:
+    task = one.task
+    return (
+        task.name,
+        task.modality,
+        task.group,
+        task.metric,
+        _count(task.num_queries),
+        _count(task.num_candidates),
+        task.in_distribution or "-",
+        task.source or one.collection,
+    )
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned plain text: fits a pipe as well as a terminal."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

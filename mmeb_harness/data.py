@@ -1,0 +1,117 @@
+"""What a data folder says of itself, and which data exactly a task's score belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmeb_harness.errors import DataError
+from mmeb_harness.files import hash_files, read_json, read_parquet
+from mmeb_harness.types import Samples, Suite, Task
+
+MANIFEST = "manifest.json"
+QUERY_LABELS = "query_labels.parquet"
+MANIFEST_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A data folder's own description; the defaults hold for a folder without a manifest.
+
+    Attributes:
+        synthetic: made by a suite. Such scores never stand in a table of MMEB-V2 scores.
+        num_queries: declared counts, which override those of the task table.
+    """
+
+    root: Path
+    name: str = "MMEB-V2"
+    synthetic: bool = False
+    revision: str = "unpinned"
+    num_queries: Mapping[str, int] = field(default_factory=dict)
+
+
+def describe(root: Path) -> DataInfo:
+    """Read the manifest of a data folder.
+
+    Raises:
+        DataError: if the folder is missing, or its manifest is of a newer schema.
+    """
+    if not root.is_dir():
+        raise DataError(f"data folder {root} does not exist; leave out --data to run on the mini suite")
+    if not (root / MANIFEST).is_file():
+        return DataInfo(root)
+    manifest = read_json(root / MANIFEST)
+    version = manifest.get("schema_version")
+    if version != MANIFEST_SCHEMA_VERSION:
+        raise DataError(
+            f"{root / MANIFEST} has schema version {version}; this release reads {MANIFEST_SCHEMA_VERSION}: "
+            "upgrade mmeb-harness or make the folder again"
+        )
+    return DataInfo(
+        root=root,
+        name=str(manifest["name"]),
+        synthetic=bool(manifest["synthetic"]),
+        revision=str(manifest["revision"]),
+        num_queries={str(task): int(n) for task, n in manifest.get("num_queries", {}).items()},
+    )
+
+
+def suite_folder(suite: Suite, seed: int) -> Path:
+    """Where a suite is kept: below $MMEB_CACHE, else the user's cache folder."""
+    cache = os.environ.get("MMEB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmeb"
+    return Path(cache) / f"{suite.name}-v{suite.version}-seed{seed}"
+
+
+def ensure_suite(suite: Suite, seed: int) -> Path:
+    """The suite's folder, made on first use."""
+    folder = suite_folder(suite, seed)
+    if not (folder / MANIFEST).is_file():
+        suite.make(folder, seed)
+    return folder
+
+
+def data_revision(task: Task, info: DataInfo) -> str:
+    """Identifies the annotations a task reads: the manifest's revision and a hash of the files."""
+    return f"{info.revision}:{hash_files(info.root, task.annotations)}"
+
+
+def load_samples(task: Task, info: DataInfo, limit: int | None) -> Samples:
+    """Read a task and hold it against its declared number of queries; then cut to `limit` queries.
+
+    Raises:
+        DataError: if the reader refuses, or the count is not the declared one: a score over fewer queries
+            than declared is not a score.
+    """
+    samples = task.load(info.root)
+    expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
+    if expected is not None and len(samples.queries) != expected:
+        raise DataError(
+            f"{task.name}: expected {expected} queries, found {len(samples.queries)} in {info.root} "
+            f"(another data revision? get it again: mmeb-eval data get --tasks {task.name})"
+        )
+    return samples if limit is None else _first_queries(samples, limit)
+
+
+def _first_queries(samples: Samples, limit: int) -> Samples:
+    """The first queries; candidates that no remaining pool needs are dropped, a global corpus stays whole."""
+    queries = samples.queries[:limit]
+    gains = {query.id: samples.gains[query.id] for query in queries}
+    if samples.pools is None:
+        return Samples(queries, samples.candidates, gains, None, samples.notes)
+    pools = {query.id: samples.pools[query.id] for query in queries}
+    needed = {one for pool in pools.values() for one in pool} | {one for gain in gains.values() for one in gain}
+    candidates = tuple(candidate for candidate in samples.candidates if candidate.id in needed)
+    return Samples(queries, candidates, gains, pools, samples.notes)
+
+
+def query_labels(info: DataInfo) -> Mapping[str, Mapping[str, str]]:
+    """task → query id → "easy" or "hard", where the data folder says so (suites do; real data does not)."""
+    path = info.root / QUERY_LABELS
+    if not path.is_file():
+        return {}
+    labels: dict[str, dict[str, str]] = {}
+    for row in read_parquet(path, ["task", "query_id", "difficulty"]).to_pylist():
+        labels.setdefault(row["task"], {})[row["query_id"]] = row["difficulty"]
+    return labels

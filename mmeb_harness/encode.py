@@ -1,0 +1,155 @@
+"""Items to vectors: each distinct item once, in batches that fit a token budget, prepared ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmeb_harness.errors import ModelError
+from mmeb_harness.store import Encoded, VectorStore, content_key
+from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role, Trace
+
+DEFAULT_BATCH_TOKENS = 16_384
+#: Batch size for an embedder that can't say what an item costs.
+PLAIN_BATCH_ITEMS = 64
+#: Unit length is checked this closely: vectors normalised in bfloat16 pass, unnormalised ones don't.
+UNIT_TOLERANCE = 5e-3
+
+Progress = Callable[[int], None]  # called with the number of items just encoded
+
+
+def encode_items(
+    embedder: Embedder,
+    items: Sequence[Item],
+    role: Role,
+    store: VectorStore,
+    root: Path,
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    on_progress: Progress = lambda _: None,
+) -> tuple[Encoded, list[str]]:
+    """Encode what the store lacks, then return all items from the store, in order.
+
+    Args:
+        root: the data folder; media count by their path below it.
+        batch_tokens: upper bound of a batch's padded tokens, for an embedder that estimates costs.
+
+    Returns:
+        The encoded items, and the content key of each (equal keys: encoded once).
+
+    Raises:
+        ModelError: if the embedder returns vectors that can't be ranked.
+    """
+    keys = [content_key(item, role, root) for item in items]
+    missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
+    on_progress(len(items) - len(missing))
+    batches = plan_batches(embedder, list(missing.items()), role, batch_tokens)
+    for batch, result, seconds in _run_batches(embedder, batches, role):
+        batch_keys = [key for key, _ in batch]
+        check_result(embedder, result, len(batch))
+        store.add(batch_keys, _timed(result, seconds))
+        on_progress(len(batch))
+    store.flush()
+    return store.get(keys), keys
+
+
+Batch = list[tuple[str, Item]]
+
+
+def plan_batches(embedder: Embedder, keyed: Sequence[tuple[str, Item]], role: Role, batch_tokens: int) -> list[Batch]:
+    """Group items of one media kind and similar cost, so that little of a batch is padding.
+
+    The costliest batch comes first: what doesn't fit in memory fails at once, not after an hour.
+    """
+    if not isinstance(embedder, BudgetedEmbedder):
+        return [list(keyed[start : start + PLAIN_BATCH_ITEMS]) for start in range(0, len(keyed), PLAIN_BATCH_ITEMS)]
+    costs = {key: max(1, embedder.cost(item, role)) for key, item in keyed}
+    ordered = sorted(keyed, key=lambda pair: (_kind(pair[1]), -costs[pair[0]]))
+    batches: list[Batch] = []
+    widest = 0
+    for key, item in ordered:
+        fits = bool(batches) and widest * (len(batches[-1]) + 1) <= batch_tokens
+        if fits and _kind(batches[-1][0][1]) == _kind(item):
+            batches[-1].append((key, item))
+        else:
+            batches.append([(key, item)])
+            widest = costs[key]
+    return sorted(batches, key=lambda batch: -costs[batch[0][0]])
+
+
+def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> None:
+    """Refuse vectors whose ranking would be nonsense.
+
+    Raises:
+        ModelError: wrong number, wrong width, NaN or infinity, not of unit length, or a wrong number of traces.
+    """
+    name, width = embedder.info.name, embedder.info.dimensions
+    vectors = result.vectors
+    if vectors.ndim != 2 or len(vectors) != expected:
+        raise ModelError(f"model {name!r} returned vectors of shape {vectors.shape} for {expected} items")
+    if vectors.shape[1] != width:
+        raise ModelError(f"model {name!r} returned vectors of width {vectors.shape[1]}, but declares {width}")
+    if not np.isfinite(vectors).all():
+        bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise ModelError(f"model {name!r} returned NaN or infinity for item {bad} of a batch of {expected}")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
+        worst = float(lengths[np.argmax(np.abs(lengths - 1))])
+        raise ModelError(f"model {name!r} returned a vector of length {worst:.4f}; vectors must be of unit length")
+    if result.traces is not None and len(result.traces) != expected:
+        raise ModelError(f"model {name!r} returned {len(result.traces)} traces for {expected} items")
+
+
+def _kind(item: Item) -> str:
+    return "frames" if item.frames else "image" if item.images else "text"
+
+
+def _run_batches(
+    embedder: Embedder, batches: Sequence[Batch], role: Role
+) -> Iterator[tuple[Batch, EncodeResult, float]]:
+    if isinstance(embedder, BudgetedEmbedder):
+        yield from _run_prefetched(embedder, batches, role)
+        return
+    for batch in batches:
+        started = time.perf_counter()
+        result = embedder.encode([item for _, item in batch], role)
+        yield batch, result, time.perf_counter() - started
+
+
+def _run_prefetched(
+    embedder: BudgetedEmbedder, batches: Sequence[Batch], role: Role
+) -> Iterator[tuple[Batch, EncodeResult, float]]:
+    """While one batch is on the accelerator, a thread prepares the next; never more than one ahead."""
+
+    def prepare(batch: Batch) -> tuple[Any, float]:
+        started = time.perf_counter()
+        prepared = embedder.prepare([item for _, item in batch], role)
+        return prepared, time.perf_counter() - started
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
+        ahead = pool.submit(prepare, batches[0]) if batches else None
+        for index, batch in enumerate(batches):
+            assert ahead is not None
+            prepared, prepare_seconds = ahead.result()
+            ahead = pool.submit(prepare, batches[index + 1]) if index + 1 < len(batches) else None
+            started = time.perf_counter()
+            result = embedder.encode_prepared(prepared)
+            # Latency counts the preparation too: who sends one item waits for both.
+            yield batch, result, prepare_seconds + time.perf_counter() - started
+
+
+def _timed(result: EncodeResult, seconds: float) -> Encoded:
+    n = len(result.vectors)
+    traces = result.traces or (Trace(),) * n
+    latencies = [seconds if trace.seconds is None else trace.seconds for trace in traces]
+    return Encoded(
+        vectors=result.vectors.astype(np.float32, copy=False),
+        traces=traces,
+        latency_seconds=np.array(latencies, dtype=np.float64),
+        share_seconds=np.full(n, seconds / max(1, n)),
+    )

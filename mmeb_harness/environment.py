@@ -1,0 +1,54 @@
+"""What a result was computed with: versions, commit, machine. Nothing that identifies a person or a host."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mmeb_harness.types import Scalar
+
+PACKAGES = ("mmeb-harness", "torch", "transformers", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "pillow")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of what can move a score, and of Python."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # not installed is an answer: only what is there can have moved a score
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the harness's own checkout, "-dirty" appended if it has changes; `None` outside of one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(root: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return None  # git is not installed
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def machine() -> dict[str, Scalar]:
+    """Platform, processor, cores and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1) if memory else None,
+    }

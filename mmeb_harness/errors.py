@@ -1,0 +1,56 @@
+"""What can go wrong for a user, as one tree. The CLI prints such an error as one line and exits with 2.
+
+HarnessError
+├── UnknownNameError      a task, model or option that does not exist; carries the nearest name
+├── OptionError           a value that an option or a configuration file can't take
+├── DataError             annotations or media that are missing, broken or not as declared
+├── ModelError            a model that can't be loaded, or whose vectors can't be used
+└── ResultError           a results folder or file that can't be read or written
+
+A programming error is none of these and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of every error that a user can mend. `str(error)` is one line that says how."""
+
+    exit_code = 2
+
+
+class UnknownNameError(HarnessError):
+    """No such task, model, group or option."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        by_lower = {known_name.lower(): known_name for known_name in names}
+        close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+        hint = f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {_shortened(names)}."
+        super().__init__(f"no {kind} named {name!r}. {hint}")
+
+
+class OptionError(HarnessError):
+    """An option, model argument or configuration value that can't be used as given."""
+
+
+class DataError(HarnessError):
+    """Annotations or media are missing, broken, or not what the task declares."""
+
+
+class ModelError(HarnessError):
+    """A model can't be loaded, or returned vectors that can't be ranked."""
+
+
+class ResultError(HarnessError):
+    """A results folder or file can't be read or written, or was written by a newer version."""
+
+
+def _shortened(names: list[str], limit: int = 12) -> str:
+    if not names:
+        return "none (is the package installed?)"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,142 @@
+"""The benchmark's ranking metrics, for one query: pure functions over ranked gains.
+
+Source: the official evaluation (VLM2Vec at 6e1e1d42). All logarithms are base 2, k = 1, 5, 10. A ranked
+list may repeat an id (some image rows list a candidate twice); repeats count each time, as officially.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+CUTOFFS = (1, 5, 10)
+MAX_CUTOFF = max(CUTOFFS)
+
+Gains = Mapping[str, float]
+
+
+def hit(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """1 if a relevant candidate is among the first k."""
+    return float(any(one in gains for one in ranked[:k]))
+
+
+def precision(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """Distinct relevant candidates among the first k, over k (even if fewer than k were ranked)."""
+    return _distinct_hits(ranked, gains, k) / k if gains else 0.0
+
+
+def recall(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """Share of the relevant candidates among the first k; 1 by definition if there are none."""
+    return _distinct_hits(ranked, gains, k) / len(gains) if gains else 1.0
+
+
+def f1(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """Harmonic mean of precision and recall at k, 0 if both are 0."""
+    p, r = precision(ranked, gains, k), recall(ranked, gains, k)
+    return 2 * p * r / (p + r) if p + r > 0 else 0.0
+
+
+def average_precision(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """Sum of precision at each relevant position up to k, over min(relevant, k)."""
+    hits, total = 0, 0.0
+    for position, one in enumerate(ranked[:k], start=1):
+        if one in gains:
+            hits += 1
+            total += hits / position
+    return total / min(len(gains), k) if hits else 0.0
+
+
+def reciprocal_rank(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """1 / rank of the first relevant candidate within k, else 0."""
+    return next((1 / position for position, one in enumerate(ranked[:k], start=1) if one in gains), 0.0)
+
+
+def ndcg_linear(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """nDCG with gain = relevance (not 2**relevance - 1), as MMEB reports for visual documents."""
+    return _ndcg(ranked, gains, k, lambda gain: gain)
+
+
+def ndcg_exponential(ranked: Sequence[str], gains: Gains, k: int) -> float:
+    """nDCG with gain = 2**relevance - 1."""
+    return _ndcg(ranked, gains, k, lambda gain: 2.0**gain - 1)
+
+
+#: In the order of the official score files.
+METRICS: Mapping[str, Callable[[Sequence[str], Gains, int], float]] = {
+    "hit": hit,
+    "ndcg_linear": ndcg_linear,
+    "ndcg_exponential": ndcg_exponential,
+    "precision": precision,
+    "recall": recall,
+    "f1": f1,
+    "map": average_precision,
+    "mrr": reciprocal_rank,
+}
+
+METRIC_NAMES: tuple[str, ...] = tuple(f"{name}@{k}" for name in METRICS for k in CUTOFFS)
+
+
+def query_metrics(ranked: Sequence[str], gains: Gains) -> dict[str, float]:
+    """All 24 metrics of one query.
+
+    Args:
+        ranked: candidate ids, best first; the first 10 are enough.
+        gains: relevance of each relevant candidate.
+    """
+    return {f"{name}@{k}": metric(ranked, gains, k) for name, metric in METRICS.items() for k in CUTOFFS}
+
+
+def set_order_gains(gains: Gains) -> dict[str, float] | None:
+    """The gains as the official code pairs them, after a detour through a Python set.
+
+    The official evaluator turns the labels into a set and back into a list before it pairs them with
+    their grades by position, so unequal grades can land on other labels (ViDoSeek-doc, MMLongBench-doc,
+    ViDoRe_esg_reports_human_labeled_v2). For integer ids CPython's set order is deterministic, and this
+    runs the same detour; equal grades are immune.
+
+    Returns:
+        `None` where the official value is undefined: unequal grades on ids that are not integers, whose
+        order depends on PYTHONHASHSEED.
+    """
+    if len(set(gains.values())) <= 1:
+        return dict(gains)
+    if not all(_is_integer(one) for one in gains):
+        return None
+    in_set_order = list(set([int(one) for one in gains]))  # noqa: C414, C403  (a list, then a set: insertion order matters)
+    return {str(one): gain for one, gain in zip(in_set_order, gains.values(), strict=True)}
+
+
+def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:
+    """Expected hit@1 or ndcg_linear@5 of a uniformly random ranking of `pool`, in closed form."""
+    if metric == "hit@1":
+        return sum(one in gains for one in pool) / len(pool)
+    if metric == "ndcg_linear@5":
+        mean_gain = sum(gains.get(one, 0.0) for one in pool) / len(pool)
+        return mean_gain * sum(_discounts(min(5, len(pool)))) / _ideal(list(gains.values()), 5)
+    raise ValueError(f"no chance level is defined for {metric!r}")
+
+
+def _ndcg(ranked: Sequence[str], gains: Gains, k: int, gain_of: Callable[[float], float]) -> float:
+    ideal = _ideal([gain_of(gain) for gain in gains.values()], k)
+    if ideal == 0:
+        return 0.0
+    top = ranked[:k]
+    found = [gain_of(gains[one]) if one in gains else 0.0 for one in top]
+    return sum(g * d for g, d in zip(found, _discounts(len(top)), strict=True)) / ideal
+
+
+def _ideal(gains: list[float], k: int) -> float:
+    best = sorted(gains, reverse=True)[:k]
+    return sum(g * d for g, d in zip(best, _discounts(len(best)), strict=True))
+
+
+def _discounts(n: int) -> list[float]:
+    return [1 / math.log2(position + 1) for position in range(1, n + 1)]
+
+
+def _distinct_hits(ranked: Sequence[str], gains: Gains, k: int) -> int:
+    return len(set(ranked[:k]) & gains.keys())
+
+
+def _is_integer(text: str) -> bool:
+    return text.lstrip("-").isdecimal() and str(int(text)) == text

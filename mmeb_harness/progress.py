@@ -1,0 +1,131 @@
+"""How a run tells of itself: bars with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+#: Between two plain lines of one task.
+LINE_SECONDS = 15.0
+
+
+class Reporter(Protocol):
+    """Told what happens; shows it or not."""
+
+    def start_run(self, tasks: int) -> None:
+        """A run over so many tasks starts."""
+        ...
+
+    def start_task(self, name: str, items: int) -> None:
+        """A task with so many items (queries and candidates) starts."""
+        ...
+
+    def advance(self, items: int) -> None:
+        """So many items more are encoded."""
+        ...
+
+    def finish_task(self, line: str) -> None:
+        """A task is done; `line` says how it went."""
+        ...
+
+    def skip_task(self) -> None:
+        """A task was finished by an earlier invocation."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Something the user should know."""
+        ...
+
+    def stop(self) -> None:
+        """The run ended, well or not."""
+        ...
+
+
+class BarReporter:
+    """Two live bars: tasks, and items of the current task."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._run: TaskID | None = None
+        self._task: TaskID | None = None
+
+    def start_run(self, tasks: int) -> None:
+        self._run = self._progress.add_task("tasks", total=tasks)
+        self._progress.start()
+
+    def start_task(self, name: str, items: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(f"  {name}", total=items)
+
+    def advance(self, items: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, items)
+
+    def finish_task(self, line: str) -> None:
+        if self._run is not None:
+            self._progress.advance(self._run)
+        self.note(line)
+
+    def skip_task(self) -> None:
+        if self._run is not None:
+            self._progress.advance(self._run)
+
+    def note(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class LineReporter:
+    """Plain lines for logs: one a task, and one now and then inside a long task, with the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tasks = self._done = self._items = self._encoded = 0
+        self._name = ""
+        self._started = self._task_started = self._last = 0.0
+
+    def start_run(self, tasks: int) -> None:
+        self._tasks, self._started = tasks, time.monotonic()
+
+    def start_task(self, name: str, items: int) -> None:
+        self._name, self._items, self._encoded = name, items, 0
+        self._task_started = self._last = time.monotonic()
+
+    def advance(self, items: int) -> None:
+        self._encoded += items
+        now = time.monotonic()
+        if self._encoded and now - self._last > LINE_SECONDS:
+            self._last = now
+            left = (now - self._task_started) * (self._items - self._encoded) / self._encoded
+            self.note(f"        {self._name}: {self._encoded}/{self._items} items, about {left:.0f} s left")
+
+    def skip_task(self) -> None:
+        self._tasks -= 1  # time left counts what is still to do
+
+    def finish_task(self, line: str) -> None:
+        self._done += 1
+        left = (time.monotonic() - self._started) / self._done * (self._tasks - self._done)
+        self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
+
+    def note(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def stop(self) -> None:
+        return
+
+
+def reporter_for(console: Console) -> Reporter:
+    """Bars if `console` is a terminal, lines if not."""
+    return BarReporter(console) if console.is_terminal else LineReporter(console)

@@ -1,0 +1,257 @@
+"""What an evaluation writes to disk, and how it is read back. A JSON key is the field's name.
+
+<run>/run.json                  the run: model, settings, data, versions, machine, aggregates
+<run>/tasks/<task>.json         one task: score, all metrics, counts, statistics
+<run>/queries/<task>.parquet    one row a query: top ids and scores, rank, path, gate, rationale …
+<run>/candidates/<task>.parquet one row a candidate: path, gate, rationale, seconds …
+<run>/vectors/<fingerprint>/    vectors, by content
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.errors import ResultError
+from mmeb_harness.files import read_json, write_json
+from mmeb_harness.store import Encoded
+from mmeb_harness.types import MetricName, Modality, Scalar
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncodeStats:
+    """What encoding cost and which way it went. Adds up: batch → task → run.
+
+    Attributes:
+        items: items asked for, duplicates included.
+        encoded: distinct items among them.
+        seconds: time spent encoding the distinct ones.
+        reasoned: items (of all asked for) whose vector came from a rationale.
+        reasoning_tokens: generated tokens of these.
+        truncated: items whose generation had to be closed by rule.
+    """
+
+    items: int = 0
+    encoded: int = 0
+    seconds: float = 0.0
+    reasoned: int = 0
+    reasoning_tokens: int = 0
+    truncated: int = 0
+
+    def __add__(self, other: EncodeStats) -> EncodeStats:
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return EncodeStats(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+    @property
+    def reasoning_rate(self) -> float:
+        """Share of items that reasoned, in [0, 1]."""
+        return self.reasoned / self.items if self.items else 0.0
+
+    @property
+    def items_per_second(self) -> float:
+        """Distinct items over encoding time."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_per_reasoned(self) -> float:
+        """Mean generated tokens of an item that reasoned."""
+        return self.reasoning_tokens / self.reasoned if self.reasoned else 0.0
+
+
+def encode_stats(encoded: Encoded, keys: Sequence[str]) -> EncodeStats:
+    """Sum up one side of a task; time counts once for items with equal keys."""
+    distinct = {key: index for index, key in enumerate(keys)}
+    return EncodeStats(
+        items=len(keys),
+        encoded=len(distinct),
+        seconds=float(encoded.share_seconds[list(distinct.values())].sum()),
+        reasoned=sum(trace.path == "reasoned" for trace in encoded.traces),
+        reasoning_tokens=sum(trace.reasoning_tokens for trace in encoded.traces),
+        truncated=sum(trace.truncated for trace in encoded.traces),
+    )
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's outcome.
+
+    Attributes:
+        score: the main metric, in [0, 1], as the official code computes it.
+        corrected_score: the same with every grade on its own label; equals `score` unless grades are unequal.
+        metrics: all 24, means over queries.
+        chance: expected score of a random ranking.
+        tied_decisions: neighbours in the first k places that only the tie rule ordered, over all queries.
+        limited: computed on the first queries only (`--limit`); never ranked.
+        notes: what the reader defined rather than refused, counted.
+    """
+
+    name: str
+    modality: Modality
+    group: str
+    metric: MetricName
+    score: float
+    corrected_score: float
+    metrics: Mapping[str, float]
+    chance: float
+    num_queries: int
+    num_candidates: int
+    tied_decisions: int
+    limited: bool
+    queries: EncodeStats
+    candidates: EncodeStats
+    data_revision: str
+    fingerprint: str
+    notes: Mapping[str, int] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A mean of main metrics over tasks.
+
+    Attributes:
+        name: "overall", a modality or a group.
+        score: plain mean over the tasks that were scored; `None` if none was.
+        tasks: how many were scored.
+        missing: names of the tasks that belong to it and were not: then the mean is incomplete.
+    """
+
+    name: str
+    score: float | None
+    chance: float | None
+    tasks: int
+    missing: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task of the benchmark that belongs here was scored."""
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run's description and outcome.
+
+    Attributes:
+        data: name of the data; "mini, synthetic" scores never stand beside MMEB-V2 scores.
+        status: "running" until the last task is written, then "finished".
+        latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.
+        seconds: wall time of the last invocation.
+    """
+
+    name: str
+    model: str
+    model_revision: str
+    model_settings: Mapping[str, Scalar]
+    model_fingerprint: str
+    model_args: Mapping[str, str]
+    data: str
+    data_synthetic: bool
+    data_revision: str
+    tasks: tuple[str, ...]
+    limit: int | None
+    seed: int
+    batch_tokens: int
+    status: str
+    aggregates: tuple[Aggregate, ...]
+    queries: EncodeStats
+    candidates: EncodeStats
+    latency_seconds: Mapping[str, Mapping[str, float]]
+    seconds: float
+    started: str
+    git_commit: str | None
+    versions: Mapping[str, str]
+    machine: Mapping[str, Scalar]
+    schema_version: int = SCHEMA_VERSION
+
+
+def percentiles(latency_seconds: NDArray[np.float64]) -> dict[str, float]:
+    """Median and 95th percentile; empty if there is nothing to measure."""
+    if len(latency_seconds) == 0:
+        return {}
+    p50, p95 = np.percentile(latency_seconds, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def save_result(path: Path, result: TaskResult | RunResult) -> None:
+    """Write a result as JSON, atomically."""
+    write_json(path, dataclasses.asdict(result))
+
+
+def load_task_result(path: Path) -> TaskResult:
+    """Read a task's result.
+
+    Raises:
+        ResultError: not readable, not a task result, or written by a newer release.
+    """
+    values = _checked(path, TaskResult)
+    for side in ("queries", "candidates"):
+        values[side] = EncodeStats(**values[side])
+    return TaskResult(**values)
+
+
+def load_run_result(path: Path) -> RunResult:
+    """Read a run's result.
+
+    Raises:
+        ResultError: not readable, not a run result, or written by a newer release.
+    """
+    values = _checked(path, RunResult)
+    for side in ("queries", "candidates"):
+        values[side] = EncodeStats(**values[side])
+    values["aggregates"] = tuple(Aggregate(**{**one, "missing": tuple(one["missing"])}) for one in values["aggregates"])
+    values["tasks"] = tuple(values["tasks"])
+    return RunResult(**values)
+
+
+def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, Any]:
+    values = read_json(path)
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise ResultError(f"{path} is not a result of this harness (no schema_version)")
+    if version > SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {version}, this release reads up to {SCHEMA_VERSION}: "
+            "upgrade mmeb-harness, or choose another --output"
+        )
+    if (fields := set(get_type_hints(kind))) != set(values):
+        odd = ", ".join(sorted(fields ^ set(values)))
+        raise ResultError(f"{path} is not a {kind.__name__} of schema version {version} (fields: {odd})")
+    return dict(values)
+
+
+def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:
+    """Plain means over tasks: overall, the modalities, the groups, in the benchmark's order.
+
+    A modality's score is the mean over its tasks, not over its groups, and overall is the mean over all
+    tasks, as on the leaderboard.
+
+    Args:
+        results: the scored tasks.
+        benchmark: (task, modality, group) of all tasks that the means should cover.
+    """
+    scored = {result.name: result for result in results}
+    names: dict[str, list[str]] = {"overall": [task for task, _, _ in benchmark]}
+    for index in (1, 2):
+        for row in benchmark:
+            names.setdefault(row[index], []).append(row[0])
+    return tuple(_mean(name, tasks, scored) for name, tasks in names.items())
+
+
+def _mean(name: str, tasks: Sequence[str], scored: Mapping[str, TaskResult]) -> Aggregate:
+    found = [scored[task] for task in tasks if task in scored]
+    return Aggregate(
+        name=name,
+        score=sum(result.score for result in found) / len(found) if found else None,
+        chance=sum(result.chance for result in found) / len(found) if found else None,
+        tasks=len(found),
+        missing=tuple(task for task in tasks if task not in scored),
+    )

@@ -1,0 +1,347 @@
+"""One evaluation: for each task read, encode, rank, score, write. Any part that is already done is kept."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from mmeb_harness import environment
+from mmeb_harness.data import DataInfo, data_revision, load_samples, query_labels
+from mmeb_harness.encode import DEFAULT_BATCH_TOKENS, encode_items
+from mmeb_harness.errors import DataError, ResultError
+from mmeb_harness.files import fingerprint, read_parquet, write_json, write_parquet
+from mmeb_harness.progress import Reporter
+from mmeb_harness.registry import RegisteredTask, benchmark_rows
+from mmeb_harness.results import (
+    SCHEMA_VERSION,
+    EncodeStats,
+    RunResult,
+    TaskResult,
+    aggregate,
+    encode_stats,
+    load_task_result,
+    percentiles,
+    save_result,
+)
+from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
+from mmeb_harness.store import Encoded, VectorStore
+from mmeb_harness.types import Embedder, Item, Role, Samples, Task
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run's files lie."""
+
+    root: Path
+
+    @property
+    def run_file(self) -> Path:
+        """The run's own description and aggregates."""
+        return self.root / "run.json"
+
+    def task_file(self, task: str) -> Path:
+        """One task's result. It is written last: where it exists, the task's other files do too."""
+        return self.root / "tasks" / f"{task}.json"
+
+    def queries_file(self, task: str) -> Path:
+        """One row a query."""
+        return self.root / "queries" / f"{task}.parquet"
+
+    def candidates_file(self, task: str) -> Path:
+        """One row a candidate."""
+        return self.root / "candidates" / f"{task}.parquet"
+
+    def vectors_folder(self, model_fingerprint: str) -> Path:
+        """One model's vectors."""
+        return self.root / "vectors" / model_fingerprint
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to evaluate, besides what and with which model.
+
+    Attributes:
+        limit: only the first queries of each task; marks the results, which are then never ranked.
+        fresh: forget what the folder holds and start over.
+    """
+
+    output: Path
+    limit: int | None = None
+    seed: int = 0
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    fresh: bool = False
+    model_args: Mapping[str, str] = field(default_factory=dict)
+
+
+def evaluate(
+    embedder: Embedder,
+    tasks: Sequence[RegisteredTask],
+    registered: Mapping[str, RegisteredTask],
+    info: DataInfo,
+    settings: RunSettings,
+    reporter: Reporter,
+) -> RunResult:
+    """Evaluate `embedder` on `tasks` and write everything below `settings.output`.
+
+    Args:
+        registered: all tasks known; those of the benchmark decide which means are complete.
+
+    Raises:
+        HarnessError: on the first thing a user has to mend. Results written until then stay valid.
+    """
+    folder = RunFolder(settings.output)
+    started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    with _locked(folder):
+        if settings.fresh:
+            _clear(folder)
+        plan = [_plan(one.task, info, embedder, settings.limit) for one in tasks]
+        reporter.start_run(len(plan))
+        try:
+            done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
+            check_readable([one.task for one in plan if one.task.name not in done], info, settings.limit, reporter)
+
+            def write_run(results: Sequence[TaskResult], status: str) -> RunResult:
+                seconds = time.monotonic() - started
+                run = _run_result(
+                    embedder,
+                    info,
+                    settings,
+                    [one.task for one in tasks],
+                    registered,
+                    results,
+                    status,
+                    started_at,
+                    seconds,
+                )
+                save_result(folder.run_file, run)
+                return run
+
+            write_run(list(done.values()), "running")
+            results = _evaluate_all(embedder, plan, done, info, settings, folder, reporter)
+            return write_run(results, "finished")
+        finally:
+            reporter.stop()
+
+
+@dataclass(frozen=True)
+class _PlannedTask:
+    task: Task
+    data_revision: str
+    fingerprint: str
+
+
+def _plan(task: Task, info: DataInfo, embedder: Embedder, limit: int | None) -> _PlannedTask:
+    revision = data_revision(task, info)
+    model = model_fingerprint(embedder)
+    mark = fingerprint(SCHEMA_VERSION, task.name, task.metric, info.name, revision, model, limit)
+    return _PlannedTask(task, revision, mark)
+
+
+def model_fingerprint(embedder: Embedder) -> str:
+    """Names a model's vectors: its name, revision and every setting."""
+    info = embedder.info
+    return fingerprint(info.name, info.revision, info.dimensions, dict(info.settings))
+
+
+def check_readable(tasks: Sequence[Task], info: DataInfo, limit: int | None, reporter: Reporter) -> None:
+    """Read every task once before the first item is encoded: what is missing shows now, not after hours.
+
+    Raises:
+        DataError: the first task's problem, and the names of the others that have one.
+    """
+    problems: list[tuple[str, DataError]] = []
+    for task in tasks:
+        try:
+            load_samples(task, info, limit)
+        except DataError as error:
+            problems.append((task.name, error))
+    if problems:
+        others = ", ".join(name for name, _ in problems[1:6]) + (" …" if len(problems) > 6 else "")
+        more = f" ({len(problems) - 1} more tasks can't be read: {others})" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0][1]}{more}") from problems[0][1]
+
+
+def _earlier_result(folder: RunFolder, planned: _PlannedTask) -> TaskResult | None:
+    """The result an earlier invocation left, if it is of the same data, model, settings and schema."""
+    path = folder.task_file(planned.task.name)
+    if not path.is_file():
+        return None
+    result = load_task_result(path)
+    return result if result.fingerprint == planned.fingerprint else None
+
+
+def _evaluate_all(
+    embedder: Embedder,
+    plan: Sequence[_PlannedTask],
+    done: Mapping[str, TaskResult],
+    info: DataInfo,
+    settings: RunSettings,
+    folder: RunFolder,
+    reporter: Reporter,
+) -> list[TaskResult]:
+    if done:
+        reporter.note(f"{len(done)} of {len(plan)} tasks were finished before and are kept (--fresh starts over)")
+    stale = [one.task.name for one in plan if one.task.name not in done and folder.task_file(one.task.name).is_file()]
+    if stale:
+        reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
+    results: list[TaskResult] = []
+    store: VectorStore | None = None
+    labels = query_labels(info)
+    for planned in plan:
+        result = done.get(planned.task.name)
+        if result is None:
+            store = store or VectorStore(folder.vectors_folder(model_fingerprint(embedder)))
+            difficulty = labels.get(planned.task.name, {})
+            result = _evaluate_task(embedder, planned, info, settings, folder, store, difficulty, reporter)
+            reporter.finish_task(_task_line(result))
+        else:
+            reporter.skip_task()
+        results.append(result)
+    return results
+
+
+def _evaluate_task(
+    embedder: Embedder,
+    planned: _PlannedTask,
+    info: DataInfo,
+    settings: RunSettings,
+    folder: RunFolder,
+    store: VectorStore,
+    difficulty: Mapping[str, str],
+    reporter: Reporter,
+) -> TaskResult:
+    task = planned.task
+    samples = load_samples(task, info, settings.limit)
+    reporter.start_task(task.name, len(samples.queries) + len(samples.candidates))
+    queries, query_keys = _encode(embedder, samples.queries, "query", store, info, settings, reporter)
+    candidates, candidate_keys = _encode(embedder, samples.candidates, "candidate", store, info, settings, reporter)
+    scored = score_queries(task, samples, queries.vectors, candidates.vectors)
+    metrics = mean_metrics(scored)
+    result = TaskResult(
+        name=task.name,
+        modality=task.modality,
+        group=task.group,
+        metric=task.metric,
+        score=metrics[task.metric],
+        corrected_score=float(np.mean([query.corrected for query in scored])),
+        metrics=metrics,
+        chance=float(np.mean([query.chance for query in scored])),
+        num_queries=len(samples.queries),
+        num_candidates=len(samples.candidates),
+        tied_decisions=sum(query.tied_decisions for query in scored),
+        limited=settings.limit is not None,
+        queries=encode_stats(queries, query_keys),
+        candidates=encode_stats(candidates, candidate_keys),
+        data_revision=planned.data_revision,
+        fingerprint=planned.fingerprint,
+        notes=_counted(samples),
+    )
+    write_parquet(folder.queries_file(task.name), query_table(task, samples, scored, queries, difficulty))
+    write_parquet(folder.candidates_file(task.name), candidate_table(samples, candidates))
+    save_result(folder.task_file(task.name), result)
+    return result
+
+
+def _encode(
+    embedder: Embedder,
+    items: Sequence[Item],
+    role: Role,
+    store: VectorStore,
+    info: DataInfo,
+    settings: RunSettings,
+    reporter: Reporter,
+) -> tuple[Encoded, list[str]]:
+    return encode_items(
+        embedder, items, role, store, info.root, batch_tokens=settings.batch_tokens, on_progress=reporter.advance
+    )
+
+
+def _counted(samples: Samples) -> dict[str, int]:
+    return {name: count for name, count in samples.notes.items() if count}
+
+
+def _task_line(result: TaskResult) -> str:
+    reasoned = f", {100 * result.queries.reasoning_rate:.0f} % of queries reasoned" if result.queries.reasoned else ""
+    notes = "".join(f", {count} {name}" for name, count in result.notes.items())
+    return (
+        f"{result.name}: {result.metric} {100 * result.score:.1f} % (chance {100 * result.chance:.1f} %)"
+        f"{reasoned}{notes}"
+    )
+
+
+def _run_result(
+    embedder: Embedder,
+    info: DataInfo,
+    settings: RunSettings,
+    tasks: Sequence[Task],
+    registered: Mapping[str, RegisteredTask],
+    results: Sequence[TaskResult],
+    status: str,
+    started_at: str,
+    seconds: float,
+) -> RunResult:
+    return RunResult(
+        name=settings.output.name,
+        model=embedder.info.name,
+        model_revision=embedder.info.revision,
+        model_settings=dict(embedder.info.settings),
+        model_fingerprint=model_fingerprint(embedder),
+        model_args=dict(settings.model_args),
+        data=info.name,
+        data_synthetic=info.synthetic,
+        data_revision=info.revision,
+        tasks=tuple(task.name for task in tasks),
+        limit=settings.limit,
+        seed=settings.seed,
+        batch_tokens=settings.batch_tokens,
+        status=status,
+        aggregates=aggregate(results, benchmark_rows(registered.values())),
+        queries=sum((result.queries for result in results), EncodeStats()),
+        candidates=sum((result.candidates for result in results), EncodeStats()),
+        latency_seconds={
+            side: percentiles(_latencies(RunFolder(settings.output), side, results))
+            for side in ("queries", "candidates")
+        },
+        seconds=seconds,
+        started=started_at,
+        git_commit=environment.git_commit(),
+        versions=environment.package_versions(),
+        machine=environment.machine(),
+    )
+
+
+def _latencies(folder: RunFolder, side: str, results: Sequence[TaskResult]) -> np.ndarray:
+    file_of = folder.queries_file if side == "queries" else folder.candidates_file
+    columns = [read_parquet(file_of(result.name), ["latency_seconds"]).column(0).to_numpy() for result in results]
+    return np.concatenate(columns) if columns else np.empty(0)
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder; a second run on it stops at once instead of mixing with the first."""
+    lock = folder.root / ".lock"
+    write_json(folder.root / ".writable", {})  # says early, and in one line, if the folder can't be written
+    (folder.root / ".writable").unlink()
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResultError(
+                f"another run is writing to {folder.root}; wait for it or choose another --output"
+            ) from error
+        yield
+
+
+def _clear(folder: RunFolder) -> None:
+    for name in ("tasks", "queries", "candidates", "vectors"):
+        if (folder.root / name).is_dir():
+            shutil.rmtree(folder.root / name)
+    folder.run_file.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""From vectors to ranked candidates, with one tie rule: score down, then candidate position up.
+
+Two correct programs can print different hit@1 when scores tie, since the order FAISS, numpy and torch
+leave among equals differs. Here a fast float32 search (FAISS for the whole corpus, a plain product for a
+pool) only *proposes* candidates; their scores are then recomputed pair by pair in float64, so that equal
+vectors have equal scores wherever they stand, and sorted by the one rule. The proposal is widened until
+nothing outside it can reach the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Positions: TypeAlias = NDArray[np.int64]
+
+#: More than the float32 error of a dot product of unit vectors (about 1e-6 at 4,096 dimensions).
+FLOAT32_MARGIN = 1e-5
+#: The GPU index returns at most this many places; a wider look is a plain product.
+FAISS_GPU_MAX_PLACES = 2048
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One query's ranking down to `depth`.
+
+    Attributes:
+        positions: candidate positions, best first (indices into the candidate vectors; repeats possible).
+        scores: their exact scores.
+        first_relevant: 1-based rank of the best relevant candidate in the full ranking.
+        tied_decisions: neighbours among the first `cut` + 1 places that only the tie rule ordered.
+    """
+
+    positions: Positions
+    scores: NDArray[np.float64]
+    first_relevant: int
+    tied_decisions: int
+
+
+class Proposer(Protocol):
+    """Finds, fast and in float32, the candidates that may rank first."""
+
+    def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
+        """The about-n best places of a query's list and their float32 scores, best first."""
+        ...
+
+    def scores(self, query: int) -> NDArray[np.float32]:
+        """The float32 scores of the query's whole list."""
+        ...
+
+
+def rank_corpus(
+    queries: Floats, candidates: Floats, relevant: Sequence[Positions], *, depth: int, cut: int
+) -> list[RankedQuery]:
+    """Rank all candidates for every query by FAISS (on the GPUs, where faiss-gpu finds any).
+
+    Args:
+        queries: (q, d), unit length.
+        candidates: (c, d), unit length.
+        relevant: for every query, positions of its relevant candidates.
+        depth: how many places to return; at most c are.
+        cut: the main metric's k, for the count of tied decisions.
+    """
+    proposer = _CorpusProposer(queries, candidates, min(len(candidates), 2 * depth + 8))
+    everything = np.arange(len(candidates), dtype=np.int64)
+    return [
+        _rank(queries[i], candidates, everything, relevant[i], proposer, i, depth, cut) for i in range(len(queries))
+    ]
+
+
+def rank_pools(
+    queries: Floats,
+    candidates: Floats,
+    pools: Sequence[Positions],
+    relevant: Sequence[Positions],
+    *,
+    depth: int,
+    cut: int,
+) -> list[RankedQuery]:
+    """Rank each query's own pool of candidate positions (in official order, repeats kept)."""
+    proposer = _PoolProposer(queries, candidates, pools)
+    return [_rank(queries[i], candidates, pools[i], relevant[i], proposer, i, depth, cut) for i in range(len(queries))]
+
+
+def exact_scores(query: Floats, candidates: Floats) -> NDArray[np.float64]:
+    """Dot products (n,) of one query (d,) with candidates (n, d), in float64.
+
+    Row by row, not as a matrix product: a BLAS kernel may round equal rows differently depending on where
+    they stand in a block, and would break exact ties by chance.
+    """
+    scores: NDArray[np.float64] = (candidates.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return scores
+
+
+def _rank(
+    query: Floats,
+    candidates: Floats,
+    listed: Positions,
+    relevant: Positions,
+    proposer: Proposer,
+    index: int,
+    depth: int,
+    cut: int,
+) -> RankedQuery:
+    places, scores = _top(query, candidates, listed, proposer, index, depth)
+    positions = listed[places]
+    return RankedQuery(
+        positions=positions[:depth],
+        scores=scores[:depth],
+        first_relevant=_first_relevant(query, candidates, listed, relevant, positions, proposer, index),
+        tied_decisions=_tied_decisions(positions, scores, cut),
+    )
+
+
+def _top(
+    query: Floats, candidates: Floats, listed: Positions, proposer: Proposer, index: int, depth: int
+) -> tuple[Positions, NDArray[np.float64]]:
+    """Places in `listed` and exact scores of the best `depth` + 1, by the tie rule."""
+    wanted = min(len(listed), depth + 1)  # one more, to see a tie across the cut
+    width = min(len(listed), 2 * depth + 8)
+    while True:
+        places, proposed = proposer.propose(index, width)
+        scores = exact_scores(query, candidates[listed[places]])
+        order = np.lexsort((places, -scores))
+        complete = width >= len(listed) or float(proposed[-1]) + FLOAT32_MARGIN < scores[order[wanted - 1]]
+        if complete:
+            return places[order][:wanted], scores[order][:wanted]
+        width = min(len(listed), 4 * width)
+
+
+def _first_relevant(
+    query: Floats,
+    candidates: Floats,
+    listed: Positions,
+    relevant: Positions,
+    top: Positions,
+    proposer: Proposer,
+    index: int,
+) -> int:
+    found = np.flatnonzero(np.isin(top, relevant))
+    if len(found):
+        return int(found[0]) + 1
+    return _rank_by_counting(query, candidates, listed, relevant, proposer.scores(index))
+
+
+def _rank_by_counting(
+    query: Floats, candidates: Floats, listed: Positions, relevant: Positions, scores: NDArray[np.float32]
+) -> int:
+    """Rank of the best relevant candidate: 1 + the places ahead of it; only near ties are exact."""
+    places = np.flatnonzero(np.isin(listed, relevant))
+    if len(places) == 0:
+        return len(listed) + 1  # a relevant candidate outside the query's own pool can't be found
+    exact = exact_scores(query, candidates[listed[places]])
+    best = int(np.lexsort((places, -exact))[0])
+    best_place, best_score = places[best], exact[best]
+    ahead = int(np.count_nonzero(scores > best_score + FLOAT32_MARGIN))
+    near = np.flatnonzero(np.abs(scores - best_score) <= FLOAT32_MARGIN)
+    near_scores = exact_scores(query, candidates[listed[near]])
+    ahead += int(np.count_nonzero((near_scores > best_score) | ((near_scores == best_score) & (near < best_place))))
+    return ahead + 1
+
+
+def _tied_decisions(positions: Positions, scores: NDArray[np.float64], cut: int) -> int:
+    """A repeated id beside itself is no decision."""
+    upper, lower = slice(0, cut), slice(1, cut + 1)
+    pairs = min(len(positions) - 1, cut)
+    if pairs <= 0:
+        return 0
+    same_score = scores[upper][:pairs] == scores[lower][:pairs]
+    return int(np.count_nonzero(same_score & (positions[upper][:pairs] != positions[lower][:pairs])))
+
+
+class _CorpusProposer:
+    """One FAISS search for all queries; the few that need a wider look get a plain product."""
+
+    def __init__(self, queries: Floats, candidates: Floats, width: int) -> None:
+        self._queries = np.ascontiguousarray(queries, dtype=np.float32)
+        self._candidates = np.ascontiguousarray(candidates, dtype=np.float32)
+        self._width = min(width, FAISS_GPU_MAX_PLACES)
+        self._scores, self._places = _faiss_index(self._candidates).search(self._queries, self._width)
+
+    def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
+        if n <= self._width:
+            return self._places[query], self._scores[query]
+        return _best_places(self.scores(query), n)
+
+    def scores(self, query: int) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = self._candidates @ self._queries[query]
+        return scores
+
+
+class _PoolProposer:
+    """Plain products: for a query's own list faster than FAISS with an id selector."""
+
+    def __init__(self, queries: Floats, candidates: Floats, pools: Sequence[Positions]) -> None:
+        self._queries = np.ascontiguousarray(queries, dtype=np.float32)
+        self._candidates = np.ascontiguousarray(candidates, dtype=np.float32)
+        self._pools = pools
+        self._last: tuple[int, NDArray[np.float32]] | None = None
+
+    def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
+        return _best_places(self.scores(query), n)
+
+    def scores(self, query: int) -> NDArray[np.float32]:
+        if self._last is None or self._last[0] != query:
+            self._last = (query, self._candidates[self._pools[query]] @ self._queries[query])
+        return self._last[1]
+
+
+def _best_places(scores: NDArray[np.float32], n: int) -> tuple[Positions, NDArray[np.float32]]:
+    best = np.arange(len(scores)) if n >= len(scores) else np.argpartition(-scores, n - 1)[:n]
+    best = best[np.argsort(-scores[best])].astype(np.int64)
+    return best, scores[best]
+
+
+def _faiss_index(candidates: NDArray[np.float32]) -> Any:
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(candidates.shape[1])
+    if gpu_count() > 0:
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard = True  # each GPU holds a part of the corpus: room for large corpora
+        index = faiss.index_cpu_to_all_gpus(index, co=options)
+    index.add(candidates)
+    return index
+
+
+def gpu_count() -> int:
+    """GPUs that FAISS can use: 0 with faiss-cpu, whose module lacks the GPU half."""
+    import faiss
+
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0

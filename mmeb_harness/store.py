@@ -1,0 +1,199 @@
+"""Vectors on disk, named by what went into them, so that a killed run goes on in the middle of a task.
+
+A store is a folder of parquet chunks, each written whole. A key hashes an item's words, its media (path,
+size, time of change) and its role; the folder itself is named by the model's fingerprint. Whatever is
+embedded twice, in one task or in two, is found here the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmeb_harness.errors import DataError
+from mmeb_harness.files import fingerprint, read_parquet, write_parquet
+from mmeb_harness.types import Item, Role, Trace, Vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A killed run loses at most this much encoding.
+FLUSH_SECONDS = 10.0
+FLUSH_ITEMS = 4096
+
+
+def content_key(item: Item, role: Role, root: Path) -> str:
+    """What an item's vector depends on, besides the model; ids don't count.
+
+    Raises:
+        DataError: if a media file is missing.
+    """
+    media = [_media_identity(path, root) for path in item.media]
+    kind = "frames" if item.frames else "images"
+    return fingerprint(role, item.text, item.instruction, item.source.layout, item.source.instruction, kind, media)
+
+
+def _media_identity(path: Path, root: Path) -> list[Any]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"item's media file {path} can't be read: {error.strerror or error}") from error
+    relative = path.relative_to(root) if path.is_relative_to(root) else path
+    return [relative.as_posix(), stat.st_size, stat.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded items, in order: vectors (n, d), how each came about, and what each took.
+
+    Attributes:
+        latency_seconds: (n,) from the start of an item's batch until its vector was ready.
+        share_seconds: (n,) an item's share of its batch's time; sums to the time spent encoding.
+    """
+
+    vectors: Vectors
+    traces: tuple[Trace, ...]
+    latency_seconds: np.ndarray[Any, np.dtype[np.float64]]
+    share_seconds: np.ndarray[Any, np.dtype[np.float64]]
+
+
+class VectorStore:
+    """Append-only store of one model's vectors. Call `flush` when what was added must survive."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[str, tuple[int, int]] = {}  # key → chunk, row
+        self._chunks: list[Path] = []
+        self._open_chunk: tuple[int, pa.Table] | None = None
+        self._pending: list[dict[str, Any]] = []
+        self._last_flush = time.monotonic()
+        for path in sorted(folder.glob("chunk-*.parquet")):
+            self._index_chunk(path, read_parquet(path, ["key"]).column("key").to_pylist())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        """Add one batch; on disk at the latest after `FLUSH_SECONDS` of further batches, or on `flush`."""
+        for row, key in enumerate(keys):
+            self._places[key] = (len(self._chunks), len(self._pending))
+            self._pending.append(_to_row(key, encoded, row))
+        overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
+        if overdue or len(self._pending) >= FLUSH_ITEMS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one chunk."""
+        self._last_flush = time.monotonic()
+        if not self._pending:
+            return
+        path = self._folder / f"chunk-{len(self._chunks):06d}.parquet"
+        write_parquet(path, _to_table(self._pending))
+        self._chunks.append(path)
+        self._pending = []
+
+    def get(self, keys: Sequence[str]) -> Encoded:
+        """Vectors and traces of `keys`, in that order; every key must be in the store."""
+        self.flush()
+        rows: list[dict[str, Any] | None] = [None] * len(keys)
+        vectors: Vectors | None = None
+        for chunk, wanted in self._by_chunk(keys):
+            table = self._read(chunk)
+            block = _vectors(table)
+            if vectors is None:
+                vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32)
+            positions = [position for position, _ in wanted]
+            taken = [row for _, row in wanted]
+            vectors[positions] = block[taken]
+            for position, row in zip(positions, table.drop(["vector"]).take(taken).to_pylist(), strict=True):
+                rows[position] = row
+        complete = [row for row in rows if row is not None]
+        if vectors is None or len(complete) != len(keys):
+            raise KeyError("a vector that was asked for is not in the store")
+        return Encoded(
+            vectors=vectors,
+            traces=tuple(_to_trace(row) for row in complete),
+            latency_seconds=np.array([row["latency_seconds"] for row in complete], dtype=np.float64),
+            share_seconds=np.array([row["share_seconds"] for row in complete], dtype=np.float64),
+        )
+
+    def _index_chunk(self, path: Path, keys: Iterable[str]) -> None:
+        for row, key in enumerate(keys):
+            self._places[key] = (len(self._chunks), row)
+        self._chunks.append(path)
+
+    def _by_chunk(self, keys: Sequence[str]) -> list[tuple[int, list[tuple[int, int]]]]:
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            chunk, row = self._places[key]
+            groups.setdefault(chunk, []).append((position, row))
+        return sorted(groups.items())
+
+    def _read(self, chunk: int) -> pa.Table:
+        """One chunk is kept, since a task's items mostly lie in the chunk written last."""
+        if self._open_chunk is None or self._open_chunk[0] != chunk:
+            self._open_chunk = (chunk, read_parquet(self._chunks[chunk]))
+        return self._open_chunk[1]
+
+
+def _to_row(key: str, encoded: Encoded, row: int) -> dict[str, Any]:
+    trace = encoded.traces[row]
+    return {
+        "key": key,
+        "vector": encoded.vectors[row],
+        "path": trace.path,
+        "gate": trace.gate,
+        "rationale": trace.rationale,
+        "reasoning_tokens": trace.reasoning_tokens,
+        "truncated": trace.truncated,
+        "latency_seconds": float(encoded.latency_seconds[row]),
+        "share_seconds": float(encoded.share_seconds[row]),
+    }
+
+
+def _to_trace(row: dict[str, Any]) -> Trace:
+    return Trace(
+        path=row["path"],
+        gate=row["gate"],
+        rationale=row["rationale"],
+        reasoning_tokens=row["reasoning_tokens"],
+        truncated=row["truncated"],
+        seconds=row["latency_seconds"],
+    )
+
+
+def _to_table(rows: list[dict[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    dimensions = len(rows[0]["vector"])
+    flat = np.concatenate([row["vector"] for row in rows]).astype(np.float32)
+    columns: dict[str, Any] = {
+        "key": pa.array([row["key"] for row in rows], pa.string()),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), dimensions),
+    }
+    types = {
+        "path": pa.string(),
+        "gate": pa.float64(),
+        "rationale": pa.string(),
+        "reasoning_tokens": pa.int64(),
+        "truncated": pa.bool_(),
+        "latency_seconds": pa.float64(),
+        "share_seconds": pa.float64(),
+    }
+    for name, kind in types.items():
+        columns[name] = pa.array([row[name] for row in rows], kind)
+    return pa.table(columns)
+
+
+def _vectors(table: pa.Table) -> Vectors:
+    column = table.column("vector").combine_chunks()
+    flat: Vectors = column.values.to_numpy(zero_copy_only=False)
+    return flat.reshape(len(table), -1)

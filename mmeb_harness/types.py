@@ -1,0 +1,267 @@
+"""The values that flow through an evaluation: Samples → EncodeResult → ranking → TaskResult.
+
+Frozen data only; behaviour lives in functions elsewhere. Nothing here knows a model's template or a
+benchmark's file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.errors import DataError
+
+Vectors: TypeAlias = NDArray[np.float32]
+Modality = Literal["image", "video", "visdoc"]
+Role = Literal["query", "candidate"]
+MetricName = Literal["hit@1", "ndcg_linear@5"]
+EncodePath = Literal["direct", "reasoned"]
+Scalar: TypeAlias = str | int | float | bool | None
+
+MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
+
+#: Which of the benchmark's own text layouts a row goes through in the official evaluation. A fact about
+#: the row; what string follows from it is the business of the adapter that reproduces a given model.
+#: The rules stand in `mmeb_baselines.official_text`.
+Layout = Literal[
+    "bare",  # the text alone, untouched
+    "basic",  # [media token +] instruction [+ space + text]
+    "classification",  # image tasks: image_cls and image_i2t queries
+    "question",  # image tasks: image_qa and image_i2i_vg queries
+    "text_query",  # image tasks: image_t2i queries
+    "dialogue_query",  # image tasks: image_t2i queries of VisDial
+    "captioned",  # image tasks: image candidates of a row whose first caption is not blank
+    "uncaptioned_line",  # image tasks: caption-less image_t2i candidates
+    "uncaptioned",  # image tasks: caption-less image_i2i_vg candidates
+    "video_question",  # video tasks: the five video QA sets
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the benchmark's own data and code spell an item.
+
+    Only adapters that must reproduce an official input string byte for byte look here.
+    """
+
+    layout: Layout
+    instruction: str = ""  # as stored: legacy tokens and outer whitespace kept
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to embed: the data set's own words and media, no template and no special tokens.
+
+    `images` and `frames` are never both set. `instruction` is ready to use: legacy media tokens and
+    outer whitespace are gone; `source` keeps them.
+    """
+
+    id: str
+    text: str = ""
+    images: tuple[Path, ...] = ()
+    frames: tuple[Path, ...] = ()
+    instruction: str = ""
+    source: Source = field(default=Source("basic"))
+
+    @property
+    def media(self) -> tuple[Path, ...]:
+        """The item's image, or its frames in order."""
+        return self.images or self.frames
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One task, read: what to embed, what to rank, and what is relevant.
+
+    Attributes:
+        queries: in the data set's order; unique ids.
+        candidates: all distinct candidates in the official order; unique ids.
+        gains: query id → {candidate id → relevance > 0}, in the official label order.
+        pools: query id → candidate ids to rank, in official order, repeats kept; `None` if every query
+            ranks all candidates.
+        notes: what the reader defined rather than refused, e.g. {"short clips": 3}; counted in the result.
+
+    Raises:
+        DataError: if a score computed from these values would be silently wrong.
+    """
+
+    queries: tuple[Item, ...]
+    candidates: tuple[Item, ...]
+    gains: Mapping[str, Mapping[str, float]]
+    pools: Mapping[str, tuple[str, ...]] | None = None
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.queries:
+            raise DataError("no queries")
+        query_ids = _unique("query", [query.id for query in self.queries])
+        candidate_ids = _unique("candidate", [candidate.id for candidate in self.candidates])
+        for query_id in query_ids:
+            _check_query(query_id, self.gains, self.pools, candidate_ids)
+        for name, ids in (("gains", self.gains.keys()), ("pools", (self.pools or {}).keys())):
+            if stray := next((key for key in ids if key not in query_ids), None):
+                raise DataError(f"{name} name a query {stray!r} that does not exist")
+
+
+def _unique(kind: str, ids: Sequence[str]) -> set[str]:
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise DataError(f"duplicate {kind} id {one!r}; ids must be unique within a task")
+        seen.add(one)
+    return seen
+
+
+def _check_query(
+    query_id: str,
+    gains: Mapping[str, Mapping[str, float]],
+    pools: Mapping[str, tuple[str, ...]] | None,
+    candidate_ids: set[str],
+) -> None:
+    relevant = gains.get(query_id)
+    if not relevant:
+        raise DataError(f"query {query_id!r} has no relevant candidate")
+    for candidate_id, gain in relevant.items():
+        if candidate_id not in candidate_ids:
+            raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
+        if not gain > 0:
+            raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
+    if pools is None:
+        return
+    pool = pools.get(query_id)
+    if not pool:
+        raise DataError(f"query {query_id!r} has an empty candidate pool")
+    if missing := next((one for one in pool if one not in candidate_ids), None):
+        raise DataError(f"query {query_id!r}: pool candidate {missing!r} is not in the candidate set")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation task, as a value. `load` reads it from a local data folder.
+
+    Attributes:
+        name: as on the leaderboard.
+        group: meta-task, e.g. "I-CLS"; a group score is the plain mean over its tasks.
+        metric: the main metric.
+        load: data folder → samples; raises `DataError`, never downloads.
+        annotations: glob patterns below the data folder; the files decide the samples and are hashed into
+            the data revision.
+        num_queries: how many queries the real data has; `None` if not declared.
+        num_candidates: distinct candidates (global) or candidates of a query (local), where declared.
+        source: hub repository the annotations come from.
+        in_distribution: "IND" or "OOD", by the benchmark's own split.
+    """
+
+    name: str
+    modality: Modality
+    group: str
+    metric: MetricName
+    load: Callable[[Path], Samples]
+    annotations: tuple[str, ...] = ()
+    num_queries: int | None = None
+    num_candidates: int | None = None
+    source: str = ""
+    in_distribution: Literal["IND", "OOD"] | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Data that can be made on this machine, in the tree that the readers read."""
+
+    name: str
+    version: str
+    make: Callable[[Path, int], None]  # folder, seed
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How one vector came about.
+
+    Attributes:
+        path: whether the model wrote a rationale before it embedded.
+        gate: p(reason | item) in [0, 1]; `None` if the model has no gate.
+        rationale: the text it wrote.
+        reasoning_tokens: generated tokens, markers included.
+        truncated: the generation was ill-formed or too long and was closed by rule.
+        seconds: from the start of the batch until this vector was ready; `None`: with the whole batch.
+    """
+
+    path: EncodePath = "direct"
+    gate: float | None = None
+    rationale: str | None = None
+    reasoning_tokens: int = 0
+    truncated: bool = False
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """Vectors (n, d), float32 and of unit length, and how each came about (`None`: all direct)."""
+
+    vectors: Vectors
+    traces: tuple[Trace, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What identifies a model's vectors. All of it enters the fingerprint and run.json.
+
+    Attributes:
+        revision: of weights and code: a hub commit, or a hash of the weight files.
+        settings: every choice that can move a vector: prompt, pooling, dtype, frames, pixels, mode …
+        reasons: whether the model can write rationales at all.
+    """
+
+    name: str
+    revision: str
+    dimensions: int
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    reasons: bool = False
+
+
+class Embedder(Protocol):
+    """A model, as the harness sees it. Implement `info` and `encode`; no base class."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Identity and settings."""
+        ...
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """Embed `items`, in order: one unit vector per item, the same in whatever batch the item is."""
+        ...
+
+
+@runtime_checkable
+class BudgetedEmbedder(Protocol):
+    """An embedder that can say what an item costs and split CPU work from accelerator work.
+
+    The harness then sorts by cost, fills batches up to a token budget and prepares the next batch while
+    the current one runs.
+    """
+
+    @property
+    def info(self) -> ModelInfo:
+        """Identity and settings."""
+        ...
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """As for `Embedder`: the same as `encode_prepared(prepare(items, role))`."""
+        ...
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Estimated tokens of one item, generated ones included. Must be cheap: called once an item."""
+        ...
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Any:
+        """Read media and tokenise, on the CPU; called from another thread."""
+        ...
+
+    def encode_prepared(self, prepared: Any) -> EncodeResult:
+        """The accelerator's part."""
+        ...
