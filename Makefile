@@ -1,6 +1,6 @@
 # Two commands: `make run` (set up, then the first evaluation) and `make test` (set up, then all checks).
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # faiss-gpu and torchvision where there is an NVIDIA driver, faiss-cpu elsewhere.

@@ -18,7 +18,8 @@ class RunConfig:
 
     Attributes:
         data: a data folder; `None` runs on the mini suite.
-        reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves its default.
+        reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
+            its default.
     """
 
     model: str | None = None

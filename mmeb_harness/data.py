@@ -98,12 +98,13 @@ def _first_queries(samples: Samples, limit: int) -> Samples:
     """The first queries; candidates that no remaining pool needs are dropped, a global corpus stays whole."""
     queries = samples.queries[:limit]
     gains = {query.id: samples.gains[query.id] for query in queries}
+    unanswerable = samples.unanswerable & gains.keys()
     if samples.pools is None:
-        return Samples(queries, samples.candidates, gains, None, samples.notes)
+        return Samples(queries, samples.candidates, gains, None, unanswerable, samples.notes)
     pools = {query.id: samples.pools[query.id] for query in queries}
     needed = {one for pool in pools.values() for one in pool} | {one for gain in gains.values() for one in gain}
     candidates = tuple(candidate for candidate in samples.candidates if candidate.id in needed)
-    return Samples(queries, candidates, gains, pools, samples.notes)
+    return Samples(queries, candidates, gains, pools, unanswerable, samples.notes)
 
 
 def query_labels(info: DataInfo) -> Mapping[str, Mapping[str, str]]:

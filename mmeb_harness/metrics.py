@@ -102,7 +102,7 @@ def set_order_gains(gains: Gains) -> dict[str, float] | None:
         return dict(gains)
     if not all(_is_integer(one) for one in gains):
         return None
-    in_set_order = list(set([int(one) for one in gains]))  # noqa: C414, C403  (a list, then a set: insertion order matters)
+    in_set_order = list({int(one) for one in gains})
     return {str(one): gain for one, gain in zip(in_set_order, gains.values(), strict=True)}
 
 

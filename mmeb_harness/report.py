@@ -128,8 +128,8 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     lines.append(f"{ties:,} top-k decisions were ties, settled by candidate position.")
     moved = [result for result in results if abs(result.score - result.corrected_score) > 1e-12]
     lines += [
-        f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with every "
-        "grade on its own page."
+        f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with "
+        "every grade on its own page."
         for result in moved
     ]
     return lines

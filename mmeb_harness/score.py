@@ -128,7 +128,8 @@ def _rank(
 
 
 def _positions(ids: Sequence[str], position_of: Mapping[str, int]) -> Positions:
-    return np.array([position_of[one] for one in ids], dtype=np.int64)
+    """Ids outside the candidate set (answers of unanswerable queries) have no position."""
+    return np.array([position_of[one] for one in ids if one in position_of], dtype=np.int64)
 
 
 def _score(

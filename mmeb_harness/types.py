@@ -84,6 +84,8 @@ class Samples:
         gains: query id → {candidate id → relevance > 0}, in the official label order.
         pools: query id → candidate ids to rank, in official order, repeats kept; `None` if every query
             ranks all candidates.
+        unanswerable: queries whose relevant candidates the data itself leaves out of the candidate set. They
+            score 0, as officially, and count; any other query without its answer is refused.
         notes: what the reader defined rather than refused, e.g. {"short clips": 3}; counted in the result.
 
     Raises:
@@ -94,6 +96,7 @@ class Samples:
     candidates: tuple[Item, ...]
     gains: Mapping[str, Mapping[str, float]]
     pools: Mapping[str, tuple[str, ...]] | None = None
+    unanswerable: frozenset[str] = frozenset()
     notes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,7 +105,9 @@ class Samples:
         query_ids = _unique("query", [query.id for query in self.queries])
         candidate_ids = _unique("candidate", [candidate.id for candidate in self.candidates])
         for query_id in query_ids:
-            _check_query(query_id, self.gains, self.pools, candidate_ids)
+            _check_gains(query_id, self.gains.get(query_id, {}), candidate_ids, query_id in self.unanswerable)
+            if self.pools is not None:
+                _check_pool(query_id, self.pools.get(query_id, ()), candidate_ids)
         for name, ids in (("gains", self.gains.keys()), ("pools", (self.pools or {}).keys())):
             if stray := next((key for key in ids if key not in query_ids), None):
                 raise DataError(f"{name} name a query {stray!r} that does not exist")
@@ -117,23 +122,21 @@ def _unique(kind: str, ids: Sequence[str]) -> set[str]:
     return seen
 
 
-def _check_query(
-    query_id: str,
-    gains: Mapping[str, Mapping[str, float]],
-    pools: Mapping[str, tuple[str, ...]] | None,
-    candidate_ids: set[str],
+def _check_gains(
+    query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], unanswerable: bool
 ) -> None:
-    relevant = gains.get(query_id)
     if not relevant:
         raise DataError(f"query {query_id!r} has no relevant candidate")
     for candidate_id, gain in relevant.items():
-        if candidate_id not in candidate_ids:
-            raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
+        if candidate_id not in candidate_ids and not unanswerable:
+            raise DataError(
+                f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set"
+            )
         if not gain > 0:
             raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
-    if pools is None:
-        return
-    pool = pools.get(query_id)
+
+
+def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -> None:
     if not pool:
         raise DataError(f"query {query_id!r} has an empty candidate pool")
     if missing := next((one for one in pool if one not in candidate_ids), None):

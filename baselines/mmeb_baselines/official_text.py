@@ -1,0 +1,58 @@
+"""The official evaluation's input strings (Qwen2-VL family), rebuilt from items byte for byte.
+
+The quirks live here, not in the data: stray tokens, double spaces, newlines that depend on the parser. Source:
+process_input_text and the parsers of VLM2Vec at 6e1e1d42, checked against their outputs for all 78 tasks.
+"""
+
+from __future__ import annotations
+
+from mmeb_harness import Item
+
+IMAGE_TOKEN = "<|image_pad|>"
+VIDEO_TOKEN = "<|video_pad|>"
+#: What the original data set wrote where an image belongs.
+LEGACY_IMAGE_TOKEN = "<|image_1|>"
+
+
+def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN) -> str:
+    """The string that the official code hands to the processor for `item`."""
+    stored = item.source.instruction
+    without_token = stored.replace(LEGACY_IMAGE_TOKEN, "")
+    match item.source.layout:
+        case "bare":
+            return item.text
+        case "basic":
+            token = video_token if item.frames else image_token if item.images else ""
+            return _basic(stored, item.text, token)
+        case "classification":
+            return _tight(_basic(without_token, item.text, image_token)) + "\n"
+        case "question":
+            return _tight(_basic("\n" + without_token.strip(), item.text, image_token)) + "\n"
+        case "text_query":
+            # The legacy token of WebQA and EDIS becomes an image token, though there is no image.
+            return _text_query(stored, item.text, image_token)
+        case "dialogue_query":
+            return _text_query(stored, item.text, image_token) + "\n"
+        case "captioned":
+            return _tight(f"{image_token} {without_token} {item.text}") + "\n"
+        case "uncaptioned_line":
+            return _tight(f"{image_token} {without_token}") + "\n"
+        case "uncaptioned":
+            return _tight(f"{image_token} {without_token}")
+        case "video_question":
+            # The prompt itself ends in a space: two spaces precede the question.
+            return f"{video_token} {stored} {item.text}"
+
+
+def _basic(instruction: str, text: str, token: str) -> str:
+    joined = f"{instruction} {text}" if text else instruction
+    return f"{token} {joined}" if token else joined
+
+
+def _text_query(instruction: str, text: str, image_token: str) -> str:
+    return instruction.replace(LEGACY_IMAGE_TOKEN, image_token) + " " + text + "\n"
+
+
+def _tight(text: str) -> str:
+    """No space before a newline; applied before the final newline is added."""
+    return text.replace(" \n", "\n")

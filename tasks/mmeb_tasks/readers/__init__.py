@@ -1,0 +1,1 @@
+"""Readers: from a local data folder in the official layout to `Samples`. One function a record shape."""

@@ -1,0 +1,73 @@
+"""Collects a task's rows into `Samples`, with the benchmark's rule for candidates: the first one of an id counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mmeb_harness import DataError, Item, Samples
+
+#: What the original data set put where an image belongs; the official parsers delete or map it.
+LEGACY_IMAGE_TOKEN = "<|image_1|>"
+
+
+class SamplesBuilder:
+    """Add queries and candidates in the official order; `build` checks the whole."""
+
+    def __init__(self) -> None:
+        self.notes: Counter[str] = Counter()
+        self._queries: list[Item] = []
+        self._candidates: dict[str, Item] = {}
+        self._gains: dict[str, Mapping[str, float]] = {}
+        self._pools: dict[str, tuple[str, ...]] = {}
+        self._unanswerable: set[str] = set()
+
+    def candidate(self, candidate_id: str, make: Callable[[], Item]) -> str:
+        """Note a candidate; `make` is called the first time only. Later ones of the same id are ignored."""
+        if candidate_id not in self._candidates:
+            self._candidates[candidate_id] = make()
+        return candidate_id
+
+    def query(self, item: Item, own: Sequence[str], gains: Mapping[str, float]) -> None:
+        """Add a query.
+
+        Args:
+            own: ids of the row's own candidates, in order, repeats kept.
+            gains: relevance of the relevant ones, in the official label order.
+        """
+        if item.id in self._gains:
+            raise DataError(f"query id {item.id!r} stands in the annotations twice")
+        self._queries.append(item)
+        self._gains[item.id] = gains
+        self._pools[item.id] = tuple(own)
+        self.notes["repeated candidates"] += len(own) - len(set(own))
+
+    def unanswerable(self, query_id: str) -> None:
+        """Mark a query whose answer the data leaves out of its candidates: scored 0, as officially."""
+        self._unanswerable.add(query_id)
+        self.notes["answers that are no option"] += 1
+
+    def build(self, *, pooled: bool) -> Samples:
+        """The finished samples; `pooled`: each query ranks its own candidates, else all of them."""
+        return Samples(
+            queries=tuple(self._queries),
+            candidates=tuple(self._candidates.values()),
+            gains=self._gains,
+            pools=self._pools if pooled else None,
+            unanswerable=frozenset(self._unanswerable),
+            notes=dict(self.notes),
+        )
+
+
+def clean_instruction(stored: str) -> str:
+    """An instruction ready to use: without the legacy image token and outer whitespace."""
+    return stored.replace(LEGACY_IMAGE_TOKEN, "").strip()
+
+
+def read_named(name: str, read: Callable[[Path], Samples], data: Path) -> Samples:
+    """Read a task; every refusal starts with the task's name and ends with the way out."""
+    try:
+        return read(data)
+    except DataError as error:
+        raise DataError(f"{name}: {error}. Get it: mmeb-eval data get --tasks {name} --data {data}") from error

@@ -1,0 +1,296 @@
+"""The 18 video tasks: classification, question answering, retrieval, moment retrieval. All read saved frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from mmeb_harness import DataError, Item, Layout, Samples, Source
+from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
+from mmeb_tasks.readers.image import text_candidate
+from mmeb_tasks.readers.media import MediaFolder, sample_frames
+from mmeb_tasks.readers.tables import Row, Table, read_rows
+
+VideoReader = Literal[
+    "video_classification",
+    "ssv2",
+    "mvbench",
+    "videomme",
+    "nextqa",
+    "egoschema",
+    "activitynetqa",
+    "msrvtt",
+    "msvd",
+    "didemo",
+    "vatex",
+    "youcook2",
+    "moment_retrieval",
+    "momentseeker",
+]
+
+LABELS = Path(__file__).resolve().parent.parent / "labels"
+NUM_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class VideoLayout:
+    """What the readers must know of one video task.
+
+    Attributes:
+        tables: one, but for MVBench's twenty.
+        frame_root: below the data folder.
+        instruction: of queries, as the official parser spells it (outer spaces kept).
+        target_instruction: of video candidates.
+        labels: file of class names that every query ranks.
+        max_rows: only the first rows are used.
+    """
+
+    reader: VideoReader
+    tables: tuple[Table, ...]
+    frame_root: str
+    instruction: str
+    target_instruction: str = ""
+    labels: str | None = None
+    max_rows: int | None = None
+
+
+@dataclass
+class _Context:
+    """What every row of one task shares."""
+
+    layout: VideoLayout
+    media: MediaFolder
+    builder: SamplesBuilder
+
+    def clip(self, folder: str, n: int | None = NUM_FRAMES) -> tuple[Path, ...]:
+        """Sampled frames of a clip below the frame root; `None`: all. Fewer than asked for are counted.
+
+        The official parsers use a short clip's frames unpadded, but fail on a retrieval clip of fewer than 8;
+        here both are used as they are.
+        """
+        frames = self.media.frames(f"{self.layout.frame_root}/{folder}")
+        if n is None:
+            return frames
+        self.builder.notes["short clips"] += len(frames) < n
+        return sample_frames(frames, n)
+
+    def query(self, query_id: str, text: str, frames: tuple[Path, ...] = (), layout: Layout = "basic") -> Item:
+        instruction = self.layout.instruction
+        return Item(
+            query_id,
+            text=text,
+            frames=frames,
+            instruction=clean_instruction(instruction),
+            source=Source(layout, instruction),
+        )
+
+    def video_candidate(self, candidate_id: str, folder: str, n: int | None = NUM_FRAMES) -> str:
+        instruction = self.layout.target_instruction
+
+        def make() -> Item:
+            source = Source("basic", instruction)
+            return Item(candidate_id, frames=self.clip(folder, n), instruction=instruction, source=source)
+
+        return self.builder.candidate(candidate_id, make)
+
+
+def read_video_task(layout: VideoLayout, data: Path) -> Samples:
+    """Read one video task."""
+    context = _Context(layout, MediaFolder(data), SamplesBuilder())
+    add_row, columns = _READERS[layout.reader]
+    rows = [(table, row) for table in layout.tables for row in read_rows(data, table, columns)]
+    for number, (table, row) in enumerate(rows[: layout.max_rows]):
+        add_row(context, str(number), row, table)
+    for label in _label_names(layout):
+        context.builder.candidate(label, lambda label=label: text_candidate(label))  # type: ignore[misc]
+    return context.builder.build(pooled=layout.reader not in _GLOBAL)
+
+
+def _label_names(layout: VideoLayout) -> list[str]:
+    return (LABELS / layout.labels).read_text(encoding="utf-8").splitlines() if layout.labels else []
+
+
+AddRow = Callable[[_Context, str, Row, Table], None]
+
+
+def _classification(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    label = row["pos_text"]
+    item = context.query(query_id, "", context.clip(str(row["video_id"])))
+    context.builder.query(item, _texts(context, [label]), {label: 1.0})
+
+
+def _ssv2(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    item = context.query(query_id, "", context.clip(str(row["video_id"])))
+    context.builder.query(item, _texts(context, row["neg_text"]), {row["pos_text"]: 1.0})
+
+
+def _texts(context: _Context, texts: Sequence[str]) -> list[str]:
+    return [context.builder.candidate(text, lambda text=text: text_candidate(text)) for text in texts]  # type: ignore[misc]
+
+
+def _ask(
+    context: _Context, query_id: str, folder: str, body: str, options: Sequence[tuple[str, str]], answer: str
+) -> None:
+    """Add a question; `options` are (id, text) and `answer` is an id."""
+    item = context.query(query_id, body, context.clip(folder), "video_question")
+    own = [
+        context.builder.candidate(one, lambda one=one, text=text: text_candidate(text, one))  # type: ignore[misc]
+        for one, text in options
+    ]
+    context.builder.notes["blank candidates"] += sum(not text.strip() for _, text in options)
+    if answer not in own:
+        context.builder.unanswerable(query_id)
+    context.builder.query(item, own, {answer: 1.0})
+
+
+def lettered(options: Sequence[str]) -> list[str]:
+    """`(A) first`, `(B) second`, …"""
+    return [f"({chr(ord('A') + index)}) {option}" for index, option in enumerate(options)]
+
+
+def _with_options(question: str, options: Sequence[str]) -> str:
+    return "\n".join([question, "Options:", *lettered(options)]).rstrip()
+
+
+def _mvbench(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    # Candidates carry their letter, here and nowhere else. Time bounds of rows are ignored, as officially.
+    options = lettered(row["candidates"])
+    places = [index for index, option in enumerate(row["candidates"]) if option == row["answer"]]
+    # The official code takes the last option equal to the answer, and "@", the letter before A, if none is.
+    letter = chr(ord("A") + places[-1]) if places else "@"
+    folder = f"{table.config}/{row['video']}"
+    body = _with_options(row["question"], row["candidates"])
+    _ask(context, query_id, folder, body, [(one, one) for one in options], f"({letter}) {row['answer']}")
+
+
+def _nextqa(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    options = [row[f"a{index}"] for index in range(5)]
+    body = _with_options(row["question"], options)
+    _ask(context, query_id, str(row["video"]), body, [(one, one) for one in options], options[int(row["answer"])])
+
+
+def option_text(option: str) -> str:
+    """The words of a lettered option: from the first period-space on, without periods and spaces around.
+
+    Without a period-space only the last character is left: the official code slices at find() == -1.
+    """
+    return option[option.find(". ") :].strip(". ")
+
+
+def _videomme(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    options = row["options"]
+    body = row["question"] + "\n" + "\n".join(options)
+    answer = options["ABCD".index(row["answer"])]
+    _ask(context, query_id, str(row["videoID"]), body, [(one, option_text(one)) for one in options], answer)
+
+
+def _egoschema(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    options = row["option"]
+    body = row["question"] + " ".join(options)  # no separator after the question, as officially
+    answer = options[int(row["answer"])]
+    _ask(context, query_id, str(row["video_idx"]), body, [(one, option_text(one)) for one in options], answer)
+
+
+def _activitynetqa(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    if row["answer"] not in ("yes", "no"):
+        raise DataError(f"row {query_id}: answer {row['answer']!r} is neither 'yes' nor 'no'")
+    body = f"{row['question']}? (A) yes; (B) no."
+    _ask(context, query_id, f"v_{row['video_name']}", body, [("yes", "yes"), ("no", "no")], row["answer"])
+
+
+def _retrieval(context: _Context, query_id: str, video: str, captions: str | Sequence[str]) -> None:
+    """One row is one query and one video; of several captions the first is used."""
+    caption = captions if isinstance(captions, str) else captions[0]
+    own = context.video_candidate(video, video)
+    context.builder.query(context.query(query_id, caption), [own], {own: 1.0})
+
+
+def _msrvtt(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    _retrieval(context, query_id, str(row["video_id"]), row["caption"])
+
+
+def _didemo(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    _retrieval(context, query_id, PurePosixPath(row["video"]).stem, row["caption"])
+
+
+def _vatex(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    _retrieval(context, query_id, str(row["videoID"]), row["enCap"])
+
+
+def _youcook2(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    _retrieval(context, query_id, str(row["id"]), row["sentence"])
+
+
+def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    """Truth and candidates are the sub-folders of the video's frame folder.
+
+    The official candidate order is that of the directory listing, which differs between file systems; here
+    it is the sorted order, so that ties fall the same everywhere. Of several positive folders the last counts.
+    A video without one is refused; the official code silently keeps the previous row's answer.
+    """
+    root, video = context.layout.frame_root, PurePosixPath(row["video_path"]).stem
+    clips = [name for name in context.media.subfolders(f"{root}/{video}") if name != "query"]
+    positives = [name for name in clips if name.startswith("positive")]
+    if not positives:
+        raise DataError(f"row {query_id}: no positive* folder in {root}/{video}")
+    own = [context.video_candidate(f"{root}/{video}/{name}", f"{video}/{name}") for name in clips]
+    item = context.query(query_id, row["query"], context.clip(f"{video}/query"))
+    context.builder.query(item, own, {f"{root}/{video}/{positives[-1]}": 1.0})
+
+
+#: By the suffix of the row's input.
+MOMENTSEEKER_INSTRUCTIONS = {
+    "text": "Find the clip that corresponds to the given text:",
+    "image": "Select the video clip that aligns with the given text and image:",
+    "video": "Find the clip that corresponds to the given sentence and video segment:",
+}
+
+
+def _momentseeker(context: _Context, query_id: str, row: Row, table: Table) -> None:
+    """Queries of three kinds; every saved frame is used, and every positive clip is relevant."""
+    positives = [_clip_folder(clip["output_path"]) for clip in row["positive_frames"]]
+    negatives = [_clip_folder(clip["output_path"]) for clip in row["negative_frames"]]
+    root = context.layout.frame_root
+    own = [context.video_candidate(f"{root}/{folder}", folder, None) for folder in positives + negatives]
+    item = _momentseeker_query(context, query_id, row)
+    context.builder.query(item, own, dict.fromkeys(own[: len(positives)], 1.0))
+
+
+def _momentseeker_query(context: _Context, query_id: str, row: Row) -> Item:
+    source = row["input_frames"] or ""
+    kind = "video" if source.endswith(".mp4") else "image" if source.endswith(".jpg") else "text"
+    instruction = MOMENTSEEKER_INSTRUCTIONS[kind]
+    return Item(
+        query_id,
+        text=row["query"],
+        images=(context.media.file(f"{context.layout.frame_root}/query_{source}"),) if kind == "image" else (),
+        frames=context.clip(_clip_folder(source), None) if kind == "video" else (),
+        instruction=instruction,
+        source=Source("basic", instruction),
+    )
+
+
+def _clip_folder(path: str) -> str:
+    return "video_frames/" + path.replace("/", "_").split(".mp4")[0]
+
+
+_READERS: dict[VideoReader, tuple[AddRow, tuple[str, ...]]] = {
+    "video_classification": (_classification, ("video_id", "pos_text")),
+    "ssv2": (_ssv2, ("video_id", "pos_text", "neg_text")),
+    "mvbench": (_mvbench, ("question", "video", "candidates", "answer")),
+    "videomme": (_videomme, ("question", "videoID", "options", "answer")),
+    "nextqa": (_nextqa, ("video", "question", "answer", "a0", "a1", "a2", "a3", "a4")),
+    "egoschema": (_egoschema, ("video_idx", "question", "option", "answer")),
+    "activitynetqa": (_activitynetqa, ("video_name", "question", "answer")),
+    "msrvtt": (_msrvtt, ("video_id", "caption")),
+    "msvd": (_msrvtt, ("video_id", "caption")),
+    "didemo": (_didemo, ("video", "caption")),
+    "vatex": (_vatex, ("videoID", "enCap")),
+    "youcook2": (_youcook2, ("id", "sentence")),
+    "moment_retrieval": (_moment_retrieval, ("query", "video_path")),
+    "momentseeker": (_momentseeker, ("query", "input_frames", "positive_frames", "negative_frames")),
+}
+
+_GLOBAL = ("video_classification", "msrvtt", "msvd", "didemo", "vatex", "youcook2")

@@ -1,0 +1,157 @@
+"""The 24 visual document tasks: queries, graded qrels and a corpus of page images.
+
+Officially the page images come inside the corpus table and are written to disk on first use; so it is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from mmeb_harness import DataError, Item, Samples, Source
+from mmeb_tasks.readers.builder import SamplesBuilder
+from mmeb_tasks.readers.media import check_inside
+from mmeb_tasks.readers.tables import Table, iter_batches, read_rows
+
+VisdocReader = Literal["vidore", "visrag"]
+
+QUERY_INSTRUCTION = "Find a document image that matches the given query:"
+PAGE_INSTRUCTION = "Understand the content of the provided document image."
+
+#: Pillow's name of the format that a page's suffix stands for.
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+#: Rows of page images held in memory at once.
+_PAGES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class VisdocLayout:
+    """What the reader must know of one visual document task."""
+
+    reader: VisdocReader
+    repo: str
+    split: str
+    image_root: str
+
+    def table(self, config: str) -> Table:
+        """One of the three tables: queries, qrels, corpus."""
+        return Table(self.repo, config, self.split)
+
+
+def read_visdoc_task(layout: VisdocLayout, data: Path) -> Samples:
+    """Read one visual document task; pages not yet on disk are written from the corpus table."""
+    grades = _read_grades(layout, data)
+    page_ids = [str(row["corpus-id"]) for row in read_rows(data, layout.table("corpus"), ("corpus-id",))]
+    pages = {page_id: data / page_file(layout, page_id) for page_id in page_ids}
+    write_missing_pages(layout, data, pages)
+    builder = SamplesBuilder()
+    source = Source("basic", QUERY_INSTRUCTION)
+    for row in read_rows(data, layout.table("queries"), ("query-id", "query")):
+        query_id = str(row["query-id"])
+        relevant = grades.get(query_id)
+        if not relevant:
+            raise DataError(f"query {query_id!r} has no qrels row with a score above 0")
+        if absent := next((page_id for page_id in relevant if page_id not in pages), None):
+            raise DataError(f"query {query_id!r}: relevant page {absent!r} is not in the corpus")
+        # The official pool order: relevant pages first, in query order, then the rest of the corpus.
+        own = [_page(builder, page_id, pages) for page_id in relevant]
+        item = Item(query_id, text=row["query"], instruction=QUERY_INSTRUCTION, source=source)
+        builder.query(item, own, relevant)
+    for page_id in page_ids:
+        _page(builder, page_id, pages)
+    return builder.build(pooled=False)
+
+
+def _page(builder: SamplesBuilder, page_id: str, pages: dict[str, Path]) -> str:
+    source = Source("basic", PAGE_INSTRUCTION)
+    return builder.candidate(
+        page_id, lambda: Item(page_id, images=(pages[page_id],), instruction=PAGE_INSTRUCTION, source=source)
+    )
+
+
+def _read_grades(layout: VisdocLayout, data: Path) -> dict[str, dict[str, float]]:
+    """query id → {page id → highest score above 0}, in the order in which such scores first appear."""
+    grades: dict[str, dict[str, float]] = {}
+    for row in read_rows(data, layout.table("qrels"), ("query-id", "corpus-id", "score")):
+        if row["score"] > 0:
+            of_query = grades.setdefault(str(row["query-id"]), {})
+            page_id = str(row["corpus-id"])
+            of_query[page_id] = max(of_query.get(page_id, 0.0), float(row["score"]))
+    return grades
+
+
+def page_file(layout: VisdocLayout, page_id: str) -> str:
+    """Where a page lies below the data folder; VisRAG's ids are long file names, shortened and hashed."""
+    if layout.reader == "vidore":
+        relative = f"{layout.image_root}/{page_id}.png"
+    else:
+        stem, suffix = os.path.splitext(page_id)
+        digest = hashlib.md5(page_id.encode(), usedforsecurity=False).hexdigest()[:8]
+        relative = f"{layout.image_root}/{stem[:50]}_{digest}{suffix}"
+    check_inside(relative)
+    return relative
+
+
+def write_missing_pages(layout: VisdocLayout, data: Path, pages: dict[str, Path]) -> None:
+    """Write the pages that are not on disk yet from the images in the corpus table.
+
+    Raises:
+        DataError: if the table has no image for such a page, or the folder can't be written.
+    """
+    there = _names_in(data / layout.image_root)
+    missing = {page_id for page_id, path in pages.items() if path.name not in there}
+    if not missing:
+        return
+    for batch in iter_batches(data, layout.table("corpus"), ("corpus-id", "image"), _PAGES_AT_ONCE):
+        for row in batch:
+            page_id = str(row["corpus-id"])
+            if page_id in missing:
+                _write_page(pages[page_id], page_id, row["image"])
+                missing.discard(page_id)
+
+
+def _names_in(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def _write_page(path: Path, page_id: str, image: dict[str, Any] | None) -> None:
+    content = (image or {}).get("bytes")
+    if not content:
+        raise DataError(f"page {page_id!r}: {path} is missing, and the corpus table holds no image for it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".page-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_encoded(path, page_id, content))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise DataError(f"page {page_id!r} can't be written to {path}: {error.strerror or error}") from error
+
+
+def _encoded(path: Path, page_id: str, content: bytes) -> bytes:
+    """The image in the format that the file name promises; unchanged if it already is."""
+    from PIL import Image, UnidentifiedImageError
+
+    wanted = _FORMATS.get(PurePosixPath(path.name).suffix.lower(), "PNG")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.format == wanted:
+                return content
+            buffer = io.BytesIO()
+            (image.convert("RGB") if wanted == "JPEG" else image).save(buffer, wanted)
+            return buffer.getvalue()
+    except UnidentifiedImageError as error:
+        raise DataError(f"page {page_id!r}: the corpus table's image can't be read") from error

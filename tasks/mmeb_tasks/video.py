@@ -1,0 +1,289 @@
+"""The 18 video tasks, as rows. Names, groups, counts and instructions: the benchmark's own (see README.md here)."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from mmeb_harness import Task
+from mmeb_tasks.readers.builder import read_named
+from mmeb_tasks.readers.tables import Table
+from mmeb_tasks.readers.video import VideoLayout, VideoReader, read_video_task
+
+FRAMES = "video-tasks/frames"
+
+QA_PROMPT = (
+    "Given a video and a question, select the most accurate answer from the provided candidates. "
+    "Return only the exact text of your chosen answer. Question: "
+)
+WATCH_VIDEO = "Understand the content of the provided video."
+WATCH_CLIP = "Understand the content of the provided video clip."
+FIND_CLIP = "Find the clip that corresponds to the described scene in the given video:"
+
+#: Loaded one by one and concatenated, in this order; 200 rows each.
+MVBENCH_SUBSETS = (
+    "episodic_reasoning",
+    "action_sequence",
+    "action_prediction",
+    "action_antonym",
+    "fine_grained_action",
+    "unexpected_action",
+    "object_existence",
+    "object_interaction",
+    "object_shuffle",
+    "moving_direction",
+    "action_localization",
+    "scene_transition",
+    "action_count",
+    "moving_count",
+    "moving_attribute",
+    "state_change",
+    "fine_grained_pose",
+    "character_order",
+    "egocentric_navigation",
+    "counterfactual_inference",
+)
+
+
+class VideoRow(NamedTuple):
+    """One video task. `num_candidates`: of the corpus, or per query; `None` where it varies."""
+
+    name: str
+    group: str
+    reader: VideoReader
+    repo: str
+    config: str | None
+    split: str
+    num_queries: int
+    num_candidates: int | None
+    frame_root: str
+    instruction: str
+    target_instruction: str = ""
+    labels: str | None = None
+    max_rows: int | None = None
+
+
+ROWS = (
+    VideoRow(
+        "K700",
+        "V-CLS",
+        "video_classification",
+        "VLM2Vec/Kinetics-700",
+        None,
+        "test",
+        1000,
+        700,
+        "video_cls/K700",
+        "Recognize the category of the video content.",
+        labels="K700.txt",
+    ),
+    VideoRow(
+        "SmthSmthV2",
+        "V-CLS",
+        "ssv2",
+        "VLM2Vec/SmthSmthV2",
+        None,
+        "test",
+        1000,
+        174,
+        "video_cls/SSv2",
+        "What actions or object interactions are being performed by the person in the video?",
+        max_rows=1000,
+    ),
+    VideoRow(
+        "HMDB51",
+        "V-CLS",
+        "video_classification",
+        "VLM2Vec/HMDB51",
+        None,
+        "test",
+        1000,
+        51,
+        "video_cls/HMDB51",
+        "What actions or objects interactions are the person in the video doing?",
+        labels="HMDB51.txt",
+    ),
+    VideoRow(
+        "UCF101",
+        "V-CLS",
+        "video_classification",
+        "VLM2Vec/UCF101",
+        None,
+        "test",
+        1000,
+        101,
+        "video_cls/UCF101",
+        "What activities or sports are being performed by the person in the video?",
+        labels="UCF101.txt",
+    ),
+    VideoRow(
+        "Breakfast",
+        "V-CLS",
+        "video_classification",
+        "VLM2Vec/Breakfast",
+        None,
+        "test",
+        433,
+        10,
+        "video_cls/Breakfast",
+        "Recognize the breakfast type that the person is cooking in the video. ",
+        labels="Breakfast.txt",
+    ),
+    VideoRow("MVBench", "V-QA", "mvbench", "VLM2Vec/MVBench", None, "train", 4000, None, "video_qa/MVBench", QA_PROMPT),
+    VideoRow(
+        "Video-MME", "V-QA", "videomme", "VLM2Vec/Video-MME", None, "test", 2700, 4, "video_qa/Video-MME", QA_PROMPT
+    ),
+    VideoRow("NExTQA", "V-QA", "nextqa", "VLM2Vec/NExTQA", "MC", "test", 8564, 5, "video_qa/NExTQA", QA_PROMPT),
+    VideoRow(
+        "EgoSchema", "V-QA", "egoschema", "VLM2Vec/EgoSchema", "Subset", "test", 500, 5, "video_qa/EgoSchema", QA_PROMPT
+    ),
+    VideoRow(
+        "ActivityNetQA",
+        "V-QA",
+        "activitynetqa",
+        "VLM2Vec/ActivityNetQA",
+        None,
+        "test",
+        1000,
+        2,
+        "video_qa/ActivityNetQA",
+        QA_PROMPT,
+    ),
+    VideoRow(
+        "DiDeMo",
+        "V-RET",
+        "didemo",
+        "VLM2Vec/DiDeMo",
+        None,
+        "test",
+        1004,
+        1004,
+        "video_ret/DiDeMo",
+        "Find a video that includes the following described scenes:",
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "MSR-VTT",
+        "V-RET",
+        "msrvtt",
+        "VLM2Vec/MSR-VTT",
+        "test_1k",
+        "test",
+        1000,
+        1000,
+        "video_ret/MSR-VTT",
+        "Find a video that contains the following visual content:",
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "MSVD",
+        "V-RET",
+        "msvd",
+        "VLM2Vec/MSVD",
+        None,
+        "test",
+        670,
+        670,
+        "video_ret/MSVD",
+        "Find the video snippet that corresponds to the given summary:",
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "VATEX",
+        "V-RET",
+        "vatex",
+        "VLM2Vec/VATEX",
+        None,
+        "test",
+        4478,
+        4478,
+        "video_ret/VATEX",
+        "Select a video that fits the description provided:",
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "YouCook2",
+        "V-RET",
+        "youcook2",
+        "lmms-lab/YouCook2",
+        None,
+        "val",
+        3179,
+        3179,
+        "video_ret/YouCook2",
+        "Find a video that demonstrates the following action while making a recipe:",
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "QVHighlight",
+        "M-RET",
+        "moment_retrieval",
+        "VLM2Vec/QVHighlight",
+        None,
+        "test",
+        1083,
+        10,
+        "video_mret/QVHighlight",
+        FIND_CLIP,
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "Charades-STA",
+        "M-RET",
+        "moment_retrieval",
+        "VLM2Vec/Charades-STA",
+        None,
+        "test",
+        727,
+        10,
+        "video_mret/Charades_STA",
+        FIND_CLIP,
+        WATCH_VIDEO,
+    ),
+    VideoRow(
+        "MomentSeeker",
+        "M-RET",
+        "momentseeker",
+        "VLM2Vec/MomentSeeker",
+        None,
+        "test",
+        1602,
+        10,
+        "video_mret/MomentSeeker",
+        "",
+        WATCH_CLIP,
+    ),
+)
+
+
+def _tables(row: VideoRow) -> tuple[Table, ...]:
+    configs: tuple[str | None, ...] = MVBENCH_SUBSETS if row.reader == "mvbench" else (row.config,)
+    return tuple(Table(row.repo, config, row.split) for config in configs)
+
+
+def _task(row: VideoRow) -> Task:
+    tables = _tables(row)
+    layout = VideoLayout(
+        reader=row.reader,
+        tables=tables,
+        frame_root=f"{FRAMES}/{row.frame_root}",
+        instruction=row.instruction,
+        target_instruction=row.target_instruction,
+        labels=row.labels,
+        max_rows=row.max_rows,
+    )
+    return Task(
+        name=row.name,
+        modality="video",
+        group=row.group,
+        metric="hit@1",
+        load=functools.partial(read_named, row.name, functools.partial(read_video_task, layout)),
+        annotations=tuple(pattern for table in tables for pattern in table.patterns),
+        num_queries=row.num_queries,
+        num_candidates=row.num_candidates,
+        source=row.repo,
+        in_distribution="OOD",
+    )
+
+
+TASKS = tuple(_task(row) for row in ROWS)

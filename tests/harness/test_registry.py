@@ -1,0 +1,82 @@
+"""Names are found, nearly right names are suggested, arguments are parsed by annotation."""
+
+from typing import Literal
+
+import pytest
+
+from mmeb_harness import ModelError, OptionError, UnknownNameError
+from mmeb_harness.registry import RegisteredTask, load_model, load_tasks, model_names, parse_value, select_tasks
+from tests.toy import toy_task
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"no model named 'randm'\. Did you mean 'random'\?"):
+        load_model("randm", {}, {})
+    known = load_tasks()
+    with pytest.raises(UnknownNameError, match=r"no task named 'docvqa'\. Did you mean 'DocVQA'\?"):
+        select_tasks(known, ["docvqa"])
+    with pytest.raises(UnknownNameError, match=r"no group named 'I-CLSS'\. Did you mean 'I-CLS'\?"):
+        select_tasks(known, groups=["I-CLSS"])
+    with pytest.raises(UnknownNameError, match="no modality named 'audio'. Known: image, video, visdoc"):
+        select_tasks(known, modalities=["audio"])
+
+
+def test_built_in_models_come_by_entry_point() -> None:
+    assert {"random", "bag_of_features", "mmemb_r1"} <= set(model_names())
+
+
+def test_selection_is_a_union_in_registry_order() -> None:
+    known = {name: RegisteredTask(toy_task(name), "mine") for name in ("a", "b", "c")}
+    assert [one.task.name for one in select_tasks(known, ["c", "a"])] == ["a", "c"]
+    assert [one.task.name for one in select_tasks(known, ["c"], ["I-CLS"])] == ["a", "b", "c"]
+
+
+def test_model_arguments_are_parsed_and_checked() -> None:
+    assert load_model("random", {"dimensions": "8", "seed": "3"}, {"reasoning": None}).info.dimensions == 8
+    with pytest.raises(UnknownNameError, match=r"no argument of model 'random' named 'dimension'\. Did you mean 'dim"):
+        load_model("random", {"dimension": "8"}, {})
+    with pytest.raises(OptionError, match="--model-arg dimensions: 'eight' is not an integer"):
+        load_model("random", {"dimensions": "eight"}, {})
+    with pytest.raises(OptionError, match="model 'random' has no option --reasoning; leave it out"):
+        load_model("random", {}, {"reasoning": "always"})
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", int, 3),
+        ("0.5", float, 0.5),
+        ("False", bool, False),
+        ("yes", bool, True),
+        ("none", int | None, None),
+        ("7", int | None, 7),
+        ("never", Literal["never", "always"], "never"),
+        ("/a=b", str, "/a=b"),
+    ],
+)
+def test_values_parse(text: str, annotation: object, value: object) -> None:
+    assert parse_value("x", text, annotation) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "message"),
+    [
+        ("maybe", bool, "'maybe' is not true or false"),
+        ("1.5", int, "'1.5' is not an integer"),
+        ("some", Literal["never", "always"], "'some' is not 'never' or 'always'"),
+    ],
+)
+def test_values_that_do_not_parse_say_what_would(text: str, annotation: object, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse_value("x", text, annotation)
+
+
+def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness import registry
+
+    broken = EntryPoint("broken", "no_such_package:Model", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    with pytest.raises(ModelError, match="plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
+        load_model("broken", {}, {})

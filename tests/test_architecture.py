@@ -1,0 +1,88 @@
+"""Who may import whom, held by walking the imports; and what starts without torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mmeb_harness
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "mmeb_harness": ROOT / "mmeb_harness",
+    "mmeb_tasks": ROOT / "tasks" / "mmeb_tasks",
+    "mmeb_baselines": ROOT / "baselines" / "mmeb_baselines",
+    "mmemb_r1_model": ROOT / "mmemb_r1_model",
+}
+PLUGINS = [name for name in PACKAGES if name != "mmeb_harness"]
+#: The only modules of the model that know the harness; losses, engine and training know tensors.
+R1_MODULES_THAT_KNOW_THE_HARNESS = {"embedder.py", "processing.py", "checkpoint.py", "data.py"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, imported name) of every import in a file, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def files(package: str) -> list[Path]:
+    found = sorted(PACKAGES[package].rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("path", files("mmeb_harness"), ids=lambda path: path.name)
+def test_the_harness_imports_neither_torch_nor_the_plugins(path: Path) -> None:
+    forbidden = {"torch", "transformers", *PLUGINS}
+    assert not [module for module, _ in imports(path) if module.split(".")[0] in forbidden]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugins_import_only_public_names_of_the_harness_and_no_other_plugin(plugin: str) -> None:
+    for path in files(plugin):
+        for module, name in imports(path):
+            top = module.split(".")[0]
+            assert top not in set(PLUGINS) - {plugin}, f"{path} imports {module}"
+            if top == "mmeb_harness":
+                assert module == "mmeb_harness", f"{path} imports {module}"
+                assert name in mmeb_harness.__all__, f"{path} imports {name}"
+
+
+def test_only_the_edge_of_the_model_knows_the_harness() -> None:
+    knowing = {
+        path.name
+        for path in files("mmemb_r1_model")
+        if any(module.split(".")[0] == "mmeb_harness" for module, _ in imports(path))
+    }
+    assert knowing <= R1_MODULES_THAT_KNOW_THE_HARNESS
+
+
+def test_all_is_what_is_public() -> None:
+    public = {name for name in vars(mmeb_harness) if not name.startswith("_")}
+    submodules = {path.stem for path in PACKAGES["mmeb_harness"].glob("*.py")}
+    assert public - submodules == set(mmeb_harness.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["tasks"]])
+def test_the_cli_starts_without_torch(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom mmeb_harness.cli import cli\n"
+        f"cli({command!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules), 'heavy import'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_top_level_is_what_it_should_be() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split("/")[0] for line in tracked.splitlines()} == {
+        *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
+        *("baselines", "mmeb_harness", "mmemb_r1_model", "results", "tasks", "tests"),
+    }

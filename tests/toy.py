@@ -1,0 +1,99 @@
+"""A task and embedders small enough to know every answer, for tests of the harness itself."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmeb_harness import DataError, EncodeResult, Item, ModelInfo, Role, Samples, Task, Trace
+from mmeb_harness.data import DataInfo
+from mmeb_harness.registry import BENCHMARK, RegisteredTask
+
+
+def read_toy(name: str, folder: Path) -> Samples:
+    """Reads `<folder>/<name>.json`: {"queries": [[text, answer], …], "candidates": [text, …], "pooled": bool}."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise DataError(f"{name}: {path} is missing")
+    stored = json.loads(path.read_text())
+    queries = tuple(Item(f"q{i}", text=text) for i, (text, _) in enumerate(stored["queries"]))
+    candidates = tuple(Item(text, text=text) for text in stored["candidates"])
+    gains = {f"q{i}": {answer: 1.0} for i, (_, answer) in enumerate(stored["queries"])}
+    pools = {query.id: tuple(stored["candidates"]) for query in queries} if stored["pooled"] else None
+    return Samples(queries, candidates, gains, pools)
+
+
+def write_toy(folder: Path, name: str, num_queries: int = 6, num_candidates: int = 12, pooled: bool = True) -> None:
+    candidates = [f"{name} answer {i}" for i in range(num_candidates)]
+    queries = [[f"{name} question {i}", candidates[i % num_candidates]] for i in range(num_queries)]
+    stored = {"queries": queries, "candidates": candidates, "pooled": pooled}
+    (folder / f"{name}.json").write_text(json.dumps(stored))
+
+
+def toy_task(name: str, num_queries: int | None = None) -> Task:
+    return Task(
+        name=name,
+        modality="image",
+        group="I-CLS",
+        metric="hit@1",
+        load=functools.partial(read_toy, name),
+        annotations=(f"{name}.json",),
+        num_queries=num_queries,
+    )
+
+
+def registered(*tasks: Task) -> dict[str, RegisteredTask]:
+    return {task.name: RegisteredTask(task, BENCHMARK) for task in tasks}
+
+
+def info_of(folder: Path, synthetic: bool = False) -> DataInfo:
+    return DataInfo(folder, synthetic=synthetic)
+
+
+class HashEmbedder:
+    """Deterministic vectors by text; counts what it was asked for; every third text "reasons"."""
+
+    def __init__(self, dimensions: int = 16, revision: str = "1") -> None:
+        self.info = ModelInfo("hash", revision, dimensions, settings={"reasoning": "adaptive"}, reasons=True)
+        self.texts: list[str] = []
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        self.texts += [item.text for item in items]
+        return EncodeResult(
+            np.stack([self.vector(item.text) for item in items]), tuple(self.trace(item.text) for item in items)
+        )
+
+    def vector(self, text: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        vector = np.random.default_rng(seed).normal(size=self.info.dimensions)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def trace(self, text: str) -> Trace:
+        if len(text) % 3:
+            return Trace(gate=0.25, seconds=0.001)
+        return Trace("reasoned", 0.75, f"because {text}", reasoning_tokens=4, truncated=len(text) % 2 == 0)
+
+
+class QuietReporter:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.finished: list[str] = []
+
+    def start_run(self, tasks: int) -> None: ...
+    def start_task(self, name: str, items: int) -> None: ...
+    def advance(self, items: int) -> None: ...
+    def skip_task(self) -> None: ...
+    def stop(self) -> None: ...
+
+    def finish_task(self, line: str) -> None:
+        self.finished.append(line)
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
