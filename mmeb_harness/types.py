@@ -122,16 +122,12 @@ def _unique(kind: str, ids: Sequence[str]) -> set[str]:
     return seen
 
 
-def _check_gains(
-    query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], unanswerable: bool
-) -> None:
+def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], unanswerable: bool) -> None:
     if not relevant:
         raise DataError(f"query {query_id!r} has no relevant candidate")
     for candidate_id, gain in relevant.items():
         if candidate_id not in candidate_ids and not unanswerable:
-            raise DataError(
-                f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set"
-            )
+            raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
         if not gain > 0:
             raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
 

@@ -256,13 +256,14 @@ ROWS = (
 )
 
 
-def _tables(row: VideoRow) -> tuple[Table, ...]:
+def tables_of(row: VideoRow) -> tuple[Table, ...]:
+    """One table, or MVBench's twenty."""
     configs: tuple[str | None, ...] = MVBENCH_SUBSETS if row.reader == "mvbench" else (row.config,)
     return tuple(Table(row.repo, config, row.split) for config in configs)
 
 
 def _task(row: VideoRow) -> Task:
-    tables = _tables(row)
+    tables = tables_of(row)
     layout = VideoLayout(
         reader=row.reader,
         tables=tables,

@@ -69,9 +69,7 @@ def compare_scores(name: str, case: dict[str, Any], samples: Samples, folder: Pa
     queries = np.stack([toy_vector(official_text(item), media_of(item, folder)) for item in samples.queries])
     candidates = np.stack([toy_vector(official_text(item), media_of(item, folder)) for item in samples.candidates])
     scored = score_queries(BY_NAME[name], samples, queries, candidates)  # type: ignore[arg-type]
-    assert mean_metrics(scored) == pytest.approx(
-        {metric: case["scores"][metric] for metric in METRIC_NAMES}, abs=1e-12
-    )
+    assert mean_metrics(scored) == pytest.approx({metric: case["scores"][metric] for metric in METRIC_NAMES}, abs=1e-12)
     if case["eval_type"] == "global" and "ndcg_linear@5_grades_kept" in case["scores"]:
         corrected = np.mean([query.corrected for query in scored])
         assert corrected == pytest.approx(case["scores"]["ndcg_linear@5_grades_kept"], abs=1e-12)

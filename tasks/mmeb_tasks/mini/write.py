@@ -1,0 +1,138 @@
+"""Files of a suite: pictures, frame folders, parquet tables, the manifest. Whole or not there at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmeb_harness import DataError
+from mmeb_tasks.mini.world import Picture
+from mmeb_tasks.readers.tables import Table
+
+Difficulty = Literal["easy", "hard"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLabel:
+    """What the world knows of a query: how hard it is, what a careful worker would write, the answer."""
+
+    query_id: str
+    difficulty: Difficulty
+    rationale: str
+    answer: str
+
+
+class SuiteWriter:
+    """Writes below one folder; remembers the labels of every query."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: set[Path] = set()
+        self._labels: list[dict[str, str]] = []
+        self._num_queries: dict[str, int] = {}
+
+    def picture(self, relative: str, picture: Picture) -> str:
+        """A PNG or JPEG, by suffix. Returns `relative`."""
+        self._path(relative).write_bytes(encode_picture(picture, relative))
+        return relative
+
+    def frames(self, folder: str, pictures: Sequence[Picture]) -> None:
+        """A clip's frames, named as the official extraction names them."""
+        for number, picture in enumerate(pictures, start=1):
+            self.picture(f"{folder}/frame_{number:04d}.jpg", picture)
+
+    def table(self, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+        """An annotation table."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._path(f"{table.folder}/{table.split}.parquet")
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+
+    def labels(self, task: str, labels: Sequence[QueryLabel]) -> None:
+        """Labels of all of a task's queries."""
+        self._num_queries[task] = len(labels)
+        for label in labels:
+            self._labels.append(
+                {
+                    "task": task,
+                    "query_id": label.query_id,
+                    "difficulty": label.difficulty,
+                    "rationale": label.rationale,
+                    "answer": label.answer,
+                }
+            )
+
+    def finish(self, name: str, revision: str, seed: int) -> None:
+        """The labels of all queries and, last of all, the manifest."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(self._labels), self._path("query_labels.parquet"))
+        manifest = {
+            "schema_version": 1,
+            "name": name,
+            "synthetic": True,
+            "revision": revision,
+            "seed": seed,
+            "num_queries": self._num_queries,
+        }
+        self._path("manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    def _path(self, relative: str) -> Path:
+        path = self._folder / relative
+        if path.parent not in self._made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(path.parent)
+        return path
+
+
+def encode_picture(picture: Picture, name: str) -> bytes:
+    """PNG, or JPEG if `name` says so. Deterministic for one version of Pillow."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    if name.lower().endswith((".jpg", ".jpeg")):
+        image.save(buffer, "JPEG", quality=92)
+    else:
+        image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a neighbour of `folder`, then rename it: a killed or second writer leaves nothing half done.
+
+    Raises:
+        DataError: if the place can't be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise DataError(
+            f"can't make a suite in {folder}: {error.strerror or error}; set MMEB_CACHE to a folder of yours"
+        ) from error
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        _rename(temporary, folder)
+    except OSError as error:
+        raise DataError(f"can't make a suite in {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone already if it was renamed
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    try:
+        os.rename(temporary, folder)  # over nothing, or over an empty folder
+    except OSError as error:
+        if not (folder / "manifest.json").is_file():  # else a second writer was faster: the same files
+            raise DataError(f"{folder} exists and is not a finished suite; move it away first") from error
