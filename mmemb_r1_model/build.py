@@ -1,0 +1,62 @@
+"""From a plain Qwen3-VL checkpoint to an untrained MMEmb-R1 one: `python -m mmemb_r1_model.build BASE NEW`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmemb_r1_model.prompt import TURN_END
+from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
+
+
+def add_tokens(base: str, folder: Path) -> None:
+    """Add <emb> (and the think markers, where they are missing) and write the whole checkpoint to `folder`.
+
+    The rows of new tokens start as a copy of the row of <|im_end|>, a special token that the model knows: a
+    random row would begin far from anything it has seen. Ours, not the paper's.
+    """
+    import torch
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype="auto", use_safetensors=True)
+    known = tokenizer.get_vocab()
+    new = [token for token in (THINK, END_THINK, EMB) if token not in known]
+    tokenizer.add_tokens([AddedToken(token, special=token == EMB, normalized=False) for token in new])
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    source = tokenizer.convert_tokens_to_ids(TURN_END)
+    with torch.no_grad():
+        for weight in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+            for token in new:
+                weight[tokenizer.convert_tokens_to_ids(token)] = weight[source]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_settings(folder, Settings())
+    _copy_preprocessor(base, folder)
+
+
+def _copy_preprocessor(base: str, folder: Path) -> None:
+    """Normalisation constants of the vision tower, as the base has them."""
+    from huggingface_hub import hf_hub_download
+
+    name = "preprocessor_config.json"
+    source = Path(base) / name if Path(base).is_dir() else Path(hf_hub_download(base, name))
+    values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@click.command()
+@click.argument("base")
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(base: str, folder: Path) -> None:
+    """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
+    add_tokens(base, folder)
+
+
+if __name__ == "__main__":
+    main()

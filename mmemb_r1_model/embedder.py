@@ -1,0 +1,240 @@
+"""MMEmb-R1 as the harness sees it: items in, unit vectors and traces out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, OptionError, Role, Trace
+from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.prompt import Prompt, build_prompt
+from mmemb_r1_model.settings import Settings
+from mmemb_r1_model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmemb_r1_model.engine import Batch, Engine, Readout
+
+Reasoning = Literal["adaptive", "always", "never"]
+
+#: Characters of one text token, for estimates.
+_CHARACTERS_PER_TOKEN = 3
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    reasoning: Reasoning = "adaptive",
+    candidate_reasoning: Reasoning = "never",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
+    threshold: float | None = None,
+    max_new_tokens: int | None = None,
+    trust_remote_code: bool = False,
+) -> MMEmbR1Embedder:
+    """MMEmb-R1 on any Qwen3-VL checkpoint that has its tokens; the embedded tiny one if no path is given.
+
+    Args:
+        path: checkpoint folder or hub id.
+        revision: of a hub id.
+        reasoning: when queries write a rationale before they are embedded.
+        candidate_reasoning: the same for candidates. Short labels gain nothing from it.
+        device: auto takes a GPU if there is one.
+        dtype: auto is bfloat16 on a GPU, float32 on a CPU.
+        attention: of transformers; auto is its default (sdpa).
+        threshold: gate probability above which an item reasons; default: the checkpoint's.
+        max_new_tokens: longest rationale; default: the checkpoint's.
+
+    Raises:
+        ModelError: the checkpoint can't be used.
+        OptionError: a device or dtype that is none.
+    """
+    checkpoint = open_checkpoint(path, revision)
+    given = {"threshold": threshold, "max_new_tokens": max_new_tokens}
+    settings = dataclasses.replace(
+        checkpoint.settings, **{name: value for name, value in given.items() if value is not None}
+    )
+    if not 0 <= settings.threshold <= 1:
+        raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")
+    if settings.max_new_tokens < 1:
+        raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
+    modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
+    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code)
+
+
+class MMEmbR1Embedder:
+    """Loads the weights when the first item comes: what is already done needs none."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        modes: dict[Role, Reasoning],
+        device: str,
+        dtype: str,
+        attention: str,
+        trust_remote_code: bool,
+    ) -> None:
+        self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
+        self._device, self._dtype = _place(device, dtype)
+        self._attention, self._trust_remote_code = attention, trust_remote_code
+        self._engine: Engine | None = None
+        self.info = ModelInfo(
+            name="mmemb_r1",
+            revision=checkpoint.revision,
+            dimensions=checkpoint.hidden_size,
+            settings={
+                "checkpoint": Path(checkpoint.name).name,
+                "reasoning": modes["query"],
+                "candidate_reasoning": modes["candidate"],
+                "device": self._device.split(":")[0],
+                "dtype": self._dtype,
+                "attention": attention,
+                "pooling": "<emb>, after the final norm",
+                "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
+                **dataclasses.asdict(settings),
+            },
+            reasons=True,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model."""
+        if self._engine is None:
+            import torch
+
+            from mmemb_r1_model.engine import Engine
+
+            model = load_weights(
+                self._checkpoint,
+                torch.device(self._device),
+                getattr(torch, self._dtype),
+                self._attention,
+                self._trust_remote_code,
+            )
+            self._engine = Engine(model, self._checkpoint.tokenizer)
+        return self._engine
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
+        characters = len(item.text) + len(item.instruction) + len(self._settings.request)
+        rationale = 0 if self._modes[role] == "never" else self._settings.max_new_tokens // 4
+        return 24 + characters // _CHARACTERS_PER_TOKEN + self._visual_tokens(item) + rationale
+
+    def prepare(self, items: Sequence[Item], role: Role) -> tuple[Batch, Role]:
+        """Open, resize and tokenise; on the CPU."""
+        from mmemb_r1_model.engine import collate
+
+        prompts = [self.prompt(item) for item in items]
+        return collate(prompts, pad_id=self._checkpoint.tokenizer.id_of("<|endoftext|>")), role
+
+    def encode_prepared(self, prepared: tuple[Batch, Role]) -> EncodeResult:
+        """Gate, direct or reasoned readout."""
+        batch, role = prepared
+        vectors, readouts = self.engine.embed(
+            batch, self._modes[role], self._settings.threshold, self._settings.max_new_tokens
+        )
+        return EncodeResult(vectors.numpy(), tuple(_trace(readout) for readout in readouts))
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same in one call."""
+        return self.encode_prepared(self.prepare(items, role))
+
+    def prompt(self, item: Item) -> Prompt:
+        """An item as tokens and patches.
+
+        Raises:
+            DataError: a picture that can't be opened or used; it is named.
+        """
+        return build_prompt(
+            self._checkpoint.tokenizer,
+            self._settings,
+            self._checkpoint.vision.merge,
+            item.instruction,
+            item.text,
+            self._patches(item),
+            is_video=bool(item.frames),
+        )
+
+    def _patches(self, item: Item) -> Patches | None:
+        if not item.media:
+            return None
+        if len(item.images) > 1:
+            raise DataError(f"item {item.id!r} has {len(item.images)} images; mmemb_r1 takes one, or frames")
+        settings, shape = self._settings, self._checkpoint.vision
+        pictures = [_open(path) for path in item.media]
+        try:
+            if item.frames:
+                return video_patches(pictures, shape, settings.video_min_pixels, settings.video_max_pixels)
+            return image_patches(pictures[0], shape, settings.min_pixels, settings.max_pixels)
+        except PictureError as error:
+            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
+
+    def _visual_tokens(self, item: Item) -> int:
+        if not item.media:
+            return 0
+        width, height = _size(item.media[0])
+        factor, settings = self._checkpoint.vision.factor, self._settings
+        try:
+            if item.frames:
+                bounds = settings.video_min_pixels, settings.video_max_pixels
+                rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
+                return -(-len(item.frames) // 2) * (rows * columns // factor**2 + 8)
+            rows, columns = image_size(height, width, factor, settings.min_pixels, settings.max_pixels)
+        except PictureError as error:
+            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
+        return rows * columns // factor**2 + 2
+
+
+def _open(path: Path) -> Image.Image:
+    """Decode a picture whole, so that a truncated one shows here, with its path."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height, from the header."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+
+
+def _trace(readout: Readout) -> Trace:
+    return Trace(
+        path="reasoned" if readout.reasoned else "direct",
+        gate=readout.gate,
+        rationale=readout.rationale,
+        reasoning_tokens=readout.generated,
+        truncated=readout.truncated,
+        seconds=readout.seconds,
+    )
+
+
+def _place(device: str, dtype: str) -> tuple[str, str]:
+    """Device and dtype by name, `auto` resolved."""
+    import torch
+
+    resolved = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(resolved).type
+    except RuntimeError as error:
+        raise OptionError(f"--device {device!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {device}: this machine has no usable GPU; use --device cpu")
+    names = ("float32", "bfloat16", "float16")
+    if dtype not in ("auto", *names):
+        raise OptionError(f"--dtype {dtype!r} is not known; use auto, {', '.join(names)}")
+    return resolved, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype
