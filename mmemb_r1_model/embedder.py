@@ -54,9 +54,11 @@ def load(
         OptionError: a device or dtype that is none.
     """
     checkpoint = open_checkpoint(path, revision)
-    given = {"threshold": threshold, "max_new_tokens": max_new_tokens}
+    stored = checkpoint.settings
     settings = dataclasses.replace(
-        checkpoint.settings, **{name: value for name, value in given.items() if value is not None}
+        stored,
+        threshold=stored.threshold if threshold is None else threshold,
+        max_new_tokens=stored.max_new_tokens if max_new_tokens is None else max_new_tokens,
     )
     if not 0 <= settings.threshold <= 1:
         raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")

@@ -1,6 +1,11 @@
 """An input as tokens: chat template, visual tokens, timestamps, positions. No torch, no harness.
 
-    <|im_start|>system\\n INSTRUCTION <|im_end|>\\n <|im_start|>user\\n MEDIA TEXT\\n REQUEST <|im_end|>\\n <|im_start|>assistant\\n
+    <|im_start|>system
+    INSTRUCTION<|im_end|>
+    <|im_start|>user
+    MEDIA TEXT
+    REQUEST<|im_end|>
+    <|im_start|>assistant
 
 Text from data is tokenised with no special token in reach: "<emb>" in a caption stays five characters.
 Positions are computed here, per prompt, and handed to the model: they never depend on its state.

@@ -17,8 +17,8 @@ from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_setti
 
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, VIDEO_PAD, EMB)
 MARKERS = (THINK, END_THINK)
-#: Words keep their inner signs ("circle>square" can become one token); punctuation stands alone.
-WORDS = r"""\n| ?[^\s.,:;?!()<]+| ?[.,:;?!()<]|\s"""
+#: Words keep their inner signs ("circle>square" can become one token) and so do timestamps; punctuation stands alone.
+WORDS = r"""<[0-9.]+ seconds>|\n| ?[^\s.,:;?!()<]+| ?[.,:;?!()<]|\s"""
 
 TINY_SETTINGS = Settings(
     request="embed",

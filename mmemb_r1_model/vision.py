@@ -107,7 +107,8 @@ def _pixels(image: Image.Image, height: int, width: int, shape: VisionShape) -> 
     """Normalised pixels (3, height, width)."""
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     scaled = np.asarray(resized, dtype=np.float32) / 255
-    normalised: NDArray[np.float32] = (scaled - np.float32(shape.mean)) / np.float32(shape.std)
+    mean, std = (np.array(values, dtype=np.float32) for values in (shape.mean, shape.std))
+    normalised: NDArray[np.float32] = (scaled - mean) / std
     return normalised.transpose(2, 0, 1)
 
 

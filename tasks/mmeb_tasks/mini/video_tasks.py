@@ -41,6 +41,8 @@ SAVED_FRAMES = 10
 SHORT_FRAMES = 6
 CLIP_FRAMES = 5
 NUM_NEGATIVES = 9
+#: A moment query takes eleven clips of its own; more of them would make a training split mostly of clips.
+MAX_MOMENT_QUERIES = 160
 
 
 @dataclass
@@ -253,7 +255,7 @@ def _repeated_permutation(rng: Rng, size: int, n: int) -> list[int]:
 
 def _moments(task: VideoTask) -> None:
     """A video of three scenes, and ten clips of which one shows the scene that the words name."""
-    for number, kind in enumerate(difficulties(task.rng, task.num_queries)):
+    for number, kind in enumerate(difficulties(task.rng, min(task.num_queries, MAX_MOMENT_QUERIES))):
         video = f"video_{number:05d}"
         target, direction = random_thing(task.rng), int(task.rng.integers(4))
         negatives = distractors(task.rng, target, NUM_NEGATIVES)
