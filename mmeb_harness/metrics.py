@@ -116,6 +116,11 @@ def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:
     raise ValueError(f"no chance level is defined for {metric!r}")
 
 
+def ndcg_of_gains(found: Sequence[float], gains: Gains, k: int) -> float:
+    """nDCG with linear gain, given the gain (or expected gain) found at each of the first k places."""
+    return sum(g * d for g, d in zip(found, _discounts(len(found)), strict=True)) / _ideal(list(gains.values()), k)
+
+
 def _ndcg(ranked: Sequence[str], gains: Gains, k: int, gain_of: Callable[[float], float]) -> float:
     ideal = _ideal([gain_of(gain) for gain in gains.values()], k)
     if ideal == 0:

@@ -13,6 +13,8 @@ from mmeb_harness.files import read_parquet
 from mmeb_harness.results import Aggregate, EncodeStats, RunResult, TaskResult, load_task_result
 from mmeb_harness.types import MODALITIES
 
+#: A tenth of a point, as the table prints it.
+VISIBLE_DIFFERENCE = 0.001
 SYNTHETIC_LABEL = "mini, synthetic"
 
 
@@ -125,7 +127,16 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         names = ", ".join(overall.missing[:5]) + (" …" if len(overall.missing) > 5 else "")
         lines.append(f"incomplete: {len(overall.missing)} of the benchmark's tasks were not run ({names}).")
     ties = sum(result.tied_decisions for result in results)
+    by_position, at_random = (
+        sum(getattr(result, name) for result in results) / len(results)
+        for name in ("corrected_score", "random_ties_score")
+    )
     lines.append(f"{ties:,} top-k decisions were ties, settled by candidate position.")
+    if abs(by_position - at_random) >= VISIBLE_DIFFERENCE:
+        lines.append(
+            f"ties matter: settled at random instead, the mean over the tasks would be {_percent(at_random)}, not "
+            f"{_percent(by_position)} (image tasks list the answer first, and position favours it)."
+        )
     moved = [result for result in results if abs(result.score - result.corrected_score) > 1e-12]
     lines += [
         f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with "

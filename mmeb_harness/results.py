@@ -86,6 +86,7 @@ class TaskResult:
     Attributes:
         score: the main metric, in [0, 1], as the official code computes it.
         corrected_score: the same with every grade on its own label; equals `score` unless grades are unequal.
+        random_ties_score: `corrected_score`, expected if ties fell at random instead of by position.
         metrics: all 24, means over queries.
         chance: expected score of a random ranking.
         tied_decisions: neighbours in the first k places that only the tie rule ordered, over all queries.
@@ -99,6 +100,7 @@ class TaskResult:
     metric: MetricName
     score: float
     corrected_score: float
+    random_ties_score: float
     metrics: Mapping[str, float]
     chance: float
     num_queries: int

@@ -232,6 +232,7 @@ def _evaluate_task(
         metric=task.metric,
         score=metrics[task.metric],
         corrected_score=float(np.mean([query.corrected for query in scored])),
+        random_ties_score=float(np.mean([query.random_ties for query in scored])),
         metrics=metrics,
         chance=float(np.mean([query.chance for query in scored])),
         num_queries=len(samples.queries),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmeb_harness.metrics import METRIC_NAMES, chance, query_metrics, set_order_gains
+from mmeb_harness.metrics import METRIC_NAMES, chance, ndcg_of_gains, query_metrics, set_order_gains
 from mmeb_harness.search import Positions, RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.store import Encoded
 from mmeb_harness.types import Samples, Task, Trace, Vectors
@@ -27,6 +27,8 @@ class ScoredQuery:
     Attributes:
         metrics: as the official code computes them (see `set_order_gains`).
         corrected: the main metric with every grade on its own label.
+        random_ties: `corrected`, expected if ties fell at random. The image tasks list every answer first, so
+            that the tie rule, and officially a stable sort, favours it: equal vectors would score 100 %.
         chance: expected main metric of a random ranking of this query's list.
     """
 
@@ -38,6 +40,7 @@ class ScoredQuery:
     num_ranked: int
     metrics: Mapping[str, float]
     corrected: float
+    random_ties: float
     chance: float
 
 
@@ -79,6 +82,7 @@ def query_table(
         "difficulty": pa.array([difficulty.get(query.query_id) for query in scored], pa.string()),
         "score": pa.array([query.metrics[task.metric] for query in scored], pa.float64()),
         "corrected_score": pa.array([query.corrected for query in scored], pa.float64()),
+        "random_ties_score": pa.array([query.random_ties for query in scored], pa.float64()),
         "chance": pa.array([query.chance for query in scored], pa.float64()),
         "first_relevant_rank": pa.array([query.first_relevant for query in scored], pa.int64()),
         "num_ranked": pa.array([query.num_ranked for query in scored], pa.int64()),
@@ -132,6 +136,20 @@ def _positions(ids: Sequence[str], position_of: Mapping[str, int]) -> Positions:
     return np.array([position_of[one] for one in ids if one in position_of], dtype=np.int64)
 
 
+def _expected_over_ties(task: Task, ranking: RankedQuery, gains: Mapping[str, float], ids: Sequence[str]) -> float:
+    """Both main metrics are linear in the gain at each place: its mean over the tied candidates is exact."""
+    binary = task.metric.startswith("hit")
+    expected = [
+        float(
+            np.mean(
+                [(gains.get(ids[position], 0.0) > 0) if binary else gains.get(ids[position], 0.0) for position in group]
+            )
+        )
+        for group in ranking.tie_groups
+    ]
+    return expected[0] if binary else ndcg_of_gains(expected, gains, int(task.metric.split("@")[1]))
+
+
 def _score(
     task: Task,
     query_id: str,
@@ -152,5 +170,6 @@ def _score(
         num_ranked=len(pool),
         metrics=query_metrics(top_ids, official),
         corrected=query_metrics(top_ids, gains)[task.metric],
+        random_ties=_expected_over_ties(task, ranking, gains, ids),
         chance=chance(task.metric, gains, pool),
     )

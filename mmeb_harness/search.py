@@ -34,12 +34,14 @@ class RankedQuery:
         scores: their exact scores.
         first_relevant: 1-based rank of the best relevant candidate in the full ranking.
         tied_decisions: neighbours among the first `cut` + 1 places that only the tie rule ordered.
+        tie_groups: for each of the first `cut` places, the positions of all candidates that share its score.
     """
 
     positions: Positions
     scores: NDArray[np.float64]
     first_relevant: int
     tied_decisions: int
+    tie_groups: tuple[Positions, ...]
 
 
 class Proposer(Protocol):
@@ -114,6 +116,7 @@ def _rank(
         scores=scores[:depth],
         first_relevant=_first_relevant(query, candidates, listed, relevant, positions, proposer, index),
         tied_decisions=_tied_decisions(positions, scores, cut),
+        tie_groups=_tie_groups(query, candidates, listed, positions, scores, proposer, index, cut),
     )
 
 
@@ -173,6 +176,29 @@ def _tied_decisions(positions: Positions, scores: NDArray[np.float64], cut: int)
         return 0
     same_score = scores[upper][:pairs] == scores[lower][:pairs]
     return int(np.count_nonzero(same_score & (positions[upper][:pairs] != positions[lower][:pairs])))
+
+
+def _tie_groups(
+    query: Floats,
+    candidates: Floats,
+    listed: Positions,
+    positions: Positions,
+    scores: NDArray[np.float64],
+    proposer: Proposer,
+    index: int,
+    cut: int,
+) -> tuple[Positions, ...]:
+    groups: list[Positions] = []
+    for place in range(min(cut, len(positions))):
+        shared = np.flatnonzero(scores == scores[place])
+        if shared[-1] + 1 < len(positions) or len(positions) == len(listed):
+            groups.append(positions[shared])
+            continue
+        # The group reaches the end of what was looked at: find the rest of it among near scores.
+        near = np.flatnonzero(np.abs(proposer.scores(index) - scores[place]) <= FLOAT32_MARGIN)
+        exact = exact_scores(query, candidates[listed[near]])
+        groups.append(listed[near[exact == scores[place]]])
+    return tuple(groups)
 
 
 class _CorpusProposer:

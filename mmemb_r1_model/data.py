@@ -30,7 +30,8 @@ class CompactPrompt:
         """The prompt as it was built."""
         if self.pixels is None or self.grid is None:
             return self.prompt
-        patches = Patches((self.pixels.astype(np.float32) / 255 - 0.5) / 0.5, self.grid)
+        scaled = self.pixels.astype(np.float32) / np.float32(255)
+        patches = Patches((scaled - np.float32(0.5)) / np.float32(0.5), self.grid)
         prompt = self.prompt
         return Prompt(prompt.ids, prompt.types, prompt.positions, prompt.next_position, patches)
 

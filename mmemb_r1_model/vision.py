@@ -106,10 +106,9 @@ def _grown(height: int, width: int, factor: int, scale: float) -> tuple[int, int
 def _pixels(image: Image.Image, height: int, width: int, shape: VisionShape) -> NDArray[np.float32]:
     """Normalised pixels (3, height, width)."""
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    scaled = np.asarray(resized, dtype=np.float32) / 255
+    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
     mean, std = (np.array(values, dtype=np.float32) for values in (shape.mean, shape.std))
-    normalised: NDArray[np.float32] = (scaled - mean) / std
-    return normalised.transpose(2, 0, 1)
+    return ((scaled - mean) / std).transpose(2, 0, 1)
 
 
 def _patchify(frames: NDArray[np.float32], shape: VisionShape) -> Patches:

@@ -1,16 +1,14 @@
 """The metrics against values that the official code gave, and against closed forms."""
 
-import gzip
 import itertools
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmeb_harness.metrics import METRIC_NAMES, chance, ndcg_linear, query_metrics, set_order_gains
+from tests.tasks.golden import read_golden
 
-GOLDEN = json.loads(gzip.open(Path(__file__).parents[1] / "golden" / "metrics_golden.json.gz", "rt").read())
+GOLDEN = read_golden("metrics_golden")
 CASES = [case for case in GOLDEN["cases"] if "error" not in case]
 
 

@@ -17,7 +17,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
         select_tasks(known, ["docvqa"])
     with pytest.raises(UnknownNameError, match=r"no group named 'I-CLSS'\. Did you mean 'I-CLS'\?"):
         select_tasks(known, groups=["I-CLSS"])
-    with pytest.raises(UnknownNameError, match="no modality named 'audio'. Known: image, video, visdoc"):
+    with pytest.raises(UnknownNameError, match=r"no modality named 'audio'\. Known: image, video, visdoc"):
         select_tasks(known, modalities=["audio"])
 
 
@@ -78,5 +78,5 @@ def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     broken = EntryPoint("broken", "no_such_package:Model", registry.MODELS_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
-    with pytest.raises(ModelError, match="plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
+    with pytest.raises(ModelError, match=r"plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
         load_model("broken", {}, {})

@@ -18,6 +18,7 @@ def result(name: str, score: float, group: str = "I-CLS", modality: str = "image
         metric="hit@1",
         score=score,
         corrected_score=score,
+        random_ties_score=score,
         metrics={"hit@1": score},
         chance=0.1,
         num_queries=4,

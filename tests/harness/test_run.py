@@ -146,7 +146,7 @@ def test_fewer_queries_than_declared_is_not_a_score(data: Path, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultError, match="can't write .*choose another folder"):
+    with pytest.raises(ResultError, match=r"can't write .*choose another folder"):
         run_toy(data, tmp_path / "file" / "run")
 
 

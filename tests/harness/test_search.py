@@ -53,6 +53,16 @@ def test_a_tie_across_the_cut_goes_to_the_earlier_position() -> None:
     assert ranked.positions.tolist() == list(range(10))
     assert ranked.first_relevant == 4322
     assert ranked.tied_decisions == 5
+    assert [len(group) for group in ranked.tie_groups] == [5000] * 5  # the whole group, not what was looked at
+
+
+def test_tie_groups_hold_who_shares_a_score() -> None:
+    rng = np.random.default_rng(3)
+    candidates = unit(rng, 300, 16)
+    candidates[[5, 100, 299]] = candidates[5]
+    ranked = rank_corpus(candidates[5:6], candidates, [np.array([299])], depth=10, cut=5)[0]
+    assert sorted(ranked.tie_groups[0].tolist()) == sorted(ranked.tie_groups[2].tolist()) == [5, 100, 299]
+    assert len(ranked.tie_groups[3]) == len(ranked.tie_groups[4]) == 1
 
 
 def test_equal_vectors_have_equal_scores_wherever_they_stand() -> None:
