@@ -89,7 +89,7 @@ def load_samples(task: Task, info: DataInfo, limit: int | None) -> Samples:
     if expected is not None and len(samples.queries) != expected:
         raise DataError(
             f"{task.name}: expected {expected} queries, found {len(samples.queries)} in {info.root} "
-            f"(another data revision? get it again: mmeb-eval data get --tasks {task.name})"
+            f"(another data revision of {task.source or 'its source'}?)"
         )
     return samples if limit is None else _first_queries(samples, limit)
 

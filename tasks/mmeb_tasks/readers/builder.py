@@ -70,4 +70,4 @@ def read_named(name: str, read: Callable[[Path], Samples], data: Path) -> Sample
     try:
         return read(data)
     except DataError as error:
-        raise DataError(f"{name}: {error}. Get it: mmeb-eval data get --tasks {name} --data {data}") from error
+        raise DataError(f"{name}: {error}. How to get the data of {name}: tasks/README.md, 'Real data'") from error

@@ -1,0 +1,27 @@
+"""One mini suite for the whole test session, in a cache of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from mmeb_tasks.mini import SUITE
+
+from mmeb_harness.data import ensure_suite
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds the mini suite, seed 0."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("MMEB_CACHE")
+    os.environ["MMEB_CACHE"] = str(folder)
+    try:
+        ensure_suite(SUITE, 0)
+    finally:
+        if before is None:
+            del os.environ["MMEB_CACHE"]
+        else:
+            os.environ["MMEB_CACHE"] = before
+    return folder

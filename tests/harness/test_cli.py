@@ -1,0 +1,186 @@
+"""The command line as a user meets it: output, exit codes, one line per error, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmeb_harness.results import load_run_result, load_task_result
+
+EVAL = str(Path(sys.executable).parent / "mmeb-eval")
+
+
+@pytest.fixture
+def call(cache: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "MMEB_CACHE": str(cache), "HOME": str(tmp_path), "COLUMNS": "150"}
+        return subprocess.run(
+            [EVAL, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+
+    return run
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_answers_at_once(call) -> None:  # type: ignore[no-untyped-def]
+    call("--help")
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert call("--help").returncode == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+
+
+def test_a_run_from_start_to_table(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = call("run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET")
+    assert done.returncode == 0, done.stderr
+    for text in ("random on mini, synthetic", "I-CLS", "1 of 10", "M-RET", "visdoc", "not MMEB-V2 scores", "items/s"):
+        assert text in done.stdout
+    assert "incomplete: 73 of the benchmark's tasks were not run" in done.stdout
+    assert "results: runs/mini-random" in done.stdout
+    assert "[5/5]" in done.stdout  # plain lines, since this is no terminal
+    run = load_run_result(tmp_path / "runs" / "mini-random" / "run.json")
+    assert (run.status, run.data_synthetic, len(run.tasks)) == ("finished", True, 5)
+    again = call("run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET")
+    assert "5 of 5 tasks were finished before" in again.stdout
+    assert load_run_result(tmp_path / "runs" / "mini-random" / "run.json").aggregates == run.aggregates
+
+
+def test_a_random_model_scores_chance(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """No leak from data through ranking to score: 78 tasks, 1,888 queries."""
+    assert call("run", "--model", "random").returncode == 0
+    overall = load_run_result(tmp_path / "runs" / "mini-random" / "run.json").aggregates[0]
+    assert overall.score == pytest.approx(overall.chance, abs=0.02)
+    assert overall.complete
+
+
+def test_a_configuration_file_and_options_that_win(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "run.yaml").write_text(
+        "model: bag_of_features\nmodel_args: {dimensions: 64}\ntasks: [VOC2007]\nlimit: 4\noutput: out\n"
+    )
+    assert call("run", "--config", "run.yaml", "--limit", "3").returncode == 0
+    run = load_run_result(tmp_path / "out" / "run.json")
+    assert (run.model, run.limit, run.model_args) == ("bag_of_features", 3, {"dimensions": "64"})
+    assert load_task_result(tmp_path / "out" / "tasks" / "VOC2007.json").limited
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--model", "mmemb-r1"], "no model named 'mmemb-r1'. Did you mean 'mmemb_r1'?"),
+        (["run", "--model", "random", "--tasks", "DocVAQ"], "no task named 'DocVAQ'. Did you mean 'DocVQA'?"),
+        (["run", "--model", "random", "--groups", "VQA"], "no group named 'VQA'. Did you mean 'V-QA'?"),
+        (["run", "--modality", "audio"], "no modality named 'audio'"),
+        (["run", "--reasoning", "sometimes"], "'sometimes' is not one of 'adaptive', 'always', 'never'"),
+        (["run", "--model", "random", "--reasoning", "always"], "model 'random' has no option --reasoning"),
+        (["run", "--model", "random", "--limit", "0"], "--limit must be at least 1"),
+        (["run", "--model", "random", "--batch-tokens", "0"], "--batch-tokens must be at least 1"),
+        (["run", "--model", "random", "--model-arg", "seed"], "'seed' is not KEY=VALUE"),
+        (["run", "--model", "random", "--model-arg", "seed=x"], "--model-arg seed: 'x' is not an integer"),
+        (["run", "--model", "random", "--data", "nowhere"], "data folder"),
+        (["run", "--modle", "random"], "No such option '--modle'"),
+        (["run", "--config", "none.yaml"], "can't read configuration none.yaml"),
+        (["check", "mmemb_r1", "--model-arg", "path=./nowhere"], "checkpoint folder ./nowhere does not exist"),
+        (["tasks", "--tasks", "OKVQA"], "no task named 'OKVQA'. Did you mean 'OK-VQA'?"),
+    ],
+)
+def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert message in one_line(call(*arguments))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [", "can't read configuration"),
+        ("- model", "must be a mapping"),
+        ("modle: random", "no option in bad.yaml named 'modle'. Did you mean 'model'?"),
+        ("limit: many", "limit must be int, not 'many'"),
+        ("limit: true", "limit must be int, not True"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(call, text: str, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "bad.yaml").write_text(text)
+    assert message in one_line(call("run", "--config", "bad.yaml"))
+
+
+@pytest.fixture
+def own_data(cache: Path, tmp_path: Path) -> Path:
+    """A copy of what OK-VQA and HMDB51 need, to spoil."""
+    source, folder = cache / "mini-v1-seed0", tmp_path / "data"
+    for part in (
+        "manifest.json",
+        "annotations/ziyjiang/MMEB_Test_Instruct/OK-VQA",
+        "annotations/VLM2Vec/HMDB51",
+        "image-tasks/OK-VQA",
+        "video-tasks/frames/video_cls/HMDB51",
+    ):
+        target = folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (source / part).is_dir() else shutil.copy)(source / part, target)
+    return folder
+
+
+def test_spoilt_data_is_one_line_and_nothing_is_scored(call, own_data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("run", "--model", "bag_of_features", "--data", "data", "--output", "out", "--tasks")
+    shutil.rmtree(own_data / "video-tasks/frames/video_cls/HMDB51/clip_00003")
+    message = one_line(call(*arguments, "OK-VQA,HMDB51"))
+    assert "HMDB51: frame folder" in message
+    assert "clip_00003 is missing" in message
+    assert not (tmp_path / "out" / "tasks").exists()
+    picture = sorted((own_data / "image-tasks" / "OK-VQA").glob("*.png"))[2]
+    picture.write_bytes(picture.read_bytes()[:1000])
+    assert f"{picture.name} can't be opened" in one_line(call(*arguments, "OK-VQA"))
+    picture.unlink()
+    assert f"{picture.name} is missing" in one_line(call(*arguments, "OK-VQA"))
+    assert not (tmp_path / "out" / "tasks").exists()
+
+
+def test_fewer_queries_than_the_manifest_declares(call, own_data: Path) -> None:  # type: ignore[no-untyped-def]
+    manifest = json.loads((own_data / "manifest.json").read_text())
+    manifest["num_queries"]["OK-VQA"] = 25
+    (own_data / "manifest.json").write_text(json.dumps(manifest))
+    done = call("run", "--model", "random", "--data", "data", "--tasks", "OK-VQA")
+    assert "OK-VQA: expected 25 queries, found 24" in one_line(done)
+    manifest["schema_version"] = 9
+    (own_data / "manifest.json").write_text(json.dumps(manifest))
+    done = call("run", "--model", "random", "--data", "data", "--tasks", "OK-VQA")
+    assert "has schema version 9; this release reads 1" in one_line(done)
+
+
+def test_a_results_folder_that_cannot_be_written(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("")
+    assert "is a file; name a folder" in one_line(call("run", "--model", "random", "--output", "file"))
+    assert "can't write" in one_line(call("run", "--model", "random", "--output", "file/run"))
+
+
+def test_tasks_and_models_are_listed(call) -> None:  # type: ignore[no-untyped-def]
+    listed = call("tasks").stdout.splitlines()
+    assert len(listed) == 79
+    assert len(call("tasks", "--groups", "I-VG").stdout.splitlines()) == 5
+    models = call("models").stdout
+    assert all(name in models for name in ("mmemb_r1", "random", "bag_of_features"))
+    assert "MMEmb-R1 on any Qwen3-VL checkpoint" in models
+
+
+@pytest.mark.parametrize(
+    "arguments", [["random"], ["bag_of_features"], ["mmemb_r1"], ["mmemb_r1", "--reasoning", "always"]]
+)
+def test_check_passes_for_every_built_in_model(call, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+    done = call("check", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"{arguments[0]}: all checks passed"
