@@ -10,6 +10,7 @@ reason is told by the world's own labels (hard or easy), not found out: the full
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -41,9 +42,11 @@ class TinyTraining:
         extra_negatives: further text candidates of the task in a step; label lists have many that are never right.
         generation_weight: of the next-token loss; 3 brings the jump to reliable look-ups forward.
         held_out: queries of each task that are only ever evaluated.
+        first_group, first_steps: seeing comes first. Begun with all tasks at once, the model settles for colours
+            and takes thousands of steps to tell shapes.
     """
 
-    steps: int = 5000
+    steps: int = 6000
     seed: int = 0
     batch: int = 48
     extra_negatives: int = 48
@@ -54,6 +57,8 @@ class TinyTraining:
     generation_weight: float = 3.0
     held_out: int = 16
     evaluate_every: int = 500
+    first_group: str = "I-CLS"
+    first_steps: int = 300
 
 
 #: How often a group is drawn. Groups with a chain and a picture in one query need most.
@@ -81,9 +86,13 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[TrainingTask, list[TrainingPair]]]:
         """Endless: a task by weight, then pairs of it without repeats."""
+        first = [task for task in self._tasks if task.group == self.config.first_group]
         weights = np.array(self._weights())
-        while True:
-            task = self._tasks[int(self._rng.choice(len(self._tasks), p=weights / weights.sum()))]
+        for step in itertools.count():
+            if first and step < self.config.first_steps:
+                task = first[int(self._rng.integers(len(first)))]
+            else:
+                task = self._tasks[int(self._rng.choice(len(self._tasks), p=weights / weights.sum()))]
             size = min(self.config.batch, len(task.pairs))
             yield task, [task.pairs[int(i)] for i in self._rng.choice(len(task.pairs), size, replace=False)]
 

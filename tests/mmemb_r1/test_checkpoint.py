@@ -72,7 +72,7 @@ def test_missing_weights_are_named(random_checkpoint: Path, tmp_path: Path) -> N
 
 
 def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="checkpoint folder ./nowhere does not exist"):
+    with pytest.raises(ModelError, match=r"checkpoint folder \./nowhere does not exist"):
         load("./nowhere")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="hf download nobody/nothing --local-dir"):

@@ -42,8 +42,11 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 HARD_STEPS = (2, 3, 5)
 
 SCENE = 64
-CELL = 29
-LARGE, SMALL = 23, 12
+CELL = 32
+LARGE, SMALL = 22, 12
+#: Least distance of a thing from the upper and left edge of its cell, and by how much it may be off. The right
+#: and lower edges of a scene stay free for dots and strips.
+MARGIN, SMALL_MARGIN, JITTER = 4, 9, 3
 FRAME = 32
 PAGE_WIDTH, PAGE_HEIGHT = 64, 96
 BACKGROUND = 115.0
@@ -176,22 +179,22 @@ def draw_scene(scene: Scene, rng: Rng) -> Picture:
     canvas = np.full((SCENE, SCENE, 3), BACKGROUND, np.float32)
     for index, (thing, cell) in enumerate(zip(scene.things, scene.cells, strict=True)):
         size = LARGE if index == 0 else SMALL
-        top, left = (30 * (cell // 2), 30 * (cell % 2))
-        shift = rng.integers(0, CELL - size + 1, 2) if index == 0 else rng.integers(4, CELL - size - 3, 2)
-        _paint(canvas, thing, top + int(shift[0]), left + int(shift[1]), size)
+        margin = MARGIN if index == 0 else SMALL_MARGIN
+        down, across = (margin + int(shift) for shift in rng.integers(0, JITTER, 2))
+        _paint(canvas, thing, CELL * (cell // 2) + down, CELL * (cell % 2) + across, size)
     for dot in range(scene.dots):
-        canvas[2 + 11 * dot : 7 + 11 * dot, 60:64] = 0
+        canvas[2 + 11 * dot : 7 + 11 * dot, 61:64] = 0
     if scene.strips is not None:
         for half, level in enumerate(scene.strips):
             grey = 40 + 25 * level + rng.normal(0, STRIP_BLUR)
-            canvas[60:64, 30 * half : 30 * half + 29] = np.clip(grey, 0, 255)
+            canvas[61:64, 30 * half : 30 * half + 29] = np.clip(grey, 0, 255)
     return _finish(canvas, rng)
 
 
 def draw_crop(thing: Thing, rng: Rng) -> Picture:
     """One thing alone, 32 x 32 pixels."""
     canvas = np.full((FRAME, FRAME, 3), BACKGROUND, np.float32)
-    top, left = rng.integers(1, FRAME - LARGE, 2)
+    top, left = rng.integers(MARGIN, MARGIN + JITTER, 2)
     _paint(canvas, thing, int(top), int(left), LARGE)
     return _finish(canvas, rng)
 

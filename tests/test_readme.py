@@ -1,0 +1,94 @@
+"""The README's examples, to the letter, as a separately installed little package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmeb_harness.results import load_task_result
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EVAL = Path(sys.executable).parent / "mmeb-eval"
+
+
+def example(name: str) -> str:
+    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no example {name}"
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples as a package, installed by pip into a folder of its own."""
+    source, site = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("site")
+    for name in ("zoo.py", "letters.py", "pyproject.toml"):
+        (source / name).write_text(example(name))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", str(site), str(source)], check=True)
+    return site
+
+
+def call(installed: Path, folder: Path, *arguments: str) -> str:
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(installed), "COLUMNS": "150"}
+    done = subprocess.run(
+        [str(EVAL), *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_example_is_under_20_lines() -> None:
+    for name in ("zoo.py", "letters.py"):
+        assert len([line for line in example(name).splitlines() if line.strip()]) < 20
+
+
+def test_the_task_and_the_model_are_found_and_run(installed: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for index, name in enumerate(("cat", "dog", "owl")):
+        Image.new("RGB", (32, 32), (80 * index, 40, 200)).save(data / f"{name}.png")
+    assert "letters" in call(installed, tmp_path, "models")
+    assert "Zoo" in call(installed, tmp_path, "tasks")
+    assert "all checks passed" not in call_check(installed, tmp_path)  # letters can't see: the check says so
+    printed = call(
+        installed, tmp_path, "run", "--model", "letters", "--tasks", "Zoo", "--data", "data", "--output", "out",
+        "--model-arg", "alphabet=acdglotw",
+    )  # fmt: skip
+    assert "Zoo" in printed
+    result = load_task_result(tmp_path / "out" / "tasks" / "Zoo.json")
+    assert (result.num_queries, result.num_candidates, result.chance) == (3, 3, pytest.approx(1 / 3))
+    assert result.random_ties_score == pytest.approx(1 / 3)  # equal vectors for all pictures: nothing but ties
+
+
+def call_check(installed: Path, folder: Path) -> str:
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(installed)}
+    done = subprocess.run([str(EVAL), "check", "letters"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "FAIL  different inputs" in done.stdout
+    return done.stdout
+
+
+def test_a_plugin_needs_no_change_here(installed: Path, tmp_path: Path) -> None:
+    """Without its folder on the path nothing is left of it."""
+    environment = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run([str(EVAL), "models"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "letters" not in done.stdout
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    listed = subprocess.run([str(EVAL), "--help"], capture_output=True, text=True, check=True).stdout
+    for command in set(re.findall(r"mmeb-eval (\w+)", README)):
+        assert re.search(rf"^  {command}\b", listed, re.MULTILINE), command
+
+
+def test_the_readme_shows_a_real_output() -> None:
+    shown = re.search(r"<!-- output of: mmeb-eval run --model mmemb_r1 -->\n```text\n(.*?)```", README, re.DOTALL)
+    assert shown
+    for text in ("mmemb_r1 on mini, synthetic", "I-CLS", "overall", "reasoned", "queries", "candidates"):
+        assert text in shown.group(1)
