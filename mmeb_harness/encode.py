@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,13 @@ def encode_items(
     missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
     on_progress(len(items) - len(missing))
     batches = plan_batches(embedder, list(missing.items()), role, batch_tokens)
-    for batch, result, seconds in _run_batches(embedder, batches, role):
-        batch_keys = [key for key, _ in batch]
-        check_result(embedder, result, len(batch))
-        store.add(batch_keys, _timed(result, seconds))
-        on_progress(len(batch))
-    store.flush()
+    try:
+        for batch, result, seconds in _run_batches(embedder, batches, role):
+            check_result(embedder, result, len(batch))
+            store.add([key for key, _ in batch], _timed(result, seconds))
+            on_progress(len(batch))
+    finally:
+        store.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
     return store.get(keys), keys
 
 
@@ -109,21 +111,31 @@ def _kind(item: Item) -> str:
     return "frames" if item.frames else "image" if item.images else "text"
 
 
+@dataclass(frozen=True)
+class _Seconds:
+    """What one batch took: its preparation, its encoding, and the wall time it added to the run."""
+
+    prepare: float
+    encode: float
+    wall: float
+
+
 def _run_batches(
     embedder: Embedder, batches: Sequence[Batch], role: Role
-) -> Iterator[tuple[Batch, EncodeResult, float]]:
+) -> Iterator[tuple[Batch, EncodeResult, _Seconds]]:
     if isinstance(embedder, BudgetedEmbedder):
         yield from _run_prefetched(embedder, batches, role)
         return
     for batch in batches:
         started = time.perf_counter()
         result = embedder.encode([item for _, item in batch], role)
-        yield batch, result, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        yield batch, result, _Seconds(0.0, seconds, seconds)
 
 
 def _run_prefetched(
     embedder: BudgetedEmbedder, batches: Sequence[Batch], role: Role
-) -> Iterator[tuple[Batch, EncodeResult, float]]:
+) -> Iterator[tuple[Batch, EncodeResult, _Seconds]]:
     """While one batch is on the accelerator, a thread prepares the next; never more than one ahead."""
 
     def prepare(batch: Batch) -> tuple[Any, float]:
@@ -135,21 +147,23 @@ def _run_prefetched(
         ahead = pool.submit(prepare, batches[0]) if batches else None
         for index, batch in enumerate(batches):
             assert ahead is not None
+            waiting = time.perf_counter()
             prepared, prepare_seconds = ahead.result()
             ahead = pool.submit(prepare, batches[index + 1]) if index + 1 < len(batches) else None
             started = time.perf_counter()
             result = embedder.encode_prepared(prepared)
-            # Latency counts the preparation too: who sends one item waits for both.
-            yield batch, result, prepare_seconds + time.perf_counter() - started
+            done = time.perf_counter()
+            yield batch, result, _Seconds(prepare_seconds, done - started, done - waiting)
 
 
-def _timed(result: EncodeResult, seconds: float) -> Encoded:
+def _timed(result: EncodeResult, seconds: _Seconds) -> Encoded:
+    """Latency counts the preparation too: who sends one batch waits for both."""
     n = len(result.vectors)
     traces = result.traces or (Trace(),) * n
-    latencies = [seconds if trace.seconds is None else trace.seconds for trace in traces]
+    encode = [seconds.encode if trace.seconds is None else trace.seconds for trace in traces]
     return Encoded(
         vectors=result.vectors.astype(np.float32, copy=False),
         traces=traces,
-        latency_seconds=np.array(latencies, dtype=np.float64),
-        share_seconds=np.full(n, seconds / max(1, n)),
+        latency_seconds=seconds.prepare + np.array(encode, dtype=np.float64),
+        share_seconds=np.full(n, seconds.wall / max(1, n)),
     )

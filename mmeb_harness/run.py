@@ -27,6 +27,7 @@ from mmeb_harness.results import (
     TaskResult,
     aggregate,
     encode_stats,
+    load_run_result,
     load_task_result,
     percentiles,
     save_result,
@@ -102,6 +103,8 @@ def evaluate(
     with _locked(folder):
         if settings.fresh:
             _clear(folder)
+        elif folder.run_file.is_file():
+            load_run_result(folder.run_file)  # refuses what a newer release wrote, before anything is replaced
         plan = [_plan(one.task, info, embedder, settings.limit) for one in tasks]
         reporter.start_run(len(plan))
         try:

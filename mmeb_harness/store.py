@@ -52,8 +52,8 @@ class Encoded:
     """Encoded items, in order: vectors (n, d), how each came about, and what each took.
 
     Attributes:
-        latency_seconds: (n,) from the start of an item's batch until its vector was ready.
-        share_seconds: (n,) an item's share of its batch's time; sums to the time spent encoding.
+        latency_seconds: (n,) preparing an item's batch, and encoding until its vector was ready.
+        share_seconds: (n,) an item's share of the wall time its batch added; sums to the time spent encoding.
     """
 
     vectors: Vectors

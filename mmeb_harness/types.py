@@ -187,7 +187,8 @@ class Trace:
         rationale: the text it wrote.
         reasoning_tokens: generated tokens, markers included.
         truncated: the generation was ill-formed or too long and was closed by rule.
-        seconds: from the start of the batch until this vector was ready; `None`: with the whole batch.
+        seconds: from the start of the batch's encoding until this vector was ready; `None`: with the whole
+            batch. The harness adds what preparing the batch took.
     """
 
     path: EncodePath = "direct"

@@ -35,6 +35,29 @@ def run_toy(
     return evaluate(embedder or HashEmbedder(), chosen, known, info_of(data), settings, reporter or QuietReporter())
 
 
+def test_a_newer_run_file_is_not_overwritten(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "run.json"
+    path.parent.mkdir()
+    path.write_text('{"schema_version": 2}')
+    with pytest.raises(ResultError, match="schema version 2"):
+        run_toy(data, tmp_path / "run")
+    assert path.read_text() == '{"schema_version": 2}'
+
+
+def test_an_interrupted_batch_does_not_cost_the_ones_before_it(data: Path, tmp_path: Path) -> None:
+    class Interrupted(HashEmbedder):
+        def encode(self, items, role):  # type: ignore[no-untyped-def]
+            if role == "candidate":
+                raise KeyboardInterrupt
+            return super().encode(items, role)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(data, tmp_path / "run", embedder=Interrupted())
+    embedder = HashEmbedder()
+    run_toy(data, tmp_path / "run", ("one",), embedder)
+    assert not [text for text in embedder.texts if "question" in text]
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
@@ -162,6 +185,7 @@ def test_a_newer_result_file_is_not_overwritten(data: Path, tmp_path: Path) -> N
 SLOW_RUN = """
     import sys, time
     from pathlib import Path
+    import faiss, pyarrow.parquet  # before the clock starts
     import mmeb_harness.encode, mmeb_harness.store
     from tests.harness.test_run import run_toy
     from tests.toy import HashEmbedder
@@ -178,26 +202,33 @@ SLOW_RUN = """
 """
 
 
+def start(data: Path, output: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SLOW_RUN), str(data), str(output)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
 def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: Path) -> None:
     write_toy(data, "one", num_queries=30, num_candidates=30)
     write_toy(data, "two", num_queries=30, num_candidates=30, pooled=False)
     undisturbed = run_toy(data, tmp_path / "reference")
-    rng, kills, output = random.Random(0), 0, tmp_path / "killed"
-    for _ in range(40):
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SLOW_RUN), str(data), str(output)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.05, 0.4))
-        if process.poll() is not None:
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 2
-    assert process.wait() == 0
+    rng, output = random.Random(0), tmp_path / "killed"
+    kills = [kill_after(start(data, output), rng.uniform(0.05, 0.5)) for _ in range(8)]
+    assert sum(kills) >= 2
+    progress = len(list((output / "vectors").rglob("chunk-*.parquet")))
+    assert progress > 0  # it was killed at work, not before
+    assert start(data, output).wait() == 0
     assert load_run_result(output / "run.json").aggregates == undisturbed.aggregates
     for name in ("one", "two"):
         reference = load_task_result(tmp_path / "reference" / "tasks" / f"{name}.json")

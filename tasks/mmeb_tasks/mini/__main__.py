@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mmeb_harness import HarnessError
 from mmeb_tasks.mini import TEST_QUERIES, Split, make_split
 
 
@@ -16,7 +17,10 @@ from mmeb_tasks.mini import TEST_QUERIES, Split, make_split
 @click.option("--queries", type=int, default=TEST_QUERIES, show_default=True, help="Queries of each task.")
 def main(folder: Path, split: Split, seed: int, queries: int) -> None:
     """Make a split of the mini suite in FOLDER."""
-    make_split(folder, seed, split, queries)
+    try:
+        make_split(folder, seed, split, queries)
+    except HarnessError as error:
+        raise click.ClickException(str(error)) from error
 
 
 main()

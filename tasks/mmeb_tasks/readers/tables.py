@@ -44,8 +44,8 @@ def table_files(data: Path, table: Table) -> list[Path]:
     files = sorted(path for pattern in table.patterns for path in data.glob(pattern))
     if not files:
         raise DataError(
-            f"annotations {data / table.folder}/{table.split}.parquet are missing (from the hub's data set {table.repo}, "
-            f"configuration {table.config or 'default'}, split {table.split})"
+            f"annotations {data / table.folder}/{table.split}.parquet are missing "
+            f"(data set {table.repo}, configuration {table.config or 'default'}, split {table.split})"
         )
     return files
 
