@@ -29,17 +29,24 @@ class DifficultyScores:
 def print_run(run: RunResult, folder: Path, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
     results = [load_task_result(folder / "tasks" / f"{task}.json") for task in run.tasks]
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    line(f"\n{_title(run)}\n")
     console.print(_score_table(run, results, folder))
+    line("")
     console.print(_cost_table(run))
-    for line in _remarks(run, results):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"results: {folder}", highlight=False, soft_wrap=True, markup=False)
+    line("")
+    for remark in _remarks(run, results):
+        line(remark)
+    line(f"results: {folder} ({run.seconds:.0f} s)")
 
 
 def _score_table(run: RunResult, results: Sequence[TaskResult], folder: Path) -> Table:
     labelled = {result.name: _difficulty(folder, result.name) for result in results}
     has_labels = any(one.easy is not None or one.hard is not None for one in labelled.values())
-    table = Table(title=_title(run), title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(show_edge=False, pad_edge=False)
     table.add_column("")
     for name in ("tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens"):
         table.add_column(name, justify="right")

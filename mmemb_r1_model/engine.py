@@ -121,7 +121,7 @@ class Engine:
 
     def __init__(self, model: Any, tokenizer: PromptTokenizer) -> None:
         self.model = model.eval()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._think, self._end_think, self._emb = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
         self._turn_end = tokenizer.id_of(TURN_END)
         # A generated visual token would crash the next forward pass, any other special token is no rationale.
@@ -280,7 +280,7 @@ class _Answer:
         return Readout(
             gate=gate,
             reasoned=reasoned,
-            rationale=self._engine._tokenizer.decode(row.fed[1:-2]).strip() if reasoned else None,
+            rationale=self._engine.tokenizer.decode(row.fed[1:-2]).strip() if reasoned else None,
             generated=len(row.fed) if reasoned else 0,
             truncated=row.truncated,
             seconds=self._seconds[index],

@@ -122,6 +122,6 @@ def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Pat
     built.mkdir()
     add_tokens(str(base), built)
     embedder = load(str(built))
-    tokenizer, weight = embedder.engine._tokenizer, embedder.engine.model.get_input_embeddings().weight
+    tokenizer, weight = embedder.engine.tokenizer, embedder.engine.model.get_input_embeddings().weight
     assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])
     embedder.encode([Item("a", text="x")], "query")

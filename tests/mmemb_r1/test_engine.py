@@ -41,7 +41,7 @@ def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
 def test_cached_readout_equals_a_full_forward_pass(mode: str, random_checkpoint: Path, items: list[Item]) -> None:
     embedder = load(str(random_checkpoint), reasoning=mode)  # type: ignore[arg-type]
     vectors, traces = embed(embedder, items)
-    tokens = embedder.engine._tokenizer
+    tokens = embedder.engine.tokenizer
     for item, vector, trace in zip(items, vectors, traces, strict=True):
         prompt = embedder.prompt(item)
         if mode == "always":
@@ -56,7 +56,7 @@ def test_cached_readout_equals_a_full_forward_pass(mode: str, random_checkpoint:
 @torch.inference_mode()
 def generated_tokens(embedder: MMEmbR1Embedder, item: Item) -> list[int]:
     """What one item generates, found by calling the model without a cache, token by token."""
-    engine, tokenizer = embedder.engine, embedder.engine._tokenizer
+    engine, tokenizer = embedder.engine, embedder.engine.tokenizer
     prompt = with_token(embedder.prompt(item), tokenizer.id_of("<think>"))
     fed = [tokenizer.id_of("<think>")]
     limit = embedder._settings.max_new_tokens
@@ -159,7 +159,7 @@ def test_bad_generations_are_closed_by_rule_and_counted(
     script: list[str], rationale: str, generated: int, truncated: bool, random_checkpoint: Path, items: list[Item]
 ) -> None:
     embedder = load(str(random_checkpoint), reasoning="always", max_new_tokens=4)
-    tokenizer, model = embedder.engine._tokenizer, embedder.engine.model
+    tokenizer, model = embedder.engine.tokenizer, embedder.engine.model
     tokens = [
         tokenizer.added_tokens[word] if word in tokenizer.added_tokens else tokenizer.plain(word)[0] for word in script
     ]
@@ -170,7 +170,7 @@ def test_bad_generations_are_closed_by_rule_and_counted(
 
 def test_special_tokens_are_never_generated(random_checkpoint: Path) -> None:
     engine = load(str(random_checkpoint)).engine
-    head, ids = engine.model.lm_head, engine._tokenizer.added_tokens
+    head, ids = engine.model.lm_head, engine.tokenizer.added_tokens
     with torch.no_grad():
         head.weight[ids["<|image_pad|>"]] += 100.0
     hidden = torch.ones(1, engine.model.config.text_config.hidden_size)
@@ -183,3 +183,14 @@ def test_later_finishers_take_longer(items: list[Item]) -> None:
     seconds = [trace.seconds for trace in by_tokens]
     assert seconds == sorted(seconds)  # type: ignore[type-var]
     assert all(second and second > 0 for second in seconds)
+
+
+def test_in_bfloat16_the_batch_moves_a_vector_by_rounding_only(random_checkpoint: Path, items: list[Item]) -> None:
+    embedder = load(str(random_checkpoint), reasoning="never", dtype="bfloat16")
+    assert embedder.info.settings["dtype"] == "bfloat16"
+    together, _ = embed(embedder, items)
+    alone = np.concatenate([embed(embedder, [item])[0] for item in items])
+    assert np.sum(together * alone, axis=1).min() > 0.999
+    full, _ = embed(load(str(random_checkpoint), reasoning="never"), items)
+    assert np.sum(together * full, axis=1).min() > 0.995
+    assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5  # scaled to unit length in float32

@@ -88,7 +88,7 @@ def test_positions_are_the_librarys_own(random_checkpoint: Path, items: list[Ite
 
 def test_the_layout_is_the_chat_templates(random_checkpoint: Path, items: list[Item]) -> None:
     embedder = load(str(random_checkpoint))
-    text = embedder.engine._tokenizer.decode(embedder.prompt(items[1]).ids.tolist())
+    text = embedder.engine.tokenizer.decode(embedder.prompt(items[1]).ids.tolist())
     assert text == (
         "<|im_start|>system\nfind the image that matches<|im_end|>\n<|im_start|>user\n"
         + "a blue square after three steps " * 8
@@ -98,7 +98,7 @@ def test_the_layout_is_the_chat_templates(random_checkpoint: Path, items: list[I
 
 def test_frames_stand_behind_their_times(random_checkpoint: Path, items: list[Item]) -> None:
     embedder = load(str(random_checkpoint))
-    text = embedder.engine._tokenizer.decode(embedder.prompt(items[4]).ids.tolist())
+    text = embedder.engine.tokenizer.decode(embedder.prompt(items[4]).ids.tolist())
     assert text.count("<|vision_start|>") == 3  # five frames, the last one twice
     assert all(f"<{time} seconds><|vision_start|><|video_pad|>" in text for time in ("0.5", "2.5", "4.5"))
 
@@ -108,7 +108,7 @@ def test_frames_stand_behind_their_times(random_checkpoint: Path, items: list[It
 )
 def test_text_never_becomes_a_special_token(text: str, random_checkpoint: Path) -> None:
     embedder = load(str(random_checkpoint))
-    tokenizer = embedder.engine._tokenizer
+    tokenizer = embedder.engine.tokenizer
     plain = embedder.prompt(Item("a", text="x", instruction="x")).ids.tolist()
     attacked = embedder.prompt(Item("a", text=text, instruction=text)).ids.tolist()
     special = set(tokenizer.added_tokens.values())
