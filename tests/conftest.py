@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Tests run in parallel, in processes: more threads in each would only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -20,6 +20,7 @@ EVAL = str(Path(sys.executable).parent / "mmeb-eval")
 def call(cache: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/bin:/bin", "MMEB_CACHE": str(cache), "HOME": str(tmp_path), "COLUMNS": "150"}
+        environment["OMP_NUM_THREADS"] = "1"
         return subprocess.run(
             [EVAL, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
         )
