@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import shutil
 import time
@@ -109,21 +110,11 @@ def evaluate(
         reporter.start_run(len(plan))
         try:
             done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
-            check_readable([one.task for one in plan if one.task.name not in done], info, settings.limit, reporter)
+            check_readable([one.task for one in plan if one.task.name not in done], info, settings.limit)
 
             def write_run(results: Sequence[TaskResult], status: str) -> RunResult:
-                seconds = time.monotonic() - started
-                run = _run_result(
-                    embedder,
-                    info,
-                    settings,
-                    [one.task for one in tasks],
-                    registered,
-                    results,
-                    status,
-                    started_at,
-                    seconds,
-                )
+                run = _run_result(embedder, info, settings, tasks, registered, results, status)
+                run = dataclasses.replace(run, started=started_at, seconds=time.monotonic() - started)
                 save_result(folder.run_file, run)
                 return run
 
@@ -154,7 +145,7 @@ def model_fingerprint(embedder: Embedder) -> str:
     return fingerprint(info.name, info.revision, info.dimensions, dict(info.settings))
 
 
-def check_readable(tasks: Sequence[Task], info: DataInfo, limit: int | None, reporter: Reporter) -> None:
+def check_readable(tasks: Sequence[Task], info: DataInfo, limit: int | None) -> None:
     """Read every task once before the first item is encoded: what is missing shows now, not after hours.
 
     Raises:
@@ -201,7 +192,8 @@ def _evaluate_all(
     for planned in plan:
         result = done.get(planned.task.name)
         if result is None:
-            store = store or VectorStore(folder.vectors_folder(model_fingerprint(embedder)))
+            if store is None:
+                store = VectorStore(folder.vectors_folder(model_fingerprint(embedder)))
             difficulty = labels.get(planned.task.name, {})
             result = _evaluate_task(embedder, planned, info, settings, folder, store, difficulty, reporter)
             reporter.finish_task(_task_line(result))
@@ -285,12 +277,10 @@ def _run_result(
     embedder: Embedder,
     info: DataInfo,
     settings: RunSettings,
-    tasks: Sequence[Task],
+    tasks: Sequence[RegisteredTask],
     registered: Mapping[str, RegisteredTask],
     results: Sequence[TaskResult],
     status: str,
-    started_at: str,
-    seconds: float,
 ) -> RunResult:
     return RunResult(
         name=settings.output.name,
@@ -302,7 +292,7 @@ def _run_result(
         data=info.name,
         data_synthetic=info.synthetic,
         data_revision=info.revision,
-        tasks=tuple(task.name for task in tasks),
+        tasks=tuple(one.task.name for one in tasks),
         limit=settings.limit,
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
@@ -314,8 +304,8 @@ def _run_result(
             side: percentiles(_latencies(RunFolder(settings.output), side, results))
             for side in ("queries", "candidates")
         },
-        seconds=seconds,
-        started=started_at,
+        seconds=0.0,
+        started="",
         git_commit=environment.git_commit(),
         versions=environment.package_versions(),
         machine=environment.machine(),
