@@ -34,6 +34,7 @@ from mmeb_harness.results import (
     save_result,
 )
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
+from mmeb_harness.search import require_faiss
 from mmeb_harness.store import Encoded, VectorStore
 from mmeb_harness.types import Embedder, Item, Role, Samples, Task
 
@@ -99,6 +100,7 @@ def evaluate(
     Raises:
         HarnessError: on the first thing a user has to mend. Results written until then stay valid.
     """
+    require_faiss()
     folder = RunFolder(settings.output)
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with _locked(folder):

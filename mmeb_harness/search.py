@@ -9,12 +9,15 @@ nothing outside it can reach the cut.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmeb_harness.errors import HarnessError
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Positions: TypeAlias = NDArray[np.int64]
@@ -242,6 +245,16 @@ def _best_places(scores: NDArray[np.float32], n: int) -> tuple[Positions, NDArra
     best = np.arange(len(scores)) if n >= len(scores) else np.argpartition(-scores, n - 1)[:n]
     best = best[np.argsort(-scores[best])].astype(np.int64)
     return best, scores[best]
+
+
+def require_faiss() -> None:
+    """Say at the start of a run, not after hours of encoding, that FAISS is missing.
+
+    Raises:
+        HarnessError: with the line that installs it.
+    """
+    if importlib.util.find_spec("faiss") is None:
+        raise HarnessError("FAISS is not installed: pip install 'mmeb-harness[cpu]', or [gpu] beside an NVIDIA driver")
 
 
 def _faiss_index(candidates: NDArray[np.float32]) -> Any:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mmeb_harness.search import RankedQuery, exact_scores, rank_corpus, rank_pools
+from mmeb_harness import HarnessError
+from mmeb_harness.search import RankedQuery, exact_scores, rank_corpus, rank_pools, require_faiss
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -84,3 +85,10 @@ def test_scores_keep_float64_vectors_apart_that_float32_would_merge() -> None:
     query = np.array([1.0, 0.0])
     candidates = np.array([[1 - 2e-9, 0.0], [1 - 1e-9, 0.0]])
     assert rank_corpus(query[None], candidates, [np.array([1])], depth=2, cut=1)[0].positions.tolist() == [1, 0]
+
+
+def test_a_missing_faiss_is_said_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_faiss()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(HarnessError, match=r"pip install 'mmeb-harness\[cpu\]'"):
+        require_faiss()
