@@ -38,8 +38,11 @@ def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["never", "always"])
-def test_cached_readout_equals_a_full_forward_pass(mode: str, random_checkpoint: Path, items: list[Item]) -> None:
-    embedder = load(str(random_checkpoint), reasoning=mode)  # type: ignore[arg-type]
+@pytest.mark.parametrize("which", ["random", "trained"])
+def test_cached_readout_equals_a_full_forward_pass(
+    mode: str, which: str, random_checkpoint: Path, items: list[Item]
+) -> None:
+    embedder = load(str(random_checkpoint) if which == "random" else None, reasoning=mode)  # type: ignore[arg-type]
     vectors, traces = embed(embedder, items)
     tokens = embedder.engine.tokenizer
     for item, vector, trace in zip(items, vectors, traces, strict=True):
