@@ -107,7 +107,7 @@ def test_the_readme_shows_what_the_kept_runs_say() -> None:
 
 
 def test_the_kept_run_is_of_the_embedded_checkpoint() -> None:
-    """The README's scores go stale with the checkpoint, the suite or the tasks: then run again and keep the new ones."""
+    """Scores go stale with the checkpoint, the suite or the tasks: then run again and keep the new ones."""
     run = load_run_result(ROOT / "results" / "mini" / "mmemb_r1.json")
     assert run.model_revision == load().info.revision
     assert run.data_revision.startswith(f"mini-{SUITE.version}-test-0-")
