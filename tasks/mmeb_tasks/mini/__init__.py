@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import Suite, UnknownNameError
+from mmeb_harness import Modality, Suite, UnknownNameError
+
+if TYPE_CHECKING:
+    from mmeb_tasks.mini.write import SuiteWriter
 
 NAME = "mini"
 VERSION = "1"
@@ -58,7 +61,9 @@ def make_split(
     write_whole(folder, write)
 
 
-def _write_task(name: str, modality: str, seed: int, split: Split, writer: object, queries_per_task: int) -> None:
+def _write_task(
+    name: str, modality: Modality, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int
+) -> None:
     import zlib
 
     import numpy as np
@@ -69,7 +74,7 @@ def _write_task(name: str, modality: str, seed: int, split: Split, writer: objec
 
     stream = np.random.SeedSequence((seed, _SPLITS.index(split), zlib.crc32(name.encode())))
     writers = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}
-    writers[modality](name, np.random.default_rng(stream), writer, queries_per_task)  # type: ignore[arg-type]
+    writers[modality](name, np.random.default_rng(stream), writer, queries_per_task)
 
 
 SUITE = Suite(NAME, VERSION, make_suite)

@@ -128,7 +128,9 @@ def random_thing(rng: Rng) -> Thing:
     return Thing(int(rng.integers(8)), int(rng.integers(8)))
 
 
-def random_scene(rng: Rng, count: int, largest: Thing | None = None, **extras: object) -> Scene:
+def random_scene(
+    rng: Rng, count: int, largest: Thing | None = None, dots: int = 0, strips: tuple[int, int] | None = None
+) -> Scene:
     """A scene of `count` things of different colours and shapes; with two or more, one stands opposite the largest."""
     first = largest or random_thing(rng)
     colours = [first.colour, *(int(c) for c in rng.permutation(8) if c != first.colour)][:count]
@@ -136,7 +138,7 @@ def random_scene(rng: Rng, count: int, largest: Thing | None = None, **extras: o
     cell = int(rng.integers(4))
     others = [3 - cell, *(int(c) for c in rng.permutation(4) if c not in (cell, 3 - cell))]
     things = tuple(Thing(c, s) for c, s in zip(colours, shapes, strict=True))
-    return Scene(things, (cell, *others[: count - 1]), **extras)  # type: ignore[arg-type]
+    return Scene(things, (cell, *others[: count - 1]), dots, strips)
 
 
 def random_chain(rng: Rng, start: int, steps: int) -> Chain:

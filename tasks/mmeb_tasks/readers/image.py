@@ -7,6 +7,7 @@ their first entries are the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +74,7 @@ def _candidates(layout: ImageLayout, row: Row, media: MediaFolder, builder: Samp
         return _image_candidates(layout.reader, row, media, builder)
     texts = list(row["tgt_text"])
     builder.notes["blank candidates"] += sum(not text.strip() for text in texts)
-    return [builder.candidate(text, lambda text=text: text_candidate(text)) for text in texts]  # type: ignore[misc]
+    return [builder.candidate(text, partial(text_candidate, text)) for text in texts]
 
 
 def text_candidate(text: str, candidate_id: str | None = None) -> Item:
@@ -98,9 +99,7 @@ def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder
         # The official id of a text-to-image candidate is its path alone. WebQA and EDIS lose captions by it:
         # an image with two captions keeps the one it first appears with, in whatever row. Same scores here.
         candidate_id = path if reader == "image_t2i" else path + ":" + caption.strip('"')
-        ids.append(
-            builder.candidate(candidate_id, lambda one=candidate_id, p=path, c=caption: make(one, p, c))  # type: ignore[misc]
-        )
+        ids.append(builder.candidate(candidate_id, partial(make, candidate_id, path, caption)))
     return ids
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -104,7 +105,7 @@ def read_video_task(layout: VideoLayout, data: Path) -> Samples:
     for number, (table, row) in enumerate(rows[: layout.max_rows]):
         add_row(context, str(number), row, table)
     for label in _label_names(layout):
-        context.builder.candidate(label, lambda label=label: text_candidate(label))  # type: ignore[misc]
+        context.builder.candidate(label, partial(text_candidate, label))
     return context.builder.build(pooled=layout.reader not in _GLOBAL)
 
 
@@ -127,7 +128,7 @@ def _ssv2(context: _Context, query_id: str, row: Row, table: Table) -> None:
 
 
 def _texts(context: _Context, texts: Sequence[str]) -> list[str]:
-    return [context.builder.candidate(text, lambda text=text: text_candidate(text)) for text in texts]  # type: ignore[misc]
+    return [context.builder.candidate(text, partial(text_candidate, text)) for text in texts]
 
 
 def _ask(
@@ -135,10 +136,7 @@ def _ask(
 ) -> None:
     """Add a question; `options` are (id, text) and `answer` is an id."""
     item = context.query(query_id, body, context.clip(folder), "video_question")
-    own = [
-        context.builder.candidate(one, lambda one=one, text=text: text_candidate(text, one))  # type: ignore[misc]
-        for one, text in options
-    ]
+    own = [context.builder.candidate(one, partial(text_candidate, text, one)) for one, text in options]
     context.builder.notes["blank candidates"] += sum(not text.strip() for _, text in options)
     if answer not in own:
         context.builder.unanswerable(query_id)
