@@ -29,6 +29,7 @@ from mmeb_harness.types import (
     Task,
     Trace,
     Vectors,
+    WarmableEmbedder,
 )
 
 __version__ = "0.1.0"
@@ -57,5 +58,6 @@ __all__ = [
     "Trace",
     "UnknownNameError",
     "Vectors",
+    "WarmableEmbedder",
     "__version__",
 ]

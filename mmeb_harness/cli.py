@@ -38,6 +38,9 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except click.Abort:
         _fail("stopped; what is done is kept, the same command goes on from there", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
 

@@ -36,7 +36,7 @@ from mmeb_harness.results import (
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import Encoded, VectorStore
-from mmeb_harness.types import Embedder, Item, Role, Samples, Task
+from mmeb_harness.types import Embedder, Item, Role, Samples, Task, WarmableEmbedder
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,8 @@ def _evaluate_all(
         if result is None:
             if store is None:
                 store = VectorStore(folder.vectors_folder(model_fingerprint(embedder)))
+                if isinstance(embedder, WarmableEmbedder):
+                    embedder.warm_up()
             difficulty = labels.get(planned.task.name, {})
             result = _evaluate_task(embedder, planned, info, settings, folder, store, difficulty, reporter)
             reporter.finish_task(_task_line(result))

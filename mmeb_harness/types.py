@@ -265,3 +265,12 @@ class BudgetedEmbedder(Protocol):
     def encode_prepared(self, prepared: Any) -> EncodeResult:
         """The accelerator's part."""
         ...
+
+
+@runtime_checkable
+class WarmableEmbedder(Protocol):
+    """An embedder that loads its weights late."""
+
+    def warm_up(self) -> None:
+        """Load the weights and run them once. Called before the first item, outside of all timings."""
+        ...

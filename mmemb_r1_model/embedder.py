@@ -121,6 +121,10 @@ class MMEmbR1Embedder:
             self._engine = Engine(model, self._checkpoint.tokenizer)
         return self._engine
 
+    def warm_up(self) -> None:
+        """Load the weights, and run them once: the first batch on a device pays for its set-up."""
+        self.encode([Item("warm-up", text="warm-up")], "query")
+
     def cost(self, item: Item, role: Role) -> int:
         """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
         characters = len(item.text) + len(item.instruction) + len(self._settings.request)

@@ -46,6 +46,12 @@ def test_help_answers_at_once(call) -> None:  # type: ignore[no-untyped-def]
     assert min(seconds) < 0.5
 
 
+def test_without_a_command_the_help_is_shown(call) -> None:  # type: ignore[no-untyped-def]
+    done = call()
+    assert "Commands:" in done.stdout
+    assert len(done.stdout.splitlines()) > 5
+
+
 def test_a_run_from_start_to_table(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = call("run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET")
     assert done.returncode == 0, done.stderr

@@ -35,6 +35,21 @@ def run_toy(
     return evaluate(embedder or HashEmbedder(), chosen, known, info_of(data), settings, reporter or QuietReporter())
 
 
+def test_weights_are_loaded_outside_of_all_timings_and_only_if_needed(data: Path, tmp_path: Path) -> None:
+    class Late(HashEmbedder):
+        def warm_up(self) -> None:
+            time.sleep(0.5)
+            self.texts.append("warm")
+
+    embedder = Late()
+    run = run_toy(data, tmp_path / "run", embedder=embedder)
+    assert embedder.texts[0] == "warm"
+    assert run.queries.seconds + run.candidates.seconds < 0.4
+    again = Late()
+    run_toy(data, tmp_path / "run", embedder=again)
+    assert again.texts == []
+
+
 def test_a_newer_run_file_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "run" / "run.json"
     path.parent.mkdir()
