@@ -41,9 +41,9 @@ Until a download command does it, with `datasets` and the hub client (`hf`) inst
 2. Media: the archives of the data set `TIGER-Lab/MMEB-V2`. `image-tasks/mmeb_v1.tar.gz` goes to `DATA/image-tasks/`,
    the contents of its `MMEB/` moved up one level. The frame archives go to `DATA/video-tasks/frames/`: `video_cls`,
    `video_ret` (move `data/ziyan/video_retrieval/<set>/frames/*` to `video_ret/<set>/`), `video_mret`, and `video_qa`
-   (join its parts first). Frame folders are read as `video_qa/EgoSchema` and `video_mret/Charades_STA`; the archives may
-   spell them `egoschema` and `Charades-STA`. Page images need no archive: they come inside the corpus tables and are
-   written on first use.
+   (join its parts first). Frame folders are read as `video_qa/EgoSchema` and `video_mret/Charades_STA`; the archives
+   may spell them `egoschema` and `Charades-STA`. Page images need no archive: they come inside the corpus tables and
+   are written on first use.
 3. `mmeb-eval run --data DATA`. Every task is read once before anything is encoded; what is missing is named.
 """
 
