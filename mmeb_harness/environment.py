@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,19 +37,32 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *args: str) -> str | None:
+    return _output("git", "-C", str(root), *args)
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; `None` if it is not installed or fails."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except FileNotFoundError:
-        return None  # git is not installed
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def gpus() -> str | None:
+    """Names of the GPUs the driver lists, e.g. "2 x NVIDIA H100 80GB HBM3"; `None` without a driver."""
+    names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
+    counted = Counter(name.strip() for name in names)
+    return ", ".join(f"{count} x {name}" for name, count in counted.items()) or None
+
+
 def machine() -> dict[str, Scalar]:
-    """Platform, processor, cores and memory."""
+    """Platform, processor, cores, memory and GPUs."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1) if memory else None,
+        "gpus": gpus(),
     }
