@@ -220,27 +220,54 @@ def with_token(prompt: Prompt, token: int) -> Prompt:
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """One held-out query in one mode."""
+
+    group: str
+    mode: Mode
+    hard: bool
+    right: bool
+    reasoned: bool
+
+
+MODES: tuple[Mode, ...] = ("never", "always", "adaptive")
+
+
 def evaluate(trainer: Trainer) -> dict[str, dict[str, float]]:
-    """hit@1 on held-out training queries by group and mode, over each query's own pool; easy and hard apart."""
+    """hit@1 in % on held-out training queries by group and mode, over each query's own pool; easy and hard apart.
+
+    "share" is how many queries reasoned in adaptive mode.
+    """
     engine = Engine(trainer.model, trainer.tokenizer)
-    hits: dict[str, dict[str, list[float]]] = {}
-    for task in trainer.held_out:
-        candidates = _vectors(trainer, engine, list(task.candidates), "never")[0]
-        for mode in ("never", "always", "adaptive"):
-            vectors, reasoned = _vectors(trainer, engine, [pair.query for pair in task.pairs], mode)
-            for pair, vector, did in zip(task.pairs, vectors, reasoned, strict=True):
-                best = pair.pool[int(np.argmax(candidates[list(pair.pool)] @ vector))]
-                right = float(best in pair.relevant)
-                for name in (f"{mode}", f"{mode} {'hard' if pair.reason else 'easy'}"):
-                    for group in (task.group, "all"):
-                        hits.setdefault(group, {}).setdefault(name, []).append(right)
-                        if mode == "adaptive":
-                            hits[group].setdefault(name.replace("adaptive", "share"), []).append(float(did))
+    outcomes = [outcome for task in trainer.held_out for outcome in _outcomes(trainer, engine, task)]
     trainer.model.train()
-    return {
-        group: {name: round(100 * sum(values) / len(values), 1) for name, values in of_group.items()}
-        for group, of_group in hits.items()
-    }
+    groups = dict.fromkeys(outcome.group for outcome in outcomes)
+    by_group = {group: [outcome for outcome in outcomes if outcome.group == group] for group in groups}
+    return {"all": _summary(outcomes)} | {group: _summary(members) for group, members in by_group.items()}
+
+
+def _outcomes(trainer: Trainer, engine: Engine, task: TrainingTask) -> Iterator[Outcome]:
+    candidates = _vectors(trainer, engine, list(task.candidates), "never")[0]
+    for mode in MODES:
+        vectors, reasoned = _vectors(trainer, engine, [pair.query for pair in task.pairs], mode)
+        for pair, vector, did in zip(task.pairs, vectors, reasoned, strict=True):
+            best = pair.pool[int(np.argmax(candidates[list(pair.pool)] @ vector))]
+            yield Outcome(task.group, mode, pair.reason, best in pair.relevant, did)
+
+
+def _summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    summary = {}
+    for suffix, kinds in (("", (False, True)), (" easy", (False,)), (" hard", (True,))):
+        chosen = [outcome for outcome in outcomes if outcome.hard in kinds]
+        for mode in MODES:
+            summary[mode + suffix] = _percent([outcome.right for outcome in chosen if outcome.mode == mode])
+        summary["share" + suffix] = _percent([outcome.reasoned for outcome in chosen if outcome.mode == "adaptive"])
+    return summary
+
+
+def _percent(values: Sequence[bool]) -> float:
+    return round(100 * sum(values) / len(values), 1) if values else 0.0
 
 
 def _vectors(
