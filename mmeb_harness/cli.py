@@ -6,13 +6,14 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmeb_harness import __version__
+from mmeb_harness.cli_options import model_options, selection_options
 from mmeb_harness.errors import HarnessError, ResultError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mmemb_r1"
 DEFAULT_SUITE = "mini"
-REASONING = ("adaptive", "always", "never")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -56,57 +54,12 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-
-
-def _arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
-        pairs[key.replace("-", "_")] = text
-    return pairs
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_selection_options = _options(
-    click.option("--tasks", multiple=True, callback=_names, help="Task names, comma-separated."),
-    click.option("--groups", multiple=True, callback=_names, help="Groups, e.g. I-CLS,V-QA."),
-    click.option("--modality", "modalities", multiple=True, callback=_names, help="image, video, visdoc."),
-)
-
-_model_options = _options(
-    click.option(
-        "--model-arg",
-        "model_args",
-        multiple=True,
-        callback=_arguments,
-        metavar="KEY=VALUE",
-        help="An argument of the model itself, e.g. path=…; may be repeated.",
-    ),
-    click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
-    click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
-    click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
-    click.option("--dtype", help="auto, float32, bfloat16, float16."),
-    click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
-)
-
-
 @cli.command()
 @click.option("--model", help=f"A registered model; see `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
-@_model_options
-@_selection_options
+@model_options
+@selection_options
 @click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
+@click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
 @click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 16384.")
 @click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/<data>-<model>[-<reasoning>].")
@@ -123,14 +76,14 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
 
     from mmeb_harness.config import make_config, read_config
     from mmeb_harness.progress import reporter_for
-    from mmeb_harness.registry import load_tasks, select_tasks
+    from mmeb_harness.registry import benchmark_edition, load_tasks, select_tasks
     from mmeb_harness.report import print_run
     from mmeb_harness.run import RunSettings, evaluate
 
     from_file = read_config(config_file) if config_file else {}
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     console = Console(stderr=False)
-    registered = load_tasks()
+    registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
     info = _data(config, console)
     output = Path(config.output) if config.output else _default_output(config, info)
@@ -138,6 +91,8 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     embedder = _load_model(config.model or DEFAULT_MODEL, config)
     settings = RunSettings(
         output=output,
+        edition=benchmark_edition(registered.values()),
+        frames=config.frames,
         limit=config.limit,
         seed=config.seed,
         batch_tokens=config.batch_tokens,
@@ -149,12 +104,12 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
 
 
 @cli.command()
-@_selection_options
-def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str, ...]) -> None:
+@selection_options
+def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str, ...], edition: str | None) -> None:
     """List the registered tasks."""
     from mmeb_harness.registry import load_tasks, select_tasks
 
-    registered = load_tasks()
+    registered = load_tasks(edition)
     chosen = (
         select_tasks(registered, tasks, groups, modalities) if tasks or groups or modalities else registered.values()
     )
@@ -174,7 +129,7 @@ def models() -> None:
 
 @cli.command()
 @click.argument("model")
-@_model_options
+@model_options
 def check(model: str, **options: Any) -> None:
     """Test a model's adapter offline, in seconds, on made-up items.
 
@@ -213,6 +168,8 @@ def _default_output(config: RunConfig, info: DataInfo) -> Path:
     parts = [info.name.lower(), config.model or DEFAULT_MODEL]
     parts += [config.reasoning] if config.reasoning else []
     parts += [f"candidates-{config.candidate_reasoning}"] if config.candidate_reasoning else []
+    parts += [config.edition] if config.edition else []
+    parts += [f"frames{config.frames}"] if config.frames is not None else []
     parts += [f"limit{config.limit}"] if config.limit is not None else []
     return Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
 

@@ -18,6 +18,8 @@ class RunConfig:
 
     Attributes:
         data: a data folder; `None` runs on the mini suite.
+        edition: of the benchmark; `None`: the default one.
+        frames: frames of a video to show; `None`: as many as the model asks for.
         reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
             its default.
     """
@@ -28,6 +30,8 @@ class RunConfig:
     groups: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     data: str | None = None
+    edition: str | None = None
+    frames: int | None = None
     limit: int | None = None
     reasoning: str | None = None
     candidate_reasoning: str | None = None
@@ -72,6 +76,8 @@ def make_config(from_file: Mapping[str, Any], from_options: Mapping[str, Any]) -
     config = dataclasses.replace(RunConfig(), **{**from_file, **given})
     if config.limit is not None and config.limit < 1:
         raise OptionError(f"--limit must be at least 1, not {config.limit}")
+    if config.frames is not None and config.frames < 1:
+        raise OptionError(f"--frames must be at least 1, not {config.frames}")
     if config.batch_tokens < 1:
         raise OptionError(f"--batch-tokens must be at least 1, not {config.batch_tokens}")
     return config
@@ -87,6 +93,7 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         return tuple(str(one).strip() for one in values)
     expected: type = {
         "limit": int,
+        "frames": int,
         "batch_tokens": int,
         "seed": int,
         "fresh": bool,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmeb_harness.errors import DataError
 from mmeb_harness.files import hash_files, read_json, read_parquet
-from mmeb_harness.types import Samples, Suite, Task
+from mmeb_harness.types import Frames, Pages, Samples, Suite, Task
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
@@ -22,6 +22,8 @@ class DataInfo:
 
     Attributes:
         synthetic: made by a suite. Such scores never stand in a table of MMEB-V2 scores.
+        revision: of a suite; of real data, a name for all of `revisions`.
+        revisions: hub repository → the commit its files are of, where `mmeb-eval data get` fetched them.
         num_queries: declared counts, which override those of the task table.
     """
 
@@ -29,6 +31,7 @@ class DataInfo:
     name: str = "MMEB-V2"
     synthetic: bool = False
     revision: str = "unpinned"
+    revisions: Mapping[str, str] = field(default_factory=dict)
     num_queries: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -54,6 +57,7 @@ def describe(root: Path) -> DataInfo:
         name=str(manifest["name"]),
         synthetic=bool(manifest["synthetic"]),
         revision=str(manifest["revision"]),
+        revisions={str(repo): str(commit) for repo, commit in manifest.get("revisions", {}).items()},
         num_queries={str(task): int(n) for task, n in manifest.get("num_queries", {}).items()},
     )
 
@@ -73,18 +77,30 @@ def ensure_suite(suite: Suite, seed: int) -> Path:
 
 
 def data_revision(task: Task, info: DataInfo) -> str:
-    """Identifies the annotations a task reads: the manifest's revision and a hash of the files."""
-    return f"{info.revision}:{hash_files(info.root, task.annotations)}"
+    """Identifies what a task reads: the commits of its repositories, and a hash of its annotations.
+
+    Only its own: fetching another task's data makes no earlier result stale.
+    """
+    repos = {source.table.repo if isinstance(source, Pages) else source.repo for source in task.sources}
+    commits = [f"{repo}@{info.revisions[repo][:12]}" for repo in sorted(repos) if repo in info.revisions]
+    return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
 
 
-def load_samples(task: Task, info: DataInfo, limit: int | None) -> Samples:
-    """Read a task and hold it against its declared number of queries; then cut to `limit` queries.
+def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:
+    """Read a task and hold it against its edition and its declared number of queries; then cut to `limit` queries.
 
     Raises:
-        DataError: if the reader refuses, or the count is not the declared one: a score over fewer queries
-            than declared is not a score.
+        DataError: if the reader refuses, the rows are of another edition, or their number is not the declared
+            one: a score over fewer queries than declared is not a score.
     """
-    samples = task.load(info.root)
+    samples = task.load(info.root, frames)
+    if not info.synthetic and task.recognise is not None:
+        found = task.recognise(samples)
+        if found not in (None, task.edition):
+            raise DataError(
+                f"{task.name}: the rows in {info.root} are of edition {found}, the run asks for {task.edition}; run "
+                f"with --edition {found}, or fetch them again: mmeb-eval data get --update --tasks {task.name}"
+            )
     expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
     if expected is not None and len(samples.queries) != expected:
         raise DataError(

@@ -1,7 +1,7 @@
 """Tasks, models and suites, found by entry point. Built-in ones arrive the same way as anybody's plugin.
 
 [project.entry-points."mmeb_harness.tasks"]
-my-tasks = "my_package"                 a module with TASKS, or a Task, or several
+my-tasks = "my_package"                 a module with TASKS (or EDITIONS: name → tasks), or a Task, or several
 
 [project.entry-points."mmeb_harness.models"]
 my-model = "my_package:MyEmbedder"      called with keyword arguments, returns an Embedder
@@ -39,15 +39,19 @@ class RegisteredTask:
     collection: str
 
 
-def load_tasks() -> dict[str, RegisteredTask]:
+def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
     """All registered tasks by name, the benchmark's first, in their own order.
+
+    Args:
+        edition: of the benchmark; `None`: its default. Tasks that have no editions are there in any.
 
     Raises:
         HarnessError: if two plugins register one name, or a plugin can't be imported.
+        UnknownNameError: if no plugin has an edition of that name.
     """
     found: dict[str, RegisteredTask] = {}
     for point in sorted(_points(TASKS_GROUP), key=lambda point: (point.name != BENCHMARK, point.name)):
-        for task in _tasks_of(point):
+        for task in _tasks_of(point, edition):
             if not re.fullmatch(r"[\w.+-]+", task.name):
                 raise HarnessError(
                     f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + -: "
@@ -89,6 +93,11 @@ def select_tasks(
         for one in registered.values()
         if one.task.name in names or one.task.group in groups or one.task.modality in modalities
     ]
+
+
+def benchmark_edition(registered: Iterable[RegisteredTask]) -> str:
+    """The edition that the benchmark's tasks are of; "" if there are none."""
+    return next((one.task.edition for one in registered if one.collection == BENCHMARK), "")
 
 
 def benchmark_rows(registered: Iterable[RegisteredTask]) -> list[tuple[str, Modality, str]]:
@@ -237,9 +246,14 @@ def _load(point: EntryPoint) -> Any:
         ) from error
 
 
-def _tasks_of(point: EntryPoint) -> Sequence[Task]:
+def _tasks_of(point: EntryPoint, edition: str | None) -> Sequence[Task]:
     loaded = _load(point)
     tasks = getattr(loaded, "TASKS", loaded)
+    if edition is not None and point.name == BENCHMARK:
+        editions: Mapping[str, Sequence[Task]] = loaded.EDITIONS
+        if edition not in editions:
+            raise UnknownNameError("edition", edition, editions)
+        tasks = editions[edition]
     listed = [tasks] if isinstance(tasks, Task) else list(tasks) if isinstance(tasks, (tuple, list)) else []
     if not listed or not all(isinstance(task, Task) for task in listed):
         raise HarnessError(f"task plugin {point.name!r} ({point.value}) holds no Task, TASKS or sequence of Tasks")

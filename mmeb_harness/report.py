@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from mmeb_harness.files import read_parquet
 from mmeb_harness.results import Aggregate, EncodeStats, RunResult, TaskResult, load_task_result
-from mmeb_harness.types import MODALITIES
+from mmeb_harness.types import MODALITIES, Profile
 
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
@@ -61,6 +62,7 @@ def _score_table(run: RunResult, results: Sequence[TaskResult], folder: Path) ->
 
 def _title(run: RunResult) -> str:
     data = SYNTHETIC_LABEL if run.data_synthetic else run.data
+    data += f", edition {run.edition}" if run.edition else ""
     limited = f", first {run.limit} queries of each task only" if run.limit is not None else ""
     modes = [
         f"{name.replace('_', ' ')} {run.model_settings[name]}"
@@ -125,6 +127,9 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         "score: mean over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %."
         " latency: of an item in its batch, duplicates included."
     ]
+    lines.append(profile_line(run.profile))
+    if counted := sum((Counter(result.notes) for result in results), Counter()):
+        lines.append("counted: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counted.items())) + ".")
     if run.data_synthetic:
         lines.append("mini, synthetic: made-up pictures and pages; these are not MMEB-V2 scores.")
     if run.limit is not None:
@@ -151,6 +156,28 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         for result in moved
     ]
     return lines
+
+
+def profile_line(profile: Profile) -> str:
+    """The choices that move a score, in one line."""
+    frames = profile.frames
+    pixels = [
+        f"{low or 0:,} to {'any' if high is None else format(high, ',')} pixels {what}"
+        for low, high, what in (
+            (profile.min_pixels, profile.max_pixels, "an image"),
+            (profile.video_min_pixels, profile.video_max_pixels, "a video"),
+        )
+        if low is not None or high is not None
+    ]
+    parts = [
+        f"profile {profile.name}: instruction {profile.instruction}",
+        f"candidate instruction {profile.candidate_instruction}",
+        f"{frames.video} frames a video, {frames.clip} a clip, short ones {frames.short}",
+        *pixels,
+        f"text whitespace {profile.whitespace}",
+        f"pooling {profile.pooling}",
+    ]
+    return "; ".join(parts) + "."
 
 
 def _difficulty(folder: Path, task: str) -> DifficultyScores:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import read_json, write_json
 from mmeb_harness.store import Encoded
-from mmeb_harness.types import MetricName, Modality, Scalar
+from mmeb_harness.types import Frames, MetricName, Modality, Profile, Scalar
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class TaskResult:
         tied_decisions: neighbours in the first k places that only the tie rule ordered, over all queries.
         limited: computed on the first queries only (`--limit`); never ranked.
         notes: what the reader defined rather than refused, counted.
+        edition: of the benchmark; "" for a task that has none.
+        profile: the model's choices of input and readout, with the frames that were shown.
     """
 
     name: str
@@ -111,6 +113,8 @@ class TaskResult:
     candidates: EncodeStats
     data_revision: str
     fingerprint: str
+    edition: str
+    profile: Profile
     notes: Mapping[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -144,6 +148,7 @@ class RunResult:
 
     Attributes:
         data: name of the data; "mini, synthetic" scores never stand beside MMEB-V2 scores.
+        edition, profile: as in its tasks' results.
         status: "running" until the last task is written, then "finished".
         latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.
         seconds: wall time of the last invocation.
@@ -158,6 +163,8 @@ class RunResult:
     data: str
     data_synthetic: bool
     data_revision: str
+    edition: str
+    profile: Profile
     tasks: tuple[str, ...]
     limit: int | None
     seed: int
@@ -197,6 +204,7 @@ def load_task_result(path: Path) -> TaskResult:
     values = _checked(path, TaskResult)
     for side in ("queries", "candidates"):
         values[side] = EncodeStats(**values[side])
+    values["profile"] = _profile(values["profile"])
     return TaskResult(**values)
 
 
@@ -211,7 +219,12 @@ def load_run_result(path: Path) -> RunResult:
         values[side] = EncodeStats(**values[side])
     values["aggregates"] = tuple(Aggregate(**{**one, "missing": tuple(one["missing"])}) for one in values["aggregates"])
     values["tasks"] = tuple(values["tasks"])
+    values["profile"] = _profile(values["profile"])
     return RunResult(**values)
+
+
+def _profile(values: dict[str, Any]) -> Profile:
+    return Profile(**{**values, "frames": Frames(**values["frames"])})
 
 
 def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, Any]:
@@ -223,6 +236,11 @@ def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, 
         raise ResultError(
             f"{path} has schema version {version}, this release reads up to {SCHEMA_VERSION}: "
             "upgrade mmeb-harness, or choose another --output"
+        )
+    if version < SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} was written by an older release (schema version {version}, this one writes {SCHEMA_VERSION}); "
+            "run again with --fresh, or choose another --output"
         )
     if (fields := set(get_type_hints(kind))) != set(values):
         odd = ", ".join(sorted(fields ^ set(values)))

@@ -36,7 +36,7 @@ from mmeb_harness.results import (
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import Encoded, VectorStore
-from mmeb_harness.types import Embedder, Item, Role, Samples, Task, WarmableEmbedder
+from mmeb_harness.types import Embedder, Frames, Item, Profile, Role, Samples, Task, WarmableEmbedder
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,15 @@ class RunSettings:
     """How to evaluate, besides what and with which model.
 
     Attributes:
+        edition: of the benchmark, as the tasks are of; stands in the results.
+        frames: frames of a video to show; `None`: as many as the model's profile asks for.
         limit: only the first queries of each task; marks the results, which are then never ranked.
         fresh: forget what the folder holds and start over.
     """
 
     output: Path
+    edition: str = ""
+    frames: int | None = None
     limit: int | None = None
     seed: int = 0
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -108,11 +112,12 @@ def evaluate(
             _clear(folder)
         elif folder.run_file.is_file():
             load_run_result(folder.run_file)  # refuses what a newer release wrote, before anything is replaced
-        plan = [_plan(one.task, info, embedder, settings.limit) for one in tasks]
+        profile = profile_of(embedder, settings.frames)
+        plan = [_plan(one.task, info, embedder, profile, settings.limit) for one in tasks]
         reporter.start_run(len(plan))
         try:
             done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
-            check_readable([one.task for one in plan if one.task.name not in done], info, settings.limit)
+            check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
 
             def write_run(results: Sequence[TaskResult], status: str) -> RunResult:
                 run = _run_result(embedder, info, settings, tasks, registered, results, status)
@@ -132,22 +137,40 @@ class _PlannedTask:
     task: Task
     data_revision: str
     fingerprint: str
+    profile: Profile
 
 
-def _plan(task: Task, info: DataInfo, embedder: Embedder, limit: int | None) -> _PlannedTask:
+def _plan(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limit: int | None) -> _PlannedTask:
     revision = data_revision(task, info)
     model = model_fingerprint(embedder)
-    mark = fingerprint(SCHEMA_VERSION, task.name, task.metric, info.name, revision, model, limit)
-    return _PlannedTask(task, revision, mark)
+    frames = dataclasses.asdict(profile.frames) if task.modality == "video" else None
+    mark = fingerprint(SCHEMA_VERSION, task.name, task.edition, task.metric, info.name, revision, model, frames, limit)
+    return _PlannedTask(task, revision, mark, profile)
+
+
+def profile_of(embedder: Embedder, frames: int | None) -> Profile:
+    """The model's profile, with the run's frames where it asks for a number of its own.
+
+    A clip is never shown with more frames than the model's profile has for one: few were saved.
+    """
+    profile = embedder.info.profile
+    if frames is None:
+        return profile
+    shown = dataclasses.replace(profile.frames, video=frames, clip=min(frames, profile.frames.clip))
+    return dataclasses.replace(profile, frames=shown)
 
 
 def model_fingerprint(embedder: Embedder) -> str:
-    """Names a model's vectors: its name, revision and every setting."""
+    """Names a model's vectors: its name, revision, every setting, and its profile.
+
+    Frames aren't among it: which ones an item has is in the item's own key.
+    """
     info = embedder.info
-    return fingerprint(info.name, info.revision, info.dimensions, dict(info.settings))
+    profile = {name: value for name, value in dataclasses.asdict(info.profile).items() if name != "frames"}
+    return fingerprint(info.name, info.revision, info.dimensions, dict(info.settings), profile)
 
 
-def check_readable(tasks: Sequence[Task], info: DataInfo, limit: int | None) -> None:
+def check_readable(tasks: Sequence[Task], info: DataInfo, frames: Frames) -> None:
     """Read every task once before the first item is encoded: what is missing shows now, not after hours.
 
     Raises:
@@ -156,7 +179,7 @@ def check_readable(tasks: Sequence[Task], info: DataInfo, limit: int | None) -> 
     problems: list[tuple[str, DataError]] = []
     for task in tasks:
         try:
-            load_samples(task, info, limit)
+            load_samples(task, info, frames)
         except DataError as error:
             problems.append((task.name, error))
     if problems:
@@ -218,7 +241,7 @@ def _evaluate_task(
     reporter: Reporter,
 ) -> TaskResult:
     task = planned.task
-    samples = load_samples(task, info, settings.limit)
+    samples = load_samples(task, info, planned.profile.frames, settings.limit)
     reporter.start_task(task.name, len(samples.queries) + len(samples.candidates))
     queries, query_keys = _encode(embedder, samples.queries, "query", store, info, settings, reporter)
     candidates, candidate_keys = _encode(embedder, samples.candidates, "candidate", store, info, settings, reporter)
@@ -242,6 +265,8 @@ def _evaluate_task(
         candidates=encode_stats(candidates, candidate_keys),
         data_revision=planned.data_revision,
         fingerprint=planned.fingerprint,
+        edition=task.edition,
+        profile=planned.profile,
         notes=_counted(samples),
     )
     write_parquet(folder.queries_file(task.name), query_table(task, samples, scored, queries, difficulty))
@@ -296,6 +321,8 @@ def _run_result(
         data=info.name,
         data_synthetic=info.synthetic,
         data_revision=info.revision,
+        edition=settings.edition,
+        profile=profile_of(embedder, settings.frames),
         tasks=tuple(one.task.name for one in tasks),
         limit=settings.limit,
         seed=settings.seed,

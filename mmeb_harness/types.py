@@ -23,6 +23,12 @@ MetricName = Literal["hit@1", "ndcg_linear@5"]
 EncodePath = Literal["direct", "reasoned"]
 Scalar: TypeAlias = str | int | float | bool | None
 
+#: "unstated": the adapter doesn't say, and nobody can compare its scores knowingly.
+InstructionPlacement = Literal["unstated", "none", "system turn", "user text"]
+CandidateInstruction = Literal["unstated", "none", "the task's own", "one for all"]
+Whitespace = Literal["unstated", "kept", "stripped", "official"]
+ShortClips = Literal["as they are", "last frame repeated"]
+
 MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
 
 #: Which of the benchmark's own text layouts a row goes through in the official evaluation. A fact about
@@ -139,6 +145,105 @@ def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -
         raise DataError(f"query {query_id!r}: pool candidate {missing!r} is not in the candidate set")
 
 
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """How many saved frames a model is shown. A score is comparable only with one of equal frames.
+
+    Attributes:
+        video: of a whole video, evenly spaced, both ends included.
+        clip: of a clip in moment retrieval.
+        short: what happens to a video with fewer frames. The official evaluation of MMEB-V2 uses them as they
+            are; later upstream code repeats the last one (HMDB51: 86.8 and 84.5 for one model).
+    """
+
+    video: int = 8
+    clip: int = 8
+    short: ShortClips = "as they are"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The choices of input and readout that move a score, by name. Stands in every result, table and comparison.
+
+    Attributes:
+        name: of the whole, e.g. that of the code it follows.
+        instruction: where a query's instruction stands.
+        candidate_instruction: what candidates carry.
+        whitespace: of the data's texts.
+        pooling: which hidden state becomes the vector.
+        min_pixels, max_pixels: bounds of one image, after resizing; `None`: none, or unstated.
+        video_min_pixels, video_max_pixels: the same for all frames of a video together.
+    """
+
+    name: str = "unstated"
+    instruction: InstructionPlacement = "unstated"
+    candidate_instruction: CandidateInstruction = "unstated"
+    whitespace: Whitespace = "unstated"
+    pooling: str = "unstated"
+    frames: Frames = Frames()
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    video_min_pixels: int | None = None
+    video_max_pixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An annotation table on the hub: repository, configuration (`None`: the only one) and split.
+
+    On disk: `annotations/<owner>/<name>/<configuration or "default">/<split>.parquet`, or in shards
+    `<split>-00000-of-00002.parquet`, below the data folder.
+    """
+
+    repo: str
+    config: str | None
+    split: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of its files, below the data folder."""
+        return f"annotations/{self.repo}/{self.config or 'default'}"
+
+    @property
+    def patterns(self) -> tuple[str, str]:
+        """Glob patterns of its files: one file, or shards."""
+        return f"{self.folder}/{self.split}.parquet", f"{self.folder}/{self.split}-*-of-*.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """A table that carries one image a row, to become a file each.
+
+    Attributes:
+        id_column, image_column: names of the columns.
+        file_of: a row's id → the image's path below the data folder.
+    """
+
+    table: Table
+    id_column: str
+    image_column: str
+    file_of: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A task's media on the hub, inside a tar archive that several tasks share.
+
+    Attributes:
+        file: regular expression that the archive's base name matches in full. Several matching files are the
+            parts of one archive, in the order of their names.
+        place_in: data folder, which holds the annotations by then → a function from a member's path to where
+            it belongs below the data folder; `None` if it isn't this task's.
+    """
+
+    repo: str
+    file: str
+    place_in: Callable[[Path], Callable[[str], str | None]]
+
+
+HubSource: TypeAlias = Table | Pages | Archive
+
+
 @dataclass(frozen=True)
 class Task:
     """One evaluation task, as a value. `load` reads it from a local data folder.
@@ -147,25 +252,31 @@ class Task:
         name: as on the leaderboard.
         group: meta-task, e.g. "I-CLS"; a group score is the plain mean over its tasks.
         metric: the main metric.
-        load: data folder → samples; raises `DataError`, never downloads.
+        load: data folder, frames to show → samples; raises `DataError`, never downloads.
         annotations: glob patterns below the data folder; the files decide the samples and are hashed into
             the data revision.
         num_queries: how many queries the real data has; `None` if not declared.
         num_candidates: distinct candidates (global) or candidates of a query (local), where declared.
         source: hub repository the annotations come from.
         in_distribution: "IND" or "OOD", by the benchmark's own split.
+        edition: of the benchmark; "" for a task that has none.
+        sources: what `mmeb-eval data get` fetches for it.
+        recognise: real samples → the edition they are of, where known rows tell; `None` where they don't.
     """
 
     name: str
     modality: Modality
     group: str
     metric: MetricName
-    load: Callable[[Path], Samples]
+    load: Callable[[Path, Frames], Samples]
     annotations: tuple[str, ...] = ()
     num_queries: int | None = None
     num_candidates: int | None = None
     source: str = ""
     in_distribution: Literal["IND", "OOD"] | None = None
+    edition: str = ""
+    sources: tuple[HubSource, ...] = ()
+    recognise: Callable[[Samples], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,8 +324,10 @@ class ModelInfo:
 
     Attributes:
         revision: of weights and code: a hub commit, or a hash of the weight files.
-        settings: every choice that can move a vector: prompt, pooling, dtype, frames, pixels, mode …
+        settings: every choice that can move a vector: prompt, dtype, mode …
         reasons: whether the model can write rationales at all.
+        profile: the choices by which scores are compared, in the harness's own words. Its frames are those the
+            model asks for; a run may ask for others.
     """
 
     name: str
@@ -222,6 +335,7 @@ class ModelInfo:
     dimensions: int
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     reasons: bool = False
+    profile: Profile = Profile()
 
 
 class Embedder(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import DataError, Item, Task
+from mmeb_harness import DataError, Frames, Item, Task
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.vision import Patches
 
@@ -110,7 +110,7 @@ def read_texts(data: Path) -> list[str]:
     for task in find_tasks():
         if task.name not in labels:
             continue
-        samples = task.load(data)
+        samples = task.load(data, Frames())
         for item in (*samples.queries, *samples.candidates):
             texts += [item.instruction, item.text]
         texts += [" " + label["rationale"] for label in labels[task.name].values()]
@@ -126,7 +126,7 @@ def read_training_tasks(data: Path, prompt_of: Callable[[Item], Prompt]) -> list
 def _read_task(
     task: Task, data: Path, labels: Mapping[str, Mapping[str, str]], prompt_of: Callable[[Item], Prompt]
 ) -> TrainingTask:
-    samples = task.load(data)
+    samples = task.load(data, Frames())
     position = {candidate.id: index for index, candidate in enumerate(samples.candidates)}
     everything = tuple(range(len(samples.candidates)))
     pairs = []

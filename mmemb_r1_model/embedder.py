@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, OptionError, Role, Trace
+from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, OptionError, Profile, Role, Trace
 from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.prompt import Prompt, build_prompt
 from mmemb_r1_model.settings import Settings
@@ -68,6 +68,21 @@ def load(
     return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code)
 
 
+def _profile(settings: Settings) -> Profile:
+    """What the harness compares by. Eight frames, the benchmark's default; `mmeb-eval run --frames` shows others."""
+    return Profile(
+        name="mmemb_r1",
+        instruction="system turn",
+        candidate_instruction="the task's own",
+        whitespace="kept",
+        pooling="<emb>, after the final norm",
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        video_min_pixels=settings.video_min_pixels,
+        video_max_pixels=settings.video_max_pixels,
+    )
+
+
 class MMEmbR1Embedder:
     """Loads the weights when the first item comes: what is already done needs none."""
 
@@ -96,11 +111,11 @@ class MMEmbR1Embedder:
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
                 "attention": attention,
-                "pooling": "<emb>, after the final norm",
                 "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
                 **dataclasses.asdict(settings),
             },
             reasons=True,
+            profile=_profile(settings),
         )
 
     @property

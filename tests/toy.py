@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelInfo, Role, Samples, Task, Trace
+from mmeb_harness import DataError, EncodeResult, Frames, Item, ModelInfo, Role, Samples, Task, Trace
 from mmeb_harness.data import DataInfo
 from mmeb_harness.registry import BENCHMARK, RegisteredTask
 
 
-def read_toy(name: str, folder: Path) -> Samples:
+def read_toy(name: str, folder: Path, frames: Frames) -> Samples:
     """Reads `<folder>/<name>.json`: {"queries": [[text, answer], …], "candidates": [text, …], "pooled": bool}."""
     path = folder / f"{name}.json"
     if not path.is_file():

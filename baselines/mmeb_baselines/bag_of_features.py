@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelInfo, Role
+from mmeb_harness import DataError, EncodeResult, Item, ModelInfo, Profile, Role
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 30, 30),
@@ -37,7 +37,11 @@ class BagOfFeaturesEmbedder:
 
     def __init__(self, dimensions: int = 512, thumbnail: int = 32) -> None:
         self.info = ModelInfo(
-            name="bag_of_features", revision="1", dimensions=dimensions, settings={"thumbnail": thumbnail}
+            name="bag_of_features",
+            revision="1",
+            dimensions=dimensions,
+            settings={"thumbnail": thumbnail},
+            profile=Profile("bag_of_features", "none", "none", whitespace="stripped", pooling="sum"),
         )
         self._thumbnail = thumbnail
         self._palette = np.array(list(COLOURS.values()), dtype=np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, Role
+from mmeb_harness import EncodeResult, Item, ModelInfo, Profile, Role
 
 
 class RandomEmbedder:
@@ -15,7 +15,8 @@ class RandomEmbedder:
 
     def __init__(self, dimensions: int = 64, seed: int = 0) -> None:
         self._seed = seed
-        self.info = ModelInfo(name="random", revision="1", dimensions=dimensions, settings={"seed": seed})
+        profile = Profile("random", "user text", "the task's own", whitespace="kept", pooling="none")
+        self.info = ModelInfo("random", revision="1", dimensions=dimensions, settings={"seed": seed}, profile=profile)
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """Hash each item's words and media names into a seed; draw a direction from it."""

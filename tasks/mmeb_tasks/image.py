@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Literal, NamedTuple
 
-from mmeb_harness import Task
+from mmeb_harness import Table, Task
+from mmeb_tasks.hub import image_archive
 from mmeb_tasks.readers.builder import read_named
 from mmeb_tasks.readers.image import ImageLayout, ImageReader, read_image_task
-from mmeb_tasks.readers.tables import Table
 
 REPO = "ziyjiang/MMEB_Test_Instruct"
 NUM_QUERIES = 1000
@@ -64,7 +64,7 @@ ROWS = (
 )
 
 
-def _task(row: ImageRow) -> Task:
+def _task(row: ImageRow, edition: str) -> Task:
     table = Table(REPO, row.name, "test")
     layout = ImageLayout(row.reader, table, dialogue=row.name == "VisDial")
     return Task(
@@ -72,13 +72,17 @@ def _task(row: ImageRow) -> Task:
         modality="image",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, functools.partial(read_image_task, layout)),
+        load=functools.partial(read_named, row.name, functools.partial(read_image_task, layout), {}),
         annotations=table.patterns,
         num_queries=NUM_QUERIES,
         num_candidates=row.num_candidates,
         source=REPO,
         in_distribution=row.in_distribution,
+        edition=edition,
+        sources=(table, image_archive(table)),
     )
 
 
-TASKS = tuple(_task(row) for row in ROWS)
+def tasks(edition: str) -> tuple[Task, ...]:
+    """The image tasks; their rows are the same in every edition."""
+    return tuple(_task(row, edition) for row in ROWS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from mmeb_harness import Task
+from mmeb_harness import Table, Task
+from mmeb_tasks.editions import NUM_QUERIES, REPOS, recognise
+from mmeb_tasks.hub import frame_archive
 from mmeb_tasks.readers.builder import read_named
-from mmeb_tasks.readers.tables import Table
 from mmeb_tasks.readers.video import VideoLayout, VideoReader, read_video_task
 
 FRAMES = "video-tasks/frames"
@@ -93,7 +94,17 @@ def tables_of(row: VideoRow) -> tuple[Table, ...]:
     return tuple(Table(row.repo, config, row.split) for config in configs)
 
 
-def _task(row: VideoRow) -> Task:
+def _of_edition(row: VideoRow, edition: str) -> VideoRow:
+    """The row with the repository and count of an edition."""
+    return row._replace(
+        repo=REPOS.get(row.name, {}).get(edition, row.repo),
+        num_queries=NUM_QUERIES.get(row.name, {}).get(edition, row.num_queries),
+    )
+
+
+def _task(row: VideoRow, edition: str) -> Task:
+    other = {one: tables_of(_of_edition(row, one))[0] for one in REPOS.get(row.name, {}) if one != edition}
+    row = _of_edition(row, edition)
     tables = tables_of(row)
     layout = VideoLayout(
         reader=row.reader,
@@ -109,13 +120,18 @@ def _task(row: VideoRow) -> Task:
         modality="video",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, functools.partial(read_video_task, layout)),
+        load=functools.partial(read_named, row.name, functools.partial(read_video_task, layout), other),
         annotations=tuple(pattern for table in tables for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
         source=row.repo,
         in_distribution="OOD",
+        edition=edition,
+        sources=(*tables, frame_archive(layout.frame_root)),
+        recognise=functools.partial(recognise, row.name),
     )
 
 
-TASKS = tuple(_task(row) for row in ROWS)
+def tasks(edition: str) -> tuple[Task, ...]:
+    """The video tasks in one edition."""
+    return tuple(_task(row, edition) for row in ROWS)

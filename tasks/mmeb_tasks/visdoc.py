@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Literal, NamedTuple
 
-from mmeb_harness import Task
+from mmeb_harness import Pages, Task
+from mmeb_tasks.editions import REPOS, recognise
 from mmeb_tasks.readers.builder import read_named
-from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader, read_visdoc_task
+from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader, page_file, read_visdoc_task
 
 
 class VisdocRow(NamedTuple):
@@ -55,21 +56,36 @@ ROWS = (
 # fmt: on
 
 
-def _task(row: VisdocRow) -> Task:
-    layout = VisdocLayout(row.reader, row.repo, row.split, f"visdoc-tasks/{row.folder}")
+def _layout(row: VisdocRow, edition: str) -> VisdocLayout:
+    repo = REPOS.get(row.name, {}).get(edition, row.repo)
+    return VisdocLayout(row.reader, repo, row.split, f"visdoc-tasks/{row.folder}")
+
+
+def _task(row: VisdocRow, edition: str) -> Task:
+    layout = _layout(row, edition)
+    other = {one: _layout(row, one).table("queries") for one in REPOS.get(row.name, {}) if one != edition}
     tables = [layout.table(config) for config in ("queries", "qrels", "corpus")]
     return Task(
         name=row.name,
         modality="visdoc",
         group=row.group,
         metric="ndcg_linear@5",
-        load=functools.partial(read_named, row.name, functools.partial(read_visdoc_task, layout)),
+        load=functools.partial(read_named, row.name, functools.partial(read_visdoc_task, layout), other),
         annotations=tuple(pattern for table in tables for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
-        source=row.repo,
+        source=layout.repo,
         in_distribution=row.in_distribution,
+        edition=edition,
+        sources=(
+            layout.table("queries"),
+            layout.table("qrels"),
+            Pages(layout.table("corpus"), "corpus-id", "image", functools.partial(page_file, layout)),
+        ),
+        recognise=functools.partial(recognise, row.name),
     )
 
 
-TASKS = tuple(_task(row) for row in ROWS)
+def tasks(edition: str) -> tuple[Task, ...]:
+    """The visual document tasks in one edition."""
+    return tuple(_task(row, edition) for row in ROWS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness import ResultError
+from mmeb_harness import Frames, Profile, ResultError
 from mmeb_harness.results import EncodeStats, TaskResult, aggregate, load_task_result, save_result
 
 
@@ -29,6 +29,8 @@ def result(name: str, score: float, group: str = "I-CLS", modality: str = "image
         candidates=EncodeStats(8, 6, 0.5),
         data_revision="r",
         fingerprint="f",
+        edition="page-fixed",
+        profile=Profile("p", pooling="mean", frames=Frames(64)),
         notes={"short clips": 1},
     )
 
@@ -44,8 +46,9 @@ def test_round_trip(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "not a result of this harness"),
         ('{"hit@1": 0.5}', "not a result of this harness"),
-        ('{"schema_version": 99}', r"has schema version 99, this release reads up to 1: upgrade"),
-        ('{"schema_version": 1, "score": 1}', "is not a TaskResult of schema version 1"),
+        ('{"schema_version": 99}', r"has schema version 99, this release reads up to 2: upgrade"),
+        ('{"schema_version": 2, "score": 1}', "is not a TaskResult of schema version 2"),
+        ('{"schema_version": 1}', "was written by an older release"),
     ],
 )
 def test_foreign_newer_and_broken_files_are_refused(content: str, message: str, tmp_path: Path) -> None:

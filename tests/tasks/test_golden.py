@@ -10,7 +10,7 @@ import pytest
 from mmeb_baselines.official_text import official_text
 from mmeb_tasks import TASKS
 
-from mmeb_harness import DataError, Item, Samples
+from mmeb_harness import DataError, Frames, Item, Samples
 from mmeb_harness.metrics import METRIC_NAMES
 from mmeb_harness.score import mean_metrics, score_queries
 from tests.tasks.golden import ERROR_CASES, GOLDEN_TASKS, toy_vector, write_case
@@ -31,7 +31,7 @@ def in_golden_order(case: dict[str, Any], ids: list[str]) -> list[str]:
 def test_golden(name: str, tmp_path: Path) -> None:
     case = GOLDEN_TASKS[name]
     write_case(case, tmp_path)
-    samples = BY_NAME[name].load(tmp_path)
+    samples = BY_NAME[name].load(tmp_path, Frames())
     compare_candidates(case, samples, tmp_path)
     compare_queries(case, samples, tmp_path)
     compare_scores(name, case, samples, tmp_path)
@@ -87,8 +87,8 @@ def test_what_fails_officially_is_refused_with_the_tasks_name(case: dict[str, An
     write_case(case, tmp_path)
     task = BY_NAME[case["task"]]
     if case["name"] == SHORT_CLIPS:
-        assert task.load(tmp_path).notes["short clips"] == 1
+        assert task.load(tmp_path, Frames()).notes["short clips"] == 1
         return
     # Among them the video without a positive folder: officially it silently keeps the previous row's answer.
-    with pytest.raises(DataError, match=rf"^{case['task']}: .*How to get the data of {case['task']}"):
-        task.load(tmp_path)
+    with pytest.raises(DataError, match=rf"^{case['task']}: .*mmeb-eval data (get|check) --tasks {case['task']}$"):
+        task.load(tmp_path, Frames())

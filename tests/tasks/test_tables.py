@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmeb_tasks.readers.media import natural_order, sample_frames
 from mmeb_tasks.readers.video import MOMENTSEEKER_INSTRUCTIONS, lettered, option_text
 from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION
 
-from mmeb_harness import DataError
+from mmeb_harness import DataError, Frames
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
 
 OFFICIAL: list[dict[str, Any]] = read_golden("tasks")
@@ -86,7 +87,7 @@ def rewrite(folder: Path, table: str, change: Callable[[pa.Table], pa.Table]) ->
 
 
 def first_media(folder: Path, name: str) -> Path:
-    item = next(item for item in BY_NAME[name].load(folder).queries if item.media)
+    item = next(item for item in BY_NAME[name].load(folder, Frames()).queries if item.media)
     return item.media[0]
 
 
@@ -171,20 +172,20 @@ def test_bad_input_is_one_line_with_the_task_and_the_way_out(case: str, tmp_path
     write_case(GOLDEN_TASKS[name], tmp_path)
     spoil(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
-        BY_NAME[name].load(tmp_path)
+        BY_NAME[name].load(tmp_path, Frames())
     text = str(caught.value)
     assert text.startswith(f"{name}: ")
-    assert text.endswith(f"How to get the data of {name}: tasks/README.md, 'Real data'")
+    assert re.search(rf"(Get it|Look closer): mmeb-eval data (get|check) --tasks {name}$", text)
     assert "\n" not in text
 
 
 def test_pages_are_written_once_and_a_present_one_is_kept(tmp_path: Path) -> None:
     write_case(GOLDEN_TASKS["ViDoRe_arxivqa"], tmp_path)
     task = BY_NAME["ViDoRe_arxivqa"]
-    pages = [candidate.images[0] for candidate in task.load(tmp_path).candidates]
+    pages = [candidate.images[0] for candidate in task.load(tmp_path, Frames()).candidates]
     stamp = {path: path.stat().st_mtime_ns for path in pages}
     pages[0].unlink()
-    task.load(tmp_path)
+    task.load(tmp_path, Frames())
     assert pages[0].is_file()
     assert all(path.stat().st_mtime_ns == stamp[path] for path in pages[1:])
     assert not list(pages[0].parent.glob(".page-*"))
@@ -193,10 +194,10 @@ def test_pages_are_written_once_and_a_present_one_is_kept(tmp_path: Path) -> Non
 def test_shards_are_read_in_order(tmp_path: Path) -> None:
     write_case(GOLDEN_TASKS["OK-VQA"], tmp_path)
     task = BY_NAME["OK-VQA"]
-    whole = task.load(tmp_path)
+    whole = task.load(tmp_path, Frames())
     path = next((tmp_path / "annotations").rglob("*.parquet"))
     table = pq.read_table(path)
     path.unlink()
     for index, part in enumerate((table.slice(0, 2), table.slice(2))):
         pq.write_table(part, path.with_name(f"test-{index:05d}-of-00002.parquet"))
-    assert dataclasses.asdict(task.load(tmp_path)) == dataclasses.asdict(whole)
+    assert dataclasses.asdict(task.load(tmp_path, Frames())) == dataclasses.asdict(whole)

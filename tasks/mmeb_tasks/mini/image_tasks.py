@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmeb_harness import Table
 from mmeb_tasks.image import REPO
 from mmeb_tasks.mini.instructions import INSTRUCTIONS
 from mmeb_tasks.mini.questions import (
@@ -39,7 +40,6 @@ from mmeb_tasks.mini.world import (
 )
 from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter
 from mmeb_tasks.readers.image import IMAGE_ROOT
-from mmeb_tasks.readers.tables import Table
 
 Row = dict[str, Any]
 #: Image and caption candidates of a query, the answer first.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmeb_harness import Table
 from mmeb_tasks.mini.questions import chain_rationale, difficulties, text_chain, text_chain_words
 from mmeb_tasks.mini.world import COLOURS, SHAPES, Rng, Thing, draw_page, random_thing
 from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter, encode_picture
-from mmeb_tasks.readers.tables import Table
 from mmeb_tasks.visdoc import ROWS, VisdocRow
 
 Row = dict[str, Any]

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness import DataError
+from mmeb_harness import DataError, Table
 from mmeb_tasks.mini.world import Picture
-from mmeb_tasks.readers.tables import Table
 
 Difficulty = Literal["easy", "hard"]
 

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mmeb_harness import DataError, Item, Samples
+from mmeb_harness import DataError, Frames, Item, Samples, Table
+from mmeb_tasks.readers.media import MissingMediaError
+from mmeb_tasks.readers.tables import MissingTableError, has_table
 
 #: What the original data set put where an image belongs; the official parsers delete or map it.
 LEGACY_IMAGE_TOKEN = "<|image_1|>"
@@ -65,9 +67,29 @@ def clean_instruction(stored: str) -> str:
     return stored.replace(LEGACY_IMAGE_TOKEN, "").strip()
 
 
-def read_named(name: str, read: Callable[[Path], Samples], data: Path) -> Samples:
-    """Read a task; every refusal starts with the task's name and ends with the way out."""
+Read = Callable[[Path, Frames], Samples]
+
+
+def read_named(name: str, read: Read, other: Mapping[str, Table], data: Path, frames: Frames) -> Samples:
+    """Read a task; every refusal starts with the task's name and ends with the way out.
+
+    Args:
+        other: tables that hold the same task in other editions, by edition.
+    """
     try:
-        return read(data)
+        return read(data, frames)
+    except MissingTableError as error:
+        if edition := next((one for one, table in other.items() if has_table(data, table)), None):
+            raise DataError(
+                f"{name}: {data} holds the rows of edition {edition} ({other[edition].repo}) only; run with "
+                f"--edition {edition}, or get the others: {_command(name)}"
+            ) from error
+        raise DataError(f"{name}: {error}. Get it: {_command(name)}") from error
+    except MissingMediaError as error:
+        raise DataError(f"{name}: {error}. Get it: {_command(name)}") from error
     except DataError as error:
-        raise DataError(f"{name}: {error}. How to get the data of {name}: tasks/README.md, 'Real data'") from error
+        raise DataError(f"{name}: {error}. Look closer: mmeb-eval data check --tasks {name}") from error
+
+
+def _command(name: str) -> str:
+    return f"mmeb-eval data get --tasks {name}"

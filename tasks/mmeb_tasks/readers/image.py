@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mmeb_harness import DataError, Item, Layout, Samples, Source
+from mmeb_harness import DataError, Frames, Item, Layout, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.media import MediaFolder
-from mmeb_tasks.readers.tables import Row, Table, read_rows
+from mmeb_tasks.readers.tables import Row, read_rows
 
 ImageReader = Literal["image_cls", "image_qa", "image_i2t", "image_t2i", "image_i2i_vg"]
 
 IMAGE_ROOT = "image-tasks"
+WITHOUT_MEDIA = "rows without media"
 COLUMNS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path")
 
 _QUERY_LAYOUT: dict[ImageReader, Layout] = {
@@ -43,23 +44,39 @@ class ImageLayout:
     dialogue: bool = False
 
 
-def read_image_task(layout: ImageLayout, data: Path) -> Samples:
+def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     """Read one image task."""
     media, builder = MediaFolder(data), SamplesBuilder()
     for number, row in enumerate(read_rows(data, layout.table, COLUMNS)):
         _check_lists(number, row)
         own = _candidates(layout, row, media, builder)
-        builder.query(_query(layout, str(number), row, media), own, {own[0]: 1.0})
-    return builder.build(pooled=True)
+        builder.query(_query(layout, str(number), row, media, builder), own, {own[0]: 1.0})
+    media.refuse_missing()
+    samples = builder.build(pooled=True)
+    if layout.reader != "image_t2i" and not any(query.images for query in samples.queries):
+        raise DataError("no row has a qry_img_path")
+    return samples
 
 
-def _query(layout: ImageLayout, query_id: str, row: Row, media: MediaFolder) -> Item:
+def referenced_images(table: Table, data: Path) -> set[str]:
+    """Paths below `image-tasks/` that a table's rows name."""
+    paths: set[str] = set()
+    for row in read_rows(data, table, ("qry_img_path", "tgt_img_path")):
+        paths.update([row["qry_img_path"] or "", *(row["tgt_img_path"] or ())])
+    return paths - {""}
+
+
+def _image(path: str | None, media: MediaFolder, builder: SamplesBuilder) -> tuple[Path, ...]:
+    """The row's image. A row without one is embedded by its words alone, and counted; officially it fails."""
+    if not path or not path.strip():
+        builder.notes[WITHOUT_MEDIA] += 1
+        return ()
+    return (media.file(f"{IMAGE_ROOT}/{path}"),)
+
+
+def _query(layout: ImageLayout, query_id: str, row: Row, media: MediaFolder, builder: SamplesBuilder) -> Item:
     kind: Layout = "dialogue_query" if layout.dialogue else _QUERY_LAYOUT[layout.reader]
-    images: tuple[Path, ...] = ()
-    if layout.reader != "image_t2i":
-        if not row["qry_img_path"]:
-            raise DataError(f"row {query_id} has no qry_img_path")
-        images = (media.file(f"{IMAGE_ROOT}/{row['qry_img_path']}"),)
+    images = () if layout.reader == "image_t2i" else _image(row["qry_img_path"], media, builder)
     return Item(
         id=query_id,
         text=row["qry_text"] or "",
@@ -91,8 +108,8 @@ def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder
 
     def make(candidate_id: str, path: str, caption: str) -> Item:
         text = caption if captioned else ""
-        image = media.file(f"{IMAGE_ROOT}/{path}")
-        return Item(candidate_id, text=text, images=(image,), instruction=instruction, source=source)
+        images = _image(path, media, builder)
+        return Item(candidate_id, text=text, images=images, instruction=instruction, source=source)
 
     ids = []
     for path, caption in zip(row["tgt_img_path"], row["tgt_text"], strict=True):

@@ -6,56 +6,69 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from mmeb_harness import DataError
+from mmeb_harness import DataError, ShortClips
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
+class MissingMediaError(DataError):
+    """Media that the annotations name are not in the data folder."""
+
+
 class MediaFolder:
-    """Looks up media below one data folder. Each directory is listed once, however often it is asked for."""
+    """Looks up media below one data folder. Each directory is listed once, however often it is asked for.
+
+    What is missing is collected, so that one message can say how much it is: call `refuse_missing` at the end.
+    """
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        self._missing: dict[str, str] = {}  # path → what is wrong with it
         self._listings: dict[str, dict[str, bool]] = {}  # directory → name → is a directory
 
     def file(self, relative: str) -> Path:
         """A file by its path below the data folder.
 
         Raises:
-            DataError: if the path leaves the data folder, or there is no such file.
+            DataError: if the path leaves the data folder.
         """
         check_inside(relative)
         directory, name = os.path.split(relative)
         if self._list(directory).get(name, True):
-            raise DataError(f"media file {self._data / relative} is missing")
+            self._missing[relative] = f"media file {self._data / relative} is missing"
         return self._data / relative
 
     def subfolders(self, relative: str) -> list[str]:
-        """Names of a folder's sub-folders, sorted.
-
-        Raises:
-            DataError: if there is no such folder.
-        """
+        """Names of a folder's sub-folders, sorted; none if there is no such folder."""
         check_inside(relative)
         return sorted(name for name, is_folder in self._existing(relative).items() if is_folder)
 
     def frames(self, relative: str) -> tuple[Path, ...]:
-        """All frames of a clip's folder, in natural order.
-
-        Raises:
-            DataError: if the folder is missing or holds no picture.
-        """
+        """All frames of a clip's folder, in natural order; none if it is missing or holds no picture."""
         check_inside(relative)
-        names = [name for name in self._existing(relative) if name.lower().endswith(FRAME_SUFFIXES)]
+        listing = self._existing(relative)
+        names = [name for name in listing if name.lower().endswith(FRAME_SUFFIXES)]
         if not names:
-            raise DataError(f"frame folder {self._data / relative} holds no {'/'.join(FRAME_SUFFIXES)} file")
+            empty = f"frame folder {self._data / relative} holds no {'/'.join(FRAME_SUFFIXES)} file"
+            self._missing.setdefault(relative, empty)
         return tuple(self._data / relative / name for name in sorted(names, key=natural_order))
 
     def _existing(self, relative: str) -> dict[str, bool]:
         listing = self._list(relative)
         if not listing and not (self._data / relative).is_dir():
-            raise DataError(f"frame folder {self._data / relative} is missing")
+            self._missing[relative] = f"frame folder {self._data / relative} is missing"
         return listing
+
+    def refuse_missing(self) -> None:
+        """Say what was asked for and isn't there.
+
+        Raises:
+            MissingMediaError: if anything was missing.
+        """
+        if self._missing:
+            first = next(iter(self._missing.values()))
+            more = f" (and {len(self._missing) - 1:,} more files or frame folders)" if len(self._missing) > 1 else ""
+            raise MissingMediaError(first + more)
 
     def _list(self, directory: str) -> dict[str, bool]:
         if directory not in self._listings:
@@ -79,10 +92,13 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
 
 
-def sample_frames(frames: tuple[Path, ...], n: int) -> tuple[Path, ...]:
-    """`n` frames, both ends included: positions linspace(0, last, n), truncated; all of them if fewer are there."""
+def sample_frames(frames: tuple[Path, ...], n: int, short: ShortClips = "as they are") -> tuple[Path, ...]:
+    """`n` frames, both ends included: positions linspace(0, last, n), truncated.
+
+    A clip of fewer frames gives all of them, or repeats the last one, as `short` says.
+    """
     import numpy as np
 
     if n > len(frames):
-        return frames
+        return frames if short == "as they are" else frames + frames[-1:] * (n - len(frames))
     return tuple(frames[int(position)] for position in np.linspace(0, len(frames) - 1, n))

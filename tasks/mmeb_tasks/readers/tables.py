@@ -1,49 +1,34 @@
-"""Annotation tables: parquet per repository, configuration and split, below one data folder.
-
-<data>/annotations/<owner>/<name>/<config or "default">/<split>.parquet
-<data>/annotations/<owner>/<name>/<config or "default">/<split>-00000-of-00002.parquet   in shards
-"""
+"""Annotation tables: parquet per repository, configuration and split, below one data folder (see `Table`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError
+from mmeb_harness import DataError, Table
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Table:
-    """One table on the hub: repository, configuration (`None`: the only one) and split."""
+class MissingTableError(DataError):
+    """A table's files are not in the data folder."""
 
-    repo: str
-    config: str | None
-    split: str
 
-    @property
-    def folder(self) -> str:
-        """Folder of its files, below the data folder."""
-        return f"annotations/{self.repo}/{self.config or 'default'}"
-
-    @property
-    def patterns(self) -> tuple[str, str]:
-        """Glob patterns of its files: one file, or shards."""
-        return f"{self.folder}/{self.split}.parquet", f"{self.folder}/{self.split}-*-of-*.parquet"
+def has_table(data: Path, table: Table) -> bool:
+    """Whether the data folder holds the table."""
+    return any(True for pattern in table.patterns for _ in data.glob(pattern))
 
 
 def table_files(data: Path, table: Table) -> list[Path]:
     """The table's files, shards in order.
 
     Raises:
-        DataError: if there is none.
+        MissingTableError: if there is none.
     """
     files = sorted(path for pattern in table.patterns for path in data.glob(pattern))
     if not files:
-        raise DataError(
+        raise MissingTableError(
             f"annotations {data / table.folder}/{table.split}.parquet are missing "
             f"(data set {table.repo}, configuration {table.config or 'default'}, split {table.split})"
         )

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mmeb_harness import DataError, Item, Layout, Samples, Source
+from mmeb_harness import DataError, Frames, Item, Layout, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.image import text_candidate
 from mmeb_tasks.readers.media import MediaFolder, sample_frames
-from mmeb_tasks.readers.tables import Row, Table, read_rows
+from mmeb_tasks.readers.tables import Row, read_rows
 
 VideoReader = Literal[
     "video_classification",
@@ -31,8 +31,8 @@ VideoReader = Literal[
     "momentseeker",
 ]
 
+SHORT_CLIPS = "short clips"
 LABELS = Path(__file__).resolve().parent.parent / "labels"
-NUM_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,29 @@ class _Context:
     layout: VideoLayout
     media: MediaFolder
     builder: SamplesBuilder
+    frames: Frames
 
-    def clip(self, folder: str, n: int | None = NUM_FRAMES) -> tuple[Path, ...]:
-        """Sampled frames of a clip below the frame root; `None`: all. Fewer than asked for are counted.
+    def video(self, folder: str) -> tuple[Path, ...]:
+        """Frames of a whole video, as many as are shown of one."""
+        return self._sampled(folder, self.frames.video)
+
+    def clip(self, folder: str) -> tuple[Path, ...]:
+        """Frames of a clip in moment retrieval, as many as are shown of one."""
+        return self._sampled(folder, self.frames.clip)
+
+    def saved(self, folder: str) -> tuple[Path, ...]:
+        """All saved frames, however many."""
+        return self.media.frames(f"{self.layout.frame_root}/{folder}")
+
+    def _sampled(self, folder: str, n: int) -> tuple[Path, ...]:
+        """Fewer than asked for are counted.
 
         The official parsers use a short clip's frames unpadded, but fail on a retrieval clip of fewer than 8;
-        here both are used as they are.
+        here both are used.
         """
-        frames = self.media.frames(f"{self.layout.frame_root}/{folder}")
-        if n is None:
-            return frames
-        self.builder.notes["short clips"] += len(frames) < n
-        return sample_frames(frames, n)
+        frames = self.saved(folder)
+        self.builder.notes[SHORT_CLIPS] += len(frames) < n
+        return sample_frames(frames, n, self.frames.short) if frames else ()
 
     def query(self, query_id: str, text: str, frames: tuple[Path, ...] = (), layout: Layout = "basic") -> Item:
         instruction = self.layout.instruction
@@ -87,25 +98,26 @@ class _Context:
             source=Source(layout, instruction),
         )
 
-    def video_candidate(self, candidate_id: str, folder: str, n: int | None = NUM_FRAMES) -> str:
+    def video_candidate(self, candidate_id: str, frames: Callable[[], tuple[Path, ...]]) -> str:
         instruction = self.layout.target_instruction
 
         def make() -> Item:
             source = Source("basic", instruction)
-            return Item(candidate_id, frames=self.clip(folder, n), instruction=instruction, source=source)
+            return Item(candidate_id, frames=frames(), instruction=instruction, source=source)
 
         return self.builder.candidate(candidate_id, make)
 
 
-def read_video_task(layout: VideoLayout, data: Path) -> Samples:
+def read_video_task(layout: VideoLayout, data: Path, frames: Frames) -> Samples:
     """Read one video task."""
-    context = _Context(layout, MediaFolder(data), SamplesBuilder())
+    context = _Context(layout, MediaFolder(data), SamplesBuilder(), frames)
     add_row, columns = _READERS[layout.reader]
     rows = [(table, row) for table in layout.tables for row in read_rows(data, table, columns)]
     for number, (table, row) in enumerate(rows[: layout.max_rows]):
         add_row(context, str(number), row, table)
     for label in _label_names(layout):
         context.builder.candidate(label, partial(text_candidate, label))
+    context.media.refuse_missing()
     return context.builder.build(pooled=layout.reader not in _GLOBAL)
 
 
@@ -118,12 +130,12 @@ AddRow = Callable[[_Context, str, Row, Table], None]
 
 def _classification(context: _Context, query_id: str, row: Row, table: Table) -> None:
     label = row["pos_text"]
-    item = context.query(query_id, "", context.clip(str(row["video_id"])))
+    item = context.query(query_id, "", context.video(str(row["video_id"])))
     context.builder.query(item, _texts(context, [label]), {label: 1.0})
 
 
 def _ssv2(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    item = context.query(query_id, "", context.clip(str(row["video_id"])))
+    item = context.query(query_id, "", context.video(str(row["video_id"])))
     context.builder.query(item, _texts(context, row["neg_text"]), {row["pos_text"]: 1.0})
 
 
@@ -135,7 +147,7 @@ def _ask(
     context: _Context, query_id: str, folder: str, body: str, options: Sequence[tuple[str, str]], answer: str
 ) -> None:
     """Add a question; `options` are (id, text) and `answer` is an id."""
-    item = context.query(query_id, body, context.clip(folder), "video_question")
+    item = context.query(query_id, body, context.video(folder), "video_question")
     own = [context.builder.candidate(one, partial(text_candidate, text, one)) for one, text in options]
     context.builder.notes["blank candidates"] += sum(not text.strip() for _, text in options)
     if answer not in own:
@@ -201,7 +213,7 @@ def _activitynetqa(context: _Context, query_id: str, row: Row, table: Table) -> 
 def _retrieval(context: _Context, query_id: str, video: str, captions: str | Sequence[str]) -> None:
     """One row is one query and one video; of several captions the first is used."""
     caption = captions if isinstance(captions, str) else captions[0]
-    own = context.video_candidate(video, video)
+    own = context.video_candidate(video, partial(context.video, video))
     context.builder.query(context.query(query_id, caption), [own], {own: 1.0})
 
 
@@ -231,10 +243,14 @@ def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) 
     root, video = context.layout.frame_root, PurePosixPath(row["video_path"]).stem
     clips = [name for name in context.media.subfolders(f"{root}/{video}") if name != "query"]
     positives = [name for name in clips if name.startswith("positive")]
+    whole_video = context.video(f"{video}/query")  # first: it notes a video whose folder is missing altogether
     if not positives:
+        context.media.refuse_missing()
         raise DataError(f"row {query_id}: no positive* folder in {root}/{video}")
-    own = [context.video_candidate(f"{root}/{video}/{name}", f"{video}/{name}") for name in clips]
-    item = context.query(query_id, row["query"], context.clip(f"{video}/query"))
+    own = [
+        context.video_candidate(f"{root}/{video}/{name}", partial(context.clip, f"{video}/{name}")) for name in clips
+    ]
+    item = context.query(query_id, row["query"], whole_video)
     context.builder.query(item, own, {f"{root}/{video}/{positives[-1]}": 1.0})
 
 
@@ -251,7 +267,8 @@ def _momentseeker(context: _Context, query_id: str, row: Row, table: Table) -> N
     positives = [_clip_folder(clip["output_path"]) for clip in row["positive_frames"]]
     negatives = [_clip_folder(clip["output_path"]) for clip in row["negative_frames"]]
     root = context.layout.frame_root
-    own = [context.video_candidate(f"{root}/{folder}", folder, None) for folder in positives + negatives]
+    clips = positives + negatives
+    own = [context.video_candidate(f"{root}/{folder}", partial(context.saved, folder)) for folder in clips]
     item = _momentseeker_query(context, query_id, row)
     context.builder.query(item, own, dict.fromkeys(own[: len(positives)], 1.0))
 
@@ -264,7 +281,7 @@ def _momentseeker_query(context: _Context, query_id: str, row: Row) -> Item:
         query_id,
         text=row["query"],
         images=(context.media.file(f"{context.layout.frame_root}/query_{source}"),) if kind == "image" else (),
-        frames=context.clip(_clip_folder(source), None) if kind == "video" else (),
+        frames=context.saved(_clip_folder(source)) if kind == "video" else (),
         instruction=instruction,
         source=Source("basic", instruction),
     )

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from mmeb_harness import DataError, Item, Samples, Source
+from mmeb_harness import DataError, Frames, Item, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import check_inside
-from mmeb_tasks.readers.tables import Table, iter_batches, read_rows
+from mmeb_tasks.readers.tables import iter_batches, read_rows
 
 VisdocReader = Literal["vidore", "visrag"]
 
@@ -43,7 +43,7 @@ class VisdocLayout:
         return Table(self.repo, config, self.split)
 
 
-def read_visdoc_task(layout: VisdocLayout, data: Path) -> Samples:
+def read_visdoc_task(layout: VisdocLayout, data: Path, frames: Frames) -> Samples:
     """Read one visual document task; pages not yet on disk are written from the corpus table."""
     grades = _read_grades(layout, data)
     page_ids = [str(row["corpus-id"]) for row in read_rows(data, layout.table("corpus"), ("corpus-id",))]

@@ -1,0 +1,63 @@
+"""Options that several commands of `mmeb-eval` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+REASONING = ("adaptive", "always", "never")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """Comma-separated names, of an option that may be repeated."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` pairs; dashes in a key become underscores."""
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        pairs[key.replace("-", "_")] = text
+    return pairs
+
+
+def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(wanted):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+selection_options = options(
+    click.option("--tasks", multiple=True, callback=names, help="Task names, comma-separated."),
+    click.option("--groups", multiple=True, callback=names, help="Groups, e.g. I-CLS,V-QA."),
+    click.option("--modality", "modalities", multiple=True, callback=names, help="image, video, visdoc."),
+    click.option("--edition", help="Of the benchmark: page-fixed (default), or v2.0.0 for old tables."),
+)
+
+model_options = options(
+    click.option(
+        "--model-arg",
+        "model_args",
+        multiple=True,
+        callback=arguments,
+        metavar="KEY=VALUE",
+        help="An argument of the model itself, e.g. path=…; may be repeated.",
+    ),
+    click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
+    click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
+    click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
+    click.option("--dtype", help="auto, float32, bfloat16, float16."),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
+)
