@@ -6,14 +6,15 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmeb_harness import __version__
-from mmeb_harness.cli_options import model_options, selection_options
+from mmeb_harness.cli_data import data
+from mmeb_harness.cli_options import model_options, print_table, selection_options
 from mmeb_harness.errors import HarnessError, ResultError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def _fail(message: str, exit_code: int) -> None:
 @click.version_option(__version__, prog_name="mmeb-eval")
 def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
+
+
+cli.add_command(data)
 
 
 @cli.command()
@@ -113,7 +117,7 @@ def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str
     chosen = (
         select_tasks(registered, tasks, groups, modalities) if tasks or groups or modalities else registered.values()
     )
-    _print_table(
+    print_table(
         ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
         [_task_row(one) for one in chosen],
     )
@@ -124,7 +128,7 @@ def models() -> None:
     """List the registered models."""
     from mmeb_harness.registry import model_summaries
 
-    _print_table(("model", "package", "what it is"), model_summaries())
+    print_table(("model", "package", "what it is"), model_summaries())
 
 
 @cli.command()
@@ -208,10 +212,3 @@ def _task_row(one: RegisteredTask) -> tuple[str, ...]:
 
 def _count(number: int | None) -> str:
     return "-" if number is None else str(number)
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned plain text: fits a pipe as well as a terminal."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

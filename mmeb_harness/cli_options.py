@@ -61,3 +61,10 @@ model_options = options(
     click.option("--dtype", help="auto, float32, bfloat16, float16."),
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
 )
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned plain text: fits a pipe as well as a terminal."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from mmeb_harness.errors import DataError
 from mmeb_harness.files import hash_files, read_json, read_parquet
-from mmeb_harness.types import Frames, Pages, Samples, Suite, Task
+from mmeb_harness.types import Archive, Frames, HubSource, Pages, Samples, Suite, Task
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
 MANIFEST_SCHEMA_VERSION = 1
+
+
+class RevisionError(DataError):
+    """The rows are readable, but not those of the benchmark's edition or of its current revision."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class DataInfo:
     Attributes:
         synthetic: made by a suite. Such scores never stand in a table of MMEB-V2 scores.
         revision: of a suite; of real data, a name for all of `revisions`.
-        revisions: hub repository → the commit its files are of, where `mmeb-eval data get` fetched them.
+        revisions: key of a source → the commit its files are of, where `mmeb-eval data get` fetched them.
         num_queries: declared counts, which override those of the task table.
     """
 
@@ -57,7 +61,7 @@ def describe(root: Path) -> DataInfo:
         name=str(manifest["name"]),
         synthetic=bool(manifest["synthetic"]),
         revision=str(manifest["revision"]),
-        revisions={str(repo): str(commit) for repo, commit in manifest.get("revisions", {}).items()},
+        revisions={str(source): str(commit) for source, commit in manifest.get("revisions", {}).items()},
         num_queries={str(task): int(n) for task, n in manifest.get("num_queries", {}).items()},
     )
 
@@ -77,33 +81,47 @@ def ensure_suite(suite: Suite, seed: int) -> Path:
 
 
 def data_revision(task: Task, info: DataInfo) -> str:
-    """Identifies what a task reads: the commits of its repositories, and a hash of its annotations.
+    """Identifies what a task reads: the commits of its sources, and a hash of its annotations.
 
     Only its own: fetching another task's data makes no earlier result stale.
     """
-    repos = {source.table.repo if isinstance(source, Pages) else source.repo for source in task.sources}
-    commits = [f"{repo}@{info.revisions[repo][:12]}" for repo in sorted(repos) if repo in info.revisions]
+    keys = {source_key(task.name, source): repo_of(source) for source in task.sources}
+    commits = sorted({f"{repo}@{info.revisions[key][:12]}" for key, repo in keys.items() if key in info.revisions})
     return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
+
+
+def repo_of(source: HubSource) -> str:
+    """The repository that a source is in."""
+    return source.table.repo if isinstance(source, Pages) else source.repo
+
+
+def source_key(task: str, source: HubSource) -> str:
+    """Names a source in the manifest. Tasks share tables; of an archive each task has its own part."""
+    if isinstance(source, Archive):
+        return f"{source.repo}/{source.file}@{task}"
+    table = source.table if isinstance(source, Pages) else source
+    return f"{table.repo}/{table.config or 'default'}/{table.split}"
 
 
 def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:
     """Read a task and hold it against its edition and its declared number of queries; then cut to `limit` queries.
 
     Raises:
-        DataError: if the reader refuses, the rows are of another edition, or their number is not the declared
-            one: a score over fewer queries than declared is not a score.
+        DataError: if the reader refuses.
+        RevisionError: if the rows are of another edition, or their number is not the declared one: a score over
+            fewer queries than declared is not a score.
     """
     samples = task.load(info.root, frames)
     if not info.synthetic and task.recognise is not None:
         found = task.recognise(samples)
         if found not in (None, task.edition):
-            raise DataError(
+            raise RevisionError(
                 f"{task.name}: the rows in {info.root} are of edition {found}, the run asks for {task.edition}; run "
                 f"with --edition {found}, or fetch them again: mmeb-eval data get --update --tasks {task.name}"
             )
     expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
     if expected is not None and len(samples.queries) != expected:
-        raise DataError(
+        raise RevisionError(
             f"{task.name}: expected {expected} queries, found {len(samples.queries)} in {info.root} "
             f"(another data revision of {task.source or 'its source'}?)"
         )

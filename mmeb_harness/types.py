@@ -217,12 +217,14 @@ class Pages:
     Attributes:
         id_column, image_column: names of the columns.
         file_of: a row's id → the image's path below the data folder.
+        content_of: a row's id and the stored image → the file's bytes.
     """
 
     table: Table
     id_column: str
     image_column: str
     file_of: Callable[[str], str]
+    content_of: Callable[[str, bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +236,13 @@ class Archive:
             parts of one archive, in the order of their names.
         place_in: data folder, which holds the annotations by then → a function from a member's path to where
             it belongs below the data folder; `None` if it isn't this task's.
+        expansion: size of all that is in it over its own size, roughly: how much room to keep.
     """
 
     repo: str
     file: str
     place_in: Callable[[Path], Callable[[str], str | None]]
+    expansion: float = 1.1
 
 
 HubSource: TypeAlias = Table | Pages | Archive

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from mmeb_harness import Pages, Task
 from mmeb_tasks.editions import REPOS, recognise
 from mmeb_tasks.readers.builder import read_named
-from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader, page_file, read_visdoc_task
+from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader, page_content, page_file, read_visdoc_task
 
 
 class VisdocRow(NamedTuple):
@@ -80,7 +80,7 @@ def _task(row: VisdocRow, edition: str) -> Task:
         sources=(
             layout.table("queries"),
             layout.table("qrels"),
-            Pages(layout.table("corpus"), "corpus-id", "image", functools.partial(page_file, layout)),
+            Pages(layout.table("corpus"), "corpus-id", "image", functools.partial(page_file, layout), page_content),
         ),
         recognise=functools.partial(recognise, row.name),
     )

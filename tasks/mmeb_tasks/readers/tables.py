@@ -35,6 +35,13 @@ def table_files(data: Path, table: Table) -> list[Path]:
     return files
 
 
+def has_column(data: Path, table: Table, column: str) -> bool:
+    """Whether the table carries a column."""
+    import pyarrow.parquet as pq
+
+    return column in pq.read_schema(table_files(data, table)[0]).names
+
+
 def read_rows(data: Path, table: Table, columns: Sequence[str]) -> list[Row]:
     """All rows of a table, the named columns only.
 

@@ -10,21 +10,19 @@ import io
 import os
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from mmeb_harness import DataError, Frames, Item, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder
-from mmeb_tasks.readers.media import check_inside
-from mmeb_tasks.readers.tables import iter_batches, read_rows
+from mmeb_tasks.readers.media import MissingMediaError, check_inside
+from mmeb_tasks.readers.tables import has_column, iter_batches, read_rows
 
 VisdocReader = Literal["vidore", "visrag"]
 
 QUERY_INSTRUCTION = "Find a document image that matches the given query:"
 PAGE_INSTRUCTION = "Understand the content of the provided document image."
 
-#: Pillow's name of the format that a page's suffix stands for.
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 #: Rows of page images held in memory at once.
 _PAGES_AT_ONCE = 32
 
@@ -107,6 +105,10 @@ def write_missing_pages(layout: VisdocLayout, data: Path, pages: dict[str, Path]
     missing = {page_id for page_id, path in pages.items() if path.name not in there}
     if not missing:
         return
+    if not has_column(data, layout.table("corpus"), "image"):  # `data get` made files of them, and keeps no second copy
+        first = next(page_id for page_id in pages if page_id in missing)
+        more = f" (and {len(missing) - 1:,} more pages)" if len(missing) > 1 else ""
+        raise MissingMediaError(f"page {first!r}: {pages[first]} is missing{more}")
     for batch in iter_batches(data, layout.table("corpus"), ("corpus-id", "image"), _PAGES_AT_ONCE):
         for row in batch:
             page_id = str(row["corpus-id"])
@@ -131,7 +133,7 @@ def _write_page(path: Path, page_id: str, image: dict[str, Any] | None) -> None:
         handle, temporary = tempfile.mkstemp(prefix=".page-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(_encoded(path, page_id, content))
+                file.write(page_content(page_id, content))
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
@@ -141,17 +143,23 @@ def _write_page(path: Path, page_id: str, image: dict[str, Any] | None) -> None:
         raise DataError(f"page {page_id!r} can't be written to {path}: {error.strerror or error}") from error
 
 
-def _encoded(path: Path, page_id: str, content: bytes) -> bytes:
-    """The image in the format that the file name promises; unchanged if it already is."""
-    from PIL import Image, UnidentifiedImageError
+def page_content(page_id: str, stored: bytes) -> bytes:
+    """A page's file: the stored image as it is, whatever suffix its file name has; readers look at the content.
 
-    wanted = _FORMATS.get(PurePosixPath(path.name).suffix.lower(), "PNG")
+    The official code decodes the image and saves it again, which turns one with an EXIF orientation upright; such a
+    one is turned and saved as PNG here, so that the pixels are the same.
+
+    Raises:
+        DataError: if it is no image.
+    """
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format == wanted:
-                return content
+        with Image.open(io.BytesIO(stored)) as image:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                return stored
             buffer = io.BytesIO()
-            (image.convert("RGB") if wanted == "JPEG" else image).save(buffer, wanted)
+            ImageOps.exif_transpose(image).save(buffer, "PNG")
             return buffer.getvalue()
-    except UnidentifiedImageError as error:
-        raise DataError(f"page {page_id!r}: the corpus table's image can't be read") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"page {page_id!r}: the corpus table's image can't be read ({error})") from error

@@ -1,0 +1,12 @@
+"""`mmeb-eval data`: from the hub to one local folder, and whether that folder is what it should be.
+
+hub      what a repository holds at a revision, and single files, resumed and verified
+lock     which revision and which bytes: the file that makes a second machine get the same
+records  what each finished step wrote, with sizes and hashes; the folder's manifest
+plan     what a choice of tasks needs, what is there, how much room it takes
+place    files to where readers look for them: tables, pages, members of archives
+get      carries a plan out, in parallel, as far as it gets; the same command goes on
+check    counts, hashes, media, known defects; what mends them
+
+Only `hub` opens connections, and no evaluation imports it.
+"""

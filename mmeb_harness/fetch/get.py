@@ -1,0 +1,280 @@
+"""Carries a plan out: in parallel, as far as it gets. What is done stays done; the same command goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mmeb_harness.data import describe
+from mmeb_harness.errors import DataError
+from mmeb_harness.fetch.hub import NO_ROOM, NoRoomError, download, downloaded, locked
+from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock, write_lock
+from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
+from mmeb_harness.fetch.plan import WORK, Plan, Step, archive_steps, drops, is_done, room
+from mmeb_harness.fetch.records import RecordWriter, record_path, write_manifest
+from mmeb_harness.types import Archive, Pages, Table
+
+#: Archives fetched and unpacked side by side.
+ARCHIVES_AT_ONCE = 2
+
+
+class GetReporter(Protocol):
+    """Is told how far a `get` is."""
+
+    def bytes_came(self, number: int) -> None:
+        """So many bytes arrived; negative if some have to come again."""
+        ...
+
+    def step_done(self, line: str) -> None:
+        """A step is done."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """What one `get` did.
+
+    Attributes:
+        steps: done by this invocation.
+        files, size: written, and their bytes.
+        failures: (what, why) of steps that could not be done.
+        kept: archives that stay, since further tasks need them.
+        copies: pages stored again, where the file system knows no hard links.
+    """
+
+    steps: int = 0
+    files: int = 0
+    size: int = 0
+    copies: int = 0
+    failures: list[tuple[str, DataError]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+def check_room(plan: Plan, workers: int) -> None:
+    """Say before starting if the disk is too small.
+
+    Raises:
+        DataError: how much is needed, free and missing.
+    """
+    needed = room(plan, free_bytes(plan.root), workers)
+    if needed.needed > needed.free:
+        raise DataError(
+            f"{plan.root} has {gigabytes(needed.free)} free, but up to {gigabytes(needed.needed)} are needed "
+            f"({gigabytes(needed.result)} to stay, {gigabytes(needed.passing)} in passing): "
+            f"{gigabytes(needed.needed - needed.free)} are missing; free them, choose another --data, or fewer tasks"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes where `folder` is, or will be."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def gigabytes(size: float) -> str:
+    """1.2 GB, or in smaller units."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
+
+
+def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
+    """Fetch and place all open steps, then write the manifest.
+
+    A step that fails doesn't stop the others, except for want of room.
+
+    Raises:
+        DataError: no room left, or the folder holds something else.
+        KeyboardInterrupt: after every thread has stopped.
+    """
+    check_folder(plan.root)
+    check_room(plan, workers)
+    merge_lock(plan)
+    if plan.redo:
+        for step in plan.open_steps:
+            record_path(plan.root, step.key).unlink(missing_ok=True)
+    job = _Job(plan, workers, reporter)
+    try:
+        with _stopping(job.stop), ThreadPoolExecutor(workers, thread_name_prefix="get") as pool:
+            job.tables(pool)
+            job.archives(pool)
+    finally:
+        if job.outcome.steps:
+            write_manifest(plan.root)
+    return job.outcome
+
+
+def check_folder(root: Path) -> None:
+    """Refuse a folder that a suite made: its rows would mix with real ones.
+
+    Raises:
+        DataError: if it is one.
+    """
+    if root.is_dir() and describe(root).synthetic:
+        raise DataError(f"{root} holds a synthetic suite; choose another folder with --data")
+
+
+def merge_lock(plan: Plan) -> None:
+    """Write the lock file; what another process locked meanwhile stays."""
+    with locked(plan.root / WORK / "lock.lock"):
+        write_lock(plan.root / LOCK, {**read_lock(plan.root / LOCK), **plan.lock})
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """On any way out, running downloads end at their next chunk: nobody waits for a 12 GB file after Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+class _StoppedError(Exception):
+    """Another step ended the whole; this one is not to blame."""
+
+
+class _Job:
+    """One `get`: what its threads share."""
+
+    def __init__(self, plan: Plan, workers: int, reporter: GetReporter) -> None:
+        self.plan, self.workers, self.reporter = plan, workers, reporter
+        self.stop = threading.Event()
+        self.outcome = Outcome(failures=list(plan.failures))
+        self._lock = threading.Lock()
+        self._folder = plan.root / WORK
+        self._users: Counter[str] = Counter()  # digest → steps that still need the file
+
+    def tables(self, pool: ThreadPoolExecutor) -> None:
+        """All tables and pages: archives of images are placed by what the tables name."""
+        steps = [step for step in self.plan.open_steps if not isinstance(step.source, Archive)]
+        self._users = Counter(file.digest for step in steps for file in step.files)
+        futures = {pool.submit(self._table, step): step for step in sorted(steps, key=lambda step: -step.size)}
+        for future in as_completed(futures):
+            self._collect(future, futures[future].label)
+
+    def archives(self, pool: ThreadPoolExecutor) -> None:
+        """Two at a time: one is unpacked while the next is fetched."""
+        with _stopping(self.stop), ThreadPoolExecutor(ARCHIVES_AT_ONCE, thread_name_prefix="archive") as jobs:
+            futures = {
+                jobs.submit(self._archive, archive, steps, pool): steps[0].files[0].path
+                for archive, steps in archive_steps(self.plan).items()
+            }
+            for future in as_completed(futures):
+                self._collect(future, futures[future])
+
+    def _collect(self, future: Future[None], what: str) -> None:
+        """Want of room ends everything; anything else ends this step only."""
+        try:
+            future.result()
+        except DataError as error:
+            if isinstance(error, NoRoomError):
+                self.stop.set()
+                raise
+            self.outcome.failures.append((what, error))
+        except OSError as error:
+            self.stop.set()
+            raise _written(self.plan.root, error) from error
+
+    def _table(self, step: Step) -> None:
+        with self._locked(step.key):
+            if is_done(self.plan.root, step.key, step.files):  # by another process, while this one waited
+                return
+            parts = [(file.path, self._download(file)) for file in step.files]
+            record = RecordWriter(self.plan.root, step.key)
+            if isinstance(step.source, Pages):
+                copies = place_pages(parts, step.source, self.plan.root, record)
+                with self._lock:
+                    self.outcome.copies += copies
+            elif isinstance(step.source, Table):
+                place_table(parts, step.source, self.plan.root, record)
+            self._finish(record, step)
+            self._drop(step)
+
+    def _archive(self, archive: tuple[str, str], steps: Sequence[Step], pool: ThreadPoolExecutor) -> None:
+        with self._locked("/".join(archive)):
+            left = [step for step in steps if not is_done(self.plan.root, step.key, step.files)]
+            fetched = [pool.submit(self._download, file) for file in steps[0].files] if left else []
+            parts = [future.result() for future in fetched]
+            if left:
+                self._unpack(steps[0].files[0].path, parts, left)
+            if drops(self.plan, archive):
+                for path in parts:
+                    path.unlink(missing_ok=True)
+            elif parts:
+                self.outcome.kept.append(steps[0].files[0].path)
+
+    def _unpack(self, name: str, parts: Sequence[Path], steps: Sequence[Step]) -> None:
+        root = self.plan.root
+        places: dict[str, Place] = {
+            step.key: step.source.place_in(root) for step in steps if isinstance(step.source, Archive)
+        }
+        records = {step.key: RecordWriter(root, step.key) for step in steps}
+        unpack(parts, name, places, root, records, on_member=self._check_stop)
+        self._refuse_empty(name, records, steps)
+        os.sync()  # a million small files, before the records that say they are there
+        for step in steps:
+            self._finish(records[step.key], step)
+
+    def _refuse_empty(self, name: str, records: Mapping[str, RecordWriter], steps: Sequence[Step]) -> None:
+        empty = [task for step in steps if not records[step.key].files for task in step.tasks]
+        if empty:
+            raise DataError(f"archive {name} holds nothing for {', '.join(empty)}: its layout is not a known one")
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """One process at a time does a step; the others wait, then find it done."""
+        self._check_stop()
+        with locked(self._folder / "locks" / f"{_slug(key)}.lock", self._check_stop):
+            yield
+
+    def _download(self, file: HubFile) -> Path:
+        return download(file, self._folder, self._bytes)
+
+    def _bytes(self, number: int) -> None:
+        self._check_stop()
+        with self._lock:
+            self.reporter.bytes_came(number)
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise _StoppedError
+
+    def _finish(self, record: RecordWriter, step: Step) -> None:
+        finished = record.finish(step.files)
+        with self._lock:
+            self.outcome.steps += 1
+            self.outcome.files += finished.files
+            self.outcome.size += finished.size
+            self.reporter.step_done(f"{step.label}: {finished.files:,} files, {gigabytes(finished.size)}")
+
+    def _drop(self, step: Step) -> None:
+        """Delete fetched files that no other step of this plan still needs."""
+        for file in step.files:
+            with self._lock:
+                self._users[file.digest] -= 1
+                last = not self._users[file.digest]
+            if last:
+                downloaded(file, self._folder).unlink(missing_ok=True)
+
+
+def _slug(key: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", key)[:100] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+def _written(root: Path, error: OSError) -> DataError:
+    if error.errno in NO_ROOM:
+        return NoRoomError(root, error)
+    return DataError(f"can't write to {error.filename or root}: {error.strerror or error}; what is done is kept")

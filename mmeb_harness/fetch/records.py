@@ -1,0 +1,168 @@
+"""What each finished step wrote: a parquet file with a row a file (path, size, sha256), and where it came from.
+
+<data>/manifest/<step>.parquet     written last: where it exists, the step's files do too
+<data>/manifest.json               name, and the commit behind every step; what a run reads
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmeb_harness.data import MANIFEST, MANIFEST_SCHEMA_VERSION
+from mmeb_harness.errors import DataError
+from mmeb_harness.fetch.hub import locked
+from mmeb_harness.fetch.lock import HubFile
+from mmeb_harness.files import fingerprint, read_parquet, write_atomically, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "manifest"
+NAME = "MMEB-V2"
+#: Rows held in memory while an archive of a million files is unpacked.
+_ROWS_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished step.
+
+    Attributes:
+        source: key of the source it carried out (see `Step` in plan.py).
+        digests: of the hub's files it was made from, in order.
+        files, size: how many files it wrote, and their bytes.
+    """
+
+    source: str
+    repo: str
+    revision: str
+    digests: tuple[str, ...]
+    files: int
+    size: int
+
+
+def record_path(root: Path, source: str) -> Path:
+    """Where a step's record lies."""
+    readable = re.sub(r"[^\w.+-]+", "-", source)[:120]
+    return root / FOLDER / f"{readable}-{hashlib.sha256(source.encode()).hexdigest()[:8]}.parquet"
+
+
+class RecordWriter:
+    """Collects what a step writes; `finish` makes it a record."""
+
+    def __init__(self, root: Path, source: str) -> None:
+        self._root, self._source = root, source
+        self._rows: list[tuple[str, int, bytes]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self.files = self._size = 0
+
+    def add(self, path: str, content: bytes) -> None:
+        """A file below the data folder, with what is in it."""
+        self.add_hashed(path, len(content), hashlib.sha256(content).digest())
+
+    def add_file(self, path: Path) -> None:
+        """A file that is already on disk."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        self.add_hashed(path.relative_to(self._root).as_posix(), path.stat().st_size, digest)
+
+    def add_hashed(self, path: str, size: int, sha256: bytes) -> None:
+        """A file whose hash is known."""
+        self._rows.append((path, size, sha256))
+        self.files += 1
+        self._size += size
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def finish(self, files: Sequence[HubFile]) -> Record:
+        """Write the record: the step is done."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._flush()
+        record = Record(
+            source=self._source,
+            repo=files[0].repo,
+            revision=files[0].revision,
+            digests=tuple(file.digest for file in files),
+            files=self.files,
+            size=self._size,
+        )
+        table = pa.Table.from_batches(self._batches, _schema()).replace_schema_metadata({b"record": _to_json(record)})
+        write_atomically(
+            record_path(self._root, self._source), lambda path: pq.write_table(table, path, compression="zstd")
+        )
+        return record
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        paths, sizes, hashes = zip(*self._rows, strict=True) if self._rows else ((), (), ())
+        arrays = [pa.array(paths, pa.string()), pa.array(sizes, pa.int64()), pa.array(hashes, pa.binary(32))]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=_schema()))
+        self._rows = []
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([("path", pa.string()), ("size", pa.int64()), ("sha256", pa.binary(32))])
+
+
+def _to_json(record: Record) -> bytes:
+    return json.dumps(dataclasses.asdict(record)).encode()
+
+
+def read_record(root: Path, source: str) -> Record | None:
+    """A step's record; `None` if it isn't done.
+
+    Raises:
+        DataError: if the file is there and is no record.
+    """
+    path = record_path(root, source)
+    return _read(path) if path.is_file() else None
+
+
+def recorded_files(root: Path, source: str) -> Iterator[tuple[str, int, bytes]]:
+    """(path, size, sha256) of every file a step wrote."""
+    table = read_parquet(record_path(root, source))
+    columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
+    return zip(*columns, strict=True)
+
+
+def _read(path: Path) -> Record:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        values: dict[str, Any] = json.loads(metadata[b"record"])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, then fetch again") from error
+    return Record(**{**values, "digests": tuple(values["digests"])})
+
+
+def write_manifest(root: Path) -> None:
+    """Sum up all records in manifest.json. Several processes may call it; each sees what the others finished."""
+    with locked(root / FOLDER / ".lock"):
+        records = [_read(path) for path in sorted((root / FOLDER).glob("*.parquet"))]
+        commits = {record.source: record.revision for record in records}
+        write_json(
+            root / MANIFEST,
+            {
+                "schema_version": MANIFEST_SCHEMA_VERSION,
+                "name": NAME,
+                "synthetic": False,
+                "revision": fingerprint({record.source: record.digests for record in records}),
+                "revisions": commits,
+                "files": sum(record.files for record in records),
+                "bytes": sum(record.size for record in records),
+            },
+        )

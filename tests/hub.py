@@ -1,0 +1,258 @@
+"""A small hub on loopback that speaks what huggingface_hub and datasets ask of the real one, and can misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Files = dict[str, bytes]
+
+#: Kept outside of git on the hub: known by their sha256.
+LARGE = (".parquet", ".gz", ".tar")
+CHUNK = 1 << 16
+
+
+def is_large(path: str) -> bool:
+    return path.endswith(LARGE) or re.search(r"\.gz-\d+$", path) is not None
+
+
+def git_blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def commit_of(repo: str, files: Files) -> str:
+    listing = json.dumps([repo, sorted((path, git_blob(content)) for path, content in files.items())])
+    return hashlib.sha1(listing.encode()).hexdigest()
+
+
+@dataclass
+class Hub:
+    """What the hub holds and how it misbehaves; what it was asked for.
+
+    Attributes:
+        breaks: path → how many times its download breaks off in the middle.
+        altered: paths whose content arrives with one byte changed.
+        failing: path → status codes that its next requests get.
+        gated, hidden: repositories that need a token with access, or any token.
+        served: path → bytes sent of it.
+    """
+
+    repos: dict[str, dict[str, Files]] = field(default_factory=dict)  # repo → commit → files
+    heads: dict[str, str] = field(default_factory=dict)
+    breaks: Counter[str] = field(default_factory=Counter)
+    altered: set[str] = field(default_factory=set)
+    failing: dict[str, list[int]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+    served: Counter[str] = field(default_factory=Counter)
+    broken: int = 0
+    resumed: int = 0
+    unknown: list[str] = field(default_factory=list)
+
+    def push(self, repo: str, files: Files) -> str:
+        """A new commit that holds exactly `files`; becomes `main`."""
+        commit = commit_of(repo, files)
+        self.repos.setdefault(repo, {})[commit] = dict(files)
+        self.heads[repo] = commit
+        return commit
+
+    def content(self, repo: str, path: str) -> bytes:
+        return self.repos[repo][self.heads[repo]][path]
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[str]:
+    """Serve on a free port of loopback; gives the endpoint's URL."""
+
+    class Handler(_Handler):
+        pass
+
+    Handler.hub = hub
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, format: str, *arguments: Any) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self._body = self.rfile.read(length)
+        self._answer()
+
+    def _answer(self) -> None:
+        url = urllib.parse.urlparse(self.path)
+        path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
+        if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._resolve(*found.groups())
+        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
+            return self._tree(found[1], found[2], found[3] or "", "recursive" in query)
+        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", path):
+            return self._paths_info(found[1], found[2])
+        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+            return self._info(found[1], found[2] or "main", "blobs" in query)
+        self.hub.unknown.append(f"{self.command} {self.path}")
+        return self._error(404, "", "unknown endpoint")
+
+    def _files(self, repo: str, revision: str) -> tuple[str, Files] | None:
+        """The commit and its files; answers with the hub's error otherwise."""
+        if self.hub.failing.get(repo):
+            self._error(self.hub.failing[repo].pop(0), "", "try again")
+            return None
+        has_token = "Authorization" in self.headers
+        if repo in self.hub.gated:
+            self._error(403 if has_token else 401, "GatedRepo", f"Access to dataset {repo} is restricted")
+            return None
+        if repo not in self.hub.repos or (repo in self.hub.hidden and not has_token):
+            self._error(404 if has_token else 401, "RepoNotFound", "Repository not found")
+            return None
+        commit = self.hub.heads[repo] if revision == "main" else revision
+        if commit not in self.hub.repos[repo]:
+            self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
+        return commit, self.hub.repos[repo][commit]
+
+    def _info(self, repo: str, revision: str, blobs: bool) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        commit, files = found
+        siblings = [_sibling(path, content) if blobs else {"rfilename": path} for path, content in files.items()]
+        self._json({"id": repo, "sha": commit, "private": False, "gated": False, "tags": [], "siblings": siblings})
+
+    def _tree(self, repo: str, revision: str, folder: str, recursive: bool) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        prefix = f"{folder}/" if folder else ""
+        entries: dict[str, dict[str, Any]] = {}
+        for path, content in found[1].items():
+            if not path.startswith(prefix):
+                continue
+            parts = path.removeprefix(prefix).split("/")
+            for depth in range(1, len(parts)):
+                if recursive or depth == 1:
+                    name = prefix + "/".join(parts[:depth])
+                    entries[name] = {"type": "directory", "path": name, "size": 0, "oid": git_blob(name.encode())}
+            if recursive or len(parts) == 1:
+                entries[path] = _entry(path, content)
+        if not entries and folder:
+            return self._error(404, "EntryNotFound", f"{folder} does not exist")
+        return self._json(list(entries.values()))
+
+    def _paths_info(self, repo: str, revision: str) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        is_json = "json" in self.headers.get("Content-Type", "")
+        asked = json.loads(self._body)["paths"] if is_json else urllib.parse.parse_qs(self._body.decode())["paths"]
+        asked = [asked] if isinstance(asked, str) else asked
+        entries = [_entry(path, found[1][path]) for path in asked if path in found[1]]
+        for path in asked:
+            if path not in found[1] and any(one.startswith(path.rstrip("/") + "/") for one in found[1]):
+                entries.append({"type": "directory", "path": path, "size": 0, "oid": git_blob(path.encode())})
+        self._json(entries)
+
+    def _resolve(self, repo: str, revision: str, path: str) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        commit, files = found
+        if self.hub.failing.get(path) and self.command == "GET":
+            return self._error(self.hub.failing[path].pop(0), "", "try again")
+        if path not in files:
+            return self._error(404, "EntryNotFound", f"{path} does not exist")
+        content = files[path]
+        start = 0
+        if span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(span[1])
+            self.hub.resumed += 1
+        etag = hashlib.sha256(content).hexdigest() if is_large(path) else git_blob(content)
+        self.send_response(206 if start else 200)
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("ETag", f'"{etag}"')
+        if is_large(path):
+            self.send_header("X-Linked-Etag", f'"{etag}"')
+            self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self._send(path, content, start)
+
+    def _send(self, path: str, content: bytes, start: int) -> None:
+        if path in self.hub.altered:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        end = len(content)
+        if self.hub.breaks[path] > 0:
+            self.hub.breaks[path] -= 1
+            self.hub.broken += 1
+            end = start + max(1, (end - start) // 2)
+        for position in range(start, end, CHUNK):
+            chunk = content[position : min(end, position + CHUNK)]
+            self.wfile.write(chunk)
+            self.hub.served[path] += len(chunk)
+        if end < len(content):
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+
+    def _json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _error(self, status: int, code: str, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Error-Message", message)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _lfs(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+
+
+def _sibling(path: str, content: bytes) -> dict[str, Any]:
+    entry = {"rfilename": path, "size": len(content), "blobId": git_blob(content)}
+    return entry | ({"lfs": _lfs(content)} if is_large(path) else {})
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_blob(content)}
+    if is_large(path):
+        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return entry
