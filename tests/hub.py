@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ Files = dict[str, bytes]
 
 #: Kept outside of git on the hub: known by their sha256.
 LARGE = (".parquet", ".gz", ".tar")
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 
 
 def is_large(path: str) -> bool:
@@ -43,7 +44,11 @@ class Hub:
         altered: paths whose content arrives with one byte changed.
         failing: path → status codes that its next requests get.
         gated, hidden: repositories that need a token with access, or any token.
+        stall: path → after how many bytes its download stops until `stall` is cleared.
+        before_sending: path → what happens just before it is sent.
         served: path → bytes sent of it.
+        broken, resumed: downloads that broke off; requests for a rest.
+        unknown: requests for what the real hub has and this one doesn't.
     """
 
     repos: dict[str, dict[str, Files]] = field(default_factory=dict)  # repo → commit → files
@@ -53,10 +58,22 @@ class Hub:
     failing: dict[str, list[int]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
+    stall: dict[str, int] = field(default_factory=dict)
+    before_sending: dict[str, Callable[[], None]] = field(default_factory=dict)
     served: Counter[str] = field(default_factory=Counter)
     broken: int = 0
     resumed: int = 0
     unknown: list[str] = field(default_factory=list)
+    _stalled: threading.Event = field(default_factory=threading.Event)
+
+    def wait_for_stall(self) -> None:
+        """Until a download has come to where it stalls."""
+        assert self._stalled.wait(60), "no download came to where it should stall"
+
+    def stall_at(self, path: str, position: int) -> None:
+        while path in self.stall and position >= self.stall[path]:
+            self._stalled.set()
+            time.sleep(0.02)
 
     def push(self, repo: str, files: Files) -> str:
         """A new commit that holds exactly `files`; becomes `main`."""
@@ -211,7 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.breaks[path] -= 1
             self.hub.broken += 1
             end = start + max(1, (end - start) // 2)
+        if path in self.hub.before_sending:
+            self.hub.before_sending[path]()
         for position in range(start, end, CHUNK):
+            self.hub.stall_at(path, position)
             chunk = content[position : min(end, position + CHUNK)]
             self.wfile.write(chunk)
             self.hub.served[path] += len(chunk)

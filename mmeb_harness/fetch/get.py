@@ -17,7 +17,7 @@ from typing import Protocol
 
 from mmeb_harness.data import describe
 from mmeb_harness.errors import DataError
-from mmeb_harness.fetch.hub import NO_ROOM, NoRoomError, download, downloaded, locked
+from mmeb_harness.fetch.hub import LOCKS, NO_ROOM, NoRoomError, download, downloaded, locked
 from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock, write_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
 from mmeb_harness.fetch.plan import WORK, Plan, Step, archive_steps, drops, is_done, room
@@ -106,12 +106,16 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
         for step in plan.open_steps:
             record_path(plan.root, step.key).unlink(missing_ok=True)
     job = _Job(plan, workers, reporter)
+    full = False
     try:
-        with _stopping(job.stop), ThreadPoolExecutor(workers, thread_name_prefix="get") as pool:
+        with ThreadPoolExecutor(workers, thread_name_prefix="get") as pool, _stopping(job.stop):
             job.tables(pool)
             job.archives(pool)
+    except NoRoomError:
+        full = True  # for the manifest too; the next `get` writes it
+        raise
     finally:
-        if job.outcome.steps:
+        if not full:
             write_manifest(plan.root)
     return job.outcome
 
@@ -128,13 +132,16 @@ def check_folder(root: Path) -> None:
 
 def merge_lock(plan: Plan) -> None:
     """Write the lock file; what another process locked meanwhile stays."""
-    with locked(plan.root / WORK / "lock.lock"):
+    with locked(plan.root / WORK / LOCKS / "lock-file.lock"):
         write_lock(plan.root / LOCK, {**read_lock(plan.root / LOCK), **plan.lock})
 
 
 @contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """On any way out, running downloads end at their next chunk: nobody waits for a 12 GB file after Ctrl-C."""
+    """On any other way out running downloads end at their next chunk: nobody waits for 12 GB after Ctrl-C.
+
+    Inside of the pool's own `with`, which waits for its threads.
+    """
     try:
         yield
     except BaseException:
@@ -167,7 +174,7 @@ class _Job:
 
     def archives(self, pool: ThreadPoolExecutor) -> None:
         """Two at a time: one is unpacked while the next is fetched."""
-        with _stopping(self.stop), ThreadPoolExecutor(ARCHIVES_AT_ONCE, thread_name_prefix="archive") as jobs:
+        with ThreadPoolExecutor(ARCHIVES_AT_ONCE, thread_name_prefix="archive") as jobs, _stopping(self.stop):
             futures = {
                 jobs.submit(self._archive, archive, steps, pool): steps[0].files[0].path
                 for archive, steps in archive_steps(self.plan).items()
@@ -237,7 +244,7 @@ class _Job:
     def _locked(self, key: str) -> Iterator[None]:
         """One process at a time does a step; the others wait, then find it done."""
         self._check_stop()
-        with locked(self._folder / "locks" / f"{_slug(key)}.lock", self._check_stop):
+        with locked(self._folder / LOCKS / f"{_slug(key)}.lock", self._check_stop):
             yield
 
     def _download(self, file: HubFile) -> Path:

@@ -26,6 +26,8 @@ from mmeb_harness.types import Table
 #: Attempts at one file that end without a new byte before the download gives up; seconds between them double.
 ATTEMPTS = 5
 LOCK_POLL_SECONDS = 0.1
+#: Folder of lock files, below that of the downloads.
+LOCKS = "locks"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FIRST_PAUSE_SECONDS = 1.0
 
@@ -106,7 +108,7 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) ->
         DataError: not reachable after several attempts, not to be had, not the declared bytes, or no room.
     """
     target = downloaded(file, folder)
-    with locked(target.with_suffix(".lock"), lambda: on_bytes(0)):
+    with locked(folder / LOCKS / f"{target.name}.lock", lambda: on_bytes(0)):
         for attempt in ("first", "second"):
             if target.is_file():
                 return target

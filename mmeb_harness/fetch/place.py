@@ -77,14 +77,17 @@ def _as_parquet(hub_name: str, path: Path) -> Iterator[Path]:
     if suffix not in kinds:
         raise DataError(f"{hub_name}: annotations of kind {suffix or 'unknown'} can't be read; expected parquet")
     import datasets
+    from datasets.exceptions import DatasetsError
 
+    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="mmeb-convert-", dir=path.parent) as folder:
         named = Path(folder) / PurePosixPath(hub_name).name  # compression is told by the name
         named.symlink_to(path.resolve())
         try:
             rows = datasets.load_dataset(kinds[suffix], data_files=str(named), split="train", cache_dir=folder)
-        except (ValueError, OSError, RuntimeError) as error:
-            raise DataError(f"{hub_name} can't be read as {kinds[suffix]}: {' '.join(str(error).split())}") from error
+        except (DatasetsError, ValueError, OSError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise DataError(f"{hub_name} can't be read as {kinds[suffix]}: {reason}") from error
         converted = Path(folder) / "converted.parquet"
         rows.to_parquet(converted)
         yield converted
