@@ -1,4 +1,6 @@
-"""`mmeb-eval`: run, tasks, models, check. Turns options into values and errors into one line; decides nothing else.
+"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data and cli_scores.
+
+Turns options into values and errors into one line; decides nothing else.
 
 Heavy imports stay inside the commands, so that `--help` answers at once.
 """
@@ -15,6 +17,7 @@ import click
 from mmeb_harness import __version__
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_options import model_options, print_table, selection_options
+from mmeb_harness.cli_scores import COMMANDS
 from mmeb_harness.errors import HarnessError, ResultError
 
 if TYPE_CHECKING:
@@ -55,7 +58,8 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-cli.add_command(data)
+for command in (data, *COMMANDS):
+    cli.add_command(command)
 
 
 @cli.command()

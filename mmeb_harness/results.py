@@ -249,29 +249,48 @@ def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, 
 
 
 def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:
+    """`mean_scores` of results: their scores and chance levels."""
+    listed = list(results)
+    return mean_scores(
+        {result.name: result.score for result in listed}, benchmark, {result.name: result.chance for result in listed}
+    )
+
+
+def mean_scores(
+    scores: Mapping[str, float],
+    benchmark: Sequence[tuple[str, Modality, str]],
+    chance: Mapping[str, float] | None = None,
+) -> tuple[Aggregate, ...]:
     """Plain means over tasks: overall, the modalities, the groups, in the benchmark's order.
 
     A modality's score is the mean over its tasks, not over its groups, and overall is the mean over all
     tasks, as on the leaderboard.
 
     Args:
-        results: the scored tasks.
+        scores: task → main metric, of the tasks that were scored.
         benchmark: (task, modality, group) of all tasks that the means should cover.
+        chance: task → score of a random ranking, where known.
     """
-    scored = {result.name: result for result in results}
-    names: dict[str, list[str]] = {"overall": [task for task, _, _ in benchmark]}
+    return tuple(_mean(name, tasks, scores, chance) for name, tasks in benchmark_members(benchmark).items())
+
+
+def benchmark_members(benchmark: Sequence[tuple[str, Modality, str]]) -> dict[str, list[str]]:
+    """ "overall", the modalities, the groups → names of their tasks, in the benchmark's order."""
+    members: dict[str, list[str]] = {"overall": [task for task, _, _ in benchmark]}
     for index in (1, 2):
         for row in benchmark:
-            names.setdefault(row[index], []).append(row[0])
-    return tuple(_mean(name, tasks, scored) for name, tasks in names.items())
+            members.setdefault(row[index], []).append(row[0])
+    return members
 
 
-def _mean(name: str, tasks: Sequence[str], scored: Mapping[str, TaskResult]) -> Aggregate:
-    found = [scored[task] for task in tasks if task in scored]
+def _mean(
+    name: str, tasks: Sequence[str], scores: Mapping[str, float], chance: Mapping[str, float] | None
+) -> Aggregate:
+    found = [task for task in tasks if task in scores]
     return Aggregate(
         name=name,
-        score=sum(result.score for result in found) / len(found) if found else None,
-        chance=sum(result.chance for result in found) / len(found) if found else None,
+        score=sum(scores[task] for task in found) / len(found) if found else None,
+        chance=sum(chance[task] for task in found) / len(found) if found and chance is not None else None,
         tasks=len(found),
-        missing=tuple(task for task in tasks if task not in scored),
+        missing=tuple(task for task in tasks if task not in scores),
     )

@@ -66,7 +66,7 @@ def test_only_the_edge_of_the_model_knows_the_harness() -> None:
 
 def test_all_is_what_is_public() -> None:
     public = {name for name in vars(mmeb_harness) if not name.startswith("_")}
-    submodules = {path.stem for path in PACKAGES["mmeb_harness"].glob("*.py")}
+    submodules = {path.stem for path in PACKAGES["mmeb_harness"].glob("*") if path.suffix == ".py" or path.is_dir()}
     assert public - submodules == set(mmeb_harness.__all__) - {"__version__"}
 
 

@@ -1,0 +1,168 @@
+"""`mmeb-eval` on finished scores: submit, import, export, verify, compare.
+
+As in `cli`: options become values, and heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmeb_harness.errors import OptionError
+
+if TYPE_CHECKING:
+    from mmeb_harness.submission import DataSource
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="FILE", help="The submission file to write.")
+@click.option("--model-name", help="As on the leaderboard. Default: the run's model.")
+@click.option("--model-backbone", required=True, help='E.g. "Qwen3-VL".')
+@click.option("--model-size", required=True, help='Free text, e.g. "2B parameters".')
+@click.option("--embedding-dimension", type=int, required=True, metavar="N", help="Of the vectors.")
+@click.option("--max-length-tokens", type=int, required=True, metavar="N", help="Longest input, media included.")
+@click.option("--model-release-date", required=True, metavar="YYYY-MM-DD", help="Of the weights.")
+@click.option("--url", required=True, help="Where the model is described.")
+@click.option(
+    "--data-source",
+    type=click.Choice(("Self-Reported", "TIGER-Lab")),
+    default="Self-Reported",
+    show_default=True,
+    help="Who ran it.",
+)
+def submit(
+    run: Path,
+    output: Path,
+    model_name: str | None,
+    model_backbone: str,
+    model_size: str,
+    embedding_dimension: int,
+    max_length_tokens: int,
+    model_release_date: str,
+    url: str,
+    data_source: DataSource,
+) -> None:
+    """Write the leaderboard's submission file of a finished, complete run on the real data."""
+    from mmeb_harness.registry import BENCHMARK, load_tasks
+    from mmeb_harness.scores import read_run_file
+    from mmeb_harness.submission import Metadata, write_submission
+
+    result = read_run_file(run)
+    registered = load_tasks(result.edition or None).values()
+    tasks = [one.task for one in registered if one.collection == BENCHMARK]
+    metadata = Metadata(
+        model_name=model_name or result.model,
+        model_backbone=model_backbone,
+        model_size=model_size,
+        embedding_dimension=embedding_dimension,
+        max_length_tokens=max_length_tokens,
+        model_release_date=model_release_date,
+        data_source=data_source,
+        url=url,
+    )
+    for line in write_submission(run, metadata, output, tasks):
+        click.echo(f"warning: {line}", err=True)
+    click.echo(f"{len(tasks)} tasks, edition {result.edition}: {output}")
+
+
+@click.command("import")
+@click.argument("path", type=PATH)
+@click.option("--output", type=PATH, metavar="FILE", help="Keep the scores as JSON, to compare them later.")
+@click.option("--name", help="Of the model. Default: the submission's own, or the folder's name.")
+@click.option("--edition", help="Of the data, where the files can't tell: page-fixed, v2.0.0 or v2.0.1.")
+def import_scores(path: Path, output: Path | None, name: str | None, edition: str | None) -> None:
+    """Read official results: a submission file, or a folder of *_score.json and *_pred.jsonl.
+
+    Rankings are scored again, and must agree with the score file beside them.
+    """
+    from rich.console import Console
+
+    from mmeb_harness.compare import compare, print_comparison
+    from mmeb_harness.official import import_scores as read_official
+    from mmeb_harness.registry import load_tasks
+    from mmeb_harness.scores import save_scores
+
+    registered = load_tasks()
+    scores = read_official(path, registered.values(), name=name, edition=edition)
+    if output is not None:
+        save_scores(output, scores)
+    print_comparison(compare([scores], registered), Console())
+    click.echo(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--trec", type=PATH, required=True, metavar="FOLDER", help="Where <task>.run and <task>.qrels go.")
+def export(run: Path, trec: Path) -> None:
+    """Write a run's rankings (first 100 places) and judgements in TREC format.
+
+    Whitespace and % in ids are percent-encoded. Tied scores are nudged apart, so that the order survives.
+    """
+    from mmeb_harness.trec import export_trec
+
+    exported = export_trec(run, trec)
+    for task in exported:
+        if task.repeats:
+            click.echo(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
+    click.echo(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {trec}")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+def verify(run: Path) -> None:
+    """Recompute a run's scores and means from its stored rankings. Exit code 1 if any differs."""
+    from mmeb_harness.registry import load_tasks
+    from mmeb_harness.scores import read_run_file
+    from mmeb_harness.verify import summary, verify_run
+
+    outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
+    for outcome in outcomes:
+        detail = f"largest difference {outcome.difference:.1e}" if outcome.passed else summary(outcome.problems)
+        click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
+    failed = sum(not outcome.passed for outcome in outcomes)
+    click.echo(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: all is as its rankings say")
+    if failed:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--published", multiple=True, metavar="MODEL", help="Add a published model; may be repeated.")
+@click.option("--published-file", type=PATH, metavar="FILE", help="Default: results/published/scores.csv.")
+@click.option("--allow-editions", is_flag=True, help="Compare across editions of the benchmark all the same.")
+@click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")
+def compare(
+    runs: tuple[Path, ...],
+    published: tuple[str, ...],
+    published_file: Path | None,
+    allow_editions: bool,
+    tasks_too: bool,
+) -> None:
+    """Compare scores: run folders, imported scores, published ones. The first is the reference.
+
+    Differences are in points, and only between means over all of their tasks.
+    """
+    from rich.console import Console
+
+    from mmeb_harness.compare import compare as put_side_by_side
+    from mmeb_harness.compare import load_any, print_comparison
+    from mmeb_harness.registry import load_tasks
+    from mmeb_harness.scores import PUBLISHED_FILE, find_published, load_published
+
+    if not runs and not published:
+        raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
+    columns = [load_any(path) for path in runs]
+    if published:
+        known = load_published(published_file or PUBLISHED_FILE)
+        columns += [find_published(known, name) for name in published]
+    comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
+    print_comparison(comparison, Console())
+
+
+COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare)

@@ -1,0 +1,44 @@
+"""How the official evaluation spells tasks and editions in its files, in one place.
+
+Its score files are named by task; its submission file renames the two page tasks when they are of the fixed
+data; its listings carry entries that are no tasks of the benchmark (27 visdoc and 19 video ones; 24 and 18 count).
+"""
+
+from __future__ import annotations
+
+#: Page labels corrected (2025-11-03): today's leaderboard.
+PAGE_FIXED = "page-fixed"
+#: As first released: page labels one page late, MomentSeeker with 1,800 rows.
+V2_0_0 = "v2.0.0"
+#: As v2.0.0, but MomentSeeker without its duplicates; its files hold both.
+V2_0_1 = "v2.0.1"
+OFFICIAL_EDITIONS = (PAGE_FIXED, V2_0_0, V2_0_1)
+
+#: The tasks behind which the fixed data stand.
+PAGE_TASKS = ("ViDoSeek-page", "MMLongBench-page")
+FIXED_SUFFIX = "-fixed"
+
+MOMENT_SEEKER = "MomentSeeker"
+#: MomentSeeker with its duplicates, beside the newer one in the files of v2.0.1.
+OLD_MOMENT_SEEKER = "MomentSeeker_1k8"
+MOMENT_SEEKER_QUERIES = {PAGE_FIXED: 1602, V2_0_1: 1602, V2_0_0: 1800}
+
+#: What stands in a submission instead of a task's (or a modality's) metrics if there are none.
+MISSING_MARKS = ("FILE_N/A", "DIR_N/A", "JSON_ERROR", "READ_ERROR")
+
+_ALIASES = {"Kinetics-700": "K700", **{task + FIXED_SUFFIX: task for task in PAGE_TASKS}}
+
+
+def submission_key(task: str, edition: str) -> str:
+    """The key of a task in a submission file."""
+    return task + FIXED_SUFFIX if task in PAGE_TASKS and edition == PAGE_FIXED else task
+
+
+def task_of_key(key: str) -> str:
+    """The benchmark's name for what an official file calls `key`; most names are the same."""
+    return _ALIASES.get(key, key)
+
+
+def is_fixed_key(key: str) -> bool:
+    """Whether the key itself says that the page data are the fixed ones."""
+    return key in {task + FIXED_SUFFIX for task in PAGE_TASKS}

@@ -1,0 +1,421 @@
+"""One value for any set of scores, whatever its origin: a run here, official files, a published table.
+
+Means over the benchmark follow the one rule of `results.mean_scores`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from mmeb_harness.errors import ResultError, UnknownNameError
+from mmeb_harness.files import read_json, write_json
+from mmeb_harness.metrics import METRIC_NAMES
+from mmeb_harness.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
+from mmeb_harness.registry import BENCHMARK, RegisteredTask, benchmark_rows
+from mmeb_harness.results import (
+    Aggregate,
+    RunResult,
+    TaskResult,
+    benchmark_members,
+    load_run_result,
+    load_task_result,
+    mean_scores,
+)
+from mmeb_harness.run import RunFolder
+from mmeb_harness.types import Frames, Profile, Task
+
+SCORES_SCHEMA_VERSION = 1
+PUBLISHED_FILE = Path(__file__).resolve().parent.parent / "results" / "published" / "scores.csv"
+
+Origin = Literal["run", "imported", "published"]
+#: Where published scores come from: the official score files of a release, the leaderboard, a model's own
+#: authors, somebody who ran it again, or a table of means in a README.
+PublishedKind = Literal["v2.0.0", "v2.0.1", "v2.1", "leaderboard", "self-reported", "reproduction", "readme"]
+
+_KINDS: Mapping[str, PublishedKind] = {kind: kind for kind in get_args(PublishedKind)}
+_COLUMNS = ("model", "edition", "task", "metric", "value", "kind", "source")
+_MEAN = "mean:"
+_ROUNDING = 1e-9
+_KIND_NOTES: Mapping[PublishedKind, str] = {
+    "readme": "published means, rounded to 0.1 point; no scores of single tasks",
+    "v2.0.1": "ViDoRe, ViDoSeek and MMLongBench were run without instructions",
+    "v2.1": "the scores of v2.0.1 (ViDoRe without instructions) but for the two fixed page tasks; no -doc tasks",
+}
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One task's scores.
+
+    Attributes:
+        metrics: fractions, as the official code computes them; all 24, or what was published.
+        num_queries: over how many queries; `None` where the source doesn't say.
+        corrected: the main metric with every grade on its own label; `None` where that can't be known.
+    """
+
+    metrics: Mapping[str, float]
+    num_queries: int | None = None
+    corrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's scores, and all that decides what they may be compared with.
+
+    Attributes:
+        name: by which people know it.
+        edition: of the benchmark; "" for a run of tasks that have none.
+        source: folder, file or publication that the scores come from.
+        tasks: task → scores.
+        profile: the model's choices of input and readout; `None` if the source doesn't state them.
+        synthetic: of made-up data.
+        limited: over the first queries of each task only.
+        data_revision: of the data as a whole, where known.
+        means: "overall", modality or group → published mean, of a source that has no scores of single tasks.
+        notes: remarks that must stand beside the scores.
+    """
+
+    name: str
+    edition: str
+    origin: Origin
+    source: str
+    tasks: Mapping[str, TaskScore]
+    profile: Profile | None = None
+    synthetic: bool = False
+    limited: bool = False
+    data_revision: str | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCORES_SCHEMA_VERSION
+
+
+def fraction(value: object, where: str) -> float:
+    """A score as read from a file.
+
+    Raises:
+        ResultError: not a number in [0, 1], but for rounding; NaN is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_ROUNDING <= value <= 1 + _ROUNDING:
+        raise ResultError(f"{where} is {value!r}, expected a fraction in [0, 1]")
+    return float(value)
+
+
+def main_score(scores: Scores, task: Task) -> float | None:
+    """A task's main metric; `None` if the task was not scored.
+
+    Raises:
+        ResultError: if it was, but by other metrics.
+    """
+    found = scores.tasks.get(task.name)
+    if found is None:
+        return None
+    if task.metric not in found.metrics:
+        raise ResultError(f"{scores.name}: {task.name} has no {task.metric}, by which it is ranked ({scores.source})")
+    return found.metrics[task.metric]
+
+
+def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggregate, ...]:
+    """Means over the benchmark: of the tasks' scores, or as published where there are none."""
+    registered = list(registered)
+    rows = benchmark_rows(registered)
+    if scores.means and not scores.tasks:
+        return tuple(_published_mean(name, tasks, scores.means) for name, tasks in benchmark_members(rows).items())
+    found = {one.task.name: main_score(scores, one.task) for one in registered if one.collection == BENCHMARK}
+    return mean_scores({task: score for task, score in found.items() if score is not None}, rows)
+
+
+def _published_mean(name: str, tasks: Sequence[str], published: Mapping[str, float]) -> Aggregate:
+    if name not in published:
+        return Aggregate(name, None, None, 0, tuple(tasks))
+    return Aggregate(name, published[name], None, len(tasks), ())
+
+
+def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
+    """Refuse what must not stand in one table. Incomplete scores may: their means are marked.
+
+    Raises:
+        ResultError: synthetic scores beside real ones, limited ones beside any, or several editions.
+    """
+    synthetic = [one.name for one in scores if one.synthetic]
+    if 0 < len(synthetic) < len(scores):
+        raise ResultError(
+            f"{', '.join(synthetic)}: scores of made-up data never stand beside MMEB-V2 scores; compare them with one "
+            "another"
+        )
+    if len(scores) > 1 and (limited := [one.name for one in scores if one.limited]):
+        raise ResultError(
+            f"{', '.join(limited)}: scores of the first queries only are not comparable with any other; run again "
+            "without --limit"
+        )
+    if len({one.edition for one in scores}) > 1 and not allow_editions:
+        each = ", ".join(f"{one.name} is of {one.edition or 'none'}" for one in scores)
+        raise ResultError(
+            f"scores of different editions: {each}; up to 60 points of a task lie between editions, not models. "
+            "Compare within one, or go on with --allow-editions"
+        )
+
+
+def read_run(folder: Path) -> tuple[RunResult, list[TaskResult]]:
+    """A finished run and its tasks' results, in the run's order.
+
+    Raises:
+        ResultError: see `read_run_file` and `task_of_run`.
+    """
+    run = read_run_file(folder)
+    return run, [task_of_run(run, name, RunFolder(folder)) for name in run.tasks]
+
+
+def read_run_file(folder: Path) -> RunResult:
+    """A finished run's own file.
+
+    Raises:
+        ResultError: no run folder, or not finished: its folder may still hold results of earlier settings.
+    """
+    run_file = RunFolder(folder).run_file
+    if not run_file.is_file():
+        raise ResultError(f"{folder} is not a run's folder (no {run_file.name}); name the --output of a run")
+    run = load_run_result(run_file)
+    if run.status != "finished":
+        raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
+    return run
+
+
+def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
+    """One of a run's tasks.
+
+    Raises:
+        ResultError: not there, broken, or of another run than `run`.
+    """
+    result = load_task_result(files.task_file(name))
+    of_run = result.profile == run.profile and result.limited == (run.limit is not None)
+    if result.name != name or not of_run or result.edition not in ("", run.edition):
+        raise ResultError(f"{files.task_file(name)} is not of the run in {files.root}; run the same command again")
+    return result
+
+
+def scores_of_run(folder: Path) -> Scores:
+    """The scores of a finished run.
+
+    Raises:
+        ResultError: see `read_run`.
+    """
+    run, results = read_run(folder)
+    return Scores(
+        name=run.name,
+        edition=run.edition,
+        origin="run",
+        source=f"{folder} ({run.model})",
+        tasks={one.name: TaskScore(dict(one.metrics), one.num_queries, one.corrected_score) for one in results},
+        profile=run.profile,
+        synthetic=run.data_synthetic,
+        limited=run.limit is not None,
+        data_revision=f"{run.data} {run.data_revision}",
+        notes=_notes_of_run(results),
+    )
+
+
+def _notes_of_run(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    counted = [f"{one.name}: {count:,} {what}" for one in results for what, count in one.notes.items()]
+    return (f"counted: {'; '.join(counted)}",) if counted else ()
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Write scores as JSON, atomically."""
+    write_json(path, dataclasses.asdict(scores))
+
+
+def load_scores(path: Path) -> Scores:
+    """Read scores that `save_scores` wrote.
+
+    Raises:
+        ResultError: not readable, not such a file, of a newer release, or with values that are no scores.
+    """
+    values = _checked(path)
+    tasks = {task: _task_score(f"{path}: {task}", one) for task, one in values["tasks"].items()}
+    read_means = {name: fraction(value, f"{path}: means: {name}") for name, value in values["means"].items()}
+    profile = values["profile"]
+    if profile is not None:
+        profile = Profile(**{**profile, "frames": Frames(**profile["frames"])})
+    return Scores(**{**values, "tasks": tasks, "means": read_means, "profile": profile, "notes": (*values["notes"],)})
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The file's values, with every field there and of the kind that JSON can tell."""
+    values = read_json(path)
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or "origin" not in values:
+        raise ResultError(
+            f"{path} is not a scores file of this harness; name a run's folder, or a file that `mmeb-eval import` wrote"
+        )
+    if version > SCORES_SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {version}, this release reads up to {SCORES_SCHEMA_VERSION}: "
+            "upgrade mmeb-harness"
+        )
+    odd = sorted(set(get_type_hints(Scores)) ^ set(values))
+    odd = odd or [name for name, fits in _FIELD_CHECKS.items() if not fits(values[name])]
+    if odd:
+        raise ResultError(f"{path} is not a scores file of schema version {version} (fields: {', '.join(odd)})")
+    return dict(values)
+
+
+def _is_profile(value: object) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != set(get_type_hints(Profile)):
+        return False
+    return isinstance(value["frames"], dict) and set(value["frames"]) == set(get_type_hints(Frames))
+
+
+_FIELD_CHECKS: Mapping[str, Callable[[object], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "edition": lambda value: isinstance(value, str),
+    "origin": lambda value: value in get_args(Origin),
+    "source": lambda value: isinstance(value, str),
+    "tasks": lambda value: isinstance(value, dict),
+    "profile": _is_profile,
+    "synthetic": lambda value: isinstance(value, bool),
+    "limited": lambda value: isinstance(value, bool),
+    "data_revision": lambda value: isinstance(value, str | None),
+    "means": lambda value: isinstance(value, dict),
+    "notes": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+}
+
+
+def _task_score(where: str, values: object) -> TaskScore:
+    if not isinstance(values, dict) or set(values) != set(get_type_hints(TaskScore)):
+        raise ResultError(f"{where} is not a task's score: expected metrics, num_queries and corrected")
+    metrics, corrected = values["metrics"], values["corrected"]
+    if not isinstance(metrics, dict) or not isinstance(values["num_queries"], int | None):
+        raise ResultError(f"{where} is not a task's score: metrics or num_queries are of another type")
+    return TaskScore(
+        metrics={name: fraction(value, f"{where}: {name}") for name, value in metrics.items()},
+        num_queries=values["num_queries"],
+        corrected=None if corrected is None else fraction(corrected, f"{where}: corrected"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _PublishedRow:
+    model: str
+    edition: str
+    task: str
+    metric: str
+    value: float
+    kind: PublishedKind
+    source: str
+
+
+def load_published(path: Path = PUBLISHED_FILE) -> list[Scores]:
+    """Published scores, one value a model and kind of source; the leaderboard's rows of official baselines too.
+
+    A model's leaderboard row, or its only set, bears the model's name; any other is named model@kind.
+
+    Raises:
+        ResultError: the file is missing, or a row can't be read.
+    """
+    sets: dict[tuple[str, PublishedKind], list[_PublishedRow]] = {}
+    for row in _published_rows(path):
+        sets.setdefault((row.model, row.kind), []).append(row)
+    models = [model for model, _ in sets]
+    published = [_published_scores(rows, models.count(model) == 1) for (model, _), rows in sets.items()]
+    return leaderboard_rows(published) + published
+
+
+def find_published(published: Sequence[Scores], name: str) -> Scores:
+    """A published set by name.
+
+    Raises:
+        UnknownNameError: there is none of that name; the nearest is suggested.
+    """
+    by_name = {one.name: one for one in published}
+    if name not in by_name:
+        raise UnknownNameError("published model", name, by_name)
+    return by_name[name]
+
+
+def leaderboard_rows(published: Iterable[Scores]) -> list[Scores]:
+    """The leaderboard's rows of the official baselines, as far as they can be composed.
+
+    They are not any one file: v2.0.0 values, in which the two page tasks are those of the fixed data.
+    """
+    by_name = {one.name: one for one in published}
+    return [
+        compose_page_fixed(name.removesuffix("@v2.0.0"), one, by_name[fixed])
+        for name, one in by_name.items()
+        if name.endswith("@v2.0.0") and (fixed := name.replace("@v2.0.0", "@v2.1")) in by_name
+    ]
+
+
+def compose_page_fixed(name: str, released: Scores, fixed: Scores) -> Scores:
+    """`released` with the two page tasks of `fixed`: what the leaderboard does for the official baselines."""
+    seekers = " (MomentSeeker with 1,800 rows)" if released.edition == V2_0_0 else ""
+    return Scores(
+        name=name,
+        edition=PAGE_FIXED,
+        origin="published",
+        source=f"{released.source}; {fixed.source}",
+        tasks={**released.tasks, **{task: fixed.tasks[task] for task in PAGE_TASKS}},
+        notes=(f"composed: {released.edition} values{seekers}, but {' and '.join(PAGE_TASKS)} on the fixed pages",),
+    )
+
+
+def _published_rows(path: Path) -> list[_PublishedRow]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise ResultError(f"{path} is no table of published scores: expected columns {', '.join(_COLUMNS)}")
+            return [_published_row(row, f"{path}:{reader.line_num}") for row in reader]
+    except OSError as error:
+        raise ResultError(
+            f"can't read published scores {path}: {error.strerror or error}; they come with a checkout of "
+            "mmeb-harness, or name the file with --published-file"
+        ) from error
+
+
+def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow:
+    try:
+        value = float(row["value"])
+    except (TypeError, ValueError):
+        raise ResultError(f"{where}: value {row['value']!r} is not a number") from None
+    if row["kind"] not in _KINDS:
+        raise ResultError(f"{where}: kind {row['kind']!r} is none of {', '.join(_KINDS)}")
+    if row["edition"] not in OFFICIAL_EDITIONS:
+        raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(OFFICIAL_EDITIONS)}")
+    if row["metric"] not in METRIC_NAMES and not row["task"].startswith(_MEAN):
+        raise ResultError(f"{where}: no metric is named {row['metric']!r}")
+    return _PublishedRow(
+        model=row["model"],
+        edition=row["edition"],
+        task=row["task"],
+        metric=row["metric"],
+        value=fraction(value, f"{where}: {row['task']}"),
+        kind=_KINDS[row["kind"]],
+        source=row["source"],
+    )
+
+
+def _published_scores(rows: Sequence[_PublishedRow], only: bool) -> Scores:
+    first = rows[0]
+    if odd := next((row for row in rows if row.edition != first.edition), None):
+        raise ResultError(f"published scores of {odd.model} ({odd.kind}) are of {first.edition} and {odd.edition}")
+    read_means = {
+        "overall" if row.task == f"{_MEAN}ALL" else row.task.removeprefix(_MEAN): row.value
+        for row in rows
+        if row.task.startswith(_MEAN)
+    }
+    return Scores(
+        name=first.model if only or first.kind == "leaderboard" else f"{first.model}@{first.kind}",
+        edition=first.edition,
+        origin="published",
+        source="; ".join(dict.fromkeys(row.source for row in rows)),
+        tasks={row.task: TaskScore({row.metric: row.value}) for row in rows if not row.task.startswith(_MEAN)},
+        means=read_means,
+        notes=(_KIND_NOTES[first.kind],) if first.kind in _KIND_NOTES else (),
+    )

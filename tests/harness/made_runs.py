@@ -1,0 +1,103 @@
+"""Runs to test with: a real one on the mini suite, and one that is only its JSON files, for all 78 tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmeb_harness import Frames, Profile, Task
+from mmeb_harness.data import describe
+from mmeb_harness.metrics import METRIC_NAMES
+from mmeb_harness.registry import benchmark_rows, load_model, load_tasks
+from mmeb_harness.results import EncodeStats, RunResult, TaskResult, aggregate, save_result
+from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from tests.toy import QuietReporter
+
+PROFILE = Profile("made", pooling="last token", frames=Frames(64))
+
+
+def benchmark_tasks(edition: str = "page-fixed") -> list[Task]:
+    return [one.task for one in load_tasks(edition).values()]
+
+
+def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
+    draw = random.Random(f"{task.name} {seed}")
+    metrics = {name: draw.random() for name in METRIC_NAMES}
+    result = TaskResult(
+        name=task.name,
+        modality=task.modality,
+        group=task.group,
+        metric=task.metric,
+        score=metrics[task.metric],
+        corrected_score=metrics[task.metric],
+        random_ties_score=metrics[task.metric],
+        metrics=metrics,
+        chance=0.1,
+        num_queries=task.num_queries or 1,
+        num_candidates=8,
+        tied_decisions=0,
+        limited=False,
+        queries=EncodeStats(),
+        candidates=EncodeStats(),
+        data_revision="r",
+        fingerprint="f",
+        edition=task.edition,
+        profile=PROFILE,
+    )
+    return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
+
+
+def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) -> RunResult:
+    """The JSON files of a finished run on real data, its fields changed by `changes`."""
+    edition = str(changes.get("edition", "page-fixed"))
+    run = RunResult(
+        name=folder.name,
+        model="made",
+        model_revision="1",
+        model_settings={},
+        model_fingerprint="f",
+        model_args={},
+        data="MMEB-V2",
+        data_synthetic=False,
+        data_revision="hub-2026",
+        edition=edition,
+        profile=PROFILE,
+        tasks=tuple(result.name for result in results),
+        limit=None,
+        seed=0,
+        batch_tokens=1,
+        status="finished",
+        aggregates=aggregate(results, benchmark_rows(load_tasks(edition).values())),
+        queries=EncodeStats(),
+        candidates=EncodeStats(),
+        latency_seconds={},
+        seconds=0.0,
+        started="",
+        git_commit=None,
+        versions={},
+        machine={},
+    )
+    run = dataclasses.replace(run, **changes)  # type: ignore[arg-type]
+    files = RunFolder(folder)
+    save_result(files.run_file, run)
+    for result in results:
+        save_result(files.task_file(result.name), result)
+    return run
+
+
+def whole_run(folder: Path, edition: str = "page-fixed", **changes: object) -> RunResult:
+    """All 78 tasks, with the declared numbers of queries."""
+    results = [task_result(task) for task in benchmark_tasks(edition)]
+    return write_run(folder, results, edition=edition, **changes)
+
+
+def mini_run(cache: Path, output: Path, names: Sequence[str], model: str = "bag_of_features") -> RunResult:
+    """A real run on the mini suite."""
+    registered = load_tasks()
+    info = describe(cache / "mini-v1-seed0")
+    settings = RunSettings(output, edition="page-fixed")
+    return evaluate(
+        load_model(model, {}, {}), [registered[name] for name in names], registered, info, settings, QuietReporter()
+    )
