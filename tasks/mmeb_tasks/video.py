@@ -120,7 +120,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         modality="video",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, functools.partial(read_video_task, layout), other),
+        load=functools.partial(read_named, row.name, edition, functools.partial(read_video_task, layout), other),
         annotations=tuple(pattern for table in tables for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,

@@ -70,7 +70,7 @@ def _task(row: VisdocRow, edition: str) -> Task:
         modality="visdoc",
         group=row.group,
         metric="ndcg_linear@5",
-        load=functools.partial(read_named, row.name, functools.partial(read_visdoc_task, layout), other),
+        load=functools.partial(read_named, row.name, edition, functools.partial(read_visdoc_task, layout), other),
         annotations=tuple(pattern for table in tables for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,

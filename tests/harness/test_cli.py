@@ -94,6 +94,8 @@ def test_a_configuration_file_and_options_that_win(call, tmp_path: Path) -> None
         (["run", "--modality", "audio"], "no modality named 'audio'"),
         (["run", "--reasoning", "sometimes"], "'sometimes' is not one of 'adaptive', 'always', 'never'"),
         (["run", "--model", "random", "--reasoning", "always"], "model 'random' has no option --reasoning"),
+        (["run", "--model", "random", "--frames", "0"], "--frames must be at least 1"),
+        (["run", "--model", "random", "--edition", "v2"], "no edition named 'v2'. Did you mean 'v2.0.0'?"),
         (["run", "--model", "random", "--limit", "0"], "--limit must be at least 1"),
         (["run", "--model", "random", "--batch-tokens", "0"], "--batch-tokens must be at least 1"),
         (["run", "--model", "random", "--model-arg", "seed"], "'seed' is not KEY=VALUE"),
@@ -173,6 +175,43 @@ def test_a_results_folder_that_cannot_be_written(call, tmp_path: Path) -> None: 
     (tmp_path / "file").write_text("")
     assert "is a file; name a folder" in one_line(call("run", "--model", "random", "--output", "file"))
     assert "can't write" in one_line(call("run", "--model", "random", "--output", "file/run"))
+
+
+def test_edition_profile_and_frames_stand_in_results_and_table(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("run", "--model", "bag_of_features", "--tasks", "HMDB51,OK-VQA")
+    assert call(*arguments).returncode == 0
+    first = load_run_result(tmp_path / "runs/mini-bag_of_features/run.json")
+    assert (first.edition, first.profile.name, first.profile.frames.video) == ("page-fixed", "bag_of_features", 8)
+    done = call(*arguments, "--frames", "3")
+    assert done.returncode == 0, done.stderr
+    assert "bag_of_features on mini, synthetic, edition page-fixed" in done.stdout
+    assert "3 frames a video, 3 a clip, short ones as they are" in done.stdout
+    run = load_run_result(tmp_path / "runs/mini-bag_of_features-frames3/run.json")
+    assert run.profile.frames.video == 3
+    for name in ("HMDB51", "OK-VQA"):
+        result = load_task_result(tmp_path / f"runs/mini-bag_of_features-frames3/tasks/{name}.json")
+        assert (result.edition, result.profile) == ("page-fixed", run.profile)
+    # Other frames are another result for a video task only.
+    done = call(*arguments, "--frames", "3", "--output", "runs/mini-bag_of_features")
+    assert "1 of 2 tasks were finished before" in done.stdout
+
+
+def test_what_readers_define_is_counted_in_result_and_table(call, own_data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    frames = sorted((own_data / "video-tasks/frames/video_cls/HMDB51/clip_00003").iterdir())
+    frames[0].unlink()
+    arguments = ("run", "--model", "random", "--data", "data", "--tasks", "HMDB51", "--output", "out")
+    done = call(*arguments, "--frames", str(len(frames)))
+    assert done.returncode == 0, done.stderr
+    assert "counted: 1 short clips." in done.stdout
+    assert load_task_result(tmp_path / "out/tasks/HMDB51.json").notes == {"short clips": 1}
+
+
+def test_another_edition_than_the_datas_is_one_line(call) -> None:  # type: ignore[no-untyped-def]
+    message = one_line(call("run", "--model", "random", "--edition", "v2.0.0", "--tasks", "ViDoSeek-page"))
+    assert (
+        "holds the rows of edition page-fixed (VLM2Vec/ViDoSeek-page-fixed) only; run with --edition page-fixed"
+        in message
+    )
 
 
 def test_tasks_and_models_are_listed(call) -> None:  # type: ignore[no-untyped-def]

@@ -176,6 +176,22 @@ def test_downloads_that_break_off_are_continued(call: Call, hub: Hub, suite: Pat
         assert 0 <= hub.served[path] - len(hub.content(MEDIA_REPO, path)) <= 3 * CHUNK
 
 
+def test_what_the_clients_own_cache_holds_is_not_fetched_again(
+    call: Call, hub: Hub, suite: Path, tmp_path: Path
+) -> None:
+    path, commit = "video-tasks/frames/video_cls.tar.gz", hub.heads[MEDIA_REPO]
+    snapshot = tmp_path / "hf/hub/datasets--TIGER-Lab--MMEB-V2/snapshots" / commit / path
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_bytes(b"damaged")
+    get(call, "--tasks", "HMDB51", "--data", "first")
+    assert hub.served[path] == len(hub.content(MEDIA_REPO, path))  # what the cache held was not the hub's
+    snapshot.write_bytes(hub.content(MEDIA_REPO, path))
+    get(call, "--tasks", "HMDB51", "--data", "second")
+    assert hub.served[path] == len(hub.content(MEDIA_REPO, path))
+    assert same_samples("HMDB51", suite, tmp_path / "second")
+    assert snapshot.is_file()
+
+
 def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: Path, tmp_path: Path) -> None:
     """The client deletes partial files; ours stay, through kill -9."""
     archive = "video-tasks/frames/video_qa.tar.gz-00"

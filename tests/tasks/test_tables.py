@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mmeb_tasks import TASKS, readme, video, visdoc
+from mmeb_tasks import EDITIONS, TASKS, readme, video, visdoc
+from mmeb_tasks.hub import place_frames, place_images
 from mmeb_tasks.mini.instructions import INSTRUCTIONS
 from mmeb_tasks.readers.media import natural_order, sample_frames
 from mmeb_tasks.readers.video import MOMENTSEEKER_INSTRUCTIONS, lettered, option_text
-from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION
+from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION, page_content
+from PIL import ExifTags, Image
 
 from mmeb_harness import DataError, Frames
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
@@ -175,7 +178,7 @@ def test_bad_input_is_one_line_with_the_task_and_the_way_out(case: str, tmp_path
         BY_NAME[name].load(tmp_path, Frames())
     text = str(caught.value)
     assert text.startswith(f"{name}: ")
-    assert re.search(rf"(Get it|Look closer): mmeb-eval data (get|check) --tasks {name}$", text)
+    assert re.search(rf"(Get it|Look closer): mmeb-eval data (get|check) --edition page-fixed --tasks {name}$", text)
     assert "\n" not in text
 
 
@@ -201,3 +204,135 @@ def test_shards_are_read_in_order(tmp_path: Path) -> None:
     for index, part in enumerate((table.slice(0, 2), table.slice(2))):
         pq.write_table(part, path.with_name(f"test-{index:05d}-of-00002.parquet"))
     assert dataclasses.asdict(task.load(tmp_path, Frames())) == dataclasses.asdict(whole)
+
+
+def without_images(column: str, rows: set[int]) -> Callable[[pa.Table], pa.Table]:
+    """Blanks a column's paths in some rows."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = table.column(column).to_pylist()
+        blanked: list[Any] = [
+            value if row not in rows else [""] * len(value) if isinstance(value, list) else ""
+            for row, value in enumerate(values)
+        ]
+        return table.set_column(table.schema.get_field_index(column), column, pa.array(blanked))
+
+    return change
+
+
+def test_a_query_row_without_its_image_is_its_words_and_counted(tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["OK-VQA"], tmp_path)
+    before = BY_NAME["OK-VQA"].load(tmp_path, Frames())
+    rewrite(tmp_path, "OK-VQA", without_images("qry_img_path", {1}))
+    samples = BY_NAME["OK-VQA"].load(tmp_path, Frames())
+    assert samples.notes["rows without media"] == 1
+    assert [bool(query.images) for query in samples.queries] == [row != 1 for row in range(len(samples.queries))]
+    assert [query.text for query in samples.queries] == [query.text for query in before.queries]
+    rewrite(tmp_path, "OK-VQA", without_images("qry_img_path", set(range(len(samples.queries)))))
+    with pytest.raises(DataError, match="OK-VQA: no row has a qry_img_path"):
+        BY_NAME["OK-VQA"].load(tmp_path, Frames())
+
+
+def test_a_candidate_without_its_image_is_counted(tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["WebQA"], tmp_path)
+    rewrite(tmp_path, "WebQA", without_images("tgt_img_path", {0}))
+    samples = BY_NAME["WebQA"].load(tmp_path, Frames())
+    assert samples.notes["rows without media"] == 1  # one candidate of that id, however often it is listed
+    assert [candidate.id for candidate in samples.candidates if not candidate.images] == [""]
+
+
+@pytest.mark.parametrize(
+    ("frames", "shown", "short"),
+    [
+        (Frames(2), 2, 0),
+        (Frames(64), None, 1),
+        (Frames(64, short="last frame repeated"), 64, 1),
+    ],
+)
+def test_a_run_chooses_its_frames(frames: Frames, shown: int | None, short: int, tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["HMDB51"], tmp_path)
+    saved = {path.parent: 0 for path in tmp_path.rglob("*.jpg")}
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+            saved[path.parent] = saved.get(path.parent, 0) + 1
+    samples = BY_NAME["HMDB51"].load(tmp_path, frames)
+    for query in samples.queries:
+        available = saved[query.frames[0].parent]
+        expected = min(available, frames.video) if shown is None or available >= frames.video else shown
+        assert len(query.frames) == expected
+        if available < frames.video and frames.short == "last frame repeated":
+            assert set(query.frames[available:]) == {query.frames[available - 1]}
+    fewer = sum(saved[query.frames[0].parent] < frames.video for query in samples.queries)
+    assert samples.notes["short clips"] == fewer
+    assert (fewer > 0) == bool(short)
+
+
+def test_moment_retrieval_shows_clips_fewer_frames_than_videos(tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["QVHighlight"], tmp_path)
+    samples = BY_NAME["QVHighlight"].load(tmp_path, Frames(video=5, clip=2))
+    assert {len(query.frames) for query in samples.queries} <= set(range(1, 6))
+    assert max(len(query.frames) for query in samples.queries) > 2
+    assert {len(candidate.frames) for candidate in samples.candidates} <= {1, 2}
+
+
+@pytest.mark.parametrize("name", ["ViDoSeek-page", "MMLongBench-page", "MomentSeeker"])
+def test_editions_read_their_own_repositories_only(name: str, tmp_path: Path) -> None:
+    case = GOLDEN_TASKS[name]
+    write_case(case, tmp_path)
+    old = next(task for task in EDITIONS["v2.0.0"] if task.name == name)
+    assert old.source != BY_NAME[name].source
+    with pytest.raises(
+        DataError, match=r"holds the rows of edition page-fixed \(.*\) only; run with --edition page-fixed"
+    ):
+        old.load(tmp_path, Frames())
+    (tmp_path / "annotations" / BY_NAME[name].source).rename(tmp_path / "annotations" / old.source)
+    assert old.load(tmp_path, Frames()).queries
+    with pytest.raises(DataError, match=r"holds the rows of edition v2\.0\.0"):
+        BY_NAME[name].load(tmp_path, Frames())
+
+
+def test_editions_are_the_same_78_tasks() -> None:
+    assert [task.name for task in EDITIONS["v2.0.0"]] == [task.name for task in TASKS]
+    differing = {
+        new.name for new, old in zip(TASKS, EDITIONS["v2.0.0"], strict=True) if new.annotations != old.annotations
+    }
+    assert differing == {"ViDoSeek-page", "MMLongBench-page", "MomentSeeker"}
+    assert {task.edition for task in TASKS} == {"page-fixed"}
+
+
+@pytest.mark.parametrize(
+    ("root", "member", "expected"),
+    [
+        (
+            "video_ret/MSR-VTT",
+            "data/ziyan/video_retrieval/MSR-VTT/frames/video1/f.jpg",
+            "video_ret/MSR-VTT/video1/f.jpg",
+        ),
+        ("video_ret/MSR-VTT", "data/ziyan/video_retrieval/MSVD/frames/video1/f.jpg", None),
+        ("video_qa/EgoSchema", "video_qa/video_qa/egoschema/a/0001.jpg", "video_qa/EgoSchema/a/0001.jpg"),
+        ("video_mret/Charades_STA", "video_mret/Charades-STA/v/query/1.jpg", "video_mret/Charades_STA/v/query/1.jpg"),
+        ("video_cls/K700", "./K700/x.jpg", "video_cls/K700/x.jpg"),
+        ("video_cls/K700", "K700", None),
+    ],
+)
+def test_members_of_archives_are_placed_by_what_they_are(root: str, member: str, expected: str | None) -> None:
+    assert place_frames(f"frames/{root}", member) == (None if expected is None else f"frames/{expected}")
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "MMEB/", "image-tasks/MMEB/"])
+def test_images_are_placed_by_the_paths_that_the_table_names(prefix: str, tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["OK-VQA"], tmp_path)
+    place = place_images(next(iter(BY_NAME["OK-VQA"].sources)), tmp_path)  # type: ignore[arg-type]
+    assert place(f"{prefix}OK-VQA/val images/kettle_0.jpg") == "image-tasks/OK-VQA/val images/kettle_0.jpg"
+    assert place(f"{prefix}OK-VQA/val images/unknown.jpg") is None
+
+
+def test_a_page_with_an_exif_orientation_is_turned_upright() -> None:
+    picture, plain, turned = Image.new("RGB", (40, 20)), io.BytesIO(), io.BytesIO()
+    picture.save(plain, "JPEG")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(turned, "JPEG", exif=exif)
+    assert page_content("p", plain.getvalue()) == plain.getvalue()
+    with Image.open(io.BytesIO(page_content("p", turned.getvalue()))) as upright:
+        assert (upright.size, upright.format) == ((20, 40), "PNG")

@@ -26,10 +26,16 @@ class SamplesBuilder:
         self._unanswerable: set[str] = set()
 
     def candidate(self, candidate_id: str, make: Callable[[], Item]) -> str:
-        """Note a candidate; `make` is called the first time only. Later ones of the same id are ignored."""
-        if candidate_id not in self._candidates:
-            self._candidates[candidate_id] = make()
-        return candidate_id
+        """Note a candidate; `make` is called the first time only. Later ones of the same id are ignored.
+
+        Returns:
+            The id, as the very object that the first one had: a million ids in the pools of a task with 20,000
+            candidates are 20,000 strings in memory.
+        """
+        known = self._candidates.get(candidate_id)
+        if known is None:
+            known = self._candidates[candidate_id] = make()
+        return known.id
 
     def query(self, item: Item, own: Sequence[str], gains: Mapping[str, float]) -> None:
         """Add a query.
@@ -70,26 +76,24 @@ def clean_instruction(stored: str) -> str:
 Read = Callable[[Path, Frames], Samples]
 
 
-def read_named(name: str, read: Read, other: Mapping[str, Table], data: Path, frames: Frames) -> Samples:
+def read_named(name: str, edition: str, read: Read, other: Mapping[str, Table], data: Path, frames: Frames) -> Samples:
     """Read a task; every refusal starts with the task's name and ends with the way out.
 
     Args:
+        edition: that `read` reads.
         other: tables that hold the same task in other editions, by edition.
     """
+    get, check = (f"mmeb-eval data {command} --edition {edition} --tasks {name}" for command in ("get", "check"))
     try:
         return read(data, frames)
     except MissingTableError as error:
-        if edition := next((one for one, table in other.items() if has_table(data, table)), None):
+        if found := next((one for one, table in other.items() if has_table(data, table)), None):
             raise DataError(
-                f"{name}: {data} holds the rows of edition {edition} ({other[edition].repo}) only; run with "
-                f"--edition {edition}, or get the others: {_command(name)}"
+                f"{name}: {data} holds the rows of edition {found} ({other[found].repo}) only; run with "
+                f"--edition {found}, or get the others: {get}"
             ) from error
-        raise DataError(f"{name}: {error}. Get it: {_command(name)}") from error
+        raise DataError(f"{name}: {error}. Get it: {get}") from error
     except MissingMediaError as error:
-        raise DataError(f"{name}: {error}. Get it: {_command(name)}") from error
+        raise DataError(f"{name}: {error}. Get it: {get}") from error
     except DataError as error:
-        raise DataError(f"{name}: {error}. Look closer: mmeb-eval data check --tasks {name}") from error
-
-
-def _command(name: str) -> str:
-    return f"mmeb-eval data get --tasks {name}"
+        raise DataError(f"{name}: {error}. Look closer: {check}") from error

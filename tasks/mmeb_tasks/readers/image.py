@@ -14,7 +14,7 @@ from typing import Literal
 from mmeb_harness import DataError, Frames, Item, Layout, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.media import MediaFolder
-from mmeb_tasks.readers.tables import Row, read_rows
+from mmeb_tasks.readers.tables import Row, iter_rows
 
 ImageReader = Literal["image_cls", "image_qa", "image_i2t", "image_t2i", "image_i2i_vg"]
 
@@ -47,7 +47,7 @@ class ImageLayout:
 def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     """Read one image task."""
     media, builder = MediaFolder(data), SamplesBuilder()
-    for number, row in enumerate(read_rows(data, layout.table, COLUMNS)):
+    for number, row in enumerate(iter_rows(data, layout.table, COLUMNS)):
         _check_lists(number, row)
         own = _candidates(layout, row, media, builder)
         builder.query(_query(layout, str(number), row, media, builder), own, {own[0]: 1.0})
@@ -61,7 +61,7 @@ def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
 def referenced_images(table: Table, data: Path) -> set[str]:
     """Paths below `image-tasks/` that a table's rows name."""
     paths: set[str] = set()
-    for row in read_rows(data, table, ("qry_img_path", "tgt_img_path")):
+    for row in iter_rows(data, table, ("qry_img_path", "tgt_img_path")):
         paths.update([row["qry_img_path"] or "", *(row["tgt_img_path"] or ())])
     return paths - {""}
 

@@ -10,6 +10,8 @@ from mmeb_harness import DataError, Table
 
 Row = dict[str, Any]
 
+_WIDE_ROWS_AT_ONCE = 32
+
 
 class MissingTableError(DataError):
     """A table's files are not in the data folder."""
@@ -42,16 +44,27 @@ def has_column(data: Path, table: Table, column: str) -> bool:
     return column in pq.read_schema(table_files(data, table)[0]).names
 
 
+def iter_rows(data: Path, table: Table, columns: Sequence[str]) -> Iterator[Row]:
+    """All rows of a table, a few in memory at a time: one row of an image task holds 1,000 candidates.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    empty = True
+    for batch in iter_batches(data, table, columns, batch_rows=_WIDE_ROWS_AT_ONCE):
+        empty = empty and not batch
+        yield from batch
+    if empty:
+        raise DataError(f"annotations {data / table.folder}/{table.split} have no rows")
+
+
 def read_rows(data: Path, table: Table, columns: Sequence[str]) -> list[Row]:
     """All rows of a table, the named columns only.
 
     Raises:
         DataError: if a file is missing or broken, lacks a column, or the table is empty.
     """
-    rows = [row for batch in iter_batches(data, table, columns) for row in batch]
-    if not rows:
-        raise DataError(f"annotations {data / table.folder}/{table.split} have no rows")
-    return rows
+    return list(iter_rows(data, table, columns))
 
 
 def iter_batches(data: Path, table: Table, columns: Sequence[str], batch_rows: int = 1024) -> Iterator[list[Row]]:
