@@ -21,30 +21,50 @@ read one local folder and never the network:
     <data>/image-tasks/…   <data>/video-tasks/frames/…   <data>/visdoc-tasks/…   media, in the official tree
 
 To add a task over an existing reader, add a row; for a new kind of record, add a reader: a function from the data
-folder to `Samples`. Tasks outside this repository come by entry point (see the main README). `mini/` makes synthetic
-data for all 78 in this very tree.
+folder, and how many frames to show, to `Samples`. Tasks outside this repository come by entry point (see the main
+README). `mini/` makes synthetic data for all 78 in this very tree.
 
 Queries and candidates are the benchmark's counts (candidates: of the whole corpus, or of one query where each query
 ranks its own). The metric is hit@1 for image and video, ndcg_linear@5 for visdoc. Readers check that every file they
-name exists; what they define rather than refuse (short clips, blank or repeated candidates) is counted in the result.
+name exists; what they define rather than refuse is counted in the result (see Odd rows).
 
 ## Real data
 
-Until a download command does it, with `datasets` and the hub client (`hf`) installed:
+`mmeb-eval data get` fetches all of it, or what chosen tasks need; the main README tells how. Where it comes from:
 
-1. Annotations, for every row of the tables below (`None` for the configuration "default"):
+- **Annotations**: the repositories of the tables below, as parquet. `datasets` decides which files are a
+  configuration's split; anything else than parquet is converted.
+- **Pages** come inside the corpus tables. They are written to `visdoc-tasks/` as they are stored, once: a page that
+  occurs in two corpora (ViDoSeek-page and -doc, …) is one file with two names. The table stays without its images.
+- **Images and frames**: the archives of `TIGER-Lab/MMEB-V2`. Their trees are not the one the official evaluation
+  reads, so `hub.py` places each member by what it is: an image by the path that the annotations name, a frame by its
+  data set's folder. That covers the extra `MMEB/` level, `data/ziyan/video_retrieval/<set>/frames/`,
+  `video_qa/video_qa/`, `egoschema`, `Charades-STA`, and archives in parts.
 
-       from datasets import load_dataset
-       table = load_dataset("ziyjiang/MMEB_Test_Instruct", "OK-VQA", split="test")
-       table.to_parquet("DATA/annotations/ziyjiang/MMEB_Test_Instruct/OK-VQA/test.parquet")
+A folder made by hand works too, if it has the tree above. Pages that are missing are then written on first use, from a
+corpus table that holds its images.
 
-2. Media: the archives of the data set `TIGER-Lab/MMEB-V2`. `image-tasks/mmeb_v1.tar.gz` goes to `DATA/image-tasks/`,
-   the contents of its `MMEB/` moved up one level. The frame archives go to `DATA/video-tasks/frames/`: `video_cls`,
-   `video_ret` (move `data/ziyan/video_retrieval/<set>/frames/*` to `video_ret/<set>/`), `video_mret`, and `video_qa`
-   (join its parts first). Frame folders are read as `video_qa/EgoSchema` and `video_mret/Charades_STA`; the archives
-   may spell them `egoschema` and `Charades-STA`. Page images need no archive: they come inside the corpus tables and
-   are written on first use.
-3. `mmeb-eval run --data DATA`. Every task is read once before anything is encoded; what is missing is named.
+## Editions
+
+The same 78 names stand for other rows in older tables; `--edition` chooses, and every result says which.
+
+| edition | ViDoSeek-page | MMLongBench-page | MomentSeeker |
+|---|---|---|---|
+| `page-fixed` (default, today's leaderboard) | `VLM2Vec/ViDoSeek-page-fixed` | `VLM2Vec/MMLongBench-page-fixed` | `VLM2Vec/MomentSeeker`, 1,602 rows |
+| `v2.0.0` (June 2025) | `VLM2Vec/ViDoSeek-page`, labels one page late | `VLM2Vec/MMLongBench-page`, the same | `VLM2Vec/MomentSeeker_1k8`, 1,800 rows |
+
+Rows of the wrong edition are recognised (by their number, or by the relevant page of query 0) and refused.
+
+## Odd rows
+
+| what | what happens | officially | counted as |
+|---|---|---|---|
+| fewer frames saved than shown | all of them, unpadded; a model's profile can ask to repeat the last | the same; video retrieval fails below the 8 asked for | short clips |
+| a blank candidate string | embedded like any text | its vector and its batch's are garbage | blank candidates |
+| a candidate twice in one list | ranked twice, one vector | the same | repeated candidates |
+| an image row without a path | embedded by its words | fails | rows without media |
+| an answer that is no option | the query scores 0 | the same | answers that are no option |
+| a missing file or frame folder | refused, with the number of them | fails, or is skipped in part | - |
 """
 
 
