@@ -80,7 +80,8 @@ def get(**chosen: Any) -> None:
     from mmeb_harness.fetch import get as getting
 
     planned = _plan(**chosen)
-    with _progress(sum(step.size for step in planned.open_steps)) as reporter:
+    sizes = {file.digest: file.size for step in planned.open_steps for file in step.files}
+    with _progress(sum(sizes.values())) as reporter:
         outcome = getting.get(planned, chosen["workers"], reporter)
     done = len(planned.steps) - len(planned.open_steps)
     click.echo(

@@ -46,7 +46,7 @@ class Hub:
         gated, hidden: repositories that need a token with access, or any token.
         stall: path → after how many bytes its download stops until `stall` is cleared.
         before_sending: path → what happens just before it is sent.
-        served: path → bytes sent of it.
+        served, downloads: path → bytes sent of it, and requests for it.
         broken, resumed: downloads that broke off; requests for a rest.
         unknown: requests for what the real hub has and this one doesn't.
     """
@@ -61,6 +61,7 @@ class Hub:
     stall: dict[str, int] = field(default_factory=dict)
     before_sending: dict[str, Callable[[], None]] = field(default_factory=dict)
     served: Counter[str] = field(default_factory=Counter)
+    downloads: Counter[str] = field(default_factory=Counter)
     broken: int = 0
     resumed: int = 0
     unknown: list[str] = field(default_factory=list)
@@ -218,6 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if self.command == "GET":
+            self.hub.downloads[path] += 1
             self._send(path, content, start)
 
     def _send(self, path: str, content: bytes, start: int) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from mmeb_harness.errors import DataError
 from mmeb_harness.fetch.hub import LOCKS, NO_ROOM, NoRoomError, download, downloaded, locked
 from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock, write_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
-from mmeb_harness.fetch.plan import WORK, Plan, Step, archive_steps, drops, is_done, room
+from mmeb_harness.fetch.plan import WORK, Plan, Step, archive_steps, is_done, room
 from mmeb_harness.fetch.records import RecordWriter, record_path, write_manifest
 from mmeb_harness.types import Archive, Pages, Table
 
@@ -117,7 +117,16 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
     finally:
         if not full:
             write_manifest(plan.root)
+    remove_leftovers(plan.root)
     return job.outcome
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete fetched files and parts of files that the lock file no longer names."""
+    named = {digest for repo in read_lock(root / LOCK).values() for _, digest in repo.files.values()}
+    for path in (root / WORK).iterdir():
+        if path.is_file() and path.stem.replace("-", ":", 1) not in named:
+            path.unlink(missing_ok=True)
 
 
 def check_folder(root: Path) -> None:
@@ -211,34 +220,49 @@ class _Job:
             self._drop(step)
 
     def _archive(self, archive: tuple[str, str], steps: Sequence[Step], pool: ThreadPoolExecutor) -> None:
+        files, root = steps[0].files, self.plan.root
         with self._locked("/".join(archive)):
-            left = [step for step in steps if not is_done(self.plan.root, step.key, step.files)]
-            fetched = [pool.submit(self._download, file) for file in steps[0].files] if left else []
-            parts = [future.result() for future in fetched]
-            if left:
-                self._unpack(steps[0].files[0].path, parts, left)
-            if drops(self.plan, archive):
-                for path in parts:
-                    path.unlink(missing_ok=True)
-            elif parts:
-                self.outcome.kept.append(steps[0].files[0].path)
+            left = [step for step in steps if not is_done(root, step.key, files)]
+            if not left:  # another process was faster
+                return
+            fetched = [pool.submit(self._download, file) for file in files]
+            self._unpack(files[0].path, [future.result() for future in fetched], left)
+            if all(is_done(root, key, files) for key in self.plan.shared[archive]):
+                for file in files:
+                    downloaded(file, self._folder).unlink(missing_ok=True)
+            else:
+                self.outcome.kept.append(files[0].path)
 
     def _unpack(self, name: str, parts: Sequence[Path], steps: Sequence[Step]) -> None:
-        root = self.plan.root
-        places: dict[str, Place] = {
-            step.key: step.source.place_in(root) for step in steps if isinstance(step.source, Archive)
-        }
-        records = {step.key: RecordWriter(root, step.key) for step in steps}
-        unpack(parts, name, places, root, records, on_member=self._check_stop)
-        self._refuse_empty(name, records, steps)
+        places = self._places(steps)
+        records = {step: RecordWriter(self.plan.root, step.key) for step in places}
+        by_key = {step.key: record for step, record in records.items()}
+        unpack(
+            parts,
+            name,
+            {step.key: place for step, place in places.items()},
+            self.plan.root,
+            by_key,
+            on_member=self._check_stop,
+        )
         os.sync()  # a million small files, before the records that say they are there
-        for step in steps:
-            self._finish(records[step.key], step)
+        for step, record in records.items():
+            if record.files:
+                self._finish(record, step)
+            else:
+                error = DataError(f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one")
+                self.outcome.failures.append((step.label, error))
 
-    def _refuse_empty(self, name: str, records: Mapping[str, RecordWriter], steps: Sequence[Step]) -> None:
-        empty = [task for step in steps if not records[step.key].files for task in step.tasks]
-        if empty:
-            raise DataError(f"archive {name} holds nothing for {', '.join(empty)}: its layout is not a known one")
+    def _places(self, steps: Sequence[Step]) -> dict[Step, Place]:
+        """Where members go, by step; a task whose annotations aren't there is left out, and fails alone."""
+        places: dict[Step, Place] = {}
+        for step in steps:
+            assert isinstance(step.source, Archive)
+            try:
+                places[step] = step.source.place_in(self.plan.root)
+            except DataError as error:
+                self.outcome.failures.append((step.label, error))
+        return places
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:

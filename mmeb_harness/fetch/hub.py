@@ -112,6 +112,7 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) ->
     with locked(folder / LOCKS / f"{target.name}.lock", lambda: on_bytes(0)):
         for attempt in ("first", "second"):
             if target.is_file():
+                on_bytes(file.size)
                 return target
             part = target.with_suffix(".part")
             if attempt == "second" or not _take_from_cache(file, part, on_bytes):

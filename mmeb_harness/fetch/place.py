@@ -213,7 +213,9 @@ def unpack(
     """
     try:
         with tarfile.open(fileobj=Joined(parts), mode="r|*") as archive:
-            for member in archive:
+            while (member := archive.next()) is not None:
+                # tarfile keeps every member it has seen: a GB of them for a million frames.
+                archive.members = []  # type: ignore[attr-defined]
                 on_member()
                 _place_member(archive, member, name, places, root, records)
     except (tarfile.TarError, EOFError, OSError) as error:
