@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from mmeb_harness.errors import DataError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from mmeb_harness.fetch.check import Outcome
     from mmeb_harness.fetch.plan import Plan
     from mmeb_harness.types import Task
 
@@ -60,12 +62,13 @@ def data() -> None:
 @_source_options
 def plan(**chosen: Any) -> None:
     """Show what the chosen tasks need: repositories, files, sizes, what is there, disk space."""
-    from mmeb_harness.fetch.get import check_folder, free_bytes
+    from mmeb_harness.fetch.get import check_folder, check_room
 
     planned = _plan(**chosen)
     check_folder(planned.root)
-    _print_plan(planned, free_bytes(planned.root), chosen["workers"])
-    _say_failures(planned.failures)
+    _print_plan(planned, chosen["workers"])
+    _say_failures(planned.failures, "can't be planned")
+    check_room(planned, chosen["workers"])
 
 
 @data.command()
@@ -89,13 +92,29 @@ def get(**chosen: Any) -> None:
         f"{getting.gigabytes(outcome.size)} in {planned.root}"
     )
     if outcome.kept:
-        click.echo(
-            f"kept in {planned.root / '.work'} for tasks that were not chosen: {', '.join(sorted(outcome.kept))}"
-        )
+        names = ", ".join(sorted(outcome.kept))
+        click.echo(f"kept in {planned.root / '.work'} for tasks that were not chosen: {names}")
     if outcome.copies:
         click.echo(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
-    _say_failures(outcome.failures)
-    click.echo(f"next: mmeb-eval data check --data {planned.root}, then mmeb-eval run --data {planned.root}")
+    _say_failures(outcome.failures, "are not done; the rest is. The same command tries again")
+    click.echo(f"next: mmeb-eval data check {_same_choice(planned.root, **chosen)}")
+    click.echo(f"      mmeb-eval run {_same_choice(planned.root, **chosen)}")
+
+
+def _same_choice(
+    root: Path,
+    *,
+    tasks: Sequence[str],
+    groups: Sequence[str],
+    modalities: Sequence[str],
+    edition: str | None,
+    **_: object,
+) -> str:
+    """The options that choose the same tasks in another command."""
+    named = (("--tasks", tasks), ("--groups", groups), ("--modality", modalities), ("--edition", [edition or ""]))
+    parts = [f"--data {shlex.quote(str(root))}"]
+    parts += [f"{option} {','.join(names)}" for option, names in named if any(names)]
+    return " ".join(parts)
 
 
 @data.command()
@@ -121,19 +140,36 @@ def check(
     from mmeb_harness.types import Frames
 
     chosen, _ = _tasks(tasks, groups, modalities, edition)
-    info, wrong = describe(folder.expanduser()), 0
+    info, outcomes = describe(folder.expanduser()), []
     for outcome in check_tasks(chosen, info, Frames(frames, min(frames, 8)), quick=quick, workers=workers):
-        wrong += not outcome.ready
-        remarks = "; ".join(outcome.remarks)
-        summary = ": ".join(part for part in (outcome.summary, remarks) if part)
-        click.echo(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
-        for problem in outcome.problems:
-            click.echo(f"       {problem}")
-        if outcome.mend:
-            click.echo(f"       mend: {outcome.mend}")
-    click.echo(f"{len(chosen) - wrong} of {len(chosen)} tasks are ready")
+        outcomes.append(outcome)
+        _print_outcome(outcome)
+    wrong = [outcome for outcome in outcomes if not outcome.ready]
+    click.echo(f"{len(chosen) - len(wrong)} of {len(chosen)} tasks are ready")
+    if len(wrong) > 1:
+        for command in _joined_commands(wrong):
+            click.echo(f"mend: {command}")
     if wrong:
         sys.exit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    summary = ": ".join(part for part in (outcome.summary, "; ".join(outcome.remarks)) if part)
+    click.echo(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
+    for problem in outcome.problems:
+        click.echo(f"       {problem}")
+    if outcome.mend:
+        click.echo(f"       mend: {outcome.mend}")
+
+
+def _joined_commands(outcomes: Sequence[Outcome]) -> list[str]:
+    """The mending commands, those that differ in nothing but the task as one."""
+    tasks: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        tasks.setdefault(outcome.mend.removesuffix(f" --tasks {outcome.task}"), []).append(outcome.task)
+    return [
+        f"{command} --tasks {','.join(names)}" if "data get" in command else command for command, names in tasks.items()
+    ]
 
 
 def _tasks(
@@ -159,51 +195,52 @@ def _plan(
     update: bool,
     redo: bool,
 ) -> Plan:
-    import dataclasses
-
     from mmeb_harness.fetch.lock import LOCK, read_lock
-    from mmeb_harness.fetch.plan import lock_repos, make_plan
+    from mmeb_harness.fetch.locking import lock_repos
+    from mmeb_harness.fetch.plan import make_plan
 
     if lock_file and update:
         raise click.UsageError("--lock and --update contradict each other")
     chosen, known = _tasks(tasks, groups, modalities, edition)
     root = folder.expanduser().resolve()
-    lock = {**read_lock(root / LOCK), **(read_lock(lock_file) if lock_file else {})}
-    lock, failures = lock_repos(chosen, lock, update=update, workers=workers)
-    planned = make_plan(chosen, known, root, lock, redo=redo)
-    return dataclasses.replace(planned, failures=(*failures, *planned.failures))
+    own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
+    if given or update or not own:
+        click.echo("asking the hub what there is …", err=True)
+    locked = lock_repos(chosen, own, given, update=update, workers=workers)
+    return make_plan(chosen, known, root, locked, redo=redo)
 
 
-def _print_plan(planned: Plan, free: int, workers: int) -> None:
-    from mmeb_harness.fetch.get import gigabytes
+def _print_plan(planned: Plan, workers: int) -> None:
+    from mmeb_harness.fetch.get import free_bytes, gigabytes
     from mmeb_harness.fetch.plan import room
 
     header = ("repository", "revision", "files", "size", "there", "tasks")
     print_table(header, [_plan_row(planned, repo) for repo in dict.fromkeys(step.repo for step in planned.steps)])
-    needed = room(planned, free, workers)
+    needed = room(planned, free_bytes(planned.root), workers)
     sizes = {(file.repo, file.path): file.size for step in planned.steps for file in step.files}
-    click.echo(
-        f"{len(sizes):,} files, {gigabytes(sum(sizes.values()))} on the hub; to download: "
-        f"{gigabytes(needed.download)}; disk: up to {gigabytes(needed.needed)} ({gigabytes(needed.passing)} of it in "
-        f"passing), {gigabytes(needed.free)} free in {planned.root}"
-    )
-    if needed.needed > needed.free:
-        click.echo(f"not enough room: {gigabytes(needed.needed - needed.free)} are missing")
+    kept = f", {gigabytes(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
+    click.echo(f"on the hub:  {len(sizes):,} files, {gigabytes(sum(sizes.values()))}")
+    click.echo(f"to download: {gigabytes(needed.download)}")
+    click.echo(f"disk:        up to {gigabytes(needed.result)} to stay{kept}, {gigabytes(needed.passing)} in passing")
+    click.echo(f"free:        {gigabytes(needed.free)} in {planned.root}")
 
 
 def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
     from mmeb_harness.fetch.get import gigabytes
+    from mmeb_harness.fetch.locking import WORK
+    from mmeb_harness.fetch.plan import there
 
     steps = [step for step in planned.steps if step.repo == repo]
     files = {file.path: file.size for step in steps for file in step.files}
     left = {file.path: file.size for step in steps if not step.done for file in step.files}
     tasks = {task for step in steps for task in step.tasks}
-    there = "all" if not left else gigabytes(sum(files.values()) - sum(left.values()))
-    size = gigabytes(sum(files.values()))
-    return repo, planned.lock[repo].revision[:12], str(len(files)), size, there, str(len(tasks))
+    size = sum(files.values())
+    fetched = {file.path: there(file, planned.root / WORK) for step in steps if not step.done for file in step.files}
+    have = "all" if not left else gigabytes(size - sum(left.values()) + sum(fetched.values()))
+    return repo, planned.locked.lock[repo].revision[:8], str(len(files)), gigabytes(size), have, str(len(tasks))
 
 
-def _say_failures(failures: Sequence[tuple[str, DataError]]) -> None:
+def _say_failures(failures: Sequence[tuple[str, DataError]], what_of_them: str) -> None:
     """Every failure in a line of its own; then the way on.
 
     Raises:
@@ -212,7 +249,7 @@ def _say_failures(failures: Sequence[tuple[str, DataError]]) -> None:
     for what, error in failures:
         click.echo(f"not done: {what}: {' '.join(str(error).split())}", err=True)
     if failures:
-        raise DataError(f"{len(failures)} steps are not done (see above); the rest is. The same command tries again")
+        raise DataError(f"{len(failures)} of the sources above {what_of_them}")
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 
 selection_options = options(
-    click.option("--tasks", multiple=True, callback=names, help="Task names, comma-separated."),
+    click.option("--tasks", multiple=True, callback=names, help="Task names, comma-separated; these options add up."),
     click.option("--groups", multiple=True, callback=names, help="Groups, e.g. I-CLS,V-QA."),
     click.option("--modality", "modalities", multiple=True, callback=names, help="image, video, visdoc."),
     click.option("--edition", help="Of the benchmark: page-fixed (default), or v2.0.0 for old tables."),

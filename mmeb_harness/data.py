@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,7 @@ def describe(root: Path) -> DataInfo:
         DataError: if the folder is missing, or its manifest is of a newer schema.
     """
     if not root.is_dir():
-        raise DataError(f"data folder {root} does not exist; leave out --data to run on the mini suite")
+        raise DataError(f"data folder {root} {'is a file' if root.exists() else 'does not exist'}")
     if not (root / MANIFEST).is_file():
         return DataInfo(root)
     manifest = read_json(root / MANIFEST)
@@ -117,7 +118,8 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
         if found not in (None, task.edition):
             raise RevisionError(
                 f"{task.name}: the rows in {info.root} are of edition {found}, the run asks for {task.edition}; run "
-                f"with --edition {found}, or fetch them again: mmeb-eval data get --update --tasks {task.name}"
+                f"with --edition {found}, or fetch them again: mmeb-eval data get --update --data "
+                f"{shlex.quote(str(info.root))} --edition {task.edition} --tasks {task.name}"
             )
     expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
     if expected is not None and len(samples.queries) != expected:

@@ -44,9 +44,11 @@ class Hub:
         altered: paths whose content arrives with one byte changed.
         failing: path → status codes that its next requests get.
         gated, hidden: repositories that need a token with access, or any token.
+        gated_files: repositories whose metadata everybody may read, and whose files nobody.
+        redirects: large files are sent from another host name, as from a content network; what it was asked is kept.
         stall: path → after how many bytes its download stops until `stall` is cleared.
         before_sending: path → what happens just before it is sent.
-        served, downloads: path → bytes sent of it, and requests for it.
+        served, downloads: path (of a data file: repository:path) → bytes sent of it, and requests for it.
         broken, resumed: downloads that broke off; requests for a rest.
         unknown: requests for what the real hub has and this one doesn't.
     """
@@ -58,6 +60,9 @@ class Hub:
     failing: dict[str, list[int]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
+    gated_files: set[str] = field(default_factory=set)
+    redirects: bool = False
+    tokens_elsewhere: list[str] = field(default_factory=list)
     stall: dict[str, int] = field(default_factory=dict)
     before_sending: dict[str, Callable[[], None]] = field(default_factory=dict)
     served: Counter[str] = field(default_factory=Counter)
@@ -124,10 +129,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        url = urllib.parse.urlparse(self.path)
+        url = urllib.parse.urlparse(self.path.removeprefix("/elsewhere"))
+        elsewhere = self.path.startswith("/elsewhere")
+        if elsewhere and "Authorization" in self.headers:
+            self.hub.tokens_elsewhere.append(self.path)
         path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
         if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve(*found.groups())
+            return self._resolve(*found.groups(), elsewhere)
         if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
             return self._tree(found[1], found[2], found[3] or "", "recursive" in query)
         if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", path):
@@ -193,10 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
                 entries.append({"type": "directory", "path": path, "size": 0, "oid": git_blob(path.encode())})
         self._json(entries)
 
-    def _resolve(self, repo: str, revision: str, path: str) -> None:
+    def _resolve(self, repo: str, revision: str, path: str, elsewhere: bool) -> None:
         if (found := self._files(repo, revision)) is None:
             return
         commit, files = found
+        if repo in self.hub.gated_files:
+            return self._error(401, "GatedRepo", f"Access to dataset {repo} is restricted")
+        if self.hub.redirects and not elsewhere and is_large(path) and self.command == "GET":
+            return self._redirect()
         if self.hub.failing.get(path) and self.command == "GET":
             return self._error(self.hub.failing[path].pop(0), "", "try again")
         if path not in files:
@@ -221,6 +233,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.hub.downloads[path] += 1
             self._send(path, content, start)
+
+    def _redirect(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _send(self, path: str, content: bytes, start: int) -> None:
         if path in self.hub.altered:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mmeb_harness.data import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.errors import DataError
 from mmeb_harness.fetch.lock import LOCK, read_lock
+from mmeb_harness.fetch.locking import Locked
 from mmeb_harness.fetch.plan import make_plan
 from mmeb_harness.fetch.records import read_record, recorded_files
 from mmeb_harness.types import Frames, Samples, Task
@@ -60,22 +63,17 @@ def check_tasks(
 
 
 def _stale(tasks: Sequence[Task], root: Path) -> dict[str, tuple[str, ...]]:
-    """task → what the lock file names and isn't done, or is of other bytes; empty for a folder without a lock file."""
+    """task → what the lock file names and isn't done, or is of other bytes; nothing for a folder without one."""
     lock = read_lock(root / LOCK)
-    found: dict[str, tuple[str, ...]] = {}
-    for task in tasks:
-        try:
-            plan = make_plan([task], [], root, lock)
-        except KeyError:  # the lock file doesn't know one of its tables: it was never fetched
-            continue
-        found[task.name] = tuple(step.key for step in plan.open_steps)
-    return found
+    return {
+        task.name: tuple(step.label for step in make_plan([task], [], root, Locked(lock)).open_steps) for task in tasks
+    }
 
 
 def _check_task(
     task: Task, info: DataInfo, frames: Frames, stale: Sequence[str], seen: Seen, *, quick: bool, workers: int
 ) -> Outcome:
-    problems = [f"{key} is missing, unfinished or of another revision than the lock file's" for key in stale]
+    problems = [f"{what} is missing, unfinished, or of another revision than the lock file's" for what in stale]
     remarks: list[str] = []
     samples, summary, outdated = None, "", False
     try:
@@ -84,15 +82,19 @@ def _check_task(
         problems.append(_without_way_out(task.name, error))
         outdated = isinstance(error, RevisionError)
     recorded = _recorded(task, info.root)
+    damaged = _changed(recorded, info.root, workers, quick=quick)
     if samples is not None:
         summary = _summary(samples)
         remarks += [*_counted(samples), *_candidate_counts(task, samples, info)]
-        problems += _unopened(samples, info.root, seen, workers, quick=quick)
-    problems += _changed(recorded, info.root, workers, quick=quick)
+        damaged += _unopened(samples, info.root, seen, workers, quick=quick)
+        damaged += _unrecorded(samples, info.root, recorded)
     if not recorded and not info.synthetic:
         remarks.append("not fetched by `mmeb-eval data get`: no hashes to check")
     # What has a record counts as done, and what is locked stays: damage, or another revision, has to be asked for.
-    how = "--update " if outdated else "--redo " if recorded and not stale else ""
+    # Something missing that was never there is not in this revision.
+    missing = bool(problems) and not stale and not damaged
+    how = ("--update " if outdated or (missing and recorded) else "") + ("--redo " if damaged else "")
+    problems += damaged
     mend = _mend(task, info, how) if problems else ""
     return Outcome(task.name, summary, tuple(problems), tuple(remarks), mend)
 
@@ -101,7 +103,7 @@ def _mend(task: Task, info: DataInfo, how: str) -> str:
     if info.synthetic:
         return f"delete {info.root}; it is made again on the next run"
     edition = f"--edition {task.edition} " if task.edition else ""
-    return f"mmeb-eval data get {how}--data {info.root} {edition}--tasks {task.name}"
+    return f"mmeb-eval data get {how}--data {shlex.quote(str(info.root))} {edition}--tasks {task.name}"
 
 
 def _without_way_out(name: str, error: DataError) -> str:
@@ -112,7 +114,7 @@ def _without_way_out(name: str, error: DataError) -> str:
 
 
 def _summary(samples: Samples) -> str:
-    media = {path for item in (*samples.queries, *samples.candidates) for path in item.media}
+    media = _media(samples)
     return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {len(media):,} images or frames"
 
 
@@ -134,12 +136,31 @@ def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]
 
 
 def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: bool) -> list[str]:
-    paths = {path for item in (*samples.queries, *samples.candidates) for path in item.media}
+    paths = _media(samples)
     new = [path for path in sorted(paths) if str(path) not in seen]
     with ThreadPoolExecutor(workers) as pool:
-        for path, problem in zip(new, pool.map(lambda one: open_picture(one, quick=quick), new), strict=True):
-            seen[str(path)] = problem
+        for some in _slices(new):
+            problems = pool.map(lambda one: open_picture(one, quick=quick), some)
+            seen.update((str(path), problem) for path, problem in zip(some, problems, strict=True))
     return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in sorted(paths) if seen[str(path)]])
+
+
+def _media(samples: Samples) -> set[Path]:
+    return {path for item in (*samples.queries, *samples.candidates) for path in item.media}
+
+
+def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, bytes]]) -> list[str]:
+    """Media that a run would show, in folders that were fetched, but that were not fetched themselves."""
+    folders = {PurePosixPath(path).parent for path in recorded}
+    used = sorted(path.relative_to(root).as_posix() for path in _media(samples))
+    strange = [path for path in used if path not in recorded and PurePosixPath(path).parent in folders]
+    return _shortened([f"{path} was not fetched: remove it" for path in strange])
+
+
+def _slices(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]]:
+    """A pool makes a future for everything at once: a GB for two million files."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def open_picture(path: Path, *, quick: bool) -> str | None:
@@ -170,9 +191,11 @@ def _changed(recorded: Mapping[str, tuple[int, bytes]], root: Path, workers: int
         path, (size, sha256) = entry
         return _difference(root / path, size, None if quick else sha256)
 
+    found: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
-        found = zip(recorded, pool.map(problem, recorded.items()), strict=True)
-        return _shortened([f"{path} {what}" for path, what in found if what])
+        for some in _slices(list(recorded.items())):
+            found += [f"{path} {what}" for (path, _), what in zip(some, pool.map(problem, some), strict=True) if what]
+    return _shortened(found)
 
 
 def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import errno
+import itertools
 import os
-import re
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Protocol
 
 from mmeb_harness.data import describe
-from mmeb_harness.errors import DataError
+from mmeb_harness.errors import DataError, HarnessError
 from mmeb_harness.fetch.hub import LOCKS, NO_ROOM, NoRoomError, download, downloaded, locked
-from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock, write_lock
+from mmeb_harness.fetch.lock import HubFile
+from mmeb_harness.fetch.locking import WORK, merge_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
-from mmeb_harness.fetch.plan import WORK, Plan, Step, archive_steps, is_done, room
-from mmeb_harness.fetch.records import RecordWriter, record_path, write_manifest
+from mmeb_harness.fetch.plan import Plan, Step, archive_steps, is_done, progress_file, room, slug
+from mmeb_harness.fetch.records import RecordWriter, read_record, recorded_files, write_manifest
 from mmeb_harness.types import Archive, Pages, Table
 
 #: Archives fetched and unpacked side by side.
 ARCHIVES_AT_ONCE = 2
+#: Members between two notes of how far an archive is unpacked.
+PROGRESS_MEMBERS = 1000
 
 
 class GetReporter(Protocol):
@@ -96,37 +100,46 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
     A step that fails doesn't stop the others, except for want of room.
 
     Raises:
-        DataError: no room left, or the folder holds something else.
+        DataError: no room left, the folder can't be written, or holds something else.
         KeyboardInterrupt: after every thread has stopped.
     """
     check_folder(plan.root)
     check_room(plan, workers)
-    merge_lock(plan)
-    if plan.redo:
-        for step in plan.open_steps:
-            record_path(plan.root, step.key).unlink(missing_ok=True)
     job = _Job(plan, workers, reporter)
-    full = False
     try:
+        merge_lock(plan.root, plan.locked)
         with ThreadPoolExecutor(workers, thread_name_prefix="get") as pool, _stopping(job.stop):
             job.tables(pool)
             job.archives(pool)
-    except NoRoomError:
-        full = True  # for the manifest too; the next `get` writes it
-        raise
-    finally:
-        if not full:
+    except BaseException as error:
+        with contextlib.suppress(HarnessError, OSError):  # the error that is under way says more
             write_manifest(plan.root)
-    remove_leftovers(plan.root)
+        if isinstance(error, OSError) and not isinstance(error, HarnessError):
+            raise _written(plan.root, error) from error
+        raise
+    write_manifest(plan.root)
+    remove_leftovers(plan)
     return job.outcome
 
 
-def remove_leftovers(root: Path) -> None:
-    """Delete fetched files and parts of files that the lock file no longer names."""
-    named = {digest for repo in read_lock(root / LOCK).values() for _, digest in repo.files.values()}
-    for path in (root / WORK).iterdir():
-        if path.is_file() and path.stem.replace("-", ":", 1) not in named:
-            path.unlink(missing_ok=True)
+def remove_leftovers(plan: Plan) -> None:
+    """Delete fetched files that nobody needs any more: superseded ones, and archives that have served every task."""
+    folder = plan.root / WORK
+    digests = set(plan.locked.superseded)
+    for step in plan.steps:
+        if isinstance(step.source, Archive):
+            keys = plan.shared[(step.source.repo, step.source.file)]
+            if all(is_done(plan.root, key, step.files) for key in keys):
+                digests |= {file.digest for file in step.files}
+    for digest in digests:
+        target = folder / digest.replace(":", "-")
+        with contextlib.suppress(BlockingIOError), locked(folder / LOCKS / f"{target.name}.lock", _give_up):
+            target.unlink(missing_ok=True)
+            target.with_suffix(".part").unlink(missing_ok=True)
+
+
+def _give_up() -> None:
+    raise BlockingIOError("another process is fetching it")
 
 
 def check_folder(root: Path) -> None:
@@ -137,12 +150,6 @@ def check_folder(root: Path) -> None:
     """
     if root.is_dir() and describe(root).synthetic:
         raise DataError(f"{root} holds a synthetic suite; choose another folder with --data")
-
-
-def merge_lock(plan: Plan) -> None:
-    """Write the lock file; what another process locked meanwhile stays."""
-    with locked(plan.root / WORK / LOCKS / "lock-file.lock"):
-        write_lock(plan.root / LOCK, {**read_lock(plan.root / LOCK), **plan.lock})
 
 
 @contextmanager
@@ -195,18 +202,20 @@ class _Job:
         """Want of room ends everything; anything else ends this step only."""
         try:
             future.result()
+        except NoRoomError:
+            self.stop.set()
+            raise
         except DataError as error:
-            if isinstance(error, NoRoomError):
-                self.stop.set()
-                raise
             self.outcome.failures.append((what, error))
         except OSError as error:
-            self.stop.set()
-            raise _written(self.plan.root, error) from error
+            if error.errno in (*NO_ROOM, errno.EROFS):
+                self.stop.set()
+                raise
+            self.outcome.failures.append((what, _written(self.plan.root, error)))
 
     def _table(self, step: Step) -> None:
         with self._locked(step.key):
-            if is_done(self.plan.root, step.key, step.files):  # by another process, while this one waited
+            if self._is_done(step):  # by another process, while this one waited
                 return
             parts = [(file.path, self._download(file)) for file in step.files]
             record = RecordWriter(self.plan.root, step.key)
@@ -222,36 +231,63 @@ class _Job:
     def _archive(self, archive: tuple[str, str], steps: Sequence[Step], pool: ThreadPoolExecutor) -> None:
         files, root = steps[0].files, self.plan.root
         with self._locked("/".join(archive)):
-            left = [step for step in steps if not is_done(root, step.key, files)]
-            if not left:  # another process was faster
+            places = self._places([step for step in steps if not self._is_done(step)])
+            if not places:  # another process was faster, or there are no annotations to place anything by
                 return
             fetched = [pool.submit(self._download, file) for file in files]
-            self._unpack(files[0].path, [future.result() for future in fetched], left)
+            self._unpack(files[0].path, [future.result() for future in fetched], places)
             if all(is_done(root, key, files) for key in self.plan.shared[archive]):
                 for file in files:
                     downloaded(file, self._folder).unlink(missing_ok=True)
             else:
                 self.outcome.kept.append(files[0].path)
 
-    def _unpack(self, name: str, parts: Sequence[Path], steps: Sequence[Step]) -> None:
-        places = self._places(steps)
+    def _unpack(self, name: str, parts: Sequence[Path], places: Mapping[Step, Place]) -> None:
         records = {step: RecordWriter(self.plan.root, step.key) for step in places}
-        by_key = {step.key: record for step, record in records.items()}
         unpack(
             parts,
             name,
             {step.key: place for step, place in places.items()},
             self.plan.root,
-            by_key,
-            on_member=self._check_stop,
+            {step.key: record for step, record in records.items()},
+            on_member=self._progress_of(records),
         )
         os.sync()  # a million small files, before the records that say they are there
         for step, record in records.items():
             if record.files:
+                self._remove_former(step, record)
                 self._finish(record, step)
+                progress_file(self.plan.root, step.key).unlink(missing_ok=True)
             else:
                 error = DataError(f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one")
                 self.outcome.failures.append((step.label, error))
+
+    def _progress_of(self, records: Mapping[Step, RecordWriter]) -> Callable[[], None]:
+        """Called before each member; now and then it notes how far the steps are, for whoever asks how much is left."""
+        members = itertools.count(1)
+
+        def on_member() -> None:
+            self._check_stop()
+            if next(members) % PROGRESS_MEMBERS == 0:
+                for step, record in records.items():
+                    progress_file(self.plan.root, step.key).write_text(str(record.size))
+
+        return on_member
+
+    def _remove_former(self, step: Step, record: RecordWriter) -> None:
+        """Delete what an older revision placed and this one doesn't: frames are found by listing their folder."""
+        root = self.plan.root
+        if read_record(root, step.key) is None:
+            return
+        former = {path for path, _, _ in recorded_files(root, step.key)} - record.paths()
+        if former and isinstance(step.source, Archive):
+            for key in self.plan.shared[(step.source.repo, step.source.file)] - {step.key}:
+                if read_record(root, key) is not None:
+                    former -= {path for path, _, _ in recorded_files(root, key)}
+        for path in former:
+            (root / path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: other files are still there
+                (root / path).parent.rmdir()
 
     def _places(self, steps: Sequence[Step]) -> dict[Step, Place]:
         """Where members go, by step; a task whose annotations aren't there is left out, and fails alone."""
@@ -268,8 +304,11 @@ class _Job:
     def _locked(self, key: str) -> Iterator[None]:
         """One process at a time does a step; the others wait, then find it done."""
         self._check_stop()
-        with locked(self._folder / LOCKS / f"{_slug(key)}.lock", self._check_stop):
+        with locked(self._folder / LOCKS / f"{slug(key)}.lock", self._check_stop):
             yield
+
+    def _is_done(self, step: Step) -> bool:
+        return not self.plan.redo and is_done(self.plan.root, step.key, step.files)
 
     def _download(self, file: HubFile) -> Path:
         return download(file, self._folder, self._bytes)
@@ -299,10 +338,6 @@ class _Job:
                 last = not self._users[file.digest]
             if last:
                 downloaded(file, self._folder).unlink(missing_ok=True)
-
-
-def _slug(key: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", key)[:100] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def _written(root: Path, error: OSError) -> DataError:

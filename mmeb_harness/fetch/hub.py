@@ -24,55 +24,79 @@ from mmeb_harness.errors import DataError
 from mmeb_harness.fetch.lock import HubFile, LockedRepo, table_key
 from mmeb_harness.types import Table
 
-#: Attempts at one file that end without a new byte before the download gives up; seconds between them double.
+#: Attempts that end without a new byte before one gives up; the seconds between them double.
 ATTEMPTS = 5
+#: The same where nobody answers at all.
+CONNECT_ATTEMPTS = 3
+FIRST_PAUSE_SECONDS = 1.0
+#: A hub that limits requests says how long to wait; no longer than this is waited.
+LONGEST_PAUSE_SECONDS = 300.0
 LOCK_POLL_SECONDS = 0.1
 #: Folder of lock files, below that of the downloads.
 LOCKS = "locks"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FIRST_PAUSE_SECONDS = 1.0
 
 OnBytes = Callable[[int], None]
+Wait = Callable[[float], None]  # waits so many seconds; what it raises ends whatever waits
+Failures = list[tuple[str, DataError]]
 Answer = TypeVar("Answer")
 
 
-def resolve(repo: str, revision: str | None, tables: Sequence[Table]) -> LockedRepo:
+def resolve(
+    repo: str, revision: str | None, tables: Sequence[Table], wait: Wait = time.sleep
+) -> tuple[LockedRepo, Failures]:
     """What `repo` holds at `revision` (`None`: now), and which files make up each of `tables`.
 
+    Returns:
+        The repository, with the tables that were found; and those that were not, with the reason.
+
     Raises:
-        DataError: not reachable, gated, gone, or without such a table.
+        DataError: not reachable, gated, or gone.
     """
     from huggingface_hub import HfApi
 
     info = _patiently(
-        repo, revision, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60)
+        repo, revision, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60), wait
     )
     commit = str(info.sha)
     files = {one.rfilename: (int(one.size or 0), _digest(one)) for one in info.siblings or ()}
-    found = {
-        table_key(table.config, table.split): _patiently(repo, commit, partial(_table_files, table, commit))
-        for table in tables
-    }
+    found: dict[str, tuple[str, ...]] = {}
+    failures: Failures = []
     for table in tables:
-        for path in found[table_key(table.config, table.split)]:
-            if path not in files:
-                raise DataError(f"{repo}: {path}, a file of {table.config or 'default'}/{table.split}, isn't listed")
-    return LockedRepo(commit, files, found)
+        key = table_key(table.config, table.split)
+        try:
+            found[key] = _patiently(repo, commit, partial(_table_files, table, commit), wait)
+            if unlisted := next((path for path in found[key] if path not in files), None):
+                raise DataError(f"{repo}: {unlisted}, a file of {key}, isn't listed")
+        except UnreachableError:
+            raise
+        except DataError as error:
+            failures.append((f"{repo} {key}", error))
+            found.pop(key, None)
+    return LockedRepo(commit, files, found), failures
 
 
-def _patiently(repo: str, revision: str | None, ask: Callable[[], Answer]) -> Answer:
+def _patiently(repo: str, revision: str | None, ask: Callable[[], Answer], wait: Wait) -> Answer:
     """Ask the hub, again if the transport or the server failed."""
-    pause = FIRST_PAUSE_SECONDS
-    for attempt in range(ATTEMPTS):
+    pause, attempt = FIRST_PAUSE_SECONDS, 0
+    while True:
+        attempt += 1
         try:
             with _explained(repo, revision):
                 return ask()
         except _transient_errors() as error:
-            if attempt + 1 == ATTEMPTS or _is_final(error):
+            attempts = CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS
+            if attempt >= attempts or _is_final(error):
                 raise error if isinstance(error, DataError) else _refused(repo, "", error) from error
-            time.sleep(pause)
+            wait(max(pause, _asked_pause(error)))
             pause *= 2
-    raise AssertionError("unreachable")
+
+
+def _asked_pause(error: Exception) -> float:
+    """Seconds that a hub which limits requests asks for; 0 if it doesn't."""
+    response = getattr(error, "response", None)
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdigit() else 0.0
 
 
 def _digest(sibling: Any) -> str:
@@ -88,6 +112,9 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory(prefix="mmeb-resolve-") as cache:
         try:
             builder = datasets.load_dataset_builder(table.repo, table.config, revision=commit, cache_dir=cache)
+        except FileNotFoundError as error:  # its word for gated, private, gone or empty, without saying which
+            _ask_for_a_file(table.repo, commit)
+            raise DataError(f"{name}: {' '.join(str(error).split())}") from error
         except (ValueError, RuntimeError) as error:  # no such configuration; or data that only a script can read
             raise DataError(f"{name}: {' '.join(str(error).split())}") from error
         splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
@@ -95,6 +122,15 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
         raise DataError(f"{name} has no split {table.split!r} (found: {', '.join(sorted(splits)) or 'none'})")
     prefix = f"hf://datasets/{table.repo}@{commit}/"
     return tuple(str(file).removeprefix(prefix) for file in splits[table.split])
+
+
+def _ask_for_a_file(repo: str, commit: str) -> None:
+    """Let the hub itself say why files can't be had; nothing if they can."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with contextlib.suppress(RemoteEntryNotFoundError):  # a repository needs no README
+        get_hf_file_metadata(hf_hub_url(repo, "README.md", repo_type="dataset", revision=commit))
 
 
 def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) -> Path:
@@ -110,40 +146,40 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) ->
     """
     target = downloaded(file, folder)
     with locked(folder / LOCKS / f"{target.name}.lock", lambda: on_bytes(0)):
-        for attempt in ("first", "second"):
-            if target.is_file():
-                on_bytes(file.size)
-                return target
+        if target.is_file() or _take_from_cache(file, target):
+            on_bytes(file.size)
+            return target
+        found = ""
+        for _ in range(2):
             part = target.with_suffix(".part")
-            if attempt == "second" or not _take_from_cache(file, part, on_bytes):
-                _fetch(file, part, on_bytes)
+            _fetch(file, part, on_bytes)
             found = file_digest(part, file.digest)
             if found == file.digest:
                 os.replace(part, target)
                 return target
             part.unlink()
             on_bytes(-file.size)
-            if attempt == "second":
-                raise DataError(
-                    f"{file.repo}: {file.path} arrived twice with the wrong checksum ({found}, the hub declares "
-                    f"{file.digest}); a proxy or mirror may alter it"
-                )
-    raise AssertionError("unreachable")
+    raise DataError(
+        f"{file.repo}: {file.path} arrived twice with the wrong checksum ({found}, expected {file.digest}); a proxy or "
+        "mirror may alter it"
+    )
 
 
-def _take_from_cache(file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
-    """Use what the user has in the client's own cache already; it is verified like anything that was fetched."""
+def _take_from_cache(file: HubFile, target: Path) -> bool:
+    """Use what the user has in the client's own cache already, if it is the very bytes."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(file.repo, file.path, revision=file.revision, repo_type="dataset")
-    if not isinstance(cached, str):
+    if not isinstance(cached, str) or os.path.getsize(cached) != file.size:
         return False
-    part.unlink(missing_ok=True)
+    if file_digest(Path(cached), file.digest) != file.digest:
+        return False
     try:
-        os.link(os.path.realpath(cached), part)
+        os.link(os.path.realpath(cached), target)
     except OSError:  # another file system
-        shutil.copyfile(cached, part)
-    on_bytes(file.size)
+        copy = target.with_suffix(".copy")
+        shutil.copyfile(cached, copy)
+        os.replace(copy, target)
     return True
 
 
@@ -174,13 +210,21 @@ def _fetch(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
             after = part.stat().st_size if part.is_file() else 0
             on_bytes(-after)
             failures, pause = (0, FIRST_PAUSE_SECONDS) if after > before else (failures + 1, pause)
-            if failures >= ATTEMPTS:
+            if failures >= (CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS):
                 raise DataError(
                     f"{file.repo}: {file.path} can't be fetched ({_first_line(error)}); {after:,} of {file.size:,} "
                     "bytes are kept, the same command goes on from there"
                 ) from error
-            time.sleep(pause)
+            _sleep(max(pause, _asked_pause(error)), on_bytes)
             pause *= 2
+
+
+def _sleep(seconds: float, on_bytes: OnBytes) -> None:
+    """Wait, unless `on_bytes` ends it."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        on_bytes(0)
+        time.sleep(min(left, LOCK_POLL_SECONDS))
 
 
 def _append(file: HubFile, part: Path, resume: int, on_bytes: OnBytes) -> None:
@@ -195,14 +239,15 @@ def _append(file: HubFile, part: Path, resume: int, on_bytes: OnBytes) -> None:
     url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
     with _explained(file.repo, file.revision), part.open("ab") as opened:
         counted: Any = _Counted(opened, on_bytes)
-        http_get(
-            url,
-            counted,
-            resume_size=resume,
-            headers=build_hf_headers(library_name="mmeb-harness"),
-            expected_size=file.size,
-            displayed_filename=Path(file.path).name,
-        )
+        # Not told the size: it would refuse a file of more than 50 GB, which the hub may still serve.
+        headers = build_hf_headers(library_name="mmeb-harness")
+        http_get(url, counted, resume_size=resume, headers=headers, displayed_filename=Path(file.path).name)
+    size = part.stat().st_size
+    if size > file.size:
+        part.unlink()
+        raise DataError(f"{file.repo}: {file.path} has more than the {file.size:,} bytes that are declared")
+    if size < file.size:
+        raise ConnectionError(f"{size:,} bytes came, {file.size:,} are declared")
 
 
 class _Counted:
@@ -308,7 +353,8 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         ) from error
     except RevisionNotFoundError as error:
         raise DataError(
-            f"{repo}: revision {revision} is gone from the hub; --update takes the newest (scores may change)"
+            f"{repo}: revision {revision} is gone from the hub; --update, without --lock, takes the newest (scores may "
+            "change)"
         ) from error
     except RepositoryNotFoundError as error:
         raise DataError(f"{repo} is not on the hub, or private and {token}") from error
@@ -316,6 +362,8 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         raise DataError(f"{repo}: a file is gone from revision {revision} ({_first_line(error)})") from error
     except OfflineModeIsEnabled as error:
         raise DataError("HF_HUB_OFFLINE is set: unset it to fetch data (evaluations never need the network)") from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise DataError(f"HF_ENDPOINT {_endpoint()!r} is no address ({_first_line(error)})") from error
     except httpx.ConnectError as error:
         raise UnreachableError(
             f"can't reach the hub at {_endpoint()} ({_first_line(error)}); check the network, or set HF_ENDPOINT to a "

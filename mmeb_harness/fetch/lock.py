@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmeb_harness.errors import DataError
-from mmeb_harness.files import read_json, write_json
+from mmeb_harness.files import write_json
 
 LOCK = "mmeb-data.lock.json"
 LOCK_SCHEMA_VERSION = 1
+#: It says which revisions a folder is of; thrown away, it is made anew with the newest.
+_WAY_OUT = "copy it again from where it came, or restore it from a backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,19 @@ def read_lock(path: Path) -> Lock:
     """
     if not path.is_file():
         return {}
-    stored = read_json(path)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"lock file {path} can't be read ({error}); {_WAY_OUT}") from error
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if version != LOCK_SCHEMA_VERSION:
-        raise DataError(f"{path} is no lock file of schema version {LOCK_SCHEMA_VERSION} (found: {version})")
-    return {repo: _locked(values) for repo, values in stored["repos"].items()}
+        raise DataError(
+            f"{path} is no lock file of schema version {LOCK_SCHEMA_VERSION} (found: {version}); {_WAY_OUT}"
+        )
+    try:
+        return {repo: _locked(values) for repo, values in stored["repos"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"lock file {path} is damaged ({type(error).__name__}: {error}); {_WAY_OUT}") from error
 
 
 def write_lock(path: Path, lock: Lock) -> None:

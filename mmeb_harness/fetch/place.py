@@ -7,6 +7,7 @@ that an interrupted step goes on fast and the vectors of unchanged media stay va
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -120,6 +121,7 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     import pyarrow.parquet as pq
 
     table, copies = pages.table, 0
+    seen: set[str] = set()
     slim = root / table.folder / f"{table.split}.parquet"
     slim.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(slim)
@@ -127,7 +129,7 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     try:
         for hub_name, path in parts:
             for batch in _page_batches(hub_name, path, pages):
-                copies += _place_batch(batch, pages, root, record)
+                copies += _place_batch(batch, pages, root, record, seen)
                 rest = batch.drop_columns([pages.image_column])
                 writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
                 writer.write_batch(rest)
@@ -135,7 +137,7 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
             raise DataError(f"{table.repo}: {table.config} has no rows")
         writer.close()
         os.replace(temporary, slim)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:  # e.g. ids that are integers in one file and text in another
         raise DataError(f"{table.repo}: the files of {table.config} don't fit together: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -158,10 +160,14 @@ def _page_batches(hub_name: str, path: Path, pages: Pages) -> Iterator[pa.Record
         raise DataError(f"{pages.table.repo}: {hub_name} is no readable parquet ({error})") from error
 
 
-def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter) -> int:
+def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter, seen: set[str]) -> int:
+    """Of an id that occurs twice the first page counts, as for readers; `seen` are those of earlier batches."""
     copies = 0
     ids, images = (batch.column(name).to_pylist() for name in (pages.id_column, pages.image_column))
     for row_id, image in zip(map(str, ids), images, strict=True):
+        if row_id in seen:
+            continue
+        seen.add(row_id)
         stored = (image or {}).get("bytes")
         if not stored:
             raise DataError(f"{pages.table.repo}: page {row_id!r} has no image")
@@ -176,20 +182,41 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
     """Make `target` a name of the one file with this content. False: the file system can't, so it is a copy."""
     digest = hashlib.sha256(content).hexdigest()
     pooled = pool / digest[:2] / digest
-    if not _holds(pooled, content):
-        put(pooled, content)
+    if not _publish(pooled, content):
+        put(target, content)
+        return False
     if target.is_file() and target.samefile(pooled):
         return True
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
         os.link(pooled, temporary)
-    except OSError:  # no hard links here, or too many names of one file: a copy serves as well, and is counted
+    except OSError:  # too many names of one file: a copy serves as well, and is counted
         put(target, content)
         return False
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # renaming one name of a file over another of the same file leaves both
     return True
+
+
+def _publish(pooled: Path, content: bytes) -> bool:
+    """Have the pool hold this content, in one file whoever comes first; False without hard links."""
+    if pooled.is_file():
+        put(pooled, content)  # nothing to do, unless it was damaged
+        return True
+    pooled.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(pooled)
+    try:
+        temporary.write_bytes(content)
+        with contextlib.suppress(FileExistsError):  # another corpus has the page, and was faster
+            os.link(temporary, pooled)
+        return True
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.EMLINK):
+            return False
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def unpack(
@@ -345,4 +372,4 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _temporary(target: Path) -> Path:
     """A name beside `target` that no other thread or process uses."""
-    return target.with_name(f".{target.name[:100]}.{os.getpid()}-{threading.get_ident()}.tmp")
+    return target.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mmeb_harness.data import repo_of, source_key
 from mmeb_harness.errors import DataError
-from mmeb_harness.fetch.hub import downloaded, resolve
-from mmeb_harness.fetch.lock import HubFile, Lock, LockedRepo, hub_file, table_key
-from mmeb_harness.fetch.records import read_record
-from mmeb_harness.types import Archive, HubSource, Pages, Table, Task
-
-#: Fetched files and locks, until what they are for is done.
-WORK = ".work"
+from mmeb_harness.fetch.hub import downloaded
+from mmeb_harness.fetch.lock import HubFile, Lock, hub_file, table_key
+from mmeb_harness.fetch.locking import WORK, Locked
+from mmeb_harness.fetch.records import read_record, record_sample
+from mmeb_harness.types import Archive, HubSource, Pages, Task
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,13 @@ class Plan:
     """All steps for a choice of tasks.
 
     Attributes:
-        failures: (repository or task, what is wrong) of what can't be planned.
         shared: archive, as (repository, file pattern) → keys of the steps of *all* known tasks that use it. An
             archive is dropped once all of them are done, so that nothing has to be fetched twice.
-        redo: what was done before is forgotten.
+        redo: what was done before is done again.
     """
 
     root: Path
-    lock: Lock
+    locked: Locked
     steps: tuple[Step, ...]
     shared: Mapping[tuple[str, str], frozenset[str]]
     failures: tuple[tuple[str, DataError], ...] = ()
@@ -76,93 +74,56 @@ class Plan:
         return tuple(step for step in self.steps if not step.done)
 
 
-Failures = list[tuple[str, DataError]]
-
-
-def lock_repos(
-    tasks: Iterable[Task], lock: Lock, *, update: bool, workers: int
-) -> tuple[Lock, list[tuple[str, DataError]]]:
-    """The lock, completed for `tasks` by asking the hub for what it lacks (`update`: for everything).
-
-    Returns:
-        The lock, and the repositories that can't be resolved, with the reason.
-    """
-    wanted: dict[str, list[Table]] = {}
-    for task in tasks:
-        for source in task.sources:
-            tables = wanted.setdefault(repo_of(source), [])
-            table = source.table if isinstance(source, Pages) else source
-            if isinstance(table, Table) and table not in tables:
-                tables.append(table)
-    completed = dict(lock)
-    failures: Failures = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="resolve") as pool:
-        futures = {
-            repo: pool.submit(_lock_repo, repo, lock.get(repo), tables, update) for repo, tables in wanted.items()
-        }
-        for repo, future in futures.items():
-            try:
-                completed[repo] = future.result()
-            except DataError as error:
-                failures.append((repo, error))
-    return completed, failures
-
-
-def _lock_repo(repo: str, locked: LockedRepo | None, tables: Sequence[Table], update: bool) -> LockedRepo:
-    if locked is None or update:
-        return resolve(repo, None, tables)
-    unknown = [table for table in tables if table_key(table.config, table.split) not in locked.tables]
-    if not unknown:
-        return locked
-    found = resolve(repo, locked.revision, unknown)
-    return LockedRepo(found.revision, found.files, {**locked.tables, **found.tables})
-
-
-def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, lock: Lock, *, redo: bool = False) -> Plan:
-    """Lay out the steps for `tasks` on a lock that covers them.
+def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, locked: Locked, *, redo: bool = False) -> Plan:
+    """Lay out the steps for `tasks`. What could not be resolved is left out: that has been said.
 
     Args:
         known: all tasks there are, for what else an archive is used for.
         redo: count nothing as done.
     """
     steps: dict[str, Step] = {}
-    failures: Failures = []
+    failures = list(locked.failures)
     for task in tasks:
         for source in task.sources:
-            if repo_of(source) not in lock:
-                continue  # it could not be resolved, and that has been said
             key = source_key(task.name, source)
             if key in steps:
-                steps[key] = _with_task(steps[key], task.name)
+                steps[key] = dataclasses.replace(steps[key], tasks=(*steps[key].tasks, task.name))
                 continue
             try:
-                files = _files_of(source, lock[repo_of(source)])
-                steps[key] = Step(key, source, (task.name,), files, not redo and is_done(root, key, files))
+                files = _files_of(source, locked.lock)
             except DataError as error:
                 failures.append((task.name, error))
+                continue
+            if files is not None:
+                steps[key] = Step(key, source, (task.name,), files, not redo and is_done(root, key, files))
+    return Plan(root, locked, tuple(steps.values()), _shared_archives(known), tuple(failures), redo)
+
+
+def _shared_archives(known: Iterable[Task]) -> dict[tuple[str, str], frozenset[str]]:
     shared: dict[tuple[str, str], set[str]] = {}
     for task in known:
         for source in task.sources:
             if isinstance(source, Archive):
                 shared.setdefault((source.repo, source.file), set()).add(source_key(task.name, source))
-    frozen = {archive: frozenset(keys) for archive, keys in shared.items()}
-    return Plan(root, lock, tuple(steps.values()), frozen, tuple(failures), redo)
+    return {archive: frozenset(keys) for archive, keys in shared.items()}
 
 
-def _with_task(step: Step, task: str) -> Step:
-    return Step(step.key, step.source, (*step.tasks, task), step.files, step.done)
-
-
-def _files_of(source: HubSource, locked: LockedRepo) -> tuple[HubFile, ...]:
+def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
+    """The source's files on the hub; `None` if its repository or table isn't in the lock."""
     repo = repo_of(source)
+    if repo not in lock:
+        return None
     if isinstance(source, Archive):
-        paths = archive_parts(source.file, locked.files)
+        paths = archive_parts(source.file, lock[repo].files)
         if not paths:
-            raise DataError(f"{repo} at {locked.revision[:12]} has no file named like {source.file}")
+            raise DataError(f"{repo} at {lock[repo].revision[:12]} has no file named like {source.file}")
     else:
         table = source.table if isinstance(source, Pages) else source
-        paths = list(locked.tables[table_key(table.config, table.split)])
-    return tuple(hub_file(repo, locked, path) for path in paths)
+        key = table_key(table.config, table.split)
+        if key not in lock[repo].tables:
+            return None
+        paths = list(lock[repo].tables[key])
+    return tuple(hub_file(repo, lock[repo], path) for path in paths)
 
 
 def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
@@ -173,17 +134,33 @@ def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
 
 
 def is_done(root: Path, key: str, files: Sequence[HubFile]) -> bool:
-    """By content: a new revision with the same bytes is nothing to do."""
+    """By content: a new revision with the same bytes is nothing to do. A look at some files tells if they are gone."""
     record = read_record(root, key)
-    return record is not None and record.digests == tuple(file.digest for file in files)
+    return (
+        record is not None
+        and record.digests == tuple(file.digest for file in files)
+        and all(_is_there(root / path, size) for path, size in record_sample(root, key))
+    )
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes: still to download, to be written for good at most, in passing at most, and free now."""
+    """Bytes: still to download; to be written for good, at most; in passing, at most; and free now.
+
+    Attributes:
+        kept: the part of `result` that is archives which further tasks need.
+    """
 
     download: int
     result: int
+    kept: int
     passing: int
     free: int
 
@@ -194,20 +171,44 @@ class Room:
 
 
 def room(plan: Plan, free: int, workers: int) -> Room:
-    """How much room the open steps take. Archives are fetched one ahead of the one being unpacked."""
+    """How much room the open steps take, beyond what they have taken already."""
     folder = plan.root / WORK
-    archives = archive_steps(plan)
+    left = {file.digest: file.size - there(file, folder) for step in plan.open_steps for file in step.files}
+    passing, result, kept = [], 0, 0
+    for key, steps in archive_steps(plan).items():
+        fetched = sum(left[file.digest] for file in steps[0].files)
+        expansion = max(step.source.expansion for step in steps if isinstance(step.source, Archive))
+        placed = sum(placed_bytes(plan.root, step.key) for step in steps)
+        result += max(0, int(steps[0].size * expansion) - placed)
+        if _will_be_dropped(plan, key):
+            passing.append(fetched)
+        else:
+            kept += fetched
     tables = [step for step in plan.open_steps if not isinstance(step.source, Archive)]
-    sizes = {key: sum(file.size for file in steps[0].files) for key, steps in archives.items()}
-    kept = {key: size for key, size in sizes.items() if not drops(plan, key)}
-    passing = sum(sorted((size for key, size in sizes.items() if key not in kept), reverse=True)[:2])
-    passing += sum(sorted((step.size for step in tables), reverse=True)[:workers])
-    result = sum(step.size for step in tables) + sum(kept.values())
-    for key, steps in archives.items():
-        result += int(sizes[key] * max(step.source.expansion for step in steps if isinstance(step.source, Archive)))
-    files = {file.digest: file for step in plan.open_steps for file in step.files}
-    there = sum(_there(file, folder) for file in files.values())
-    return Room(sum(file.size for file in files.values()) - there, result, max(0, passing - there), free)
+    result += sum(max(0, step.size - placed_bytes(plan.root, step.key)) for step in tables) + kept
+    # Archives are handled two at a time, tables as many as there are workers.
+    in_passing = sum(sorted(passing)[-2:])
+    in_passing += sum(sorted(sum(left[file.digest] for file in step.files) for step in tables)[-workers:])
+    return Room(sum(left.values()), result, kept, in_passing, free)
+
+
+def placed_bytes(root: Path, key: str) -> int:
+    """What a step has placed: all of it, or how far an interrupted one got."""
+    record = read_record(root, key)
+    if record is not None:
+        return record.size
+    progress = progress_file(root, key)
+    return int(progress.read_text() or 0) if progress.is_file() else 0
+
+
+def progress_file(root: Path, key: str) -> Path:
+    """Where a step that unpacks an archive says how far it is."""
+    return root / WORK / f"{slug(key)}.placed"
+
+
+def slug(key: str) -> str:
+    """A file name for a key."""
+    return re.sub(r"[^\w.+-]+", "-", key)[:80] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:
@@ -219,12 +220,13 @@ def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:
     return found
 
 
-def drops(plan: Plan, archive: tuple[str, str]) -> bool:
+def _will_be_dropped(plan: Plan, archive: tuple[str, str]) -> bool:
     """Whether the archive has served every known task once the plan is carried out."""
     planned = {step.key for step in plan.steps}
     return all(key in planned or read_record(plan.root, key) is not None for key in plan.shared[archive])
 
 
-def _there(file: HubFile, folder: Path) -> int:
+def there(file: HubFile, folder: Path) -> int:
+    """Bytes of a file that are fetched already."""
     target = downloaded(file, folder)
     return next((path.stat().st_size for path in (target, target.with_suffix(".part")) if path.is_file()), 0)

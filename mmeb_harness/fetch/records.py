@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.data import MANIFEST, MANIFEST_SCHEMA_VERSION
-from mmeb_harness.errors import DataError
 from mmeb_harness.fetch.hub import locked
 from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.files import fingerprint, read_parquet, write_atomically, write_json
@@ -61,7 +60,7 @@ class RecordWriter:
         self._root, self._source = root, source
         self._rows: list[tuple[str, int, bytes]] = []
         self._batches: list[pa.RecordBatch] = []
-        self.files = self._size = 0
+        self.files = self.size = 0
 
     def add(self, path: str, content: bytes) -> None:
         """A file below the data folder, with what is in it."""
@@ -77,9 +76,16 @@ class RecordWriter:
         """A file whose hash is known."""
         self._rows.append((path, size, sha256))
         self.files += 1
-        self._size += size
+        self.size += size
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
+
+    def paths(self) -> set[str]:
+        """Of all files so far."""
+        found = {path for path, _, _ in self._rows}
+        for batch in self._batches:
+            found.update(batch.column("path").to_pylist())
+        return found
 
     def finish(self, files: Sequence[HubFile]) -> Record:
         """Write the record: the step is done."""
@@ -93,7 +99,7 @@ class RecordWriter:
             revision=files[0].revision,
             digests=tuple(file.digest for file in files),
             files=self.files,
-            size=self._size,
+            size=self.size,
         )
         table = pa.Table.from_batches(self._batches, _schema()).replace_schema_metadata({b"record": _to_json(record)})
         write_atomically(
@@ -121,38 +127,44 @@ def _to_json(record: Record) -> bytes:
 
 
 def read_record(root: Path, source: str) -> Record | None:
-    """A step's record; `None` if it isn't done.
-
-    Raises:
-        DataError: if the file is there and is no record.
-    """
+    """A step's record; `None` if it isn't done, or if the record is damaged and so says nothing."""
     path = record_path(root, source)
     return _read(path) if path.is_file() else None
 
 
 def recorded_files(root: Path, source: str) -> Iterator[tuple[str, int, bytes]]:
-    """(path, size, sha256) of every file a step wrote."""
-    table = read_parquet(record_path(root, source))
-    columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
-    return zip(*columns, strict=True)
+    """(path, size, sha256) of every file a step wrote, some in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(record_path(root, source)) as file:
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+            columns = [batch.column(name).to_pylist() for name in ("path", "size", "sha256")]
+            yield from zip(*columns, strict=True)
 
 
-def _read(path: Path) -> Record:
+def record_sample(root: Path, source: str, number: int = 32) -> list[tuple[str, int]]:
+    """(path, size) of some of the files a step wrote, evenly spaced."""
+    table = read_parquet(record_path(root, source), ["path", "size"])
+    rows = table.take(sorted({index * (len(table) - 1) // max(1, number - 1) for index in range(number)}))
+    return list(zip(rows.column("path").to_pylist(), rows.column("size").to_pylist(), strict=True))
+
+
+def _read(path: Path) -> Record | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         metadata = pq.read_schema(path).metadata or {}
         values: dict[str, Any] = json.loads(metadata[b"record"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it, then fetch again") from error
-    return Record(**{**values, "digests": tuple(values["digests"])})
+        return Record(**{**values, "digests": tuple(values["digests"])})
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return None  # it only repeats what fetching again finds out
 
 
 def write_manifest(root: Path) -> None:
     """Sum up all records in manifest.json. Several processes may call it; each sees what the others finished."""
     with locked(root / FOLDER / ".lock"):
-        records = [_read(path) for path in sorted((root / FOLDER).glob("*.parquet"))]
+        records = [record for path in sorted((root / FOLDER).glob("*.parquet")) if (record := _read(path)) is not None]
         commits = {record.source: record.revision for record in records}
         write_json(
             root / MANIFEST,

@@ -115,6 +115,18 @@ def test_settings_and_weights_enter_the_models_identity(random_checkpoint: Path,
     assert load(str(folder)).info.revision != first.revision
 
 
+def test_the_profile_is_what_the_checkpoint_says(random_checkpoint: Path) -> None:
+    embedder = load(str(random_checkpoint))
+    profile, settings = embedder.info.profile, embedder.info.settings
+    assert (profile.min_pixels, profile.max_pixels) == (settings["min_pixels"], settings["max_pixels"])
+    assert (profile.video_min_pixels, profile.video_max_pixels) == (
+        settings["video_min_pixels"],
+        settings["video_max_pixels"],
+    )
+    assert (profile.instruction, profile.candidate_instruction) == ("system turn", "the task's own")
+    assert profile.frames.video == 8
+
+
 def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Path) -> None:
     base, built = tmp_path / "base", tmp_path / "built"
     shutil.copytree(random_checkpoint, base)

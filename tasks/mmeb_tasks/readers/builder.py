@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,8 @@ def read_named(name: str, edition: str, read: Read, other: Mapping[str, Table], 
         edition: that `read` reads.
         other: tables that hold the same task in other editions, by edition.
     """
-    get, check = (f"mmeb-eval data {command} --edition {edition} --tasks {name}" for command in ("get", "check"))
+    where = f"--data {shlex.quote(str(data))} --edition {edition} --tasks {name}"
+    get, check = f"mmeb-eval data get {where}", f"mmeb-eval data check {where}"
     try:
         return read(data, frames)
     except MissingTableError as error:

@@ -161,5 +161,5 @@ def page_content(page_id: str, stored: bytes) -> bytes:
             buffer = io.BytesIO()
             ImageOps.exif_transpose(image).save(buffer, "PNG")
             return buffer.getvalue()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"page {page_id!r}: the corpus table's image can't be read ({error})") from error
