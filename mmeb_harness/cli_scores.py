@@ -23,12 +23,12 @@ PATH = click.Path(path_type=Path)
 @click.argument("run", type=PATH)
 @click.option("--output", type=PATH, required=True, metavar="FILE", help="The submission file to write.")
 @click.option("--model-name", help="As on the leaderboard. Default: the run's model.")
-@click.option("--model-backbone", required=True, help='E.g. "Qwen3-VL".')
-@click.option("--model-size", required=True, help='Free text, e.g. "2B parameters".')
-@click.option("--embedding-dimension", type=int, required=True, metavar="N", help="Of the vectors.")
-@click.option("--max-length-tokens", type=int, required=True, metavar="N", help="Longest input, media included.")
-@click.option("--model-release-date", required=True, metavar="YYYY-MM-DD", help="Of the weights.")
-@click.option("--url", required=True, help="Where the model is described.")
+@click.option("--model-backbone", help='E.g. "Qwen3-VL".')
+@click.option("--model-size", help='Free text, e.g. "2B parameters".')
+@click.option("--embedding-dimension", type=int, metavar="N", help="Of the vectors.")
+@click.option("--max-length-tokens", type=int, metavar="N", help="Longest input, media included.")
+@click.option("--model-release-date", metavar="YYYY-MM-DD", help="Of the weights.")
+@click.option("--url", help="Where the model is described.")
 @click.option(
     "--data-source",
     type=click.Choice(("Self-Reported", "TIGER-Lab")),
@@ -40,31 +40,32 @@ def submit(
     run: Path,
     output: Path,
     model_name: str | None,
-    model_backbone: str,
-    model_size: str,
-    embedding_dimension: int,
-    max_length_tokens: int,
-    model_release_date: str,
-    url: str,
+    model_backbone: str | None,
+    model_size: str | None,
+    embedding_dimension: int | None,
+    max_length_tokens: int | None,
+    model_release_date: str | None,
+    url: str | None,
     data_source: DataSource,
 ) -> None:
     """Write the leaderboard's submission file of a finished, complete run on the real data."""
     from mmeb_harness.registry import BENCHMARK, load_tasks
     from mmeb_harness.scores import read_run_file
-    from mmeb_harness.submission import Metadata, write_submission
+    from mmeb_harness.submission import Metadata, check_submittable, write_submission
 
     result = read_run_file(run)
     registered = load_tasks(result.edition or None).values()
     tasks = [one.task for one in registered if one.collection == BENCHMARK]
+    check_submittable(run, tasks)
     metadata = Metadata(
         model_name=model_name or result.model,
-        model_backbone=model_backbone,
-        model_size=model_size,
-        embedding_dimension=embedding_dimension,
-        max_length_tokens=max_length_tokens,
-        model_release_date=model_release_date,
+        model_backbone=model_backbone or "",
+        model_size=model_size or "",
+        embedding_dimension=embedding_dimension or 0,
+        max_length_tokens=max_length_tokens or 0,
+        model_release_date=model_release_date or "",
         data_source=data_source,
-        url=url,
+        url=url or "",
     )
     for line in write_submission(run, metadata, output, tasks):
         click.echo(f"warning: {line}", err=True)
@@ -81,18 +82,17 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 
     Rankings are scored again, and must agree with the score file beside them.
     """
-    from rich.console import Console
-
-    from mmeb_harness.compare import compare, print_comparison
+    from mmeb_harness.compare import compare, console, print_comparison
     from mmeb_harness.official import import_scores as read_official
-    from mmeb_harness.registry import load_tasks
+    from mmeb_harness.registry import BENCHMARK, load_tasks
     from mmeb_harness.scores import save_scores
 
     registered = load_tasks()
     scores = read_official(path, registered.values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
-    print_comparison(compare([scores], registered), Console())
+    incomplete = len(scores.tasks) < sum(one.collection == BENCHMARK for one in registered.values())
+    print_comparison(compare([scores], registered, with_tasks=incomplete), console())
     click.echo(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
 
 
@@ -122,7 +122,7 @@ def verify(run: Path) -> None:
     from mmeb_harness.verify import summary, verify_run
 
     outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=lambda outcome: not outcome.passed):  # what failed stands last
         detail = f"largest difference {outcome.difference:.1e}" if outcome.passed else summary(outcome.problems)
         click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
     failed = sum(not outcome.passed for outcome in outcomes)
@@ -148,10 +148,8 @@ def compare(
 
     Differences are in points, and only between means over all of their tasks.
     """
-    from rich.console import Console
-
     from mmeb_harness.compare import compare as put_side_by_side
-    from mmeb_harness.compare import load_any, print_comparison
+    from mmeb_harness.compare import console, load_any, print_comparison
     from mmeb_harness.registry import load_tasks
     from mmeb_harness.scores import PUBLISHED_FILE, find_published, load_published
 
@@ -162,7 +160,7 @@ def compare(
         known = load_published(published_file or PUBLISHED_FILE)
         columns += [find_published(known, name) for name in published]
     comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
-    print_comparison(comparison, Console())
+    print_comparison(comparison, console())
 
 
 COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +71,19 @@ def load_any(path: Path) -> Scores:
     return scores_of_run(path) if path.is_dir() else load_scores(path)
 
 
+def distinct_names(columns: Sequence[Scores]) -> list[Scores]:
+    """Two runs may be named alike: then they go by where they come from."""
+    names = Counter(one.name for one in columns)
+    return [one if names[one.name] == 1 else dataclasses.replace(one, name=one.source) for one in columns]
+
+
+def console() -> Console:
+    """As wide as the terminal; wide enough for any comparison where there is none."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
 def compare(
     columns: Sequence[Scores],
     registered: Mapping[str, RegisteredTask],
@@ -80,6 +96,7 @@ def compare(
     Raises:
         ResultError: they must not stand in one table (see `check_comparable`).
     """
+    columns = distinct_names(columns)
     check_comparable(columns, allow_editions=allow_editions)
     by_name = [{one.name: one for one in means(scores, registered.values())} for scores in columns]
     names = list(by_name[0])
@@ -97,6 +114,8 @@ def compare(
 def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
     for name, _, _ in benchmark_rows(registered.values()):
         scores = [main_score(one, registered[name].task) for one in columns]
+        if all(score is None for score in scores):
+            continue
         yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
 
 
@@ -167,7 +186,7 @@ def _table(comparison: Comparison) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("%", no_wrap=True)
     for number, scores in enumerate(comparison.columns, start=1):
-        table.add_column(f"[{number}] {scores.name}".replace("[", "\\["), justify="right")
+        table.add_column(f"[{number}] {scores.name}".replace("[", "\\["), justify="right", overflow="fold")
         if number > 1:
             table.add_column("- \\[1]", justify="right", no_wrap=True)
     for block in comparison.blocks:

@@ -84,6 +84,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     try:
         return pq.read_table(path, columns=columns)
+    except FileNotFoundError as error:
+        raise ResultError(f"{path} is missing; run again") from error
     except (OSError, pa.ArrowException) as error:
         raise ResultError(f"can't read {path}: {error}; delete it and run again") from error
 

@@ -42,6 +42,9 @@ TOLERANCE = 1e-6
 
 Form = Literal["submission", "folder"]
 
+#: Tasks behind which editions have other rows.
+_DIFFERING = {*PAGE_TASKS, MOMENT_SEEKER, OLD_MOMENT_SEEKER}
+
 
 @dataclass(frozen=True)
 class Rankings:
@@ -98,13 +101,14 @@ def import_scores(
     chosen = _chosen_keys(results, found)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
+    odd = _odd_counts(scored, tasks, found)
     return Scores(
         name=name or results.name,
         edition=found,
         origin="imported",
         source=str(path),
-        tasks=scored,
-        notes=tuple(_notes(results, chosen, scored, tasks, found)),
+        tasks={task: score for task, score in scored.items() if task not in odd},
+        notes=tuple(_notes(results, chosen, scored, odd, found, edition is None)),
     )
 
 
@@ -296,7 +300,8 @@ def _official_gains(labels: Sequence[int | str], gains: Mapping[str, float]) -> 
 
 
 def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
-    """The edition that official files are of, by their keys and counts.
+    """The edition that official files are of, by their keys and counts; the default one if they have no task that
+    differs between editions.
 
     A submission spells the page tasks by the data they are of. The score files in a folder don't: with the newer
     MomentSeeker they may be of either, and somebody has to say so.
@@ -308,6 +313,8 @@ def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
     if wanted is not None and wanted not in OFFICIAL_EDITIONS:
         raise UnknownNameError("edition", wanted, OFFICIAL_EDITIONS)
     possible, reasons = _possible_editions(results)
+    if not _DIFFERING & {task_of_key(key) for key in (*results.entries, *results.missing)}:
+        return wanted or PAGE_FIXED
     because = "; ".join(reasons) or "no key or count tells"
     if wanted is not None and wanted not in possible:
         raise ResultError(
@@ -377,27 +384,48 @@ def _notes(
     results: OfficialResults,
     chosen: Mapping[str, str],
     scored: Mapping[str, TaskScore],
-    tasks: Mapping[str, Task],
+    odd: Mapping[str, str],
     edition: str,
+    detected: bool,
 ) -> Iterable[str]:
+    if detected and edition != PAGE_FIXED and (reasons := _possible_editions(results)[1]):
+        yield f"edition {edition}: {'; '.join(reasons)}"
     used = {chosen[task] for task in scored}
     if marked := [f"{key} ({mark})" for key, mark in results.missing.items()]:
-        yield f"missing: {', '.join(marked)}"
+        yield f"missing: {shortened(marked)}"
     if extra := [key for key in results.entries if key not in used]:
-        yield f"kept out, no tasks of the benchmark's {len(tasks)}: {', '.join(extra)}"
-    if counts := list(_odd_counts(scored, tasks, edition)):
-        yield f"not the declared number of queries: {', '.join(counts)}"
+        yield f"kept out, no tasks of the benchmark: {shortened(extra)}"
+    if odd:
+        yield f"left out, not over the declared number of queries: {shortened(list(odd.values()))}"
+    if edition == PAGE_FIXED and _has_old_moment_seeker(scored):
+        old = MOMENT_SEEKER_QUERIES[V2_0_0]
+        yield f"{MOMENT_SEEKER} is over the {old} rows of v2.0.0, as in the leaderboard's own rows"
     for key, queries in results.undefined.items():
         if queries:
             yield f"{key}: official nDCG of {queries} queries depends on PYTHONHASHSEED; grades kept on their labels"
 
 
-def _odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], edition: str) -> Iterable[str]:
+def shortened(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _has_old_moment_seeker(scored: Mapping[str, TaskScore]) -> bool:
+    return MOMENT_SEEKER in scored and scored[MOMENT_SEEKER].num_queries == MOMENT_SEEKER_QUERIES[V2_0_0]
+
+
+def _odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], edition: str) -> dict[str, str]:
+    """Tasks whose scores are over another number of queries than declared (those are no scores), with both numbers."""
+    odd: dict[str, str] = {}
     for name, score in scored.items():
         other = name == MOMENT_SEEKER and tasks[name].edition != edition
         declared = MOMENT_SEEKER_QUERIES[edition] if other else tasks[name].num_queries
+        if name == MOMENT_SEEKER and edition == PAGE_FIXED and _has_old_moment_seeker(scored):
+            continue  # the leaderboard's own rows are so; it is noted
         if declared is not None and score.num_queries not in (None, declared):
-            yield f"{name} ({score.num_queries}, not {declared})"
+            odd[name] = f"{name} ({score.num_queries}, not {declared})"
+    return odd
 
 
 def _task_score(values: object, where: str, task: Task | None) -> TaskScore:

@@ -98,6 +98,9 @@ def evaluate(
 ) -> RunResult:
     """Evaluate `embedder` on `tasks` and write everything below `settings.output`.
 
+    Tasks that the folder holds already, of the same model, settings and data, stay part of the run: a run of all 78
+    may be put together from several invocations.
+
     Args:
         registered: all tasks known; those of the benchmark decide which means are complete.
 
@@ -111,16 +114,20 @@ def evaluate(
         if settings.fresh:
             _clear(folder)
         elif folder.run_file.is_file():
-            load_run_result(folder.run_file)  # refuses what a newer release wrote, before anything is replaced
+            _check_same_run(load_run_result(folder.run_file), embedder, info, folder)
         profile = profile_of(embedder, settings.frames)
         plan = [_plan(one.task, info, embedder, profile, settings.limit) for one in tasks]
+        others = _results_of_other_tasks(folder, tasks, registered, info, embedder, profile, settings.limit)
         reporter.start_run(len(plan))
         try:
             done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
             check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
 
             def write_run(results: Sequence[TaskResult], status: str) -> RunResult:
-                run = _run_result(embedder, info, settings, tasks, registered, results, status)
+                names = {one.task.name for one in tasks} | {result.name for result in others}
+                in_order = [name for name in registered if name in names]
+                everything = sorted([*results, *others], key=lambda result: in_order.index(result.name))
+                run = _run_result(embedder, info, settings, in_order, registered, everything, status)
                 run = dataclasses.replace(run, started=started_at, seconds=time.monotonic() - started)
                 save_result(folder.run_file, run)
                 return run
@@ -130,6 +137,32 @@ def evaluate(
             return write_run(results, "finished")
         finally:
             reporter.stop()
+
+
+def _check_same_run(earlier: RunResult, embedder: Embedder, info: DataInfo, folder: RunFolder) -> None:
+    """Refuse to take over another model's folder; another revision or setting of the same one is computed again."""
+    for what, there, now in (("model", earlier.model, embedder.info.name), ("data", earlier.data, info.name)):
+        if there != now:
+            raise ResultError(
+                f"{folder.root} holds a run of {what} {there!r}, not {now!r}; choose another --output, or start it "
+                "over with --fresh"
+            )
+
+
+def _results_of_other_tasks(
+    folder: RunFolder,
+    tasks: Sequence[RegisteredTask],
+    registered: Mapping[str, RegisteredTask],
+    info: DataInfo,
+    embedder: Embedder,
+    profile: Profile,
+    limit: int | None,
+) -> list[TaskResult]:
+    """What earlier invocations finished, of tasks that this one isn't asked for, and that still counts."""
+    asked_for = {one.task.name for one in tasks}
+    there = [one.task for name, one in registered.items() if name not in asked_for and folder.task_file(name).is_file()]
+    found = [_earlier_result(folder, _plan(task, info, embedder, profile, limit)) for task in there]
+    return [result for result in found if result is not None]
 
 
 @dataclass(frozen=True)
@@ -143,8 +176,8 @@ class _PlannedTask:
 def _plan(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limit: int | None) -> _PlannedTask:
     revision = data_revision(task, info)
     model = model_fingerprint(embedder)
-    frames = dataclasses.asdict(profile.frames) if task.modality == "video" else None
-    mark = fingerprint(SCHEMA_VERSION, task.name, task.edition, task.metric, info.name, revision, model, frames, limit)
+    shown = dataclasses.asdict(profile)
+    mark = fingerprint(SCHEMA_VERSION, task.name, task.edition, task.metric, info.name, revision, model, shown, limit)
     return _PlannedTask(task, revision, mark, profile)
 
 
@@ -306,7 +339,7 @@ def _run_result(
     embedder: Embedder,
     info: DataInfo,
     settings: RunSettings,
-    tasks: Sequence[RegisteredTask],
+    tasks: Sequence[str],
     registered: Mapping[str, RegisteredTask],
     results: Sequence[TaskResult],
     status: str,
@@ -323,7 +356,7 @@ def _run_result(
         data_revision=info.revision,
         edition=settings.edition,
         profile=profile_of(embedder, settings.frames),
-        tasks=tuple(one.task.name for one in tasks),
+        tasks=tuple(tasks),
         limit=settings.limit,
         seed=settings.seed,
         batch_tokens=settings.batch_tokens,
@@ -366,7 +399,15 @@ def _locked(folder: RunFolder) -> Iterator[None]:
 
 
 def _clear(folder: RunFolder) -> None:
-    for name in ("tasks", "queries", "candidates", "vectors"):
+    """Empty a run's folder.
+
+    Raises:
+        ResultError: if it isn't one: what lies there is somebody else's.
+    """
+    names = ("tasks", "queries", "candidates", "vectors")
+    if not folder.run_file.is_file() and any((folder.root / name).exists() for name in names):
+        raise ResultError(f"{folder.root} is not a run's folder (no run.json), so --fresh deletes nothing there")
+    for name in names:
         if (folder.root / name).is_dir():
             shutil.rmtree(folder.root / name)
     folder.run_file.unlink(missing_ok=True)

@@ -178,7 +178,10 @@ def read_run_file(folder: Path) -> RunResult:
     """
     run_file = RunFolder(folder).run_file
     if not run_file.is_file():
-        raise ResultError(f"{folder} is not a run's folder (no {run_file.name}); name the --output of a run")
+        raise ResultError(
+            f"{folder} is not a run's folder (no {run_file.name}); name the --output of a run. Official results are "
+            "read by `mmeb-eval import`"
+        )
     run = load_run_result(run_file)
     if run.status != "finished":
         raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")

@@ -101,6 +101,16 @@ def validate_submission(values: object, tasks: Sequence[Task]) -> None:
             _check_entry(key, entries[key], task)
 
 
+def check_submittable(folder: Path, tasks: Sequence[Task]) -> None:
+    """Whether a run is whole and real; asked before anything about metadata.
+
+    Raises:
+        ResultError: as `write_submission`.
+    """
+    run, results = read_run(folder)
+    _check_fit(run, results, tasks)
+
+
 def _check_fit(run: RunResult, results: Sequence[TaskResult], tasks: Sequence[Task]) -> None:
     if run.data_synthetic:
         raise ResultError(f"{run.name} is of mini, synthetic data; only scores of the real MMEB-V2 can be submitted")
@@ -137,6 +147,8 @@ def _now() -> str:
 
 def _check_metadata(metadata: object) -> None:
     fields = _with_keys("metadata", metadata, METADATA_KEYS)
+    if empty := [name for name, value in fields.items() if value in ("", 0)]:
+        raise OptionError(f"metadata: {', '.join('--' + name.replace('_', '-') for name in empty)} must be given")
     for name, value in fields.items():
         positive = name in ("embedding_dimension", "max_length_tokens")
         if positive and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

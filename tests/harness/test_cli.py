@@ -191,9 +191,33 @@ def test_edition_profile_and_frames_stand_in_results_and_table(call, tmp_path: P
     for name in ("HMDB51", "OK-VQA"):
         result = load_task_result(tmp_path / f"runs/mini-bag_of_features-frames3/tasks/{name}.json")
         assert (result.edition, result.profile) == ("page-fixed", run.profile)
-    # Other frames are another result for a video task only.
     done = call(*arguments, "--frames", "3", "--output", "runs/mini-bag_of_features")
-    assert "1 of 2 tasks were finished before" in done.stdout
+    assert "2 earlier results are of another model, setting or data revision: computed again" in done.stdout
+
+
+def test_a_run_is_put_together_from_several_invocations(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert call("run", "--model", "random", "--tasks", "VOC2007,K700").returncode == 0
+    assert call("run", "--model", "random", "--tasks", "HMDB51").returncode == 0
+    run = load_run_result(tmp_path / "runs/mini-random/run.json")
+    assert run.tasks == ("VOC2007", "K700", "HMDB51")
+    assert run.aggregates[0].tasks == 3
+    assert run.queries.items == 72
+    # With another setting the earlier ones no longer count.
+    assert call("run", "--model", "random", "--tasks", "HMDB51", "--model-arg", "seed=1").returncode == 0
+    assert load_run_result(tmp_path / "runs/mini-random/run.json").tasks == ("HMDB51",)
+
+
+def test_other_peoples_folders_are_left_alone(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("run", "--model", "random", "--tasks", "HMDB51", "--output", "out")
+    (tmp_path / "out/tasks").mkdir(parents=True)
+    (tmp_path / "out/tasks/mine.txt").write_text("mine")
+    assert "is not a run's folder (no run.json), so --fresh deletes nothing there" in one_line(
+        call(*arguments, "--fresh")
+    )
+    assert (tmp_path / "out/tasks/mine.txt").read_text() == "mine"
+    assert call(*arguments).returncode == 0
+    message = one_line(call("run", "--model", "bag_of_features", "--tasks", "HMDB51", "--output", "out"))
+    assert "out holds a run of model 'random', not 'bag_of_features'; choose another --output" in message
 
 
 def test_what_readers_define_is_counted_in_result_and_table(call, own_data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,17 @@ def official_means(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: sum(case["metrics"][name] for case in cases) / len(cases) for name in METRIC_NAMES}
 
 
-def read(path: Path, **options: Any) -> Scores:
-    return import_scores(path, REGISTERED.values(), **options)
+#: In place of the declared numbers: the golden cases are fewer.
+COUNTS = {name: len(DEFINED) for name in ("ViDoSeek-doc", "MMLongBench-doc", "GQA")}
+
+
+def read(path: Path, counts: dict[str, int] | None = None, **options: Any) -> Scores:
+    """`counts`: declared numbers of queries, in place of the benchmark's."""
+    registered = [
+        replace(one, task=replace(one.task, num_queries=(counts or {}).get(name, one.task.num_queries)))
+        for name, one in REGISTERED.items()
+    ]
+    return import_scores(path, registered, **options)
 
 
 def test_rankings_of_all_golden_cases_give_the_official_metrics(tmp_path: Path) -> None:
@@ -123,8 +133,8 @@ def test_a_folder_of_score_files_and_rankings(flat: bool, tmp_path: Path) -> Non
     write_rankings(visdoc / "ViDoSeek-doc_pred.jsonl", DEFINED)
     write_scores(visdoc, {"ViDoSeek-doc": {**official_means(DEFINED), "num_data": len(DEFINED)}})
     write_rankings(visdoc / "MMLongBench-doc_pred.jsonl", DEFINED)
-    write_scores(image, {"GQA": entry(0.25)})
-    scores = read(tmp_path, edition="page-fixed")
+    write_scores(image, {"GQA": {**entry(0.25), "num_data": len(DEFINED)}})
+    scores = read(tmp_path, edition="page-fixed", counts=COUNTS)
     assert (scores.name, scores.edition, scores.origin) == (tmp_path.name, "page-fixed", "imported")
     assert list(scores.tasks) == ["GQA", "ViDoSeek-doc", "MMLongBench-doc"]
     assert scores.tasks["GQA"].metrics["hit@1"] == 0.25
@@ -135,8 +145,16 @@ def test_a_folder_of_score_files_and_rankings(flat: bool, tmp_path: Path) -> Non
         assert task.corrected is not None
         assert abs(task.corrected - task.metrics["ndcg_linear@5"]) > 1e-4
         assert task.num_queries == len(DEFINED)
-    declared = "not the declared number of queries: ViDoSeek-doc (94, not 1142), MMLongBench-doc (94, not 838)"
-    assert scores.notes == (declared.replace("94", str(len(DEFINED))),)
+    assert scores.notes == ()
+
+
+def test_scores_over_another_number_of_queries_are_none(tmp_path: Path) -> None:
+    write_rankings(tmp_path / "ViDoSeek-doc_pred.jsonl", DEFINED)
+    write_scores(tmp_path, {"GQA": entry(0.25), "OVEN": {**entry(0.5), "num_data": 998}})
+    scores = read(tmp_path, edition="page-fixed")
+    assert list(scores.tasks) == ["GQA"]
+    left_out = f"OVEN (998, not 1000), ViDoSeek-doc ({len(DEFINED)}, not 1142)"
+    assert scores.notes == (f"left out, not over the declared number of queries: {left_out}",)
 
 
 def test_a_score_file_that_its_rankings_contradict(tmp_path: Path) -> None:
@@ -144,25 +162,27 @@ def test_a_score_file_that_its_rankings_contradict(tmp_path: Path) -> None:
     means = {**official_means(DEFINED), "num_data": len(DEFINED)}
     write_scores(tmp_path, {"GQA": {**means, "map@5": means["map@5"] + 2e-6}})
     with pytest.raises(ResultError, match=r"^GQA: map@5 is 0\.\d+ in .*GQA_score\.json, but 0\.\d+ by the rankings"):
-        read(tmp_path, edition="page-fixed")
+        read(tmp_path, edition="page-fixed", counts=COUNTS)
     write_scores(tmp_path, {"GQA": {**means, "num_data": 7}})
     with pytest.raises(ResultError, match=r"GQA_score\.json is over 7 queries, the rankings beside it over"):
         read(tmp_path, edition="page-fixed")
     write_scores(tmp_path, {"GQA": {**means, "map@5": means["map@5"] + 5e-7}})
-    assert read(tmp_path, edition="page-fixed").tasks["GQA"].metrics["map@5"] == means["map@5"] + 5e-7
+    scores = read(tmp_path, edition="page-fixed", counts=COUNTS)
+    assert scores.tasks["GQA"].metrics["map@5"] == means["map@5"] + 5e-7
 
 
 def test_an_official_ndcg_that_cannot_be_had_again(tmp_path: Path) -> None:
     """With a score file its value stands; without one, grades stay on their labels, and the notes say so."""
     assert ODD
     write_rankings(tmp_path / "ViDoSeek-doc_pred.jsonl", ODD)
-    alone = read(tmp_path, edition="page-fixed")
+    counts = {"ViDoSeek-doc": len(ODD)}
+    alone = read(tmp_path, edition="page-fixed", counts=counts)
     assert f"ViDoSeek-doc: official nDCG of {len(ODD)} queries depends on PYTHONHASHSEED" in alone.notes[-1]
     assert alone.tasks["ViDoSeek-doc"].metrics["ndcg_linear@5"] == alone.tasks["ViDoSeek-doc"].corrected
     write_scores(tmp_path, {"ViDoSeek-doc": {**official_means(ODD), "num_data": len(ODD)}})
-    scores = read(tmp_path, edition="page-fixed")
+    scores = read(tmp_path, edition="page-fixed", counts=counts)
     assert scores.tasks["ViDoSeek-doc"].metrics["ndcg_linear@5"] == official_means(ODD)["ndcg_linear@5"]
-    assert len(scores.notes) == 1  # the number of queries
+    assert scores.notes == ()
 
 
 FIXED = {"ViDoSeek-page-fixed": entry(num_data=1142), "MMLongBench-page-fixed": entry(num_data=838)}
@@ -197,11 +217,6 @@ def test_a_submission_tells_its_edition(video: Any, visdoc: Any, edition: str, t
     ("form", "keys", "asked"),
     [
         ("submission", PLAIN, r"v2\.0\.0 or v2\.0\.1"),
-        (
-            "submission",
-            {"ViDoSeek-doc": entry()},
-            r"no key or count tells\); give --edition: page-fixed or v2\.0\.0 or",
-        ),
         ("folder", PLAIN, r"page-fixed or v2\.0\.0 or v2\.0\.1"),
         ("folder", PLAIN | SEEKER, r"MomentSeeker has 1602 queries\); give --edition: page-fixed or v2\.0\.1"),
     ],
@@ -229,6 +244,12 @@ def test_a_folder_that_tells_its_edition(keys: Any, edition: str, tmp_path: Path
         read(tmp_path / "m", edition="v2.0.1")
 
 
+def test_tasks_that_are_the_same_in_every_edition_need_none(tmp_path: Path) -> None:
+    path = write_scores(tmp_path / "m", {"GQA": entry()})
+    assert read(path).edition == "page-fixed"
+    assert read(path, edition="v2.0.0").edition == "v2.0.0"
+
+
 def test_an_edition_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'page-fixed'"):
         read(write_scores(tmp_path / "m", PLAIN), edition="pages-fixed")
@@ -237,7 +258,7 @@ def test_an_edition_that_does_not_exist(tmp_path: Path) -> None:
 def test_old_rows_in_a_page_fixed_submission_are_noted(tmp_path: Path) -> None:
     """So are the leaderboard's rows of the official baselines."""
     scores = read(write_submission(tmp_path / "m.json", {"video": OLD_SEEKER, "visdoc": FIXED}))
-    assert scores.notes == ("not the declared number of queries: MomentSeeker (1800, not 1602)",)
+    assert scores.notes == ("MomentSeeker is over the 1800 rows of v2.0.0, as in the leaderboard's own rows",)
 
 
 def test_entries_that_are_no_tasks_are_kept_out_by_name(tmp_path: Path) -> None:
@@ -250,7 +271,7 @@ def test_entries_that_are_no_tasks_are_kept_out_by_name(tmp_path: Path) -> None:
     assert list(scores.tasks) == ["K700", "MomentSeeker", "ViDoSeek-page", "MMLongBench-page"]
     assert scores.tasks["K700"].metrics["hit@1"] == 0.7
     extra = ", ".join(["MomentSeeker_1k8", *PLAIN, *english])
-    assert scores.notes == (f"kept out, no tasks of the benchmark's 78: {extra}",)
+    assert scores.notes == (f"kept out, no tasks of the benchmark: {extra}",)
 
 
 def test_marks_of_what_is_missing(tmp_path: Path) -> None:

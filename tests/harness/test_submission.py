@@ -78,7 +78,9 @@ def test_submitted_and_imported_again(edition: str, tmp_path: Path) -> None:
     whole_run(tmp_path / "run", edition)
     write_submission(tmp_path / "run", METADATA, tmp_path / "m.json", benchmark_tasks(edition))
     own, back = scores_of_run(tmp_path / "run"), import_scores(tmp_path / "m.json", REGISTERED.values())
-    assert (back.name, back.edition, back.notes) == ("m", edition, ())
+    reasons = "a submission with the key ViDoSeek-page is of the unfixed pages; MomentSeeker has 1800 queries"
+    notes = () if edition == "page-fixed" else (f"edition v2.0.0: {reasons}",)
+    assert (back.name, back.edition, back.notes) == ("m", edition, notes)
     assert list(back.tasks) == list(own.tasks)
     for task, score in own.tasks.items():
         assert (back.tasks[task].metrics, back.tasks[task].num_queries) == (score.metrics, score.num_queries)
@@ -175,13 +177,13 @@ def put(value: object, *path: str) -> Callable[[dict[str, Any]], object]:
         (put("0.5", "metrics", "image", "GQA", "hit@1"), ResultError, r"GQA: hit@1 is '0\.5', expected a fraction"),
         (put(float("nan"), "metrics", "image", "GQA", "mrr@1"), ResultError, "GQA: mrr@1 is nan"),
         (put(1001, "metrics", "image", "GQA", "num_data"), ResultError, "num_data is 1001, the task has 1000"),
-        (put("", "metadata", "url"), OptionError, "url is '', expected some text"),
+        (put("", "metadata", "url"), OptionError, "--url must be given"),
         (
             put("2048", "metadata", "embedding_dimension"),
             OptionError,
             "embedding_dimension is '2048', expected a whole",
         ),
-        (put(0, "metadata", "max_length_tokens"), OptionError, "max_length_tokens is 0, expected a whole number above"),
+        (put(0, "metadata", "max_length_tokens"), OptionError, "--max-length-tokens must be given"),
         (put("Me", "metadata", "data_source"), OptionError, "data_source is 'Me', not Self-Reported or TIGER-Lab"),
         (put("May 2026", "metadata", "model_release_date"), OptionError, "model_release_date 'May 2026' is not a date"),
     ],
