@@ -91,6 +91,7 @@ def test_what_fails_officially_is_refused_with_the_tasks_name(case: dict[str, An
         return
     # Among them the video without a positive folder: officially it silently keeps the previous row's answer.
     with pytest.raises(
-        DataError, match=rf"^{case['task']}: .*mmeb-eval data (get|check) --edition page-fixed --tasks {case['task']}$"
+        DataError,
+        match=rf"^{case['task']}: .*mmeb-eval data (get|check) --data .* --edition page-fixed --tasks {case['task']}$",
     ):
         task.load(tmp_path, Frames())

@@ -178,7 +178,9 @@ def test_bad_input_is_one_line_with_the_task_and_the_way_out(case: str, tmp_path
         BY_NAME[name].load(tmp_path, Frames())
     text = str(caught.value)
     assert text.startswith(f"{name}: ")
-    assert re.search(rf"(Get it|Look closer): mmeb-eval data (get|check) --edition page-fixed --tasks {name}$", text)
+    assert re.search(
+        rf"(Get it|Look closer): mmeb-eval data (get|check) --data .* --edition page-fixed --tasks {name}$", text
+    )
     assert "\n" not in text
 
 
