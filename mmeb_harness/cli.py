@@ -173,7 +173,11 @@ def _data(config: RunConfig, console: Console) -> DataInfo:
 
 
 def _default_output(config: RunConfig, info: DataInfo) -> Path:
+    """Named by what tells runs apart; arguments of the model, e.g. its path, by a hash."""
+    from mmeb_harness.files import fingerprint
+
     parts = [info.name.lower(), config.model or DEFAULT_MODEL]
+    parts += [fingerprint(dict(config.model_args))[:6]] if config.model_args else []
     parts += [config.reasoning] if config.reasoning else []
     parts += [f"candidates-{config.candidate_reasoning}"] if config.candidate_reasoning else []
     parts += [config.edition] if config.edition else []

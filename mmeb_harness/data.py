@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Mapping
@@ -127,7 +128,31 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
             f"{task.name}: expected {expected} queries, found {len(samples.queries)} in {info.root} "
             f"(another data revision of {task.source or 'its source'}?)"
         )
+    if not info.synthetic:
+        samples = _with_counted_candidates(task, samples, info)
     return samples if limit is None else _first_queries(samples, limit)
+
+
+def _with_counted_candidates(task: Task, samples: Samples, info: DataInfo) -> Samples:
+    """Candidates held against the declared number: fewer of them make a task easier.
+
+    A corpus that lacks some is refused. Lists of single queries are counted: their published lengths are those of a
+    paper, and some rows may well be shorter.
+
+    Raises:
+        RevisionError: the corpus is smaller than declared.
+    """
+    if task.num_candidates is None:
+        return samples
+    if samples.pools is None:
+        if len(samples.candidates) < task.num_candidates:
+            raise RevisionError(
+                f"{task.name}: expected {task.num_candidates} candidates, found {len(samples.candidates)} in "
+                f"{info.root} (incomplete, or another data revision of {task.source or 'its source'}?)"
+            )
+        return samples
+    short = sum(len(pool) < task.num_candidates for pool in samples.pools.values())
+    return dataclasses.replace(samples, notes={**samples.notes, "candidate lists shorter than declared": short})
 
 
 def _first_queries(samples: Samples, limit: int) -> Samples:

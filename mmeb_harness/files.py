@@ -97,10 +97,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def hash_files(root: Path, patterns: Iterable[str]) -> str:
-    """Hash of the files below `root` that match the glob patterns: their relative names, sizes and bytes."""
+    """Hash of what matches the glob patterns below `root`: relative names, and sizes and bytes of files."""
     digest = hashlib.sha256()
     paths = {path for pattern in patterns for path in root.glob(pattern)}
     for path in sorted(paths):
+        if path.is_dir():
+            digest.update(f"{path.relative_to(root).as_posix()}/\0".encode())
+            continue
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(_hash_content(path))
     return digest.hexdigest()[:24]

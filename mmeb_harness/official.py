@@ -11,6 +11,7 @@ Metrics this release doesn't know are left aside; whatever else is odd is refuse
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -284,7 +285,7 @@ def _gains(labels: Sequence[int | str], grades: Sequence[float] | None, where: s
     """Grades on their own labels, or 1 for each."""
     if grades is None:
         return {str(label): 1.0 for label in labels}
-    if len(set(labels)) != len(grades) or len(labels) != len(grades):
+    if len({str(label) for label in labels}) != len(grades) or len(labels) != len(grades):
         raise ResultError(
             f"{where}: {len(labels)} labels ({len(set(labels))} distinct) with {len(grades)} rel_scores; the official "
             "code refuses that too"
@@ -395,6 +396,10 @@ def _notes(
         yield f"missing: {shortened(marked)}"
     if extra := [key for key in results.entries if key not in used]:
         yield f"kept out, no tasks of the benchmark: {shortened(extra)}"
+    if unstated := [task for task, score in scored.items() if score.num_queries is None]:
+        yield f"number of queries unstated: {shortened(unstated)}"
+    if detected and not _possible_editions(results)[1]:
+        yield f"edition {edition} assumed: no task is there that differs between editions"
     if odd:
         yield f"left out, not over the declared number of queries: {shortened(list(odd.values()))}"
     if edition == PAGE_FIXED and _has_old_moment_seeker(scored):
@@ -434,7 +439,10 @@ def _task_score(values: object, where: str, task: Task | None) -> TaskScore:
     metrics = {name: fraction(values[name], f"{where}: {name}") for name in METRIC_NAMES if name in values}
     if task is not None and task.metric not in metrics:
         raise ResultError(f"{where}: {task.metric} is missing, the task's main metric")
-    return TaskScore(metrics, _count(values.get("num_data"), f"{where}: num_data"))
+    data, predicted = (_count(values.get(key), f"{where}: {key}") for key in ("num_data", "num_pred"))
+    if None not in (data, predicted) and data != predicted:
+        raise ResultError(f"{where}: {predicted} predictions for {data} queries; a score over fewer is none")
+    return TaskScore(metrics, predicted if data is None else data)
 
 
 def _count(value: object, where: str) -> int | None:
@@ -450,8 +458,17 @@ def _read_json(path: Path) -> Any:
         raise ResultError(f"can't read {path}: {error}") from error
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself would keep the last of two equal keys, and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise ResultError(f"{where} is not valid JSON ({error}); get the file again") from error

@@ -149,6 +149,8 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
             f"ties matter: settled at random instead, the mean over the tasks would be {_percent(at_random)}, not "
             f"{_percent(by_position)} (image tasks list the answer first, and position favours it)."
         )
+    if differing := differing_versions(results):
+        lines.append(f"computed with different versions: {'; '.join(differing)}.")
     moved = [result for result in results if abs(result.score - result.corrected_score) > 1e-12]
     lines += [
         f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with "
@@ -156,6 +158,13 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         for result in moved
     ]
     return lines
+
+
+def differing_versions(results: Sequence[TaskResult]) -> list[str]:
+    """Packages of which a run's tasks were computed with several versions, and which."""
+    names = dict.fromkeys(name for result in results for name in result.versions)
+    found = {name: sorted({result.versions.get(name, "none") for result in results}) for name in names}
+    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
 
 
 def profile_line(profile: Profile) -> str:

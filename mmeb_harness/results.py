@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import read_json, write_json
+from mmeb_harness.files import fingerprint, read_json, write_json
 from mmeb_harness.store import Encoded
 from mmeb_harness.types import Frames, MetricName, Modality, Profile, Scalar
 
@@ -94,6 +94,7 @@ class TaskResult:
         notes: what the reader defined rather than refused, counted.
         edition: of the benchmark; "" for a task that has none.
         profile: the model's choices of input and readout, with the frames that were shown.
+        versions: of the packages it was computed with; a run may be put together from several invocations.
     """
 
     name: str
@@ -115,6 +116,7 @@ class TaskResult:
     fingerprint: str
     edition: str
     profile: Profile
+    versions: Mapping[str, str]
     notes: Mapping[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -157,6 +159,7 @@ class RunResult:
     name: str
     model: str
     model_revision: str
+    model_dimensions: int
     model_settings: Mapping[str, Scalar]
     model_fingerprint: str
     model_args: Mapping[str, str]
@@ -180,6 +183,34 @@ class RunResult:
     versions: Mapping[str, str]
     machine: Mapping[str, Scalar]
     schema_version: int = SCHEMA_VERSION
+
+
+def model_fingerprint(
+    name: str, revision: str, dimensions: int, settings: Mapping[str, Scalar], profile: Profile
+) -> str:
+    """Names a model's vectors: its name, revision, every setting, and its profile.
+
+    Frames aren't among it: which ones an item has is in the item's own key.
+    """
+    shown = {key: value for key, value in dataclasses.asdict(profile).items() if key != "frames"}
+    return fingerprint(name, revision, dimensions, dict(settings), shown)
+
+
+def task_fingerprint(
+    name: str,
+    edition: str,
+    metric: str,
+    *,
+    data: str,
+    synthetic: bool,
+    data_revision: str,
+    model: str,
+    profile: Profile,
+    limit: int | None,
+) -> str:
+    """Names a task's result: equal ones are of the same data, model and settings. `model`: its fingerprint."""
+    parts = (name, edition, metric, data, synthetic, data_revision, model, dataclasses.asdict(profile), limit)
+    return fingerprint(SCHEMA_VERSION, *parts)
 
 
 def percentiles(latency_seconds: NDArray[np.float64]) -> dict[str, float]:

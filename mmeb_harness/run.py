@@ -18,11 +18,10 @@ from mmeb_harness import environment
 from mmeb_harness.data import DataInfo, data_revision, load_samples, query_labels
 from mmeb_harness.encode import DEFAULT_BATCH_TOKENS, encode_items
 from mmeb_harness.errors import DataError, ResultError
-from mmeb_harness.files import fingerprint, read_parquet, write_json, write_parquet
+from mmeb_harness.files import read_json, read_parquet, write_json, write_parquet
 from mmeb_harness.progress import Reporter
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
-    SCHEMA_VERSION,
     EncodeStats,
     RunResult,
     TaskResult,
@@ -30,8 +29,10 @@ from mmeb_harness.results import (
     encode_stats,
     load_run_result,
     load_task_result,
+    model_fingerprint,
     percentiles,
     save_result,
+    task_fingerprint,
 )
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
@@ -117,8 +118,11 @@ def evaluate(
             _check_same_run(load_run_result(folder.run_file), embedder, info, folder)
         profile = profile_of(embedder, settings.frames)
         plan = [_plan(one.task, info, embedder, profile, settings.limit) for one in tasks]
-        others = _results_of_other_tasks(folder, tasks, registered, info, embedder, profile, settings.limit)
+        others, left_out = _results_of_other_tasks(folder, tasks, registered, info, embedder, profile, settings.limit)
         reporter.start_run(len(plan))
+        if left_out:
+            names = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
+            reporter.note(f"{len(left_out)} earlier results are of other settings or data and leave the run: {names}")
         try:
             done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
             check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
@@ -157,12 +161,12 @@ def _results_of_other_tasks(
     embedder: Embedder,
     profile: Profile,
     limit: int | None,
-) -> list[TaskResult]:
-    """What earlier invocations finished, of tasks that this one isn't asked for, and that still counts."""
+) -> tuple[list[TaskResult], list[str]]:
+    """What earlier invocations finished of tasks that this one isn't asked for: what still counts, and what not."""
     asked_for = {one.task.name for one in tasks}
     there = [one.task for name, one in registered.items() if name not in asked_for and folder.task_file(name).is_file()]
-    found = [_earlier_result(folder, _plan(task, info, embedder, profile, limit)) for task in there]
-    return [result for result in found if result is not None]
+    found = {task.name: _earlier_result(folder, _plan(task, info, embedder, profile, limit)) for task in there}
+    return [one for one in found.values() if one is not None], [name for name, one in found.items() if one is None]
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,17 @@ class _PlannedTask:
 
 def _plan(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limit: int | None) -> _PlannedTask:
     revision = data_revision(task, info)
-    model = model_fingerprint(embedder)
-    shown = dataclasses.asdict(profile)
-    mark = fingerprint(SCHEMA_VERSION, task.name, task.edition, task.metric, info.name, revision, model, shown, limit)
+    mark = task_fingerprint(
+        task.name,
+        task.edition,
+        task.metric,
+        data=info.name,
+        synthetic=info.synthetic,
+        data_revision=revision,
+        model=fingerprint_of(embedder),
+        profile=profile,
+        limit=limit,
+    )
     return _PlannedTask(task, revision, mark, profile)
 
 
@@ -193,14 +205,10 @@ def profile_of(embedder: Embedder, frames: int | None) -> Profile:
     return dataclasses.replace(profile, frames=shown)
 
 
-def model_fingerprint(embedder: Embedder) -> str:
-    """Names a model's vectors: its name, revision, every setting, and its profile.
-
-    Frames aren't among it: which ones an item has is in the item's own key.
-    """
+def fingerprint_of(embedder: Embedder) -> str:
+    """Names a model's vectors."""
     info = embedder.info
-    profile = {name: value for name, value in dataclasses.asdict(info.profile).items() if name != "frames"}
-    return fingerprint(info.name, info.revision, info.dimensions, dict(info.settings), profile)
+    return model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
 
 
 def check_readable(tasks: Sequence[Task], info: DataInfo, frames: Frames) -> None:
@@ -223,10 +231,13 @@ def check_readable(tasks: Sequence[Task], info: DataInfo, frames: Frames) -> Non
 
 def _earlier_result(folder: RunFolder, planned: _PlannedTask) -> TaskResult | None:
     """The result an earlier invocation left, if it is of the same data, model, settings and schema."""
-    path = folder.task_file(planned.task.name)
+    name = planned.task.name
+    path = folder.task_file(name)
     if not path.is_file():
         return None
     result = load_task_result(path)
+    if not (folder.queries_file(name).is_file() and folder.candidates_file(name).is_file()):
+        return None
     return result if result.fingerprint == planned.fingerprint else None
 
 
@@ -251,7 +262,7 @@ def _evaluate_all(
         result = done.get(planned.task.name)
         if result is None:
             if store is None:
-                store = VectorStore(folder.vectors_folder(model_fingerprint(embedder)))
+                store = VectorStore(folder.vectors_folder(fingerprint_of(embedder)))
                 if isinstance(embedder, WarmableEmbedder):
                     embedder.warm_up()
             difficulty = labels.get(planned.task.name, {})
@@ -300,8 +311,10 @@ def _evaluate_task(
         fingerprint=planned.fingerprint,
         edition=task.edition,
         profile=planned.profile,
+        versions=environment.package_versions(),
         notes=_counted(samples),
     )
+    folder.task_file(task.name).unlink(missing_ok=True)  # an earlier setting's must not stand beside these rankings
     write_parquet(folder.queries_file(task.name), query_table(task, samples, scored, queries, difficulty))
     write_parquet(folder.candidates_file(task.name), candidate_table(samples, candidates))
     save_result(folder.task_file(task.name), result)
@@ -348,8 +361,9 @@ def _run_result(
         name=settings.output.name,
         model=embedder.info.name,
         model_revision=embedder.info.revision,
+        model_dimensions=embedder.info.dimensions,
         model_settings=dict(embedder.info.settings),
-        model_fingerprint=model_fingerprint(embedder),
+        model_fingerprint=fingerprint_of(embedder),
         model_args=dict(settings.model_args),
         data=info.name,
         data_synthetic=info.synthetic,
@@ -398,6 +412,12 @@ def _locked(folder: RunFolder) -> Iterator[None]:
         yield
 
 
+def _is_run_file(path: Path) -> bool:
+    """Of whatever release: one that can't be read any more may still be started over."""
+    values = read_json(path) if path.is_file() else None
+    return isinstance(values, dict) and {"schema_version", "model", "tasks"} <= values.keys()
+
+
 def _clear(folder: RunFolder) -> None:
     """Empty a run's folder.
 
@@ -405,8 +425,8 @@ def _clear(folder: RunFolder) -> None:
         ResultError: if it isn't one: what lies there is somebody else's.
     """
     names = ("tasks", "queries", "candidates", "vectors")
-    if not folder.run_file.is_file() and any((folder.root / name).exists() for name in names):
-        raise ResultError(f"{folder.root} is not a run's folder (no run.json), so --fresh deletes nothing there")
+    if not _is_run_file(folder.run_file) and any((folder.root / name).exists() for name in names):
+        raise ResultError(f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there")
     for name in names:
         if (folder.root / name).is_dir():
             shutil.rmtree(folder.root / name)

@@ -25,6 +25,8 @@ from mmeb_harness.results import (
     load_run_result,
     load_task_result,
     mean_scores,
+    model_fingerprint,
+    task_fingerprint,
 )
 from mmeb_harness.run import RunFolder
 from mmeb_harness.types import Frames, Profile, Task
@@ -185,6 +187,9 @@ def read_run_file(folder: Path) -> RunResult:
     run = load_run_result(run_file)
     if run.status != "finished":
         raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
+    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
+    if run.model_fingerprint != model_fingerprint(*identity):
+        raise ResultError(f"{run_file}: model, settings or profile were changed by hand; run again")
     return run
 
 
@@ -195,8 +200,19 @@ def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
         ResultError: not there, broken, or of another run than `run`.
     """
     result = load_task_result(files.task_file(name))
+    expected = task_fingerprint(
+        name,
+        result.edition,
+        result.metric,
+        data=run.data,
+        synthetic=run.data_synthetic,
+        data_revision=result.data_revision,
+        model=run.model_fingerprint,
+        profile=run.profile,
+        limit=run.limit,
+    )
     of_run = result.profile == run.profile and result.limited == (run.limit is not None)
-    if result.name != name or not of_run or result.edition not in ("", run.edition):
+    if result.name != name or not of_run or result.edition not in ("", run.edition) or result.fingerprint != expected:
         raise ResultError(f"{files.task_file(name)} is not of the run in {files.root}; run the same command again")
     return result
 

@@ -1,6 +1,7 @@
 """A run's rankings in TREC format, so that anybody's tool can score them again.
 
-<output>/<task>.run     query Q0 candidate rank score model     the first 100 places
+<output>/<task>.run     query Q0 candidate rank score model     the first 100 places; synthetic or limited runs are
+                                                                marked as such in the last column
 <output>/<task>.qrels   query 0 candidate gain
 
 Fields are separated by blanks, and ids may hold some (labels do) or be empty: whitespace and % are written as
@@ -52,7 +53,10 @@ def export_trec(folder: Path, output: Path) -> list[ExportedTask]:
     """
     run, _ = read_run(folder)
     files = RunFolder(folder)
-    tag = encode_id(run.model)
+    if foreign := sorted({path.stem for path in output.glob("*.run")} - set(run.tasks)):
+        raise ResultError(f"{output} holds other rankings already ({foreign[0]}.run …); choose an empty folder")
+    marks = ("-synthetic" if run.data_synthetic else "") + ("-limited" if run.limit is not None else "")
+    tag = encode_id(run.model + marks)
     return [_export_task(name, files.queries_file(name), output, tag) for name in run.tasks]
 
 

@@ -257,8 +257,8 @@ class Task:
         group: meta-task, e.g. "I-CLS"; a group score is the plain mean over its tasks.
         metric: the main metric.
         load: data folder, frames to show → samples; raises `DataError`, never downloads.
-        annotations: glob patterns below the data folder; the files decide the samples and are hashed into
-            the data revision.
+        annotations: glob patterns below the data folder; the files (and names of folders) decide the samples and are
+            hashed into the data revision.
         num_queries: how many queries the real data has; `None` if not declared.
         num_candidates: distinct candidates (global) or candidates of a query (local), where declared.
         source: hub repository the annotations come from.

@@ -128,8 +128,25 @@ def _verify_task(result: TaskResult, files: RunFolder, registered: RegisteredTas
     candidates = _table(files.candidates_file(result.name), _CANDIDATE_COLUMNS)
     rows = queries.to_pylist()
     _verify_counts(result, queries, candidates, findings)
+    _verify_ids(result, rows, set(candidates.column("candidate_id").to_pylist()), findings)
     if rows:
         _verify_means(result, rows, [_verify_query(row, result.metric, findings) for row in rows], findings)
+
+
+def _verify_ids(
+    result: TaskResult, rows: Sequence[Mapping[str, Any]], candidates: set[str], findings: _Findings
+) -> None:
+    """Ranked and relevant ids are candidates; whoever ranks all of them ranks each once."""
+    unknown_answers = 0
+    for row in rows:
+        where = f"query {row['query_id']!r}"
+        if strange := next((one for one in row["top_ids"] if one not in candidates), None):
+            findings.problems.append(f"{where}: {strange!r} is ranked and is no candidate")
+        unknown_answers += any(one not in candidates for one in row["relevant_ids"])
+        whole = row["num_ranked"] == result.num_candidates
+        if whole and len(set(row["top_ids"])) < len(row["top_ids"]) and "repeated candidates" not in result.notes:
+            findings.problems.append(f"{where}: a candidate is ranked twice")
+    findings.equal("answers that are no option", result.notes.get("answers that are no option", 0), unknown_answers)
 
 
 def _table(path: Path, columns: Mapping[str, str]) -> pa.Table:
@@ -231,6 +248,10 @@ def _verify_run_file(
 ) -> Outcome:
     """The run's means and sums, from the tasks' files as they stand."""
     findings = _Findings()
+    for result in results:
+        declared = registered[result.name].task.num_queries if result.name in registered else None
+        if not run.data_synthetic and run.limit is None and declared is not None:
+            findings.equal(f"{result.name}: num_queries", result.num_queries, declared)
     found = {one.name: one for one in aggregate(results, benchmark_rows(registered.values()))}
     findings.equal("names of aggregates", [one.name for one in run.aggregates], list(found))
     for stored in run.aggregates:

@@ -5,6 +5,7 @@ Prints the endpoint (for HF_ENDPOINT) and serves until Ctrl-C; then what was ask
 
 from __future__ import annotations
 
+import signal
 import time
 
 import click
@@ -24,6 +25,8 @@ def main(breaks: int) -> None:
     for repo, commit in hub.heads.items():
         for path, content in hub.repos[repo][commit].items():
             hub.breaks[path] = breaks if len(content) > 100_000 else 0
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     with serve(hub) as url:
         click.echo(f"export HF_ENDPOINT={url}")
         try:

@@ -136,11 +136,11 @@ def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
 def is_done(root: Path, key: str, files: Sequence[HubFile]) -> bool:
     """By content: a new revision with the same bytes is nothing to do. A look at some files tells if they are gone."""
     record = read_record(root, key)
-    return (
-        record is not None
-        and record.digests == tuple(file.digest for file in files)
-        and all(_is_there(root / path, size) for path, size in record_sample(root, key))
-    )
+    return record is not None and record.digests == tuple(file.digest for file in files) and _are_there(root, key)
+
+
+def _are_there(root: Path, key: str) -> bool:
+    return all(_is_there(root / path, size) for path, size in record_sample(root, key))
 
 
 def _is_there(path: Path, size: int) -> bool:
@@ -196,7 +196,7 @@ def placed_bytes(root: Path, key: str) -> int:
     """What a step has placed: all of it, or how far an interrupted one got."""
     record = read_record(root, key)
     if record is not None:
-        return record.size
+        return record.size if _are_there(root, key) else 0
     progress = progress_file(root, key)
     return int(progress.read_text() or 0) if progress.is_file() else 0
 

@@ -60,6 +60,8 @@ Rows of the wrong edition are recognised (by their number, or by the relevant pa
 | what | what happens | officially | counted as |
 |---|---|---|---|
 | fewer frames saved than shown | all of them, unpadded; a model's profile can ask to repeat the last | the same; video retrieval fails below the 8 asked for | short clips |
+| MomentSeeker's clips | every saved frame, however many are asked for | the same | clips shown with more frames than asked |
+| a candidate list shorter than declared | ranked as it is; a corpus smaller than declared is refused | ranked | candidate lists shorter than declared |
 | a blank candidate string | embedded like any text | its vector and its batch's are garbage | blank candidates |
 | a candidate twice in one list | ranked twice, one vector | the same | repeated candidates |
 | an image row without a path | embedded by its words | fails | rows without media |
@@ -102,7 +104,7 @@ def _annotations(task: Task) -> str:
     """Folder and split of the first table; visdoc tasks have three configurations, MVBench twenty."""
     first = task.annotations[0].removeprefix("annotations/").removesuffix(".parquet")
     owner, name, config, split = first.split("/")
-    tables = len(task.annotations) // 2
+    tables = sum(pattern.endswith(".parquet") for pattern in task.annotations) // 2
     shown = {1: config, 3: "queries, qrels, corpus"}.get(tables, f"{tables} configurations")
     return f"`{owner}/{name}` {shown}, {split}"
 

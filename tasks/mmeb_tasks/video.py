@@ -102,6 +102,11 @@ def _of_edition(row: VideoRow, edition: str) -> VideoRow:
     )
 
 
+def _listed_folders(row: VideoRow) -> tuple[str, ...]:
+    """Folders whose names are candidates and truth: what is missing there is other data, not the same with less."""
+    return (f"{FRAMES}/{row.frame_root}/*/*",) if row.reader == "moment_retrieval" else ()
+
+
 def _task(row: VideoRow, edition: str) -> Task:
     other = {one: tables_of(_of_edition(row, one))[0] for one in REPOS.get(row.name, {}) if one != edition}
     row = _of_edition(row, edition)
@@ -121,7 +126,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         group=row.group,
         metric="hit@1",
         load=functools.partial(read_named, row.name, edition, functools.partial(read_video_task, layout), other),
-        annotations=tuple(pattern for table in tables for pattern in table.patterns),
+        annotations=(*(pattern for table in tables for pattern in table.patterns), *_listed_folders(row)),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
         source=row.repo,

@@ -6,12 +6,21 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data import describe
 from mmeb_harness.metrics import METRIC_NAMES
 from mmeb_harness.registry import benchmark_rows, load_model, load_tasks
-from mmeb_harness.results import EncodeStats, RunResult, TaskResult, aggregate, save_result
+from mmeb_harness.results import (
+    EncodeStats,
+    RunResult,
+    TaskResult,
+    aggregate,
+    model_fingerprint,
+    save_result,
+    task_fingerprint,
+)
 from mmeb_harness.run import RunFolder, RunSettings, evaluate
 from tests.toy import QuietReporter
 
@@ -22,9 +31,19 @@ def benchmark_tasks(edition: str = "page-fixed") -> list[Task]:
     return [one.task for one in load_tasks(edition).values()]
 
 
+MODEL = model_fingerprint("made", "1", 8, {}, PROFILE)
+
+
 def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
     draw = random.Random(f"{task.name} {seed}")
     metrics = {name: draw.random() for name in METRIC_NAMES}
+    run_parts: dict[str, Any] = {
+        "data": "MMEB-V2",
+        "synthetic": False,
+        "model": MODEL,
+        "profile": PROFILE,
+        "limit": None,
+    }
     result = TaskResult(
         name=task.name,
         modality=task.modality,
@@ -42,9 +61,10 @@ def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
         queries=EncodeStats(),
         candidates=EncodeStats(),
         data_revision="r",
-        fingerprint="f",
+        fingerprint=task_fingerprint(task.name, task.edition, task.metric, data_revision="r", **run_parts),
         edition=task.edition,
         profile=PROFILE,
+        versions={},
     )
     return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
 
@@ -56,8 +76,9 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
         name=folder.name,
         model="made",
         model_revision="1",
+        model_dimensions=8,
         model_settings={},
-        model_fingerprint="f",
+        model_fingerprint=MODEL,
         model_args={},
         data="MMEB-V2",
         data_synthetic=False,
@@ -80,10 +101,23 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
         machine={},
     )
     run = dataclasses.replace(run, **changes)  # type: ignore[arg-type]
+    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
+    run = dataclasses.replace(run, model_fingerprint=model_fingerprint(*identity))
     files = RunFolder(folder)
     save_result(files.run_file, run)
     for result in results:
-        save_result(files.task_file(result.name), result)
+        mark = task_fingerprint(
+            result.name,
+            result.edition,
+            result.metric,
+            data=run.data,
+            synthetic=run.data_synthetic,
+            data_revision=result.data_revision,
+            model=run.model_fingerprint,
+            profile=run.profile,
+            limit=run.limit,
+        )
+        save_result(files.task_file(result.name), dataclasses.replace(result, fingerprint=mark))
     return run
 
 

@@ -202,8 +202,12 @@ def test_a_run_is_put_together_from_several_invocations(call, tmp_path: Path) ->
     assert run.tasks == ("VOC2007", "K700", "HMDB51")
     assert run.aggregates[0].tasks == 3
     assert run.queries.items == 72
-    # With another setting the earlier ones no longer count.
-    assert call("run", "--model", "random", "--tasks", "HMDB51", "--model-arg", "seed=1").returncode == 0
+    # With another setting the earlier ones no longer count, and that is said; by default it has a folder of its own.
+    other = ("run", "--model", "random", "--tasks", "HMDB51", "--model-arg", "seed=1")
+    assert call(*other).returncode == 0
+    assert load_run_result(tmp_path / "runs/mini-random/run.json").tasks == run.tasks
+    done = call(*other, "--output", "runs/mini-random")
+    assert "2 earlier results are of other settings or data and leave the run: VOC2007, K700" in done.stdout
     assert load_run_result(tmp_path / "runs/mini-random/run.json").tasks == ("HMDB51",)
 
 
@@ -211,7 +215,7 @@ def test_other_peoples_folders_are_left_alone(call, tmp_path: Path) -> None:  # 
     arguments = ("run", "--model", "random", "--tasks", "HMDB51", "--output", "out")
     (tmp_path / "out/tasks").mkdir(parents=True)
     (tmp_path / "out/tasks/mine.txt").write_text("mine")
-    assert "is not a run's folder (no run.json), so --fresh deletes nothing there" in one_line(
+    assert "is not a run's folder (no run.json of one), so --fresh deletes nothing there" in one_line(
         call(*arguments, "--fresh")
     )
     assert (tmp_path / "out/tasks/mine.txt").read_text() == "mine"

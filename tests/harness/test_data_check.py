@@ -17,7 +17,7 @@ from mmeb_tasks import EDITIONS
 from PIL import Image
 
 from mmeb_harness import Frames, Task
-from mmeb_harness.data import DataInfo, RevisionError, describe, load_samples, source_key
+from mmeb_harness.data import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.fetch.check import Outcome, check_tasks
 from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.fetch.records import RecordWriter, write_manifest
@@ -93,9 +93,9 @@ def momentseeker(folder: Path, task: Task, num_rows: int) -> None:
     media(folder, *(f"{root}/{name}/{i}.jpg" for name in "pn" for i in range(8)))
 
 
-def chartqa(folder: Path, num_queries: int) -> None:
+def chartqa(folder: Path, num_queries: int, num_pages: int = 500) -> None:
     task = PAGE_FIXED["VisRAG_ChartQA"]
-    ids = [f"{i}.png" for i in range(500)]
+    ids = [f"{i}.png" for i in range(num_pages)]
     stored = {"bytes": picture(), "path": None}
     table(folder, task, [{"query-id": str(i), "query": "q"} for i in range(num_queries)], "queries")
     table(folder, task, [{"query-id": str(i), "corpus-id": ids[0], "score": 1} for i in range(num_queries)], "qrels")
@@ -229,7 +229,30 @@ def test_another_number_of_candidates_is_a_remark(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     outcome = check(tmp_path, PAGE_FIXED["VOC2007"])
     assert outcome.ready
-    assert outcome.remarks[:2] == ("1 blank candidates", "2 to 20 candidates a query, published as 20")
+    assert outcome.remarks[:3] == (
+        "1 blank candidates",
+        "1 candidate lists shorter than declared",
+        "2 to 20 candidates a query, published as 20",
+    )
+
+
+def test_a_corpus_that_lacks_pages_is_refused(tmp_path: Path) -> None:
+    """Fewer pages make a task easier: the count is held against the benchmark's before anything is scored."""
+    chartqa(tmp_path, 63, num_pages=20)
+    assert "expected 500 candidates, found 20" in check(tmp_path, PAGE_FIXED["VisRAG_ChartQA"]).problems[0]
+    with pytest.raises(RevisionError, match="expected 500 candidates, found 20"):
+        load_samples(PAGE_FIXED["VisRAG_ChartQA"], DataInfo(tmp_path), Frames())
+
+
+def test_a_clip_that_is_missing_is_other_data(tmp_path: Path) -> None:
+    """Candidates of moment retrieval are folders: without some of them the same rows are an easier task."""
+    folder = tmp_path / "video-tasks/frames/video_mret/QVHighlight/v"
+    for name in ("query", "positive_1", "negative_1", "negative_2"):
+        media(tmp_path, f"video-tasks/frames/video_mret/QVHighlight/v/{name}/1.jpg")
+    task, info = PAGE_FIXED["QVHighlight"], DataInfo(tmp_path)
+    before = data_revision(task, info)
+    shutil.rmtree(folder / "negative_2")
+    assert data_revision(task, info) != before
 
 
 def test_the_command(tmp_path: Path, cache: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_folder_of_score_files_and_rankings(flat: bool, tmp_path: Path) -> Non
     write_rankings(visdoc / "ViDoSeek-doc_pred.jsonl", DEFINED)
     write_scores(visdoc, {"ViDoSeek-doc": {**official_means(DEFINED), "num_data": len(DEFINED)}})
     write_rankings(visdoc / "MMLongBench-doc_pred.jsonl", DEFINED)
-    write_scores(image, {"GQA": {**entry(0.25), "num_data": len(DEFINED)}})
+    write_scores(image, {"GQA": entry(0.25, len(DEFINED))})
     scores = read(tmp_path, edition="page-fixed", counts=COUNTS)
     assert (scores.name, scores.edition, scores.origin) == (tmp_path.name, "page-fixed", "imported")
     assert list(scores.tasks) == ["GQA", "ViDoSeek-doc", "MMLongBench-doc"]
@@ -150,7 +150,7 @@ def test_a_folder_of_score_files_and_rankings(flat: bool, tmp_path: Path) -> Non
 
 def test_scores_over_another_number_of_queries_are_none(tmp_path: Path) -> None:
     write_rankings(tmp_path / "ViDoSeek-doc_pred.jsonl", DEFINED)
-    write_scores(tmp_path, {"GQA": entry(0.25), "OVEN": {**entry(0.5), "num_data": 998}})
+    write_scores(tmp_path, {"GQA": entry(0.25), "OVEN": entry(0.5, 998)})
     scores = read(tmp_path, edition="page-fixed")
     assert list(scores.tasks) == ["GQA"]
     left_out = f"OVEN (998, not 1000), ViDoSeek-doc ({len(DEFINED)}, not 1142)"

@@ -31,6 +31,7 @@ def result(name: str, score: float, group: str = "I-CLS", modality: str = "image
         fingerprint="f",
         edition="page-fixed",
         profile=Profile("p", pooling="mean", frames=Frames(64)),
+        versions={"numpy": "2"},
         notes={"short clips": 1},
     )
 

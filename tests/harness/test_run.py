@@ -53,10 +53,10 @@ def test_weights_are_loaded_outside_of_all_timings_and_only_if_needed(data: Path
 def test_a_newer_run_file_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "run" / "run.json"
     path.parent.mkdir()
-    path.write_text('{"schema_version": 2}')
-    with pytest.raises(ResultError, match="schema version 2"):
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(ResultError, match=r"schema version 99, this release reads up to .*: upgrade"):
         run_toy(data, tmp_path / "run")
-    assert path.read_text() == '{"schema_version": 2}'
+    assert path.read_text() == '{"schema_version": 99}'
 
 
 def test_an_interrupted_batch_does_not_cost_the_ones_before_it(data: Path, tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(data: Path, tmp_path: Path)
 def test_a_newer_result_file_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "run" / "tasks" / "one.json"
     path.parent.mkdir(parents=True)
-    path.write_text('{"schema_version": 2}')
-    with pytest.raises(ResultError, match="schema version 2"):
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(ResultError, match=r"schema version 99, this release reads up to .*: upgrade"):
         run_toy(data, tmp_path / "run")
-    assert path.read_text() == '{"schema_version": 2}'
+    assert path.read_text() == '{"schema_version": 99}'
 
 
 SLOW_RUN = """
@@ -262,3 +262,26 @@ def test_a_second_run_on_one_folder_says_so(data: Path, tmp_path: Path) -> None:
             return super().encode(items, role)
 
     run_toy(data, tmp_path / "run", embedder=Nested())
+
+
+def test_a_result_without_its_tables_is_computed_again(data: Path, tmp_path: Path) -> None:
+    run_toy(data, tmp_path / "run")
+    (tmp_path / "run" / "queries" / "one.parquet").unlink()
+    run_toy(data, tmp_path / "run")
+    assert (tmp_path / "run" / "queries" / "one.parquet").is_file()
+
+
+def test_no_result_stands_beside_another_settings_rankings(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the tables and the result: the result of the earlier setting is gone with its tables."""
+    run_toy(data, tmp_path / "run", embedder=HashEmbedder(revision="1"))
+
+    def killed(path: Path, result: object) -> None:
+        if path.name == "one.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmeb_harness.run.save_result", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(data, tmp_path / "run", embedder=HashEmbedder(revision="2"))
+    assert not (tmp_path / "run" / "tasks" / "one.json").exists()

@@ -91,7 +91,8 @@ def test_a_real_run_of_real_data_would_do(cache: Path, tmp_path: Path) -> None:
     info = dataclasses.replace(describe(cache / "mini-v1-seed0"), synthetic=False, name="MMEB-V2", revision="unpinned")
     registered = {
         name: dataclasses.replace(
-            one, task=dataclasses.replace(one.task, num_queries=info.num_queries[name], recognise=None)
+            one,
+            task=dataclasses.replace(one.task, num_queries=info.num_queries[name], num_candidates=None, recognise=None),
         )
         for name, one in REGISTERED.items()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -79,8 +80,9 @@ def edit_json(path: Path, change: Callable[[Any], object]) -> None:
         (("num_candidates",), 3, "num_candidates is 3, recomputed"),
         (("tied_decisions",), 9999, "tied_decisions is 9999, recomputed"),
         (("queries", "reasoned"), 3, "queries: reasoned is 3, recomputed 0"),
-        (("metric",), "mrr@10", "metric is mrr@10, recomputed ndcg_linear@5"),
-        (("metric",), "mrr", "no metric is named 'mrr'"),
+        (("metric",), "mrr@10", "is not of the run in"),
+        (("data_revision",), "other", "is not of the run in"),
+        (("fingerprint",), "f", "is not of the run in"),
         (("group",), "I-VG", "modality and group is ('visdoc', 'I-VG')"),
         (("edition",), "v2.0.0", "is not of the run in"),
         (("schema_version",), 99, "has schema version 99"),
@@ -212,3 +214,46 @@ def test_the_command(run: Path) -> None:
 def test_many_problems_are_cut_short() -> None:
     assert summary(["a", "b"]) == "a; b"
     assert summary(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def edit_queries(run: Path, task: str, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    path = RunFolder(run).queries_file(task)
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+
+
+def test_ids_that_are_no_candidates(run: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[0]["top_ids"][0] = "nonsense"
+        rows[1]["relevant_ids"] = ["nonsense"]
+
+    edit_queries(run, "ViDoSeek-doc", change)
+    found = failures(run)["ViDoSeek-doc"]
+    assert "'nonsense' is ranked and is no candidate" in found
+    assert "answers that are no option is 0, recomputed 1" in found
+
+
+def test_one_page_at_every_place(run: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["top_ids"] = row["relevant_ids"][:1] * len(row["top_ids"])
+
+    edit_queries(run, "ViDoSeek-doc", change)
+    assert "a candidate is ranked twice" in failures(run)["ViDoSeek-doc"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model", "better"), ("data_synthetic", False), ("limit", 3), ("model_settings", {}), ("data", "MMEB-V2")],
+)
+def test_a_run_file_that_was_changed_by_hand(run: Path, key: str, value: object) -> None:
+    """Not against forgery: against results of another model, setting or data that end up beside each other."""
+    edit_json(RunFolder(run).run_file, lambda stored: stored.__setitem__(key, value))
+    if key in ("model", "model_settings"):
+        with pytest.raises(ResultError, match="were changed by hand"):
+            failures(run)
+        return
+    found = failures(run)
+    assert all("is not of the run in" in found[name] for name in NAMES)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mmeb_tasks import EDITIONS, TASKS, readme, video, visdoc
+from mmeb_tasks import EDITIONS, TASKS, editions, readme, video, visdoc
 from mmeb_tasks.hub import place_frames, place_images
 from mmeb_tasks.mini.instructions import INSTRUCTIONS
 from mmeb_tasks.readers.media import natural_order, sample_frames
@@ -21,7 +21,7 @@ from mmeb_tasks.readers.video import MOMENTSEEKER_INSTRUCTIONS, lettered, option
 from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION, page_content
 from PIL import ExifTags, Image
 
-from mmeb_harness import DataError, Frames
+from mmeb_harness import DataError, Frames, official_names
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
 
 OFFICIAL: list[dict[str, Any]] = read_golden("tasks")
@@ -43,8 +43,9 @@ def test_every_row(official: dict[str, Any]) -> None:
     assert task.num_candidates == official["num_candidates"]
     assert task.in_distribution == official["in_distribution"]
     assert task.source == official["hf_repo"]
-    assert all(pattern.startswith(f"annotations/{official['hf_repo']}/") for pattern in task.annotations)
-    assert all(f"/{official['hf_split']}" in pattern for pattern in task.annotations)
+    tables = [pattern for pattern in task.annotations if pattern.endswith(".parquet")]
+    assert all(pattern.startswith(f"annotations/{official['hf_repo']}/") for pattern in tables)
+    assert all(f"/{official['hf_split']}" in pattern for pattern in tables)
     assert readme.reader_names()[task.name] == official["parser"]
 
 
@@ -338,3 +339,18 @@ def test_a_page_with_an_exif_orientation_is_turned_upright() -> None:
     assert page_content("p", plain.getvalue()) == plain.getvalue()
     with Image.open(io.BytesIO(page_content("p", turned.getvalue()))) as upright:
         assert (upright.size, upright.format) == ((20, 40), "PNG")
+
+
+def test_editions_are_spelled_alike_here_and_in_official_files() -> None:
+    assert (editions.PAGE_FIXED, editions.V2_0_0) == (official_names.PAGE_FIXED, official_names.V2_0_0)
+    assert set(editions.REPOS) == {*official_names.PAGE_TASKS, official_names.MOMENT_SEEKER}
+    counts = editions.NUM_QUERIES[official_names.MOMENT_SEEKER]
+    assert counts.items() <= official_names.MOMENT_SEEKER_QUERIES.items()
+
+
+def test_momentseeker_shows_every_saved_frame(tmp_path: Path) -> None:
+    write_case(GOLDEN_TASKS["MomentSeeker"], tmp_path)
+    all_frames = BY_NAME["MomentSeeker"].load(tmp_path, Frames())
+    fewer = BY_NAME["MomentSeeker"].load(tmp_path, Frames(1, 1))
+    assert [item.frames for item in fewer.candidates] == [item.frames for item in all_frames.candidates]
+    assert fewer.notes["clips shown with more frames than asked"] > 0

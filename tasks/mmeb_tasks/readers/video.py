@@ -32,6 +32,7 @@ VideoReader = Literal[
 ]
 
 SHORT_CLIPS = "short clips"
+MORE_FRAMES = "clips shown with more frames than asked"
 LABELS = Path(__file__).resolve().parent.parent / "labels"
 
 
@@ -75,8 +76,10 @@ class _Context:
         return self._sampled(folder, self.frames.clip)
 
     def saved(self, folder: str) -> tuple[Path, ...]:
-        """All saved frames, however many."""
-        return self.media.frames(f"{self.layout.frame_root}/{folder}")
+        """All saved frames, however many, as the official parser of MomentSeeker does; more than asked are counted."""
+        frames = self.media.frames(f"{self.layout.frame_root}/{folder}")
+        self.builder.notes[MORE_FRAMES] += len(frames) > self.frames.clip
+        return frames
 
     def _sampled(self, folder: str, n: int) -> tuple[Path, ...]:
         """Fewer than asked for are counted.
@@ -84,7 +87,7 @@ class _Context:
         The official parsers use a short clip's frames unpadded, but fail on a retrieval clip of fewer than 8;
         here both are used.
         """
-        frames = self.saved(folder)
+        frames = self.media.frames(f"{self.layout.frame_root}/{folder}")
         self.builder.notes[SHORT_CLIPS] += len(frames) < n
         return sample_frames(frames, n, self.frames.short) if frames else ()
 
