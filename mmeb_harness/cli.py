@@ -7,6 +7,7 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,9 @@ def main() -> None:
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except click.Abort:
-        _fail("stopped; what is done is kept, the same command goes on from there", 130)
+        _say("stopped; what is done is kept, the same command goes on from there")
+        sys.stdout.flush()
+        os._exit(130)  # every file is whole or not there: no thread that waits for a dead server is waited for
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(error.exit_code)
@@ -48,8 +51,12 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    _say(message)
     sys.exit(exit_code)
+
+
+def _say(message: str) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

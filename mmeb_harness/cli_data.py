@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness.cli_options import options, print_table, selection_options
-from mmeb_harness.errors import DataError
+from mmeb_harness.errors import DataError, HarnessError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -93,7 +93,7 @@ def get(**chosen: Any) -> None:
     )
     if outcome.kept:
         names = ", ".join(sorted(outcome.kept))
-        click.echo(f"kept in {planned.root / '.work'} for tasks that were not chosen: {names}")
+        click.echo(f"kept in {planned.root / '.work'} for tasks that are not done: {names}")
     if outcome.copies:
         click.echo(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
     _say_failures(outcome.failures, "are not done; the rest is. The same command tries again")
@@ -240,7 +240,7 @@ def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
     return repo, planned.locked.lock[repo].revision[:8], str(len(files)), gigabytes(size), have, str(len(tasks))
 
 
-def _say_failures(failures: Sequence[tuple[str, DataError]], what_of_them: str) -> None:
+def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: str) -> None:
     """Every failure in a line of its own; then the way on.
 
     Raises:

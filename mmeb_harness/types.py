@@ -237,12 +237,14 @@ class Archive:
         place_in: data folder, which holds the annotations by then → a function from a member's path to where
             it belongs below the data folder; `None` if it isn't this task's.
         expansion: size of all that is in it over its own size, roughly: how much room to keep.
+        by_tables: which members are the task's is said by its tables: other rows, other members.
     """
 
     repo: str
     file: str
     place_in: Callable[[Path], Callable[[str], str | None]]
     expansion: float = 1.1
+    by_tables: bool = False
 
 
 HubSource: TypeAlias = Table | Pages | Archive

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmeb_harness.data import DataInfo, RevisionError, load_samples, source_key
-from mmeb_harness.errors import DataError
+from mmeb_harness.errors import DataError, ResultError
 from mmeb_harness.fetch.lock import LOCK, read_lock
 from mmeb_harness.fetch.locking import Locked
 from mmeb_harness.fetch.plan import make_plan
@@ -150,11 +152,20 @@ def _media(samples: Samples) -> set[Path]:
 
 
 def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, bytes]]) -> list[str]:
-    """Media that a run would show, in folders that were fetched, but that were not fetched themselves."""
-    folders = {PurePosixPath(path).parent for path in recorded}
-    used = sorted(path.relative_to(root).as_posix() for path in _media(samples))
-    strange = [path for path in used if path not in recorded and PurePosixPath(path).parent in folders]
+    """Pictures in folders that were fetched and are shown from, that were not fetched themselves: they shift frames."""
+    fetched = {PurePosixPath(path).parent for path in recorded}
+    shown = {PurePosixPath(frame.relative_to(root).as_posix()).parent for frame in _frames(samples)}
+    strange = [
+        f"{folder}/{name}"
+        for folder in sorted(shown & fetched)
+        for name in sorted(os.listdir(root / folder))
+        if f"{folder}/{name}" not in recorded and not name.startswith(".")
+    ]
     return _shortened([f"{path} was not fetched: remove it" for path in strange])
+
+
+def _frames(samples: Samples) -> set[Path]:
+    return {path for item in (*samples.queries, *samples.candidates) for path in item.frames}
 
 
 def _slices(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]]:
@@ -182,7 +193,8 @@ def _recorded(task: Task, root: Path) -> dict[str, tuple[int, bytes]]:
     for source in task.sources:
         key = source_key(task.name, source)
         if read_record(root, key) is not None:
-            found.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
+            with contextlib.suppress(ResultError):  # a damaged record counts as unfinished, and is said to be
+                found.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
     return found
 
 

@@ -13,16 +13,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from mmeb_harness.data import describe
-from mmeb_harness.errors import DataError, HarnessError
-from mmeb_harness.fetch.hub import LOCKS, NO_ROOM, NoRoomError, download, downloaded, locked
+from mmeb_harness.errors import DataError, HarnessError, ResultError
+from mmeb_harness.fetch.hub import (
+    LOCKS,
+    NO_ROOM,
+    NoRoomError,
+    UnreachableError,
+    discard,
+    download,
+    downloaded,
+    held,
+    locked,
+)
 from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.fetch.locking import WORK, merge_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
-from mmeb_harness.fetch.plan import Plan, Step, archive_steps, is_done, progress_file, room, slug
+from mmeb_harness.fetch.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room, slug, there
 from mmeb_harness.fetch.records import RecordWriter, read_record, recorded_files, write_manifest
 from mmeb_harness.types import Archive, Pages, Table
 
@@ -60,7 +70,7 @@ class Outcome:
     files: int = 0
     size: int = 0
     copies: int = 0
-    failures: list[tuple[str, DataError]] = field(default_factory=list)
+    failures: list[tuple[str, HarnessError]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
 
@@ -108,38 +118,32 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
     job = _Job(plan, workers, reporter)
     try:
         merge_lock(plan.root, plan.locked)
-        with ThreadPoolExecutor(workers, thread_name_prefix="get") as pool, _stopping(job.stop):
-            job.tables(pool)
-            job.archives(pool)
+        if plan.open_steps:
+            with _pool(workers, "get", job.stop) as pool:
+                job.tables(pool)
+                job.archives(pool)
+            write_manifest(plan.root)
+        remove_leftovers(plan)
     except BaseException as error:
         with contextlib.suppress(HarnessError, OSError):  # the error that is under way says more
             write_manifest(plan.root)
         if isinstance(error, OSError) and not isinstance(error, HarnessError):
             raise _written(plan.root, error) from error
         raise
-    write_manifest(plan.root)
-    remove_leftovers(plan)
     return job.outcome
 
 
 def remove_leftovers(plan: Plan) -> None:
     """Delete fetched files that nobody needs any more: superseded ones, and archives that have served every task."""
     folder = plan.root / WORK
-    digests = set(plan.locked.superseded)
-    for step in plan.steps:
-        if isinstance(step.source, Archive):
-            keys = plan.shared[(step.source.repo, step.source.file)]
-            if all(is_done(plan.root, key, step.files) for key in keys):
-                digests |= {file.digest for file in step.files}
-    for digest in digests:
-        target = folder / digest.replace(":", "-")
-        with contextlib.suppress(BlockingIOError), locked(folder / LOCKS / f"{target.name}.lock", _give_up):
-            target.unlink(missing_ok=True)
-            target.with_suffix(".part").unlink(missing_ok=True)
-
-
-def _give_up() -> None:
-    raise BlockingIOError("another process is fetching it")
+    archives = {(one.source.repo, one.source.file): one.files for one in plan.steps if isinstance(one.source, Archive)}
+    for archive, files in archives.items():
+        there = [file for file in files if downloaded(file, folder).is_file()]
+        if there and all(has_served(plan.root, key, files) for key in plan.shared[archive]):
+            for file in there:
+                discard(file.digest, folder)
+    for digest in plan.locked.superseded:
+        discard(digest, folder)
 
 
 def check_folder(root: Path) -> None:
@@ -153,16 +157,19 @@ def check_folder(root: Path) -> None:
 
 
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """On any other way out running downloads end at their next chunk: nobody waits for 12 GB after Ctrl-C.
+def _pool(workers: int, name: str, stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are waited for if all goes well. On any other way out they end at their next chunk, by themselves.
 
-    Inside of the pool's own `with`, which waits for its threads.
+    Nobody waits for 12 GB, or for a server that has stopped answering, after Ctrl-C.
     """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
-        yield
+        yield pool
     except BaseException:
         stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
+    pool.shutdown(wait=True)
 
 
 class _StoppedError(Exception):
@@ -179,6 +186,7 @@ class _Job:
         self._lock = threading.Lock()
         self._folder = plan.root / WORK
         self._users: Counter[str] = Counter()  # digest → steps that still need the file
+        self._counted: set[str] = set()  # digests that the reporter was told of
 
     def tables(self, pool: ThreadPoolExecutor) -> None:
         """All tables and pages: archives of images are placed by what the tables name."""
@@ -190,7 +198,7 @@ class _Job:
 
     def archives(self, pool: ThreadPoolExecutor) -> None:
         """Two at a time: one is unpacked while the next is fetched."""
-        with ThreadPoolExecutor(ARCHIVES_AT_ONCE, thread_name_prefix="archive") as jobs, _stopping(self.stop):
+        with _pool(ARCHIVES_AT_ONCE, "archive", self.stop) as jobs:
             futures = {
                 jobs.submit(self._archive, archive, steps, pool): steps[0].files[0].path
                 for archive, steps in archive_steps(self.plan).items()
@@ -199,13 +207,13 @@ class _Job:
                 self._collect(future, futures[future])
 
     def _collect(self, future: Future[None], what: str) -> None:
-        """Want of room ends everything; anything else ends this step only."""
+        """Want of room, or of a network, ends everything; anything else ends this step only."""
         try:
             future.result()
-        except NoRoomError:
+        except (NoRoomError, UnreachableError):
             self.stop.set()
             raise
-        except DataError as error:
+        except HarnessError as error:
             self.outcome.failures.append((what, error))
         except OSError as error:
             if error.errno in (*NO_ROOM, errno.EROFS):
@@ -217,14 +225,15 @@ class _Job:
         with self._locked(step.key):
             if self._is_done(step):  # by another process, while this one waited
                 return
-            parts = [(file.path, self._download(file)) for file in step.files]
             record = RecordWriter(self.plan.root, step.key)
-            if isinstance(step.source, Pages):
-                copies = place_pages(parts, step.source, self.plan.root, record)
-                with self._lock:
-                    self.outcome.copies += copies
-            elif isinstance(step.source, Table):
-                place_table(parts, step.source, self.plan.root, record)
+            with contextlib.ExitStack() as stack:
+                parts = [(file.path, stack.enter_context(self._held(file))) for file in step.files]
+                if isinstance(step.source, Pages):
+                    copies = place_pages(parts, step.source, self.plan.root, record)
+                    with self._lock:
+                        self.outcome.copies += copies
+                elif isinstance(step.source, Table):
+                    place_table(parts, step.source, self.plan.root, record)
             self._finish(record, step)
             self._drop(step)
 
@@ -234,33 +243,37 @@ class _Job:
             places = self._places([step for step in steps if not self._is_done(step)])
             if not places:  # another process was faster, or there are no annotations to place anything by
                 return
-            fetched = [pool.submit(self._download, file) for file in files]
-            self._unpack(files[0].path, [future.result() for future in fetched], places)
-            if all(is_done(root, key, files) for key in self.plan.shared[archive]):
+            for future in [pool.submit(self._fetch, file) for file in files]:
+                future.result()
+            with contextlib.ExitStack() as stack:
+                parts = [stack.enter_context(self._held(file)) for file in files]
+                self._unpack(files[0].path, parts, places)
+            if all(has_served(root, key, files) for key in self.plan.shared[archive]):
                 for file in files:
-                    downloaded(file, self._folder).unlink(missing_ok=True)
+                    discard(file.digest, self._folder)
             else:
                 self.outcome.kept.append(files[0].path)
 
     def _unpack(self, name: str, parts: Sequence[Path], places: Mapping[Step, Place]) -> None:
-        records = {step: RecordWriter(self.plan.root, step.key) for step in places}
-        unpack(
-            parts,
-            name,
-            {step.key: place for step, place in places.items()},
-            self.plan.root,
-            {step.key: record for step, record in records.items()},
-            on_member=self._progress_of(records),
-        )
+        root = self.plan.root
+        records = {step: RecordWriter(root, step.key) for step in places}
+        interrupted = {step for step in records if progress_file(root, step.key).is_file()}
+        former = {step: former_files(root, step.key) for step in records}
+        for step in records:  # from here on no record of an older revision counts
+            progress_file(root, step.key).write_text("0")
+        by_key = {step.key: record for step, record in records.items()}
+        to = {step.key: place for step, place in places.items()}
+        unpack(parts, name, to, root, by_key, on_member=self._progress_of(records))
         os.sync()  # a million small files, before the records that say they are there
-        for step, record in records.items():
-            if record.files:
-                self._remove_former(step, record)
-                self._finish(record, step)
-                progress_file(self.plan.root, step.key).unlink(missing_ok=True)
-            else:
-                error = DataError(f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one")
-                self.outcome.failures.append((step.label, error))
+        empty = [step for step, record in records.items() if not record.files]
+        for step in empty:
+            error = DataError(f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one")
+            self.outcome.failures.append((step.label, error))
+        full = {step: record for step, record in records.items() if record.files}
+        self._remove_former(full, former, interrupted)
+        for step, record in full.items():
+            self._finish(record, step)
+            progress_file(root, step.key).unlink(missing_ok=True)
 
     def _progress_of(self, records: Mapping[Step, RecordWriter]) -> Callable[[], None]:
         """Called before each member; now and then it notes how far the steps are, for whoever asks how much is left."""
@@ -274,20 +287,31 @@ class _Job:
 
         return on_member
 
-    def _remove_former(self, step: Step, record: RecordWriter) -> None:
-        """Delete what an older revision placed and this one doesn't: frames are found by listing their folder."""
+    def _remove_former(
+        self, records: Mapping[Step, RecordWriter], former: Mapping[Step, set[str]], interrupted: set[Step]
+    ) -> None:
+        """Delete what an older revision placed and this one doesn't: frames are found by listing their folder.
+
+        What an interrupted pass placed stands in no record; it lies below the folder that all of the step's files
+        share. Images are never found by listing.
+        """
         root = self.plan.root
-        if read_record(root, step.key) is None:
-            return
-        former = {path for path, _, _ in recorded_files(root, step.key)} - record.paths()
-        if former and isinstance(step.source, Archive):
-            for key in self.plan.shared[(step.source.repo, step.source.file)] - {step.key}:
-                if read_record(root, key) is not None:
-                    former -= {path for path, _, _ in recorded_files(root, key)}
-        for path in former:
-            (root / path).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: other files are still there
-                (root / path).parent.rmdir()
+        for step, record in records.items():
+            gone = set(former[step])
+            if step in interrupted and isinstance(step.source, Archive) and not step.source.by_tables:
+                gone |= files_below(root, os.path.commonpath([PurePosixPath(path).parent for path in record.paths()]))
+            if not gone:
+                continue
+            for other in records.values():
+                gone -= other.paths()
+            assert isinstance(step.source, Archive)
+            planned = {one.key for one in records}
+            for key in self.plan.shared[(step.source.repo, step.source.file)] - planned:
+                gone -= former_files(root, key)
+            for path in gone:
+                (root / path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # not empty: other files are still there
+                    (root / path).parent.rmdir()
 
     def _places(self, steps: Sequence[Step]) -> dict[Step, Place]:
         """Where members go, by step; a task whose annotations aren't there is left out, and fails alone."""
@@ -308,10 +332,21 @@ class _Job:
             yield
 
     def _is_done(self, step: Step) -> bool:
-        return not self.plan.redo and is_done(self.plan.root, step.key, step.files)
+        return not self.plan.redo and is_done(self.plan.root, step.key, step.digests)
 
-    def _download(self, file: HubFile) -> Path:
-        return download(file, self._folder, self._bytes)
+    def _held(self, file: HubFile) -> contextlib.AbstractContextManager[Path]:
+        self._fetch(file)
+        return held(file, self._folder, self._bytes)
+
+    def _fetch(self, file: HubFile) -> None:
+        """Download a file, or count it as come if it is there."""
+        before = there(file, self._folder)
+        download(file, self._folder, self._bytes, verify=self.plan.redo)
+        with self._lock:
+            first = file.digest not in self._counted
+            self._counted.add(file.digest)
+        if first and before == file.size:
+            self._bytes(file.size)
 
     def _bytes(self, number: int) -> None:
         self._check_stop()
@@ -323,7 +358,7 @@ class _Job:
             raise _StoppedError
 
     def _finish(self, record: RecordWriter, step: Step) -> None:
-        finished = record.finish(step.files)
+        finished = record.finish(step.repo, step.files[0].revision, step.digests)
         with self._lock:
             self.outcome.steps += 1
             self.outcome.files += finished.files
@@ -337,7 +372,22 @@ class _Job:
                 self._users[file.digest] -= 1
                 last = not self._users[file.digest]
             if last:
-                downloaded(file, self._folder).unlink(missing_ok=True)
+                discard(file.digest, self._folder)
+
+
+def former_files(root: Path, key: str) -> set[str]:
+    """Paths that a step's record names; none without one, or if it is damaged."""
+    if read_record(root, key) is None:
+        return set()
+    try:
+        return {path for path, _, _ in recorded_files(root, key)}
+    except ResultError:
+        return set()
+
+
+def files_below(root: Path, folder: str) -> set[str]:
+    """Paths of all files below a folder of the data folder."""
+    return {path.relative_to(root).as_posix() for path in (root / folder).rglob("*") if path.is_file()}
 
 
 def _written(root: Path, error: OSError) -> DataError:

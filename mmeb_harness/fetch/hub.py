@@ -106,6 +106,7 @@ def _digest(sibling: Any) -> str:
 def _table_files(table: Table, commit: str) -> tuple[str, ...]:
     """The files that `datasets` would load for a configuration and split, without loading them."""
     import datasets
+    import yaml
 
     datasets.disable_progress_bars()
     name = f"{table.repo}, configuration {table.config or 'default'}"
@@ -115,7 +116,11 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
         except FileNotFoundError as error:  # its word for gated, private, gone or empty, without saying which
             _ask_for_a_file(table.repo, commit)
             raise DataError(f"{name}: {' '.join(str(error).split())}") from error
-        except (ValueError, RuntimeError) as error:  # no such configuration; or data that only a script can read
+        except (
+            ValueError,
+            RuntimeError,
+            yaml.YAMLError,
+        ) as error:  # no such configuration; or data that only a script can read
             raise DataError(f"{name}: {' '.join(str(error).split())}") from error
         splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
     if table.split not in splits:
@@ -133,28 +138,31 @@ def _ask_for_a_file(repo: str, commit: str) -> None:
         get_hf_file_metadata(hf_hub_url(repo, "README.md", repo_type="dataset", revision=commit))
 
 
-def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) -> Path:
+def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *, verify: bool = False) -> Path:
     """Fetch one file into `folder`, under its digest's name; go on with a part file; verify.
 
     Several processes may ask for the same file: one fetches it, the others wait for it.
 
     Args:
         on_bytes: told of every chunk, and with 0 while waiting; what it raises ends the download.
+        verify: don't trust one that is there already either.
 
     Raises:
         DataError: not reachable after several attempts, not to be had, not the declared bytes, or no room.
     """
     target = downloaded(file, folder)
-    with locked(folder / LOCKS / f"{target.name}.lock", lambda: on_bytes(0)):
-        if target.is_file() or _take_from_cache(file, target):
-            on_bytes(file.size)
+    with locked(_lock_file(file, folder), lambda: on_bytes(0)):
+        if _is_whole(target, file, verify=verify) or _take_from_cache(file, target):
             return target
+        target.unlink(missing_ok=True)
         found = ""
         for _ in range(2):
             part = target.with_suffix(".part")
             _fetch(file, part, on_bytes)
             found = file_digest(part, file.digest)
             if found == file.digest:
+                with part.open("rb") as written:
+                    os.fsync(written.fileno())
                 os.replace(part, target)
                 return target
             part.unlink()
@@ -163,6 +171,41 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None) ->
         f"{file.repo}: {file.path} arrived twice with the wrong checksum ({found}, expected {file.digest}); a proxy or "
         "mirror may alter it"
     )
+
+
+def _is_whole(target: Path, file: HubFile, *, verify: bool) -> bool:
+    if not target.is_file() or target.stat().st_size != file.size:
+        return False
+    return not verify or file_digest(target, file.digest) == file.digest
+
+
+@contextlib.contextmanager
+def held(file: HubFile, folder: Path, on_bytes: OnBytes, *, verify: bool = False) -> Iterator[Path]:
+    """A fetched file that no other process deletes as long as it is held."""
+    while True:
+        target = download(file, folder, on_bytes, verify=verify)
+        with locked(_lock_file(file, folder), lambda: on_bytes(0), shared=True):
+            if target.is_file():  # else somebody was done with it in between
+                yield target
+                return
+
+
+def discard(digest: str, folder: Path) -> None:
+    """Delete a fetched file and what there is of it, unless a process holds it or fetches it."""
+    target = folder / digest.replace(":", "-")
+    part = target.with_suffix(".part")
+    if target.is_file() or part.is_file():
+        with contextlib.suppress(BlockingIOError), locked(folder / LOCKS / f"{target.name}.lock", _give_up):
+            target.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+
+
+def _give_up() -> None:
+    raise BlockingIOError("held by another process")
+
+
+def _lock_file(file: HubFile, folder: Path) -> Path:
+    return folder / LOCKS / f"{downloaded(file, folder).name}.lock"
 
 
 def _take_from_cache(file: HubFile, target: Path) -> bool:
@@ -178,8 +221,11 @@ def _take_from_cache(file: HubFile, target: Path) -> bool:
         os.link(os.path.realpath(cached), target)
     except OSError:  # another file system
         copy = target.with_suffix(".copy")
-        shutil.copyfile(cached, copy)
-        os.replace(copy, target)
+        try:
+            shutil.copyfile(cached, copy)
+            os.replace(copy, target)
+        finally:
+            copy.unlink(missing_ok=True)
     return True
 
 
@@ -211,7 +257,8 @@ def _fetch(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
             on_bytes(-after)
             failures, pause = (0, FIRST_PAUSE_SECONDS) if after > before else (failures + 1, pause)
             if failures >= (CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS):
-                raise DataError(
+                kind = UnreachableError if isinstance(error, UnreachableError) else DataError
+                raise kind(
                     f"{file.repo}: {file.path} can't be fetched ({_first_line(error)}); {after:,} of {file.size:,} "
                     "bytes are kept, the same command goes on from there"
                 ) from error
@@ -283,15 +330,16 @@ def file_digest(path: Path, like: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, while_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(path: Path, while_waiting: Callable[[], None] = lambda: None, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file, waiting for whoever has it. What `while_waiting` raises ends the waiting."""
     import fcntl
 
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 while_waiting()

@@ -97,4 +97,6 @@ def write_lock(path: Path, lock: Lock) -> None:
 def _locked(values: Mapping[str, Any]) -> LockedRepo:
     files = {path: (int(size), str(digest)) for path, (size, digest) in values["files"].items()}
     tables = {key: tuple(paths) for key, paths in values["tables"].items()}
+    if missing := next((path for paths in tables.values() for path in paths if path not in files), None):
+        raise ValueError(f"{missing} is a table's file, and not listed")
     return LockedRepo(str(values["revision"]), files, tables)

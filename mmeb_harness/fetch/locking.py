@@ -23,8 +23,9 @@ class Locked:
     """Repositories at fixed revisions, for a choice of tasks.
 
     Attributes:
-        replaced: repositories whose entry takes the place of the folder's own: asked for by --update or --lock.
-        superseded: digests of files that they thereby no longer need.
+        lock: of the repositories that the tasks need and that could be resolved.
+        replaced: those of them whose entry takes the place of the folder's own: asked for by --update or --lock.
+        superseded: digests of files that the folder's own entries named, and no entry does any more.
         failures: (repository or table, what is wrong) of what can't be resolved.
     """
 
@@ -46,7 +47,8 @@ def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, w
         UnreachableError: nobody answers; there is no point in asking 40 times more.
     """
     wanted = _wanted_tables(tasks)
-    lock, failures = {**own, **given}, list[tuple[str, DataError]]()
+    lock: Lock = {}
+    failures: Failures = []
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="resolve")
     futures = {
@@ -63,14 +65,17 @@ def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, w
                 raise
             except DataError as error:
                 failures.append((repo, error))
-                lock.pop(repo, None)
     finally:  # also on Ctrl-C: whoever waits for an answer or a further attempt is not waited for
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-    replaced = frozenset(given) | (frozenset(wanted) if update else frozenset())
-    superseded = {digest for repo in replaced & own.keys() for _, digest in own[repo].files.values()}
-    still_named = {digest for locked in lock.values() for _, digest in locked.files.values()}
+    replaced = frozenset(repo for repo in lock if update or repo in given)
+    superseded = {digest for repo in replaced & own.keys() for digest in _digests(own[repo])}
+    still_named = {digest for entry in {**own, **lock}.values() for digest in _digests(entry)}
     return Locked(lock, replaced, frozenset(superseded - still_named), tuple(failures))
+
+
+def _digests(entry: LockedRepo) -> set[str]:
+    return {digest for _, digest in entry.files.values()}
 
 
 def _wanted_tables(tasks: Iterable[Task]) -> dict[str, list[Table]]:
@@ -97,26 +102,37 @@ def _lock_repo(
         if stop.wait(seconds):
             raise DataError("stopped")
 
+    # Tables of other tasks that the folder has are resolved too: its lock file must go on describing all of it.
+    known = [_table_of(repo, key) for key in own.tables] if own is not None else []
+    everything = [*tables, *(table for table in known if table not in tables)]
     if given is not None:
-        found, failures = resolve(repo, given.revision, _unknown(tables, given), wait)
+        found, failures = resolve(repo, given.revision, _unknown(everything, given), wait)
         _check_given(repo, given, found)
-        return _with_tables(found, given), failures
+        return _with_tables(found, given), _of(tables, repo, failures)
     if own is None:
         return resolve(repo, None, tables, wait)
     if update:
-        # Tables of other tasks too: the lock file must go on describing all of the folder.
-        known = [_table_of(repo, key) for key in own.tables]
-        found, failures = resolve(repo, None, [*tables, *(table for table in known if table not in tables)], wait)
-        needed = {f"{repo} {table_key(table.config, table.split)}" for table in tables}
-        return found, [failure for failure in failures if failure[0] in needed]
+        found, failures = resolve(repo, None, everything, wait)
+        return found, _of(tables, repo, failures)
     if unknown := _unknown(tables, own):
-        found, failures = resolve(repo, own.revision, unknown, wait)
+        try:
+            found, failures = resolve(repo, own.revision, unknown, wait)
+        except UnreachableError:
+            raise
+        except DataError as error:  # what the lock file knows can be had all the same
+            return own, [(f"{repo} {table_key(table.config, table.split)}", error) for table in unknown]
         return _with_tables(found, own), failures
     return own, []
 
 
-def _unknown(tables: Sequence[Table], locked: LockedRepo) -> list[Table]:
-    return [table for table in tables if table_key(table.config, table.split) not in locked.tables]
+def _of(tables: Sequence[Table], repo: str, failures: Failures) -> Failures:
+    """Failures of these tables: that others are gone is for those who ask for them."""
+    names = {f"{repo} {table_key(table.config, table.split)}" for table in tables}
+    return [failure for failure in failures if failure[0] in names]
+
+
+def _unknown(tables: Sequence[Table], entry: LockedRepo) -> list[Table]:
+    return [table for table in tables if table_key(table.config, table.split) not in entry.tables]
 
 
 def _with_tables(found: LockedRepo, before: LockedRepo) -> LockedRepo:
@@ -144,7 +160,8 @@ def merge_lock(root: Path, chosen: Locked) -> None:
         DataError: it locked another revision of what this one is about to fetch.
     """
     with locked(root / WORK / LOCKS / "lock-file.lock"):
-        merged = read_lock(root / LOCK)
+        before = read_lock(root / LOCK)
+        merged = dict(before)
         for repo, entry in chosen.lock.items():
             there = merged.get(repo)
             if there is not None and there.revision == entry.revision:
@@ -155,4 +172,5 @@ def merge_lock(root: Path, chosen: Locked) -> None:
                     "command again takes that"
                 )
             merged[repo] = entry
-        write_lock(root / LOCK, merged)
+        if merged != before:
+            write_lock(root / LOCK, merged)

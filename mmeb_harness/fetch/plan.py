@@ -26,13 +26,15 @@ class Step:
         key: names its record; see `mmeb_harness.data.source_key`.
         tasks: that need it; one for an archive, whose members are placed for each task by itself.
         files: on the hub, in order.
-        done: its record says that these very files were placed.
+        digests: of these files, and of whatever else decides what is placed.
+        done: its record says that these very digests were placed.
     """
 
     key: str
     source: HubSource
     tasks: tuple[str, ...]
     files: tuple[HubFile, ...]
+    digests: tuple[str, ...]
     done: bool
 
     @property
@@ -95,7 +97,9 @@ def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, locked: 
                 failures.append((task.name, error))
                 continue
             if files is not None:
-                steps[key] = Step(key, source, (task.name,), files, not redo and is_done(root, key, files))
+                digests = tuple(file.digest for file in (*files, *_rows_of(task, source, locked.lock)))
+                done = not redo and is_done(root, key, digests)
+                steps[key] = Step(key, source, (task.name,), files, digests, done)
     return Plan(root, locked, tuple(steps.values()), _shared_archives(known), tuple(failures), redo)
 
 
@@ -126,6 +130,14 @@ def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
     return tuple(hub_file(repo, lock[repo], path) for path in paths)
 
 
+def _rows_of(task: Task, source: HubSource, lock: Lock) -> list[HubFile]:
+    """Files of the tables that decide which members of an archive are the task's."""
+    if not (isinstance(source, Archive) and source.by_tables):
+        return []
+    tables = [one for one in task.sources if not isinstance(one, Archive)]
+    return [file for table in tables for file in _files_of(table, lock) or ()]
+
+
 def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
     """An archive's files: the one that is whole if there is one, else its parts in order."""
     matching = sorted(path for path in paths if re.fullmatch(pattern, PurePosixPath(path).name))
@@ -133,10 +145,28 @@ def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
     return whole[:1] or matching
 
 
-def is_done(root: Path, key: str, files: Sequence[HubFile]) -> bool:
-    """By content: a new revision with the same bytes is nothing to do. A look at some files tells if they are gone."""
+def is_done(root: Path, key: str, digests: Sequence[str]) -> bool:
+    """By content: a new revision with the same bytes is nothing to do.
+
+    Not while it is being replaced, nor if a look at some of its files shows that they are gone.
+    """
     record = read_record(root, key)
-    return record is not None and record.digests == tuple(file.digest for file in files) and _are_there(root, key)
+    return (
+        record is not None
+        and record.digests == tuple(digests)
+        and not progress_file(root, key).is_file()
+        and _are_there(root, key)
+    )
+
+
+def has_served(root: Path, key: str, files: Sequence[HubFile]) -> bool:
+    """Whether an archive's files have been placed for a step, by whatever rows."""
+    record = read_record(root, key)
+    return (
+        record is not None
+        and record.digests[: len(files)] == tuple(file.digest for file in files)
+        and not progress_file(root, key).is_file()
+    )
 
 
 def _are_there(root: Path, key: str) -> bool:
@@ -178,9 +208,9 @@ def room(plan: Plan, free: int, workers: int) -> Room:
     for key, steps in archive_steps(plan).items():
         fetched = sum(left[file.digest] for file in steps[0].files)
         expansion = max(step.source.expansion for step in steps if isinstance(step.source, Archive))
-        placed = sum(placed_bytes(plan.root, step.key) for step in steps)
+        placed = sum(placed_bytes(plan.root, one) for one in plan.shared[key])
         result += max(0, int(steps[0].size * expansion) - placed)
-        if _will_be_dropped(plan, key):
+        if _will_be_dropped(plan, key, steps[0].files):
             passing.append(fetched)
         else:
             kept += fetched
@@ -197,12 +227,14 @@ def placed_bytes(root: Path, key: str) -> int:
     record = read_record(root, key)
     if record is not None:
         return record.size if _are_there(root, key) else 0
-    progress = progress_file(root, key)
-    return int(progress.read_text() or 0) if progress.is_file() else 0
+    try:
+        return int(progress_file(root, key).read_text())
+    except (OSError, ValueError):  # there is none; or it was being written
+        return 0
 
 
 def progress_file(root: Path, key: str) -> Path:
-    """Where a step that unpacks an archive says how far it is."""
+    """Where a step that unpacks an archive says how far it is; gone once it is finished."""
     return root / WORK / f"{slug(key)}.placed"
 
 
@@ -220,10 +252,10 @@ def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:
     return found
 
 
-def _will_be_dropped(plan: Plan, archive: tuple[str, str]) -> bool:
+def _will_be_dropped(plan: Plan, archive: tuple[str, str], files: Sequence[HubFile]) -> bool:
     """Whether the archive has served every known task once the plan is carried out."""
     planned = {step.key for step in plan.steps}
-    return all(key in planned or read_record(plan.root, key) is not None for key in plan.shared[archive])
+    return all(key in planned or has_served(plan.root, key, files) for key in plan.shared[archive])
 
 
 def there(file: HubFile, folder: Path) -> int:

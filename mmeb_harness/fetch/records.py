@@ -1,6 +1,6 @@
 """What each finished step wrote: a parquet file with a row a file (path, size, sha256), and where it came from.
 
-<data>/manifest/<step>.parquet     written last: where it exists, the step's files do too
+<data>/manifest/<step>.parquet     written last: where it exists, the step's files were all there
 <data>/manifest.json               name, and the commit behind every step; what a run reads
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.data import MANIFEST, MANIFEST_SCHEMA_VERSION
+from mmeb_harness.errors import ResultError
 from mmeb_harness.fetch.hub import locked
-from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.files import fingerprint, read_parquet, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -87,17 +87,21 @@ class RecordWriter:
             found.update(batch.column("path").to_pylist())
         return found
 
-    def finish(self, files: Sequence[HubFile]) -> Record:
-        """Write the record: the step is done."""
+    def finish(self, repo: str, revision: str, digests: Sequence[str]) -> Record:
+        """Write the record: the step is done.
+
+        Args:
+            digests: of all that decided what was placed.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._flush()
         record = Record(
             source=self._source,
-            repo=files[0].repo,
-            revision=files[0].revision,
-            digests=tuple(file.digest for file in files),
+            repo=repo,
+            revision=revision,
+            digests=tuple(digests),
             files=self.files,
             size=self.size,
         )
@@ -133,18 +137,30 @@ def read_record(root: Path, source: str) -> Record | None:
 
 
 def recorded_files(root: Path, source: str) -> Iterator[tuple[str, int, bytes]]:
-    """(path, size, sha256) of every file a step wrote, some in memory at a time."""
+    """(path, size, sha256) of every file a step wrote, some in memory at a time.
+
+    Raises:
+        ResultError: the record is damaged.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(record_path(root, source)) as file:
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-            columns = [batch.column(name).to_pylist() for name in ("path", "size", "sha256")]
-            yield from zip(*columns, strict=True)
+    path = record_path(root, source)
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                columns = [batch.column(name).to_pylist() for name in ("path", "size", "sha256")]
+                yield from zip(*columns, strict=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ResultError(f"{path} is damaged ({error}); fetch its task again with --redo") from error
 
 
 def record_sample(root: Path, source: str, number: int = 32) -> list[tuple[str, int]]:
-    """(path, size) of some of the files a step wrote, evenly spaced."""
-    table = read_parquet(record_path(root, source), ["path", "size"])
+    """(path, size) of some of the files a step wrote, evenly spaced; of a damaged record one that isn't there."""
+    try:
+        table = read_parquet(record_path(root, source), ["path", "size"])
+    except ResultError:
+        return [("", -1)]
     rows = table.take(sorted({index * (len(table) - 1) // max(1, number - 1) for index in range(number)}))
     return list(zip(rows.column("path").to_pylist(), rows.column("size").to_pylist(), strict=True))
 

@@ -22,7 +22,7 @@ Place = Callable[[str], str | None]
 
 def image_archive(table: Table) -> Archive:
     """The images that one task's table names."""
-    return Archive(MEDIA_REPO, r"mmeb_v1\.tar\.gz", partial(place_images, table), expansion=2.2)
+    return Archive(MEDIA_REPO, r"mmeb_v1\.tar\.gz", partial(place_images, table), expansion=2.2, by_tables=True)
 
 
 def frame_archive(frame_root: str) -> Archive:

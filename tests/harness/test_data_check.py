@@ -19,7 +19,6 @@ from PIL import Image
 from mmeb_harness import Frames, Task
 from mmeb_harness.data import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.fetch.check import Outcome, check_tasks
-from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.fetch.records import RecordWriter, write_manifest
 
 EVAL = str(Path(sys.executable).parent / "mmeb-eval")
@@ -113,7 +112,7 @@ def record(folder: Path, task: Task) -> None:
     for path in sorted(folder.rglob("*.*")):
         if path.suffix in (".jpg", ".png", ".parquet") and "manifest" not in path.parts:
             writer.add_file(path)
-    writer.finish([HubFile(task.source, "c" * 40, "x", 1, "sha256:1")])
+    writer.finish(task.source, "c" * 40, ["sha256:1"])
     write_manifest(folder)
 
 

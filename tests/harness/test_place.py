@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmeb_harness import DataError, Pages, Table
-from mmeb_harness.fetch.lock import HubFile
 from mmeb_harness.fetch.place import PAGE_POOL, Joined, inside, place_pages, place_table, put, put_shared, unpack
 from mmeb_harness.fetch.records import RecordWriter, read_record, recorded_files
 
 TABLE = Table("owner/name", "queries", "test")
-FILES = [HubFile("owner/name", "c" * 40, "x", 1, "sha256:1")]
+STEP = ("owner/name", "c" * 40, ["sha256:1"])
 
 
 def member(
@@ -58,7 +57,7 @@ def test_wanted_members_are_placed_and_recorded(tmp_path: Path) -> None:
     path = archive(
         tmp_path, member("set/a/1.jpg", b"one"), member("other/2.jpg"), member("set/a", kind=tarfile.DIRTYPE)
     )
-    record = unpack_into(root, path).finish(FILES)
+    record = unpack_into(root, path).finish(*STEP)
     assert all_files(root / "media") == {"a/1.jpg"}
     assert (record.files, record.size, record.digests) == (1, 3, ("sha256:1",))
     assert read_record(root, "step") == record
@@ -186,7 +185,7 @@ def test_pages_of_two_tasks_over_one_corpus_are_stored_once(tmp_path: Path) -> N
     for name in ("doc", "page"):
         record = RecordWriter(root, name)
         assert place_pages([corpus(tmp_path, "c.parquet", contents)], pages_of(name), root, record) == 0
-        assert record.finish(FILES).files == 42  # 41 pages and the table
+        assert record.finish(*STEP).files == 42  # 41 pages and the table
     assert all((root / f"pages/doc/{page}.png").read_bytes() == content for page, content in contents.items())
     assert (
         len({(root / f"pages/{name}/{page}.png").stat().st_ino for name in ("doc", "page") for page in contents}) == 40
