@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -286,9 +287,11 @@ def _append(file: HubFile, part: Path, resume: int, on_bytes: OnBytes) -> None:
     url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
     with _explained(file.repo, file.revision), part.open("ab") as opened:
         counted: Any = _Counted(opened, on_bytes)
-        # Not told the size: it would refuse a file of more than 50 GB, which the hub may still serve.
         headers = build_hf_headers(library_name="mmeb-harness")
-        http_get(url, counted, resume_size=resume, headers=headers, displayed_filename=Path(file.path).name)
+        # Not told the size: it would refuse a file of more than 50 GB, which the hub may still serve. Its own attempts
+        # (and its word on each) would multiply with ours, which a Ctrl-C can end.
+        logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
+        http_get(url, counted, resume_size=resume, headers=headers, _nb_retries=0)
     size = part.stat().st_size
     if size > file.size:
         part.unlink()
