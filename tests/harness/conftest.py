@@ -1,0 +1,49 @@
+"""The mini suite, published on a hub on loopback; and a call of the command line against it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.fetching import EVAL, Call, environment_for
+from tests.hub import Hub, serve
+from tests.published import publish
+
+
+@pytest.fixture
+def suite(cache: Path) -> Path:
+    return cache / "mini-v1-seed0"
+
+
+@pytest.fixture(scope="session")
+def published(cache: Path) -> Hub:
+    """Made once: compressing takes a second. Tests get copies."""
+    hub = Hub()
+    publish(cache / "mini-v1-seed0", hub)
+    return hub
+
+
+@pytest.fixture
+def hub(published: Hub) -> Hub:
+    repos = {repo: {commit: dict(files) for commit, files in held.items()} for repo, held in published.repos.items()}
+    return Hub(repos=repos, heads=dict(published.heads))
+
+
+@pytest.fixture
+def endpoint(hub: Hub) -> Iterator[str]:
+    with serve(hub) as url:
+        yield url
+
+
+@pytest.fixture
+def call(endpoint: str, tmp_path: Path) -> Call:
+    def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        environment = environment_for(endpoint, tmp_path) | extra
+        return subprocess.run(
+            [EVAL, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    return run
