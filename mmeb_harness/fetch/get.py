@@ -107,11 +107,11 @@ def gigabytes(size: float) -> str:
 def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
     """Fetch and place all open steps, then write the manifest.
 
-    A step that fails doesn't stop the others, except for want of room.
+    A step that fails doesn't stop the others, except for want of room or of a network.
 
     Raises:
-        DataError: no room left, the folder can't be written, or holds something else.
-        KeyboardInterrupt: after every thread has stopped.
+        DataError: no room left, no network, the folder can't be written, or holds something else.
+        KeyboardInterrupt: at once; threads that still run end by themselves, and leave no file half-written.
     """
     check_folder(plan.root)
     check_room(plan, workers)
@@ -227,6 +227,8 @@ class _Job:
                 return
             record = RecordWriter(self.plan.root, step.key)
             with contextlib.ExitStack() as stack:
+                for file in step.files:
+                    self._fetch(file)
                 parts = [(file.path, stack.enter_context(self._held(file))) for file in step.files]
                 if isinstance(step.source, Pages):
                     copies = place_pages(parts, step.source, self.plan.root, record)
@@ -335,7 +337,6 @@ class _Job:
         return not self.plan.redo and is_done(self.plan.root, step.key, step.digests)
 
     def _held(self, file: HubFile) -> contextlib.AbstractContextManager[Path]:
-        self._fetch(file)
         return held(file, self._folder, self._bytes)
 
     def _fetch(self, file: HubFile) -> None:

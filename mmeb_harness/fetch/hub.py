@@ -181,10 +181,10 @@ def _is_whole(target: Path, file: HubFile, *, verify: bool) -> bool:
 
 
 @contextlib.contextmanager
-def held(file: HubFile, folder: Path, on_bytes: OnBytes, *, verify: bool = False) -> Iterator[Path]:
+def held(file: HubFile, folder: Path, on_bytes: OnBytes) -> Iterator[Path]:
     """A fetched file that no other process deletes as long as it is held."""
     while True:
-        target = download(file, folder, on_bytes, verify=verify)
+        target = download(file, folder, on_bytes)
         with locked(_lock_file(file, folder), lambda: on_bytes(0), shared=True):
             if target.is_file():  # else somebody was done with it in between
                 yield target
@@ -334,7 +334,11 @@ def file_digest(path: Path, like: str) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, while_waiting: Callable[[], None] = lambda: None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever has it. What `while_waiting` raises ends the waiting."""
+    """Hold a lock file (`shared`: beside others who share it), waiting for whoever has it.
+
+    Args:
+        while_waiting: what it raises ends the waiting.
+    """
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -153,12 +153,19 @@ def _check_given(repo: str, given: LockedRepo, found: LockedRepo) -> None:
             )
 
 
+def _says(there: Lock, wanted: Lock) -> bool:
+    """Whether a lock holds all of another one already."""
+    return all(repo in there and there[repo] == _with_tables(entry, there[repo]) for repo, entry in wanted.items())
+
+
 def merge_lock(root: Path, chosen: Locked) -> None:
     """Write the lock file; what another process locked meanwhile stays.
 
     Raises:
         DataError: it locked another revision of what this one is about to fetch.
     """
+    if _says(read_lock(root / LOCK), chosen.lock):
+        return  # a finished folder may be read-only
     with locked(root / WORK / LOCKS / "lock-file.lock"):
         before = read_lock(root / LOCK)
         merged = dict(before)

@@ -337,3 +337,10 @@ def test_a_lost_network_ends_all_at_once(call: Call, hub: Hub, endpoint: str, tm
     message = refused(call("data", "get", "--groups", "V-CLS", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "can't reach the hub" in message
     assert time.monotonic() - started < 15
+
+
+def test_a_finished_folder_may_be_read_only(call: Call, tmp_path: Path) -> None:
+    get(call, "--groups", "V-CLS")
+    (tmp_path / "data" / WORK).rename(tmp_path / "away")
+    (tmp_path / "data" / WORK).write_text("")  # root writes anywhere: but not into a file
+    assert "0 steps done" in get(call, "--groups", "V-CLS").stdout
