@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ from mmeb_harness.types import Scalar
 PACKAGES = ("mmeb-harness", "torch", "transformers", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "pillow")
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
     """Installed versions of what can move a score, and of Python."""
     found = {"python": platform.python_version()}

@@ -61,7 +61,7 @@ Rows of the wrong edition are recognised (by their number, or by the relevant pa
 |---|---|---|---|
 | fewer frames saved than shown | all of them, unpadded; a model's profile can ask to repeat the last | the same; video retrieval fails below the 8 asked for | short clips |
 | MomentSeeker's clips | every saved frame, however many are asked for | the same | clips shown with more frames than asked |
-| a candidate list shorter than declared | ranked as it is; a corpus smaller than declared is refused | ranked | candidate lists shorter than declared |
+| fewer candidates than declared | ranked; a corpus of pages that is smaller is refused | ranked | candidate lists shorter, or candidates fewer, than declared |
 | a blank candidate string | embedded like any text | its vector and its batch's are garbage | blank candidates |
 | a candidate twice in one list | ranked twice, one vector | the same | repeated candidates |
 | an image row without a path | embedded by its words | fails | rows without media |
