@@ -196,7 +196,7 @@ def _plan(
     redo: bool,
 ) -> Plan:
     from mmeb_harness.fetch.lock import LOCK, read_lock
-    from mmeb_harness.fetch.locking import lock_repos
+    from mmeb_harness.fetch.locking import knows_all, lock_repos
     from mmeb_harness.fetch.plan import make_plan
 
     if lock_file and update:
@@ -204,7 +204,7 @@ def _plan(
     chosen, known = _tasks(tasks, groups, modalities, edition)
     root = folder.expanduser().resolve()
     own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
-    if given or update or not own:
+    if given or update or not knows_all(chosen, own):
         click.echo("asking the hub what there is …", err=True)
     locked = lock_repos(chosen, own, given, update=update, workers=workers)
     return make_plan(chosen, known, root, locked, redo=redo)

@@ -78,6 +78,11 @@ def _digests(entry: LockedRepo) -> set[str]:
     return {digest for _, digest in entry.files.values()}
 
 
+def knows_all(tasks: Iterable[Task], own: Lock) -> bool:
+    """Whether a folder's lock has everything that the tasks need, so that no hub has to be asked."""
+    return all(repo in own and not _unknown(tables, own[repo]) for repo, tables in _wanted_tables(tasks).items())
+
+
 def _wanted_tables(tasks: Iterable[Task]) -> dict[str, list[Table]]:
     """repository → tables needed of it."""
     wanted: dict[str, list[Table]] = {}
