@@ -25,15 +25,14 @@ from mmeb_harness.fetch.hub import (
     UnreachableError,
     discard,
     download,
-    downloaded,
     held,
     locked,
 )
-from mmeb_harness.fetch.lock import HubFile
+from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock
 from mmeb_harness.fetch.locking import WORK, merge_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
 from mmeb_harness.fetch.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room, slug, there
-from mmeb_harness.fetch.records import RecordWriter, read_record, recorded_files, write_manifest
+from mmeb_harness.fetch.records import RecordWriter, read_record, record_path, recorded_files, write_manifest
 from mmeb_harness.types import Archive, Pages, Table
 
 #: Archives fetched and unpacked side by side.
@@ -122,7 +121,7 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
             with _pool(workers, "get", job.stop) as pool:
                 job.tables(pool)
                 job.archives(pool)
-            write_manifest(plan.root)
+        write_manifest(plan.root)
         remove_leftovers(plan)
     except BaseException as error:
         with contextlib.suppress(HarnessError, OSError):  # the error that is under way says more
@@ -134,15 +133,26 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
 
 
 def remove_leftovers(plan: Plan) -> None:
-    """Delete fetched files that nobody needs any more: superseded ones, and archives that have served every task."""
+    """Delete fetched files that nobody needs any more.
+
+    Those are: archives that have served every task, files of finished tables, and whatever the lock file doesn't name.
+    """
     folder = plan.root / WORK
-    archives = {(one.source.repo, one.source.file): one.files for one in plan.steps if isinstance(one.source, Archive)}
-    for archive, files in archives.items():
-        there = [file for file in files if downloaded(file, folder).is_file()]
-        if there and all(has_served(plan.root, key, files) for key in plan.shared[archive]):
-            for file in there:
-                discard(file.digest, folder)
-    for digest in plan.locked.superseded:
+    if not folder.is_dir():
+        return
+    named = {digest for entry in read_lock(plan.root / LOCK).values() for _, digest in entry.files.values()}
+    fetched = {path.stem.replace("-", ":", 1) for path in folder.glob("*-*") if path.suffix in ("", ".part")}
+    needless = fetched - named
+    for step in plan.steps:
+        if isinstance(step.source, Archive):
+            keys = plan.shared[(step.source.repo, step.source.file)]
+            done = not fetched.isdisjoint(file.digest for file in step.files) and all(
+                has_served(plan.root, key, step.files) for key in keys
+            )
+        else:
+            done = is_done(plan.root, step.key, step.digests)
+        needless |= {file.digest for file in step.files if done} & fetched
+    for digest in needless:
         discard(digest, folder)
 
 
@@ -224,19 +234,25 @@ class _Job:
     def _table(self, step: Step) -> None:
         with self._locked(step.key):
             if self._is_done(step):  # by another process, while this one waited
+                self._drop(step)
                 return
             record = RecordWriter(self.plan.root, step.key)
+            progress = progress_file(self.plan.root, step.key)
             with contextlib.ExitStack() as stack:
                 for file in step.files:
                     self._fetch(file)
                 parts = [(file.path, stack.enter_context(self._held(file))) for file in step.files]
+                progress.write_text("0")  # from here on no record of an older revision counts
                 if isinstance(step.source, Pages):
                     copies = place_pages(parts, step.source, self.plan.root, record)
                     with self._lock:
                         self.outcome.copies += copies
                 elif isinstance(step.source, Table):
                     place_table(parts, step.source, self.plan.root, record)
+            if isinstance(step.source, Pages):
+                os.sync()  # thousands of files, before the record that says they are there
             self._finish(record, step)
+            progress.unlink(missing_ok=True)
             self._drop(step)
 
     def _archive(self, archive: tuple[str, str], steps: Sequence[Step], pool: ThreadPoolExecutor) -> None:
@@ -259,7 +275,7 @@ class _Job:
     def _unpack(self, name: str, parts: Sequence[Path], places: Mapping[Step, Place]) -> None:
         root = self.plan.root
         records = {step: RecordWriter(root, step.key) for step in places}
-        interrupted = {step for step in records if progress_file(root, step.key).is_file()}
+        interrupted = {step for step in records if is_interrupted(root, step.key)}
         former = {step: former_files(root, step.key) for step in records}
         for step in records:  # from here on no record of an older revision counts
             progress_file(root, step.key).write_text("0")
@@ -384,6 +400,11 @@ def former_files(root: Path, key: str) -> set[str]:
         return {path for path, _, _ in recorded_files(root, key)}
     except ResultError:
         return set()
+
+
+def is_interrupted(root: Path, key: str) -> bool:
+    """Whether files of a step may lie about that no record names."""
+    return progress_file(root, key).is_file() or (record_path(root, key).is_file() and not former_files(root, key))
 
 
 def files_below(root: Path, folder: str) -> set[str]:

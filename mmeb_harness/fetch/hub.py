@@ -182,13 +182,18 @@ def _is_whole(target: Path, file: HubFile, *, verify: bool) -> bool:
 
 @contextlib.contextmanager
 def held(file: HubFile, folder: Path, on_bytes: OnBytes) -> Iterator[Path]:
-    """A fetched file that no other process deletes as long as it is held."""
+    """A fetched file that no other process deletes as long as it is held; fetched (again) if it isn't there.
+
+    Looked for under the shared lock first: who fetches takes the lock alone, and would wait for itself where one step
+    needs the same bytes twice.
+    """
+    target = downloaded(file, folder)
     while True:
-        target = download(file, folder, on_bytes)
         with locked(_lock_file(file, folder), lambda: on_bytes(0), shared=True):
-            if target.is_file():  # else somebody was done with it in between
+            if _is_whole(target, file, verify=False):
                 yield target
                 return
+        download(file, folder, on_bytes)
 
 
 def discard(digest: str, folder: Path) -> None:

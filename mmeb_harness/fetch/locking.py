@@ -25,13 +25,11 @@ class Locked:
     Attributes:
         lock: of the repositories that the tasks need and that could be resolved.
         replaced: those of them whose entry takes the place of the folder's own: asked for by --update or --lock.
-        superseded: digests of files that the folder's own entries named, and no entry does any more.
         failures: (repository or table, what is wrong) of what can't be resolved.
     """
 
     lock: Lock
     replaced: frozenset[str] = frozenset()
-    superseded: frozenset[str] = frozenset()
     failures: tuple[tuple[str, DataError], ...] = ()
 
 
@@ -69,13 +67,7 @@ def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, w
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
     replaced = frozenset(repo for repo in lock if update or repo in given)
-    superseded = {digest for repo in replaced & own.keys() for digest in _digests(own[repo])}
-    still_named = {digest for entry in {**own, **lock}.values() for digest in _digests(entry)}
-    return Locked(lock, replaced, frozenset(superseded - still_named), tuple(failures))
-
-
-def _digests(entry: LockedRepo) -> set[str]:
-    return {digest for _, digest in entry.files.values()}
+    return Locked(lock, replaced, tuple(failures))
 
 
 def knows_all(tasks: Iterable[Task], own: Lock) -> bool:

@@ -358,6 +358,8 @@ def _put_file(target: Path, source: Path) -> None:
     temporary = _temporary(target)
     try:
         shutil.copyfile(source, temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -261,4 +262,7 @@ def _will_be_dropped(plan: Plan, archive: tuple[str, str], files: Sequence[HubFi
 def there(file: HubFile, folder: Path) -> int:
     """Bytes of a file that are fetched already."""
     target = downloaded(file, folder)
-    return next((path.stat().st_size for path in (target, target.with_suffix(".part")) if path.is_file()), 0)
+    for path in (target, target.with_suffix(".part")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # there is none; or it was just renamed
+            return path.stat().st_size
+    return 0

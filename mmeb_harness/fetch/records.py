@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mmeb_harness.data import MANIFEST, MANIFEST_SCHEMA_VERSION
 from mmeb_harness.errors import ResultError
 from mmeb_harness.fetch.hub import locked
-from mmeb_harness.files import fingerprint, read_parquet, write_atomically, write_json
+from mmeb_harness.files import fingerprint, read_json, read_parquet, write_atomically, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,19 +178,31 @@ def _read(path: Path) -> Record | None:
 
 
 def write_manifest(root: Path) -> None:
-    """Sum up all records in manifest.json. Several processes may call it; each sees what the others finished."""
+    """Sum up all records in manifest.json, if it says something else.
+
+    Several processes may call it; each sees what the others finished. A finished folder may be read-only.
+    """
+    if _is_manifest(root, _manifest(root)):
+        return
     with locked(root / FOLDER / ".lock"):
-        records = [record for path in sorted((root / FOLDER).glob("*.parquet")) if (record := _read(path)) is not None]
-        commits = {record.source: record.revision for record in records}
-        write_json(
-            root / MANIFEST,
-            {
-                "schema_version": MANIFEST_SCHEMA_VERSION,
-                "name": NAME,
-                "synthetic": False,
-                "revision": fingerprint({record.source: record.digests for record in records}),
-                "revisions": commits,
-                "files": sum(record.files for record in records),
-                "bytes": sum(record.size for record in records),
-            },
-        )
+        write_json(root / MANIFEST, _manifest(root))
+
+
+def _is_manifest(root: Path, manifest: dict[str, Any]) -> bool:
+    try:
+        return bool(read_json(root / MANIFEST) == manifest)
+    except ResultError:  # missing or damaged: it is made from the records, and can be made again
+        return False
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    records = [record for path in sorted((root / FOLDER).glob("*.parquet")) if (record := _read(path)) is not None]
+    return {
+        "schema_version": MANIFEST_SCHEMA_VERSION,
+        "name": NAME,
+        "synthetic": False,
+        "revision": fingerprint({record.source: record.digests for record in records}),
+        "revisions": {record.source: record.revision for record in records},
+        "files": sum(record.files for record in records),
+        "bytes": sum(record.size for record in records),
+    }

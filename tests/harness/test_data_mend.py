@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mmeb_tasks.hub import MEDIA_REPO
 
@@ -344,3 +347,52 @@ def test_a_finished_folder_may_be_read_only(call: Call, tmp_path: Path) -> None:
     (tmp_path / "data" / WORK).rename(tmp_path / "away")
     (tmp_path / "data" / WORK).write_text("")  # root writes anywhere: but not into a file
     assert "0 steps done" in get(call, "--groups", "V-CLS").stdout
+
+
+def test_a_table_in_two_equal_files(call: Call, hub: Hub, tmp_path: Path) -> None:
+    """One digest, held twice by one step: nobody waits for himself."""
+    repo, path = "VLM2Vec/HMDB51", "default/test-00000-of-00001.parquet"
+    table = hub.content(repo, path)
+    readme = hub.content(repo, "README.md").decode().replace(path, "default/*.parquet")
+    halves = {"default/test-00000-of-00002.parquet": table, "default/test-00001-of-00002.parquet": table}
+    push(hub, repo, {path: None, "README.md": readme.encode(), **halves})
+    get(call, "--tasks", "HMDB51")
+    assert len(list((tmp_path / "data/annotations/VLM2Vec/HMDB51/default").iterdir())) == 2
+
+
+def test_a_manifest_that_is_missing_is_made_again(call: Call, tmp_path: Path) -> None:
+    """As after a kill between the last record and the manifest."""
+    get(call, "--tasks", "HMDB51")
+    manifest = (tmp_path / "data/manifest.json").read_text()
+    (tmp_path / "data/manifest.json").unlink()
+    assert "0 steps done" in get(call, "--tasks", "HMDB51").stdout
+    assert (tmp_path / "data/manifest.json").read_text() == manifest
+
+
+def test_a_corpus_that_is_half_replaced_does_not_count(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
+    get(call, "--tasks", "ViDoSeek-page")
+    shutil.copy(tmp_path / "data" / LOCK, tmp_path / "old.json")
+    repo, path = "VLM2Vec/ViDoSeek-page-fixed", "corpus/test-00000-of-00001.parquet"
+    rows = pq.read_table(io.BytesIO(hub.content(repo, path))).to_pylist()
+    for row in rows[:-1]:
+        row["image"] = rows[-1]["image"]
+    rows[-1] = rows[-1] | {"image": {"bytes": b"no image", "path": None}}
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    push(hub, repo, {path: buffer.getvalue()})
+    refused(call("data", "get", "--tasks", "ViDoSeek-page", "--update"))
+    assert "1 steps done, 2 were done before" in get(call, "--tasks", "ViDoSeek-page", "--lock", "old.json").stdout
+    assert same_samples("ViDoSeek-page", suite, tmp_path / "data")
+
+
+def test_an_archive_that_an_update_made_needless_goes(call: Call, hub: Hub, tmp_path: Path) -> None:
+    """Also if the update was interrupted: what the lock file doesn't name any more is nobody's."""
+    get(call, "--tasks", "HMDB51")
+    old = archive_file(tmp_path / "data")
+    members = [(f"HMDB51/clip_{index:05d}/frame_0001.jpg", b"x") for index in range(24)]
+    push(hub, MEDIA_REPO, {"video-tasks/frames/video_cls.tar.gz": tar_of(members)})
+    hub.gated_files.add(MEDIA_REPO)
+    refused(call("data", "get", "--tasks", "HMDB51", "--update"))
+    hub.gated_files.clear()
+    get(call, "--tasks", "HMDB51")
+    assert not old.exists()
