@@ -29,7 +29,7 @@ class UnknownNameError(HarnessError):
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
         close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-        hint = f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {_shortened(names)}."
+        hint = f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {shortened(names)}."
         super().__init__(f"no {kind} named {name!r}. {hint}")
 
 
@@ -49,7 +49,8 @@ class ResultError(HarnessError):
     """A results folder or file can't be read or written, or was written by a newer version."""
 
 
-def _shortened(names: list[str], limit: int = 12) -> str:
+def shortened(names: list[str], limit: int = 12) -> str:
+    """The first names, and how many more there are."""
     if not names:
         return "none (is the package installed?)"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness.errors import ResultError, UnknownNameError
+from mmeb_harness.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.metrics import METRIC_NAMES, query_metrics, set_order_gains
 from mmeb_harness.official_names import (
     FIXED_SUFFIX,
@@ -38,6 +38,8 @@ from mmeb_harness.types import MODALITIES, Task
 
 SCORE_SUFFIX = "_score.json"
 RANKING_SUFFIX = "_pred.jsonl"
+#: Entries that a note names; the others are counted.
+NAMED = 8
 #: A score file and the rankings beside it say the same if they differ by no more.
 TOLERANCE = 1e-6
 
@@ -393,27 +395,21 @@ def _notes(
         yield f"edition {edition}: {'; '.join(reasons)}"
     used = {chosen[task] for task in scored}
     if marked := [f"{key} ({mark})" for key, mark in results.missing.items()]:
-        yield f"missing: {shortened(marked)}"
+        yield f"missing: {shortened(marked, NAMED)}"
     if extra := [key for key in results.entries if key not in used]:
-        yield f"kept out, no tasks of the benchmark: {shortened(extra)}"
+        yield f"kept out, no tasks of the benchmark: {shortened(extra, NAMED)}"
     if unstated := [task for task, score in scored.items() if score.num_queries is None]:
-        yield f"number of queries unstated: {shortened(unstated)}"
+        yield f"number of queries unstated: {shortened(unstated, NAMED)}"
     if detected and not _possible_editions(results)[1]:
         yield f"edition {edition} assumed: no task is there that differs between editions"
     if odd:
-        yield f"left out, not over the declared number of queries: {shortened(list(odd.values()))}"
+        yield f"left out, not over the declared number of queries: {shortened(list(odd.values()), NAMED)}"
     if edition == PAGE_FIXED and _has_old_moment_seeker(scored):
         old = MOMENT_SEEKER_QUERIES[V2_0_0]
         yield f"{MOMENT_SEEKER} is over the {old} rows of v2.0.0, as in the leaderboard's own rows"
     for key, queries in results.undefined.items():
         if queries:
             yield f"{key}: official nDCG of {queries} queries depends on PYTHONHASHSEED; grades kept on their labels"
-
-
-def shortened(names: Sequence[str], limit: int = 8) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _has_old_moment_seeker(scored: Mapping[str, TaskScore]) -> bool:

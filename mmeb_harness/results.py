@@ -213,6 +213,21 @@ def task_fingerprint(
     return fingerprint(SCHEMA_VERSION, *parts)
 
 
+def expected_fingerprint(run: RunResult, result: TaskResult) -> str:
+    """The fingerprint that a task's result has if it is of this run."""
+    return task_fingerprint(
+        result.name,
+        result.edition,
+        result.metric,
+        data=run.data,
+        synthetic=run.data_synthetic,
+        data_revision=result.data_revision,
+        model=run.model_fingerprint,
+        profile=run.profile,
+        limit=run.limit,
+    )
+
+
 def percentiles(latency_seconds: NDArray[np.float64]) -> dict[str, float]:
     """Median and 95th percentile; empty if there is nothing to measure."""
     if len(latency_seconds) == 0:

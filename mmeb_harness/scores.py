@@ -22,11 +22,11 @@ from mmeb_harness.results import (
     RunResult,
     TaskResult,
     benchmark_members,
+    expected_fingerprint,
     load_run_result,
     load_task_result,
     mean_scores,
     model_fingerprint,
-    task_fingerprint,
 )
 from mmeb_harness.run import RunFolder
 from mmeb_harness.types import Frames, Profile, Task
@@ -200,19 +200,13 @@ def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
         ResultError: not there, broken, or of another run than `run`.
     """
     result = load_task_result(files.task_file(name))
-    expected = task_fingerprint(
-        name,
-        result.edition,
-        result.metric,
-        data=run.data,
-        synthetic=run.data_synthetic,
-        data_revision=result.data_revision,
-        model=run.model_fingerprint,
-        profile=run.profile,
-        limit=run.limit,
-    )
     of_run = result.profile == run.profile and result.limited == (run.limit is not None)
-    if result.name != name or not of_run or result.edition not in ("", run.edition) or result.fingerprint != expected:
+    if (
+        result.name != name
+        or not of_run
+        or result.edition not in ("", run.edition)
+        or result.fingerprint != expected_fingerprint(run, result)
+    ):
         raise ResultError(f"{files.task_file(name)} is not of the run in {files.root}; run the same command again")
     return result
 

@@ -31,8 +31,8 @@ from mmeb_harness.fetch.hub import (
 from mmeb_harness.fetch.lock import LOCK, HubFile, read_lock
 from mmeb_harness.fetch.locking import WORK, merge_lock
 from mmeb_harness.fetch.place import Place, place_pages, place_table, unpack
-from mmeb_harness.fetch.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room, slug, there
-from mmeb_harness.fetch.records import RecordWriter, read_record, record_path, recorded_files, write_manifest
+from mmeb_harness.fetch.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room, there
+from mmeb_harness.fetch.records import RecordWriter, read_record, record_path, recorded_files, slug, write_manifest
 from mmeb_harness.types import Archive, Pages, Table
 
 #: Archives fetched and unpacked side by side.
@@ -90,8 +90,8 @@ def check_room(plan: Plan, workers: int) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Free bytes where `folder` is, or will be."""
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def gigabytes(size: float) -> str:
@@ -114,7 +114,7 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
     """
     check_folder(plan.root)
     check_room(plan, workers)
-    job = _Job(plan, workers, reporter)
+    job = _Job(plan, reporter)
     try:
         merge_lock(plan.root, plan.locked)
         if plan.open_steps:
@@ -189,8 +189,8 @@ class _StoppedError(Exception):
 class _Job:
     """One `get`: what its threads share."""
 
-    def __init__(self, plan: Plan, workers: int, reporter: GetReporter) -> None:
-        self.plan, self.workers, self.reporter = plan, workers, reporter
+    def __init__(self, plan: Plan, reporter: GetReporter) -> None:
+        self.plan, self.reporter = plan, reporter
         self.stop = threading.Event()
         self.outcome = Outcome(failures=list(plan.failures))
         self._lock = threading.Lock()
@@ -275,8 +275,13 @@ class _Job:
     def _unpack(self, name: str, parts: Sequence[Path], places: Mapping[Step, Place]) -> None:
         root = self.plan.root
         records = {step: RecordWriter(root, step.key) for step in places}
-        interrupted = {step for step in records if is_interrupted(root, step.key)}
         former = {step: former_files(root, step.key) for step in records}
+        # Of these, files may lie about that no record names.
+        interrupted = {
+            step
+            for step, paths in former.items()
+            if progress_file(root, step.key).is_file() or (record_path(root, step.key).is_file() and not paths)
+        }
         for step in records:  # from here on no record of an older revision counts
             progress_file(root, step.key).write_text("0")
         by_key = {step.key: record for step, record in records.items()}
@@ -314,22 +319,23 @@ class _Job:
         share. Images are never found by listing.
         """
         root = self.plan.root
-        for step, record in records.items():
-            gone = set(former[step])
-            if step in interrupted and isinstance(step.source, Archive) and not step.source.by_tables:
-                gone |= files_below(root, os.path.commonpath([PurePosixPath(path).parent for path in record.paths()]))
-            if not gone:
-                continue
-            for other in records.values():
-                gone -= other.paths()
-            assert isinstance(step.source, Archive)
-            planned = {one.key for one in records}
-            for key in self.plan.shared[(step.source.repo, step.source.file)] - planned:
-                gone -= former_files(root, key)
-            for path in gone:
-                (root / path).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # not empty: other files are still there
-                    (root / path).parent.rmdir()
+        gone: set[str] = set().union(*(former[step] for step in records))
+        for step in interrupted & records.keys():
+            if isinstance(step.source, Archive) and not step.source.by_tables:
+                folders = [PurePosixPath(path).parent for path in records[step].paths()]
+                gone |= files_below(root, os.path.commonpath(folders))
+        if not gone:
+            return
+        for record in records.values():
+            gone -= record.paths()
+        archives = {(one.source.repo, one.source.file) for one in records if isinstance(one.source, Archive)}
+        users = {key for archive in archives for key in self.plan.shared[archive]}
+        for key in users - {step.key for step in records}:
+            gone -= former_files(root, key)
+        for path in gone:
+            (root / path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: other files are still there
+                (root / path).parent.rmdir()
 
     def _places(self, steps: Sequence[Step]) -> dict[Step, Place]:
         """Where members go, by step; a task whose annotations aren't there is left out, and fails alone."""
@@ -400,11 +406,6 @@ def former_files(root: Path, key: str) -> set[str]:
         return {path for path, _, _ in recorded_files(root, key)}
     except ResultError:
         return set()
-
-
-def is_interrupted(root: Path, key: str) -> bool:
-    """Whether files of a step may lie about that no record names."""
-    return progress_file(root, key).is_file() or (record_path(root, key).is_file() and not former_files(root, key))
 
 
 def files_below(root: Path, folder: str) -> set[str]:

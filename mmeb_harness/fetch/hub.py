@@ -86,11 +86,14 @@ def _patiently(repo: str, revision: str | None, ask: Callable[[], Answer], wait:
             with _explained(repo, revision):
                 return ask()
         except _transient_errors() as error:
-            attempts = CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS
-            if attempt >= attempts or _is_final(error):
+            if attempt >= _attempts(error) or _is_final(error):
                 raise error if isinstance(error, DataError) else _refused(repo, "", error) from error
             wait(max(pause, _asked_pause(error)))
             pause *= 2
+
+
+def _attempts(error: Exception) -> int:
+    return CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS
 
 
 def _asked_pause(error: Exception) -> float:
@@ -117,11 +120,8 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
         except FileNotFoundError as error:  # its word for gated, private, gone or empty, without saying which
             _ask_for_a_file(table.repo, commit)
             raise DataError(f"{name}: {' '.join(str(error).split())}") from error
-        except (
-            ValueError,
-            RuntimeError,
-            yaml.YAMLError,
-        ) as error:  # no such configuration; or data that only a script can read
+        except (ValueError, RuntimeError, yaml.YAMLError) as error:
+            # No such configuration, data that only a script can read, or a README that is no YAML.
             raise DataError(f"{name}: {' '.join(str(error).split())}") from error
         splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
     if table.split not in splits:
@@ -262,7 +262,7 @@ def _fetch(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
             after = part.stat().st_size if part.is_file() else 0
             on_bytes(-after)
             failures, pause = (0, FIRST_PAUSE_SECONDS) if after > before else (failures + 1, pause)
-            if failures >= (CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS):
+            if failures >= _attempts(error):
                 kind = UnreachableError if isinstance(error, UnreachableError) else DataError
                 raise kind(
                     f"{file.repo}: {file.path} can't be fetched ({_first_line(error)}); {after:,} of {file.size:,} "

@@ -123,24 +123,20 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     table, copies = pages.table, 0
     seen: set[str] = set()
     slim = root / table.folder / f"{table.split}.parquet"
-    slim.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(slim)
     writer: Any = None
     try:
-        for hub_name, path in parts:
-            for batch in _page_batches(hub_name, path, pages):
-                copies += _place_batch(batch, pages, root, record, seen)
-                rest = batch.drop_columns([pages.image_column])
-                writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
-                writer.write_batch(rest)
-        if writer is None:
-            raise DataError(f"{table.repo}: {table.config} has no rows")
-        writer.close()
-        os.replace(temporary, slim)
+        with _replacing(slim) as temporary:
+            for hub_name, path in parts:
+                for batch in _page_batches(hub_name, path, pages):
+                    copies += _place_batch(batch, pages, root, record, seen)
+                    rest = batch.drop_columns([pages.image_column])
+                    writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
+                    writer.write_batch(rest)
+            if writer is None:
+                raise DataError(f"{table.repo}: {table.config} has no rows")
+            writer.close()
     except (pa.ArrowException, ValueError) as error:  # e.g. ids that are integers in one file and text in another
         raise DataError(f"{table.repo}: the files of {table.config} don't fit together: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     remove_other_shards(root, table, [slim.name])
     record.add_file(slim)
     return copies
@@ -267,25 +263,31 @@ def _place_member(
     if member.issym() or member.islnk():
         content = _linked(member, name, path, places, root) if wanted else None
     elif member.isreg():
+        # Never `None` for a regular file, which mypy can't know.
         content = archive.extractfile(member).read() if wanted else None  # type: ignore[union-attr]
     else:
         raise DataError(f"archive {name}: {member.name!r} is neither a file nor a folder")
     if content is None:
         return
     digest = hashlib.sha256(content).digest()
-    for step, target in wanted.items():
+    for target in set(wanted.values()):  # tasks share images
         put(inside(root, target), content)
+    for step, target in wanted.items():
         records[step].add_hashed(target, len(content), digest)
 
 
 def _safe(name: str, member: str) -> str:
-    path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or "\0" in member:
+    if _leaves(member):
         raise DataError(
             f"archive {name}: member {member!r} leaves the folder; this isn't the published archive, and no more of it "
             "is used"
         )
-    return path.as_posix()
+    return PurePosixPath(member).as_posix()
+
+
+def _leaves(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
 def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[str, Place], root: Path) -> bytes:
@@ -334,8 +336,7 @@ def inside(root: Path, relative: str) -> Path:
     Raises:
         DataError: if it leaves the folder.
     """
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative:
+    if _leaves(relative) or not PurePosixPath(relative).parts:
         raise DataError(f"{relative!r} leaves the data folder")
     return root / relative
 
@@ -344,22 +345,28 @@ def put(target: Path, content: bytes) -> None:
     """Write a file, whole; leave one of the same content alone."""
     if _holds(target, content):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
+    with _replacing(target) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _put_file(target: Path, source: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
+    with _replacing(target) as temporary:
         shutil.copyfile(source, temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A file to fill, which then takes the place of `target`; if filling it fails, nothing is left of it.
+
+    Unlike `files.write_atomically` it neither waits for the disk, once for each of a million frames, nor makes another
+    error of a full one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(target)
+    try:
+        yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from mmeb_harness.errors import DataError
 from mmeb_harness.fetch.hub import downloaded
 from mmeb_harness.fetch.lock import HubFile, Lock, hub_file, table_key
 from mmeb_harness.fetch.locking import WORK, Locked
-from mmeb_harness.fetch.records import read_record, record_sample
+from mmeb_harness.fetch.records import read_record, record_sample, slug
 from mmeb_harness.types import Archive, HubSource, Pages, Task
 
 
@@ -237,11 +236,6 @@ def placed_bytes(root: Path, key: str) -> int:
 def progress_file(root: Path, key: str) -> Path:
     """Where a step that unpacks an archive says how far it is; gone once it is finished."""
     return root / WORK / f"{slug(key)}.placed"
-
-
-def slug(key: str) -> str:
-    """A file name for a key."""
-    return re.sub(r"[^\w.+-]+", "-", key)[:80] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:

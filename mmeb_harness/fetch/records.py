@@ -49,8 +49,12 @@ class Record:
 
 def record_path(root: Path, source: str) -> Path:
     """Where a step's record lies."""
-    readable = re.sub(r"[^\w.+-]+", "-", source)[:120]
-    return root / FOLDER / f"{readable}-{hashlib.sha256(source.encode()).hexdigest()[:8]}.parquet"
+    return root / FOLDER / f"{slug(source)}.parquet"
+
+
+def slug(key: str) -> str:
+    """A file name for a key."""
+    return re.sub(r"[^\w.+-]+", "-", key)[:120] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 class RecordWriter:

@@ -6,7 +6,6 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data import describe
@@ -17,9 +16,9 @@ from mmeb_harness.results import (
     RunResult,
     TaskResult,
     aggregate,
+    expected_fingerprint,
     model_fingerprint,
     save_result,
-    task_fingerprint,
 )
 from mmeb_harness.run import RunFolder, RunSettings, evaluate
 from tests.toy import QuietReporter
@@ -31,19 +30,9 @@ def benchmark_tasks(edition: str = "page-fixed") -> list[Task]:
     return [one.task for one in load_tasks(edition).values()]
 
 
-MODEL = model_fingerprint("made", "1", 8, {}, PROFILE)
-
-
 def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
     draw = random.Random(f"{task.name} {seed}")
     metrics = {name: draw.random() for name in METRIC_NAMES}
-    run_parts: dict[str, Any] = {
-        "data": "MMEB-V2",
-        "synthetic": False,
-        "model": MODEL,
-        "profile": PROFILE,
-        "limit": None,
-    }
     result = TaskResult(
         name=task.name,
         modality=task.modality,
@@ -61,7 +50,7 @@ def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
         queries=EncodeStats(),
         candidates=EncodeStats(),
         data_revision="r",
-        fingerprint=task_fingerprint(task.name, task.edition, task.metric, data_revision="r", **run_parts),
+        fingerprint="",  # `write_run` gives it that of its run
         edition=task.edition,
         profile=PROFILE,
         versions={},
@@ -78,7 +67,7 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
         model_revision="1",
         model_dimensions=8,
         model_settings={},
-        model_fingerprint=MODEL,
+        model_fingerprint="",
         model_args={},
         data="MMEB-V2",
         data_synthetic=False,
@@ -106,17 +95,7 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
     files = RunFolder(folder)
     save_result(files.run_file, run)
     for result in results:
-        mark = task_fingerprint(
-            result.name,
-            result.edition,
-            result.metric,
-            data=run.data,
-            synthetic=run.data_synthetic,
-            data_revision=result.data_revision,
-            model=run.model_fingerprint,
-            profile=run.profile,
-            limit=run.limit,
-        )
+        mark = expected_fingerprint(run, result)
         save_result(files.task_file(result.name), dataclasses.replace(result, fingerprint=mark))
     return run
 
