@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,14 @@ class Checkpoint:
     tokenizer: PromptTokenizer
 
 
-def open_checkpoint(path: str | None, revision: str | None) -> Checkpoint:
+def open_checkpoint(path: str | None, revision: str | None, required: Sequence[str] = REQUIRED_TOKENS) -> Checkpoint:
     """Open the embedded checkpoint (`None`), a local folder, or a hub id.
 
+    Args:
+        required: tokens that it must have.
+
     Raises:
-        ModelError: not there, not a Qwen3-VL, no safetensors, or without the tokens of MMEmb-R1.
+        ModelError: not there, not a Qwen3-VL, no safetensors, or without a required token.
     """
     folder = EMBEDDED if path is None else _resolve(path, revision)
     config = _config(folder)
@@ -53,7 +57,7 @@ def open_checkpoint(path: str | None, revision: str | None) -> Checkpoint:
             f"checkpoint {folder} has no .safetensors file; other formats can run code when loaded and are not read. "
             "Convert it: model.save_pretrained(folder, safe_serialization=True)"
         )
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, required)
     try:
         settings = read_settings(folder)
     except SettingsError as error:
@@ -136,11 +140,11 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _tokenizer(folder: Path) -> PromptTokenizer:
+def _tokenizer(folder: Path, required: Sequence[str]) -> PromptTokenizer:
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"checkpoint {folder} has no tokenizer.json")
     tokenizer = PromptTokenizer.from_folder(folder)
-    for token in REQUIRED_TOKENS:
+    for token in required:
         if token not in tokenizer.added_tokens:
             raise ModelError(
                 f"checkpoint {folder} has no {token} token: it is not an MMEmb-R1 checkpoint. "

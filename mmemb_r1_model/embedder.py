@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, OptionError, Profile, Role, Trace
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, OptionError, Profile, Role, Trace
 from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
-from mmemb_r1_model.prompt import Prompt, build_prompt
+from mmemb_r1_model.items import ItemReader
+from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.settings import Settings
-from mmemb_r1_model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from mmemb_r1_model.engine import Batch, Engine, Readout
 
 Reasoning = Literal["adaptive", "always", "never"]
@@ -97,6 +95,7 @@ class MMEmbR1Embedder:
         trust_remote_code: bool,
     ) -> None:
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
+        self._items = ItemReader(checkpoint, settings)
         self._device, self._dtype = _place(device, dtype)
         self._attention, self._trust_remote_code = attention, trust_remote_code
         self._engine: Engine | None = None
@@ -144,7 +143,7 @@ class MMEmbR1Embedder:
         """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
         characters = len(item.text) + len(item.instruction) + len(self._settings.request)
         rationale = 0 if self._modes[role] == "never" else self._settings.max_new_tokens // 4
-        return 24 + characters // _CHARACTERS_PER_TOKEN + self._visual_tokens(item) + rationale
+        return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
 
     def prepare(self, items: Sequence[Item], role: Role) -> tuple[Batch, Role]:
         """Open, resize and tokenise; on the CPU."""
@@ -171,66 +170,7 @@ class MMEmbR1Embedder:
         Raises:
             DataError: a picture that can't be opened or used; it is named.
         """
-        return build_prompt(
-            self._checkpoint.tokenizer,
-            self._settings,
-            self._checkpoint.vision.merge,
-            item.instruction,
-            item.text,
-            self._patches(item),
-            is_video=bool(item.frames),
-        )
-
-    def _patches(self, item: Item) -> Patches | None:
-        if not item.media:
-            return None
-        if len(item.images) > 1:
-            raise DataError(f"item {item.id!r} has {len(item.images)} images; mmemb_r1 takes one, or frames")
-        settings, shape = self._settings, self._checkpoint.vision
-        pictures = [_open(path) for path in item.media]
-        try:
-            if item.frames:
-                return video_patches(pictures, shape, settings.video_min_pixels, settings.video_max_pixels)
-            return image_patches(pictures[0], shape, settings.min_pixels, settings.max_pixels)
-        except PictureError as error:
-            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
-
-    def _visual_tokens(self, item: Item) -> int:
-        if not item.media:
-            return 0
-        width, height = _size(item.media[0])
-        factor, settings = self._checkpoint.vision.factor, self._settings
-        try:
-            if item.frames:
-                bounds = settings.video_min_pixels, settings.video_max_pixels
-                rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
-                return -(-len(item.frames) // 2) * (rows * columns // factor**2 + 8)
-            rows, columns = image_size(height, width, factor, settings.min_pixels, settings.max_pixels)
-        except PictureError as error:
-            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
-        return rows * columns // factor**2 + 2
-
-
-def _open(path: Path) -> Image.Image:
-    """Decode a picture whole, so that a truncated one shows here, with its path."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height, from the header."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+        return self._items.prompt(item)
 
 
 def _trace(readout: Readout) -> Trace:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -116,6 +117,31 @@ class _Row:
     truncated: bool = False
 
 
+def feed(model: Any, past: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor, **inputs: Tensor) -> Tensor:
+    """Feed tokens behind what `past` holds; hidden state (B, D), after the final norm, of the last one.
+
+    Args:
+        model: Qwen3VLForConditionalGeneration.
+        mask_BL: over everything fed so far.
+        positions_3BL: of the new tokens.
+    """
+    output = model.model(
+        **inputs,
+        attention_mask=mask_BL,
+        position_ids=positions_3BL,
+        use_cache=True,
+        **{_cache_argument(type(model.model).forward): past},
+    )
+    hidden: Tensor = output.last_hidden_state[:, -1]
+    return hidden
+
+
+@lru_cache
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    """Renamed in transformers 5.2x; both spellings are in use."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+
+
 class Engine:
     """A loaded model and what its answers are made of."""
 
@@ -127,9 +153,6 @@ class Engine:
         # A generated visual token would crash the next forward pass, any other special token is no rationale.
         kept = {self._end_think, self._emb, self._turn_end}
         self._suppressed = torch.tensor(sorted(set(tokenizer.added_tokens.values()) - kept))
-        # The cache argument was renamed in transformers 5.2x; both spellings are in use.
-        forward = inspect.signature(model.model.forward).parameters
-        self._cache_argument = "cache" if "cache" in forward else "past_key_values"
 
     @property
     def device(self) -> torch.device:
@@ -157,7 +180,8 @@ class Engine:
         started = time.perf_counter()
         batch = batch.to(self.device, self.dtype)
         cache = DynamicCache(config=self.model.config.get_text_config())
-        hidden = self._step(
+        hidden = feed(
+            self.model,
             cache,
             batch.mask_BL,
             batch.positions_3BL,
@@ -181,18 +205,6 @@ class Engine:
         if mode == "adaptive":
             return gate_B > threshold
         return torch.full_like(gate_B, mode == "always", dtype=torch.bool)
-
-    def _step(self, cache: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor, **inputs: Tensor) -> Tensor:
-        """Feed tokens; hidden state (B, D) of the last one."""
-        output = self.model.model(
-            **inputs,
-            attention_mask=mask_BL,
-            position_ids=positions_3BL,
-            use_cache=True,
-            **{self._cache_argument: cache},
-        )
-        hidden: Tensor = output.last_hidden_state[:, -1]
-        return hidden
 
     def _next_tokens(self, hidden_BD: Tensor) -> list[int]:
         """Greedy, without the suppressed tokens."""
@@ -255,7 +267,7 @@ class _Answer:
         self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(ids)], dim=1)
         positions = self._position_B[None, :, None].expand(3, -1, 1)
         self._position_B = self._position_B + 1
-        return self._engine._step(self._cache, self._mask_BL, positions, input_ids=ids)
+        return feed(self._engine.model, self._cache, self._mask_BL, positions, input_ids=ids)
 
     def _keep(self, rows: list[int]) -> None:
         """Drop the other rows from the cache: nobody waits for what is done."""

@@ -54,6 +54,12 @@ class PromptTokenizer:
         """All special and added tokens and their ids."""
         return dict(self._added)
 
+    @property
+    def size(self) -> int:
+        """Number of tokens; the model's table may have unused rows behind them."""
+        size: int = self._whole.get_vocab_size()
+        return size
+
     def id_of(self, token: str) -> int:
         """Id of a special token. `KeyError` if there is none."""
         return self._added[token]
@@ -112,17 +118,14 @@ def build_prompt(
         merge: patches of a visual token along each side.
         is_video: the patches are a clip's: one run of visual tokens a temporal patch, each after its time.
     """
-    builder = _Builder(tokenizer, merge)
+    builder = PromptBuilder(tokenizer, merge)
     builder.special(TURN_START)
     builder.text("system\n" + (instruction or settings.default_instruction))
     builder.special(TURN_END)
     builder.text("\n")
     builder.special(TURN_START)
     builder.text("user\n")
-    if patches is not None and is_video:
-        builder.video(patches, settings.frames_per_second)
-    elif patches is not None:
-        builder.picture(patches.grid, IMAGE)
+    builder.media(patches, is_video, settings.frames_per_second)
     builder.text(f"{text}\n{settings.request}" if text else settings.request)
     builder.special(TURN_END)
     builder.text("\n")
@@ -131,7 +134,9 @@ def build_prompt(
     return builder.build(patches)
 
 
-class _Builder:
+class PromptBuilder:
+    """Lays out text, pictures and special tokens, with their positions."""
+
     def __init__(self, tokenizer: PromptTokenizer, merge: int) -> None:
         self._tokenizer, self._merge = tokenizer, merge
         self._ids: list[int] = []
@@ -140,12 +145,22 @@ class _Builder:
         self._next = 0
 
     def special(self, token: str) -> None:
+        """A special token, by name."""
         self._words([self._tokenizer.id_of(token)])
 
     def text(self, text: str) -> None:
+        """Plain text, in which no special token is recognised."""
         self._words(self._tokenizer.plain(text))
 
+    def media(self, patches: Patches | None, is_video: bool, frames_per_second: float) -> None:
+        """An item's picture or clip, if it has one."""
+        if patches is not None and is_video:
+            self.video(patches, frames_per_second)
+        elif patches is not None:
+            self.picture(patches.grid, IMAGE)
+
     def video(self, patches: Patches, frames_per_second: float) -> None:
+        """A clip: one run of visual tokens a temporal patch, each after its time."""
         time, rows, columns = patches.grid
         for step in range(time):
             middle = (step * TEMPORAL_PATCH + (TEMPORAL_PATCH - 1) / 2) / frames_per_second
@@ -153,6 +168,7 @@ class _Builder:
             self.picture((1, rows, columns), VIDEO)
 
     def picture(self, grid: tuple[int, int, int], kind: int) -> None:
+        """The visual tokens of one picture."""
         self.special(VISION_START)
         rows, columns = grid[1] // self._merge, grid[2] // self._merge
         pad = self._tokenizer.id_of(IMAGE_PAD if kind == IMAGE else VIDEO_PAD)
@@ -170,6 +186,7 @@ class _Builder:
         self._next += len(ids)
 
     def build(self, patches: Patches | None) -> Prompt:
+        """What was laid out, with its patches."""
         return Prompt(
             ids=np.array(self._ids, dtype=np.int64),
             types=np.array(self._types, dtype=np.int64),

@@ -13,7 +13,6 @@ from mmeb_harness import Item, Trace
 from mmemb_r1_model.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.engine import Batch, Engine, collate
 from mmemb_r1_model.prompt import Prompt
-from mmemb_r1_model.train_tiny import with_token
 
 TOLERANCE = 1e-5
 
@@ -54,6 +53,17 @@ def test_cached_readout_equals_a_full_forward_pass(
         else:
             prompt = with_token(prompt, tokens.id_of("<emb>"))
         assert np.abs(plain_forward(embedder.engine, prompt) - vector).max() < TOLERANCE, item.id
+
+
+def with_token(prompt: Prompt, token: int) -> Prompt:
+    """A prompt with one more token behind it."""
+    return Prompt(
+        ids=np.append(prompt.ids, token),
+        types=np.append(prompt.types, 0),
+        positions=np.concatenate([prompt.positions, np.full((3, 1), prompt.next_position)], axis=1),
+        next_position=prompt.next_position + 1,
+        patches=prompt.patches,
+    )
 
 
 @torch.inference_mode()

@@ -1,0 +1,119 @@
+"""`mmemb-r1`: the training of MMEmb-R1, stage by stage or whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmemb_r1_model.errors import HarnessError
+
+_CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 2 something to mend, 130 interrupted."""
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except HarnessError as error:
+        _fail(str(error), error.exit_code)
+    except click.Abort:
+        click.echo("error: stopped; what is done is kept, the same command goes on from there", err=True)
+        sys.stdout.flush()
+        os._exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Train MMEmb-R1: rationales, pair-aware selection, joint training, adaptive control."""
+
+
+def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, e.g. train.loop.steps=20."),
+        click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the whole run."),
+        click.option("--config", "config_name", required=True, help=_CONFIG),
+    ):
+        function = option(function)
+    return function
+
+
+def _run(config_name: str, output: Path, assignments: Sequence[str], stages: Sequence[str] | None) -> None:
+    from mmemb_r1_model.config import named_config, override, read_yaml
+    from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
+
+    values: dict[str, Any] = override(read_yaml(named_config(config_name)), assignments)
+    pipeline = Pipeline(read_pipeline(values), output, click.echo)
+    pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
+
+
+@cli.command()
+@_stage_options
+def rationales(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    """Stage 0a: let workers write rationales. OUTPUT/rationales/rationales.jsonl."""
+    _run(config_name, output, assignments, ("data", "rationales"))
+
+
+@cli.command()
+@_stage_options
+def select(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl."""
+    _run(config_name, output, assignments, ("data", "judge", "select"))
+
+
+@cli.command()
+@_stage_options
+def train(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    """Stage 1: joint training. OUTPUT/joint/final. Several processes: torchrun -m mmemb_r1_model.cli train …"""
+    _run(config_name, output, assignments, ("data", "start", "train"))
+
+
+@cli.command()
+@_stage_options
+def adapt(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    """Stage 2: learn when to reason, and to write what pays. OUTPUT/adaptive/final."""
+    _run(config_name, output, assignments, ("data", "adapt"))
+
+
+@cli.command()
+@_stage_options
+def pipeline(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    """All stages, then an evaluation. A second call goes on where the first was broken off."""
+    _run(config_name, output, assignments, None)
+
+
+@cli.command()
+def configs() -> None:
+    """Configurations that come with the package."""
+    folder = Path(__file__).resolve().parent / "configs"
+    for path in sorted(folder.glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        click.echo(f"{path.stem:<18} {first}")
+
+
+@cli.command("add-tokens")
+@click.argument("base")
+@click.argument("folder", type=click.Path(path_type=Path))
+def add_tokens(base: str, folder: Path) -> None:
+    """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
+    from mmemb_r1_model.build import add_tokens as add
+
+    add(base, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training pairs: what they are, and where they are read from."""

@@ -1,0 +1,64 @@
+"""A training pair and a set of them: what every stage reads, whatever the data's own format is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mmeb_harness import Item
+
+__all__ = ["SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "item_of"]
+
+Side = Literal["query", "positive"]
+SIDES: tuple[Side, ...] = ("query", "positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and a candidate that is right for it.
+
+    Attributes:
+        id: unique within its data set, the same in every run; artefacts name pairs by (dataset, id).
+        negatives: hard ones, where the data has them.
+        answer: pairs of one answer are never each other's negatives; "" where the data doesn't tell.
+        relevant: content keys of further candidates that are as right as `positive`: no negatives either.
+        rationales: those that the data itself carries, by side.
+    """
+
+    id: str
+    dataset: str
+    query: Item
+    positive: Item
+    negatives: tuple[Item, ...] = ()
+    answer: str = ""
+    relevant: frozenset[str] = frozenset()
+    rationales: Mapping[Side, str] = field(default_factory=dict)
+
+
+class PairSet(Protocol):
+    """One data set of pairs. Big ones read a pair from disk when it is asked for."""
+
+    @property
+    def name(self) -> str:
+        """The data set's name, as in its pairs and in artefacts."""
+        ...
+
+    @property
+    def distractors(self) -> Sequence[Item]:
+        """Candidates that need not belong to any pair, e.g. all class names: further negatives."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+
+def item_of(pair: Pair, side: Side) -> Item:
+    """The pair's item on one side."""
+    return pair.query if side == "query" else pair.positive
+
+
+def content_key(item: Item) -> str:
+    """Equal for items that look the same to any model: text, instruction and media paths."""
+    return "\x1f".join((item.instruction, item.text, *map(str, item.media)))

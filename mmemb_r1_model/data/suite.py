@@ -1,0 +1,147 @@
+"""Training pairs from a data folder in the benchmark's own layout, read by the registered tasks' readers.
+
+The synthetic suites come this way. Rationales of their scripted workers lie in the same folder.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmeb_harness import DataError, Frames, Item, Task, UnknownNameError
+from mmemb_r1_model.data.pairs import Pair, PairSet, Side, content_key
+
+if TYPE_CHECKING:
+    from mmemb_r1_model.data.recipe import TrainingSetConfig
+
+TASKS_GROUP = "mmeb_harness.tasks"
+QUERY_LABELS = "query_labels.parquet"
+WORKER_RATIONALES = "worker_rationales.parquet"
+
+
+@dataclass(frozen=True)
+class TaskPairs:
+    """A task's queries, each with one of its best candidates. The whole task is in memory."""
+
+    name: str
+    group: str
+    pairs: tuple[Pair, ...]
+    distractors: Sequence[Item]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+
+def open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
+    """Tasks of a data folder: all of them, or those that `subset` names, as a task or a group.
+
+    Raises:
+        DataError: no such folder, or one without labels.
+        UnknownNameError: a subset that the folder doesn't have.
+    """
+    folder = root / config.path
+    labels = read_labels(folder)
+    tasks = [task for task in find_tasks() if task.name in labels]
+    chosen = [task for task in tasks if config.subset in (None, "", task.name, task.group)]
+    if not chosen:
+        raise UnknownNameError(f"subset of {folder}", str(config.subset), {task.name for task in tasks})
+    return [read_task(task, folder, labels[task.name], config.limit) for task in chosen]
+
+
+def find_tasks() -> list[Task]:
+    """All registered tasks."""
+    found: list[Task] = []
+    for point in entry_points(group=TASKS_GROUP):
+        found += list(point.load().TASKS)
+    return found
+
+
+def read_labels(data: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """task → query id → what the world knows of it: difficulty, answer …
+
+    Raises:
+        DataError: if the folder has none.
+    """
+    import pyarrow.parquet as pq
+
+    path = data / QUERY_LABELS
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing: {data} is no synthetic training split. Make one: "
+            "python -m mmeb_tasks.miniworld FOLDER --split train, or python -m mmeb_tasks.mini FOLDER --split train"
+        )
+    labels: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        labels.setdefault(row["task"], {})[row["query_id"]] = row
+    return labels
+
+
+def read_task(task: Task, data: Path, labels: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> TaskPairs:
+    """One task's pairs. Of several best candidates a query has the one that its id falls on."""
+    samples = task.load(data, Frames())
+    by_id = {candidate.id: candidate for candidate in samples.candidates}
+    pairs = []
+    for query in samples.queries[:limit]:
+        gains = samples.gains[query.id]
+        best = max(gains.values())
+        right = [by_id[one] for one, gain in gains.items() if gain == best]
+        pairs.append(
+            Pair(
+                id=query.id,
+                dataset=task.name,
+                query=query,
+                positive=right[zlib.crc32(query.id.encode()) % len(right)],
+                answer=str(labels[query.id]["answer"]),
+                relevant=frozenset(content_key(by_id[one]) for one in gains),
+            )
+        )
+    # Only bare texts: of two pictures nobody can tell here whether they show the same.
+    texts = {content_key(candidate): candidate for candidate in samples.candidates if not candidate.media}
+    return TaskPairs(task.name, task.group, tuple(pairs), tuple(texts.values()))
+
+
+def read_texts(data: Path) -> Iterator[str]:
+    """Every text of a data folder, for a tokenizer: instructions, queries, candidates, rationales; and timestamps."""
+    import pyarrow.parquet as pq
+
+    for step in range(0, 8, 2):
+        yield from [f"<{step + 0.5:.1f} seconds>"] * 1000
+    labels = read_labels(data)
+    for task in find_tasks():
+        if task.name in labels:
+            samples = task.load(data, Frames())
+            for item in (*samples.queries, *samples.candidates):
+                yield item.instruction
+                yield item.text
+    for row in pq.read_table(data / WORKER_RATIONALES, columns=["text"]).to_pylist():
+        yield " " + row["text"]
+
+
+class TrustedRationales:
+    """What one scripted worker wrote where it is right, as training material for an evaluator.
+
+    The world tells which rationales are right. A student never sees this; only its evaluator, whose pairs are
+    others, is trained on it, as a strong judge is made by people who know the answers.
+    """
+
+    def __init__(self, folders: Sequence[Path], workers: Sequence[str]) -> None:
+        import pyarrow.parquet as pq
+
+        self._texts: dict[tuple[str, str, str], list[str]] = {}
+        for row in (row for folder in folders for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist()):
+            if row["right"] and row["worker"] in workers:
+                self._texts.setdefault((row["task"], row["query_id"], row["side"]), []).append(row["text"])
+
+    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+        """One of them; `None` if there is none."""
+        texts = self._texts.get((pair.dataset, pair.id, side), [])
+        return texts[int(rng.integers(len(texts)))] if texts else None

@@ -1,0 +1,292 @@
+"""All stages, one after the other, each in a folder of its own with what made it beside it.
+
+    OUTPUT/data/…          synthetic data, if the configuration asks for some
+    OUTPUT/start/          a tiny new student (only for the synthetic suites)
+    OUTPUT/rationales/     rationales.jsonl
+    OUTPUT/judge/final/    an evaluator trained for the synthetic suites
+    OUTPUT/selected/       judged.jsonl, selected.jsonl
+    OUTPUT/joint/final/    stage 1
+    OUTPUT/adaptive/final/ stage 2
+    OUTPUT/evaluation/…    results of mmeb-eval, one folder a mode
+
+Every stage goes on where it was broken off; a finished one is passed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmemb_r1_model.config import build_config
+from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
+from mmemb_r1_model.errors import DataError, HarnessError, OptionError
+from mmemb_r1_model.jsonl import RowWriter, write_json
+from mmemb_r1_model.rationales.stage import RATIONALES, RationaleConfig, write_rationales
+from mmemb_r1_model.selection.judge import JudgeConfig, open_judge
+from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
+from mmemb_r1_model.selection.stage import (
+    SelectConfig,
+    SelectedRationales,
+    judge_rationales,
+    select_rationales,
+)
+from mmemb_r1_model.training.batches import WeightedSet
+from mmemb_r1_model.training.distributed import join_world
+from mmemb_r1_model.training.loop import FINAL
+from mmemb_r1_model.training.stage1 import TrainConfig, train
+from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
+from mmemb_r1_model.training.student import StudentConfig, open_student
+
+if TYPE_CHECKING:
+    from mmemb_r1_model.tiny import TinySize
+
+Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
+STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """A split of a synthetic suite, made with `python -m MODULE`.
+
+    Attributes:
+        folder: below OUTPUT/data.
+    """
+
+    module: str
+    folder: str
+    split: str = "train"
+    seed: int = 0
+    queries: int = 100
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """A new student or evaluator of the real architecture, tiny, with random weights.
+
+    Attributes:
+        texts: folders below OUTPUT/data whose texts the tokenizer is made from.
+    """
+
+    texts: tuple[str, ...]
+    hidden: int = 96
+    layers: int = 4
+    heads: int = 4
+    head_dim: int = 32
+    intermediate: int = 256
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    vocabulary: int = 1280
+    max_new_tokens: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class JudgeStage:
+    """An evaluator that is trained here; without this part `select.judge.checkpoint` names a ready one.
+
+    Attributes:
+        tiny: what it starts from.
+        data: pairs that the student doesn't train on.
+        workers: whose right rationales it learns from.
+    """
+
+    tiny: TinyConfig
+    data: tuple[TrainingSetConfig, ...]
+    workers: tuple[str, ...]
+    training: JudgeTrainingConfig = field(default_factory=JudgeTrainingConfig)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Runs of the harness at the end.
+
+    Attributes:
+        data: a data folder; "": the mini suite.
+        options: further options of `mmeb-eval run`.
+    """
+
+    data: str = ""
+    modes: tuple[Literal["never", "always", "adaptive"], ...] = ("never", "always", "adaptive")
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A whole run. `student.checkpoint` may be empty where `start` makes a student."""
+
+    data: tuple[TrainingSetConfig, ...]
+    rationales: RationaleConfig
+    synthetic: tuple[SyntheticConfig, ...] = ()
+    start: TinyConfig | None = None
+    student: StudentConfig = field(default_factory=StudentConfig)
+    judge: JudgeStage | None = None
+    select: SelectConfig = field(default_factory=SelectConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    adapt: AdaptConfig | None = None
+    evaluate: EvaluateConfig | None = None
+
+
+def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
+    """From a YAML mapping.
+
+    Raises:
+        HarnessError: a key or value that doesn't fit.
+    """
+    config = build_config(PipelineConfig, values, "")
+    if config.start is None and not config.student.checkpoint:
+        raise OptionError("student.checkpoint is empty: name a checkpoint with MMEmb-R1's tokens (mmemb-r1 add-tokens)")
+    if config.judge is None and not config.select.judge.checkpoint:
+        raise OptionError("select.judge.checkpoint is empty: name an evaluator, or give a part `judge` to train one")
+    return config
+
+
+class Pipeline:
+    """One output folder and the stages in it."""
+
+    def __init__(self, config: PipelineConfig, folder: Path, say: Callable[[str], None]) -> None:
+        self.config, self.folder, self._say = config, folder, say
+
+    def run(self, stages: Sequence[Stage] = STAGES) -> None:
+        """Run stages in order; time of each is appended to times.jsonl."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", dataclasses.asdict(self.config))
+        for stage in STAGES:
+            if stage not in stages:
+                continue
+            began = time.perf_counter()
+            what = getattr(self, f"_{stage}")()
+            seconds = time.perf_counter() - began
+            if what:
+                self._say(f"{stage}: {what} ({seconds:.0f} s)")
+                with RowWriter(self.folder / "times.jsonl") as times:
+                    times.write({"stage": stage, "seconds": round(seconds, 1)})
+
+    def sets(self, which: Sequence[TrainingSetConfig]) -> list[WeightedSet]:
+        """Data sets, opened."""
+        return [WeightedSet(pairs, weight) for pairs, weight in open_sets(which, self.folder / "data")]
+
+    def _data(self) -> str:
+        made = []
+        for one in self.config.synthetic:
+            target = self.folder / "data" / one.folder
+            if (target / "manifest.json").is_file():
+                continue
+            options = ["--split", one.split, "--seed", str(one.seed), "--queries", str(one.queries)]
+            _command([sys.executable, "-m", one.module, str(target), *options])
+            made.append(one.folder)
+        return ", ".join(made)
+
+    def _start(self) -> str:
+        return self._make_tiny(self.config.start, self.folder / "start")
+
+    def _make_tiny(self, config: TinyConfig | None, folder: Path) -> str:
+        if config is None or (folder / "config.json").is_file():
+            return ""
+        from mmemb_r1_model.data.suite import read_texts
+        from mmemb_r1_model.selection.judge import CANDIDATE, NO, QUERY, REASONING, SYSTEM, YES
+        from mmemb_r1_model.tiny import TINY_SETTINGS, build_model, build_tokenizer, save_tiny
+
+        texts = [text for name in config.texts for text in read_texts(self.folder / "data" / name)]
+        judge_words = [YES, NO, SYSTEM, QUERY, CANDIDATE, REASONING, "system", "user", "assistant"] * 1000
+        tokenizer = build_tokenizer([*texts, *judge_words], config.vocabulary)
+        settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=config.max_new_tokens)
+        save_tiny(build_model(tokenizer, _tiny_size(config), config.seed), tokenizer, settings, folder)
+        return f"a new student of {len(tokenizer)} tokens"
+
+    def _rationales(self) -> str:
+        sets = [one.pairs for one in self.sets(self.config.data)]
+        written = write_rationales(sets, self.config.rationales, self.folder / "rationales", root=self.folder / "data")
+        return f"{written} rationales"
+
+    def _judge(self) -> str:
+        stage = self.config.judge
+        if stage is None or (self.folder / "judge" / FINAL / "config.json").is_file():
+            return ""
+        from mmemb_r1_model.data.suite import TrustedRationales
+
+        self._make_tiny(stage.tiny, self.folder / "judge" / "start")
+        config = JudgeConfig(checkpoint=str(self.folder / "judge" / "start"))
+        judge = open_judge(config, join_world("auto").device)
+        trusted = TrustedRationales(
+            [self.folder / "data" / one.path for one in stage.data], stage.workers
+        )
+        train_judge(judge, self.sets(stage.data), trusted, stage.training, self.folder / "judge")
+        return "evaluator trained"
+
+    def _select(self) -> str:
+        config, folder = self.config.select, self.folder / "selected"
+        if self.config.judge is not None:
+            trained = dataclasses.replace(config.judge, checkpoint=str(self.folder / "judge" / FINAL))
+            config = dataclasses.replace(config, judge=trained)
+        sets = [one.pairs for one in self.sets(self.config.data)]
+        judge = open_judge(config.judge, join_world(config.judge.device).device)
+        judged = judge_rationales(judge, sets, self.folder / "rationales" / RATIONALES, config, folder)
+        select_rationales(judged, config, folder)
+        write_json(folder / "config.json", dataclasses.asdict(config))
+        return "rationales selected"
+
+    def _train(self) -> str:
+        if (self.folder / "joint" / FINAL / "config.json").is_file():
+            return ""
+        config = self.config.student
+        if self.config.start is not None:
+            config = dataclasses.replace(config, checkpoint=str(self.folder / "start"))
+        world = join_world(config.device)
+        sets, rationales = self._inputs()
+        train(open_student(config, world.device), sets, rationales, self.config.train, self.folder / "joint", world)
+        return "stage 1 done"
+
+    def _adapt(self) -> str:
+        if self.config.adapt is None or (self.folder / "adaptive" / FINAL / "config.json").is_file():
+            return ""
+        config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
+        world = join_world(config.device)
+        sets, rationales = self._inputs()
+        adapt(open_student(config, world.device), sets, rationales, self.config.adapt, self.folder / "adaptive", world)
+        return "stage 2 done"
+
+    def _inputs(self) -> tuple[list[WeightedSet], SelectedRationales]:
+        path = self.folder / "selected" / "selected.jsonl"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
+        sets = self.sets(self.config.data)
+        rationales = SelectedRationales(path)
+        rationales.check([one.pairs.name for one in sets])
+        return sets, rationales
+
+    def _evaluate(self) -> str:
+        config = self.config.evaluate
+        if config is None:
+            return ""
+        last = "adaptive" if self.config.adapt is not None else "joint"
+        for mode in config.modes:
+            command = ["run", "--model", "mmemb_r1", "--model-arg", f"path={self.folder / last / FINAL}"]
+            command += ["--reasoning", mode, "--output", str(self.folder / "evaluation" / mode), *config.options]
+            if config.data:
+                command += ["--data", str(self.folder / "data" / config.data)]
+            _command([sys.executable, "-m", "mmeb_harness", *command])
+        return "evaluated"
+
+
+def _tiny_size(config: TinyConfig) -> TinySize:
+    from mmemb_r1_model.tiny import TinySize
+
+    names = [one.name for one in dataclasses.fields(TinySize)]
+    return TinySize(**{name: getattr(config, name) for name in names})
+
+
+def _command(words: Sequence[str]) -> None:
+    """Run a command of this package; its output goes where ours goes.
+
+    Raises:
+        HarnessError: it failed; it has said why.
+    """
+    done = subprocess.run(words, check=False)
+    if done.returncode:
+        raise HarnessError(f"`{' '.join(words[1:])}` ended with code {done.returncode}; see above")

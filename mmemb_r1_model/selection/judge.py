@@ -1,0 +1,188 @@
+"""The evaluator: a vision-language model asked whether a candidate meets a query, with a rationale or without.
+
+    C(q, t | r) = logit("Yes") - logit("No")
+
+One pass over the query serves many candidates: each is a branch behind it. The words are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.errors import ModelError, OptionError
+from mmemb_r1_model.items import ItemReader
+from mmemb_r1_model.prompt import (
+    END_OF_TEXT,
+    IMAGE_PAD,
+    TURN_END,
+    TURN_START,
+    VIDEO_PAD,
+    VISION_END,
+    VISION_START,
+    Prompt,
+    PromptBuilder,
+)
+from mmemb_r1_model.training.packing import Packed, pack, run_packed
+from mmemb_r1_model.training.student import batch_vision_attention, save_checkpoint
+
+SYSTEM = "Does the candidate meet the query? Answer Yes or No."
+QUERY, CANDIDATE, REASONING = "Query:", "Candidate:", "Reasoning:"
+YES, NO = "Yes", "No"
+_TOKENS = (IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, TURN_START, TURN_END)
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The evaluator: the strongest affordable Qwen3-VL-Instruct, and none of the workers.
+
+    Attributes:
+        checkpoint: folder or hub id.
+        batch_size: queries, each with its rationale, that it sees at once.
+    """
+
+    checkpoint: str = ""
+    revision: str | None = None
+    batch_size: int = 16
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as the judge is shown it: with a rationale behind it, or not."""
+
+    item: Item
+    rationale: str | None = None
+
+
+class JudgeModel(nn.Module):
+    """A Qwen3-VL that says Yes or No at the end of every branch."""
+
+    def __init__(self, backbone: Any, yes: int, no: int) -> None:
+        super().__init__()
+        self.backbone, self._yes, self._no = backbone, yes, no
+
+    def forward(self, packed: Packed) -> Tensor:
+        """C (R,) of every branch."""
+        hidden_BLD = run_packed(self.backbone, packed)
+        rows = torch.tensor([branch.row for branch in packed.branches], device=hidden_BLD.device)
+        ends = torch.tensor([branch.end - 1 for branch in packed.branches], device=hidden_BLD.device)
+        logits = self.backbone.lm_head(hidden_BLD[rows, ends]).float()
+        confidence: Tensor = logits[:, self._yes] - logits[:, self._no]
+        return confidence
+
+
+class Judge:
+    """An evaluator, loaded."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Any, config: JudgeConfig, device: torch.device) -> None:
+        self.checkpoint, self.config, self.device = checkpoint, config, device
+        self._tokenizer, self._settings = checkpoint.tokenizer, checkpoint.settings
+        self._reader = ItemReader(checkpoint, checkpoint.settings)
+        self._pad = self._tokenizer.id_of(END_OF_TEXT)
+        self.module = JudgeModel(model, *_answer_tokens(checkpoint))
+
+    def trained(self) -> list[nn.Parameter]:
+        """All of its weights."""
+        return list(self.module.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint folder."""
+        save_checkpoint(self.module.backbone, self.checkpoint.folder, self._settings, folder)
+
+    def query(self, shown: Shown) -> Prompt:
+        """The system turn, and the user's turn up to the candidate."""
+        builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
+        builder.special(TURN_START)
+        builder.text(f"system\n{SYSTEM}")
+        builder.special(TURN_END)
+        builder.text("\n")
+        builder.special(TURN_START)
+        builder.text(f"user\n{QUERY}")
+        return self._shown(builder, shown)
+
+    def candidate(self, shown: Shown) -> Prompt:
+        """The rest: the candidate, up to where the answer begins."""
+        builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
+        builder.text(CANDIDATE)
+        return self._shown(builder, shown, closes=True)
+
+    def _shown(self, builder: PromptBuilder, shown: Shown, closes: bool = False) -> Prompt:
+        item = shown.item
+        patches = self._reader.patches(item)
+        builder.media(patches, bool(item.frames), self._settings.frames_per_second)
+        words = " ".join(part for part in (item.instruction, item.text) if part)
+        builder.text(f" {words}\n" if words else "\n")
+        if shown.rationale is not None:
+            builder.text(f"{REASONING} {shown.rationale.strip()}\n")
+        if closes:
+            builder.special(TURN_END)
+            builder.text("\n")
+            builder.special(TURN_START)
+            builder.text("assistant\n")
+        return builder.build(patches)
+
+    def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:
+        """Queries with their candidates as branches, on the device."""
+        return pack(queries, candidates, self._pad).to(self.device, torch.float32)
+
+    @torch.no_grad()
+    def confidences(self, questions: Sequence[tuple[Shown, Shown]]) -> list[float]:
+        """C of every (query, candidate). Questions of one query share a pass over it."""
+        self.module.eval()
+        of_query: dict[Shown, list[int]] = {}
+        for place, (query, _) in enumerate(questions):
+            of_query.setdefault(query, []).append(place)
+        # Neighbours in length share a batch; little is padding then.
+        queries = sorted(
+            ((self.query(query), places) for query, places in of_query.items()), key=lambda one: len(one[0])
+        )
+        found = [0.0] * len(questions)
+        for first in range(0, len(queries), self.config.batch_size):
+            some = queries[first : first + self.config.batch_size]
+            candidates = [[self.candidate(questions[place][1]) for place in places] for _, places in some]
+            with self._precision():
+                flat = self.module(self.pack([prompt for prompt, _ in some], candidates))
+            for place, score in zip((place for _, places in some for place in places), flat.tolist(), strict=True):
+                found[place] = score
+        return found
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+
+
+def open_judge(config: JudgeConfig, device: torch.device) -> Judge:
+    """Load an evaluator.
+
+    Raises:
+        ModelError: the checkpoint can't be used, or doesn't know Yes and No as one token each.
+        OptionError: no checkpoint is named.
+    """
+    if not config.checkpoint:
+        raise OptionError("select.judge.checkpoint is empty: name a Qwen3-VL-Instruct, as a folder or hub id")
+    checkpoint = open_checkpoint(config.checkpoint, config.revision, _TOKENS)
+    model = load_weights(checkpoint, device, getattr(torch, config.dtype), "sdpa", trust_remote_code=False)
+    if device.type == "cpu":
+        batch_vision_attention(model)
+    return Judge(checkpoint, model, config, device)
+
+
+def _answer_tokens(checkpoint: Checkpoint) -> tuple[int, int]:
+    found = []
+    for word in (YES, NO):
+        ids = checkpoint.tokenizer.plain(word)
+        if len(ids) != 1:
+            raise ModelError(
+                f"evaluator {checkpoint.name}: {word!r} is {len(ids)} tokens in its vocabulary, and the confidence is "
+                "read from one; choose another evaluator"
+            )
+        found.append(ids[0])
+    return found[0], found[1]

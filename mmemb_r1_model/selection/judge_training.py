@@ -1,0 +1,115 @@
+"""Training a tiny evaluator for the synthetic suites, where none can be downloaded. Real runs take a ready VLM.
+
+It learns from pairs that the student never sees, with rationales that are right: it is a judge that knows the
+world, as a strong VLM knows ours. How well it then tells right rationales from wrong ones is measured, not given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmemb_r1_model.data.pairs import Item, Pair, Side, item_of
+from mmemb_r1_model.selection.judge import Judge, Shown
+from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, write_config
+from mmemb_r1_model.training.stage1 import fingerprint
+
+
+@dataclass(frozen=True)
+class JudgeTrainingConfig:
+    """How the evaluator is trained.
+
+    Attributes:
+        batch_size: queries of a step, of one data set.
+        negatives: wrong candidates shown with each.
+        rationale_share: how often a side is shown with its rationale.
+    """
+
+    batch_size: int = 32
+    negatives: int = 8
+    rationale_share: float = 0.5
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def train_judge(
+    judge: Judge, sets: Sequence[WeightedSet], rationales: Rationales, config: JudgeTrainingConfig, folder: Path
+) -> Path:
+    """Train on one process; the folder of the trained checkpoint. Goes on where a run was broken off."""
+    described = {"judge_training": dataclasses.asdict(config), "judge": dataclasses.asdict(judge.config)}
+    loop = Loop(judge, config.loop, World(device=judge.device), folder, fingerprint(described))
+    if loop.is_done:
+        return folder / FINAL
+    start = loop.restore()
+    write_config(folder, described)
+    plan = Plan(sets, PlanConfig(batch_size=config.batch_size), config.loop.steps, config.loop.seed)
+    lessons = _Lessons(judge, sets, rationales, config, plan)
+    loop.run(start, lessons.step, lessons.describe)
+    return folder / FINAL
+
+
+class _Lessons:
+    """Steps of the training."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        sets: Sequence[WeightedSet],
+        rationales: Rationales,
+        config: JudgeTrainingConfig,
+        plan: Plan,
+    ) -> None:
+        self._judge, self._sets, self._rationales, self._config, self._plan = judge, sets, rationales, config, plan
+
+    def pairs(self, number: int) -> list[Pair]:
+        return [self._sets[chosen].pairs[i] for chosen, places in self._plan.blocks(number) for i in places]
+
+    def describe(self, number: int) -> str:
+        return ", ".join(f"{pair.dataset}/{pair.id}" for pair in self.pairs(number)[:8]) + " …"
+
+    def step(self, number: int) -> dict[str, float]:
+        """Yes for the pair's own candidate, No for others; and the own one above the others."""
+        judge, config = self._judge, self._config
+        rng = np.random.default_rng((config.loop.seed, 5, number))
+        pairs = self.pairs(number)
+        torch.manual_seed(config.loop.seed + number)
+        judge.module.train()
+        queries = [judge.query(self._shown(pair, "query", rng)) for pair in pairs]
+        own = [judge.candidate(self._shown(pair, "positive", rng)) for pair in pairs]
+        wrong = [self._wrong(pairs, place, rng) for place in range(len(pairs))]
+        shown = {id(item): judge.candidate(Shown(item)) for items in wrong for item in items}
+        packed = judge.pack(
+            queries, [[own[place], *(shown[id(item)] for item in items)] for place, items in enumerate(wrong)]
+        )
+        flat = judge.module(packed)
+        rows = torch.split(flat, [1 + len(items) for items in wrong])
+        yes_no, ranking, right = _losses(rows)
+        torch.autograd.backward(yes_no + ranking)
+        return {"yes_no": yes_no.item(), "ranking": ranking.item(), "accuracy": right}
+
+    def _shown(self, pair: Pair, side: Side, rng: np.random.Generator) -> Shown:
+        wanted = rng.random() < self._config.rationale_share
+        return Shown(item_of(pair, side), self._rationales.draw(pair, side, rng) if wanted else None)
+
+    def _wrong(self, pairs: Sequence[Pair], place: int, rng: np.random.Generator) -> list[Item]:
+        right = labels_of(pairs[place]).right
+        others = [pair.positive for pair in pairs if right.isdisjoint(labels_of(pair).has)]
+        count = min(self._config.negatives, len(others))
+        return [others[int(index)] for index in rng.choice(len(others), count, replace=False)]
+
+
+def _losses(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor, float]:
+    """(Yes/No loss with both answers weighing the same, ranking loss, share of queries whose own is on top)."""
+    yes = -functional.logsigmoid(torch.stack([row[0] for row in rows])).mean()
+    no = -functional.logsigmoid(-torch.cat([row[1:] for row in rows])).mean()
+    ranking = torch.stack([-functional.log_softmax(row, dim=0)[0] for row in rows]).mean()
+    right = sum(bool(row[0] >= row.max()) for row in rows) / len(rows)
+    return (yes + no) / 2, ranking, right

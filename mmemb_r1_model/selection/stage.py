@@ -1,0 +1,280 @@
+"""`mmemb-r1 select`: counterfactual gains of all rationales, and what stage 1 is to be shown.
+
+rationales.jsonl → judged.jsonl (every Delta, kept or not) → selected.jsonl (the same with chances)
+
+The second step needs no judge: any rule or threshold can be studied on one judged.jsonl.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.errors import DataError, OptionError
+from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, write_json
+from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
+from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
+from mmemb_r1_model.training.batches import labels_of
+
+JUDGED, SELECTED, SUMMARY = "judged.jsonl", "selected.jsonl", "summary.json"
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Stage 0b.
+
+    Attributes:
+        negatives: hard ones for the margin; 0: none, and margin equals delta.
+        negative_pool: wrong candidates of the same data set that the judge sees without a rationale; those that it
+            likes best are the hard ones. A pair's own hard negatives are always among them.
+        pairs_at_once: how many pairs' cases are collected before the judge runs.
+    """
+
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    rule: RuleConfig = field(default_factory=RuleConfig)
+    negatives: int = 3
+    negative_pool: int = 8
+    pairs_at_once: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A worker's rationale, as the rationale stage wrote it."""
+
+    worker: str
+    sample: int
+    text: str
+
+
+def pair_key(row: dict[str, Any]) -> str:
+    """Data set, pair and side of a row."""
+    return side_key(row["dataset"], row["pair"], row["side"])
+
+
+def side_key(dataset: str, pair: str, side: str) -> str:
+    """The same from its parts."""
+    return "\x1f".join((dataset, pair, side))
+
+
+def judge_rationales(
+    judge: Judge,
+    sets: Sequence[PairSet],
+    rationales: Path,
+    config: SelectConfig,
+    folder: Path,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write judged.jsonl; what it holds already is not judged again.
+
+    Args:
+        rationales: rationales.jsonl.
+
+    Raises:
+        DataError: no rationale of any pair: the file is of another data set.
+    """
+    written = KeyedRows(rationales, pair_key)
+    path = folder / JUDGED
+    done = {pair_key(row) for row in read_rows(path)} if path.is_file() else set()
+    seen = len(done)
+    with RowWriter(path) as writer:
+        for pairs in sets:
+            for some in _chunks(range(len(pairs)), config.pairs_at_once):
+                cases = list(_cases(pairs, some, written, done))
+                for row in _judge_cases(judge, pairs, cases, config):
+                    writer.write(row)
+                seen += len(cases)
+                if progress:
+                    progress(len(some))
+    if not seen:
+        names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
+        raise DataError(
+            f"{rationales} has no rationale for any pair of {', '.join(one.name for one in sets)}; it is of {names}"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class _Case:
+    pair: Pair
+    side: Side
+    written: tuple[Written, ...]
+
+
+def _chunks(places: range, size: int) -> Iterator[range]:
+    for first in range(0, len(places), size):
+        yield places[first : first + size]
+
+
+def _cases(pairs: PairSet, places: range, written: KeyedRows, done: set[str]) -> Iterator[_Case]:
+    for place in places:
+        pair = pairs[place]
+        for side in SIDES:
+            key = side_key(pair.dataset, pair.id, side)
+            if key not in done and (usable := _usable(written.get(key))):
+                yield _Case(pair, side, usable)
+
+
+def _usable(rows: Sequence[dict[str, Any]]) -> tuple[Written, ...]:
+    """Whole ones, once each."""
+    kept = [row for row in rows if row["finish"] == "stop" and not row.get("duplicate_of")]
+    return tuple(Written(row["worker"], row["sample"], row["text"]) for row in kept)
+
+
+def _judge_cases(
+    judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig
+) -> Iterator[dict[str, Any]]:
+    """First all wrong items without a rationale, to find the hard ones; then every rationale with those."""
+    pools = [_pool(pairs, case, config) for case in cases]
+    bare = _ask(
+        judge,
+        [
+            [_question(case, one, None) for one in (_other(case), *pool)]
+            for case, pool in zip(cases, pools, strict=True)
+        ],
+    )
+    hard = [_hardest(scores[1:], config.negatives) for scores in bare]
+    asked = [
+        [_question(case, one, written.text) for one in (_other(case), *(pool[place] for place in chosen))]
+        for case, pool, chosen in zip(cases, pools, hard, strict=True)
+        for written in case.written
+    ]
+    scores = iter(_ask(judge, asked))
+    for case, chosen, without in zip(cases, hard, bare, strict=True):
+        judged = [
+            _gains(one, next(scores), [without[0], *(without[1 + place] for place in chosen)]) for one in case.written
+        ]
+        yield {
+            "dataset": case.pair.dataset,
+            "pair": case.pair.id,
+            "side": case.side,
+            "without": without[0],
+            "judged": [dataclasses.asdict(one) for one in judged],
+        }
+
+
+def _gains(written: Written, confidences: Sequence[float], without: Sequence[float]) -> Judged:
+    """Both lists: the positive's first, then the hard negatives'."""
+    delta, *lifts = (now - before for now, before in zip(confidences, without, strict=True))
+    margin = delta - (sum(lifts) / len(lifts) if lifts else 0.0)
+    return Judged(written.worker, written.sample, written.text, confidences[0], delta, margin)
+
+
+def _ask(judge: Judge, questions: Sequence[Sequence[tuple[Shown, Shown]]]) -> list[list[float]]:
+    flat = iter(judge.confidences([one for own in questions for one in own]))
+    return [[next(flat) for _ in own] for own in questions]
+
+
+def _other(case: _Case) -> Item:
+    return item_of(case.pair, "positive" if case.side == "query" else "query")
+
+
+def _question(case: _Case, other: Item, rationale: str | None) -> tuple[Shown, Shown]:
+    """(query, candidate), the rationale behind the side that it belongs to."""
+    own = Shown(item_of(case.pair, case.side), rationale)
+    return (own, Shown(other)) if case.side == "query" else (Shown(other), own)
+
+
+def _pool(pairs: PairSet, case: _Case, config: SelectConfig) -> list[Item]:
+    """Wrong items for the other side of the pair: its own hard negatives, then others of the data set."""
+    if not config.negatives:
+        return []
+    own = list(case.pair.negatives) if case.side == "query" else []
+    rng = np.random.default_rng((config.seed, 6, *case.pair.id.encode()))
+    other: Side = "positive" if case.side == "query" else "query"
+    labels = labels_of(case.pair)
+    for place in rng.integers(len(pairs), size=8 * config.negative_pool).tolist():
+        if len(own) >= config.negative_pool:
+            break
+        drawn = pairs[place]
+        theirs = labels_of(drawn)
+        wanted, given = (labels, theirs) if case.side == "query" else (theirs, labels)
+        if wanted.right.isdisjoint(given.has):
+            own.append(item_of(drawn, other))
+    return own
+
+
+def _hardest(scores: Sequence[float], count: int) -> list[int]:
+    return sorted(range(len(scores)), key=lambda place: (-scores[place], place))[:count]
+
+
+def select_rationales(judged: Path, config: SelectConfig, folder: Path) -> Path:
+    """Write selected.jsonl and summary.json from judged.jsonl; no judge is needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SELECTED
+    temporary = folder / f".{SELECTED}.new"
+    temporary.unlink(missing_ok=True)
+    counts: dict[str, dict[str, float]] = {}
+    with RowWriter(temporary) as writer:
+        for row in read_rows(judged):
+            found = [Judged(**one) for one in row["judged"]]
+            shares = chances(found, config.rule, pair_key(row))
+            for one, share in zip(row["judged"], shares, strict=True):
+                one["chance"] = round(share, 6)
+            writer.write({**row, "direct_only": not any(shares)})
+            _count(counts, row, found, shares)
+    temporary.replace(path)
+    write_json(folder / SUMMARY, {"rule": dataclasses.asdict(config.rule), "sets": counts})
+    return path
+
+
+def _count(
+    counts: dict[str, dict[str, float]], row: dict[str, Any], found: Sequence[Judged], shares: Sequence[float]
+) -> None:
+    own = counts.setdefault(f"{row['dataset']}/{row['side']}", {"sides": 0, "direct_only": 0, "rationales": 0})
+    own["sides"] += 1
+    own["direct_only"] += not any(shares)
+    own["rationales"] += len(found)
+    for one, share in zip(found, shares, strict=True):
+        own[f"chosen {one.worker}"] = own.get(f"chosen {one.worker}", 0.0) + share
+
+
+class SelectedRationales:
+    """selected.jsonl as stage 1 draws from it."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = KeyedRows(path, pair_key)
+        self._sides = {(row["dataset"], row["side"]) for row in read_rows(path)}
+
+    def check(self, names: Sequence[str]) -> None:
+        """That every data set is in the file.
+
+        Raises:
+            OptionError: one isn't: the file is of another data set.
+        """
+        known = sorted({dataset for dataset, _ in self._sides})
+        for name in names:
+            if name not in known:
+                raise OptionError(
+                    f"{self._rows.path} has no rationales of {name!r}; it is of {', '.join(known) or 'nothing'}. "
+                    "Select for this data set, or leave it out"
+                )
+
+    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+        """By the chances of the pair's rationales; `None` for a side that is direct-only or has none.
+
+        Raises:
+            DataError: the query isn't in the file: it was made for other pairs.
+        """
+        rows = self._rows.get(side_key(pair.dataset, pair.id, side))
+        if not rows:
+            return None
+        judged = rows[-1]["judged"]
+        shares = np.array([one["chance"] for one in judged])
+        if rows[-1]["direct_only"]:
+            return None
+        return str(judged[int(rng.choice(len(judged), p=shares / shares.sum()))]["text"])
+
+
+class NoRationales:
+    """Every side is direct-only: plain contrastive training."""
+
+    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+        """None."""
+        return None

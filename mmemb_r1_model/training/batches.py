@@ -1,0 +1,263 @@
+"""Which pairs stand in which step, and what a step's pairs look like to the student.
+
+The plan is a pure function of seed and step: a run that is resumed, or split over more processes, sees the same
+global batches. All pairs of a sub-batch come from one data set, so that negatives are of the same kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
+from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class WeightedSet:
+    """A data set and how often it is drawn, relative to the others."""
+
+    pairs: PairSet
+    weight: float
+
+
+class Rationales(Protocol):
+    """Where rationales come from."""
+
+    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+        """One of the pair's rationales for that side; `None`: the side is direct-only."""
+        ...
+
+
+@dataclass(frozen=True)
+class Input:
+    """One item of a step.
+
+    Attributes:
+        rationale: `None`: the direct path only.
+        taught: whether its completion is in the next-token loss; distractors' are not.
+    """
+
+    prompt: Prompt
+    rationale: str | None
+    taught: bool = True
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What tells right candidates from wrong ones, as small hashes.
+
+    Attributes:
+        right: of a query: every label that a candidate may have to be no negative.
+        has: of its positive, as a candidate.
+    """
+
+    right: frozenset[int]
+    has: frozenset[int]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One process's share of a step: n pairs, e extra candidates.
+
+    Attributes:
+        datasets: name of every pair's data set.
+        names: "dataset/pair id" of every pair, for messages.
+        extra_labels: one hash of each extra candidate.
+    """
+
+    step: int
+    datasets: tuple[str, ...]
+    names: tuple[str, ...]
+    queries: tuple[Input, ...]
+    positives: tuple[Input, ...]
+    extras: tuple[Input, ...]
+    labels: tuple[Labels, ...]
+    extra_labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """How a global batch is put together.
+
+    Attributes:
+        batch_size: pairs of a step, over all processes.
+        sub_batches: into how many data sets a batch is split; each block is of one.
+        distractors: further candidates of the same data sets in a step, where they have some.
+        hard_negatives: of each pair's own, at most.
+    """
+
+    batch_size: int = 64
+    sub_batches: int = 1
+    distractors: int = 0
+    hard_negatives: int = 0
+
+
+class Plan:
+    """Step → positions in the data sets."""
+
+    def __init__(self, sets: Sequence[WeightedSet], config: PlanConfig, steps: int, seed: int) -> None:
+        if not sets:
+            raise OptionError("no training data: name at least one data set")
+        if config.batch_size % config.sub_batches:
+            raise OptionError(f"batch_size {config.batch_size} is not a multiple of sub_batches {config.sub_batches}")
+        self._block = config.batch_size // config.sub_batches
+        for one in sets:
+            if len(one.pairs) < self._block:
+                raise OptionError(
+                    f"data set {one.pairs.name!r} has {len(one.pairs)} pairs, fewer than the {self._block} that stand "
+                    "in a batch together; leave it out or make batch_size smaller"
+                )
+            if one.weight <= 0:
+                raise OptionError(f"data set {one.pairs.name!r} has weight {one.weight}; it must be above 0")
+        weights = np.array([one.weight for one in sets])
+        rng = np.random.default_rng((seed, 0))
+        shape = (steps, config.sub_batches)
+        self._sets_of_step: NDArray[np.int64] = rng.choice(len(sets), size=shape, p=weights / weights.sum())
+        self._draws_before = _draws_before(self._sets_of_step)
+        self._sizes = [len(one.pairs) for one in sets]
+        self._seed = seed
+
+    def blocks(self, step: int) -> list[tuple[int, list[int]]]:
+        """(data set, positions) of every sub-batch of a step."""
+        found = []
+        for chosen, before in zip(self._sets_of_step[step].tolist(), self._draws_before[step].tolist(), strict=True):
+            found.append((chosen, self._positions(chosen, before * self._block)))
+        return found
+
+    def _positions(self, chosen: int, first: int) -> list[int]:
+        """The next positions of a data set that is gone through in a new order every epoch."""
+        size = self._sizes[chosen]
+        found: list[int] = []
+        while len(found) < self._block:
+            epoch, offset = divmod(first + len(found), size)
+            order = _order(self._seed, chosen, epoch, size)
+            found += order[offset : offset + self._block - len(found)].tolist()
+        return found
+
+
+def _draws_before(sets_of_step: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often a block's data set was drawn before it."""
+    flat = sets_of_step.flatten()
+    before = np.zeros_like(flat)
+    for one in np.unique(flat):
+        here = np.flatnonzero(flat == one)
+        before[here] = np.arange(len(here))
+    return before.reshape(sets_of_step.shape)
+
+
+@lru_cache(maxsize=256)
+def _order(seed: int, chosen: int, epoch: int, size: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, 1, chosen, epoch)).permutation(size)
+
+
+class StepReader(torch.utils.data.Dataset[StepBatch]):
+    """Step number → this process's share of the step, read and tokenised. Usable from loader processes."""
+
+    def __init__(
+        self,
+        sets: Sequence[WeightedSet],
+        plan: Plan,
+        config: PlanConfig,
+        read: Callable[[Item], Prompt],
+        rationales: Rationales,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
+        if config.batch_size % (size * config.sub_batches):
+            raise OptionError(
+                f"batch_size {config.batch_size} can't be split over {size} processes and {config.sub_batches} "
+                "sub-batches; make it a multiple of both"
+            )
+        self._sets, self._plan, self._config, self._seed = sets, plan, config, seed
+        self._read, self._rationales, self._rank, self._size = read, rationales, rank, size
+
+    def __getitem__(self, step: int) -> StepBatch:
+        pairs: list[Pair] = []
+        extras: list[Item] = []
+        for block, (chosen, positions) in enumerate(self._plan.blocks(step)):
+            own = self._sets[chosen].pairs
+            share = len(positions) // self._size
+            mine = positions[self._rank * share : (self._rank + 1) * share]
+            pairs += [own[position] for position in mine]
+            extras += self._distractors(own, step, block)
+        extras += self._hard_negatives(pairs)
+        return StepBatch(
+            step=step,
+            datasets=tuple(pair.dataset for pair in pairs),
+            names=tuple(f"{pair.dataset}/{pair.id}" for pair in pairs),
+            queries=tuple(self._input(pair, "query", step) for pair in pairs),
+            positives=tuple(self._input(pair, "positive", step) for pair in pairs),
+            extras=tuple(Input(self._read(item), None, taught=False) for item in extras),
+            labels=tuple(labels_of(pair) for pair in pairs),
+            extra_labels=tuple(_hash(content_key(item)) for item in extras),
+        )
+
+    def _input(self, pair: Pair, side: Side, step: int) -> Input:
+        # Drawn by pair and step, not by place: the same whatever the number of processes.
+        rng = np.random.default_rng(
+            (self._seed, 3, step, _hash(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
+        )
+        return Input(self._read(item_of(pair, side)), self._rationales.draw(pair, side, rng))
+
+    def _distractors(self, own: PairSet, step: int, block: int) -> list[Item]:
+        wanted = min(self._config.distractors // self._config.sub_batches, len(own.distractors))
+        rng = np.random.default_rng((self._seed, 2, step, block))
+        chosen = rng.choice(len(own.distractors), wanted, replace=False) if wanted else np.zeros(0, int)
+        return [own.distractors[int(index)] for index in chosen[self._rank :: self._size]]
+
+    def _hard_negatives(self, pairs: Sequence[Pair]) -> list[Item]:
+        return [item for pair in pairs for item in pair.negatives[: self._config.hard_negatives]]
+
+
+def labels_of(pair: Pair) -> Labels:
+    """What is right for a pair, and what its positive is."""
+    own = _hash(content_key(pair.positive))
+    answer = {_hash(f"{pair.dataset}\0{pair.answer}")} if pair.answer else set()
+    return Labels(
+        right=frozenset({own, *answer, *map(_hash, pair.relevant)}),
+        has=frozenset({own, *answer}),
+    )
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def same_answers(labels: Sequence[Labels], extra_labels: Sequence[int]) -> Tensor:
+    """(N, N + E) true where a candidate is as right for a query as its own positive."""
+    columns: dict[int, list[int]] = {}
+    for column, one in enumerate(labels):
+        for label in one.has:
+            columns.setdefault(label, []).append(column)
+    for column, label in enumerate(extra_labels, start=len(labels)):
+        columns.setdefault(label, []).append(column)
+    same = torch.zeros(len(labels), len(labels) + len(extra_labels), dtype=torch.bool)
+    for row, one in enumerate(labels):
+        for label in one.right:
+            same[row, columns.get(label, [])] = True
+    return same
+
+
+def read_steps(reader: StepReader, start: int, stop: int, workers: int) -> Iterator[StepBatch]:
+    """Batches of steps [start, stop), in order, read ahead in `workers` processes (0: in this one)."""
+    return iter(
+        torch.utils.data.DataLoader(
+            reader,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=workers > 0,
+        )
+    )

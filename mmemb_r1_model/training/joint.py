@@ -1,0 +1,170 @@
+"""Stage 1: one batch's joint loss and its gradient.
+
+    L = lambda_r L_ctr(z^r) + lambda_d L_ctr(z^d) + lambda_g L_gen + lambda_x L_cross
+
+The terms L_ctr(z^r), L_ctr(z^d) and L_gen are the paper's, by secondary summaries; L_cross, the weights and all
+numbers are ours. L_gen is the next-token loss over `<think> r </think> <emb>`, or over `<emb>` alone where a side
+has no rationale, which is what starts the gate.
+
+Large batches go through gradient caching (Gao et al. 2021): vectors first, without a graph; the gradient of the
+loss with respect to them; then chunk by chunk again, with a graph. The same gradient as in one piece (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mmemb_r1_model.losses import Embeddings, JointWeights, contrastive_terms
+from mmemb_r1_model.training.batches import Input, StepBatch, same_answers
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.student import Student
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """The joint loss.
+
+    Attributes:
+        micro_batch: items that the model sees at once; 0: one side of the whole batch.
+        gradient_caching: keep no graph of one chunk while the others run. Costs a second forward pass, and is
+            what lets a batch be larger than memory.
+    """
+
+    temperature: float = 0.02
+    weights: JointWeights = field(default_factory=JointWeights)
+    micro_batch: int = 0
+    gradient_caching: bool = False
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """Vectors (n, D) of a chunk's items on both paths, and the summed next-token loss."""
+
+    direct: Tensor
+    reasoned: Tensor
+    generation: Tensor
+
+
+def joint_backward(
+    student: Student, batch: StepBatch, config: ContrastConfig, world: World, seed: int
+) -> dict[str, float]:
+    """Add the gradient of the joint loss over all processes' pairs to the parameters.
+
+    Args:
+        seed: of dropout, which must be the same in both passes of gradient caching.
+
+    Returns:
+        The unweighted terms and "loss", over the whole batch of all processes.
+    """
+    inputs = [*batch.queries, *batch.positives, *batch.extras]
+    chunks = _chunks(inputs, (len(batch.queries), len(batch.positives), len(batch.extras)), config.micro_batch)
+    num_tokens = sum(world.gather_objects(sum(_completion_length(student, one) for one in inputs)))
+    if not config.gradient_caching:
+        results = [_run(student, chunk, seed, number) for number, chunk in enumerate(chunks)]
+        loss, terms = _loss(batch, results, config, world, num_tokens)
+        torch.autograd.backward(loss * world.loss_scale)
+        return terms
+    with torch.no_grad():
+        results = [_run(student, chunk, seed, number) for number, chunk in enumerate(chunks)]
+    leaves = [
+        ChunkResult(one.direct.requires_grad_(), one.reasoned.clone().requires_grad_(), one.generation)
+        for one in results
+    ]
+    loss, terms = _loss(batch, leaves, config, world, num_tokens)
+    torch.autograd.backward(loss)
+    for number, (chunk, leaf) in enumerate(zip(chunks, leaves, strict=True)):
+        again = _run(student, chunk, seed, number)
+        surrogate = config.weights.generation * again.generation / num_tokens
+        for vectors, gradient in ((again.direct, leaf.direct.grad), (again.reasoned, leaf.reasoned.grad)):
+            if gradient is not None:
+                surrogate = surrogate + (vectors * gradient).sum()
+        torch.autograd.backward(surrogate * world.loss_scale)
+    return terms
+
+
+def _chunks(inputs: Sequence[Input], sides: tuple[int, ...], size: int) -> list[list[Input]]:
+    """Pieces of at most `size` items, none of which spans two sides."""
+    found, start = [], 0
+    for count in sides:
+        step = size or max(count, 1)
+        found += [list(inputs[first : min(first + step, start + count)]) for first in range(start, start + count, step)]
+        start += count
+    return found
+
+
+def _completion_length(student: Student, one: Input) -> int:
+    if not one.taught:
+        return 0
+    return 1 if one.rationale is None else len(student.completion(one.rationale))
+
+
+def _run(student: Student, chunk: Sequence[Input], seed: int, number: int) -> ChunkResult:
+    """Both paths of a chunk's items."""
+    torch.manual_seed(seed * 1009 + number)
+    completions = [[[student.emb]] for _ in chunk]
+    for own, one in zip(completions, chunk, strict=True):
+        if one.rationale is not None:
+            own.append(student.completion(one.rationale))
+    packed = student.pack([one.prompt for one in chunk], completions)
+    reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
+    direct = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start == 1]
+    encoded = student.encode(packed, reasoned)
+    of_row = {packed.branches[index].row: index for index in direct}
+    of_row |= {packed.branches[index].row: index for index in reasoned}
+    device = encoded.gate_B2.device
+    has = torch.tensor([one.rationale is not None for one in chunk], device=device)
+    taught = torch.tensor([one.taught for one in chunk], device=device)
+    first = torch.where(has, encoded.gate_B2[:, 0], encoded.gate_B2[:, 1]) * taught
+    rest = [one.sum() for one in encoded.log_probs]
+    return ChunkResult(
+        direct=encoded.vectors_RD[direct],
+        reasoned=encoded.vectors_RD[[of_row[row] for row in range(len(chunk))]],
+        generation=-(first.sum() + (torch.stack(rest).sum() if rest else 0.0)),
+    )
+
+
+def _loss(
+    batch: StepBatch, results: Sequence[ChunkResult], config: ContrastConfig, world: World, num_tokens: int
+) -> tuple[Tensor, dict[str, float]]:
+    n = len(batch.names)
+    direct = torch.cat([one.direct for one in results])
+    reasoned = torch.cat([one.reasoned for one in results])
+    vectors = Embeddings(
+        query_direct_ND=world.gather(direct[:n]),
+        query_reasoned_ND=world.gather(reasoned[:n]),
+        positive_direct_ND=world.gather(direct[n : 2 * n]),
+        positive_reasoned_ND=world.gather(reasoned[n : 2 * n]),
+        extra_ED=world.gather(direct[2 * n :]),
+    )
+    shared = world.gather_objects((batch.labels, batch.extra_labels, _has_rationale(batch)))
+    labels = [one for part in shared for one in part[0]]
+    extra_labels = [one for part in shared for one in part[1]]
+    has_rationale = torch.tensor([one for part in shared for one in part[2]])
+    same = same_answers(labels, extra_labels).to(direct.device)
+    terms = contrastive_terms(vectors, config.temperature, same, has_rationale)
+    local = torch.stack([one.generation for one in results]).sum() / num_tokens
+    weights = config.weights
+    loss = (
+        weights.direct * terms["direct"]
+        + weights.reasoned * terms["reasoned"]
+        + weights.cross * terms["cross"]
+        + weights.generation * local
+    )
+    generation = sum(world.gather_objects(local.item()))
+    values = {name: value.item() for name, value in terms.items()} | {"generation": generation}
+    values["loss"] = (
+        weights.direct * values["direct"]
+        + weights.reasoned * values["reasoned"]
+        + weights.cross * values["cross"]
+        + weights.generation * generation
+    )
+    return loss, values
+
+
+def _has_rationale(batch: StepBatch) -> list[bool]:
+    sides = zip(batch.queries, batch.positives, strict=True)
+    return [query.rationale is not None or positive.rationale is not None for query, positive in sides]

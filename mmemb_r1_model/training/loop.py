@@ -1,0 +1,277 @@
+"""What both stages share: optimiser, schedule, checkpoints to go on from, the log, and what stops a run.
+
+A run that was broken off goes on from its last checkpoint with the losses it would have had: batches, draws and
+dropout are functions of seed and step, the rest (weights, optimiser) is in the checkpoint. A test compares curves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mmemb_r1_model.errors import ModelError, OptionError
+from mmemb_r1_model.jsonl import RowWriter, read_rows, write_json
+from mmemb_r1_model.training.distributed import World
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how fast, and what is written.
+
+    Attributes:
+        learning_rate: at its highest; linear warm-up, then cosine down to `final_rate` times it.
+        clip: largest norm of the gradient.
+        save_every: steps between checkpoints to go on from; 0: none.
+        keep: how many of them stay.
+        loader_workers: processes that read and tokenise ahead; 0: in the training process.
+        cached_prompts: how many prompts stay in memory, for small data.
+        tensorboard: also write event files.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-4
+    final_rate: float = 0.0
+    warmup: int = 10
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+    loader_workers: int = 0
+    cached_prompts: int = 0
+    tensorboard: bool = False
+
+
+class TrainingError(ModelError):
+    """A step that can't be taken. The last good checkpoint stays."""
+
+
+class Trained(Protocol):
+    """What a run trains."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """All of its weights."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """Those that learn."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint folder that can be loaded."""
+        ...
+
+
+def learning_rate(config: LoopConfig, step: int) -> float:
+    """Of a step, counted from 0. By steps, never by the clock."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+    return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * cosine)
+
+
+class Loop:
+    """A run in a folder: `checkpoint-STEP/state.pt`, `log.jsonl`, and at the end `final/`, a checkpoint to load."""
+
+    def __init__(self, student: Trained, config: LoopConfig, world: World, folder: Path, fingerprint: str) -> None:
+        self.student, self.config, self.world, self.folder = student, config, world, folder
+        self._fingerprint = fingerprint
+        self._parameters = student.trained()
+        self._optimiser = torch.optim.AdamW(
+            self._parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=student.device.type == "cuda" or len(self._parameters) > 0,
+        )
+        self.extra_state: dict[str, Any] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended before."""
+        return (self.folder / FINAL / "config.json").is_file()
+
+    def restore(self) -> int:
+        """Load the last checkpoint, if there is one; the step to go on with.
+
+        Raises:
+            OptionError: the checkpoint is of another configuration.
+        """
+        found = sorted(self.folder.glob(f"checkpoint-*/{STATE}"))
+        if not found:
+            return 0
+        state = torch.load(found[-1], map_location=self.student.device, weights_only=True)
+        if state["fingerprint"] != self._fingerprint:
+            raise OptionError(
+                f"{found[-1].parent} was made with another configuration; go on with the old one "
+                f"({self.folder / 'config.json'}), or choose another --output"
+            )
+        named = dict(self.student.module.named_parameters())
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                named[name].copy_(value)
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.extra_state = state["extra"]
+        return int(state["step"])
+
+    def run(self, start: int, step: Callable[[int], dict[str, float]], describe: Callable[[int], str]) -> None:
+        """Take the steps from `start` on and write `final/`.
+
+        Args:
+            describe: step → which pairs it saw, for messages.
+
+        Raises:
+            TrainingError: a loss or gradient that is not a number, or out of memory.
+        """
+        if self.world.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _cut_log(self.folder / LOG, start)
+        with _Log(self.folder, self.config.tensorboard and self.world.is_first, self.world.is_first) as log:
+            for number in range(start, self.config.steps):
+                began = time.perf_counter()
+                rate = learning_rate(self.config, number)
+                values = self._take(number, rate, step, describe)
+                seconds = time.perf_counter() - began
+                if (number + 1) % self.config.log_every == 0 or number + 1 == self.config.steps:
+                    log.write({"step": number + 1, **_rounded(values), "rate": rate, "seconds": round(seconds, 4)})
+                if self.config.save_every and (number + 1) % self.config.save_every == 0:
+                    self.save(number + 1)
+        if self.world.is_first:
+            self.student.save(self.folder / FINAL)
+        self.world.wait()
+
+    def _take(
+        self, number: int, rate: float, step: Callable[[int], dict[str, float]], describe: Callable[[int], str]
+    ) -> dict[str, float]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.zero_grad(set_to_none=True)
+        try:
+            values = step(number)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(f"step {number + 1} does not fit in memory ({describe(number)}): {error}") from error
+        self.world.add_gradients(self._parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
+        bad = {name: value for name, value in {**values, "grad_norm": norm}.items() if not math.isfinite(value)}
+        if bad:
+            raise TrainingError(
+                f"step {number + 1}: {', '.join(f'{name} is {value}' for name, value in bad.items())}; the weights "
+                f"before it are kept ({self._last_checkpoint()}). Batch: {describe(number)}. "
+                "Try a lower learning rate, or leave out the pair that does it"
+            )
+        self._optimiser.step()
+        return {**values, "grad_norm": norm}
+
+    def _last_checkpoint(self) -> str:
+        found = sorted(self.folder.glob("checkpoint-*"))
+        return str(found[-1]) if found else "no checkpoint yet"
+
+    def save(self, step: int) -> None:
+        """Write what is needed to go on after `step` steps; whole or not at all."""
+        if not self.world.is_first:
+            return
+        folder = self.folder / f"checkpoint-{step:07d}"
+        temporary = self.folder / f".checkpoint-{step:07d}.new"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        state = {
+            "step": step,
+            "fingerprint": self._fingerprint,
+            "parameters": {
+                name: parameter.detach()
+                for name, parameter in self.student.module.named_parameters()
+                if parameter.requires_grad
+            },
+            "optimiser": self._optimiser.state_dict(),
+            "extra": self.extra_state,
+        }
+        torch.save(state, temporary / STATE)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        for old in sorted(self.folder.glob("checkpoint-*"))[: -self.config.keep]:
+            shutil.rmtree(old)
+
+
+class _Log:
+    """log.jsonl, and event files if wanted."""
+
+    def __init__(self, folder: Path, tensorboard: bool, writes: bool) -> None:
+        self._rows = RowWriter(folder / LOG) if writes else None
+        self._events = _event_writer(folder) if tensorboard else None
+
+    def write(self, row: dict[str, float]) -> None:
+        if self._rows:
+            self._rows.write(row)
+        if self._events:
+            for name, value in row.items():
+                self._events.add_scalar(name, value, int(row["step"]))
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows:
+            self._rows.__exit__(None, None, None)
+        if self._events:
+            self._events.close()
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OptionError(
+            "tensorboard: true needs the package: pip install 'mmeb-harness[train]'; or set it to false"
+        ) from error
+    return SummaryWriter(folder / "tensorboard")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop rows of steps that will be taken again."""
+    if not path.is_file():
+        return
+    kept = [row for row in read_rows(path) if row["step"] <= step]
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
+
+
+def in_order(batches: Iterator[Any]) -> Callable[[int], Any]:
+    """Batches by step number; each is asked for once, in order."""
+    held: dict[int, Any] = {}
+
+    def of(number: int) -> Any:
+        if number not in held:
+            held.clear()
+            held[number] = next(batches)
+        return held[number]
+
+    return of
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """The configuration of a run, beside what it makes."""
+    write_json(folder / "config.json", config)

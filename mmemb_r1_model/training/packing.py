@@ -1,0 +1,139 @@
+"""One prompt, several continuations, one forward pass: the prompt and its pictures are computed once.
+
+    row   : padding | prompt | branch 0 | branch 1 | … | padding
+    sees  : a branch sees the prompt and itself, never another branch; its positions go on from the prompt's end
+
+Equal to a forward pass of its own for each continuation, but for rounding (tested). The direct and the reasoned
+path of an item, or all rationales of a group, are branches of its prompt.
+
+Legend of shapes: B rows, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmemb_r1_model.engine import Batch
+from mmemb_r1_model.prompt import IMAGE, VIDEO, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Where a continuation lies in the packed batch: columns [start, end) of its row."""
+
+    row: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Prompts with their continuations.
+
+    Attributes:
+        allowed_B1LL: true where a token may look.
+        prompt_length: prompts end at this column, exclusive, in every row.
+        branches: all continuations, row by row.
+    """
+
+    batch: Batch
+    allowed_B1LL: Tensor
+    prompt_length: int
+    branches: tuple[Branch, ...]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
+        """On a device; pixels in the model's type."""
+        return Packed(self.batch.to(device, dtype), self.allowed_B1LL.to(device), self.prompt_length, self.branches)
+
+
+def run_packed(model: Any, packed: Packed) -> Tensor:
+    """States (B, L, D) after the final norm.
+
+    Args:
+        model: Qwen3VLForConditionalGeneration.
+    """
+    batch = packed.batch
+    hidden: Tensor = model.model(
+        input_ids=batch.ids_BL,
+        attention_mask=packed.allowed_B1LL,
+        position_ids=batch.positions_3BL,
+        mm_token_type_ids=batch.types_BL,
+        use_cache=False,
+        **batch.pixels,
+    ).last_hidden_state
+    return hidden
+
+
+def continuation(ids: Sequence[int]) -> Prompt:
+    """Plain tokens as a branch."""
+    n = len(ids)
+    return Prompt(
+        ids=np.array(ids, dtype=np.int64),
+        types=np.zeros(n, dtype=np.int64),
+        positions=np.tile(np.arange(n), (3, 1)),
+        next_position=n,
+        patches=None,
+    )
+
+
+def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:
+    """Lay out prompts and the branches of each; a branch's positions count from 0 and may carry a picture."""
+    rows, prompt_length = len(prompts), max(len(prompt) for prompt in prompts)
+    length = prompt_length + max(sum(len(branch) for branch in own) for own in branches)
+    ids = np.full((rows, length), pad_id, dtype=np.int64)
+    types = np.zeros((rows, length), dtype=np.int64)
+    positions = np.zeros((3, rows, length), dtype=np.int64)
+    # Which part of its row a token belongs to: 0 the prompt, 1… the branches, -1 padding.
+    part = np.full((rows, length), -1, dtype=np.int64)
+    found: list[Branch] = []
+    for row, (prompt, own) in enumerate(zip(prompts, branches, strict=True)):
+        start = prompt_length - len(prompt)
+        pieces = [(prompt, start, 0)]
+        column = prompt_length
+        for branch in own:
+            pieces.append((branch, column, prompt.next_position))
+            found.append(Branch(row, column, column + len(branch)))
+            column += len(branch)
+        for number, (piece, first, offset) in enumerate(pieces):
+            here = slice(first, first + len(piece))
+            ids[row, here], types[row, here], part[row, here] = piece.ids, piece.types, number
+            positions[:, row, here] = piece.positions + offset
+    batch = Batch(
+        ids_BL=torch.from_numpy(ids),
+        mask_BL=torch.from_numpy((part >= 0).astype(np.int64)),
+        types_BL=torch.from_numpy(types),
+        positions_3BL=torch.from_numpy(positions),
+        next_position_B=torch.tensor([prompt.next_position for prompt in prompts]),
+        pixels=_pixels([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
+    )
+    return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(found))
+
+
+def _allowed(part_BL: Tensor) -> Tensor:
+    """Causal; a token sees its own part and the prompt. Padding sees itself: no row of the soft-max is empty."""
+    length = part_BL.shape[1]
+    looks_from, looks_at = part_BL[:, :, None], part_BL[:, None, :]
+    same = (looks_from == looks_at) | (looks_at == 0)
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    real = (looks_from >= 0) & (looks_at >= 0)
+    return ((same & causal & real) | torch.eye(length, dtype=torch.bool))[:, None]
+
+
+def _pixels(pieces: Sequence[Prompt]) -> dict[str, Tensor]:
+    """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
+    found: dict[str, Tensor] = {}
+    for kind, values, grid in (
+        (IMAGE, "pixel_values", "image_grid_thw"),
+        (VIDEO, "pixel_values_videos", "video_grid_thw"),
+    ):
+        patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
+        if patches:
+            found[values] = torch.from_numpy(np.concatenate([one.pixels for one in patches]))
+            found[grid] = torch.tensor([one.grid for one in patches])
+    return found

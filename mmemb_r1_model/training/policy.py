@@ -1,0 +1,163 @@
+"""Stage 2 as arithmetic: scores, rewards, advantages, and the two losses. No model, no data.
+
+Legend: G pairs (groups), K reasoned rollouts of each, M cached negatives, D dimensions, T tokens.
+
+Two actions are learned. Whether to reason is one binary choice a prompt: its expected reward and that reward's
+gradient, p (1 - p) (R_reason - R_direct), are known exactly, so nothing is sampled. What is written is a sequence:
+its tokens get the group-normalised advantage of their rollout among the reasoned ones of the prompt. The rewards'
+ingredients (delta, R_ada, GRPO) are the paper's, by its abstract and secondary summaries; the formulas are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """R = fmt R_fmt + emb R_emb + ada R_ada.
+
+    Attributes:
+        length_cost: c; what a rationale of the greatest length costs, in the units of clip(delta / sigma).
+        ranking_temperature: of the soft-max over the positive and the negatives that `s` is the logarithm of.
+        negative_temperature: of the weights with which R_emb averages the negatives.
+        largest_score: |s| is cut off there.
+    """
+
+    fmt: float = 1.0
+    emb: float = 1.0
+    ada: float = 1.0
+    length_cost: float = 0.1
+    ranking_temperature: float = 0.05
+    negative_temperature: float = 0.5
+    largest_score: float = 8.0
+
+
+def ranking_score(positive: Tensor, negatives_M: Tensor, excluded_M: Tensor, config: RewardConfig) -> Tensor:
+    """s: log-probability of the positive among the cached negatives; leading dimensions broadcast.
+
+    By rank and margin, not by raw cosine: the two paths have different scales.
+
+    Args:
+        positive: (...) cosine to the positive.
+        negatives_M: (..., M) cosines to the negatives.
+        excluded_M: (..., M) true where a "negative" is right as well.
+    """
+    others = (negatives_M / config.ranking_temperature).masked_fill(excluded_M, -torch.inf)
+    own = positive / config.ranking_temperature
+    score = own - torch.logsumexp(torch.cat([own[..., None], others], dim=-1), dim=-1)
+    return score.clamp(-config.largest_score, config.largest_score)
+
+
+def embedding_reward(positive: Tensor, negatives_M: Tensor, excluded_M: Tensor, config: RewardConfig) -> Tensor:
+    """R_emb = (is the positive ranked first) x (its cosine - soft-max-weighted mean cosine of the negatives).
+
+    The share of the top k that is right, with one positive and so k = 1; form after UME-R1 and Embed-RL.
+    A tie with a negative is no first place.
+    """
+    kept = negatives_M.masked_fill(excluded_M, -torch.inf)
+    weights = torch.softmax(kept / config.negative_temperature, dim=-1)
+    mean_negative = (weights * negatives_M).sum(dim=-1)
+    first = (positive > kept.amax(dim=-1)).to(positive.dtype)
+    return first * (positive - mean_negative)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Rewards of G groups.
+
+    Attributes:
+        reasoned_GK: of every rollout.
+        direct_G: of the direct path.
+        delta_G: mean s of the reasoned rollouts - s of the direct path: the utility gap.
+        delta_GK: the same of each rollout.
+    """
+
+    reasoned_GK: Tensor
+    direct_G: Tensor
+    delta_G: Tensor
+    delta_GK: Tensor
+
+
+def rewards(
+    score_GK: Tensor,
+    score_direct_G: Tensor,
+    emb_GK: Tensor,
+    emb_direct_G: Tensor,
+    well_formed_GK: Tensor,
+    length_GK: Tensor,
+    sigma: float,
+    config: RewardConfig,
+) -> Rewards:
+    """Put the three terms together.
+
+        R_ada = + clip(delta / sigma, -1, 1) - c len / L_max    if it reasoned
+                - clip(delta / sigma, -1, 1)                    if it answered directly
+
+    For a rollout's own tokens delta is that rollout's: the group's mean would tell it nothing about itself.
+
+    Args:
+        well_formed_GK: 1 or 0.
+        length_GK: rationale length over the greatest length, 0 to 1.
+        sigma: scale of delta, > 0.
+    """
+    delta_GK = score_GK - score_direct_G[:, None]
+    gain_GK = (delta_GK / sigma).clamp(-1, 1)
+    delta_G = delta_GK.mean(dim=1)
+    ada_GK = gain_GK - config.length_cost * length_GK
+    return Rewards(
+        reasoned_GK=config.fmt * well_formed_GK + config.emb * emb_GK + config.ada * ada_GK,
+        direct_G=config.fmt + config.emb * emb_direct_G - config.ada * (delta_G / sigma).clamp(-1, 1),
+        delta_G=delta_G,
+        delta_GK=delta_GK,
+    )
+
+
+def group_advantages(rewards_GK: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """(R - mean) / (std + epsilon) within a group; 0 everywhere in a group of equal rewards."""
+    centred = rewards_GK - rewards_GK.mean(dim=1, keepdim=True)
+    return centred / (rewards_GK.std(dim=1, keepdim=True, correction=0) + epsilon)
+
+
+def gate_loss(gate_logit_G: Tensor, reasoned_G: Tensor, direct_G: Tensor) -> Tensor:
+    """Minus the expected reward of the binary choice, up to a constant: exact, nothing sampled.
+
+    Args:
+        gate_logit_G: logit(<think>) - logit(<emb>), with gradient.
+        reasoned_G, direct_G: mean reward of either choice, constants.
+    """
+    return -(torch.sigmoid(gate_logit_G) * (reasoned_G - direct_G).detach()).mean()
+
+
+def policy_loss(
+    log_probs_T: Tensor, old_log_probs_T: Tensor, advantages_T: Tensor, clip_low: float, clip_high: float
+) -> Tensor:
+    """PPO's clipped surrogate of each token (T,), to be minimised.
+
+    Args:
+        old_log_probs_T: under the weights that sampled the tokens.
+        clip_low, clip_high: the ratio is held in [1 - clip_low, 1 + clip_high].
+    """
+    ratio = torch.exp(log_probs_T - old_log_probs_T.detach())
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.minimum(ratio * advantages_T, clipped * advantages_T)
+
+
+def k3_divergence(log_probs_T: Tensor, reference_T: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) of each token (T,): exp(d) - d - 1 with d = reference - policy; ≥ 0."""
+    difference = reference_T.detach() - log_probs_T
+    return torch.expm1(difference) - difference
+
+
+def is_constant(rewards_GK: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """(G,) groups that teach their tokens nothing."""
+    return (rewards_GK.amax(dim=1) - rewards_GK.amin(dim=1)) <= tolerance
+
+
+def calibration(probabilities: Tensor, reasoning_pays: Tensor) -> float:
+    """Brier score of the gate as a forecast that reasoning pays: 0 is perfect, 0.25 a coin."""
+    return float(functional.mse_loss(probabilities.float(), reasoning_pays.float()))

@@ -1,0 +1,59 @@
+"""Prompts kept in memory between steps, for data that is small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmemb_r1_model.data.pairs import Item, content_key
+from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.vision import Patches
+
+
+@dataclass(frozen=True, slots=True)
+class CompactPrompt:
+    """A prompt whose patches are kept as bytes: a quarter of the memory, the same numbers back."""
+
+    prompt: Prompt  # without patches
+    pixels: NDArray[np.uint8] | None
+    grid: tuple[int, int, int] | None
+
+    def restore(self) -> Prompt:
+        """The prompt as it was built."""
+        if self.pixels is None or self.grid is None:
+            return self.prompt
+        scaled = self.pixels.astype(np.float32) / np.float32(255)
+        patches = Patches((scaled - np.float32(0.5)) / np.float32(0.5), self.grid)
+        prompt = self.prompt
+        return Prompt(prompt.ids, prompt.types, prompt.positions, prompt.next_position, patches)
+
+
+def compact(prompt: Prompt) -> CompactPrompt:
+    """Keep patches as bytes. Exact for normalisation with mean and std 0.5, as Qwen3-VL has."""
+    bare = Prompt(prompt.ids, prompt.types, prompt.positions, prompt.next_position, None)
+    if prompt.patches is None:
+        return CompactPrompt(bare, None, None)
+    pixels = np.rint((prompt.patches.pixels * 0.5 + 0.5) * 255).clip(0, 255).astype(np.uint8)
+    return CompactPrompt(bare, pixels, prompt.patches.grid)
+
+
+class PromptCache:
+    """Prompts by content, up to a number of them; small data is read from disk once."""
+
+    def __init__(self, read: Callable[[Item], Prompt], limit: int) -> None:
+        self._read, self._limit = read, limit
+        self._kept: dict[str, CompactPrompt] = {}
+
+    def __call__(self, item: Item) -> Prompt:
+        if not self._limit:
+            return self._read(item)
+        key = content_key(item)
+        if key not in self._kept:
+            prompt = self._read(item)
+            if len(self._kept) >= self._limit:
+                return prompt
+            self._kept[key] = compact(prompt)
+        return self._kept[key].restore()

@@ -1,0 +1,145 @@
+"""Sampled rationales of the current policy: K a prompt, from one prefill.
+
+Legend: B prompts, K samples of each, L columns, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from transformers import DynamicCache
+
+from mmemb_r1_model.engine import collate, feed
+from mmemb_r1_model.prompt import TURN_END, Prompt
+from mmemb_r1_model.training.student import Student
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled answer that was made to begin with <think>.
+
+    Attributes:
+        ids: the whole completion, <think> … </think> <emb>, closed by rule if the sample wasn't.
+        log_probs: of `ids[1:]` under the weights that sampled them.
+        well_formed: </think>, then <emb>, something in between, within the length.
+        sampled: how many of `ids[1:]` the policy chose itself; the rest closes by rule and is not its doing.
+    """
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    well_formed: bool
+    sampled: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of the rationale, markers not counted."""
+        return len(self.ids) - 3
+
+
+class Sampler(Protocol):
+    """Who writes rollouts: the model at hand, or a server with its weights."""
+
+    def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
+        """`count` rollouts of every prompt, at temperature 1."""
+        ...
+
+
+class LocalSampler:
+    """Rollouts by the student itself."""
+
+    def __init__(self, student: Student) -> None:
+        self._student = student
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
+        """One prefill, its cache repeated for the samples; rows that have ended leave."""
+        student = self._student
+        training = student.module.training
+        student.module.eval()
+        try:
+            flat = _Sampling(student, prompts, count, max_new_tokens, seed).run()
+        finally:
+            student.module.train(training)
+        return [flat[start : start + count] for start in range(0, len(flat), count)]
+
+
+class _Sampling:
+    """The answers of one batch."""
+
+    def __init__(self, student: Student, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> None:
+        self._student, self._max_new_tokens = student, max_new_tokens
+        self._model = student.module.transformers_model
+        self._generator = torch.Generator(student.device).manual_seed(seed)
+        self._banned_V = student.module.banned
+        self._turn_end = student.tokenizer.id_of(TURN_END)
+        batch = collate(prompts, student.pad).to(student.device, torch.float32)
+        self._cache = DynamicCache(config=self._model.config.get_text_config())
+        feed(
+            self._model,
+            self._cache,
+            batch.mask_BL,
+            batch.positions_3BL,
+            input_ids=batch.ids_BL,
+            mm_token_type_ids=batch.types_BL,
+            **batch.pixels,
+        )
+        self._cache.batch_repeat_interleave(count)
+        self._mask_BL = batch.mask_BL.repeat_interleave(count, dim=0)
+        self._position_B = batch.next_position_B.repeat_interleave(count)
+        self._ids: list[list[int]] = [[student.think] for _ in range(len(prompts) * count)]
+        self._log_probs: list[list[float]] = [[] for _ in self._ids]
+
+    def run(self) -> list[Rollout]:
+        student = self._student
+        active = list(range(len(self._ids)))
+        tokens = torch.full((len(active),), student.think, device=student.device)
+        # A rationale, </think> and <emb>.
+        for _ in range(self._max_new_tokens + 2):
+            logits = self._feed(tokens)
+            probabilities = torch.softmax(logits, dim=-1)
+            tokens = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+            chosen = torch.log(probabilities.gather(1, tokens[:, None])[:, 0]).tolist()
+            for index, token, log_prob in zip(active, tokens.tolist(), chosen, strict=True):
+                self._ids[index].append(token)
+                self._log_probs[index].append(log_prob)
+            going = [place for place, token in enumerate(tokens.tolist()) if not self._ends(self._ids[active[place]])]
+            if not going:
+                break
+            if len(going) < len(active):
+                kept = torch.tensor(going, device=student.device)
+                self._cache.batch_select_indices(kept)
+                self._mask_BL, self._position_B, tokens = self._mask_BL[kept], self._position_B[kept], tokens[kept]
+                active = [active[place] for place in going]
+        return [self._rollout(ids, own) for ids, own in zip(self._ids, self._log_probs, strict=True)]
+
+    def _feed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Feed one token a row; logits (B, V) without what can't be written."""
+        self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(tokens[:, None])], dim=1)
+        positions = self._position_B[None, :, None].expand(3, -1, 1)
+        self._position_B = self._position_B + 1
+        hidden = feed(self._model, self._cache, self._mask_BL, positions, input_ids=tokens[:, None])
+        logits: torch.Tensor = self._model.lm_head(hidden).float()
+        return logits.masked_fill(self._banned_V, -torch.inf)
+
+    def _ends(self, ids: list[int]) -> bool:
+        """<emb>, the end of the turn, or the token after </think>, whatever it is."""
+        student = self._student
+        return ids[-1] in (student.emb, self._turn_end) or ids[-2] == student.end_think
+
+    def _rollout(self, ids: list[int], log_probs: list[float]) -> Rollout:
+        student = self._student
+        closed = len(ids) >= 4 and ids[-2:] == [student.end_think, student.emb]
+        if closed and len(ids) - 3 <= self._max_new_tokens:
+            return Rollout(tuple(ids), tuple(log_probs), True, len(ids) - 1)
+        stop = {student.end_think, student.emb, self._turn_end}
+        written = next((place for place, token in enumerate(ids) if token in stop), len(ids))
+        kept = min(written, self._max_new_tokens + 1)
+        # What the policy chose after the rationale (the wrong mark) is charged to it where it is kept.
+        marked = kept < len(ids) and ids[kept] == student.end_think
+        sampled = kept - 1 + int(marked)
+        whole = [*ids[:kept], student.end_think, student.emb]
+        missing = len(whole) - 1 - sampled
+        return Rollout(tuple(whole), (*log_probs[:sampled], *[0.0] * missing), False, sampled)

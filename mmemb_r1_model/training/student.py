@@ -1,0 +1,273 @@
+"""The model while it is trained: a checkpoint folder opened, run on packed prompts, written back.
+
+Legend of shapes: B prompts, R branches (continuations), L columns, D hidden size, T scored tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.errors import ModelError, OptionError
+from mmemb_r1_model.items import ItemReader
+from mmemb_r1_model.losses import token_log_probs
+from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
+from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
+from mmemb_r1_model.training.packing import Packed, continuation, pack, run_packed
+
+#: Files of a checkpoint folder that training doesn't touch.
+_PASSED_ON = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"),
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """What is trained, of which checkpoint, in which precision.
+
+    Attributes:
+        checkpoint: folder or hub id of a Qwen3-VL with MMEmb-R1's tokens.
+        lora_rank: 0 trains all weights.
+        lora_targets: names of the linear layers of the language model that get an adapter.
+        train_vision: whether the vision tower learns. The merger, which maps its output to the language
+            model, counts as a part of it.
+        dtype: of frozen weights; what is trained stays in float32. bfloat16 computes under autocast.
+    """
+
+    checkpoint: str = ""
+    revision: str | None = None
+    lora_rank: int = 0
+    lora_alpha: int = 0
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    train_vision: bool = False
+    gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a packed batch gave.
+
+    Attributes:
+        vectors_RD: unit vectors at the last token of every branch.
+        gate_B2: log p(<think> | x), log p(<emb> | x), over the whole vocabulary.
+        log_probs: of the tokens of each scored branch after its first one.
+    """
+
+    vectors_RD: Tensor
+    gate_B2: Tensor
+    log_probs: tuple[Tensor, ...]
+
+
+class PackedModel(nn.Module):
+    """A Qwen3-VL on packed prompts. All calls go through `forward`, as wrappers that split a model need it."""
+
+    def __init__(self, backbone: Any, think: int, emb: int, banned_V: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._think, self._emb = think, emb
+        self.register_buffer("_banned_V", banned_V, persistent=False)
+
+    def forward(self, packed: Packed, scored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """(vectors_RD, gate_B2, log-probabilities (T,) of the scored branches' tokens, one after the other)."""
+        hidden_BLD = run_packed(self.transformers_model, packed)
+        branches = packed.branches
+        rows = torch.tensor([branch.row for branch in branches], device=hidden_BLD.device)
+        ends = torch.tensor([branch.end - 1 for branch in branches], device=hidden_BLD.device)
+        vectors = functional.normalize(hidden_BLD[rows, ends].float(), dim=-1)
+        head = self.transformers_model.lm_head
+        gate = functional.log_softmax(head(hidden_BLD[:, packed.prompt_length - 1]).float(), dim=-1)
+        return vectors, gate[:, [self._think, self._emb]], self._log_probs(packed, hidden_BLD, scored, head)
+
+    @property
+    def transformers_model(self) -> Any:
+        """The transformers model, under its adapters if it has some."""
+        return self.backbone.base_model.model if hasattr(self.backbone, "peft_config") else self.backbone
+
+    @property
+    def banned(self) -> Tensor:
+        """(V,) true for tokens that no rationale can contain."""
+        return self.get_buffer("_banned_V")
+
+    def _log_probs(self, packed: Packed, hidden_BLD: Tensor, scored: Sequence[int], head: nn.Module) -> Tensor:
+        chosen = [packed.branches[index] for index in scored]
+        if not chosen:
+            return hidden_BLD.new_zeros(0, dtype=torch.float32)
+        device = hidden_BLD.device
+        rows = torch.cat([torch.full((branch.end - branch.start - 1,), branch.row) for branch in chosen]).to(device)
+        columns = torch.cat([torch.arange(branch.start, branch.end - 1) for branch in chosen]).to(device)
+        targets = packed.batch.ids_BL[rows, columns + 1]
+        return token_log_probs(hidden_BLD[rows, columns], head, targets, self.banned)
+
+
+class Student:
+    """A checkpoint that is trained."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Any, config: StudentConfig, device: torch.device) -> None:
+        self.checkpoint, self.config, self.device = checkpoint, config, device
+        self.tokenizer: PromptTokenizer = checkpoint.tokenizer
+        self.settings: Settings = checkpoint.settings
+        self.reader = ItemReader(checkpoint, checkpoint.settings)
+        self.think, self.end_think, self.emb = (self.tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
+        self.pad = self.tokenizer.id_of(END_OF_TEXT)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        banned = banned_tokens(self.tokenizer, vocabulary)
+        self.module = PackedModel(model, self.think, self.emb, banned.to(device))
+
+    @property
+    def backbone(self) -> Any:
+        """The transformers model, wrapped in adapters if there are any."""
+        return self.module.backbone
+
+    def trained(self) -> list[nn.Parameter]:
+        """Parameters that learn."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def completion(self, rationale: str) -> list[int]:
+        """Token ids of `<think> r </think> <emb>`."""
+        return [self.think, *self.tokenizer.plain(" " + rationale.strip()), self.end_think, self.emb]
+
+    def pack(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]) -> Packed:
+        """Prompts with the token ids of their branches, on the device."""
+        branches = [[continuation(ids) for ids in own] for own in completions]
+        return pack(prompts, branches, self.pad).to(self.device, torch.float32)
+
+    def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
+        """Run the model; `scored` are positions in `packed.branches` whose tokens' probabilities are wanted."""
+        with self._precision():
+            vectors, gate, flat = self.module(packed, tuple(scored))
+        lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
+        return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
+
+    def save(self, folder: Path) -> None:
+        """Write a whole checkpoint folder, adapters merged in, that the embedder reads."""
+        save_checkpoint(merged_backbone(self.backbone), self.checkpoint.folder, self.settings, folder)
+
+    def _precision(self) -> Any:
+        enabled = self.config.dtype == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def open_student(config: StudentConfig, device: torch.device) -> Student:
+    """Load a checkpoint and mark what learns.
+
+    Raises:
+        ModelError: the checkpoint can't be used, or is no Qwen3-VL with the tokens of MMEmb-R1.
+        OptionError: a LoRA setting that makes no sense.
+    """
+    if not config.checkpoint:
+        raise OptionError("student.checkpoint is empty: name a checkpoint folder or hub id")
+    checkpoint = open_checkpoint(config.checkpoint, config.revision)
+    frozen = getattr(torch, config.dtype) if config.lora_rank else torch.float32
+    model = load_weights(checkpoint, device, frozen, "sdpa", trust_remote_code=False)
+    model.config.use_cache = False
+    if config.lora_rank:
+        model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))
+    else:
+        for parameter in model.model.visual.parameters():
+            parameter.requires_grad_(config.train_vision)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.lora_rank:
+            model.enable_input_require_grads()
+    student = Student(checkpoint, model, config, device)
+    if device.type == "cpu":
+        batch_vision_attention(student.module.transformers_model)
+    student.module.train()
+    return student
+
+
+def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) -> None:
+    """Weights, and from `source` what training doesn't touch. Written beside `folder` and renamed: whole or not."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model.save_pretrained(temporary)
+    for path in source.iterdir():
+        if path.name in _PASSED_ON and not (temporary / path.name).exists():
+            shutil.copy(path, temporary / path.name)
+    write_settings(temporary, settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def banned_tokens(tokenizer: PromptTokenizer, vocabulary: int) -> Tensor:
+    """(V,) true for what a rationale can't contain: added tokens other than those that end it, and unused rows.
+
+    A sampled visual token would crash the next forward pass.
+    """
+    banned = torch.zeros(vocabulary, dtype=torch.bool)
+    kept = {tokenizer.id_of(END_THINK), tokenizer.id_of(EMB), tokenizer.id_of(TURN_END)}
+    banned[sorted(set(tokenizer.added_tokens.values()) - kept)] = True
+    banned[tokenizer.size :] = True
+    return banned
+
+
+def merged_backbone(backbone: Any) -> Any:
+    """A copy's worth of plain weights: adapters folded into the layers they adapt, the trained model untouched."""
+    if not hasattr(backbone, "peft_config"):
+        return backbone
+    import copy
+
+    return copy.deepcopy(backbone).merge_and_unload()
+
+
+def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ModelError("LoRA needs peft: pip install 'mmeb-harness[train]'; or set student.lora_rank: 0") from error
+    if config.lora_alpha <= 0:
+        raise OptionError(f"student.lora_alpha must be above 0 with lora_rank {config.lora_rank}")
+    # Only the language model's layers; the vision tower has layers of the same names in other releases.
+    targets = rf".*language_model.*\.({'|'.join(config.lora_targets)})"
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        # The new token's row must learn, or the readout starts where no input ever was.
+        trainable_token_indices={"embed_tokens": [emb]},
+    )
+    return get_peft_model(model, lora)
+
+
+def batch_vision_attention(model: Any) -> None:
+    """Let the vision tower attend to all pictures of one size at once.
+
+    On a CPU transformers loops over pictures. One batched attention for pictures of equal size gives the same
+    numbers in a fraction of the time; unequal ones are grouped by size.
+    """
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
+
+    def forward(
+        self: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+    ) -> Tensor:
+        n = hidden_states.shape[0]
+        query, key, value = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        lengths = cu_seqlens.diff()
+        places = torch.split(torch.arange(n, device=hidden_states.device), lengths.tolist())
+        attended = torch.empty_like(query)
+        for length in sorted(set(lengths.tolist())):
+            index = torch.stack([place for place in places if len(place) == length])  # (pictures, length)
+            q, k, v = (tensor[index].transpose(1, 2) for tensor in (query, key, value))
+            out = functional.scaled_dot_product_attention(q, k, v, scale=self.scaling)
+            attended = attended.index_copy(0, index.flatten(), out.transpose(1, 2).flatten(0, 1))
+        projected: Tensor = self.proj(attended.reshape(n, -1))
+        return projected
+
+    for block in model.model.visual.blocks:
+        block.attn.forward = forward.__get__(block.attn)

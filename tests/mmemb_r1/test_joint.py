@@ -1,0 +1,69 @@
+"""Stage 1's loss and gradient: the same in one piece, in chunks, cached, and over two processes."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmemb_r1_model.losses import JointWeights, info_nce
+from mmemb_r1_model.training.batches import Plan, PlanConfig, StepBatch, StepReader, WeightedSet
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
+from tests.mmemb_r1.training import gradient, make_pairs, make_student
+
+
+def one_batch(folder: Path, student: object, size: int = 12) -> StepBatch:
+    pairs, written = make_pairs(folder, 24)
+    sets = [WeightedSet(pairs, 1.0)]
+    config = PlanConfig(batch_size=size, distractors=2)
+    reader = StepReader(sets, Plan(sets, config, 3, 0), config, student.reader.prompt, written, 0)  # type: ignore[attr-defined]
+    return reader[1]
+
+
+def test_equal_vectors_cost_log_of_the_batch() -> None:
+    vectors = torch.nn.functional.normalize(torch.ones(7, 5), dim=-1)
+    nothing = torch.zeros(7, 7, dtype=torch.bool)
+    assert float(info_nce(vectors, vectors, 0.02, nothing)) == pytest.approx(math.log(7), abs=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 5, 1])
+def test_gradient_caching_and_chunks_give_the_gradient_of_one_piece(
+    random_checkpoint: Path, tmp_path: Path, micro_batch: int
+) -> None:
+    student = make_student(random_checkpoint)
+    batch = one_batch(tmp_path, student)
+    weights = JointWeights(reasoned=0.7, direct=1.3, generation=2.0, cross=0.5)
+    found = []
+    for config in (
+        ContrastConfig(weights=weights),
+        ContrastConfig(weights=weights, micro_batch=micro_batch, gradient_caching=True),
+        ContrastConfig(weights=weights, micro_batch=micro_batch),
+    ):
+        student.module.zero_grad()
+        values = joint_backward(student, batch, config, World(), seed=1)
+        found.append((values, gradient(student)))
+    for values, other in found[1:]:
+        assert values == pytest.approx(found[0][0], rel=1e-5)
+        torch.testing.assert_close(other, found[0][1], rtol=1e-3, atol=1e-5)
+    assert float(found[0][1].norm()) > 0.1
+
+
+def test_two_processes_have_the_gradient_of_one(random_checkpoint: Path, tmp_path: Path) -> None:
+    """Vectors are gathered, labels too; the gradients add up."""
+    found = []
+    for processes in (1, 2):
+        output = tmp_path / f"{processes}.pt"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += ["-m", "tests.mmemb_r1.two_processes", str(random_checkpoint), str(tmp_path / "data"), str(output)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(torch.load(output, weights_only=True))
+    one, two = found
+    assert (one["size"], two["size"]) == (1, 2)
+    assert two["values"] == pytest.approx(one["values"], rel=1e-5)
+    torch.testing.assert_close(two["gradient"], one["gradient"], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,121 @@
+"""Rewards at their corners, advantages, the gate's gradient, the clipped loss, the divergence: in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mmemb_r1_model.training.policy import (
+    RewardConfig,
+    embedding_reward,
+    gate_loss,
+    group_advantages,
+    is_constant,
+    k3_divergence,
+    policy_loss,
+    ranking_score,
+    rewards,
+)
+
+CONFIG = RewardConfig(fmt=1.0, emb=0.0, ada=1.0, length_cost=0.2)
+
+
+def reward_of(delta: float, length: float = 0.0, well_formed: float = 1.0) -> tuple[float, float]:
+    """(reasoned, direct) of a group of two equal rollouts whose score is `delta` above the direct path's."""
+    given = rewards(
+        torch.full((1, 2), delta), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1),
+        torch.full((1, 2), well_formed), torch.full((1, 2), length), 2.0, CONFIG,
+    )  # fmt: skip
+    return float(given.reasoned_GK[0, 0]), float(given.direct_G[0])
+
+
+@pytest.mark.parametrize(
+    ("delta", "length", "well_formed", "reasoned", "direct"),
+    [
+        (0, 0, 1, 1, 1),
+        (2, 0, 1, 2, 0),  # a whole sigma
+        (9, 0, 1, 2, 0),  # no more than that
+        (-9, 0, 1, 0, 2),
+        (1, 0, 1, 1.5, 0.5),
+        (2, 1, 1, 1.8, 0),  # the longest rationale costs c
+        (2, 0.5, 1, 1.9, 0),
+        (2, 0, 0, 1, 0),  # ill-formed
+    ],
+)
+def test_rewards_at_their_corners(
+    delta: float, length: float, well_formed: float, reasoned: float, direct: float
+) -> None:
+    assert reward_of(delta, length, well_formed) == pytest.approx((reasoned, direct))
+
+
+def test_a_score_is_a_log_probability_among_the_negatives() -> None:
+    config = RewardConfig(ranking_temperature=0.5)
+    negatives, nobody = torch.full((3,), 0.3), torch.zeros(3, dtype=torch.bool)
+    assert float(ranking_score(torch.tensor(0.3), negatives, nobody, config)) == pytest.approx(-math.log(4))
+    two_left = torch.tensor([True, False, False])
+    assert float(ranking_score(torch.tensor(0.3), negatives, two_left, config)) == pytest.approx(-math.log(3))
+    assert float(ranking_score(torch.tensor(1.0), negatives - 9, nobody, config)) == pytest.approx(0, abs=1e-6)
+    worst = ranking_score(torch.tensor(-1.0), torch.ones(3), nobody, RewardConfig(ranking_temperature=0.01))
+    assert float(worst) == -8  # cut off
+
+
+def test_the_embedding_reward_needs_the_first_place() -> None:
+    negatives, nobody = torch.tensor([0.2, 0.4]), torch.zeros(2, dtype=torch.bool)
+    config = RewardConfig(negative_temperature=1e6)  # all negatives weigh the same
+    assert float(embedding_reward(torch.tensor(0.9), negatives, nobody, config)) == pytest.approx(0.6, abs=1e-5)
+    assert float(embedding_reward(torch.tensor(0.3), negatives, nobody, config)) == 0
+    assert float(embedding_reward(torch.tensor(0.4), negatives, nobody, config)) == 0  # a tie
+    only_first = torch.tensor([False, True])
+    assert float(embedding_reward(torch.tensor(0.3), negatives, only_first, config)) == pytest.approx(0.1, abs=1e-5)
+    sharp = RewardConfig(negative_temperature=1e-4)  # the hardest negative alone
+    assert float(embedding_reward(torch.tensor(0.9), negatives, nobody, sharp)) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_a_constant_group_has_no_advantage_and_is_counted() -> None:
+    given = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
+    advantages = group_advantages(given)
+    assert advantages[0].tolist() == [0, 0, 0]
+    assert advantages[1].tolist() == pytest.approx([-1.22459, 0, 1.22459], abs=1e-3)
+    assert is_constant(given).tolist() == [True, False]
+
+
+def test_the_gates_gradient_is_that_of_the_expected_reward() -> None:
+    reasoned, direct = torch.tensor([1.7, 0.2, 1.0]), torch.tensor([0.1, 1.4, 1.0])
+    logit = torch.tensor([0.3, -1.0, 2.0], requires_grad=True)
+    gate_loss(logit, reasoned, direct).backward()
+    assert logit.grad is not None
+    p = torch.sigmoid(logit.detach())
+    torch.testing.assert_close(-logit.grad * 3, p * (1 - p) * (reasoned - direct))
+
+    def expected_reward(one: float, place: int) -> float:
+        chance = 1 / (1 + math.exp(-one))
+        return chance * float(reasoned[place]) + (1 - chance) * float(direct[place])
+
+    for place, one in enumerate(logit.tolist()):
+        step = 1e-4
+        slope = (expected_reward(one + step, place) - expected_reward(one - step, place)) / (2 * step)
+        assert -float(logit.grad[place]) * 3 == pytest.approx(slope, abs=1e-5)
+
+
+def test_the_ratio_is_clipped_on_the_side_that_would_go_too_far() -> None:
+    old = torch.zeros(4)
+    new = torch.log(torch.tensor([1.5, 1.5, 0.5, 0.5]))
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss = policy_loss(new, old, advantages, 0.2, 0.28)
+    assert loss.tolist() == pytest.approx([-1.28, 1.5, -0.5, 0.8])
+    at_start = torch.zeros(2, requires_grad=True)
+    policy_loss(at_start, torch.zeros(2), torch.tensor([2.0, -3.0]), 0.2, 0.28).sum().backward()
+    assert at_start.grad is not None
+    assert at_start.grad.tolist() == [-2, 3]
+
+
+def test_the_divergence_is_zero_at_home_and_positive_elsewhere() -> None:
+    here = torch.log(torch.tensor([0.5, 0.2, 0.9]))
+    assert k3_divergence(here, here).abs().max() == 0
+    assert (k3_divergence(here, here + torch.tensor([0.5, -0.5, 0.01])) > 0).all()
+    # Its mean over samples of the policy is the KL divergence.
+    policy, reference = torch.tensor([0.7, 0.3]), torch.tensor([0.4, 0.6])
+    mean = (policy * k3_divergence(policy.log(), reference.log())).sum()
+    assert float(mean) == pytest.approx(float((policy * (policy / reference).log()).sum()), abs=1e-6)

@@ -1,0 +1,190 @@
+"""Both training stages, twenty steps each: they learn, repeat themselves, go on as if never broken off, and stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmemb_r1_model.embedder import load
+from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.losses import JointWeights
+from mmemb_r1_model.training import stage1
+from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.joint import ContrastConfig
+from mmemb_r1_model.training.loop import LoopConfig, TrainingError
+from mmemb_r1_model.training.stage1 import TrainConfig, train
+from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
+from tests.mmemb_r1.training import make_pairs, make_student
+
+LOOP = LoopConfig(steps=20, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
+TRAIN = TrainConfig(
+    plan=PlanConfig(batch_size=8, sub_batches=2, distractors=2),
+    contrast=ContrastConfig(temperature=0.05),
+    loop=LOOP,
+)
+ADAPT = AdaptConfig(
+    plan=PlanConfig(batch_size=8),
+    groups=4,
+    micro_groups=3,
+    negatives=6,
+    rollouts=4,
+    sides=("query", "positive"),
+    contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
+    loop=dataclasses.replace(LOOP, learning_rate=3e-4),
+)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def run_train(
+    checkpoint: Path, data: Path, folder: Path, config: TrainConfig = TRAIN, world: World | None = None
+) -> Path:
+    student = make_student(checkpoint)
+    first, written = make_pairs(data, 24, "first")
+    second, _ = make_pairs(data, 16, "second")
+    sets = [WeightedSet(first, 1.0), WeightedSet(second, 2.0)]
+    return train(student, sets, written, config, folder, world or World())
+
+
+def run_adapt(checkpoint: Path, data: Path, folder: Path, config: AdaptConfig = ADAPT) -> Path:
+    student = make_student(checkpoint)
+    pairs, written = make_pairs(data, 24)
+    return adapt(student, [WeightedSet(pairs, 1.0)], written, config, folder, World())
+
+
+@pytest.fixture(scope="module")
+def trained(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage1")
+    run_train(random_checkpoint, folder / "data", folder / "run")
+    return folder / "run"
+
+
+def test_stage_1_learns_and_writes_a_checkpoint_that_embeds(trained: Path) -> None:
+    rows = log_of(trained)
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[-1]["generation"] < rows[0]["generation"]
+    embedder = load(str(trained / "final"))
+    from mmeb_harness import Item
+
+    assert embedder.encode([Item("a", text="red circle")], "query").vectors.shape == (1, 64)
+
+
+def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, trained: Path, tmp_path: Path) -> None:
+    class Broken(Exception):
+        pass
+
+    def breaking(*arguments: object) -> dict[str, float]:
+        if arguments[-1] == LOOP.seed + 13:
+            raise Broken
+        return original(*arguments)  # type: ignore[arg-type]
+
+    original = stage1.joint_backward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1, "joint_backward", breaking)
+        with pytest.raises(Broken):
+            run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+    assert len(log_of(tmp_path / "run")) == 13
+    run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+    assert log_of(tmp_path / "run") == log_of(trained)
+    one, other = (folder / "final" / "model.safetensors" for folder in (trained, tmp_path / "run"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkpoint: Path, tmp_path: Path) -> None:
+    short = dataclasses.replace(TRAIN, loop=dataclasses.replace(LOOP, steps=9, save_every=4))
+    run_train(random_checkpoint, tmp_path / "data", tmp_path / "run", short)
+    (tmp_path / "run" / "final" / "config.json").unlink()
+    with pytest.raises(OptionError, match="another configuration"):
+        run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_checkpoint: Path, tmp_path: Path) -> None:
+    original = stage1.joint_backward
+
+    def exploding(*arguments: object) -> dict[str, float]:
+        values = original(*arguments)  # type: ignore[arg-type]
+        return values | ({"loss": float("nan")} if arguments[-1] == LOOP.seed + 10 else {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1, "joint_backward", exploding)
+        with pytest.raises(TrainingError, match=r"step 11: loss is nan.*checkpoint-0000008.*Batch: (first|second)/"):
+            run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint-0000008" / "state.pt").is_file()
+
+
+def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        run_adapt(trained / "final", tmp_path / "data", tmp_path / name)
+    rows = log_of(tmp_path / "first")
+    assert rows == log_of(tmp_path / "second")
+    assert len(rows) == 20
+    assert all(0 <= row["gate"] <= 1 and row["divergence"] >= 0 for row in rows)
+    assert rows[0]["gate"] != rows[-1]["gate"]
+    load(str(tmp_path / "first" / "final"))
+
+
+def test_stage_2_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "whole")
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "part")
+    whole = log_of(tmp_path / "whole")
+    import shutil
+
+    shutil.rmtree(tmp_path / "part" / "final")
+    shutil.rmtree(tmp_path / "part" / "checkpoint-0000016")
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "part")
+    assert log_of(tmp_path / "part") == whole
+
+
+def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_path: Path) -> None:
+    """A cost below zero pays for length: the gate must rise, and with a high cost it must fall."""
+    ends = {}
+    for cost in (-5.0, 5.0):
+        reward = dataclasses.replace(ADAPT.reward, length_cost=cost, ada=2.0)
+        config = dataclasses.replace(
+            ADAPT, reward=reward, sides=("query",), token_weight=0.0, loop=dataclasses.replace(LOOP, learning_rate=3e-3)
+        )
+        run_adapt(trained / "final", tmp_path / "data", tmp_path / str(cost), config)
+        ends[cost] = log_of(tmp_path / str(cost))[-1]["gate"]
+    assert ends[-5.0] > ends[5.0] + 0.2
+
+
+def test_adapters_are_merged_and_only_they_learn(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    data, written = make_pairs(tmp_path / "data", 24)
+    student = make_student(trained / "final", lora_rank=4, lora_alpha=8, gradient_checkpointing=True)
+    learning = [name for name, one in student.module.named_parameters() if one.requires_grad]
+    assert learning
+    assert all("lora" in name or "token_adapter" in name for name in learning)
+    loop = dataclasses.replace(LOOP, learning_rate=1e-2)
+    config = dataclasses.replace(TRAIN, plan=PlanConfig(batch_size=24), loop=loop)
+    folder = train(student, [WeightedSet(data, 1.0)], written, config, tmp_path / "run", World())
+    merged = make_student(folder)
+    pack = student.pack([student.reader.prompt(data[1].query)], [[[student.emb], student.completion("red")]])
+    student.module.eval()
+    merged.module.eval()
+    with torch.no_grad():
+        assert (student.encode(pack).vectors_RD - merged.encode(pack).vectors_RD).abs().max() < 1e-4
+    rows = log_of(tmp_path / "run")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rollouts": 5}, "must be even"),
+        ({"groups": 9}, "more than the batch"),
+        ({"plan": PlanConfig(batch_size=64)}, "fewer than the 64"),
+    ],
+)
+def test_settings_that_cant_be(trained: Path, tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", dataclasses.replace(ADAPT, **changed))  # type: ignore[arg-type]
