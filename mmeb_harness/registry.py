@@ -74,6 +74,9 @@ def select_tasks(
 ) -> list[RegisteredTask]:
     """The tasks that are named, or in a named group, or of a named modality; all of the benchmark if none is.
 
+    A modality means the benchmark's tasks: other collections have data of their own, which a run of the benchmark
+    lacks. They are chosen by name or by group.
+
     Raises:
         UnknownNameError: for a name that is none; the nearest is suggested.
     """
@@ -91,7 +94,9 @@ def select_tasks(
     return [
         one
         for one in registered.values()
-        if one.task.name in names or one.task.group in groups or one.task.modality in modalities
+        if one.task.name in names
+        or one.task.group in groups
+        or (one.collection == BENCHMARK and one.task.modality in modalities)
     ]
 
 

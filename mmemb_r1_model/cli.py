@@ -44,7 +44,7 @@ def cli() -> None:
 
 def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override, e.g. train.loop.steps=20."),
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.loop.steps=20."),
         click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the whole run."),
         click.option("--config", "config_name", required=True, help=_CONFIG),
     ):

@@ -202,7 +202,7 @@ class Pipeline:
     def _rationales(self) -> str:
         sets = [one.pairs for one in self.sets(self.config.data)]
         written = write_rationales(sets, self.config.rationales, self.folder / "rationales", root=self.folder / "data")
-        return f"{written} rationales"
+        return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:
         stage = self.config.judge
@@ -213,9 +213,7 @@ class Pipeline:
         self._make_tiny(stage.tiny, self.folder / "judge" / "start")
         config = JudgeConfig(checkpoint=str(self.folder / "judge" / "start"))
         judge = open_judge(config, join_world("auto").device)
-        trusted = TrustedRationales(
-            [self.folder / "data" / one.path for one in stage.data], stage.workers
-        )
+        trusted = TrustedRationales([self.folder / "data" / one.path for one in stage.data], stage.workers)
         train_judge(judge, self.sets(stage.data), trusted, stage.training, self.folder / "judge")
         return "evaluator trained"
 

@@ -165,10 +165,7 @@ class Loop:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.zero_grad(set_to_none=True)
-        try:
-            values = step(number)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(f"step {number + 1} does not fit in memory ({describe(number)}): {error}") from error
+        values = step(number)
         self.world.add_gradients(self._parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
         bad = {name: value for name, value in {**values, "grad_norm": norm}.items() if not math.isfinite(value)}
@@ -233,6 +230,33 @@ class _Log:
             self._rows.__exit__(None, None, None)
         if self._events:
             self._events.close()
+
+
+def within_memory(attempt: Callable[[int], dict[str, float]], size: int, setting: str) -> dict[str, float]:
+    """`attempt(size)`; if that doesn't fit in memory, say which smaller size does.
+
+    Args:
+        attempt: a step, given how many items the model sees at once.
+        setting: what the size is called in the configuration.
+
+    Raises:
+        TrainingError: it doesn't fit.
+    """
+    try:
+        return attempt(size)
+    except torch.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+    smaller = size
+    while smaller > 1:
+        smaller //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            attempt(smaller)
+        except torch.OutOfMemoryError:
+            continue
+        raise TrainingError(f"{setting}: {size} does not fit in memory, {smaller} does ({first})")
+    raise TrainingError(f"{setting}: not even 1 fits in memory ({first}); use gradient_checkpointing, LoRA or FSDP")
 
 
 def _event_writer(folder: Path) -> Any:

@@ -19,7 +19,7 @@ from mmemb_r1_model.training.batches import (
 )
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, write_config
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, within_memory, write_config
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.student import Student
 
@@ -72,7 +72,16 @@ def train(
     batch_of = in_order(read_steps(reader, start, config.loop.steps, config.loop.loader_workers))
 
     def step(number: int) -> dict[str, float]:
-        return joint_backward(student, batch_of(number), config.contrast, world, config.loop.seed + number)
+        batch, contrast = batch_of(number), config.contrast
+        whole = contrast.micro_batch or len(batch.names)
+
+        def attempt(size: int) -> dict[str, float]:
+            smaller = (
+                contrast if size == whole else dataclasses.replace(contrast, micro_batch=size, gradient_caching=True)
+            )
+            return joint_backward(student, batch, smaller, world, config.loop.seed + number)
+
+        return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)")
 
     loop.run(start, step, lambda number: ", ".join(batch_of(number).names[:8]) + " …")
     return folder / FINAL

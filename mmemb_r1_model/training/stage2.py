@@ -36,7 +36,7 @@ from mmemb_r1_model.training.batches import (
 )
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, write_config
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, within_memory, write_config
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler
@@ -126,7 +126,11 @@ def adapt(
     stage = _Stage(student, reference, sampler or LocalSampler(student), banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
-        return stage.step(number, batch_of(number))
+        def attempt(size: int) -> dict[str, float]:
+            return stage.step(number, batch_of(number), size)
+
+        whole = config.micro_groups or config.groups // world.size
+        return within_memory(attempt, whole, "adapt.micro_groups")
 
     loop.run(start, step, lambda number: ", ".join(batch_of(number).names[:8]) + " …")
     return folder / FINAL
@@ -209,14 +213,14 @@ class _Stage:
         self._banks, self._config, self._world, self._state = banks, config, world, state
         state.setdefault("sigma", 1.0)
 
-    def step(self, number: int, batch: StepBatch) -> dict[str, float]:
-        """Gradients of the contrastive terms and of both policies."""
+    def step(self, number: int, batch: StepBatch, micro_groups: int) -> dict[str, float]:
+        """Gradients of the contrastive terms and of both policies, `micro_groups` prompts at once."""
         config, world = self._config, self._world
         seed = config.loop.seed + number
         values = joint_backward(self._student, batch, config.contrast, world, seed)
         seen: list[_Seen] = []
         for side in config.sides:
-            for position, groups in enumerate(self._groups(batch, side)):
+            for position, groups in enumerate(self._groups(batch, side, micro_groups)):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
                 seen.append(self._backward(groups, draw))
         all_seen = [one for part in world.gather_objects(seen) for one in part]
@@ -225,9 +229,8 @@ class _Stage:
         self._state["sigma"] = decay * self._state["sigma"] + (1 - decay) * max(float(deltas.std()), 1e-3)
         return {**values, **_summary(all_seen), "sigma": self._state["sigma"]}
 
-    def _groups(self, batch: StepBatch, side: Side) -> Iterator[Groups]:
+    def _groups(self, batch: StepBatch, side: Side, size: int) -> Iterator[Groups]:
         mine = self._config.groups // self._world.size
-        size = self._config.micro_groups or mine
         own, other = (batch.queries, batch.positives) if side == "query" else (batch.positives, batch.queries)
         for first in range(0, mine, size):
             here = slice(first, min(first + size, mine))

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data import describe
 from mmeb_harness.metrics import METRIC_NAMES
-from mmeb_harness.registry import benchmark_rows, load_model, load_tasks
+from mmeb_harness.registry import BENCHMARK, benchmark_rows, load_model, load_tasks
 from mmeb_harness.results import (
     EncodeStats,
     RunResult,
@@ -27,7 +27,7 @@ PROFILE = Profile("made", pooling="last token", frames=Frames(64))
 
 
 def benchmark_tasks(edition: str = "page-fixed") -> list[Task]:
-    return [one.task for one in load_tasks(edition).values()]
+    return [one.task for one in load_tasks(edition).values() if one.collection == BENCHMARK]
 
 
 def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:

@@ -4,8 +4,16 @@ from typing import Literal
 
 import pytest
 
-from mmeb_harness import ModelError, OptionError, UnknownNameError
-from mmeb_harness.registry import RegisteredTask, load_model, load_tasks, model_names, parse_value, select_tasks
+from mmeb_harness import MODALITIES, ModelError, OptionError, UnknownNameError
+from mmeb_harness.registry import (
+    BENCHMARK,
+    RegisteredTask,
+    load_model,
+    load_tasks,
+    model_names,
+    parse_value,
+    select_tasks,
+)
 from tests.toy import toy_task
 
 
@@ -29,6 +37,19 @@ def test_selection_is_a_union_in_registry_order() -> None:
     known = {name: RegisteredTask(toy_task(name), "mine") for name in ("a", "b", "c")}
     assert [one.task.name for one in select_tasks(known, ["c", "a"])] == ["a", "c"]
     assert [one.task.name for one in select_tasks(known, ["c"], ["I-CLS"])] == ["a", "b", "c"]
+
+
+def test_a_modality_is_the_benchmarks_own_and_so_is_the_default() -> None:
+    """Other collections have data of their own: they are named, or their group is."""
+    known = load_tasks()
+    others = [one.task.name for one in known.values() if one.collection != BENCHMARK]
+    assert others
+    every = select_tasks(known, modalities=MODALITIES)
+    assert len(every) == 78
+    assert every == select_tasks(known)
+    assert {one.task.group for one in select_tasks(known, groups=["miniworld"])} == {"miniworld"}
+    both = select_tasks(known, [others[0]], modalities=["video"])
+    assert [one.task.name for one in both if one.collection != BENCHMARK] == [others[0]]
 
 
 def test_model_arguments_are_parsed_and_checked() -> None:

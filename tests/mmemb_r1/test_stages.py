@@ -79,18 +79,18 @@ def test_stage_1_learns_and_writes_a_checkpoint_that_embeds(trained: Path) -> No
 
 
 def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, trained: Path, tmp_path: Path) -> None:
-    class Broken(Exception):
+    class BreakError(Exception):
         pass
 
     def breaking(*arguments: object) -> dict[str, float]:
         if arguments[-1] == LOOP.seed + 13:
-            raise Broken
+            raise BreakError
         return original(*arguments)  # type: ignore[arg-type]
 
     original = stage1.joint_backward
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage1, "joint_backward", breaking)
-        with pytest.raises(Broken):
+        with pytest.raises(BreakError):
             run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
     assert len(log_of(tmp_path / "run")) == 13
     run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
@@ -188,3 +188,17 @@ def test_adapters_are_merged_and_only_they_learn(trained: Path, tmp_path: Path) 
 def test_settings_that_cant_be(trained: Path, tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", dataclasses.replace(ADAPT, **changed))  # type: ignore[arg-type]
+
+
+def test_out_of_memory_says_what_fits(random_checkpoint: Path, tmp_path: Path) -> None:
+    original = stage1.joint_backward
+
+    def hungry(student: object, batch: object, config: ContrastConfig, *rest: object) -> dict[str, float]:
+        if not config.micro_batch or config.micro_batch > 2:
+            raise torch.OutOfMemoryError("tried to allocate 2 TiB")
+        return original(student, batch, config, *rest)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1, "joint_backward", hungry)
+        with pytest.raises(TrainingError, match=r"micro_batch .*: 8 does not fit in memory, 2 does .*2 TiB"):
+            run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")

@@ -20,6 +20,8 @@ TEST_QUERIES = 24
 
 Split = Literal["train", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "test")
+#: Sets the workers' random stream apart from the one that everything else is drawn from.
+_WORKERS = 1
 
 
 def make_suite(folder: Path, seed: int) -> None:
@@ -35,6 +37,8 @@ def make_split(
     folder: Path, seed: int, split: Split, queries_per_task: int, tasks: Sequence[str] | None = None
 ) -> None:
     """Make one split. Splits, seeds and tasks draw from separate random streams.
+
+    The training split also has what scripted workers wrote of its queries.
 
     Args:
         tasks: names; `None`: all 78.
@@ -71,10 +75,14 @@ def _write_task(
     from mmeb_tasks.mini.image_tasks import write_image_task
     from mmeb_tasks.mini.video_tasks import write_video_task
     from mmeb_tasks.mini.visdoc_tasks import write_visdoc_task
+    from mmeb_tasks.mini.workers import work
 
-    stream = np.random.SeedSequence((seed, _SPLITS.index(split), zlib.crc32(name.encode())))
+    entropy = (seed, _SPLITS.index(split), zlib.crc32(name.encode()))
     writers = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}
-    writers[modality](name, np.random.default_rng(stream), writer, queries_per_task)
+    writers[modality](name, np.random.default_rng(np.random.SeedSequence(entropy)), writer, queries_per_task)
+    if split == "train":
+        of_workers = np.random.default_rng(np.random.SeedSequence((*entropy, _WORKERS)))
+        writer.rationales(name, work(name, writer.labels_of(name), of_workers))
 
 
 SUITE = Suite(NAME, VERSION, make_suite)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from mmeb_harness import DataError, Table
 from mmeb_tasks.mini.world import Picture
 
 Difficulty = Literal["easy", "hard"]
+Worker = Literal["precise", "verbose", "wrong"]
+Side = Literal["query", "positive"]
+WORKER_RATIONALES = "worker_rationales.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,33 @@ class QueryLabel:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerRationale:
+    """What a scripted worker wrote of one side of a pair.
+
+    Attributes:
+        sample: 0, 1 …: the worker's attempts.
+        right: it leads to the answer, as far as the world can tell.
+        details: it names grey levels, which a query's picture hardly shows.
+    """
+
+    query_id: str
+    side: Side
+    worker: Worker
+    sample: int
+    text: str
+    right: bool
+    details: bool
+
+
 class SuiteWriter:
-    """Writes below one folder; remembers the labels of every query."""
+    """Writes below one folder; remembers the labels of every query, and what workers wrote."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: set[Path] = set()
-        self._labels: list[dict[str, str]] = []
-        self._num_queries: dict[str, int] = {}
+        self._labels: dict[str, list[QueryLabel]] = {}
+        self._rationales: dict[str, list[WorkerRationale]] = {}
 
     def picture(self, relative: str, picture: Picture) -> str:
         """A PNG or JPEG, by suffix. Returns `relative`."""
@@ -56,34 +78,46 @@ class SuiteWriter:
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
 
     def labels(self, task: str, labels: Sequence[QueryLabel]) -> None:
-        """Labels of all of a task's queries."""
-        self._num_queries[task] = len(labels)
-        for label in labels:
-            self._labels.append(
-                {
-                    "task": task,
-                    "query_id": label.query_id,
-                    "difficulty": label.difficulty,
-                    "rationale": label.rationale,
-                    "answer": label.answer,
-                }
-            )
+        """Labels of all of a task's queries; a world of its own may have labels with more columns."""
+        self._labels[task] = list(labels)
+
+    def labels_of(self, task: str) -> Sequence[QueryLabel]:
+        """The labels of a task that is written."""
+        return self._labels[task]
+
+    def rationales(self, task: str, rationales: Sequence[WorkerRationale]) -> None:
+        """What the scripted workers wrote of a task's pairs."""
+        self._rationales[task] = list(rationales)
 
     def finish(self, name: str, revision: str, seed: int) -> None:
-        """The labels of all queries and, last of all, the manifest."""
+        """The labels of all queries, what workers wrote, if any did, and, last of all, the manifest."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.Table.from_pylist(self._labels), self._path("query_labels.parquet"))
+        labels = [{"task": task, **asdict(label)} for task, of_task in self._labels.items() for label in of_task]
+        pq.write_table(pa.Table.from_pylist(labels), self._path("query_labels.parquet"))
+        if self._rationales:
+            self._write_rationales()
         manifest = {
             "schema_version": 1,
             "name": name,
             "synthetic": True,
             "revision": revision,
             "seed": seed,
-            "num_queries": self._num_queries,
+            "num_queries": {task: len(of_task) for task, of_task in self._labels.items()},
         }
         self._path("manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    def _write_rationales(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        written = [one for of_task in self._rationales.values() for one in of_task]
+        columns: dict[str, list[Any]] = {
+            "task": [task for task, of_task in self._rationales.items() for _ in of_task],
+            **{field.name: [getattr(one, field.name) for one in written] for field in fields(WorkerRationale)},
+        }
+        pq.write_table(pa.table(columns), self._path(WORKER_RATIONALES))
 
     def _path(self, relative: str) -> Path:
         path = self._folder / relative

@@ -1,0 +1,194 @@
+"""Pictures and frames of training pairs: files below a folder, or bytes in parquet that become files once.
+
+What a pair names and isn't there is an error when the pair is read: the published loaders leave such a row out, or
+show its neighbour, and nobody learns what was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mmemb_r1_model.data.rows import write_whole
+from mmemb_r1_model.errors import DataError
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_IMAGES_AT_ONCE = 32
+_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFolder:
+    """Media files of one data set.
+
+    Attributes:
+        fetch: the command that gets them.
+    """
+
+    root: Path
+    fetch: str
+
+    def file(self, relative: str) -> Path:
+        """A file by its path below the folder.
+
+        Raises:
+            DataError: it isn't there, or the path leaves the folder.
+        """
+        path = self.root / _inside(relative)
+        if not path.is_file():
+            raise DataError(f"media file {path} is missing; get it: {self.fetch}")
+        return path
+
+    def frames(self, relative: str, count: int) -> tuple[Path, ...]:
+        """`count` frames of a clip's folder, in natural order, as `spread` picks them.
+
+        Raises:
+            DataError: no such folder, or no picture in it.
+        """
+        folder = self.root / _inside(relative)
+        try:
+            names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES)]
+        except OSError:
+            names = []
+        if not names:
+            raise DataError(f"frame folder {folder} is missing or holds no picture; get it: {self.fetch}")
+        return tuple(folder / name for name in spread(sorted(names, key=_natural_order), count))
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """`count` of the names, evenly spaced, both ends included; all of them if there are no more.
+
+    Source: `process_video_frames` of VLM2Vec, src/data/utils/vision_utils.py: positions linspace(0, last, count),
+    truncated; a shorter clip isn't padded.
+    """
+    if count >= len(names):
+        return list(names)
+    return [names[place] for place in np.linspace(0, len(names) - 1, count, dtype=int)]
+
+
+def _inside(relative: str) -> str:
+    parts = PurePosixPath(relative)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relative:
+        raise DataError(f"media path {relative!r} is not one below the data set's folder")
+    return relative
+
+
+def _natural_order(name: str) -> list[tuple[int, int, str]]:
+    """Digit runs compare as numbers: c01_0002 before c01_0010."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+class StoredImages:
+    """The images of a parquet column, as files: a row group's are all written when the first of them is asked for.
+
+    A file's name is a hash of its bytes, so that a page that stands in many rows is one file and one path. A parquet
+    file's row group can only be read whole; in a shuffled order that would mean reading a hundred pages for each.
+
+        <cache>/<two digits>/<hash>.jpg
+        <cache>/<parquet file>-<row group>.json    names in the order of the rows, and the state of the parquet file
+
+    Any number of processes may do so at the same time: they write the same bytes under the same names.
+    """
+
+    def __init__(self, files: Sequence[Path], column: str, cache: Path, fetch: str) -> None:
+        """Read the files' footers.
+
+        Raises:
+            DataError: a file can't be read, or has no such column.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._column, self._cache, self._fetch = column, cache, fetch
+        self._groups: list[tuple[Path, int]] = []
+        sizes = []
+        for path in files:
+            try:
+                footer = pq.read_metadata(path)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"can't read {path}: {error}; get it again: {fetch}") from error
+            found = footer.schema.to_arrow_schema().names
+            if column not in found:
+                raise DataError(
+                    f"{path} lacks the column {column!r} (found: {', '.join(found)}); get it again: {fetch}"
+                )
+            self._groups += [(path, group) for group in range(footer.num_row_groups)]
+            sizes += [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        self._ends = np.cumsum(np.array(sizes, dtype=np.int64))
+        self._names: dict[int, list[str]] = {}
+
+    def __getitem__(self, row: int) -> Path:
+        """The file of a row's image; rows are counted over all parquet files.
+
+        Raises:
+            DataError: the row has no image, or the cache can't be written.
+        """
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        place = row - int(self._ends[group - 1] if group else 0)
+        names = self._names.get(group) or self._kept_names(group) or self._extract(group)
+        if names[place] and not self._path(names[place]).is_file():
+            names = self._extract(group)  # deleted since; the parquet file still has it
+        self._names[group] = names
+        if not names[place]:
+            raise DataError(f"{self._groups[group][0]}: row {row} of the data set has no image")
+        return self._path(names[place])
+
+    def _path(self, name: str) -> Path:
+        return self._cache / name[:2] / name
+
+    def _list_path(self, group: int) -> Path:
+        path, number = self._groups[group]
+        return self._cache / f"{path.stem}-{number:05d}.json"
+
+    def _kept_names(self, group: int) -> list[str] | None:
+        try:
+            kept = json.loads(self._list_path(group).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None  # not there, or not whole: it holds nothing that the parquet file doesn't
+        return list(kept["names"]) if kept["source"] == self._state(group) else None
+
+    def _state(self, group: int) -> list[int]:
+        stat = self._groups[group][0].stat()
+        return [stat.st_size, stat.st_mtime_ns]
+
+    def _extract(self, group: int) -> list[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path, number = self._groups[group]
+        state, names = self._state(group), []
+        try:
+            with pq.ParquetFile(path) as file:
+                # No threads: loader processes are forked, and Arrow's pool doesn't outlive a fork everywhere.
+                reading = {"row_groups": [number], "columns": [self._column], "use_threads": False}
+                for batch in file.iter_batches(batch_size=_IMAGES_AT_ONCE, **reading):
+                    names += [self._write(image) for image in batch.column(0).to_pylist()]
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"can't read {path}: {error}; get it again: {self._fetch}") from error
+        write_whole(self._list_path(group), json.dumps({"source": state, "names": names}).encode())
+        return names
+
+    def _write(self, image: dict[str, Any] | None) -> str:
+        """Write an image, {bytes, path}, that isn't written yet; its name, "" if there is none."""
+        content = (image or {}).get("bytes")
+        if not content:
+            return ""
+        suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
+        name = hashlib.blake2b(content, digest_size=16).hexdigest() + suffix
+        if not self._path(name).is_file():
+            write_whole(self._path(name), content)
+        return name
+
+
+def answer_key(text: str, media: Sequence[str] = ()) -> str:
+    """Equal for positives that are one answer: the same words, whatever their case and spacing, over the same media."""
+    return "\x1f".join(filter(None, (" ".join(text.casefold().split()), *media)))

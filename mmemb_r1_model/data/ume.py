@@ -1,0 +1,245 @@
+"""UME-R1's two sets: zhibinlan/UME-sft-train, 1.46 million pairs with rationales; UME-rl-train, 11 thousand without.
+
+A row of the first; the file is one JSON array, or JSON lines in some copies:
+
+    {"dataset_name": "MSCOCO_t2i",
+     "qry": {"image": "images/blank.jpg", "conversations": [
+         {"from": "human", "value": "<image>\\nFind me an everyday image that matches the given caption: A meme of …
+             \\n<disc_emb>\\nRepresent the above input text, images, videos, or any combination of …"},
+         {"from": "gpt", "value": "<think>So, let's analyze …</think><answer>A Siamese cat with carrots, …
+             \\n<|begin_of_box|>A humorous meme …<|end_of_box|>\\n<gen_emb>"}]},
+     "pos": {"image": "images/MSCOCO_t2i/Train/….jpg", "conversations": […]}}
+
+and of the second (`dataset_name` isn't sure to be there):
+
+    {"dataset_name": …, "qry_text": …, "qry_image": "", "qry_video": ["…/c01_0001.jpeg", …],
+     "pos_text": …, "pos_image": "", "pos_video": [""], "solution": "<embedding>"}
+
+An item gets the data's own words only: the tokens, the fixed request behind `<disc_emb>` and the white picture that
+stands for none go; what was thought and answered becomes the side's rationale.
+
+Sources: Kikcer/lume 73f138b, a copy of XMUDeepLIT/UME-R1 with its data: src/sft-train/qwenvl/data/data_qwen.py,
+src/r1-train/src/open_r1/grpo_embed.py, src/data-download/*.py, scripts/analyze_cot_length.py; README of
+XMUDeepLIT/UME-R1 (where media lie); a real row in the dataset report of a reader of `umer1_sft_processed`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness import Item
+from mmemb_r1_model.data import documents, llava_hound, mmeb_train
+from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
+from mmemb_r1_model.data.mmeb_train import NO_POSITIVE, NO_QUERY, split_instruction
+from mmemb_r1_model.data.pairs import Pair, Side
+from mmemb_r1_model.data.rows import JsonRows, Row, RowFacts
+from mmemb_r1_model.errors import DataError, UnknownNameError
+
+UmeSet = Literal["sft", "rl"]
+
+FETCH: dict[UmeSet, str] = {
+    kind: f"hf download zhibinlan/UME-{kind}-train --repo-type dataset --local-dir UME-{kind}-train"
+    for kind in ("sft", "rl")
+}
+FETCH_MEDIA = "MMEB-train's images and what UME-R1's src/data-process writes (mmemb_r1_model/data/README.md)"
+
+#: A side without a picture shows this white one.
+BLANK = "images/blank.jpg"
+#: In front of the data set's own paths in some copies: the folder that they lie below.
+MEDIA_FOLDER = "MMEB-train"
+
+# What ends the data's own part of the human's turn; the request is the same in every row.
+_REQUEST = re.compile(r"<disc_emb>|Represent the above input text, images, videos, or any combination of the three")
+_MEDIA_TOKENS = re.compile(r"<image>|<video>")
+# `<answer>` is never closed in the data; the box is GLM-4.1V-Thinking's.
+_MARKS = re.compile(r"</?think>|</?answer>|<\|begin_of_box\|>|<\|end_of_box\|>|<gen_emb>")
+# Two typing errors in the data's paths, known to lume's src/sft-train/qwenvl/data/data_coconut.py.
+_DOUBLED_SUFFIX = re.compile(r"(\.jpe?g)g$", re.IGNORECASE)
+
+
+def _longest_first(*instructions: str) -> tuple[str, ...]:
+    return tuple(sorted(set(instructions), key=lambda one: (-len(one), one)))
+
+
+_QUERY_INSTRUCTIONS = _longest_first(
+    *mmeb_train.QUERY_INSTRUCTIONS.values(),
+    *documents.QUERY_INSTRUCTIONS.values(),
+    documents.ASK_PAGE,
+    llava_hound.FIND_VIDEO,
+    llava_hound.ANSWER_QUESTION,
+)
+_MEDIA_INSTRUCTIONS = _longest_first(
+    *mmeb_train.IMAGE_INSTRUCTIONS, *documents.PAGE_INSTRUCTIONS.values(), llava_hound.WATCH_VIDEO
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSide:
+    """One side of a row: its words, its media by their paths in the data, and what was thought about it."""
+
+    text: str
+    images: tuple[str, ...] = ()
+    video: tuple[str, ...] = ()
+    rationale: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to embed."""
+        return not (self.text or self.images or self.video)
+
+
+@dataclass(frozen=True)
+class UmePairs:
+    """One data set of a file.
+
+    Attributes:
+        frames: of a video, at most; the data has eight.
+        skipped: reason → rows, of those asked for.
+    """
+
+    name: str
+    kind: UmeSet
+    rows: JsonRows
+    numbers: NDArray[np.int64]
+    media: MediaFolder
+    frames: int = 8
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    distractors: Sequence[Item] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Pair:
+        number = int(self.numbers[index])
+        query, positive = sides(self.rows[number], self.kind)
+        rationales: dict[Side, str] = {"query": query.rationale, "positive": positive.rationale}
+        return Pair(
+            id=str(number),
+            dataset=self.name,
+            query=self._item(f"{number}/query", query, *query_words(query)),
+            positive=self._item(f"{number}/positive", positive, *positive_words(positive)),
+            answer=answer_key(positive_words(positive)[1], (*positive.images, *positive.video)),
+            rationales={side: text for side, text in rationales.items() if text},
+        )
+
+    def _item(self, item_id: str, side: StoredSide, instruction: str, text: str) -> Item:
+        images = tuple(self.media.file(path) for path in side.images)
+        frames = tuple(self.media.file(path) for path in spread(side.video, self.frames))
+        return Item(item_id, text, images, frames, instruction)
+
+
+def open_ume(
+    path: Path,
+    kind: UmeSet,
+    subset: str = "",
+    limit: int | None = None,
+    frames: int = 8,
+    name: str = "",
+    media: Path | None = None,
+) -> list[UmePairs]:
+    """Open the data sets of a file, or one of them.
+
+    Args:
+        path: the file, or the folder that the repository was downloaded to.
+        subset: a `dataset_name`; "": all, each by itself, since a batch is of one.
+        limit: the first rows of each data set, before any is passed over.
+        media: the folder that the paths in the data lie below; by default MMEB-train, beside the repository's.
+
+    Raises:
+        UnknownNameError: no such data set in the file.
+        DataError: the file is missing or broken.
+    """
+    rows = JsonRows(_annotations(path, kind), f"ume-{kind}", _FACTS[kind], FETCH[kind])
+    if subset and subset not in rows.groups:
+        raise UnknownNameError(f"data set in {rows.path}", subset, rows.groups)
+    root = MediaFolder(media or rows.path.parent.parent / MEDIA_FOLDER, FETCH_MEDIA)
+    opened = []
+    for group in (subset,) if subset else rows.groups:
+        numbers, skipped = rows.of(group, limit)
+        own_name = name if name and subset else "/".join(filter(None, (name or f"ume-{kind}", group)))
+        if subset or len(numbers):
+            opened.append(UmePairs(own_name, kind, rows, numbers, root, frames, skipped))
+    return opened
+
+
+def _annotations(path: Path, kind: UmeSet) -> Path:
+    if path.is_file():
+        return path
+    stem = f"UME-{kind}-train"
+    named = [path / f"{stem}{suffix}" for suffix in (".json", ".jsonl") if (path / f"{stem}{suffix}").is_file()]
+    found = named or sorted(one for one in path.glob("*.json*") if one.suffix in (".json", ".jsonl"))
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found) or "none"
+        raise DataError(f"{path}: expected {stem}.json or .jsonl, found {names}; get it: {FETCH[kind]}")
+    return found[0]
+
+
+def sides(row: Row, kind: UmeSet) -> tuple[StoredSide, StoredSide]:
+    """Query and positive of a row."""
+    if kind == "rl":
+        return _rl_side(row, "qry"), _rl_side(row, "pos")
+    return _sft_side(row.get("qry") or {}), _sft_side(row.get("pos") or {})
+
+
+def _sft_side(side: Row) -> StoredSide:
+    human = gpt = ""
+    for turn in side.get("conversations") or ():
+        if turn.get("from") == "human":
+            human = human or str(turn.get("value") or "")
+        elif turn.get("from") == "gpt":
+            gpt = gpt or str(turn.get("value") or "")
+    text = _MEDIA_TOKENS.sub("", _REQUEST.split(human, maxsplit=1)[0]).strip()
+    parts = (part.strip() for part in _MARKS.split(gpt))
+    return _stored(text, side.get("image"), side.get("video"), "\n".join(filter(None, parts)))
+
+
+def _rl_side(row: Row, side: str) -> StoredSide:
+    text = _MEDIA_TOKENS.sub("", str(row.get(f"{side}_text") or "")).strip()
+    return _stored(text, row.get(f"{side}_image"), row.get(f"{side}_video"))
+
+
+def _stored(text: str, image: Any, video: Any, rationale: str = "") -> StoredSide:
+    frames = _paths(video)
+    return StoredSide(text, () if frames else _paths(image), frames, rationale)
+
+
+def _paths(stored: Any) -> tuple[str, ...]:
+    """Paths as they lie below the media folder, without the white picture. One path may stand without a list."""
+    listed = stored if isinstance(stored, list) else [stored]
+    relative = [str(path).removeprefix("./").removeprefix(f"{MEDIA_FOLDER}/") for path in listed if path]
+    return tuple(_DOUBLED_SUFFIX.sub(r"\1", path) for path in relative if path != BLANK)
+
+
+def query_words(side: StoredSide) -> tuple[str, str]:
+    """(instruction, own words) of a query. A video with any other request is there to be described as it says."""
+    instruction, text = split_instruction(side.text, _QUERY_INSTRUCTIONS)
+    return (side.text, "") if side.video and not instruction else (instruction, text)
+
+
+def positive_words(side: StoredSide) -> tuple[str, str]:
+    """(instruction, own words) of a positive; one that is text alone has no instruction."""
+    return split_instruction(side.text, _MEDIA_INSTRUCTIONS) if side.images or side.video else ("", side.text)
+
+
+def _facts_of(row: Row, kind: UmeSet) -> RowFacts:
+    query, positive = sides(row, kind)
+    skip = NO_QUERY if query.empty else NO_POSITIVE if positive.empty else ""
+    return RowFacts(group=str(row.get("dataset_name") or ""), skip=skip)
+
+
+def _sft_facts(row: Row) -> RowFacts:
+    return _facts_of(row, "sft")
+
+
+def _rl_facts(row: Row) -> RowFacts:
+    return _facts_of(row, "rl")
+
+
+_FACTS = {"sft": _sft_facts, "rl": _rl_facts}

@@ -1,0 +1,404 @@
+"""Workers on this machine: a chat model of transformers, in batches.
+
+Qwen3-VL is prompted by this package's own code, which needs no torchvision and lays pictures and frames out the same
+way on every machine; any other image-text-to-text model by its own processor and chat template.
+Legend of shapes: B rows, L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import inspect
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.errors import DataError, ModelError, OptionError
+from mmemb_r1_model.items import ItemReader
+from mmemb_r1_model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TEXT, TURN_END, Prompt
+from mmemb_r1_model.rationales.config import WorkerConfig
+from mmemb_r1_model.rationales.text import loops
+from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text
+from mmemb_r1_model.settings import EMB, END_THINK, THINK
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Of a plain Qwen3-VL: a worker needn't be an embedder.
+_TOKENS = tuple(token for token in REQUIRED_TOKENS if token not in (THINK, END_THINK, EMB))
+#: Generated tokens between two looks for loops. A loop that runs to the end holds up its whole batch.
+LOOP_CHECK_TOKENS = 32
+#: In tokens, a few of which make a word: more than the words that count as a loop afterwards.
+LOOP_TOKENS = 48
+
+
+class LocalWorker:
+    """Loads its model at the first ask and lets it go after the last."""
+
+    def __init__(self, config: WorkerConfig, prompt: WorkerPrompt) -> None:
+        self._config, self._prompt = config, prompt
+
+    def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
+        """Answer batch after batch.
+
+        Raises:
+            ModelError: the model can't be loaded, or doesn't fit.
+            DataError: a picture that can't be opened.
+        """
+        writer: _Writer | None = None
+        try:
+            for batch in _batches(asks, self._config.batch_size):
+                writer = writer or _load(self._config, self._prompt)
+                yield from writer.write(batch)
+        finally:
+            if writer is not None:
+                del writer
+                _free_memory()
+
+
+class _Inputs(Protocol):
+    """Lays out items for one kind of model."""
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        ...
+
+    @property
+    def banned_ids(self) -> list[int]:
+        """Tokens that no answer may contain: a sampled visual token crashes the next forward pass."""
+        ...
+
+    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
+        """What `generate` takes, padded on the left; and whether the prompts end with <think>."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated ids, special tokens spelled out."""
+        ...
+
+
+class _Writer:
+    """A loaded model."""
+
+    def __init__(self, config: WorkerConfig, model: Any, inputs: _Inputs) -> None:
+        self._config, self._model, self._inputs = config, model, inputs
+
+    def write(self, batch: Sequence[Ask]) -> list[Answer]:
+        import torch
+
+        started = time.perf_counter()
+        try:
+            rows, opened, looped = self._generate(batch)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"worker {self._config.name!r}: batch_size {len(batch)} doesn't fit into memory; try "
+                f"{max(1, len(batch) // 2)}, or a smaller max_new_tokens ({self._config.max_new_tokens})"
+            ) from error
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [self._answer(row, opened, loop, seconds) for row, loop in zip(rows, looped, strict=True)]
+
+    def _generate(self, batch: Sequence[Ask]) -> tuple[list[list[int]], bool, list[bool]]:
+        import torch
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        encoded, opened = self._inputs.encode([ask.item for ask in batch])
+        device, dtype = self._model.device, self._model.dtype
+        moved = {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in encoded.items()
+        }
+        length = moved["input_ids"].shape[1]
+        sampling = _Sampling(self._config, [ask.seed for ask in batch], self._inputs.banned_ids, device)
+        loop_stop = _LoopStop(length, self._inputs.end_ids)
+        with torch.inference_mode():
+            ids_BL = self._model.generate(
+                **moved,
+                # The sampling is in the logits processor: its noise is a row's own, whatever batch it is in.
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=self._config.max_new_tokens,
+                eos_token_id=self._inputs.end_ids,
+                pad_token_id=self._inputs.end_ids[0],
+                logits_processor=LogitsProcessorList([sampling]),
+                stopping_criteria=StoppingCriteriaList([loop_stop]),
+            )
+        return ids_BL[:, length:].tolist(), opened, [row in loop_stop.rows for row in range(len(batch))]
+
+    def _answer(self, ids: list[int], opened: bool, looped: bool, seconds: float) -> Answer:
+        ends = set(self._inputs.end_ids)
+        end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+        # The token that ends it is kept: it may be </think>.
+        content = self._inputs.decode(ids[: end + 1])
+        cut = end == len(ids) and not looped
+        text, finish = found_rationale(self._config.kind, content, opened, cut)
+        return Answer(text, min(end + 1, len(ids)), seconds, "loop" if looped else finish)
+
+
+class _Sampling:
+    """Temperature, nucleus and a row's own noise on the logits: their arg-max is then a sample (Gumbel-max)."""
+
+    def __init__(self, config: WorkerConfig, seeds: Sequence[int], banned: Sequence[int], device: torch.device) -> None:
+        import torch
+
+        self._temperature, self._top_p = config.temperature, config.top_p
+        self._banned = torch.tensor(banned, dtype=torch.long, device=device)
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        import torch
+
+        scores_BV = scores.float().index_fill(1, self._banned, -torch.inf)
+        if self._temperature == 0:
+            return scores_BV
+        scores_BV = _nucleus(scores_BV / self._temperature, self._top_p)
+        noise = [torch.empty_like(scores_BV[0]).exponential_(generator=one) for one in self._generators]
+        return scores_BV - torch.stack(noise).clamp(min=1e-30).log()  # a 0 would make a banned token NaN
+
+
+def _nucleus(scores_BV: Tensor, top_p: float) -> Tensor:
+    """Without the least likely tokens that come after a probability of `top_p`."""
+    import torch
+
+    if top_p >= 1:
+        return scores_BV
+    ordered, order = scores_BV.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p  # the first one always stays
+    return scores_BV.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
+
+
+class _LoopStop:
+    """Ends rows that repeat themselves."""
+
+    def __init__(self, prompt_length: int, end_ids: Sequence[int]) -> None:
+        self._prompt_length, self._ends = prompt_length, set(end_ids)
+        self.rows: set[int] = set()
+
+    def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
+        import torch
+
+        generated = input_ids[:, self._prompt_length :]
+        if generated.shape[1] % LOOP_CHECK_TOKENS == 0:
+            for row, ids in enumerate(generated.tolist()):
+                # A row that has ended is filled up with an end token: no loop.
+                if ids[-1] not in self._ends and loops(ids, span=LOOP_TOKENS):
+                    self.rows.add(row)
+        return torch.tensor([row in self.rows for row in range(len(input_ids))], device=input_ids.device)
+
+
+class _Qwen3VLInputs:
+    """This package's own prompts and pictures."""
+
+    def __init__(self, checkpoint: Checkpoint, config: WorkerConfig, prompt: WorkerPrompt, num_rows: int) -> None:
+        self._tokenizer = checkpoint.tokenizer
+        self._prompt, self._thinking, self._num_rows = prompt, config.kind == "thinking", num_rows
+        self._reader = ItemReader(checkpoint, dataclasses.replace(checkpoint.settings, request=prompt.request))
+
+    @property
+    def end_ids(self) -> list[int]:
+        names = (TURN_END, END_OF_TEXT, END_THINK) if self._thinking else (TURN_END, END_OF_TEXT)
+        return [self._tokenizer.id_of(name) for name in names]
+
+    @property
+    def banned_ids(self) -> list[int]:
+        added = set(self._tokenizer.added_tokens.values()) - set(self.end_ids)
+        return sorted(added | set(range(self._tokenizer.size, self._num_rows)))
+
+    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
+        from mmemb_r1_model.engine import collate
+
+        prompts = [self._reader.prompt(self._asked(item)) for item in items]
+        if self._thinking:
+            prompts = [self._opened(prompt) for prompt in prompts]
+        batch = collate(prompts, self._tokenizer.id_of(END_OF_TEXT))
+        inputs = {
+            "input_ids": batch.ids_BL,
+            "attention_mask": batch.mask_BL,
+            "mm_token_type_ids": batch.types_BL,
+            **batch.pixels,
+        }
+        return inputs, self._thinking
+
+    def _asked(self, item: Item) -> Item:
+        return dataclasses.replace(item, instruction=self._prompt.system, text=input_text(item))
+
+    def _opened(self, prompt: Prompt) -> Prompt:
+        """With <think> behind it, as the thinking models' own template has it."""
+        more = np.array([self._tokenizer.id_of(THINK), *self._tokenizer.plain("\n")], dtype=np.int64)
+        positions = np.tile(prompt.next_position + np.arange(len(more)), (3, 1))
+        return dataclasses.replace(
+            prompt,
+            ids=np.concatenate([prompt.ids, more]),
+            types=np.concatenate([prompt.types, np.full(len(more), TEXT)]),
+            positions=np.concatenate([prompt.positions, positions], axis=1),
+            next_position=prompt.next_position + len(more),
+        )
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids)
+
+
+class _ChatInputs:
+    """A model's own processor and chat template."""
+
+    def __init__(self, processor: Any, config: WorkerConfig, prompt: WorkerPrompt, end_ids: list[int]) -> None:
+        self._processor, self._prompt = processor, prompt
+        self._options = _template_options(processor)
+        processor.tokenizer.padding_side = "left"
+        self._tokenizer = processor.tokenizer
+        self._end_ids = end_ids
+        if config.kind == "thinking" and END_THINK in self._tokenizer.get_vocab():
+            self._end_ids = [*end_ids, self._tokenizer.convert_tokens_to_ids(END_THINK)]
+
+    @property
+    def end_ids(self) -> list[int]:
+        return self._end_ids
+
+    @property
+    def banned_ids(self) -> list[int]:
+        special = set(self._tokenizer.all_special_ids)
+        special |= {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        return sorted(special - set(self._end_ids))
+
+    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
+        inputs = self._processor.apply_chat_template(
+            [self._messages(item) for item in items],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **self._options,
+        )
+        tail = self._tokenizer.decode(inputs["input_ids"][0, -4:].tolist())
+        return dict(inputs), tail.rstrip().endswith(THINK)
+
+    def _messages(self, item: Item) -> list[dict[str, Any]]:
+        note = f"The pictures are {len(item.frames)} frames of one video, in order." if item.frames else ""
+        words = "\n\n".join(part for part in (note, input_text(item), self._prompt.request) if part)
+        content = [*({"type": "image", "image": _open(path)} for path in item.media), {"type": "text", "text": words}]
+        system = {"role": "system", "content": [{"type": "text", "text": self._prompt.system}]}
+        return [system, {"role": "user", "content": content}]
+
+    def decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+
+def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:
+    """Read the weights.
+
+    Raises:
+        ModelError: not there, not readable, or not for this device.
+    """
+    if _model_type(config) == MODEL_TYPE:
+        markers = (THINK, END_THINK) if config.kind == "thinking" else ()
+        checkpoint = open_checkpoint(config.model, config.revision, (*_TOKENS, *markers))
+        model = load_weights(checkpoint, *_place(config), "auto", False)
+        num_rows = model.get_output_embeddings().weight.shape[0]
+        return _Writer(config, model, _Qwen3VLInputs(checkpoint, config, prompt, num_rows))
+    model, processor = _load_chat_model(config)
+    return _Writer(config, model, _ChatInputs(processor, config, prompt, _end_ids(model)))
+
+
+def _model_type(config: WorkerConfig) -> str:
+    from transformers import AutoConfig
+
+    try:
+        return str(AutoConfig.from_pretrained(config.model, revision=config.revision).model_type)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"worker {config.name!r}: model {config.model!r} is neither a local folder nor to be had from the hub "
+            f"({_line(error)}). With a network: hf download {config.model} --local-dir FOLDER, then model: FOLDER"
+        ) from error
+
+
+def _load_chat_model(config: WorkerConfig) -> tuple[Any, Any]:
+    """Model and processor of any architecture that transformers knows as image-text-to-text."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device, dtype = _place(config)
+    where = {"revision": config.revision}
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            config.model, dtype=dtype, use_safetensors=True, output_loading_info=True, **where
+        )
+        processor = AutoProcessor.from_pretrained(config.model, **where)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"worker {config.name!r}: can't load {config.model} here: {_line(error)}. If its processor needs "
+            "torchvision, serve the model with vLLM and use backend endpoint"
+        ) from error
+    # The output layer is the embedding table again in small models.
+    if missing := sorted(name for name in report["missing_keys"] if not name.endswith("lm_head.weight")):
+        raise ModelError(f"worker {config.name!r}: {config.model} lacks weights: {', '.join(missing[:3])} …")
+    return model.to(device).eval(), processor
+
+
+def _template_options(processor: Any) -> dict[str, Any]:
+    """Padding, under the name that this release has for it; and special tokens in a text stay text, where it can."""
+    known = inspect.signature(processor.apply_chat_template).parameters
+    padding = {"padding": True}
+    options: dict[str, Any] = {"processor_kwargs": padding} if "processor_kwargs" in known else padding
+    return options | ({"sanitize_control_tokens": True} if "sanitize_control_tokens" in known else {})
+
+
+def _place(config: WorkerConfig) -> tuple[torch.device, torch.dtype]:
+    import torch
+
+    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"worker {config.name!r}: {name!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"worker {config.name!r}: device {name!r}: this machine has no usable GPU; use cpu")
+    default = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return device, default if config.dtype == "auto" else getattr(torch, config.dtype)
+
+
+def _end_ids(model: Any) -> list[int]:
+    ids = model.generation_config.eos_token_id
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+
+
+def _batches(asks: Iterable[Ask], size: int) -> Iterator[list[Ask]]:
+    batch: list[Ask] = []
+    for ask in asks:
+        batch.append(ask)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _free_memory() -> None:
+    """Give a GPU's memory back, before the next worker's model comes."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

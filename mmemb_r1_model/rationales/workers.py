@@ -1,0 +1,133 @@
+"""What is asked of a worker and what comes back, whoever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+from mmemb_r1_model.data.pairs import Item, Side
+from mmemb_r1_model.rationales.config import Kind, RationaleConfig, WorkerConfig
+from mmemb_r1_model.rationales.rows import ERROR
+from mmemb_r1_model.rationales.text import answer_in, clean, thoughts_in
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One rationale to be written. It holds one side of the pair: no worker can see the other.
+
+    Attributes:
+        carried: the rationale that the pair itself carries for this side.
+    """
+
+    dataset: str
+    pair: str
+    side: Side
+    sample: int
+    seed: int
+    item: Item
+    carried: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker wrote.
+
+    Attributes:
+        text: cleaned.
+        finish: stop, length, loop, or error: and the reason.
+    """
+
+    text: str
+    tokens: int | None
+    seconds: float | None
+    finish: str
+
+
+@dataclass(frozen=True)
+class WorkerPrompt:
+    """The words around the input, the same for every worker."""
+
+    system: str
+    request: str
+
+
+class Worker(Protocol):
+    """Writes rationales."""
+
+    def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
+        """An answer to each ask, in order; `None` where a recorded worker has none.
+
+        Opens what it needs (a model, a connection) at the first ask, and closes it when the iterator ends or is
+        closed. Takes only a few asks ahead of what it has answered.
+
+        Raises:
+            ModelError: the worker as a whole can't go on: not there, not allowed.
+        """
+        ...
+
+
+def open_worker(worker: WorkerConfig, config: RationaleConfig, root: Path) -> Worker:
+    """The worker of a configuration. What it needs is opened later, at its first ask.
+
+    Args:
+        root: recorded data folders are relative to it.
+
+    Raises:
+        OptionError: its key's environment variable isn't set.
+        DataError, UnknownNameError: recorded rationales that aren't there.
+    """
+    prompt = WorkerPrompt(config.system_prompt, config.request)
+    match worker.backend:
+        case "endpoint":
+            from mmemb_r1_model.rationales.endpoint import EndpointWorker
+
+            return EndpointWorker(worker, prompt)
+        case "local":
+            from mmemb_r1_model.rationales.local import LocalWorker
+
+            return LocalWorker(worker, prompt)
+        case "recorded":
+            from mmemb_r1_model.rationales.recorded import open_recorded
+
+            return open_recorded(worker, root)
+
+
+def input_text(item: Item) -> str:
+    """The words that come with an item, told apart; "" if there are none."""
+    parts = []
+    if item.instruction:
+        parts.append(f"The task it is meant for: {item.instruction}")
+    if item.text:
+        parts.append(f"The input's text:\n{item.text}")
+    return "\n\n".join(parts)
+
+
+def row_seed(seed: int, dataset: str, pair: str, side: Side, sample: int) -> int:
+    """A row's own seed, 31 bits: what it says doesn't depend on what was asked before, nor on the batch."""
+    named = "\x1f".join((str(seed), dataset, pair, side, str(sample))).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(named, digest_size=4).digest(), "little") >> 1
+
+
+def found_rationale(kind: Kind, content: str, opened: bool, cut: bool) -> tuple[str, str]:
+    """(rationale, finish) of what a model wrote.
+
+    Args:
+        opened: the prompt ended with <think>.
+        cut: it ran out of tokens.
+    """
+    if kind != "thinking":
+        return clean(answer_in(content)), "length" if cut else "stop"
+    thoughts = thoughts_in(content, opened)
+    if thoughts is not None:
+        # Thoughts without an end are half a rationale, whatever the server calls it.
+        return clean(thoughts.text), "stop" if thoughts.closed else "length"
+    if cut:
+        return clean(content), "length"
+    # An answer without its thoughts must not pass for them.
+    return "", (
+        f"{ERROR}a thinking model gave no thoughts (no reasoning_content, no </think>); does the server hide them? "
+        "Then it is of kind api"
+    )

@@ -1,0 +1,102 @@
+"""Scripted workers of three characters: what they write of the mini suite's queries.
+
+    precise   the label's rationale: "red circle square plus moving left"
+    verbose   the same in filler: "start with the red circle then square then plus moving left and that is it"
+    wrong     looks precise, but often wrong in the words that decide: "red circle bar ring moving right"
+
+They work on words, so that one rule serves all 78 tasks. Whoever selects among them can be held against `right`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
+from mmeb_tasks.mini.write import QueryLabel, WorkerRationale
+
+#: Rationales of each worker a query.
+SAMPLES = 2
+#: Share of the wrong worker's rationales in which it is wrong, and sure of it.
+WRONG_SHARE = 0.6
+VERBOSE = "the query shows {} and that is it"
+VERBOSE_CHAIN = "start with the {} and that is it"
+VERBOSE_STEP = "then"
+
+#: Tasks whose captions, and so rationales, name grey levels that the picture hardly shows.
+TASKS_WITH_DETAILS = ("MSCOCO_i2t", "VisualNews_i2t")
+#: Shapes of the shortest rationale that is a chain: the start and two steps.
+SHORTEST_CHAIN = 3
+
+_MANY = (COLOURS, SHAPES, NUMBERS)
+_OPPOSITES = {
+    one: other
+    for pair in (("left", "right"), ("up", "down"), ("top", "bottom"), ("yes", "no"))
+    for one, other in (pair, pair[::-1])
+}
+
+
+def work(task: str, labels: Sequence[QueryLabel], rng: Rng) -> list[WorkerRationale]:
+    """All workers' samples of all of a task's queries."""
+    errs = rng.random((SAMPLES, len(labels))) < WRONG_SHARE
+    offsets = rng.integers(1, len(SHAPES), (SAMPLES, len(labels)))
+    return [
+        rationale
+        for sample in range(SAMPLES)
+        for index, label in enumerate(labels)
+        for rationale in _write_all(task, label, sample, bool(errs[sample, index]), int(offsets[sample, index]))
+    ]
+
+
+def _write_all(task: str, label: QueryLabel, sample: int, errs: bool, offset: int) -> Iterator[WorkerRationale]:
+    details = task in TASKS_WITH_DETAILS
+    wrong = mistaken(label, offset) if errs else label.rationale
+    yield WorkerRationale(label.query_id, "query", "precise", sample, label.rationale, True, details)
+    yield WorkerRationale(label.query_id, "query", "verbose", sample, verbose(label.rationale), True, details)
+    yield WorkerRationale(label.query_id, "query", "wrong", sample, wrong, not errs, details)
+
+
+def verbose(rationale: str) -> str:
+    """The rationale in filler, the steps of a chain joined by "then"."""
+    if not _is_chain(rationale.split()):
+        return VERBOSE.format(rationale)
+    words: list[str] = []
+    for word in rationale.split():
+        if word in SHAPES and words and words[-1] in SHAPES:
+            words.append(VERBOSE_STEP)
+        words.append(word)
+    return VERBOSE_CHAIN.format(" ".join(words))
+
+
+def mistaken(label: QueryLabel, offset: int) -> str:
+    """The rationale with other words where it matters, an equal word always replaced by the same.
+
+    A chain leaves its way after the start. Of anything else the words that stand in the answer decide, or, where
+    answers are official class labels and share no word, all of them.
+
+    Args:
+        offset: 1 to 7: by how much colours, shapes and numbers are off. Sides, directions and yes or no turn round.
+    """
+    words = label.rationale.split()
+    wrong = _places_after_start(words) if _is_chain(words) else _places_that_decide(words, label.answer)
+    return " ".join(_other(word, offset) if place in wrong else word for place, word in enumerate(words))
+
+
+def _places_after_start(words: Sequence[str]) -> set[int]:
+    start = next(place for place, word in enumerate(words) if word in SHAPES)
+    return {place for place, word in enumerate(words) if place > start and word not in COLOURS}
+
+
+def _places_that_decide(words: Sequence[str], answer: str) -> set[int]:
+    in_answer = {place for place, word in enumerate(words) if word in answer.split()}
+    return in_answer or set(range(len(words)))
+
+
+def _is_chain(words: Sequence[str]) -> bool:
+    return sum(word in SHAPES for word in words) >= SHORTEST_CHAIN
+
+
+def _other(word: str, offset: int) -> str:
+    for of_a_kind in _MANY:
+        if word in of_a_kind:
+            return of_a_kind[(of_a_kind.index(word) + offset) % len(of_a_kind)]
+    return _OPPOSITES.get(word, word)

@@ -1,0 +1,136 @@
+"""Scripted workers of three characters, whose rationales the world itself can judge.
+
+    precise   "red circle square plus"; of a caption "red circle three gamma", or just "red circle"
+    verbose   the same in filler: "start with the red circle then square then plus so the answer is red plus"
+    wrong     looks precise, but often reads the table backwards, or misnames the colour
+
+The details (the strips' levels) are true, but a student's picture does not show them. A table read backwards may
+lead to the right answer by accident (2 hops of 4): that counts as right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from mmeb_tasks.mini.workers import SAMPLES, WRONG_SHARE
+from mmeb_tasks.mini.world import COLOURS, SHAPES
+from mmeb_tasks.mini.write import Side, WorkerRationale
+from mmeb_tasks.miniworld.world import NUM, Queries, Rng, Targets, level_words
+
+#: Share of the precise (and wrong) rationales that name a caption's details.
+DETAILS_SHARE = 0.6
+
+VERBOSE_CAPTION = "the picture shows a {colour} {shape} with {first} and {second}"
+VERBOSE_ANSWER = "the picture shows a {colour} {shape}"
+VERBOSE_CHAIN = "start with the {colour} {walk} so the answer is {colour} {shape}"
+VERBOSE_STEP = " then "
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that can be told of an item.
+
+    Attributes:
+        walk: shapes, the start first; of a thing that is no chain the one shape.
+        backwards: the walk in the table read backwards; empty for what is no chain.
+        details: level words of a caption, else "".
+    """
+
+    colour: int
+    walk: tuple[int, ...]
+    backwards: tuple[int, ...]
+    details: str
+
+    @property
+    def answer(self) -> tuple[int, int]:
+        """Colour and shape that it leads to."""
+        return self.colour, self.walk[-1]
+
+
+def query_sights(queries: Queries) -> list[Sight]:
+    """What a careful worker who sees everything could tell of each query."""
+    return [
+        Sight(
+            colour=int(queries.colours[index]),
+            walk=tuple(queries.walk(index)),
+            backwards=() if queries.looks[index] else tuple(queries.walk(index, -1)),
+            details=level_words(queries.levels[index]) if queries.looks[index] else "",
+        )
+        for index in range(len(queries))
+    ]
+
+
+def target_sights(targets: Targets) -> list[Sight]:
+    """The same of pictured candidates."""
+    return [
+        Sight(
+            colour=int(targets.colours[index]),
+            walk=(int(targets.shapes[index]),),
+            backwards=(),
+            details=level_words(targets.levels[index]) if targets.captions[index] else "",
+        )
+        for index in range(len(targets))
+    ]
+
+
+def work(side: Side, query_ids: Sequence[str], sights: Sequence[Sight], rng: Rng) -> list[WorkerRationale]:
+    """All workers' samples of one side of pairs."""
+    return [
+        rationale
+        for sample in range(SAMPLES)
+        for query_id, sight, luck in zip(query_ids, sights, _lucks(len(sights), rng), strict=True)
+        for rationale in _write_all(side, query_id, sample, sight, luck)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Luck:
+    """A sample's chance events: whether details are named, whether the wrong worker errs, and by how much."""
+
+    details: bool
+    errs: bool
+    offset: int
+
+
+def _lucks(n: int, rng: Rng) -> Iterable[_Luck]:
+    details = rng.random(n) < DETAILS_SHARE
+    errs = rng.random(n) < WRONG_SHARE
+    offsets = rng.integers(1, NUM, n)
+    return map(_Luck, details.tolist(), errs.tolist(), offsets.tolist())
+
+
+def _write_all(side: Side, query_id: str, sample: int, sight: Sight, luck: _Luck) -> Iterator[WorkerRationale]:
+    detailed = luck.details and bool(sight.details)
+    taken_for = mistaken(sight, luck.offset) if luck.errs else sight
+    right = taken_for.answer == sight.answer
+    yield WorkerRationale(query_id, side, "precise", sample, precise(sight, detailed), True, detailed)
+    yield WorkerRationale(query_id, side, "verbose", sample, verbose(sight), True, bool(sight.details))
+    yield WorkerRationale(query_id, side, "wrong", sample, precise(taken_for, detailed), right, detailed)
+
+
+def precise(sight: Sight, details: bool) -> str:
+    """E.g. "red circle square plus", "red circle three gamma"."""
+    words = [COLOURS[sight.colour], *(SHAPES[shape] for shape in sight.walk)]
+    return " ".join([*words, sight.details] if details else words)
+
+
+def verbose(sight: Sight) -> str:
+    """The same in filler, details always named."""
+    colour, shape = COLOURS[sight.colour], SHAPES[sight.walk[-1]]
+    if sight.backwards:
+        steps = VERBOSE_STEP.join(SHAPES[one] for one in sight.walk)
+        return VERBOSE_CHAIN.format(colour=colour, walk=steps, shape=shape)
+    if not sight.details:
+        return VERBOSE_ANSWER.format(colour=colour, shape=shape)
+    first, second = sight.details.split()
+    return VERBOSE_CAPTION.format(colour=colour, shape=shape, first=first, second=second)
+
+
+def mistaken(sight: Sight, offset: int) -> Sight:
+    """A chain read backwards, or without any hop another shape; of anything else another colour."""
+    if len(sight.backwards) > 1:
+        return replace(sight, walk=sight.backwards)
+    if sight.backwards:
+        return replace(sight, walk=((sight.walk[0] + offset) % NUM,))
+    return replace(sight, colour=(sight.colour + offset) % NUM)

@@ -1,0 +1,256 @@
+"""The facts of the world in miniature: what a query shows and asks, what is right, as arrays. Numpy only, seeded.
+
+A query is a picture (a coloured glyph, two grey strips, dots), a table of rules and a task word. Two kinds:
+
+    LOOK    find the caption: colour, glyph and the strips' levels      "cap red circle three gamma"
+    CHAIN   follow the table as many hops as the picture has dots       "ans red plus"
+
+What makes reasoning help: written down, each hop is one look-up; read in one go, a chain is out of reach of a small
+model. What makes it hurt: a strip's grey is its level plus one random shift, so the level can't be seen, but workers
+name it; a student that imitates them guesses, and believes its guess.
+
+The table is a single cycle: free permutations leak their end. 4 hops of 8 are left out: forwards and backwards meet
+there. The short cycles of the graded world are no slip: there a guess may do, so the gain is a matter of degree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness import MetricName, Modality, UnknownNameError
+from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES
+
+Rng: TypeAlias = np.random.Generator
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+Split = Literal["train", "valid", "test"]
+CandidateKind = Literal["text", "picture", "page"]
+
+NUM = 8  # colours, shapes, levels of a strip
+LOOK_WORD, CHAIN_WORD = "look", "chain"
+CAPTION_WORD, ANSWER_WORD = "cap", "ans"
+#: Words of the levels, one set a strip: a word tells which strip it is of.
+LEVEL_WORDS = (NUMBERS, ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"))
+#: Of each colour, by index, the one shape that it has in no query but those of `miniworld-text-new-pairs`.
+HELD_OUT = (5, 2, 7, 0, 3, 6, 1, 4)
+EVERY_SPLIT: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class World:
+    """One task's rules of the game. The defaults are world D of the design.
+
+    Attributes:
+        clip: the query is a clip, and its hops are the frames in which a dot flashes.
+        look_share: share of LOOK queries.
+        hops: of CHAIN queries, equally likely.
+        table_sizes: symbols of the table's cycle, equally likely.
+        blur: least and greatest sd of a strip's shift, uniform between; 1 is black to white.
+        grain: sd of the strips' visible pixel grain, as a multiple of the query's blur.
+        held_out_pairs: every query has a held-out pair (as caption, start or end), instead of none.
+    """
+
+    name: str
+    modality: Modality = "image"
+    metric: MetricName = "hit@1"
+    candidates: CandidateKind = "text"
+    clip: bool = False
+    look_share: float = 0.35
+    hops: tuple[int, ...] = (0, 2, 3, 5)
+    table_sizes: tuple[int, ...] = (NUM,)
+    blur: tuple[float, float] = (0.3, 0.3)
+    grain: float = 0.0
+    held_out_pairs: bool = False
+    splits: tuple[Split, ...] = EVERY_SPLIT
+
+
+WORLDS = (
+    World("miniworld-text"),
+    World(
+        "miniworld-graded",
+        look_share=0.5,
+        hops=(0, 1, 2, 3, 5),
+        table_sizes=(2, 3, 4, 6, 8),
+        blur=(0.0, 0.45),
+        grain=0.8,
+    ),
+    World("miniworld-image", candidates="picture"),
+    World("miniworld-page", modality="visdoc", metric="ndcg_linear@5", candidates="page"),
+    World("miniworld-video", modality="video", clip=True),
+    World("miniworld-text-new-pairs", held_out_pairs=True, splits=("test",)),
+    World("miniworld-text-more-hops", look_share=0.0, hops=(6, 7), splits=("test",)),
+)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """n queries; all arrays begin with (n,).
+
+    Attributes:
+        looks: LOOK, else CHAIN.
+        hops: to go; 0 for LOOK.
+        colours, starts: of the glyph shown.
+        levels: (n, 2) of the strips.
+        table_sizes: symbols of the table.
+        cycles: (n, 8) the table's cycle, the start first; only the first `table_sizes` entries count.
+        orders: (n, 8) in which order the cycle's rules are listed; as many entries count.
+        blurs: sd of the strips' shifts.
+    """
+
+    looks: Bools
+    hops: Ints
+    colours: Ints
+    starts: Ints
+    levels: Ints
+    table_sizes: Ints
+    cycles: Ints
+    orders: Ints
+    blurs: Floats
+
+    def __len__(self) -> int:
+        return len(self.looks)
+
+    def __getitem__(self, rows: slice) -> Queries:
+        return Queries(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def ends(self) -> Ints:
+        """(n,) the shape after all hops; of a LOOK query the glyph itself."""
+        ends: Ints = self.cycles[np.arange(len(self)), self.hops % self.table_sizes]
+        return ends
+
+    def walk(self, index: int, direction: Literal[1, -1] = 1) -> list[int]:
+        """Shapes passed by one query, the start first. Direction -1: the table read backwards."""
+        size = int(self.table_sizes[index])
+        return [int(self.cycles[index, direction * hop % size]) for hop in range(int(self.hops[index]) + 1)]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """m things to be found; all arrays begin with (m,). Levels count for captions only."""
+
+    captions: Bools
+    colours: Ints
+    shapes: Ints
+    levels: Ints
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, rows: slice) -> Targets:
+        return Targets(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def find_worlds(split: Split, names: Sequence[str] | None = None) -> list[World]:
+    """The worlds of a split, or those that are named.
+
+    Raises:
+        UnknownNameError: for a name that the split doesn't have.
+    """
+    known = {world.name: world for world in WORLDS if split in world.splits}
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError(f"miniworld task of split {split!r}", name, known)
+    return [world for world in known.values() if names is None or world.name in names]
+
+
+def draw_queries(world: World, n: int, rng: Rng) -> Queries:
+    """Draw queries: kind, hops and table size as the world says, the rest uniform among the allowed pairs."""
+    looks = rng.random(n) < world.look_share
+    hops = np.where(looks, 0, rng.choice(world.hops, n))
+    table_sizes = rng.choice(world.table_sizes, n)
+    places = hops % table_sizes
+    colours = rng.integers(0, NUM, n)
+    starts, ends = _draw_starts_and_ends(world, colours, places == 0, rng)
+    return Queries(
+        looks=looks,
+        hops=hops,
+        colours=colours,
+        starts=starts,
+        levels=rng.integers(0, NUM, (n, 2)),
+        table_sizes=table_sizes,
+        cycles=_draw_cycles(starts, ends, places, rng),
+        orders=np.where(np.arange(NUM) < table_sizes[:, None], rng.random((n, NUM)), 2.0).argsort(1),
+        blurs=rng.uniform(*world.blur, n),
+    )
+
+
+def _draw_starts_and_ends(world: World, colours: Ints, end_where_they_start: Bools, rng: Rng) -> tuple[Ints, Ints]:
+    """Neither is held out; or, in the world of held-out pairs, one of them is, either as often as the other."""
+    held_out = np.array(HELD_OUT)[colours]
+    is_held_out = np.arange(NUM) == held_out[:, None]  # (n, 8)
+    starts = held_out if world.held_out_pairs else _pick(~is_held_out, rng)
+    is_start = np.arange(NUM) == starts[:, None]
+    ends = _pick(~is_start & ~is_held_out, rng)
+    ends = np.where(end_where_they_start, starts, ends)
+    if not world.held_out_pairs:
+        return starts, ends
+    swap = rng.random(len(colours)) < 0.5
+    return np.where(swap, ends, starts), np.where(swap, starts, ends)
+
+
+def _pick(allowed: Bools, rng: Rng) -> Ints:
+    """One allowed index of each row, all equally likely."""
+    picked: Ints = np.where(allowed, rng.random(allowed.shape), 2.0).argmin(1)
+    return picked
+
+
+def _draw_cycles(starts: Ints, ends: Ints, places: Ints, rng: Rng) -> Ints:
+    """(n, 8) random orders of all shapes with the start at place 0 and the end at its place."""
+    rows = np.arange(len(starts))
+    keys = rng.random((len(starts), NUM))
+    keys[rows, starts] = -1
+    cycles = keys.argsort(1)
+    found = (cycles == ends[:, None]).argmax(1)
+    cycles[rows, found] = cycles[rows, places]
+    cycles[rows, places] = ends
+    return cycles
+
+
+def draw_pool(rng: Rng) -> Targets:
+    """All 64 answers, then one caption of each colour and shape, with random levels."""
+    colours, shapes = np.divmod(np.arange(NUM * NUM), NUM)
+    return Targets(
+        captions=np.arange(2 * NUM * NUM) >= NUM * NUM,
+        colours=np.tile(colours, 2),
+        shapes=np.tile(shapes, 2),
+        levels=rng.integers(0, NUM, (2 * NUM * NUM, 2)),
+    )
+
+
+def targets_of(queries: Queries) -> Targets:
+    """What each query should find."""
+    return Targets(queries.looks, queries.colours, queries.ends, queries.levels)
+
+
+def in_pool(queries: Queries, pool: Targets) -> tuple[Queries, Ints]:
+    """The queries, with the levels of the pool's captions where they look for one; and where each one's target is."""
+    places = NUM * NUM * queries.looks + NUM * queries.colours + queries.ends
+    return replace(queries, levels=np.where(queries.looks[:, None], pool.levels[places], queries.levels)), places
+
+
+def query_text(queries: Queries, index: int) -> str:
+    """E.g. "chain circle>square plus>ring …". LOOK queries carry a table too, for nothing."""
+    size = int(queries.table_sizes[index])
+    cycle = [SHAPES[shape] for shape in queries.cycles[index, :size]]
+    rules = [f"{cycle[at]}>{cycle[(at + 1) % size]}" for at in queries.orders[index, :size]]
+    return " ".join([LOOK_WORD if queries.looks[index] else CHAIN_WORD, *rules])
+
+
+def target_text(targets: Targets, index: int) -> str:
+    """E.g. "ans red plus", "cap red circle three gamma"."""
+    words = f"{COLOURS[targets.colours[index]]} {SHAPES[targets.shapes[index]]}"
+    if not targets.captions[index]:
+        return f"{ANSWER_WORD} {words}"
+    return f"{CAPTION_WORD} {words} {level_words(targets.levels[index])}"
+
+
+def level_words(levels: Ints) -> str:
+    """E.g. "three gamma"."""
+    return " ".join(words[level] for words, level in zip(LEVEL_WORDS, levels, strict=True))
