@@ -1,12 +1,10 @@
-"""From a plain Qwen3-VL checkpoint to an untrained MMEmb-R1 one: `python -m mmemb_r1_model.build BASE NEW`."""
+"""From a plain Qwen3-VL checkpoint to an untrained MMEmb-R1 one: `mmemb-r1 add-tokens BASE NEW`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
-
-import click
 
 from mmemb_r1_model.prompt import TURN_END
 from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
@@ -48,15 +46,3 @@ def _copy_preprocessor(base: str, folder: Path) -> None:
     source = Path(base) / name if Path(base).is_dir() else Path(hf_hub_download(base, name))
     values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
     (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-@click.command()
-@click.argument("base")
-@click.argument("folder", type=click.Path(path_type=Path))
-def main(base: str, folder: Path) -> None:
-    """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
-    add_tokens(base, folder)
-
-
-if __name__ == "__main__":
-    main()

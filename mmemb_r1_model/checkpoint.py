@@ -148,7 +148,7 @@ def _tokenizer(folder: Path, required: Sequence[str]) -> PromptTokenizer:
         if token not in tokenizer.added_tokens:
             raise ModelError(
                 f"checkpoint {folder} has no {token} token: it is not an MMEmb-R1 checkpoint. "
-                f"To start one from a Qwen3-VL: python -m mmemb_r1_model.build {folder} NEW_FOLDER, then train it"
+                f"To start one from a Qwen3-VL: mmemb-r1 add-tokens {folder} NEW_FOLDER, then train it"
             )
     return tokenizer
 

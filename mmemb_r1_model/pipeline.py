@@ -153,19 +153,27 @@ class Pipeline:
         self.config, self.folder, self._say = config, folder, say
 
     def run(self, stages: Sequence[Stage] = STAGES) -> None:
-        """Run stages in order; time of each is appended to times.jsonl."""
+        """Run stages in order; time of each is appended to times.jsonl.
+
+        Of several processes the first does alone what isn't training; the others wait for it.
+        """
+        world = join_world(self.config.student.device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", dataclasses.asdict(self.config))
-        for stage in STAGES:
-            if stage not in stages:
-                continue
-            began = time.perf_counter()
-            what = getattr(self, f"_{stage}")()
-            seconds = time.perf_counter() - began
-            if what:
-                self._say(f"{stage}: {what} ({seconds:.0f} s)")
-                with RowWriter(self.folder / "times.jsonl") as times:
-                    times.write({"stage": stage, "seconds": round(seconds, 1)})
+        if world.is_first:
+            write_json(self.folder / "config.json", dataclasses.asdict(self.config))
+        for stage in (one for one in STAGES if one in stages):
+            if world.is_first or stage in ("train", "adapt"):
+                self._run_stage(stage, world.is_first)
+            world.wait()
+
+    def _run_stage(self, stage: Stage, reports: bool) -> None:
+        began = time.perf_counter()
+        what = getattr(self, f"_{stage}")()
+        seconds = time.perf_counter() - began
+        if what and reports:
+            self._say(f"{stage}: {what} ({seconds:.0f} s)")
+            with RowWriter(self.folder / "times.jsonl") as times:
+                times.write({"stage": stage, "seconds": round(seconds, 1)})
 
     def sets(self, which: Sequence[TrainingSetConfig]) -> list[WeightedSet]:
         """Data sets, opened."""

@@ -1,0 +1,147 @@
+"""All stages from one command, small: real data, a real judge, a real student, the harness at the end; then again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mmemb_r1_model.cli import cli
+from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.errors import HarnessError, OptionError
+from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.pipeline import PipelineConfig, read_pipeline
+
+SMALL = [
+    "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "
+    "{module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}, "
+    "{module: mmeb_tasks.miniworld, folder: valid, split: valid, seed: 1, queries: 6}]",
+    "start.vocabulary=640",
+    "start.max_new_tokens=8",
+    "judge.tiny.vocabulary=640",
+    "judge.training.batch_size=8",
+    "judge.training.loop.steps=20",
+    "train.plan.batch_size=8",
+    "train.loop.steps=20",
+    "adapt.plan.batch_size=8",
+    "adapt.groups=4",
+    "adapt.rollouts=4",
+    "adapt.negatives=8",
+    "adapt.loop.steps=20",
+    "evaluate.options=[--tasks, miniworld-text]",
+]
+
+
+def call(*words: str) -> str:
+    result = CliRunner().invoke(cli, list(words))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
+    words = ["--config", "miniworld", "--output", str(tmp_path)]
+    words += [word for one in SMALL for word in ("--set", one)]
+    first = call("pipeline", *words)
+    for stage in ("rationales", "select", "train", "adapt", "evaluate"):
+        assert f"{stage}:" in first
+    judged = list(read_rows(tmp_path / "selected" / "selected.jsonl"))
+    # Five tasks of 24 queries; two of them have candidates that workers wrote about.
+    assert len(judged) == 5 * 24 + 2 * 24
+    for row in judged:
+        shares = [one["chance"] for one in row["judged"]]
+        assert sum(shares) == pytest.approx(0 if row["direct_only"] else 1)
+        assert all(one["confidence"] - row["without"] == pytest.approx(one["delta"]) for one in row["judged"])
+    for mode in ("never", "always", "adaptive"):
+        run = json.loads((tmp_path / "evaluation" / mode / "run.json").read_text())
+        assert run["model_settings"]["reasoning"] == mode
+        task = json.loads((tmp_path / "evaluation" / mode / "tasks" / "miniworld-text.json").read_text())
+        assert task["num_queries"] == 6
+        if mode != "adaptive":
+            assert task["queries"]["reasoned"] == (6 if mode == "always" else 0)
+    weights = (tmp_path / "adaptive" / "final" / "model.safetensors").read_bytes()
+    second = call("pipeline", *words)
+    assert "train:" not in second
+    assert (tmp_path / "adaptive" / "final" / "model.safetensors").read_bytes() == weights
+
+    # Another rule needs no judge again, only what comes after it.
+    size = (tmp_path / "selected" / "judged.jsonl").stat().st_size
+    call("select", *words, "--set", "select.rule.rule=longest")
+    assert (tmp_path / "selected" / "judged.jsonl").stat().st_size == size
+    for row in read_rows(tmp_path / "selected" / "selected.jsonl"):
+        lengths = [len(one["text"]) for one in row["judged"]]
+        assert lengths[[one["chance"] for one in row["judged"]].index(1.0)] == max(lengths)
+
+    shutil.rmtree(tmp_path / "joint")
+    (tmp_path / "selected" / "selected.jsonl").write_text(
+        json.dumps(
+            {"dataset": "another", "pair": "1", "side": "query", "without": 0, "judged": [], "direct_only": True}
+        )
+        + "\n"
+    )
+    with pytest.raises(HarnessError, match="no rationales of 'miniworld-text'; it is of another"):
+        call("train", *words)
+
+
+def test_two_processes_train_one_student(tmp_path: Path) -> None:
+    words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
+    words += [word for one in SMALL for word in ("--set", one)]
+    words += ["--set", "train.loop.steps=3", "--set", "adapt.loop.steps=2", "--set", "judge.training.loop.steps=1"]
+    call("rationales", *words)
+    call("select", *words)
+    for stage in ("train", "adapt"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command += ["-m", "mmemb_r1_model.cli", stage, *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(f"{stage}:") == 1
+    assert [row["step"] for row in read_rows(tmp_path / "joint" / "log.jsonl")] == [3]
+    assert (tmp_path / "adaptive" / "final" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in named_config("miniworld").parent.glob("*.yaml")])
+def test_every_configuration_that_comes_along_can_be_read(name: str) -> None:
+    assert read_pipeline(read_yaml(named_config(name))).data
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.loop.stepps=3", "no setting in train.loop named 'stepps'. Did you mean 'steps'?"),
+        ("train.loop.steps=many", "train.loop.steps must be int, not 'many'"),
+        ("select.rule.rule=best", "select.rule.rule must be one of argmax, sampled, random, longest, not 'best'"),
+        ("train.loop.betas=[0.9]", "train.loop.betas must have 2 values"),
+        ("data=[]", None),
+        ("train=3", "train must be a mapping"),
+        ("train.loop", "has no value"),
+        ("adapt.sides=query", "adapt.sides must be a list"),
+    ],
+)
+def test_settings_that_dont_fit_are_named(assignment: str, message: str | None) -> None:
+    values = read_yaml(named_config("miniworld"))
+    if message is None:
+        assert read_pipeline(override(values, [assignment])).data == ()
+        return
+    with pytest.raises(HarnessError, match=message.replace("[", r"\[").replace("?", r"\?")):
+        read_pipeline(override(values, [assignment]))
+
+
+def test_numbers_as_yaml_writes_them() -> None:
+    values = override(read_yaml(named_config("miniworld")), ["train.loop.learning_rate=1e-4", "train.loop.clip=1"])
+    config = build_config(PipelineConfig, values, "")
+    assert (config.train.loop.learning_rate, config.train.loop.clip) == (1e-4, 1.0)
+
+
+def test_a_configuration_that_is_none() -> None:
+    with pytest.raises(HarnessError, match=r"no configuration named 'miniwrld'\. Did you mean 'miniworld'"):
+        named_config("miniwrld")
+    with pytest.raises(OptionError, match="can't read configuration"):
+        read_yaml(Path("nowhere.yaml"))
