@@ -40,7 +40,7 @@ def newer_settings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_emb, r"has no <emb> token: .*python -m mmemb_r1_model\.build"),
+        (without_emb, r"has no <emb> token: .*mmemb-r1 add-tokens"),
         (as_pickle, r"has no \.safetensors file; other formats can run code"),
         (of_another_type, "is of type 'qwen2_vl'; mmemb_r1 needs 'qwen3_vl'"),
         (newer_settings, "schema version 2, this release reads 1"),
