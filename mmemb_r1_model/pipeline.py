@@ -37,7 +37,7 @@ from mmemb_r1_model.selection.stage import (
     select_rationales,
 )
 from mmemb_r1_model.training.batches import WeightedSet
-from mmemb_r1_model.training.distributed import join_world
+from mmemb_r1_model.training.distributed import join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
@@ -165,6 +165,7 @@ class Pipeline:
             if world.is_first or stage in ("train", "adapt"):
                 self._run_stage(stage, world.is_first)
             world.wait()
+        leave_world(world)
 
     def _run_stage(self, stage: Stage, reports: bool) -> None:
         began = time.perf_counter()

@@ -84,6 +84,13 @@ class World:
             distributed.barrier()
 
 
+def leave_world(world: World) -> None:
+    """Wait for all and close the connections: a process that just exits can make its neighbour abort."""
+    if world.size > 1 and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def join_world(device: str) -> World:
     """Join the processes that torchrun started; alone if there are none.
 

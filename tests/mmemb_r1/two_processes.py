@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mmemb_r1_model.training.batches import Plan, PlanConfig, StepReader, WeightedSet
-from mmemb_r1_model.training.distributed import join_world
+from mmemb_r1_model.training.distributed import join_world, leave_world
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from tests.mmemb_r1.training import gradient, make_pairs, make_student
 
@@ -29,6 +29,7 @@ def main(checkpoint: str, folder: str, output: str) -> None:
     world.add_gradients(student.trained())
     if world.is_first:
         torch.save({"values": values, "gradient": gradient(student), "size": world.size}, output)
+    leave_world(world)
 
 
 if __name__ == "__main__":
