@@ -3,6 +3,7 @@
 The public names are those in `__all__`; everything that a task or model plugin needs is among them.
 """
 
+from mmeb_harness.entry import run_command
 from mmeb_harness.errors import (
     DataError,
     HarnessError,
@@ -80,4 +81,5 @@ __all__ = [
     "WarmableEmbedder",
     "Whitespace",
     "__version__",
+    "run_command",
 ]

@@ -7,7 +7,6 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from mmeb_harness import __version__
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_options import model_options, print_table, selection_options
 from mmeb_harness.cli_scores import COMMANDS
-from mmeb_harness.errors import HarnessError, ResultError
+from mmeb_harness.entry import run_command
+from mmeb_harness.errors import ResultError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,29 +34,8 @@ DEFAULT_SUITE = "mini"
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a check failed, 2 something to mend, 130 interrupted."""
-    try:
-        sys.exit(cli(standalone_mode=False))
-    except HarnessError as error:
-        _fail(str(error), error.exit_code)
-    except click.Abort:
-        _say("stopped; what is done is kept, the same command goes on from there")
-        sys.stdout.flush()
-        os._exit(130)  # every file is whole or not there: no thread that waits for a dead server is waited for
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-
-
-def _fail(message: str, exit_code: int) -> None:
-    _say(message)
-    sys.exit(exit_code)
-
-
-def _say(message: str) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    """Entry point."""
+    run_command(cli)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

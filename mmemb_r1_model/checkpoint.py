@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness import ModelError
+from mmeb_harness import ModelError, OptionError
 from mmemb_r1_model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.settings import Settings, SettingsError, read_settings
 from mmemb_r1_model.vision import VisionShape
@@ -108,6 +108,31 @@ def load_weights(
     if missing:
         raise ModelError(f"checkpoint {checkpoint.folder} lacks weights: {', '.join(sorted(missing)[:3])} …")
     return model
+
+
+def resolve_place(device: str, dtype: str, setting: str) -> tuple[str, str]:
+    """Device and dtype by name, `auto` resolved.
+
+    Args:
+        setting: what the device's setting is called, for messages.
+
+    Raises:
+        OptionError: a device or dtype that is none.
+        ModelError: a GPU that this machine doesn't have.
+    """
+    import torch
+
+    resolved = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(resolved).type
+    except RuntimeError as error:
+        raise OptionError(f"{setting} {device!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"{setting} {device}: this machine has no usable GPU; use {setting.split()[-1]} cpu")
+    names = ("float32", "bfloat16", "float16")
+    if dtype not in ("auto", *names):
+        raise OptionError(f"--dtype {dtype!r} is not known; use auto, {', '.join(names)}")
+    return resolved, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype
 
 
 def _resolve(path: str, revision: str | None) -> Path:

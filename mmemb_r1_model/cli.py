@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mmemb_r1_model.errors import HarnessError
+from mmemb_r1_model.errors import run_command
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 something to mend, 130 interrupted."""
-    try:
-        sys.exit(cli(standalone_mode=False))
-    except HarnessError as error:
-        _fail(str(error), error.exit_code)
-    except click.Abort:
-        click.echo("error: stopped; what is done is kept, the same command goes on from there", err=True)
-        sys.stdout.flush()
-        os._exit(130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-
-
-def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(exit_code)
+    """Entry point."""
+    run_command(cli)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

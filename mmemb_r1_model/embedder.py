@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, OptionError, Profile, Role, Trace
-from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace
+from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint, resolve_place
 from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.settings import Settings
@@ -96,7 +96,7 @@ class MMEmbR1Embedder:
     ) -> None:
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
         self._items = ItemReader(checkpoint, settings)
-        self._device, self._dtype = _place(device, dtype)
+        self._device, self._dtype = resolve_place(device, dtype, "--device")
         self._attention, self._trust_remote_code = attention, trust_remote_code
         self._engine: Engine | None = None
         self.info = ModelInfo(
@@ -182,20 +182,3 @@ def _trace(readout: Readout) -> Trace:
         truncated=readout.truncated,
         seconds=readout.seconds,
     )
-
-
-def _place(device: str, dtype: str) -> tuple[str, str]:
-    """Device and dtype by name, `auto` resolved."""
-    import torch
-
-    resolved = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(resolved).type
-    except RuntimeError as error:
-        raise OptionError(f"--device {device!r} is no device; use auto, cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {device}: this machine has no usable GPU; use --device cpu")
-    names = ("float32", "bfloat16", "float16")
-    if dtype not in ("auto", *names):
-        raise OptionError(f"--dtype {dtype!r} is not known; use auto, {', '.join(names)}")
-    return resolved, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype

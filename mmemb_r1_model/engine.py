@@ -94,17 +94,22 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
         types_BL=torch.from_numpy(types),
         positions_3BL=torch.from_numpy(positions),
         next_position_B=torch.tensor([prompt.next_position for prompt in prompts]),
-        pixels={**_pixels(prompts, IMAGE), **_pixels(prompts, VIDEO)},
+        pixels=pixels_of(prompts),
     )
 
 
-def _pixels(prompts: Sequence[Prompt], kind: int) -> dict[str, Tensor]:
-    chosen = [prompt.patches for prompt in prompts if prompt.patches is not None and kind in prompt.types]
-    if not chosen:
-        return {}
-    values, grid = ("pixel_values", "image_grid_thw") if kind == IMAGE else ("pixel_values_videos", "video_grid_thw")
-    pixels = torch.from_numpy(np.concatenate([patches.pixels for patches in chosen]))
-    return {values: pixels, grid: torch.tensor([patches.grid for patches in chosen])}
+def pixels_of(pieces: Sequence[Prompt]) -> dict[str, Tensor]:
+    """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
+    found: dict[str, Tensor] = {}
+    for kind, values, grid in (
+        (IMAGE, "pixel_values", "image_grid_thw"),
+        (VIDEO, "pixel_values_videos", "video_grid_thw"),
+    ):
+        patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
+        if patches:
+            found[values] = torch.from_numpy(np.concatenate([one.pixels for one in patches]))
+            found[grid] = torch.tensor([one.grid for one in patches])
+    return found
 
 
 @dataclass
@@ -150,9 +155,7 @@ class Engine:
         self.tokenizer = tokenizer
         self._think, self._end_think, self._emb = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
         self._turn_end = tokenizer.id_of(TURN_END)
-        # A generated visual token would crash the next forward pass, any other special token is no rationale.
-        kept = {self._end_think, self._emb, self._turn_end}
-        self._suppressed = torch.tensor(sorted(set(tokenizer.added_tokens.values()) - kept))
+        self._suppressed = torch.tensor(tokenizer.unwritable((self._end_think, self._emb, self._turn_end)))
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,5 @@
-"""The harness's errors, which the command line shows in one line; the training code's only tie to it."""
+"""What the training code takes from the harness: its errors, and how a command shows them."""
 
-from mmeb_harness import DataError, HarnessError, ModelError, OptionError, UnknownNameError
+from mmeb_harness import DataError, HarnessError, ModelError, OptionError, UnknownNameError, run_command
 
-__all__ = ["DataError", "HarnessError", "ModelError", "OptionError", "UnknownNameError"]
+__all__ = ["DataError", "HarnessError", "ModelError", "OptionError", "UnknownNameError", "run_command"]

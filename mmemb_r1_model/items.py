@@ -48,7 +48,7 @@ class ItemReader:
         if len(item.images) > 1:
             raise DataError(f"item {item.id!r} has {len(item.images)} images; mmemb_r1 takes one, or frames")
         settings = self._settings
-        pictures = [_open(path) for path in item.media]
+        pictures = [open_picture(path) for path in item.media]
         try:
             if item.frames:
                 return video_patches(pictures, self._vision, settings.video_min_pixels, settings.video_max_pixels)
@@ -77,7 +77,7 @@ class ItemReader:
         return rows * columns // factor**2 + 2
 
 
-def _open(path: Path) -> Image.Image:
+def open_picture(path: Path) -> Image.Image:
     """Decode a picture whole, so that a truncated one shows here, with its path."""
     from PIL import Image
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.files import PlacedBytes, replaced
+from mmemb_r1_model.hashing import hash64
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -36,47 +38,42 @@ def _rows_with_length(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class KeyedRows:
-    """Random access to the rows of a file by key; only a hash and a place of each row are in memory (16 bytes).
+    """Random access to the rows of a file by key; a hash, a place and a length of each row are in memory (20 bytes).
 
     Rows of one key may lie anywhere, and there may be several.
     """
 
-    def __init__(self, path: Path, key: Callable[[dict[str, Any]], str]) -> None:
-        self.path, self._key = path, key
-        hashes, places, place = [], [], 0
-        for row, length in _rows_with_length(path):
-            hashes.append(_hash(key(row)))
-            places.append(place)
-            place += length
-        order = np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
-        self._hashes = np.array(hashes, dtype=np.uint64)[order]
-        self._places = np.array(places, dtype=np.int64)[order]
-        self._file: BinaryIO | None = None
+    def __init__(
+        self,
+        path: Path,
+        key: Callable[[dict[str, Any]], str],
+        note: Callable[[dict[str, Any]], object] = lambda _: None,
+    ) -> None:
+        """Read the file once.
 
-    def __len__(self) -> int:
-        return len(self._hashes)
+        Args:
+            note: told of every row.
+        """
+        self.path, self._key, self._file = path, key, PlacedBytes(path)
+        hashes, lengths = array("Q"), array("i")
+        for row, length in _rows_with_length(path):
+            hashes.append(hash64(key(row)))
+            lengths.append(length)
+            note(row)
+        order = np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
+        ends = np.cumsum(np.array(lengths, dtype=np.int64))
+        self._hashes, self._ends = np.array(hashes, dtype=np.uint64)[order], ends[order]
+        self._lengths = np.array(lengths, dtype=np.int32)[order]
 
     def get(self, key: str) -> list[dict[str, Any]]:
         """Rows of a key, in the file's order; none if there is no such key."""
-        wanted = np.uint64(_hash(key))
+        wanted = np.uint64(hash64(key))
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
-        if self._file is None:
-            self._file = self.path.open("rb")
-        found = []
-        for place in self._places[first:last].tolist():
-            self._file.seek(place)
-            row = json.loads(self._file.readline())
-            if self._key(row) == key:
-                found.append(row)
-        return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file: loader processes open their own."""
-        return {**self.__dict__, "_file": None}
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        rows = (
+            json.loads(self._file.read(int(self._ends[one] - self._lengths[one]), int(self._lengths[one])))
+            for one in range(first, last)
+        )
+        return [row for row in rows if self._key(row) == key]
 
 
 class RowWriter:
@@ -89,7 +86,7 @@ class RowWriter:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; it is with the operating system when this returns."""
-        self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self._file.write(_line(row))
         self._file.flush()
 
     def __enter__(self) -> RowWriter:
@@ -101,12 +98,15 @@ class RowWriter:
         self._file.close()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A whole JSON file or none: written beside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A file of these rows, whole; the old one, which `rows` may be read from, stays until they are written."""
+    with replaced(path) as file:
+        for row in rows:
+            file.write(_line(row))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -21,30 +21,40 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mmemb_r1_model.config import build_config
 from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
+from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.errors import DataError, HarnessError, OptionError
-from mmemb_r1_model.jsonl import RowWriter, write_json
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.jsonl import RowWriter
 from mmemb_r1_model.rationales.stage import RATIONALES, RationaleConfig, write_rationales
-from mmemb_r1_model.selection.judge import JudgeConfig, open_judge
+from mmemb_r1_model.selection.judge import (
+    CANDIDATE,
+    NO,
+    QUERY,
+    REASONING,
+    SYSTEM,
+    YES,
+    JudgeConfig,
+    open_judge,
+)
 from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
 from mmemb_r1_model.selection.stage import (
+    SELECTED,
     SelectConfig,
     SelectedRationales,
     judge_rationales,
     select_rationales,
 )
+from mmemb_r1_model.tiny import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.distributed import join_world, leave_world
-from mmemb_r1_model.training.loop import FINAL
+from mmemb_r1_model.training.loop import FINAL, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import StudentConfig, open_student
-
-if TYPE_CHECKING:
-    from mmemb_r1_model.tiny import TinySize
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
 STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
@@ -74,14 +84,7 @@ class TinyConfig:
     """
 
     texts: tuple[str, ...]
-    hidden: int = 96
-    layers: int = 4
-    heads: int = 4
-    head_dim: int = 32
-    intermediate: int = 256
-    vision_hidden: int = 64
-    vision_layers: int = 2
-    vocabulary: int = 1280
+    size: TinySize = field(default_factory=TinySize)
     max_new_tokens: int = 16
     seed: int = 0
 
@@ -197,15 +200,11 @@ class Pipeline:
     def _make_tiny(self, config: TinyConfig | None, folder: Path) -> str:
         if config is None or (folder / "config.json").is_file():
             return ""
-        from mmemb_r1_model.data.suite import read_texts
-        from mmemb_r1_model.selection.judge import CANDIDATE, NO, QUERY, REASONING, SYSTEM, YES
-        from mmemb_r1_model.tiny import TINY_SETTINGS, build_model, build_tokenizer, save_tiny
-
         texts = [text for name in config.texts for text in read_texts(self.folder / "data" / name)]
         judge_words = [YES, NO, SYSTEM, QUERY, CANDIDATE, REASONING, "system", "user", "assistant"] * 1000
-        tokenizer = build_tokenizer([*texts, *judge_words], config.vocabulary)
+        tokenizer = build_tokenizer([*texts, *judge_words], config.size.vocabulary)
         settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=config.max_new_tokens)
-        save_tiny(build_model(tokenizer, _tiny_size(config), config.seed), tokenizer, settings, folder)
+        save_tiny(build_model(tokenizer, config.size, config.seed), tokenizer, settings, folder)
         return f"a new student of {len(tokenizer)} tokens"
 
     def _rationales(self) -> str:
@@ -215,10 +214,8 @@ class Pipeline:
 
     def _judge(self) -> str:
         stage = self.config.judge
-        if stage is None or (self.folder / "judge" / FINAL / "config.json").is_file():
+        if stage is None or is_finished(self.folder / "judge"):
             return ""
-        from mmemb_r1_model.data.suite import TrustedRationales
-
         self._make_tiny(stage.tiny, self.folder / "judge" / "start")
         config = JudgeConfig(checkpoint=str(self.folder / "judge" / "start"))
         judge = open_judge(config, join_world("auto").device)
@@ -239,7 +236,7 @@ class Pipeline:
         return "rationales selected"
 
     def _train(self) -> str:
-        if (self.folder / "joint" / FINAL / "config.json").is_file():
+        if is_finished(self.folder / "joint"):
             return ""
         config = self.config.student
         if self.config.start is not None:
@@ -250,7 +247,7 @@ class Pipeline:
         return "stage 1 done"
 
     def _adapt(self) -> str:
-        if self.config.adapt is None or (self.folder / "adaptive" / FINAL / "config.json").is_file():
+        if self.config.adapt is None or is_finished(self.folder / "adaptive"):
             return ""
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
         world = join_world(config.device)
@@ -259,7 +256,7 @@ class Pipeline:
         return "stage 2 done"
 
     def _inputs(self) -> tuple[list[WeightedSet], SelectedRationales]:
-        path = self.folder / "selected" / "selected.jsonl"
+        path = self.folder / "selected" / SELECTED
         if not path.is_file():
             raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
         sets = self.sets(self.config.data)
@@ -279,13 +276,6 @@ class Pipeline:
                 command += ["--data", str(self.folder / "data" / config.data)]
             _command([sys.executable, "-m", "mmeb_harness", *command])
         return "evaluated"
-
-
-def _tiny_size(config: TinyConfig) -> TinySize:
-    from mmemb_r1_model.tiny import TinySize
-
-    names = [one.name for one in dataclasses.fields(TinySize)]
-    return TinySize(**{name: getattr(config, name) for name in names})
 
 
 def _command(words: Sequence[str]) -> None:

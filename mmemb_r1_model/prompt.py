@@ -14,6 +14,7 @@ Positions are computed here, per prompt, and handed to the model: they never dep
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,14 @@ class PromptTokenizer:
         """Id of a special token. `KeyError` if there is none."""
         return self._added[token]
 
+    def unwritable(self, ends: Iterable[int], num_rows: int = 0) -> list[int]:
+        """What no answer may contain: added tokens but those that end it; a sampled visual one crashes the next pass.
+
+        Args:
+            num_rows: of the model's table; rows without a token are unwritable, too.
+        """
+        return sorted({*self._added.values(), *range(self.size, num_rows)} - set(ends))
+
     def plain(self, text: str) -> list[int]:
         """Ids of a text; short ones, which repeat, are remembered."""
         if not text:
@@ -101,6 +110,30 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def continuation(ids: Sequence[int]) -> Prompt:
+    """Plain tokens, to stand behind something."""
+    n = len(ids)
+    return Prompt(
+        ids=np.array(ids, dtype=np.int64),
+        types=np.full(n, TEXT, dtype=np.int64),
+        positions=np.tile(np.arange(n), (3, 1)),
+        next_position=n,
+        patches=None,
+    )
+
+
+def extended(prompt: Prompt, ids: Sequence[int]) -> Prompt:
+    """A prompt with plain tokens behind it."""
+    more = continuation(ids)
+    return Prompt(
+        ids=np.concatenate([prompt.ids, more.ids]),
+        types=np.concatenate([prompt.types, more.types]),
+        positions=np.concatenate([prompt.positions, more.positions + prompt.next_position], axis=1),
+        next_position=prompt.next_position + more.next_position,
+        patches=prompt.patches,
+    )
 
 
 def build_prompt(

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
-import tempfile
 import warnings
 import zipfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.files import PlacedBytes, replaced
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +79,7 @@ class JsonRows:
             _keep_index(path, kind, state, index)
         self._index = index
         self.groups = self._index.groups
-        self._file: BinaryIO | None = None
+        self._bytes = PlacedBytes(path)
 
     def __len__(self) -> int:
         return len(self._index.starts)
@@ -107,10 +105,7 @@ class JsonRows:
         Raises:
             DataError: the file was changed since the index was read.
         """
-        if self._file is None:
-            self._file = self.path.open("rb", buffering=0)
-        # pread has no position of its own, so that forked loader processes can share the open file.
-        stored = os.pread(self._file.fileno(), int(self._index.lengths[number]), int(self._index.starts[number]))
+        stored = self._bytes.read(int(self._index.starts[number]), int(self._index.lengths[number]))
         try:
             row = json.loads(stored)
         except ValueError as error:
@@ -118,10 +113,6 @@ class JsonRows:
         if not isinstance(row, dict):
             raise DataError(f"{self.path} was changed while in use (row {number}); run again")
         return row
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file: spawned loader processes open their own."""
-        return {**self.__dict__, "_file": None}
 
 
 @dataclass(frozen=True)
@@ -187,24 +178,10 @@ def _keep_index(path: Path, kind: str, state: list[int], index: _Index) -> None:
     header = np.array(json.dumps({"state": state, "groups": index.groups, "skips": index.skips}))
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     try:
-        with _replaced(target) as file:
+        with replaced(target) as file:
             np.savez(file, header=header, **arrays)
     except OSError as error:
         warnings.warn(f"can't keep {target} ({error.strerror}): every process will index {path} anew", stacklevel=2)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
-    """A temporary neighbour of a file, renamed over it when all is written."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -215,7 +192,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replaced(path) as file:
+        with replaced(path) as file:
             file.write(content)
     except OSError as error:
         raise DataError(f"can't write {path}: {error.strerror or error}; make room, or make it writable") from error

@@ -35,7 +35,7 @@ from mmemb_r1_model.errors import DataError, ModelError, OptionError
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean
-from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text
+from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, turn_text
 
 #: Seconds before the second attempt; then they double.
 FIRST_PAUSE_SECONDS = 1.0
@@ -293,8 +293,7 @@ def user_content(item: Item, request: str) -> str | list[dict[str, Any]]:
     Raises:
         DataError: a picture that can't be read.
     """
-    notes = [f"The pictures are {len(item.frames)} frames of one video, in order."] if item.frames else []
-    text = "\n\n".join(part for part in (*notes, input_text(item), request) if part)
+    text = turn_text(item, request)
     if not item.media:
         return text
     pictures = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in item.media]

@@ -12,19 +12,16 @@ import gc
 import inspect
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint, resolve_place
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.items import ItemReader
-from mmemb_r1_model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TEXT, TURN_END, Prompt
+from mmemb_r1_model.errors import ModelError
+from mmemb_r1_model.items import ItemReader, open_picture
+from mmemb_r1_model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import loops
-from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text
+from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text, turn_text
 from mmemb_r1_model.settings import EMB, END_THINK, THINK
 
 if TYPE_CHECKING:
@@ -208,15 +205,16 @@ class _Qwen3VLInputs:
 
     @property
     def banned_ids(self) -> list[int]:
-        added = set(self._tokenizer.added_tokens.values()) - set(self.end_ids)
-        return sorted(added | set(range(self._tokenizer.size, self._num_rows)))
+        return self._tokenizer.unwritable(self.end_ids, self._num_rows)
 
     def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
         from mmemb_r1_model.engine import collate
 
         prompts = [self._reader.prompt(self._asked(item)) for item in items]
         if self._thinking:
-            prompts = [self._opened(prompt) for prompt in prompts]
+            # As the thinking models' own template has it.
+            opening = [self._tokenizer.id_of(THINK), *self._tokenizer.plain("\n")]
+            prompts = [extended(prompt, opening) for prompt in prompts]
         batch = collate(prompts, self._tokenizer.id_of(END_OF_TEXT))
         inputs = {
             "input_ids": batch.ids_BL,
@@ -228,18 +226,6 @@ class _Qwen3VLInputs:
 
     def _asked(self, item: Item) -> Item:
         return dataclasses.replace(item, instruction=self._prompt.system, text=input_text(item))
-
-    def _opened(self, prompt: Prompt) -> Prompt:
-        """With <think> behind it, as the thinking models' own template has it."""
-        more = np.array([self._tokenizer.id_of(THINK), *self._tokenizer.plain("\n")], dtype=np.int64)
-        positions = np.tile(prompt.next_position + np.arange(len(more)), (3, 1))
-        return dataclasses.replace(
-            prompt,
-            ids=np.concatenate([prompt.ids, more]),
-            types=np.concatenate([prompt.types, np.full(len(more), TEXT)]),
-            positions=np.concatenate([prompt.positions, positions], axis=1),
-            next_position=prompt.next_position + len(more),
-        )
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids)
@@ -280,9 +266,11 @@ class _ChatInputs:
         return dict(inputs), tail.rstrip().endswith(THINK)
 
     def _messages(self, item: Item) -> list[dict[str, Any]]:
-        note = f"The pictures are {len(item.frames)} frames of one video, in order." if item.frames else ""
-        words = "\n\n".join(part for part in (note, input_text(item), self._prompt.request) if part)
-        content = [*({"type": "image", "image": _open(path)} for path in item.media), {"type": "text", "text": words}]
+        words = turn_text(item, self._prompt.request)
+        content = [
+            *({"type": "image", "image": open_picture(path)} for path in item.media),
+            {"type": "text", "text": words},
+        ]
         system = {"role": "system", "content": [{"type": "text", "text": self._prompt.system}]}
         return [system, {"role": "user", "content": content}]
 
@@ -354,30 +342,13 @@ def _template_options(processor: Any) -> dict[str, Any]:
 def _place(config: WorkerConfig) -> tuple[torch.device, torch.dtype]:
     import torch
 
-    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"worker {config.name!r}: {name!r} is no device; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"worker {config.name!r}: device {name!r}: this machine has no usable GPU; use cpu")
-    default = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return device, default if config.dtype == "auto" else getattr(torch, config.dtype)
+    device, dtype = resolve_place(config.device, config.dtype, f"worker {config.name!r}: device")
+    return torch.device(device), getattr(torch, dtype)
 
 
 def _end_ids(model: Any) -> list[int]:
     ids = model.generation_config.eos_token_id
     return [ids] if isinstance(ids, int) else list(ids)
-
-
-def _open(path: Path) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
 
 
 def _batches(asks: Iterable[Ask], size: int) -> Iterator[list[Ask]]:

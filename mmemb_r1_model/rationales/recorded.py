@@ -6,12 +6,12 @@ from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 
 from mmemb_r1_model.data.pairs import SIDES
+from mmemb_r1_model.data.suite import WORKER_RATIONALES
 from mmemb_r1_model.errors import DataError, UnknownNameError
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask
 
-FILE_NAME = "worker_rationales.parquet"
 _COLUMNS = ("task", "query_id", "side", "worker", "sample", "text")
 _Key = tuple[str, str, str, int]  # data set, pair, side, sample
 
@@ -47,7 +47,7 @@ def open_recorded(config: WorkerConfig, root: Path) -> CarriedWorker | TableWork
     """
     if not config.model:
         return CarriedWorker()
-    return TableWorker(_read_table(root / config.model / FILE_NAME, config.name))
+    return TableWorker(_read_table(root / config.model / WORKER_RATIONALES, config.name))
 
 
 def _read_table(path: Path, worker: str) -> dict[_Key, str]:

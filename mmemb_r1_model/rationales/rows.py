@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Side
 from mmemb_r1_model.errors import DataError
-from mmemb_r1_model.jsonl import RowWriter, read_rows
+from mmemb_r1_model.hashing import hash64
+from mmemb_r1_model.jsonl import read_rows, rewrite
 from mmemb_r1_model.rationales.text import normal_form
 
 Number = TypeVar("Number", np.uint32, np.uint64)
@@ -94,17 +93,12 @@ def read_rationales(folder: Path) -> Iterator[RationaleRow]:
 
 def side_key(dataset: str, pair: str, side: str) -> int:
     """64 bits that stand for a pair side."""
-    return _hash(dataset, pair, side)
+    return hash64(dataset, pair, side)
 
 
 def row_key(dataset: str, pair: str, side: str, worker: str, sample: int) -> int:
     """64 bits that stand for a row."""
-    return _hash(dataset, pair, side, worker, str(sample))
-
-
-def _hash(*parts: str) -> int:
-    joined = "\x1f".join(parts).encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(joined, digest_size=8).digest(), "little")
+    return hash64(dataset, pair, side, worker, str(sample))
 
 
 class Written:
@@ -187,18 +181,12 @@ def scan(folder: Path) -> Written:
 
 def drop_failures(folder: Path) -> None:
     """Rewrite the rows without those that failed, so that they are tried again; the old file stays until it is done."""
-    path = folder / RATIONALES
-    temporary = path.with_name(f".{RATIONALES}.new")
-    temporary.unlink(missing_ok=True)
-    with RowWriter(temporary) as out:
-        for row in read_rationales(folder):
-            if not row.failed:
-                out.write(dataclasses.asdict(row))
-    os.replace(temporary, path)
+    kept = (dataclasses.asdict(row) for row in read_rationales(folder) if not row.failed)
+    rewrite(folder / RATIONALES, kept)
 
 
 def _text_key(row: RationaleRow) -> int:
-    return _hash(row.dataset, row.pair, row.side, normal_form(row.text))
+    return hash64(row.dataset, row.pair, row.side, normal_form(row.text))
 
 
 def _joined(old: NDArray[Number], new: array[int]) -> NDArray[Number]:

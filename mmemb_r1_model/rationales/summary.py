@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -75,7 +75,7 @@ class _Tally:
     finish: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=Counter)
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, row: RationaleRow) -> None:
         if row.failed:
@@ -88,7 +88,7 @@ class _Tally:
         for name, value in (("tokens", row.tokens), ("seconds", row.seconds), ("characters", len(row.text) or None)):
             if value is not None:
                 self.counts[name] += 1
-                self.sums[name] += value  # type: ignore[assignment]
+                self.sums[name] += value
 
     def mean(self, name: str) -> float | None:
         return self.sums[name] / self.counts[name] if self.counts[name] else None
@@ -128,7 +128,7 @@ def _worker(name: str, kind: Kind, tally: _Tally, absent: int) -> WorkerSummary:
         finish=dict(sorted(tally.finish.items())),
         mean_tokens=tally.mean("tokens"),
         mean_characters=tally.mean("characters"),
-        seconds=float(tally.sums["seconds"]),
+        seconds=tally.sums["seconds"],
         mean_seconds=tally.mean("seconds"),
         duplicate_share=share(tally.counts["duplicates"]),
         empty_share=share(tally.finish["empty"]),

@@ -105,6 +105,12 @@ def input_text(item: Item) -> str:
     return "\n\n".join(parts)
 
 
+def turn_text(item: Item, request: str) -> str:
+    """All words of the turn that shows an item's pictures."""
+    note = f"The pictures are {len(item.frames)} frames of one video, in order." if item.frames else ""
+    return "\n\n".join(part for part in (note, input_text(item), request) if part)
+
+
 def row_seed(seed: int, dataset: str, pair: str, side: Side, sample: int) -> int:
     """A row's own seed, 31 bits: what it says doesn't depend on what was asked before, nor on the batch."""
     named = "\x1f".join((str(seed), dataset, pair, side, str(sample))).encode("utf-8", "surrogatepass")

@@ -20,8 +20,7 @@ from mmemb_r1_model.data.pairs import Item, Pair, Side, item_of
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, write_config
-from mmemb_r1_model.training.stage1 import fingerprint
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,10 @@ def train_judge(
 ) -> Path:
     """Train on one process; the folder of the trained checkpoint. Goes on where a run was broken off."""
     described = {"judge_training": dataclasses.asdict(config), "judge": dataclasses.asdict(judge.config)}
-    loop = Loop(judge, config.loop, World(device=judge.device), folder, fingerprint(described))
+    loop = Loop(judge, config.loop, World(device=judge.device), folder, described)
     if loop.is_done:
         return folder / FINAL
     start = loop.restore()
-    write_config(folder, described)
     plan = Plan(sets, PlanConfig(batch_size=config.batch_size), config.loop.steps, config.loop.seed)
     lessons = _Lessons(judge, sets, rationales, config, plan)
     loop.run(start, lessons.step, lessons.describe)

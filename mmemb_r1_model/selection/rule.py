@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmemb_r1_model.hashing import hash64
 
 Rule = Literal["argmax", "sampled", "random", "longest"]
 
@@ -81,8 +82,7 @@ def _control(judged: Sequence[Judged], eligible: Sequence[bool], rule: Rule, key
         return None
     if rule == "longest":
         return max(places, key=lambda place: (len(judged[place].text), -place))
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return places[int.from_bytes(digest, "little") % len(places)]
+    return places[hash64(key) % len(places)]
 
 
 def _one_hot(length: int, place: int | None) -> list[float]:

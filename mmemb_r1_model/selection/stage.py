@@ -17,7 +17,8 @@ import numpy as np
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.errors import DataError, OptionError
-from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, write_json
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
@@ -207,21 +208,19 @@ def _hardest(scores: Sequence[float], count: int) -> list[int]:
 def select_rationales(judged: Path, config: SelectConfig, folder: Path) -> Path:
     """Write selected.jsonl and summary.json from judged.jsonl; no judge is needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SELECTED
-    temporary = folder / f".{SELECTED}.new"
-    temporary.unlink(missing_ok=True)
-    counts: dict[str, dict[str, float]] = {}
-    with RowWriter(temporary) as writer:
-        for row in read_rows(judged):
-            found = [Judged(**one) for one in row["judged"]]
-            shares = chances(found, config.rule, pair_key(row))
-            for one, share in zip(row["judged"], shares, strict=True):
-                one["chance"] = round(share, 6)
-            writer.write({**row, "direct_only": not any(shares)})
-            _count(counts, row, found, shares)
-    temporary.replace(path)
+    path, counts = folder / SELECTED, dict[str, dict[str, float]]()
+    rewrite(path, (_selected(row, config.rule, counts) for row in read_rows(judged)))
     write_json(folder / SUMMARY, {"rule": dataclasses.asdict(config.rule), "sets": counts})
     return path
+
+
+def _selected(row: dict[str, Any], rule: RuleConfig, counts: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """A judged row with the chances of its rationales; counted."""
+    found = [Judged(**one) for one in row["judged"]]
+    shares = chances(found, rule, pair_key(row))
+    _count(counts, row, found, shares)
+    judged = [{**one, "chance": round(share, 6)} for one, share in zip(row["judged"], shares, strict=True)]
+    return {**row, "judged": judged, "direct_only": not any(shares)}
 
 
 def _count(
@@ -239,8 +238,8 @@ class SelectedRationales:
     """selected.jsonl as stage 1 draws from it."""
 
     def __init__(self, path: Path) -> None:
-        self._rows = KeyedRows(path, pair_key)
-        self._sides = {(row["dataset"], row["side"]) for row in read_rows(path)}
+        self._datasets: set[str] = set()
+        self._rows = KeyedRows(path, pair_key, lambda row: self._datasets.add(row["dataset"]))
 
     def check(self, names: Sequence[str]) -> None:
         """That every data set is in the file.
@@ -248,33 +247,19 @@ class SelectedRationales:
         Raises:
             OptionError: one isn't: the file is of another data set.
         """
-        known = sorted({dataset for dataset, _ in self._sides})
         for name in names:
-            if name not in known:
+            if name not in self._datasets:
+                known = ", ".join(sorted(self._datasets)) or "nothing"
                 raise OptionError(
-                    f"{self._rows.path} has no rationales of {name!r}; it is of {', '.join(known) or 'nothing'}. "
+                    f"{self._rows.path} has no rationales of {name!r}; it is of {known}. "
                     "Select for this data set, or leave it out"
                 )
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
-        """By the chances of the pair's rationales; `None` for a side that is direct-only or has none.
-
-        Raises:
-            DataError: the query isn't in the file: it was made for other pairs.
-        """
+        """By the chances of the pair's rationales; `None` for a side that is direct-only or has none."""
         rows = self._rows.get(side_key(pair.dataset, pair.id, side))
-        if not rows:
+        if not rows or rows[-1]["direct_only"]:
             return None
         judged = rows[-1]["judged"]
         shares = np.array([one["chance"] for one in judged])
-        if rows[-1]["direct_only"]:
-            return None
         return str(judged[int(rng.choice(len(judged), p=shares / shares.sum()))]["text"])
-
-
-class NoRationales:
-    """Every side is direct-only: plain contrastive training."""
-
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
-        """None."""
-        return None

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import Item, PairSet, Side, content_key, item_of
-from mmemb_r1_model.training.batches import Labels, labels_of
+from mmemb_r1_model.training.batches import Labels, labels_of, right_pairs
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,9 @@ class Bank:
         Args:
             side: whose rollouts are scored: queries against candidates, or positives against queries.
         """
-        found = torch.zeros(len(wanted), len(self.labels), dtype=torch.bool)
-        for row, one in enumerate(wanted):
-            for column, other in enumerate(self.labels):
-                query, candidate = (one, other) if side == "query" else (other, one)
-                found[row, column] = not query.right.isdisjoint(candidate.has)
-        return found.to(self.vectors_MD.device)
+        ours, theirs = (wanted, self.labels) if side == "query" else (self.labels, wanted)
+        found = right_pairs([one.right for one in ours], [one.has for one in theirs])
+        return (found if side == "query" else found.T).to(self.vectors_MD.device)
 
 
 def make_bank(pairs: PairSet, side: Side, size: int, embed: Callable[[Sequence[Item]], Tensor], seed: int) -> Bank:

@@ -6,7 +6,6 @@ global batches. All pairs of a sub-batch come from one data set, so that negativ
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,10 @@ from torch import Tensor
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
 from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.hashing import hash64
 from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -200,13 +202,13 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
             positives=tuple(self._input(pair, "positive", step) for pair in pairs),
             extras=tuple(Input(self._read(item), None, taught=False) for item in extras),
             labels=tuple(labels_of(pair) for pair in pairs),
-            extra_labels=tuple(_hash(content_key(item)) for item in extras),
+            extra_labels=tuple(hash64(content_key(item)) for item in extras),
         )
 
     def _input(self, pair: Pair, side: Side, step: int) -> Input:
         # Drawn by pair and step, not by place: the same whatever the number of processes.
         rng = np.random.default_rng(
-            (self._seed, 3, step, _hash(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
+            (self._seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
         )
         return Input(self._read(item_of(pair, side)), self._rationales.draw(pair, side, rng))
 
@@ -222,42 +224,74 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
 
 def labels_of(pair: Pair) -> Labels:
     """What is right for a pair, and what its positive is."""
-    own = _hash(content_key(pair.positive))
-    answer = {_hash(f"{pair.dataset}\0{pair.answer}")} if pair.answer else set()
+    own = hash64(content_key(pair.positive))
+    answer = {hash64(f"{pair.dataset}\0{pair.answer}")} if pair.answer else set()
     return Labels(
-        right=frozenset({own, *answer, *map(_hash, pair.relevant)}),
+        right=frozenset({own, *answer, *map(hash64, pair.relevant)}),
         has=frozenset({own, *answer}),
     )
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
 def same_answers(labels: Sequence[Labels], extra_labels: Sequence[int]) -> Tensor:
     """(N, N + E) true where a candidate is as right for a query as its own positive."""
+    return right_pairs(
+        [one.right for one in labels], [*(one.has for one in labels), *(frozenset({label}) for label in extra_labels)]
+    )
+
+
+def right_pairs(right: Sequence[frozenset[int]], has: Sequence[frozenset[int]]) -> Tensor:
+    """(queries, candidates) true where a candidate has a label that is right for the query."""
     columns: dict[int, list[int]] = {}
-    for column, one in enumerate(labels):
-        for label in one.has:
+    for column, labels in enumerate(has):
+        for label in labels:
             columns.setdefault(label, []).append(column)
-    for column, label in enumerate(extra_labels, start=len(labels)):
-        columns.setdefault(label, []).append(column)
-    same = torch.zeros(len(labels), len(labels) + len(extra_labels), dtype=torch.bool)
-    for row, one in enumerate(labels):
-        for label in one.right:
-            same[row, columns.get(label, [])] = True
-    return same
+    found = torch.zeros(len(right), len(has), dtype=torch.bool)
+    for row, labels in enumerate(right):
+        for label in labels:
+            found[row, columns.get(label, [])] = True
+    return found
 
 
-def read_steps(reader: StepReader, start: int, stop: int, workers: int) -> Iterator[StepBatch]:
-    """Batches of steps [start, stop), in order, read ahead in `workers` processes (0: in this one)."""
-    return iter(
-        torch.utils.data.DataLoader(
+class Steps:
+    """The batches of a run by step number, from `start` on; each is read once, in order."""
+
+    def __init__(self, reader: StepReader, start: int, loop: LoopConfig) -> None:
+        """Read ahead in `loop.loader_workers` processes; 0: in this one."""
+        loader = torch.utils.data.DataLoader(
             reader,
             batch_size=None,
-            sampler=range(start, stop),
-            num_workers=workers,
-            prefetch_factor=2 if workers else None,
-            persistent_workers=workers > 0,
+            sampler=range(start, loop.steps),
+            num_workers=loop.loader_workers,
+            prefetch_factor=2 if loop.loader_workers else None,
+            persistent_workers=loop.loader_workers > 0,
         )
-    )
+        self._batches: Iterator[StepBatch] = iter(loader)
+        self._last: StepBatch | None = None
+
+    def __getitem__(self, number: int) -> StepBatch:
+        """The batch of this step or, if that was asked for last, the same again."""
+        if self._last is None or self._last.step != number:
+            self._last = next(self._batches)
+        return self._last
+
+    def describe(self, number: int) -> str:
+        """Which pairs a step sees, for messages."""
+        return ", ".join(self[number].names[:8]) + " …"
+
+
+def open_steps(
+    sets: Sequence[WeightedSet],
+    config: PlanConfig,
+    loop: LoopConfig,
+    read: Callable[[Item], Prompt],
+    rationales: Rationales,
+    world: World,
+    start: int,
+) -> Steps:
+    """This process's batches of a run.
+
+    Raises:
+        OptionError: a plan that doesn't fit the data or the number of processes.
+    """
+    plan = Plan(sets, config, loop.steps, loop.seed)
+    return Steps(StepReader(sets, plan, config, read, rationales, loop.seed, world.rank, world.size), start, loop)

@@ -6,11 +6,13 @@ dropout are functions of seed and step, the rest (weights, optimiser) is in the 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,8 @@ from typing import Any, Protocol
 import torch
 
 from mmemb_r1_model.errors import ModelError, OptionError
-from mmemb_r1_model.jsonl import RowWriter, read_rows, write_json
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
 
 STATE = "state.pt"
@@ -92,23 +95,30 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 class Loop:
     """A run in a folder: `checkpoint-STEP/state.pt`, `log.jsonl`, and at the end `final/`, a checkpoint to load."""
 
-    def __init__(self, student: Trained, config: LoopConfig, world: World, folder: Path, fingerprint: str) -> None:
+    def __init__(
+        self, student: Trained, config: LoopConfig, world: World, folder: Path, described: dict[str, Any]
+    ) -> None:
+        """Set up.
+
+        Args:
+            described: all that decides what the run makes; written beside it, and compared before it is gone on with.
+        """
         self.student, self.config, self.world, self.folder = student, config, world, folder
-        self._fingerprint = fingerprint
+        self._described = described
         self._parameters = student.trained()
         self._optimiser = torch.optim.AdamW(
             self._parameters,
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=student.device.type == "cuda" or len(self._parameters) > 0,
+            fused=True,
         )
         self.extra_state: dict[str, Any] = {}
 
     @property
     def is_done(self) -> bool:
         """Whether the run has ended before."""
-        return (self.folder / FINAL / "config.json").is_file()
+        return is_finished(self.folder)
 
     def restore(self) -> int:
         """Load the last checkpoint, if there is one; the step to go on with.
@@ -120,7 +130,7 @@ class Loop:
         if not found:
             return 0
         state = torch.load(found[-1], map_location=self.student.device, weights_only=True)
-        if state["fingerprint"] != self._fingerprint:
+        if state["fingerprint"] != fingerprint(self._described):
             raise OptionError(
                 f"{found[-1].parent} was made with another configuration; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
@@ -143,16 +153,17 @@ class Loop:
             TrainingError: a loss or gradient that is not a number, or out of memory.
         """
         if self.world.is_first:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "config.json", self._described)
             _cut_log(self.folder / LOG, start)
-        with _Log(self.folder, self.config.tensorboard and self.world.is_first, self.world.is_first) as log:
+        with contextlib.ExitStack() as stack:
+            write = self._open_log(stack)
             for number in range(start, self.config.steps):
                 began = time.perf_counter()
                 rate = learning_rate(self.config, number)
                 values = self._take(number, rate, step, describe)
                 seconds = time.perf_counter() - began
                 if (number + 1) % self.config.log_every == 0 or number + 1 == self.config.steps:
-                    log.write({"step": number + 1, **_rounded(values), "rate": rate, "seconds": round(seconds, 4)})
+                    write({"step": number + 1, **_rounded(values), "rate": rate, "seconds": round(seconds, 4)})
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
         if self.world.is_first:
@@ -178,6 +189,21 @@ class Loop:
         self._optimiser.step()
         return {**values, "grad_norm": norm}
 
+    def _open_log(self, stack: contextlib.ExitStack) -> Callable[[dict[str, float]], None]:
+        """log.jsonl, and event files if wanted; of the first process alone."""
+        if not self.world.is_first:
+            return lambda _: None
+        rows = stack.enter_context(RowWriter(self.folder / LOG))
+        events = stack.enter_context(_event_writer(self.folder)) if self.config.tensorboard else None
+
+        def write(row: dict[str, float]) -> None:
+            rows.write(row)
+            if events:
+                for name, value in row.items():
+                    events.add_scalar(name, value, int(row["step"]))
+
+        return write
+
     def _last_checkpoint(self) -> str:
         found = sorted(self.folder.glob("checkpoint-*"))
         return str(found[-1]) if found else "no checkpoint yet"
@@ -192,7 +218,7 @@ class Loop:
         temporary.mkdir(parents=True)
         state = {
             "step": step,
-            "fingerprint": self._fingerprint,
+            "fingerprint": fingerprint(self._described),
             "parameters": {
                 name: parameter.detach()
                 for name, parameter in self.student.module.named_parameters()
@@ -206,30 +232,6 @@ class Loop:
         temporary.rename(folder)
         for old in sorted(self.folder.glob("checkpoint-*"))[: -self.config.keep]:
             shutil.rmtree(old)
-
-
-class _Log:
-    """log.jsonl, and event files if wanted."""
-
-    def __init__(self, folder: Path, tensorboard: bool, writes: bool) -> None:
-        self._rows = RowWriter(folder / LOG) if writes else None
-        self._events = _event_writer(folder) if tensorboard else None
-
-    def write(self, row: dict[str, float]) -> None:
-        if self._rows:
-            self._rows.write(row)
-        if self._events:
-            for name, value in row.items():
-                self._events.add_scalar(name, value, int(row["step"]))
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._rows:
-            self._rows.__exit__(None, None, None)
-        if self._events:
-            self._events.close()
 
 
 def within_memory(attempt: Callable[[int], dict[str, float]], size: int, setting: str) -> dict[str, float]:
@@ -271,31 +273,19 @@ def _event_writer(folder: Path) -> Any:
 
 def _cut_log(path: Path, step: int) -> None:
     """Drop rows of steps that will be taken again."""
-    if not path.is_file():
-        return
-    kept = [row for row in read_rows(path) if row["step"] <= step]
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    temporary.replace(path)
+    if path.is_file():
+        rewrite(path, [row for row in read_rows(path) if row["step"] <= step])
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
-def in_order(batches: Iterator[Any]) -> Callable[[int], Any]:
-    """Batches by step number; each is asked for once, in order."""
-    held: dict[int, Any] = {}
-
-    def of(number: int) -> Any:
-        if number not in held:
-            held.clear()
-            held[number] = next(batches)
-        return held[number]
-
-    return of
+def is_finished(folder: Path) -> bool:
+    """Whether a run in this folder has come to its end."""
+    return (folder / FINAL / "config.json").is_file()
 
 
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """The configuration of a run, beside what it makes."""
-    write_json(folder / "config.json", config)
+def fingerprint(described: object) -> str:
+    """Sixteen hex digits of a description."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]

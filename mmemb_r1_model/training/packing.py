@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.engine import Batch
-from mmemb_r1_model.prompt import IMAGE, VIDEO, Prompt
+from mmemb_r1_model.engine import Batch, pixels_of
+from mmemb_r1_model.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +70,6 @@ def run_packed(model: Any, packed: Packed) -> Tensor:
     return hidden
 
 
-def continuation(ids: Sequence[int]) -> Prompt:
-    """Plain tokens as a branch."""
-    n = len(ids)
-    return Prompt(
-        ids=np.array(ids, dtype=np.int64),
-        types=np.zeros(n, dtype=np.int64),
-        positions=np.tile(np.arange(n), (3, 1)),
-        next_position=n,
-        patches=None,
-    )
-
-
 def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:
     """Lay out prompts and the branches of each; a branch's positions count from 0 and may carry a picture."""
     rows, prompt_length = len(prompts), max(len(prompt) for prompt in prompts)
@@ -110,7 +98,7 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
         types_BL=torch.from_numpy(types),
         positions_3BL=torch.from_numpy(positions),
         next_position_B=torch.tensor([prompt.next_position for prompt in prompts]),
-        pixels=_pixels([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
+        pixels=pixels_of([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
     )
     return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(found))
 
@@ -123,17 +111,3 @@ def _allowed(part_BL: Tensor) -> Tensor:
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     real = (looks_from >= 0) & (looks_at >= 0)
     return ((same & causal & real) | torch.eye(length, dtype=torch.bool))[:, None]
-
-
-def _pixels(pieces: Sequence[Prompt]) -> dict[str, Tensor]:
-    """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
-    found: dict[str, Tensor] = {}
-    for kind, values, grid in (
-        (IMAGE, "pixel_values", "image_grid_thw"),
-        (VIDEO, "pixel_values_videos", "video_grid_thw"),
-    ):
-        patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
-        if patches:
-            found[values] = torch.from_numpy(np.concatenate([one.pixels for one in patches]))
-            found[grid] = torch.tensor([one.grid for one in patches])
-    return found

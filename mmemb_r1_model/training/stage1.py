@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmemb_r1_model.training.batches import (
-    Plan,
-    PlanConfig,
-    Rationales,
-    StepReader,
-    WeightedSet,
-    read_steps,
-)
+from mmemb_r1_model.training.batches import PlanConfig, Rationales, WeightedSet, open_steps
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, within_memory, write_config
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.student import Student
 
@@ -40,39 +31,23 @@ def train(
     config: TrainConfig,
     folder: Path,
     world: World,
-    inputs: str = "",
 ) -> Path:
     """Run stage 1 in `folder`, from its last checkpoint if it has one; the folder of the trained checkpoint.
-
-    Args:
-        inputs: identifies the artefacts that came before; a checkpoint is only gone on from with the same.
 
     Raises:
         OptionError: a configuration that doesn't fit the data, or another one than the folder's.
         TrainingError: see `Loop.run`.
     """
-    described = {"train": dataclasses.asdict(config), "student": dataclasses.asdict(student.config), "inputs": inputs}
-    loop = Loop(student, config.loop, world, folder, fingerprint(described))
+    described = {"train": dataclasses.asdict(config), "student": dataclasses.asdict(student.config)}
+    loop = Loop(student, config.loop, world, folder, described)
     if loop.is_done:
         return folder / FINAL
     start = loop.restore()
-    if world.is_first:
-        write_config(folder, described)
-    plan = Plan(sets, config.plan, config.loop.steps, config.loop.seed)
-    reader = StepReader(
-        sets,
-        plan,
-        config.plan,
-        PromptCache(student.reader.prompt, config.loop.cached_prompts),
-        rationales,
-        config.loop.seed,
-        world.rank,
-        world.size,
-    )
-    batch_of = in_order(read_steps(reader, start, config.loop.steps, config.loop.loader_workers))
+    read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
+    steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
 
     def step(number: int) -> dict[str, float]:
-        batch, contrast = batch_of(number), config.contrast
+        batch, contrast = steps[number], config.contrast
         whole = contrast.micro_batch or len(batch.names)
 
         def attempt(size: int) -> dict[str, float]:
@@ -83,10 +58,5 @@ def train(
 
         return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)")
 
-    loop.run(start, step, lambda number: ", ".join(batch_of(number).names[:8]) + " …")
+    loop.run(start, step, steps.describe)
     return folder / FINAL
-
-
-def fingerprint(described: object) -> str:
-    """Sixteen hex digits of a description."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]

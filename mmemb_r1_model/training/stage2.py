@@ -24,23 +24,14 @@ from mmemb_r1_model.losses import JointWeights
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
-from mmemb_r1_model.training.batches import (
-    Labels,
-    Plan,
-    PlanConfig,
-    Rationales,
-    StepBatch,
-    StepReader,
-    WeightedSet,
-    read_steps,
-)
+from mmemb_r1_model.training.batches import Labels, PlanConfig, Rationales, StepBatch, WeightedSet, open_steps
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, in_order, within_memory, write_config
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
+from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler
-from mmemb_r1_model.training.stage1 import fingerprint
 from mmemb_r1_model.training.student import Encoded, Student
 
 
@@ -94,7 +85,6 @@ def adapt(
     config: AdaptConfig,
     folder: Path,
     world: World,
-    inputs: str = "",
     sampler: Sampler | None = None,
 ) -> Path:
     """Run stage 2 in `folder`, from its last checkpoint if it has one; the folder of the trained checkpoint.
@@ -102,7 +92,6 @@ def adapt(
     Args:
         student: opened from stage 1's checkpoint, which is also the reference.
         rationales: the same as in stage 1; others would change the model for another reason than the policy.
-        inputs: as for stage 1.
         sampler: of rollouts; the student itself if there is none.
 
     Raises:
@@ -110,29 +99,25 @@ def adapt(
         TrainingError: see `Loop.run`.
     """
     _check(config, world)
-    described = {"adapt": dataclasses.asdict(config), "student": dataclasses.asdict(student.config), "inputs": inputs}
-    loop = Loop(student, config.loop, world, folder, fingerprint(described))
+    described = {"adapt": dataclasses.asdict(config), "student": dataclasses.asdict(student.config)}
+    loop = Loop(student, config.loop, world, folder, described)
     if loop.is_done:
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
     reference = Reference(student)
     banks = _make_banks(reference, sets, config, read)
     start = loop.restore()
-    if world.is_first:
-        write_config(folder, described)
-    plan = Plan(sets, config.plan, config.loop.steps, config.loop.seed)
-    reader = StepReader(sets, plan, config.plan, read, rationales, config.loop.seed, world.rank, world.size)
-    batch_of = in_order(read_steps(reader, start, config.loop.steps, config.loop.loader_workers))
+    steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
     stage = _Stage(student, reference, sampler or LocalSampler(student), banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
         def attempt(size: int) -> dict[str, float]:
-            return stage.step(number, batch_of(number), size)
+            return stage.step(number, steps[number], size)
 
         whole = config.micro_groups or config.groups // world.size
         return within_memory(attempt, whole, "adapt.micro_groups")
 
-    loop.run(start, step, lambda number: ", ".join(batch_of(number).names[:8]) + " …")
+    loop.run(start, step, steps.describe)
     return folder / FINAL
 
 
@@ -155,7 +140,7 @@ class Reference:
         if not self._has_adapters:
             self._module.requires_grad_(False)
 
-    def encode(self, packed: Any, scored: Sequence[int] = ()) -> Encoded:
+    def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""
         with torch.no_grad(), self._switched():
             return self._student.encode(packed, scored)

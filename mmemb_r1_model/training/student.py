@@ -19,9 +19,9 @@ from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.errors import ModelError, OptionError
 from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.losses import token_log_probs
-from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
+from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
 from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
-from mmemb_r1_model.training.packing import Packed, continuation, pack, run_packed
+from mmemb_r1_model.training.packing import Packed, pack, run_packed
 
 #: Files of a checkpoint folder that training doesn't touch.
 _PASSED_ON = (
@@ -204,14 +204,10 @@ def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) 
 
 
 def banned_tokens(tokenizer: PromptTokenizer, vocabulary: int) -> Tensor:
-    """(V,) true for what a rationale can't contain: added tokens other than those that end it, and unused rows.
-
-    A sampled visual token would crash the next forward pass.
-    """
+    """(V,) true for what a rationale can't contain."""
     banned = torch.zeros(vocabulary, dtype=torch.bool)
-    kept = {tokenizer.id_of(END_THINK), tokenizer.id_of(EMB), tokenizer.id_of(TURN_END)}
-    banned[sorted(set(tokenizer.added_tokens.values()) - kept)] = True
-    banned[tokenizer.size :] = True
+    ends = [tokenizer.id_of(name) for name in (END_THINK, EMB, TURN_END)]
+    banned[tokenizer.unwritable(ends, vocabulary)] = True
     return banned
 
 

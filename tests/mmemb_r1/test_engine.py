@@ -12,7 +12,7 @@ import torch
 from mmeb_harness import Item, Trace
 from mmemb_r1_model.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.engine import Batch, Engine, collate
-from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.prompt import Prompt, extended
 
 TOLERANCE = 1e-5
 
@@ -49,28 +49,17 @@ def test_cached_readout_equals_a_full_forward_pass(
         if mode == "always":
             assert trace.rationale is not None
             for token in generated_tokens(embedder, item):
-                prompt = with_token(prompt, token)
+                prompt = extended(prompt, [token])
         else:
-            prompt = with_token(prompt, tokens.id_of("<emb>"))
+            prompt = extended(prompt, [tokens.id_of("<emb>")])
         assert np.abs(plain_forward(embedder.engine, prompt) - vector).max() < TOLERANCE, item.id
-
-
-def with_token(prompt: Prompt, token: int) -> Prompt:
-    """A prompt with one more token behind it."""
-    return Prompt(
-        ids=np.append(prompt.ids, token),
-        types=np.append(prompt.types, 0),
-        positions=np.concatenate([prompt.positions, np.full((3, 1), prompt.next_position)], axis=1),
-        next_position=prompt.next_position + 1,
-        patches=prompt.patches,
-    )
 
 
 @torch.inference_mode()
 def generated_tokens(embedder: MMEmbR1Embedder, item: Item) -> list[int]:
     """What one item generates, found by calling the model without a cache, token by token."""
     engine, tokenizer = embedder.engine, embedder.engine.tokenizer
-    prompt = with_token(embedder.prompt(item), tokenizer.id_of("<think>"))
+    prompt = extended(embedder.prompt(item), [tokenizer.id_of("<think>")])
     fed = [tokenizer.id_of("<think>")]
     limit = embedder._settings.max_new_tokens
     for _ in range(limit):
@@ -82,7 +71,7 @@ def generated_tokens(embedder: MMEmbR1Embedder, item: Item) -> list[int]:
         if token in (tokenizer.id_of("</think>"), tokenizer.id_of("<emb>"), tokenizer.id_of("<|im_end|>")):
             break
         fed.append(token)
-        prompt = with_token(prompt, token)
+        prompt = extended(prompt, [token])
     return [*fed, tokenizer.id_of("</think>"), tokenizer.id_of("<emb>")]
 
 

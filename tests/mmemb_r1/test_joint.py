@@ -14,14 +14,15 @@ from mmemb_r1_model.losses import JointWeights, info_nce
 from mmemb_r1_model.training.batches import Plan, PlanConfig, StepBatch, StepReader, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
+from mmemb_r1_model.training.student import Student
 from tests.mmemb_r1.training import gradient, make_pairs, make_student
 
 
-def one_batch(folder: Path, student: object, size: int = 12) -> StepBatch:
+def one_batch(folder: Path, student: Student, size: int = 12) -> StepBatch:
     pairs, written = make_pairs(folder, 24)
     sets = [WeightedSet(pairs, 1.0)]
     config = PlanConfig(batch_size=size, distractors=2)
-    reader = StepReader(sets, Plan(sets, config, 3, 0), config, student.reader.prompt, written, 0)  # type: ignore[attr-defined]
+    reader = StepReader(sets, Plan(sets, config, 3, 0), config, student.reader.prompt, written, 0)
     return reader[1]
 
 

@@ -11,8 +11,8 @@ import torch
 from mmeb_harness import Item
 from mmemb_r1_model.embedder import load
 from mmemb_r1_model.engine import collate
-from mmemb_r1_model.prompt import Prompt
-from mmemb_r1_model.training.packing import continuation, pack, run_packed
+from mmemb_r1_model.prompt import Prompt, continuation
+from mmemb_r1_model.training.packing import pack, run_packed
 from mmemb_r1_model.training.prompts import PromptCache, compact
 from mmemb_r1_model.training.student import batch_vision_attention
 from tests.mmemb_r1.training import make_student

@@ -22,9 +22,9 @@ SMALL = [
     "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "
     "{module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}, "
     "{module: mmeb_tasks.miniworld, folder: valid, split: valid, seed: 1, queries: 6}]",
-    "start.vocabulary=640",
+    "start.size.vocabulary=640",
     "start.max_new_tokens=8",
-    "judge.tiny.vocabulary=640",
+    "judge.tiny.size.vocabulary=640",
     "judge.training.batch_size=8",
     "judge.training.loop.steps=20",
     "train.plan.batch_size=8",

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +36,9 @@ from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, RATIONALE
 from mmemb_r1_model.rationales.text import clean, is_loop
 from mmemb_r1_model.tiny import build_tokenizer
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Reply, Say, echo, serve
+from tests.mmemb_r1.training import Pairs
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A set of pairs in memory."""
-
-    name: str
-    pairs: tuple[Pair, ...]
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs[index]
 
 
 def pair(number: int, **changes: Any) -> Pair:

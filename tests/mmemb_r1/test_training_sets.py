@@ -588,7 +588,7 @@ def test_an_index_that_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytes
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mmemb_r1_model.data.rows.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("mmemb_r1_model.files.tempfile.mkstemp", refuse)
     with pytest.warns(UserWarning, match=r"can't keep .*test-index.npz \(Permission denied\)"):
         assert JsonRows(path, "test", lambda row: RowFacts(), "")[0] == {"n": 1}
 
