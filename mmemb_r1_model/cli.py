@@ -77,13 +77,51 @@ def pipeline(config_name: str, output: Path, assignments: tuple[str, ...]) -> No
     _run(config_name, output, assignments, None)
 
 
+@cli.group()
+def study() -> None:
+    """Several seeds of a pipeline and of its ablations, and what they show."""
+
+
+_SEEDS = click.option("--seed", "seeds", type=int, multiple=True, help="Only this one; may be repeated.")
+
+
+@study.command("run")
+@_stage_options
+@_SEEDS
+@click.option("--only", multiple=True, metavar="RUN", help='"base" or a variant; may be repeated.')
+def study_run(
+    config_name: str, output: Path, assignments: tuple[str, ...], seeds: tuple[int, ...], only: tuple[str, ...]
+) -> None:
+    """Train and evaluate. Goes on where it was broken off; seeds may run side by side."""
+    from mmemb_r1_model.study.plan import Study, read_study
+
+    Study(read_study(config_name, assignments), output, click.echo).run(seeds, only)
+
+
+@study.command("report")
+@_stage_options
+@_SEEDS
+@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder of README.md and figures.")
+def study_report(
+    config_name: str, output: Path, assignments: tuple[str, ...], seeds: tuple[int, ...], target: Path
+) -> None:
+    """Tables and figures of a study that has run."""
+    from mmemb_r1_model.study.plan import read_study
+    from mmemb_r1_model.study.report import write_report
+
+    write_report(
+        read_study(config_name, assignments), output, seeds, target, f"mmemb-r1 study run --config {config_name}"
+    )
+
+
 @cli.command()
 def configs() -> None:
-    """Configurations that come with the package."""
-    folder = Path(__file__).resolve().parent / "configs"
-    for path in sorted(folder.glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        click.echo(f"{path.stem:<18} {first}")
+    """Configurations that come with the package, of pipelines and of studies."""
+    package = Path(__file__).resolve().parent
+    for kind in ("configs", "studies"):
+        for path in sorted((package / kind).glob("*.yaml")):
+            first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            click.echo(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
 
 
 @cli.command("add-tokens")

@@ -123,7 +123,7 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return changed
 
 
-def named_config(name: str) -> Path:
+def named_config(name: str, folder: Literal["configs", "studies"] = "configs") -> Path:
     """A file, or a configuration that comes with the package, by name.
 
     Raises:
@@ -132,8 +132,7 @@ def named_config(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    folder = Path(__file__).resolve().parent / "configs"
-    known = {one.stem: one for one in folder.glob("*.yaml")}
+    known = {one.stem: one for one in (Path(__file__).resolve().parent / folder).glob("*.yaml")}
     if name not in known:
         raise UnknownNameError("configuration", name, known)
     return known[name]

@@ -184,15 +184,7 @@ class Pipeline:
         return [WeightedSet(pairs, weight) for pairs, weight in open_sets(which, self.folder / "data")]
 
     def _data(self) -> str:
-        made = []
-        for one in self.config.synthetic:
-            target = self.folder / "data" / one.folder
-            if (target / "manifest.json").is_file():
-                continue
-            options = ["--split", one.split, "--seed", str(one.seed), "--queries", str(one.queries)]
-            _command([sys.executable, "-m", one.module, str(target), *options])
-            made.append(one.folder)
-        return ", ".join(made)
+        return ", ".join(make_synthetic(self.config.synthetic, self.folder / "data"))
 
     def _start(self) -> str:
         return self._make_tiny(self.config.start, self.folder / "start")
@@ -269,13 +261,43 @@ class Pipeline:
         if config is None:
             return ""
         last = "adaptive" if self.config.adapt is not None else "joint"
+        data = self.folder / "data" / config.data if config.data else None
         for mode in config.modes:
-            command = ["run", "--model", "mmemb_r1", "--model-arg", f"path={self.folder / last / FINAL}"]
-            command += ["--reasoning", mode, "--output", str(self.folder / "evaluation" / mode), *config.options]
-            if config.data:
-                command += ["--data", str(self.folder / "data" / config.data)]
-            _command([sys.executable, "-m", "mmeb_harness", *command])
+            run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, config.options)
         return "evaluated"
+
+
+def make_synthetic(wanted: Sequence[SyntheticConfig], folder: Path) -> list[str]:
+    """Make splits below `folder` that aren't there; the names of those that were made.
+
+    Raises:
+        HarnessError: one can't be made.
+    """
+    made = []
+    for one in wanted:
+        target = folder / one.folder
+        if (target / "manifest.json").is_file():
+            continue
+        options = ["--split", one.split, "--seed", str(one.seed), "--queries", str(one.queries)]
+        _command([sys.executable, "-m", one.module, str(target), *options])
+        made.append(one.folder)
+    return made
+
+
+def run_harness(model: Path, mode: str, results: Path, data: Path | None, options: Sequence[str]) -> None:
+    """`mmeb-eval run` of a checkpoint in one mode.
+
+    Args:
+        data: a data folder; `None`: the mini suite.
+
+    Raises:
+        HarnessError: it failed.
+    """
+    command = ["run", "--model", "mmemb_r1", "--model-arg", f"path={model}", "--reasoning", mode]
+    command += ["--output", str(results), *options]
+    if data is not None:
+        command += ["--data", str(data)]
+    _command([sys.executable, "-m", "mmeb_harness", *command])
 
 
 def _command(words: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmemb_r1_model.data.pairs import Item, Pair, Side, item_of
+from mmemb_r1_model.data.pairs import Pair, Side, item_of
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
 from mmemb_r1_model.training.distributed import World
@@ -81,14 +81,11 @@ class _Lessons:
         torch.manual_seed(config.loop.seed + number)
         judge.module.train()
         queries = [judge.query(self._shown(pair, "query", rng)) for pair in pairs]
-        own = [judge.candidate(self._shown(pair, "positive", rng)) for pair in pairs]
-        wrong = [self._wrong(pairs, place, rng) for place in range(len(pairs))]
-        shown = {id(item): judge.candidate(Shown(item)) for items in wrong for item in items}
-        packed = judge.pack(
-            queries, [[own[place], *(shown[id(item)] for item in items)] for place, items in enumerate(wrong)]
-        )
-        flat = judge.module(packed)
-        rows = torch.split(flat, [1 + len(items) for items in wrong])
+        # Wrong candidates carry their rationales as often as right ones: else a rationale alone would mean Yes.
+        candidates = [judge.candidate(self._shown(pair, "positive", rng)) for pair in pairs]
+        asked = [[place, *self._wrong(pairs, place, rng)] for place in range(len(pairs))]
+        flat = judge.module(judge.pack(queries, [[candidates[one] for one in places] for places in asked]))
+        rows = torch.split(flat, [len(places) for places in asked])
         yes_no, ranking, right = _losses(rows)
         torch.autograd.backward(yes_no + ranking)
         return {"yes_no": yes_no.item(), "ranking": ranking.item(), "accuracy": right}
@@ -97,9 +94,10 @@ class _Lessons:
         wanted = rng.random() < self._config.rationale_share
         return Shown(item_of(pair, side), self._rationales.draw(pair, side, rng) if wanted else None)
 
-    def _wrong(self, pairs: Sequence[Pair], place: int, rng: np.random.Generator) -> list[Item]:
+    def _wrong(self, pairs: Sequence[Pair], place: int, rng: np.random.Generator) -> list[int]:
+        """Places of pairs whose positives are wrong for this one's query."""
         right = labels_of(pairs[place]).right
-        others = [pair.positive for pair in pairs if right.isdisjoint(labels_of(pair).has)]
+        others = [other for other, pair in enumerate(pairs) if right.isdisjoint(labels_of(pair).has)]
         count = min(self._config.negatives, len(others))
         return [others[int(index)] for index in rng.choice(len(others), count, replace=False)]
 

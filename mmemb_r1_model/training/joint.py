@@ -4,7 +4,8 @@
 
 The terms L_ctr(z^r), L_ctr(z^d) and L_gen are the paper's, by secondary summaries; L_cross, the weights and all
 numbers are ours. L_gen is the next-token loss over `<think> r </think> <emb>`, or over `<emb>` alone where a side
-has no rationale, which is what starts the gate.
+has no rationale, which is what starts the gate; its first token is smoothed, so that the gate stays undecided enough
+to learn.
 
 Large batches go through gradient caching (Gao et al. 2021): vectors first, without a graph; the gradient of the
 loss with respect to them; then chunk by chunk again, with a graph. The same gradient as in one piece (tested).
@@ -32,12 +33,15 @@ class ContrastConfig:
         micro_batch: items that the model sees at once; 0: one side of the whole batch.
         gradient_caching: keep no graph of one chunk while the others run. Costs a second forward pass, and is
             what lets a batch be larger than memory.
+        gate_smoothing: share of the first token's target that goes to the other path. A gate that stage 1 made certain
+            has no gradient left in stage 2: p (1 - p) is in it.
     """
 
     temperature: float = 0.02
     weights: JointWeights = field(default_factory=JointWeights)
     micro_batch: int = 0
     gradient_caching: bool = False
+    gate_smoothing: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ def joint_backward(
     chunks = _chunks(inputs, (len(batch.queries), len(batch.positives), len(batch.extras)), config.micro_batch)
     num_tokens = sum(world.gather_objects(sum(_completion_length(student, one) for one in inputs)))
     if not config.gradient_caching:
-        results = [_run(student, chunk, seed, number) for number, chunk in enumerate(chunks)]
+        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(chunks)]
         loss, terms = _loss(batch, results, config, world, num_tokens)
         torch.autograd.backward(loss * world.loss_scale)
         return terms
     with torch.no_grad():
-        results = [_run(student, chunk, seed, number) for number, chunk in enumerate(chunks)]
+        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(chunks)]
     leaves = [
         ChunkResult(one.direct.requires_grad_(), one.reasoned.clone().requires_grad_(), one.generation)
         for one in results
@@ -77,7 +81,7 @@ def joint_backward(
     loss, terms = _loss(batch, leaves, config, world, num_tokens)
     torch.autograd.backward(loss)
     for number, (chunk, leaf) in enumerate(zip(chunks, leaves, strict=True)):
-        again = _run(student, chunk, seed, number)
+        again = _run(student, chunk, config.gate_smoothing, seed, number)
         surrogate = config.weights.generation * again.generation / num_tokens
         for vectors, gradient in ((again.direct, leaf.direct.grad), (again.reasoned, leaf.reasoned.grad)):
             if gradient is not None:
@@ -102,7 +106,7 @@ def _completion_length(student: Student, one: Input) -> int:
     return 1 if one.rationale is None else len(student.completion(one.rationale))
 
 
-def _run(student: Student, chunk: Sequence[Input], seed: int, number: int) -> ChunkResult:
+def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, number: int) -> ChunkResult:
     """Both paths of a chunk's items."""
     torch.manual_seed(seed * 1009 + number)
     completions = [[[student.emb]] for _ in chunk]
@@ -118,7 +122,8 @@ def _run(student: Student, chunk: Sequence[Input], seed: int, number: int) -> Ch
     device = encoded.gate_B2.device
     has = torch.tensor([one.rationale is not None for one in chunk], device=device)
     taught = torch.tensor([one.taught for one in chunk], device=device)
-    first = torch.where(has, encoded.gate_B2[:, 0], encoded.gate_B2[:, 1]) * taught
+    think, emb = encoded.gate_B2.unbind(dim=1)
+    first = torch.where(has, torch.lerp(think, emb, smoothing), torch.lerp(emb, think, smoothing)) * taught
     rest = [one.sum() for one in encoded.log_probs]
     return ChunkResult(
         direct=encoded.vectors_RD[direct],

@@ -251,7 +251,7 @@ def test_blur_hides_levels_and_the_graded_grain_shows_how_much() -> None:
     assert graded.blurs.max() > 0.43
     pictures = draw_pictures(graded, world.grain, np.random.default_rng(1)) / 255
     grains = (pictures[:, STRIPS_TOP:, :16].std((1, 2, 3)) + pictures[:, STRIPS_TOP:, 16:].std((1, 2, 3))) / 2
-    assert np.corrcoef(grains, graded.blurs)[0, 1] > 0.85
+    assert np.corrcoef(grains, graded.blurs)[0, 1] > 0.75
     readable = graded.blurs < 0.03
     sharp = _levels(pictures[readable, STRIPS_TOP:])
     assert (sharp == graded.levels[readable]).mean() > 0.6

@@ -19,7 +19,7 @@ from mmeb_tasks.mini.write import Side, WorkerRationale
 from mmeb_tasks.miniworld.world import NUM, Queries, Rng, Targets, level_words
 
 #: Share of the precise (and wrong) rationales that name a caption's details.
-DETAILS_SHARE = 0.6
+DETAILS_SHARE = 0.9
 
 VERBOSE_CAPTION = "the picture shows a {colour} {shape} with {first} and {second}"
 VERBOSE_ANSWER = "the picture shows a {colour} {shape}"

@@ -61,7 +61,7 @@ class World:
     metric: MetricName = "hit@1"
     candidates: CandidateKind = "text"
     clip: bool = False
-    look_share: float = 0.35
+    look_share: float = 0.5
     hops: tuple[int, ...] = (0, 2, 3, 5)
     table_sizes: tuple[int, ...] = (NUM,)
     blur: tuple[float, float] = (0.3, 0.3)
@@ -77,7 +77,7 @@ WORLDS = (
         look_share=0.5,
         hops=(0, 1, 2, 3, 5),
         table_sizes=(2, 3, 4, 6, 8),
-        blur=(0.0, 0.45),
+        blur=(0.0, 0.6),
         grain=0.8,
     ),
     World("miniworld-image", candidates="picture"),

@@ -1,0 +1,173 @@
+"""Four checks of a trained model that no scores show: does it read its rationale, and is it sound?
+
+    swap     the vector of an item with another item's rationale: how far it moves, what it then finds
+    leak     the rationale alone against the query alone, as retrieval
+    batches  the same items in batches of other sizes
+    format   generations that had to be closed by rule
+
+Legend: Q queries, N candidates, D dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmeb_harness import EncodeResult, Frames, Item, Samples, Task
+from mmemb_r1_model.data.suite import find_tasks, read_labels
+from mmemb_r1_model.embedder import load
+from mmemb_r1_model.rationales.leak import leak_test
+from mmemb_r1_model.training.student import Student, StudentConfig, open_student
+
+BATCHES = (1, 7, 64)
+_Vectors = NDArray[np.float32]
+
+
+def check_model(model: Path, data: Path, tasks: Sequence[str], count: int, seed: int) -> dict[str, Any]:
+    """task → check → figures, on the first `count` queries of each task."""
+    labels = read_labels(data)
+    student = open_student(StudentConfig(checkpoint=str(model)), torch.device("cpu"))
+    student.module.eval()
+    return {
+        task.name: _check(student, model, task, data, labels[task.name], count, seed)
+        for task in find_tasks()
+        if task.name in tasks
+    }
+
+
+def _check(
+    student: Student,
+    model: Path,
+    task: Task,
+    data: Path,
+    labels: Mapping[str, Mapping[str, Any]],
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    samples = task.load(data, Frames())
+    queries = samples.queries[:count]
+    embedder = load(path=str(model), reasoning="always")
+    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, 64).vectors
+    in_batches = {size: _encoded(embedder, queries, size) for size in BATCHES}
+    reasoned = in_batches[BATCHES[-1]]
+    traces = reasoned.traces or ()
+    own = [trace.rationale or "" for trace in traces]
+    groups = [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries]
+    found = {
+        "swap": _swap(student, samples, queries, own, groups, candidates, seed),
+        "leak": _leak(student, samples, queries, own, candidates, seed),
+        "batches": _compare_batches(in_batches),
+        "format": {"queries": len(queries), "closed_by_rule": sum(trace.truncated for trace in traces)},
+    }
+    return found
+
+
+def _encoded(embedder: Any, items: Sequence[Item], size: int) -> EncodeResult:
+    role = "query"  # candidates too: their mode is set by the embedder
+    parts = [embedder.encode(items[start : start + size], role) for start in range(0, len(items), size)]
+    traces = tuple(trace for part in parts for trace in part.traces)
+    return EncodeResult(np.concatenate([part.vectors for part in parts]), traces)
+
+
+def _swap(
+    student: Student,
+    samples: Samples,
+    queries: Sequence[Item],
+    own: Sequence[str],
+    groups: Sequence[tuple[str, int]],
+    candidates: _Vectors,
+    seed: int,
+) -> dict[str, Any]:
+    """Every query with the rationale of another one of its kind and hops."""
+    rng = np.random.default_rng(seed)
+    others = list(range(len(queries)))
+    for group in sorted(set(groups)):
+        members = [place for place, one in enumerate(groups) if one == group]
+        shift = int(rng.integers(1, len(members))) if len(members) > 1 else 0
+        for place, other in zip(members, members[shift:] + members[:shift], strict=True):
+            others[place] = other
+    kept = [place for place, other in enumerate(others) if own[other] != own[place]]
+    with_own = _with_rationales(student, [queries[one] for one in kept], [own[one] for one in kept])
+    swapped = _with_rationales(student, [queries[one] for one in kept], [own[others[one]] for one in kept])
+    hits_own, hits_swapped = (_hits(samples, [queries[i] for i in kept], v, candidates) for v in (with_own, swapped))
+    is_hard = np.array([groups[one][1] > 0 for one in kept])
+    cosine = (with_own * swapped).sum(axis=1)
+    found: dict[str, Any] = {}
+    for name, which in (("all", np.ones(len(kept), bool)), ("hard", is_hard), ("easy", ~is_hard)):
+        if which.any():
+            found[name] = {
+                "queries": int(which.sum()),
+                "cosine": float(cosine[which].mean()),
+                "own": float(hits_own[which].mean()),
+                "swapped": float(hits_swapped[which].mean()),
+            }
+    return found
+
+
+@torch.no_grad()
+def _with_rationales(student: Student, items: Sequence[Item], rationales: Sequence[str]) -> _Vectors:
+    """Reasoned vectors (Q, D) with given rationales."""
+    parts = []
+    for start in range(0, len(items), 64):
+        prompts = [student.reader.prompt(item) for item in items[start : start + 64]]
+        branches = [[student.completion(text)] for text in rationales[start : start + 64]]
+        parts.append(student.encode(student.pack(prompts, branches)).vectors_RD.numpy())
+    return np.concatenate(parts)
+
+
+def _hits(
+    samples: Samples, queries: Sequence[Item], vectors_QD: _Vectors, candidates_ND: _Vectors
+) -> NDArray[np.float64]:
+    best = (vectors_QD @ candidates_ND.T).argmax(axis=1)
+    return np.array(
+        [float(samples.candidates[top].id in samples.gains[query.id]) for query, top in zip(queries, best, strict=True)]
+    )
+
+
+@torch.no_grad()
+def _leak(
+    student: Student,
+    samples: Samples,
+    queries: Sequence[Item],
+    own: Sequence[str],
+    candidates: _Vectors,
+    seed: int,
+) -> dict[str, Any]:
+    """The rationale as a text of its own, without the picture and the question, against the query read directly."""
+    texts = [
+        Item(query.id, rationale, instruction=query.instruction) for query, rationale in zip(queries, own, strict=True)
+    ]
+    place = {candidate.id: number for number, candidate in enumerate(samples.candidates)}
+    positives = np.array([place[next(iter(samples.gains[query.id]))] for query in queries])
+    result = leak_test(_direct(student, texts), _direct(student, queries), candidates, positives, seed=seed)
+    return dataclasses.asdict(result)
+
+
+@torch.no_grad()
+def _direct(student: Student, items: Sequence[Item]) -> _Vectors:
+    parts = []
+    for start in range(0, len(items), 64):
+        prompts = [student.reader.prompt(item) for item in items[start : start + 64]]
+        parts.append(student.encode(student.pack(prompts, [[[student.emb]]] * len(prompts))).vectors_RD.numpy())
+    return np.concatenate(parts)
+
+
+def _compare_batches(found: Mapping[int, EncodeResult]) -> dict[str, Any]:
+    """Against the largest batches: the worst cosine, and how many rationales are other ones."""
+    reference = found[BATCHES[-1]]
+    rows = {}
+    for size in BATCHES[:-1]:
+        cosine = (found[size].vectors * reference.vectors).sum(axis=1)
+        pairs = zip(found[size].traces or (), reference.traces or (), strict=True)
+        rows[f"{size} against {BATCHES[-1]}"] = {
+            "least_cosine": float(cosine.min()),
+            "greatest_difference": float(np.abs(found[size].vectors - reference.vectors).max()),
+            "other_rationales": sum(one.rationale != other.rationale for one, other in pairs),
+        }
+    return rows

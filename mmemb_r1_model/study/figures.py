@@ -1,0 +1,83 @@
+"""Pictures of a study: readable in grey, by line style and mark as well as by colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MARKS = "osD^vPX"
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True})
+    pyplot.rcParams.update({"grid.alpha": 0.3, "savefig.dpi": 130, "savefig.bbox": "tight"})
+    return pyplot
+
+
+def losses(logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> None:
+    """Loss curves of both stages, a line a seed. `logs`: stage → seed → rows of log.jsonl."""
+    pyplot = _pyplot()
+    terms = {
+        "joint": ("direct", "reasoned", "cross", "generation"),
+        "adaptive": ("direct", "share", "length", "delta"),
+    }
+    figure, axes = pyplot.subplots(2, 4, figsize=(14, 5.5))
+    for row, (stage, names) in enumerate(terms.items()):
+        for axis, name in zip(axes[row], names, strict=True):
+            for number, rows in enumerate(logs[stage]):
+                points = [(one["step"], one[name]) for one in rows if name in one]
+                if points:
+                    style = ("-", "--", ":")[number % 3]
+                    axis.plot(
+                        *zip(*points, strict=True), style, color=COLOURS[number], lw=1.2, label=f"seed {number + 1}"
+                    )
+            axis.set_title(f"stage {row + 1}: {name}")
+            axis.set_xlabel("step")
+    axes[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def costs(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Accuracy over the share that reasons, a point a length cost, a line a task."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(6.5, 4.5))
+    for number, (task, points) in enumerate(curves.items()):
+        shares = [100 * one["share_adaptive"] for one in points]
+        scores = [100 * one["score_adaptive"] for one in points]
+        axis.plot(shares, scores, marker=MARKS[number], color=COLOURS[number], label=task)
+        for one, x, y in zip(points, shares, scores, strict=True):
+            axis.annotate(f"c={one['cost']:g}", (x, y), textcoords="offset points", xytext=(4, 5), fontsize=7)
+    axis.set_xlabel("share of queries that reason, %")
+    axis.set_ylabel("adaptive, main metric, %")
+    axis.legend(frameon=False)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def calibration(points: Sequence[Mapping[str, float]], path: Path) -> None:
+    """How often reasoning pays and hurts, over the gate's probability; area: queries."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(5.5, 4.5))
+    gate = [one["gate"] for one in points]
+    largest = max(one["queries"] for one in points)
+    sizes = [20 + 300 * one["queries"] / largest for one in points]
+    for name, mark, colour in (("pays", "o", COLOURS[0]), ("hurts", "X", COLOURS[1])):
+        values = [one[name] for one in points]
+        axis.plot(gate, values, color=colour, lw=1)
+        axis.scatter(gate, values, s=sizes, marker=mark, color=colour, alpha=0.7, label=f"reasoning {name}")
+    axis.plot([0, 1], [0, 1], ":", color="grey", lw=1)
+    axis.set_xlabel("gate: p(reason)")
+    axis.set_ylabel("share of queries")
+    axis.legend(frameon=False, markerscale=0.5)
+    figure.savefig(path)
+    pyplot.close(figure)

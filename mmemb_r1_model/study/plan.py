@@ -1,0 +1,241 @@
+"""What a study consists of, and doing it: `mmemb-r1 study run`.
+
+    OUTPUT/evaluator/…                 the evaluator's data and training, once for all seeds, as a bought one would be
+    OUTPUT/seed-1/base/…               a pipeline's folder (see pipeline.py)
+    OUTPUT/seed-1/<variant>/…          the same; what a variant shares with the base is linked, not made again
+    OUTPUT/seed-1/data/test/           the test split of that seed
+    OUTPUT/seed-1/<run>/results/<checkpoint>/<mode>/…   what mmeb-eval wrote
+
+Everything goes on where it was broken off. Seeds don't touch each other: they can run on several machines at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.errors import OptionError, UnknownNameError
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.pipeline import (
+    Pipeline,
+    PipelineConfig,
+    Stage,
+    SyntheticConfig,
+    make_synthetic,
+    read_pipeline,
+    run_harness,
+)
+from mmemb_r1_model.selection.stage import JUDGED
+from mmemb_r1_model.training.loop import FINAL
+
+BASE, EVALUATOR = "base", "evaluator"
+LATENCY, CHECKS, SELECTION = "latency.json", "checks.json", "selection.json"
+MODES = ("never", "always", "adaptive")
+Checkpoint = Literal["joint", "adaptive"]
+#: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
+SEED_STEP = 1000
+
+_STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt")
+#: Shared up to → what is linked from the base run.
+_LINKED = {
+    "judge": ("data", "start", "rationales", "judge", "selected/judged.jsonl"),
+    "select": ("data", "start", "rationales", "judge", "selected"),
+    "train": ("data", "start", "rationales", "judge", "selected", "joint"),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run that differs from the base in a few settings.
+
+    Attributes:
+        shares: the last stage whose outcome it takes from the base. `judge`: the judged rationales too.
+        checkpoint: of which stage is evaluated; "joint" trains no stage 2.
+    """
+
+    name: str
+    set: tuple[str, ...]
+    shares: Literal["judge", "select", "train"] = "select"
+    checkpoint: Checkpoint = "adaptive"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study.
+
+    Attributes:
+        base: a pipeline configuration: a file, or a name; its `evaluate` is not used.
+        set: what the study changes in it.
+        seeds: every seed in the base, but for the evaluator's, is moved by 1000 for each.
+        test: the split that results are from.
+        tasks: what is evaluated.
+        variants: further runs of every seed.
+        timed: queries of each task whose latency is measured, one at a time; 0: none.
+        checked: queries of each task for the checks (swap, leak, batches); 0: none.
+    """
+
+    base: str
+    test: SyntheticConfig
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...] = (1, 2, 3)
+    set: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    timed: int = 256
+    checked: int = 512
+
+
+def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
+    """From a file, or the name of a configuration that comes with the package.
+
+    Raises:
+        HarnessError: a key or value that doesn't fit; two variants of one name.
+    """
+    config = build_config(StudyConfig, override(read_yaml(named_config(name, "studies")), assignments), "")
+    names = [BASE, *(variant.name for variant in config.variants)]
+    twice = sorted({one for one in names if names.count(one) > 1})
+    if twice:
+        raise OptionError(f"study {name}: two runs are called {', '.join(twice)}; name each its own")
+    return config
+
+
+def seeded(config: Any, seed: int) -> Any:
+    """A configuration with every field called "seed" moved, but for those of the evaluator's training."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        return dataclasses.replace(config, **{name: _moved(name, one, seed) for name, one in values.items()})
+    if isinstance(config, tuple):
+        return tuple(seeded(one, seed) for one in config)
+    return config
+
+
+def _moved(name: str, value: Any, seed: int) -> Any:
+    if name == "judge":
+        return value
+    return value + SEED_STEP * seed if name == "seed" else seeded(value, seed)
+
+
+class Study:
+    """One output folder."""
+
+    def __init__(self, config: StudyConfig, folder: Path, say: Callable[[str], None]) -> None:
+        self.config, self.folder, self._say = config, folder, say
+        self._values = override(read_yaml(named_config(config.base)), config.set)
+
+    def run(self, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> None:
+        """Run the evaluator, then seeds (none named: all), and of each the base and the variants (none named: all).
+
+        Raises:
+            UnknownNameError: a variant that the study hasn't.
+            HarnessError: see the stages.
+        """
+        known = [EVALUATOR, BASE, *(one.name for one in self.config.variants)]
+        for name in only:
+            if name not in known:
+                raise UnknownNameError("run of this study", name, known)
+        if not only or EVALUATOR in only:
+            self._evaluator()
+        for seed in seeds or self.config.seeds:
+            folder = self.folder / f"seed-{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "study.json", dataclasses.asdict(self.config))
+            make_synthetic([dataclasses.replace(self.config.test, seed=self._test_seed(seed))], folder / "data")
+            if not only or BASE in only:
+                self._base(seed, folder)
+            for variant in self.config.variants:
+                if not only or variant.name in only:
+                    self._variant(seed, folder, variant)
+
+    def _test_seed(self, seed: int) -> int:
+        return self.config.test.seed + SEED_STEP * seed
+
+    def _evaluator(self) -> None:
+        config = _without_evaluation(self._values)
+        if config.judge is None:
+            return
+        used = {*config.judge.tiny.texts, *(one.path for one in config.judge.data)}
+        own = tuple(one for one in config.synthetic if one.folder in used)
+        run = self.folder / EVALUATOR
+        Pipeline(dataclasses.replace(config, synthetic=own), run, lambda line: self._say(f"{EVALUATOR}: {line}")).run(
+            ("data", "judge")
+        )
+
+    def _base(self, seed: int, folder: Path) -> None:
+        run = folder / BASE
+        if (self.folder / EVALUATOR).is_dir():
+            _link(self.folder / EVALUATOR, run, ("judge", *self._evaluator_data()))
+        self._train(self._pipeline(seed), run, _STAGES, f"seed {seed}, {BASE}")
+        for checkpoint in ("joint", "adaptive"):
+            self._evaluate(run, checkpoint)
+        self._time(run, "adaptive")
+        self._check(run, seed)
+
+    def _evaluator_data(self) -> list[str]:
+        return [f"data/{path.name}" for path in sorted((self.folder / EVALUATOR / "data").iterdir())]
+
+    def _time(self, run: Path, checkpoint: Checkpoint) -> None:
+        from mmemb_r1_model.study.latency import measure_latency
+
+        if self.config.timed and not (run / LATENCY).is_file():
+            found = measure_latency(run / checkpoint / FINAL, self._test(run), self.config.tasks, self.config.timed)
+            write_json(run / LATENCY, found)
+
+    def _check(self, run: Path, seed: int) -> None:
+        from mmemb_r1_model.study.checks import check_model
+        from mmemb_r1_model.study.quality import selection_quality
+
+        if self.config.checked and not (run / CHECKS).is_file():
+            model, count = run / "adaptive" / FINAL, self.config.checked
+            write_json(run / CHECKS, check_model(model, self._test(run), self.config.tasks, count, seed))
+        if not (run / SELECTION).is_file():
+            folders = [
+                run / "data" / path for path in sorted({one.path for one in _without_evaluation(self._values).data})
+            ]
+            write_json(run / SELECTION, selection_quality(run / "selected" / JUDGED, folders))
+
+    def _test(self, run: Path) -> Path:
+        return run.parent / "data" / self.config.test.folder
+
+    def _variant(self, seed: int, folder: Path, variant: Variant) -> None:
+        run = folder / variant.name
+        _link(folder / BASE, run, _LINKED[variant.shares])
+        stages = _STAGES if variant.checkpoint == "adaptive" else _STAGES[:-1]
+        self._train(self._pipeline(seed, variant.set), run, stages, f"seed {seed}, {variant.name}")
+        self._evaluate(run, variant.checkpoint)
+        self._time(run, variant.checkpoint)
+
+    def _pipeline(self, seed: int, assignments: Sequence[str] = ()) -> PipelineConfig:
+        config: PipelineConfig = seeded(_without_evaluation(override(self._values, assignments)), seed)
+        return config
+
+    def _train(self, config: PipelineConfig, run: Path, stages: Sequence[Stage], title: str) -> None:
+        Pipeline(config, run, lambda line: self._say(f"{title}: {line}")).run(stages)
+
+    def _evaluate(self, run: Path, checkpoint: Checkpoint) -> None:
+        model, data = run / checkpoint / FINAL, self._test(run)
+        for mode in MODES:
+            results = run / "results" / checkpoint / mode
+            run_harness(model, mode, results, data, ["--tasks", ",".join(self.config.tasks)])
+
+
+def _without_evaluation(values: dict[str, Any]) -> PipelineConfig:
+    return dataclasses.replace(read_pipeline(copy.deepcopy(values)), evaluate=None)
+
+
+def _link(base: Path, run: Path, parts: Sequence[str]) -> None:
+    """Links to what the base has made.
+
+    Raises:
+        OptionError: the base hasn't.
+    """
+    for part in parts:
+        source, target = base / part, run / part
+        if not source.exists():
+            raise OptionError(f"{source} is missing: run the study's base first")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            target.symlink_to(source.resolve(), target_is_directory=source.is_dir())

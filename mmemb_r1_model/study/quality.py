@@ -1,0 +1,103 @@
+"""How good the selection is: the world tells which rationales are right, nobody else in the pipeline is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from mmemb_r1_model.data.suite import WORKER_RATIONALES, read_labels
+from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.selection.rule import Judged, Rule, RuleConfig, chances
+from mmemb_r1_model.selection.stage import pair_key
+
+RULES: tuple[tuple[str, Rule, bool], ...] = (
+    ("argmax, margin", "argmax", True),
+    ("argmax, delta", "argmax", False),
+    ("sampled, margin", "sampled", True),
+    ("random", "random", True),
+    ("longest", "longest", True),
+)
+#: Sides that are compared at most in each group; the AUC is over their rationales.
+_MOST = 20000
+
+
+def selection_quality(judged: Path, folders: Sequence[Path]) -> dict[str, Any]:
+    """group → rule → shares of the sides with a right one chosen, with a precise one, direct-only; and the AUC.
+
+    Args:
+        folders: of the training data, whose scripted workers' rationales are marked as right or wrong.
+
+    Groups are "easy" and "hard" queries, "positive" sides, "all". What chance of being right a rule has is the
+    sum of its chances over right rationales; a side that is direct-only counts in `direct_only` alone.
+    """
+    truth = {key: right for folder in folders for key, right in _truth(folder)}
+    difficulty = {
+        (task, query): str(row["difficulty"])
+        for folder in folders
+        for task, rows in read_labels(folder).items()
+        for query, row in rows.items()
+    }
+    groups: dict[str, list[tuple[str, list[Judged], list[bool]]]] = {}
+    for row in read_rows(judged):
+        found = [Judged(**one) for one in row["judged"]]
+        right = [truth[row["dataset"], row["pair"], row["side"], one.worker, one.sample] for one in found]
+        side = "positive" if row["side"] == "positive" else difficulty[row["dataset"], row["pair"]]
+        for group in (side, "all"):
+            own = groups.setdefault(group, [])
+            if len(own) < _MOST:
+                own.append((pair_key(row), found, right))
+    return {group: _group(rows) for group, rows in sorted(groups.items())}
+
+
+def _truth(folder: Path) -> Iterator[tuple[tuple[str, str, str, str, int], bool]]:
+    for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist():
+        yield (row["task"], row["query_id"], row["side"], row["worker"], row["sample"]), row["right"]
+
+
+def _group(rows: list[tuple[str, list[Judged], list[bool]]]) -> dict[str, Any]:
+    rules: dict[str, Any] = {name: _rule(rows, RuleConfig(rule, margin)) for name, rule, margin in RULES}
+    return {
+        "sides": len(rows),
+        "right_rationales": float(np.mean([one for _, _, right in rows for one in right])),
+        "auc": {name: rank_auc(rows, name) for name in ("delta", "margin")},
+        "rules": rules,
+    }
+
+
+def _rule(rows: list[tuple[str, list[Judged], list[bool]]], config: RuleConfig) -> Mapping[str, float]:
+    right = precise = chosen = wrong_over_precise = 0.0
+    contested = 0
+    for key, found, truth in rows:
+        shares = chances(found, config, key)
+        if not any(shares):
+            continue
+        chosen += 1
+        right += sum(share for share, one in zip(shares, truth, strict=True) if one)
+        precise += sum(share for share, one in zip(shares, found, strict=True) if one.worker == "precise")
+        if not all(truth):
+            contested += 1
+            wrong_over_precise += sum(share for share, one in zip(shares, truth, strict=True) if not one)
+    return {
+        "right": right / max(1, chosen),
+        "right_where_one_is_wrong": 1 - wrong_over_precise / max(1, contested),
+        "precise": precise / max(1, chosen),
+        "direct_only": 1 - chosen / max(1, len(rows)),
+    }
+
+
+def rank_auc(rows: Iterable[tuple[str, list[Judged], list[bool]]], name: str) -> float | None:
+    """Chance that a right rationale gains more than a wrong one; of any two in the group."""
+    gains: dict[bool, list[float]] = {True: [], False: []}
+    for _, found, truth in rows:
+        for one, right in zip(found, truth, strict=True):
+            gains[right].append(getattr(one, name))
+    good, bad = np.sort(gains[True]), np.array(gains[False])
+    if not len(good) or not len(bad):
+        return None
+    above = len(good) - np.searchsorted(good, bad, side="right")
+    ties = np.searchsorted(good, bad, side="right") - np.searchsorted(good, bad, side="left")
+    return float((above + 0.5 * ties).sum() / (len(good) * len(bad)))

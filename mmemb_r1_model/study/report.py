@@ -1,0 +1,396 @@
+"""`mmemb-r1 study report`: a study as tables (README.md), pictures (PNG) and numbers (study.json).
+
+Nothing here trains or evaluates: the same study gives the same report. A section is a function that returns its
+Markdown and puts its numbers, unrounded, into `numbers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.study import figures
+from mmemb_r1_model.study.markdown import interval, percent, table
+from mmemb_r1_model.study.plan import BASE, EVALUATOR, Checkpoint, StudyConfig, Variant
+from mmemb_r1_model.study.policies import POLICIES, gain_over, head_room_closed, latencies
+from mmemb_r1_model.study.results import Chosen, Group, Results
+from mmemb_r1_model.study.statistics import Estimate, Sample, estimate
+
+Numbers = dict[str, Any]
+
+#: What the study set out to reach: name, statistic, least value.
+GOALS: tuple[tuple[str, Callable[[Any], Any], float], ...] = (
+    ("adaptive - never", gain_over("never"), 0.05),
+    ("adaptive - always", gain_over("always"), 0.05),
+    ("adaptive - random", gain_over("random"), 0.10),
+    ("head-room closed", head_room_closed, 0.85),
+)
+LATENCY_GOAL = 0.8
+GATE_ONLY = "gate-only"
+COST_KEY = "adapt.reward.length_cost"
+BLURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target: Path, command: str) -> None:
+    """Write README.md, study.json and the pictures into `target`.
+
+    Args:
+        seeds: none: all of the study's.
+        command: that made the study; it is printed.
+
+    Raises:
+        DataError: the base of a seed is not finished. Variants that aren't are left out, and named.
+    """
+    results = Results(config, folder, seeds)
+    if not results.has(BASE):
+        raise DataError(
+            f"{folder}: {BASE} of seeds {', '.join(map(str, results.seeds))} is not finished; run the study"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    done = [one for one in config.variants if results.has(one.name)]
+    missing = [one.name for one in config.variants if one not in done]
+    numbers: Numbers = {"config": dataclasses.asdict(config), "seeds": results.seeds, "missing": missing}
+    sections = [
+        _opening(results, command, missing),
+        _goals(results, done, numbers),
+        *(_policies(results, run, checkpoint, title, numbers) for run, checkpoint, title in _shown(done)),
+        _degrees(results, numbers),
+        _calibration(results, target, numbers),
+        _variants(results, done, numbers),
+        _costs(results, done, target, numbers),
+        _checks(results, numbers),
+        _selection(results, numbers),
+        _training(results, target, numbers),
+    ]
+    (target / "README.md").write_text("\n".join(one for one in sections if one), encoding="utf-8")
+    write_json(target / "study.json", numbers)
+
+
+def _opening(results: Results, command: str, missing: Sequence[str]) -> str:
+    config = results.config
+    sizes = sorted({len(group.frames[0]) for group in results.groups(BASE).values()})
+    seeds = ", ".join(map(str, results.seeds))
+    text = f"""# The replication in miniature: {Path(command.split()[-1]).stem}
+
+What the method does in a world where it is known when reasoning helps, hurts and is right. Synthetic data and a tiny
+model: it shows that the machinery works, and nothing about real data. Made by
+
+    {command} --output STUDY
+    {command.replace(" run ", " report ")} --output STUDY --to {{this folder}}
+
+Pipeline configuration `{config.base}`; seeds {seeds} (of training data, weights, training and test split alike; one
+evaluator for all); {" / ".join(map(str, sizes))} test queries a task and seed. In brackets: 95 % intervals, first over
+queries (bootstrap), then over seeds (Student's t, {len(results.seeds) - 1} degrees of freedom). Scores: hit@1 in %, of
+pages nDCG@5 in %.
+"""
+    return text + (f"\nNot run, and so not shown: {', '.join(missing)}.\n" if missing else "")
+
+
+def _shown(done: Sequence[Variant]) -> Iterable[tuple[str, Checkpoint, str]]:
+    yield BASE, "adaptive", "The whole method: stage 2 learns the gate and what to write"
+    if any(one.name == GATE_ONLY for one in done):
+        yield GATE_ONLY, "adaptive", "Stage 2 learns the gate alone, rationales stay as stage 1 left them"
+    yield BASE, "joint", "Stage 1 alone: the gate as the direct-only sides left it"
+
+
+def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
+    runs = [BASE, *(one.name for one in done if one.name == GATE_ONLY)]
+    ratios = _latency_ratios(results)
+    rows = []
+    for run in runs:
+        for task, group in results.groups(run).items():
+            samples = group.samples()
+            found = [estimate(samples, statistic) for _, statistic, _ in GOALS]
+            ratio = ratios.get(task) if run == BASE else None
+            met = [one.value >= least for one, (_, _, least) in zip(found, GOALS, strict=True)]
+            met += [ratio <= LATENCY_GOAL] if ratio is not None else []
+            rows.append([run, task, *map(interval, found), "" if ratio is None else f"{ratio:.2f}"])
+            rows[-1].append(f"{sum(met)} of {len(met)}")
+            own = {name: dataclasses.asdict(one) for one, (name, _, _) in zip(found, GOALS, strict=True)}
+            numbers.setdefault("goals", {}).setdefault(run, {})[task] = {**own, "latency_ratio": ratio}
+    header = ["run", "task", *(f"{name} (≥ {100 * least:.0f})" for name, _, least in GOALS)]
+    return "## Goals\n\n" + table([*header, f"latency, adaptive / always (≤ {LATENCY_GOAL})", "met"], rows)
+
+
+def _latency_ratios(results: Results) -> dict[str, float]:
+    """Task → mean time of a query alone, adaptive over always; mean over seeds. Empty if it wasn't measured."""
+    if not results.config.timed:
+        return {}
+    measured = results.json("latency.json")
+    return {
+        task: float(np.mean([_mean_time(one[task], "adaptive") / _mean_time(one[task], "always") for one in measured]))
+        for task in results.config.tasks
+    }
+
+
+def _mean_time(measured: dict[str, Any], mode: str) -> float:
+    return float(np.mean(measured["seconds"][mode]))
+
+
+def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, numbers: Numbers) -> str:
+    timed = bool(results.config.timed) and (run, checkpoint) == (BASE, "adaptive")
+    own = numbers.setdefault("policies", {}).setdefault(f"{run}/{checkpoint}", {})
+    rows = []
+    for task, group in results.groups(run, checkpoint).items():
+        speeds = _speeds(results, task, group) if timed else {}
+        scores = [f"score_{policy}" for policy in POLICIES]
+        easy = group.means(scores, lambda frame: frame.difficulty == "easy")
+        hard = group.means(scores, lambda frame: frame.difficulty == "hard")
+        whole = group.means([f"{name}_{policy}" for policy in POLICIES for name in ("score", "share", "tokens")])
+        for policy in POLICIES:
+            score = f"score_{policy}"
+            share, tokens = whole[f"share_{policy}"], whole[f"tokens_{policy}"].value
+            row = [task if policy == POLICIES[0] else "", policy, percent(easy.get(score)), percent(hard.get(score))]
+            row += [interval(whole[score]), percent(share), f"{tokens:.1f}"]
+            rows.append(row + (_speed_cells(speeds[policy], policy) if timed else []))
+            parts = {"easy": easy.get(score), "hard": hard.get(score), "all": whole[score], "share": share}
+            described = {name: dataclasses.asdict(one) for name, one in parts.items() if one}
+            own.setdefault(task, {})[policy] = {**described, "tokens": tokens, **speeds.get(policy, {})}
+    header = ["task", "policy", "easy", "hard", "all", "share", "tokens"]
+    header += ["p50 ms", "p95 ms", "items/s"] if timed else []
+    note = """
+Share and tokens are means over all queries, markers included. Milliseconds: one query alone, the modes in turn;
+items/s: batches of 64; decoding and tokenising included, means over seeds. \\* put together from the times of never and
+always, not run. The random gate reasons as often as the adaptive one of the same task and seed.
+"""
+    return f"## {title}\n\n" + table(header, rows) + (note if timed else "")
+
+
+def _speeds(results: Results, task: str, group: Group) -> dict[str, dict[str, float]]:
+    """Policy → figures, means over seeds."""
+    measured = zip(results.json("latency.json"), group.frames, group.shares, results.seeds, strict=True)
+    found = [latencies(one[task], frame, share, seed) for one, frame, share, seed in measured]
+    names = found[0][POLICIES[0]]
+    return {
+        policy: {name: float(np.mean([one[policy][name] for one in found])) for name in names} for policy in POLICIES
+    }
+
+
+def _speed_cells(speed: dict[str, float], policy: str) -> list[str]:
+    mark = "\\*" if policy in ("random", "oracle") else ""
+    return [f"{1000 * speed[name]:.1f}{mark}" for name in ("p50", "p95")] + [f"{speed['items_per_second']:.0f}{mark}"]
+
+
+def _degrees(results: Results, numbers: Numbers) -> str:
+    """Where the gain is a matter of degree: captions by blur, chains by hops."""
+    columns = ("score_never", "score_always", "pays", "hurts", "share_adaptive")
+    rows = []
+    for task, group in results.groups(BASE).items():
+        total = sum(len(frame) for frame in group.frames)
+        for name, chosen in _degrees_of(group):
+            size = sum(one.size for one in group.samples(chosen))
+            found = group.means(columns, chosen)
+            rows.append([task, name, f"{size / total:.0%}", *(percent(found[column]) for column in columns)])
+            described = {column: dataclasses.asdict(one) for column, one in found.items()}
+            numbers.setdefault("degrees", {}).setdefault(task, {})[name] = {"queries": size, **described}
+    header = ["task", "queries", "share of them", "direct", "reasoned", "reasoning pays", "hurts", "gate reasons"]
+    return "## By degree of difficulty, and out of distribution\n\n" + table(header, rows)
+
+
+def _degrees_of(group: Group) -> Iterable[tuple[str, Chosen]]:
+    frame = group.frames[0]
+    looks = frame[frame.kind == "look"]
+    if looks.blur.nunique() > 1:
+        for low, high in itertools.pairwise(BLURS):
+            yield f"caption, blur {low:g} to {high:g}", _blurred(low, high)
+    elif len(looks):
+        yield "caption", lambda frame: frame.kind == "look"
+    for hops in sorted(set(frame[frame.kind == "chain"].hops)):
+        yield f"chain of {hops}", _chain(hops)
+
+
+def _blurred(low: float, high: float) -> Chosen:
+    return lambda frame: (frame.kind == "look") & (frame.blur >= low) & (frame.blur < high)
+
+
+def _chain(hops: int) -> Chosen:
+    return lambda frame: (frame.kind == "chain") & (frame.hops == hops)
+
+
+def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
+    """The gate's probability against how often, and by how much, reasoning paid."""
+    frames = [frame for group in results.groups(BASE).values() for frame in group.frames]
+    gate, never, always = (np.concatenate([frame[name] for frame in frames]) for name in ("gate", "never", "always"))
+    gain, pays = always - never, (always > never).astype(float)
+    place = np.minimum((10 * gate).astype(int), 9)
+    bins = [
+        {
+            "from": one / 10,
+            "gate": float(gate[place == one].mean()),
+            "queries": int((place == one).sum()),
+            "pays": float(pays[place == one].mean()),
+            "hurts": float((gain[place == one] < 0).mean()),
+            "gain": float(gain[place == one].mean()),
+        }
+        for one in sorted(set(place.tolist()))
+    ]
+    rate = float(pays.mean())
+    brier, of_rate = float(((gate - pays) ** 2).mean()), rate * (1 - rate)
+    numbers["calibration"] = {"bins": bins, "brier": brier, "brier_of_base_rate": of_rate}
+    figures.calibration(bins, target / "calibration.png")
+    rows = [
+        [f"{one['from']:.1f} to {one['from'] + 0.1:.1f}", f"{one['queries']:.0f}"]
+        + [percent(one[name]) for name in ("pays", "hurts", "gain")]
+        for one in bins
+    ]
+    return f"""## Calibration of the gate
+
+All tasks and seeds. Gain: points of the main metric, reasoned minus direct.
+
+{table(["p(reason)", "queries", "reasoning pays", "hurts", "gain"], rows)}
+Brier score as a forecast that reasoning pays: {brier:.3f}; of the base rate: {of_rate:.3f}. The gate is trained on
+reward, cost included, not to be a probability.
+
+![calibration](calibration.png)
+"""
+
+
+def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
+    if not done:
+        return ""
+    columns = ("score_never", "score_always", "score_adaptive", "score_oracle", "share_adaptive")
+    rows = []
+    for task in results.config.tasks:
+        base = results.groups(BASE)[task]
+        for name in (BASE, *(one.name for one in done)):
+            group = results.groups(name)[task]
+            found = group.means([*columns, "tokens_adaptive"])
+            difference = None if name == BASE else _difference(group, base)
+            rows.append([task, name, *(percent(found[column]) for column in columns)])
+            rows[-1] += [f"{found['tokens_adaptive'].value:.1f}", interval(difference)]
+            described = {column: dataclasses.asdict(one) for column, one in found.items()}
+            own = numbers.setdefault("variants", {}).setdefault(name, {})
+            own[task] = {**described, "difference": difference and dataclasses.asdict(difference)}
+    settings = "\n".join(
+        f"- `{one.name}`: {' '.join(f'`{each}`' for each in one.set) or one.checkpoint}" for one in done
+    )
+    header = ["task", "run", "never", "always", "adaptive", "oracle", "share", "tokens", "adaptive - base's"]
+    return f"## Variants\n\n{settings}\n\nThe last column is paired by query.\n\n" + table(header, rows)
+
+
+def _difference(group: Group, base: Group) -> Estimate:
+    samples = []
+    for number, (frame, other) in enumerate(zip(group.frames, base.frames, strict=True)):
+        both = frame.merge(other, on="query_id", suffixes=("", "_base"), validate="1:1")
+        samples.append(Sample({"difference": (both.adaptive - both.adaptive_base).to_numpy(float)}, number))
+    return estimate(samples, itemgetter("difference"))
+
+
+def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Numbers) -> str:
+    """Accuracy over the share that reasons, as the length cost changes."""
+    runs = [(float(one.set[0].partition("=")[2]), one.name) for one in done if _sets_cost(one)]
+    if not runs:
+        return ""
+    own_cost = results.json("config.json")[0]["adapt"]["reward"]["length_cost"]
+    columns = ("share_adaptive", "tokens_adaptive", "score_adaptive", "score_always")
+    rows, curves = [], dict[str, list[dict[str, float]]]()
+    for task in results.config.tasks:
+        for cost, name in sorted([*runs, (float(own_cost), BASE)]):
+            found = results.groups(name)[task].means(columns)
+            curves.setdefault(task, []).append({"cost": cost, **{key: one.value for key, one in found.items()}})
+            rows.append([task, f"{cost:g}", percent(found["share_adaptive"]), f"{found['tokens_adaptive'].value:.1f}"])
+            rows[-1] += [interval(found["score_adaptive"]), percent(found["score_always"])]
+    numbers["costs"] = curves
+    figures.costs(curves, target / "cost.png")
+    header = ["task", "c", "share", "tokens", "adaptive", "always"]
+    return "## The length cost c\n\n" + table(header, rows) + "\n![accuracy over share](cost.png)\n"
+
+
+def _sets_cost(variant: Variant) -> bool:
+    return len(variant.set) == 1 and variant.set[0].startswith(f"{COST_KEY}=")
+
+
+def _checks(results: Results, numbers: Numbers) -> str:
+    if not results.config.checked:
+        return ""
+    found = results.json("checks.json")
+    numbers["checks"] = dict(zip(map(str, results.seeds), found, strict=True))
+    swap, leak, other = [], [], []
+    for task in results.config.tasks:
+        for part in ("hard", "easy"):
+            if own := [one[task]["swap"][part] for one in found if part in one[task]["swap"]]:
+                cosine, *hits = (float(np.mean([row[name] for row in own])) for name in ("cosine", "own", "swapped"))
+                swap.append([task, part, f"{cosine:.2f}", *map(percent, hits)])
+        names = ("rationale", "query", "difference")
+        leak.append([task, *(percent(float(np.mean([one[task]["leak"][name] for one in found]))) for name in names)])
+        batches = [row for one in found for row in one[task]["batches"].values()]
+        formats = [one[task]["format"] for one in found]
+        other.append(
+            [
+                task,
+                f"{min(row['least_cosine'] for row in batches):.7f}",
+                str(sum(row["other_rationales"] for row in batches)),
+                f"{sum(one['closed_by_rule'] for one in formats)} of {sum(one['queries'] for one in formats)}",
+            ]
+        )
+    return f"""## Checks
+
+**Swap.** A query with the rationale of another one of its kind and hops: cosine to its own reasoned vector, and hit@1.
+
+{table(["task", "queries", "cosine", "hit@1, own rationale", "swapped"], swap)}
+**Leak.** hit@1 of the model's own rationale as a bare text, against that of the query on the direct path. No worker
+sees the other side here: a high figure on chains is the reasoning itself, written down.
+
+{table(["task", "rationale alone", "query alone", "difference"], leak)}
+**Batches and format.** Least cosine of a vector in batches of 1 or 7 to the same in batches of 64, rationales that came
+out otherwise, generations that had to be closed by rule (always mode).
+
+{table(["task", "least cosine", "other rationales", "closed by rule"], other)}"""
+
+
+def _selection(results: Results, numbers: Numbers) -> str:
+    found = results.json("selection.json")
+    numbers["selection"] = dict(zip(map(str, results.seeds), found, strict=True))
+    shares = ("right", "right_where_one_is_wrong", "precise", "direct_only")
+    rows = []
+    for group in found[0]:
+        parts = [one[group] for one in found]
+        auc = " / ".join(_mean_auc(parts, name) for name in ("delta", "margin"))
+        for rule in parts[0]["rules"]:
+            means = [float(np.mean([part["rules"][rule][name] for part in parts])) for name in shares]
+            rows.append([group, rule, *map(percent, means), auc])
+    header = [
+        "sides",
+        "rule",
+        "chosen is right",
+        "same, where a wrong one is at hand",
+        "chosen is the precise worker's",
+    ]
+    return f"""## Selection
+
+On the training data, in % of sides. AUC: a right rationale gains more than a wrong one, any two of the group.
+
+{table([*header, "direct-only", "AUC, delta / margin"], rows)}"""
+
+
+def _mean_auc(parts: Sequence[dict[str, Any]], name: str) -> str:
+    values = [part["auc"][name] for part in parts if part["auc"][name] is not None]
+    return f"{np.mean(values):.3f}" if values else ""
+
+
+def _training(results: Results, target: Path, numbers: Numbers) -> str:
+    seconds: dict[str, list[float]] = {}
+    evaluator = results.folder / EVALUATOR / "times.jsonl"
+    for rows in ([list(read_rows(evaluator))] if evaluator.is_file() else []) + results.rows("times.jsonl"):
+        for row in rows:
+            seconds.setdefault(row["stage"], []).append(row["seconds"])
+    numbers["seconds"] = seconds
+    logs = {stage: results.rows(f"{stage}/log.jsonl") for stage in ("joint", "adaptive")}
+    figures.losses(logs, target / "losses.png")
+    cells = [[stage, f"{np.mean(own):.0f}", " / ".join(f"{one:.0f}" for one in own)] for stage, own in seconds.items()]
+    return f"""## Time and losses
+
+Seconds of each stage; what is shared ran once.
+
+{table(["stage", "mean", "each"], cells)}
+![losses](losses.png)
+"""
