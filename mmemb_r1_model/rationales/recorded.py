@@ -39,7 +39,7 @@ class TableWorker:
 
 
 def open_recorded(config: WorkerConfig, root: Path) -> CarriedWorker | TableWorker:
-    """The pairs' own rationales (no `model`), or those of the folder's table whose worker has this name.
+    """The pairs' own rationales (no `model`), or those of the folders' tables whose worker has this name.
 
     Raises:
         DataError: no table, or not its columns.
@@ -47,7 +47,10 @@ def open_recorded(config: WorkerConfig, root: Path) -> CarriedWorker | TableWork
     """
     if not config.model:
         return CarriedWorker()
-    return TableWorker(_read_table(root / config.model / WORKER_RATIONALES, config.name))
+    texts: dict[_Key, str] = {}
+    for folder in config.model.split(","):
+        texts |= _read_table(root / folder.strip() / WORKER_RATIONALES, config.name)
+    return TableWorker(texts)
 
 
 def _read_table(path: Path, worker: str) -> dict[_Key, str]:
