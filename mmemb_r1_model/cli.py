@@ -89,11 +89,12 @@ def configs() -> None:
 @cli.command("add-tokens")
 @click.argument("base")
 @click.argument("folder", type=click.Path(path_type=Path))
-def add_tokens(base: str, folder: Path) -> None:
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of a rationale.")
+def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
     from mmemb_r1_model.build import add_tokens as add
 
-    add(base, folder)
+    add(base, folder, max_new_tokens)
 
 
 if __name__ == "__main__":

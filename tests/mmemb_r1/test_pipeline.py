@@ -94,15 +94,22 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
     words += [word for one in SMALL for word in ("--set", one)]
     words += ["--set", "train.loop.steps=3", "--set", "adapt.loop.steps=2", "--set", "judge.training.loop.steps=1"]
+    words += ["--set", "select.pairs_at_once=5"]
     call("rationales", *words)
-    call("select", *words)
-    for stage in ("train", "adapt"):
+    for stage in ("select", "train", "adapt"):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command += ["-m", "mmemb_r1_model.cli", stage, *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count(f"{stage}:") == 1
+    shares = [
+        {(row["dataset"], row["pair"], row["side"]) for row in read_rows(tmp_path / "selected" / name)}
+        for name in ("judged.jsonl", "judged-1.jsonl", "selected.jsonl")
+    ]
+    assert len(shares[0] & shares[1]) == 0 < min(len(shares[0]), len(shares[1]))
+    assert shares[0] | shares[1] == shares[2]
+    assert len(list(read_rows(tmp_path / "selected" / "selected.jsonl"))) == len(shares[2]) == 5 * 24 + 2 * 24
     assert [row["step"] for row in read_rows(tmp_path / "joint" / "log.jsonl")] == [3]
     assert (tmp_path / "adaptive" / "final" / "model.safetensors").is_file()
 
