@@ -86,6 +86,21 @@ def configs() -> None:
         click.echo(f"{path.stem:<18} {first}")
 
 
+@cli.command()
+@click.option("--config", "config_name", required=True, help=_CONFIG)
+@click.option("--gpu", type=click.Choice(["a100", "h100", "h200", "h20"]), default="h100", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As for a run.")
+def estimate(config_name: str, gpu: str, gpus: int, assignments: tuple[str, ...]) -> None:
+    """What a run would cost: tokens, operations, GPU hours, memory. By arithmetic; nothing is run or measured."""
+    from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+    from mmemb_r1_model.estimate import report
+    from mmemb_r1_model.pipeline import PipelineConfig
+
+    values = override(read_yaml(named_config(config_name)), assignments)
+    click.echo(report(build_config(PipelineConfig, values, ""), config_name, gpu, gpus))
+
+
 @cli.command("add-tokens")
 @click.argument("base")
 @click.argument("folder", type=click.Path(path_type=Path))

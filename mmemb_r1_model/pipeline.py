@@ -220,12 +220,12 @@ class Pipeline:
         try:
             longest = open_checkpoint(student.checkpoint, student.revision).settings.max_new_tokens
         except ModelError as error:
-            raise OptionError(f"student.checkpoint: {error}") from error
+            raise OptionError(f"student.checkpoint: {error}. A new one: mmemb-r1 add-tokens BASE FOLDER") from error
         for worker in self.config.rationales.workers:
             if worker.backend != "recorded" and worker.max_new_tokens > longest:
                 raise OptionError(
-                    f"worker {worker.name!r} may write {worker.max_new_tokens} tokens, the student at most {longest}: it "
-                    "would learn rationales that it can't finish. Lower the worker's max_new_tokens, or raise the "
+                    f"worker {worker.name!r} may write {worker.max_new_tokens} tokens, the student at most {longest}: "
+                    "it would learn rationales that it can't finish. Lower the worker's max_new_tokens, or raise the "
                     f"student's in {student.checkpoint}/mmemb_r1.json (mmemb-r1 add-tokens --max-new-tokens)"
                 )
 
