@@ -52,7 +52,7 @@ def rationales(config_name: str, output: Path, assignments: tuple[str, ...]) -> 
 @cli.command()
 @_stage_options
 def select(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl."""
+    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl. torchrun: as `train`."""
     _run(config_name, output, assignments, ("data", "judge", "select"))
 
 

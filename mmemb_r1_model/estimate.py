@@ -12,6 +12,7 @@ like, how long rationales get, and what share of its peak a GPU reaches are assu
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -380,7 +381,7 @@ class Estimator:
             for name in config.sides
         ]
         tokens_of_prompt = sum(share * prompt.tokens for share, prompt in prompts)
-        at_once = (config.micro_groups or max(1, config.groups // self.gpus)) * per_group
+        at_once = self._groups_at_once(config) * per_group
         longest = min(assumed.longest * mean, self.max_new_tokens)
         batches = groups * per_group / at_once
         reading = groups * sum(share * self._reading(shape, prompt) for share, prompt in prompts)
@@ -392,15 +393,13 @@ class Estimator:
         writing = written * (
             shape.linear_flops(1) + shape.head_flops(1) + shape.attention_flops(tokens_of_prompt + mean / 2)
         )
-        biggest = max(prompt.tokens for _, prompt in prompts)
-        cache = at_once * (biggest + self.max_new_tokens) * shape.kv_bytes
         rollouts = Row(
             "adapt: rollouts",
             f"{_thousands(groups)} groups, {_thousands(groups * per_group)} texts",
             groups * tokens_of_prompt + written,
             reading + writing,
             self._hours(reading) + batches * longest * seconds / 3600,
-            self.weight_bytes + self.learning_bytes + cache,
+            self.weight_bytes + self.learning_bytes + self.rollout_cache(config),
         )
         further = 1 + per_group * (mean + 3)
         scored = per_group * (mean + 3)
@@ -411,7 +410,6 @@ class Estimator:
         pairs = steps * config.plan.batch_size
         tokens, flops, _ = self._pair_cost(config.contrast, rank)
         update += pairs * flops
-        micro_groups = config.micro_groups or max(1, config.groups // self.gpus)
         row = Row(
             "adapt: update",
             f"the same, {_thousands(pairs)} pairs",
@@ -419,11 +417,21 @@ class Estimator:
             update,
             self._hours(update),
             max(
-                self._training_memory(micro_groups, per_group, self.config.student.gradient_checkpointing),
+                self._training_memory(
+                    self._groups_at_once(config), per_group, self.config.student.gradient_checkpointing
+                ),
                 self._training_memory(config.contrast.micro_batch or 1, 1, self.config.student.gradient_checkpointing),
             ),
         )
         return [rollouts, row]
+
+    def _groups_at_once(self, config: AdaptConfig) -> int:
+        return config.micro_groups or max(1, config.groups // self.gpus)
+
+    def rollout_cache(self, config: AdaptConfig) -> float:
+        """Bytes of keys and values of a batch of rollouts, at the longest input and the greatest length."""
+        rows = self._groups_at_once(config) * (config.rollouts // 2)
+        return rows * (self._longest() + self.max_new_tokens) * self.student.kv_bytes
 
     def _forward(self, prompt: Prompt, further: float, scored: float) -> float:
         shape, length = self.student, prompt.tokens + further
@@ -558,7 +566,7 @@ def report(config: PipelineConfig, name: str, gpu: str, gpus: int) -> str:
         "",
         *_table([("stage", "amount", "tokens", "FLOPs", "GPU hours", "days", "GB a GPU"), *map(_cells(gpus), rows)]),
         "",
-        *_notes(estimator),
+        *(line for note in _notes(estimator) for line in textwrap.wrap(note, 118, subsequent_indent="  ")),
     ]
     return "\n".join(lines)
 
@@ -596,12 +604,14 @@ def _notes(estimator: Estimator) -> list[str]:
     lengths = ", ".join(f"{kind} {count}" for kind, count in assumed.rationale_tokens)
     plain, kept = (estimator.pair_activations(checkpointing) / 1e9 for checkpointing in (False, True))
     supervised, reinforced = ume_r1_hours(assumed)
+    adapt = estimator.config.adapt
+    cache = f" Rollouts: {estimator.rollout_cache(adapt) / 1e9:.0f} GB of cache." if adapt else ""
     return [
         f"student: {shape.parameters / 1e9:.2f} G parameters; {estimator.learned / 1e6:,.0f} M learn; a token is "
         f"{shape.kv_bytes / 1e3:.0f} kB of cache.",
         f"memory: weights {estimator.weight_bytes / 1e9:.1f} GB, gradients and AdamW "
         f"{estimator.learning_bytes / 1e9:.1f} GB, on every process; the rest is a micro-batch at its longest. One "
-        f"input of the greatest length keeps {plain:.1f} GB of activations, {kept:.1f} GB with checkpointing.",
+        f"input of the greatest length keeps {plain:.1f} GB of activations, {kept:.1f} GB with checkpointing.{cache}",
         f"inputs: {visual[0]:.0f} tokens an image ({_size(assumed.image)}), {visual[1]:.0f} a page "
         f"({_size(assumed.page)}), {visual[2]:.0f} a video (frames of {_size(assumed.frame)}); words {_LABEL} to "
         f"{_CAPTION}, {assumed.turn_tokens} around them.",
@@ -613,8 +623,8 @@ def _notes(estimator: Estimator) -> list[str]:
         f"check: for UME-R1-2B the same arithmetic gives {supervised:,.0f} H20 hours of supervised training, its "
         f"authors {UME_R1_HOURS[0]:,.0f} ({UME_R1_HOURS[0] / supervised:.1f} times as many), and {reinforced:,.0f} of "
         f"reinforced, they {UME_R1_HOURS[1]:,.0f} ({UME_R1_HOURS[1] / reinforced:.0f} times; their rollouts ran on "
-        "sharded weights, whose gathering at every token isn't in the arithmetic). Expect a real run to take two to "
-        "three times the hours above, and more on slow links.",
+        "weights sharded over 64 GPUs, whose gathering at every token isn't in the arithmetic and may be why). The "
+        "hours above are a floor of the same kind: expect two to three times as many, and more on slow links.",
     ]
 
 

@@ -79,7 +79,7 @@ def test_a_published_cost_is_met_within_the_stated_factor() -> None:
 
 def test_what_moves_the_cost() -> None:
     base = rows("mmemb_r1_2b")
-    assert list(base)[0].startswith("rationales:")
+    assert next(iter(base)).startswith("rationales:")
     assert base["rationales: api"].hours is None
     twice = rows("mmemb_r1_2b", "train.loop.steps=16800")
     assert twice["train"].flops == pytest.approx(2 * (base["train"].flops or 0))
@@ -107,8 +107,17 @@ def test_the_table_says_first_that_it_is_an_estimate_and_the_readme_shows_it() -
         done = CliRunner().invoke(cli, ["estimate", "--config", name])
         assert done.exit_code == 0, done.output
         assert re.match(r"ESTIMATE, not measured: \w+ on 8 H100 at 35 % of their peak operations and 60 %", done.output)
-        table = done.output.split("\n\n")[1]
-        assert table in readme, f"run mmemb-r1 estimate --config {name} again for configs/README.md"
+        assert f"<!-- output of: mmemb-r1 estimate --config {name} -->\n```text\n{done.output}```" in readme
+
+
+def test_the_readmes_cheaper_selections_cost_what_it_says() -> None:
+    readme = (CONFIGS / "README.md").read_text()
+    found = re.findall(r"^\| `(.*)` \| ([\d,]+) \| (\d+) % \|$", readme, re.MULTILINE)
+    assert len(found) == 4
+    for options, hours, share in found:
+        changed = rows("mmemb_r1_2b", *options.replace("--set ", "").split())
+        assert f"{changed['select'].hours:,.0f}" == hours
+        assert f", {share} % of sides reason" in changed["train"].amount
 
 
 def test_what_the_arithmetic_doesnt_know_is_named() -> None:
@@ -118,6 +127,11 @@ def test_what_the_arithmetic_doesnt_know_is_named() -> None:
         report(config(FULL[0], "student.checkpoint=mine"), "x", "h100", 1)
     with pytest.raises(OptionError, match=r"worker 'instruct': model: 'glm' is no folder"):
         report(config(FULL[0], "rationales.workers[0].model=glm"), "x", "h100", 1)
+
+
+def test_the_command_offers_every_gpu_that_is_known() -> None:
+    (option,) = (one for one in cli.commands["estimate"].params if one.name == "gpu")
+    assert set(option.type.choices) == set(GPUS)  # type: ignore[attr-defined]
 
 
 def test_a_checkpoint_of_ones_own_is_read(tmp_path: Path) -> None:
