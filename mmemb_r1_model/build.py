@@ -10,11 +10,14 @@ from mmemb_r1_model.prompt import TURN_END
 from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
 
 
-def add_tokens(base: str, folder: Path) -> None:
+def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_tokens) -> None:
     """Add <emb> (and the think markers, where they are missing) and write the whole checkpoint to `folder`.
 
     The rows of new tokens start as a copy of the row of <|im_end|>, a special token that the model knows: a
     random row would begin far from anything it has seen. Ours, not the paper's.
+
+    Args:
+        max_new_tokens: longest rationale that the model will write.
     """
     import torch
     from tokenizers import AddedToken
@@ -34,7 +37,7 @@ def add_tokens(base: str, folder: Path) -> None:
                 weight[tokenizer.convert_tokens_to_ids(token)] = weight[source]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_settings(folder, Settings())
+    write_settings(folder, Settings(max_new_tokens=max_new_tokens))
     _copy_preprocessor(base, folder)
 
 

@@ -52,7 +52,7 @@ def rationales(config_name: str, output: Path, assignments: tuple[str, ...]) -> 
 @cli.command()
 @_stage_options
 def select(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl."""
+    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl. torchrun: as `train`."""
     _run(config_name, output, assignments, ("data", "judge", "select"))
 
 
@@ -124,14 +124,30 @@ def configs() -> None:
             click.echo(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
 
 
+@cli.command()
+@click.option("--config", "config_name", required=True, help=_CONFIG)
+@click.option("--gpu", type=click.Choice(["a100", "h100", "h200", "h20"]), default="h100", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As for a run.")
+def estimate(config_name: str, gpu: str, gpus: int, assignments: tuple[str, ...]) -> None:
+    """What a run would cost: tokens, operations, GPU hours, memory. By arithmetic; nothing is run or measured."""
+    from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+    from mmemb_r1_model.estimate import report
+    from mmemb_r1_model.pipeline import PipelineConfig
+
+    values = override(read_yaml(named_config(config_name)), assignments)
+    click.echo(report(build_config(PipelineConfig, values, ""), config_name, gpu, gpus))
+
+
 @cli.command("add-tokens")
 @click.argument("base")
 @click.argument("folder", type=click.Path(path_type=Path))
-def add_tokens(base: str, folder: Path) -> None:
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of a rationale.")
+def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
     from mmemb_r1_model.build import add_tokens as add
 
-    add(base, folder)
+    add(base, folder, max_new_tokens)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from mmemb_r1_model.errors import OptionError, UnknownNameError
 
 Config = TypeVar("Config")
+
+#: In a configuration that comes along: only who runs it can know the value.
+OPEN = "???"
+_PLACE = re.compile(r"(\w+)\[(\d+)\]")
 
 
 def build_config(kind: type[Config], values: Any, where: str) -> Config:
@@ -99,10 +104,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `a.b.c=value`; the value is read as YAML.
+    """Apply `a.b.c=value`, or `a.b[0].c=value` in a list; the value is read as YAML.
 
     Raises:
-        OptionError: no equals sign, or a path through something that is no mapping.
+        OptionError: no equals sign, a path through something that is no mapping, or past a list's end.
     """
     import copy
 
@@ -116,11 +121,36 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         *parents, last = path.split(".")
         inner = changed
         for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise OptionError(f"--set {assignment!r}: {parent} is no group of settings")
+            inner = _below(inner, parent, assignment)
         inner[last] = yaml.safe_load(text)
     return changed
+
+
+def _below(outer: dict[str, Any], step: str, assignment: str) -> dict[str, Any]:
+    """The group of settings one step down a path; made where there is none."""
+    place = _PLACE.fullmatch(step)
+    if place is None:
+        inner = outer.setdefault(step, {})
+    else:
+        name, number = place[1], int(place[2])
+        ones = outer.get(name)
+        if not isinstance(ones, list) or number >= len(ones):
+            raise OptionError(f"--set {assignment!r}: there is no {step}")
+        inner = ones[number]
+    if not isinstance(inner, dict):
+        raise OptionError(f"--set {assignment!r}: {step} is no group of settings")
+    return inner
+
+
+def open_keys(values: Any, where: str = "") -> list[str]:
+    """Keys whose value is still `OPEN`, as `--set` names them."""
+    if values == OPEN:
+        return [where]
+    if isinstance(values, Mapping):
+        return [key for name, value in values.items() for key in open_keys(value, f"{where}.{name}".lstrip("."))]
+    if isinstance(values, list):
+        return [key for place, value in enumerate(values) for key in open_keys(value, f"{where}[{place}]")]
+    return []
 
 
 def named_config(name: str, folder: Literal["configs", "studies"] = "configs") -> Path:

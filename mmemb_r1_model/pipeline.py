@@ -4,7 +4,7 @@
     OUTPUT/start/          a tiny new student (only for the synthetic suites)
     OUTPUT/rationales/     rationales.jsonl
     OUTPUT/judge/final/    an evaluator trained for the synthetic suites
-    OUTPUT/selected/       judged.jsonl, selected.jsonl
+    OUTPUT/selected/       judged.jsonl (and judged-RANK.jsonl of further processes), selected.jsonl
     OUTPUT/joint/final/    stage 1
     OUTPUT/adaptive/final/ stage 2
     OUTPUT/evaluation/…    results of mmeb-eval, one folder a mode
@@ -20,13 +20,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from mmemb_r1_model.config import build_config
+from torch import distributed
+
+from mmemb_r1_model.checkpoint import open_checkpoint
+from mmemb_r1_model.config import build_config, open_keys
 from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
-from mmemb_r1_model.errors import DataError, HarnessError, OptionError
+from mmemb_r1_model.errors import DataError, HarnessError, ModelError, OptionError
 from mmemb_r1_model.files import write_json
 from mmemb_r1_model.jsonl import RowWriter
 from mmemb_r1_model.rationales.stage import RATIONALES, RationaleConfig, write_rationales
@@ -50,7 +54,7 @@ from mmemb_r1_model.selection.stage import (
 )
 from mmemb_r1_model.tiny import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.training.batches import WeightedSet
-from mmemb_r1_model.training.distributed import join_world, leave_world
+from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
@@ -58,6 +62,10 @@ from mmemb_r1_model.training.student import StudentConfig, open_student
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
 STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
+#: Stages that every process takes part in; in the others all but the first wait.
+_SHARED: tuple[Stage, ...] = ("select", "train", "adapt")
+#: How long they wait: torch's own ten minutes would end a run whose first process asks servers for days.
+_PATIENCE = timedelta(days=60)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class EvaluateConfig:
     """Runs of the harness at the end.
 
     Attributes:
-        data: a data folder; "": the mini suite.
+        data: a data folder, below the root of the training sets or absolute; "": the mini suite.
         options: further options of `mmeb-eval run`.
     """
 
@@ -121,10 +129,16 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """A whole run. `student.checkpoint` may be empty where `start` makes a student."""
+    """A whole run. `student.checkpoint` may be empty where `start` makes a student.
+
+    Attributes:
+        data_root: what paths in `data`, recorded workers and `evaluate.data` are relative to; "": OUTPUT/data, where
+            synthetic data are made.
+    """
 
     data: tuple[TrainingSetConfig, ...]
     rationales: RationaleConfig
+    data_root: str = ""
     synthetic: tuple[SyntheticConfig, ...] = ()
     start: TinyConfig | None = None
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -141,7 +155,14 @@ def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
     Raises:
         HarnessError: a key or value that doesn't fit.
     """
+    if missing := open_keys(values):
+        settings = " ".join(f"--set {key}=…" for key in missing)
+        raise OptionError(f"{', '.join(missing)}: only you know what to put there; fill in a copy, or add {settings}")
     config = build_config(PipelineConfig, values, "")
+    if config.synthetic and config.data_root:
+        raise OptionError(
+            f"data_root {config.data_root!r}: synthetic data are made in OUTPUT/data; leave data_root out"
+        )
     if config.start is None and not config.student.checkpoint:
         raise OptionError("student.checkpoint is empty: name a checkpoint with MMEmb-R1's tokens (mmemb-r1 add-tokens)")
     if config.judge is None and not config.select.judge.checkpoint:
@@ -154,21 +175,59 @@ class Pipeline:
 
     def __init__(self, config: PipelineConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder, self._say = config, folder, say
+        self._root = Path(config.data_root).expanduser() if config.data_root else folder / "data"
 
     def run(self, stages: Sequence[Stage] = STAGES) -> None:
         """Run stages in order; time of each is appended to times.jsonl.
 
-        Of several processes the first does alone what isn't training; the others wait for it.
+        Of several processes the first does alone what can't be shared; the others wait for it.
+
+        Raises:
+            HarnessError: also before the first stage, where a later one would miss something.
         """
+        self._check(stages)
         world = join_world(self.config.student.device)
+        wait = _patient_barrier(world)
         self.folder.mkdir(parents=True, exist_ok=True)
         if world.is_first:
             write_json(self.folder / "config.json", dataclasses.asdict(self.config))
         for stage in (one for one in STAGES if one in stages):
-            if world.is_first or stage in ("train", "adapt"):
+            if world.is_first or stage in _SHARED:
                 self._run_stage(stage, world.is_first)
-            world.wait()
+            wait()
         leave_world(world)
+
+    def _check(self, stages: Sequence[Stage]) -> None:
+        """What would otherwise show after days: folders that aren't there, a student without its tokens or too short.
+
+        Raises:
+            OptionError: names the setting.
+        """
+        config = self.config
+        if config.data_root and not self._root.is_dir():
+            raise OptionError(f"data_root: there is no folder {self._root}; name the one that holds the training sets")
+        if config.evaluate and config.data_root and "evaluate" in stages:
+            folder = self._root / config.evaluate.data
+            if not folder.is_dir():
+                raise OptionError(
+                    f"evaluate.data: there is no folder {folder}; fetch it: mmeb-eval data get --data {folder}"
+                )
+        if config.start is None and "train" in stages:
+            self._check_student()
+
+    def _check_student(self) -> None:
+        student = self.config.student
+        try:
+            longest = open_checkpoint(student.checkpoint, student.revision).settings.max_new_tokens
+        except ModelError as error:
+            raise OptionError(f"student.checkpoint: {error}. A new one: mmemb-r1 add-tokens BASE FOLDER") from error
+        for worker in self.config.rationales.workers:
+            if worker.backend != "recorded" and worker.max_new_tokens > longest:
+                raise OptionError(
+                    f"worker {worker.name!r} may write {worker.max_new_tokens} tokens, the student at most {longest}: "
+                    "it would learn rationales that it can't finish. Lower the worker's max_new_tokens, or raise the "
+                    f"student's in {student.checkpoint}/mmemb_r1.json (mmemb-r1 add-tokens --max-new-tokens)"
+                )
 
     def _run_stage(self, stage: Stage, reports: bool) -> None:
         began = time.perf_counter()
@@ -181,7 +240,7 @@ class Pipeline:
 
     def sets(self, which: Sequence[TrainingSetConfig]) -> list[WeightedSet]:
         """Data sets, opened."""
-        return [WeightedSet(pairs, weight) for pairs, weight in open_sets(which, self.folder / "data")]
+        return [WeightedSet(pairs, weight) for pairs, weight in open_sets(which, self._root)]
 
     def _data(self) -> str:
         return ", ".join(make_synthetic(self.config.synthetic, self.folder / "data"))
@@ -201,7 +260,7 @@ class Pipeline:
 
     def _rationales(self) -> str:
         sets = [one.pairs for one in self.sets(self.config.data)]
-        written = write_rationales(sets, self.config.rationales, self.folder / "rationales", root=self.folder / "data")
+        written = write_rationales(sets, self.config.rationales, self.folder / "rationales", root=self._root)
         return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:
@@ -211,7 +270,7 @@ class Pipeline:
         self._make_tiny(stage.tiny, self.folder / "judge" / "start")
         config = JudgeConfig(checkpoint=str(self.folder / "judge" / "start"))
         judge = open_judge(config, join_world("auto").device)
-        trusted = TrustedRationales([self.folder / "data" / one.path for one in stage.data], stage.workers)
+        trusted = TrustedRationales([self._root / one.path for one in stage.data], stage.workers)
         train_judge(judge, self.sets(stage.data), trusted, stage.training, self.folder / "judge")
         return "evaluator trained"
 
@@ -221,10 +280,13 @@ class Pipeline:
             trained = dataclasses.replace(config.judge, checkpoint=str(self.folder / "judge" / FINAL))
             config = dataclasses.replace(config, judge=trained)
         sets = [one.pairs for one in self.sets(self.config.data)]
-        judge = open_judge(config.judge, join_world(config.judge.device).device)
-        judged = judge_rationales(judge, sets, self.folder / "rationales" / RATIONALES, config, folder)
-        select_rationales(judged, config, folder)
-        write_json(folder / "config.json", dataclasses.asdict(config))
+        world = join_world(config.judge.device)
+        judge = open_judge(config.judge, world.device)
+        judge_rationales(judge, sets, self.folder / "rationales" / RATIONALES, config, folder, world)
+        _patient_barrier(world)()
+        if world.is_first:
+            select_rationales(config, folder)
+            write_json(folder / "config.json", dataclasses.asdict(config))
         return "rationales selected"
 
     def _train(self) -> str:
@@ -261,7 +323,7 @@ class Pipeline:
         if config is None:
             return ""
         last = "adaptive" if self.config.adapt is not None else "joint"
-        data = self.folder / "data" / config.data if config.data else None
+        data = self._root / config.data if config.data else None
         for mode in config.modes:
             run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, config.options)
         return "evaluated"
@@ -298,6 +360,18 @@ def run_harness(model: Path, mode: str, results: Path, data: Path | None, option
     if data is not None:
         command += ["--data", str(data)]
     _command([sys.executable, "-m", "mmeb_harness", *command])
+
+
+def _patient_barrier(world: World) -> Callable[[], None]:
+    """A barrier that outlasts any stage; called by every process in the same places."""
+    if world.size == 1:
+        return lambda: None
+    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+
+    def wait() -> None:
+        distributed.barrier(group)
+
+    return wait
 
 
 def _command(words: Sequence[str]) -> None:

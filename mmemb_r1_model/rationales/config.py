@@ -83,6 +83,8 @@ class RationaleConfig:
 
     Attributes:
         samples: rationales a worker writes of one pair side.
+        pairs_per_set: of each data set, the first ones, get rationales; the others train the direct path alone.
+            `None`: all.
         sides: which sides of a pair get rationales.
         skip_short_texts: positives that are a text of fewer characters, without media, get none: label-side
             reasoning is the first thing to cut. 0: all get some.
@@ -93,6 +95,7 @@ class RationaleConfig:
 
     workers: tuple[WorkerConfig, ...] = ()
     samples: int = 1
+    pairs_per_set: int | None = None
     sides: tuple[Side, ...] = SIDES
     skip_short_texts: int = 0
     system_prompt: str = SYSTEM_PROMPT
@@ -109,6 +112,8 @@ def check_config(config: RationaleConfig) -> None:
     """
     _must(bool(config.workers), "workers", config.workers, "a list of at least one worker")
     _must(config.samples >= 1, "samples", config.samples, "at least 1")
+    few = config.pairs_per_set is not None and config.pairs_per_set < 1
+    _must(not few, "pairs_per_set", config.pairs_per_set, "at least 1, or left out for all")
     known = bool(config.sides) and set(config.sides) <= set(SIDES) and len(set(config.sides)) == len(config.sides)
     _must(known, "sides", config.sides, f"one or both of {', '.join(SIDES)}, each once")
     _must(config.skip_short_texts >= 0, "skip_short_texts", config.skip_short_texts, "at least 0")
@@ -175,7 +180,7 @@ def _must(holds: bool, key: str, value: object, wanted: str) -> None:
 def differences(old: Mapping[str, Any], new: RationaleConfig, rows_of: Mapping[str, int]) -> list[str]:
     """What of `new` doesn't fit rows written under `old`, in words; empty if they can lie in one file.
 
-    More workers, samples or sides are no difference, nor is another server, pace or batch size.
+    More workers, samples, pairs or sides are no difference, nor is another server, pace or batch size.
 
     Args:
         old: a config.json.

@@ -79,14 +79,12 @@ def write_rationales(
     folder: Path,
     *,
     root: Path = Path(),
-    limit: int | None = None,
     progress: OnProgress = lambda _: None,
 ) -> RationaleSummary:
     """Write the rationales that `folder` doesn't have yet, its config.json and its summary.json.
 
     Args:
         root: recorded workers' folders are relative to it.
-        limit: only so many pairs of each set.
         progress: told of every answer.
 
     Raises:
@@ -100,7 +98,7 @@ def write_rationales(
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
         workers = [(one, open_worker(one, config, root)) for one in config.workers]
-        census = _take_census(pair_sets, config, limit, written)
+        census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
             drop_failures(folder)
@@ -108,7 +106,7 @@ def write_rationales(
         with RowWriter(folder / RATIONALES) as out:
             for worker_config, worker in workers:
                 written.settle()
-                jobs = _jobs(pair_sets, config, limit, worker_config, written)
+                jobs = _jobs(pair_sets, config, worker_config, written)
                 run = _Run(worker_config, config, written, out, census.missing[worker_config.name], progress)
                 absent[worker_config.name] = run.write(worker, jobs)
         summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
@@ -216,12 +214,11 @@ def _is_short(pair: Pair, side: Side, config: RationaleConfig) -> bool:
 def _jobs(
     pair_sets: Sequence[PairSet],
     config: RationaleConfig,
-    limit: int | None,
     worker: WorkerConfig,
     written: Written,
 ) -> Iterator[_Job]:
     """What this worker still has to write."""
-    for pair in _pairs(pair_sets, limit):
+    for pair in _pairs(pair_sets, config.pairs_per_set):
         for side in _pair_sides(pair, config):
             for sample in _missing(pair, side, worker.name, config.samples, written):
                 ask = Ask(
@@ -242,14 +239,14 @@ def _missing(pair: Pair, side: Side, worker: str, samples: int, written: Written
     ]
 
 
-def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, limit: int | None, written: Written) -> _Census:
+def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> _Census:
     """Count what is missing, and look for the media of it.
 
     Raises:
         DataError: a file that isn't there; the pair and the path are named.
     """
     census = _Census()
-    for pair in _pairs(pair_sets, limit):
+    for pair in _pairs(pair_sets, config.pairs_per_set):
         sides = _pair_sides(pair, config)
         census.pair_sides += len(sides)
         census.skipped_short += len(config.sides) - len(sides)

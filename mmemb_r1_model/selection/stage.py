@@ -2,7 +2,8 @@
 
 rationales.jsonl → judged.jsonl (every Delta, kept or not) → selected.jsonl (the same with chances)
 
-The second step needs no judge: any rule or threshold can be studied on one judged.jsonl.
+Of several processes each judges its own share into a file of its own: judged.jsonl, judged-1.jsonl, …
+The second step needs no judge: any rule or threshold can be studied on what was judged once.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
+from mmemb_r1_model.training.distributed import World
 
-JUDGED, SELECTED, SUMMARY = "judged.jsonl", "selected.jsonl", "summary.json"
+JUDGED, JUDGED_STEM, SELECTED, SUMMARY = "judged.jsonl", "judged", "selected.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -70,35 +72,44 @@ def judge_rationales(
     rationales: Path,
     config: SelectConfig,
     folder: Path,
+    world: World | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Path:
-    """Write judged.jsonl; what it holds already is not judged again.
+) -> None:
+    """Write judged.jsonl; what is judged already, by whatever number of processes, is not judged again.
 
     Args:
         rationales: rationales.jsonl.
+        world: chunks of pairs are dealt out to its processes; `None`: this one judges all.
 
     Raises:
         DataError: no rationale of any pair: the file is of another data set.
     """
     written = KeyedRows(rationales, pair_key)
-    path = folder / JUDGED
-    done = {pair_key(row) for row in read_rows(path)} if path.is_file() else set()
+    rank, size = (world.rank, world.size) if world else (0, 1)
+    done = {pair_key(row) for row in _all_judged(folder)}
     seen = len(done)
-    with RowWriter(path) as writer:
+    with RowWriter(folder / (f"{JUDGED_STEM}-{rank}.jsonl" if rank else JUDGED)) as writer:
         for pairs in sets:
-            for some in _chunks(range(len(pairs)), config.pairs_at_once):
+            for number, some in enumerate(_chunks(range(len(pairs)), config.pairs_at_once)):
+                if number % size != rank:
+                    continue
                 cases = list(_cases(pairs, some, written, done))
                 for row in _judge_cases(judge, pairs, cases, config):
                     writer.write(row)
                 seen += len(cases)
                 if progress:
                     progress(len(some))
-    if not seen:
+    if not seen and rank == 0:
         names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
         raise DataError(
             f"{rationales} has no rationale for any pair of {', '.join(one.name for one in sets)}; it is of {names}"
         )
-    return path
+
+
+def _all_judged(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of all processes."""
+    paths = [folder / JUDGED, *sorted(folder.glob(f"{JUDGED_STEM}-*.jsonl"))]
+    return (row for path in paths if path.is_file() for row in read_rows(path))
 
 
 @dataclass(frozen=True)
@@ -205,11 +216,11 @@ def _hardest(scores: Sequence[float], count: int) -> list[int]:
     return sorted(range(len(scores)), key=lambda place: (-scores[place], place))[:count]
 
 
-def select_rationales(judged: Path, config: SelectConfig, folder: Path) -> Path:
-    """Write selected.jsonl and summary.json from judged.jsonl; no judge is needed."""
+def select_rationales(config: SelectConfig, folder: Path) -> Path:
+    """Write selected.jsonl and summary.json from what was judged in the folder; no judge is needed."""
     folder.mkdir(parents=True, exist_ok=True)
     path, counts = folder / SELECTED, dict[str, dict[str, float]]()
-    rewrite(path, (_selected(row, config.rule, counts) for row in read_rows(judged)))
+    rewrite(path, (_selected(row, config.rule, counts) for row in _all_judged(folder)))
     write_json(folder / SUMMARY, {"rule": dataclasses.asdict(config.rule), "sets": counts})
     return path
 

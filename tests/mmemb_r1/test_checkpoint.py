@@ -132,8 +132,9 @@ def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Pat
     shutil.copytree(random_checkpoint, base)
     without_emb(base)
     built.mkdir()
-    add_tokens(str(base), built)
+    add_tokens(str(base), built, max_new_tokens=2048)
     embedder = load(str(built))
     tokenizer, weight = embedder.engine.tokenizer, embedder.engine.model.get_input_embeddings().weight
     assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])
+    assert embedder.info.settings["max_new_tokens"] == 2048
     embedder.encode([Item("a", text="x")], "query")

@@ -14,9 +14,12 @@ from click.testing import CliRunner
 
 from mmemb_r1_model.cli import cli
 from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.data.recipe import PUBLISHED
 from mmemb_r1_model.errors import HarnessError, OptionError
 from mmemb_r1_model.jsonl import read_rows
-from mmemb_r1_model.pipeline import PipelineConfig, read_pipeline
+from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
+from mmemb_r1_model.rationales.config import check_config
+from tests.mmemb_r1.test_training_sets import MMEB_ROWS, mmeb_root
 
 SMALL = [
     "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "
@@ -94,22 +97,88 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
     words += [word for one in SMALL for word in ("--set", one)]
     words += ["--set", "train.loop.steps=3", "--set", "adapt.loop.steps=2", "--set", "judge.training.loop.steps=1"]
+    words += ["--set", "select.pairs_at_once=5"]
     call("rationales", *words)
-    call("select", *words)
-    for stage in ("train", "adapt"):
+    for stage in ("select", "train", "adapt"):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command += ["-m", "mmemb_r1_model.cli", stage, *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count(f"{stage}:") == 1
+    shares = [
+        {(row["dataset"], row["pair"], row["side"]) for row in read_rows(tmp_path / "selected" / name)}
+        for name in ("judged.jsonl", "judged-1.jsonl", "selected.jsonl")
+    ]
+    assert len(shares[0] & shares[1]) == 0 < min(len(shares[0]), len(shares[1]))
+    assert shares[0] | shares[1] == shares[2]
+    assert len(list(read_rows(tmp_path / "selected" / "selected.jsonl"))) == len(shares[2]) == 5 * 24 + 2 * 24
     assert [row["step"] for row in read_rows(tmp_path / "joint" / "log.jsonl")] == [3]
     assert (tmp_path / "adaptive" / "final" / "model.safetensors").is_file()
 
 
+FULL = ("mmemb_r1_2b", "mmemb_r1_4b")
+YOURS = ["data_root=.", "rationales.workers[2].model=judge", "rationales.workers[2].base_url=http://localhost:1/v1"]
+
+
 @pytest.mark.parametrize("name", [path.stem for path in named_config("miniworld").parent.glob("*.yaml")])
 def test_every_configuration_that_comes_along_can_be_read(name: str) -> None:
-    assert read_pipeline(read_yaml(named_config(name))).data
+    values = override(read_yaml(named_config(name)), YOURS if name in FULL else [])
+    config = read_pipeline(values)
+    assert config.data
+    check_config(config.rationales)
+    assert name in call("configs")
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_run_takes_the_published_mix_and_says_what_it_lacks(name: str, tmp_path: Path) -> None:
+    values = read_yaml(named_config(name))
+    assert read_pipeline(override(values, YOURS)).data == PUBLISHED
+    with pytest.raises(OptionError) as error:
+        read_pipeline(values)
+    for key in ("data_root", "rationales.workers[2].model", "rationales.workers[2].base_url"):
+        assert f"--set {key}=…" in str(error.value)
+    with pytest.raises(OptionError, match=r"no workers\[3\]"):
+        override(values, ["rationales.workers[3].model=x"])
+
+
+def full_run(root: Path, output: Path, student: Path, *assignments: str) -> Pipeline:
+    """The 2B run on a root with one set in the published layout."""
+    small = ["data=[{kind: mmeb-train, path: MMEB-train, subset: OK-VQA}]", f"student.checkpoint={student}"]
+    values = override(read_yaml(named_config(FULL[0])), [*YOURS, *small, f"data_root={root}", *assignments])
+    return Pipeline(read_pipeline(values), output, lambda _: None)
+
+
+def test_a_full_run_finds_its_folders_or_names_the_setting(
+    tmp_path: Path, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, output, student = tmp_path / "root", tmp_path / "run", random_checkpoint
+    with pytest.raises(OptionError, match="data_root: there is no folder"):
+        full_run(root, output, student).run()
+    mmeb_root(root, "OK-VQA", MMEB_ROWS)
+    with pytest.raises(OptionError, match=r"evaluate\.data: there is no folder .*; fetch it: mmeb-eval data get"):
+        full_run(root, output, student).run()
+    (root / "MMEB-V2").mkdir()
+    with pytest.raises(OptionError, match=r"student\.checkpoint: .*does not exist\. A new one: mmemb-r1 add-tokens"):
+        full_run(root, output, tmp_path / "nowhere").run()
+    with pytest.raises(OptionError, match=r"worker 'instruct' may write 512 tokens, the student at most \d+: it would"):
+        full_run(root, output, student).run()
+    (pairs,) = full_run(root, output, student).sets(full_run(root, output, student).config.data)
+    assert len(pairs.pairs) == 2
+    monkeypatch.delenv("MMEMB_R1_API_KEY", raising=False)
+    with pytest.raises(OptionError, match="MMEMB_R1_API_KEY"):
+        full_run(root, output, student).run(["data", "rationales"])
+    with pytest.raises(OptionError, match="synthetic data are made in OUTPUT/data; leave data_root out"):
+        full_run(root, output, student, "synthetic=[{module: m, folder: f}]")
+
+
+def test_processes_that_wait_outlast_the_first_ones_work() -> None:
+    """torch's own limit is a second here; the first process works for three."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.mmemb_r1.patient_processes"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(

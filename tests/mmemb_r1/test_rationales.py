@@ -277,7 +277,7 @@ def test_short_positives_and_sides_can_be_left_out(tmp_path: Path) -> None:
             ("p0", "query"), ("p1", "query"), ("p1", "positive")
         }  # fmt: skip
         assert (summary.pair_sides, summary.skipped_short) == (3, 1)
-        write_rationales(some, RationaleConfig((server(url),), sides=("positive",)), tmp_path / "b", limit=1)
+        write_rationales(some, RationaleConfig((server(url),), sides=("positive",), pairs_per_set=1), tmp_path / "b")
     assert [key(row)[1:3] for row in rows(tmp_path / "b")] == [("p0", "positive")]
 
 

@@ -1,0 +1,25 @@
+"""Run by torchrun in a test: the second process waits for the first for longer than torch's limit."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from torch import distributed
+
+from mmemb_r1_model.pipeline import _patient_barrier
+from mmemb_r1_model.training.distributed import join_world, leave_world
+
+
+def main() -> None:
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=1))
+    world = join_world("cpu")
+    wait = _patient_barrier(world)
+    if world.is_first:
+        time.sleep(3)
+    wait()
+    leave_world(world)
+
+
+if __name__ == "__main__":
+    main()
