@@ -32,6 +32,11 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 class PlacedBytes:
     """Parts of a file by where they lie. Opened when first asked; usable from forked and spawned processes alike."""
 

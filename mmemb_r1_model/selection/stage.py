@@ -18,14 +18,14 @@ import numpy as np
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.errors import DataError, OptionError
-from mmemb_r1_model.files import write_json
+from mmemb_r1_model.files import read_json, write_json
 from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
 from mmemb_r1_model.training.distributed import World
 
-JUDGED, JUDGED_STEM, SELECTED, SUMMARY = "judged.jsonl", "judged", "selected.jsonl", "summary.json"
+JUDGE, JUDGED, JUDGED_STEM, SELECTED, SUMMARY = "judge.json", "judged.jsonl", "judged", "selected.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,11 @@ def judge_rationales(
 
     Raises:
         DataError: no rationale of any pair: the file is of another data set.
+        OptionError: the folder was begun by another evaluator, or with other negatives.
     """
     written = KeyedRows(rationales, pair_key)
     rank, size = (world.rank, world.size) if world else (0, 1)
+    _check_same_judge(judge, config, folder, writes=rank == 0)
     done = {pair_key(row) for row in _all_judged(folder)}
     seen = len(done)
     with RowWriter(folder / (f"{JUDGED_STEM}-{rank}.jsonl" if rank else JUDGED)) as writer:
@@ -104,6 +106,28 @@ def judge_rationales(
         raise DataError(
             f"{rationales} has no rationale for any pair of {', '.join(one.name for one in sets)}; it is of {names}"
         )
+
+
+def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: bool) -> None:
+    """Gains of two evaluators, or over other negatives, must not stand in one file."""
+    path = folder / JUDGE
+    now = {
+        "checkpoint": judge.checkpoint.name,
+        "revision": judge.checkpoint.revision,
+        "negatives": config.negatives,
+        "negative_pool": config.negative_pool,
+        "seed": config.seed,
+    }
+    if path.is_file():
+        before = read_json(path)
+        if odd := [name for name in now if now[name] != before.get(name) and name != "checkpoint"]:
+            differences = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in odd)
+            raise OptionError(
+                f"{folder} was judged by {before.get('checkpoint')} with {differences}; remove {JUDGED_STEM}*.jsonl "
+                f"and {JUDGE} in it to judge again, or choose another --output"
+            )
+    elif writes:
+        write_json(path, now)
 
 
 def _all_judged(folder: Path) -> Iterator[dict[str, Any]]:

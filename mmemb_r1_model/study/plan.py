@@ -43,7 +43,7 @@ SEED_STEP = 1000
 _STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt")
 #: Shared up to → what is linked from the base run.
 _LINKED = {
-    "judge": ("data", "start", "rationales", "judge", "selected/judged.jsonl"),
+    "judge": ("data", "start", "rationales", "judge", "selected/judged.jsonl", "selected/judge.json"),
     "select": ("data", "start", "rationales", "judge", "selected"),
     "train": ("data", "start", "rationales", "judge", "selected", "joint"),
 }

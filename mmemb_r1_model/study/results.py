@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.files import read_json
 from mmemb_r1_model.jsonl import read_rows
 from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
 from mmemb_r1_model.study.policies import sample_of
@@ -94,7 +94,7 @@ class Results:
         for path in paths:
             if not path.is_file():
                 raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        return [read_json(path) for path in paths]
 
     def rows(self, name: str) -> list[list[dict[str, Any]]]:
         """A file of JSON lines of the base run, of every seed."""

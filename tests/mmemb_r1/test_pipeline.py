@@ -82,6 +82,9 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
         lengths = [len(one["text"]) for one in row["judged"]]
         assert lengths[[one["chance"] for one in row["judged"]].index(1.0)] == max(lengths)
 
+    with pytest.raises(HarnessError, match="with negatives 2, now 1; remove judged"):
+        call("select", *words, "--set", "select.negatives=1")
+
     shutil.rmtree(tmp_path / "joint")
     (tmp_path / "selected" / "selected.jsonl").write_text(
         json.dumps(
