@@ -8,7 +8,6 @@ The contrastive terms of stage 1 stay: without them the embedding drifts.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +114,7 @@ def adapt(
             return stage.step(number, steps[number], size)
 
         whole = config.micro_groups or config.groups // world.size
-        return within_memory(attempt, whole, "adapt.micro_groups")
+        return within_memory(attempt, whole, "adapt.micro_groups", world)
 
     loop.run(start, step, steps.describe)
     return folder / FINAL
@@ -136,9 +135,8 @@ class Reference:
     def __init__(self, student: Student) -> None:
         self._student = student
         self._has_adapters = hasattr(student.backbone, "peft_config")
-        self._module = student.module if self._has_adapters else copy.deepcopy(student.module)
-        if not self._has_adapters:
-            self._module.requires_grad_(False)
+        self._module = student.module if self._has_adapters else student.frozen_copy()
+        self._adapters = student.trained() if self._has_adapters else []
 
     def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""
@@ -153,6 +151,9 @@ class Reference:
         self._module.eval()
         try:
             with student.backbone.disable_adapter() if self._has_adapters else contextlib.nullcontext():
+                # peft freezes adapters that it leaves out; FSDP settles in the first pass, which is this, what learns.
+                for one in self._adapters:
+                    one.requires_grad_(True)
                 yield
         finally:
             student.module = module
