@@ -288,6 +288,8 @@ def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
         # The new token's row must learn, or the readout starts where no input ever was.
         trainable_token_indices={"embed_tokens": [emb]},
     )
+    # Adapters begin at random: the same in every process, whatever each has drawn before.
+    torch.manual_seed(0)
     return get_peft_model(model, lora)
 
 
