@@ -136,7 +136,6 @@ class Reference:
         self._student = student
         self._has_adapters = hasattr(student.backbone, "peft_config")
         self._module = student.module if self._has_adapters else student.frozen_copy()
-        self._adapters = student.trained() if self._has_adapters else []
 
     def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""
@@ -151,9 +150,6 @@ class Reference:
         self._module.eval()
         try:
             with student.backbone.disable_adapter() if self._has_adapters else contextlib.nullcontext():
-                # peft freezes adapters that it leaves out; FSDP settles in the first pass, which is this, what learns.
-                for one in self._adapters:
-                    one.requires_grad_(True)
                 yield
         finally:
             student.module = module

@@ -33,7 +33,7 @@ ADAPT = AdaptConfig(
     negatives=6,
     rollouts=4,
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
-    loop=dataclasses.replace(LOOP, steps=2),
+    loop=dataclasses.replace(LOOP, steps=3),
 )
 ADAPTERS = {"lora_rank": 4, "lora_alpha": 8, "gradient_checkpointing": True}
 
@@ -55,17 +55,24 @@ def main(checkpoint: Path, data: Path, output: Path) -> None:
     world = join_world("cpu", shard=True)
     run_train(CACHED, checkpoint, data, output / "train", world)
     run_train(UNCACHED, checkpoint, data, output / "train-lora", world, **ADAPTERS)
-    if world.is_first:
-        shutil.copytree(output / "train", output / "resumed")
-        shutil.rmtree(output / "resumed" / FINAL)
-        shutil.rmtree(output / "resumed" / "checkpoint-0000004")
-    world.wait()
-    run_train(CACHED, checkpoint, data, output / "resumed", world)
+    run_train(CACHED, checkpoint, data, broken_off(output / "train", world), world)
+    replicated = dataclasses.replace(world, sharded=False)
     for name, settings in (("adapt", {}), ("adapt-lora", ADAPTERS)):
         run_adapt(checkpoint, data, output / name, world, **settings)
-        replicated = dataclasses.replace(world, sharded=False)
         run_adapt(checkpoint, data, output / f"{name}-replicated", replicated, **settings)
+    run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world), world, **ADAPTERS)
     leave_world(world)
+
+
+def broken_off(run: Path, world: World) -> Path:
+    """A copy of a run as it was after its second step."""
+    folder = run.with_name(f"{run.name}-resumed")
+    if world.is_first:
+        shutil.copytree(run, folder)
+        shutil.rmtree(folder / FINAL)
+        shutil.rmtree(folder / "checkpoint-0000004", ignore_errors=True)
+    world.wait()
+    return folder
 
 
 if __name__ == "__main__":

@@ -77,10 +77,10 @@ def test_stage_1_with_adapters_is_that_of_one_process(
     load(str(runs / "train-lora" / "final"))
 
 
-def test_a_run_that_was_broken_off_is_the_whole_one(runs: Path) -> None:
-    whole, resumed = (weights_of(runs / name / "final") for name in ("train", "resumed"))
-    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
-    assert (runs / "resumed" / "checkpoint-0000004").is_dir()
+@pytest.mark.parametrize("name", ["train", "adapt-lora"])
+def test_a_run_that_was_broken_off_is_the_whole_one(runs: Path, name: str) -> None:
+    whole, resumed = (runs / one / "final" / "model.safetensors" for one in (name, f"{name}-resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["adapt", "adapt-lora"])
