@@ -143,7 +143,8 @@ class Loop:
                 named[name].copy_(part_of(value, named[name]))
         for index, values in state["optimiser"]["state"].items():
             for name, value in values.items():
-                values[name] = part_of(value, self._parameters[index])
+                # A copy, or the optimiser would hold on to the file, which is removed one day.
+                values[name] = part_of(value, self._parameters[index]).clone()
         self._optimiser.load_state_dict(state["optimiser"])
         self.extra_state = state["extra"]
         return int(state["step"])

@@ -57,7 +57,7 @@ class LocalSampler:
     def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
         # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
-        module = self._student.whole()
+        module = self._student.whole_module()
         training = module.training
         module.eval()
         try:

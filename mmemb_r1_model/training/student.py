@@ -171,7 +171,7 @@ class Student:
         self._shell = without_weights(self.module)
         shard(self.module, self.world)
 
-    def whole(self) -> PackedModel:
+    def whole_module(self) -> PackedModel:
         """The module for what can't go through its `forward`: if it is split, a copy of it with all weights.
 
         Every process must call it, but may then run the copy as often as it likes.
@@ -183,7 +183,7 @@ class Student:
 
     def frozen_copy(self) -> PackedModel:
         """The module as it is now, split or not, which learns no more. Every process must call it."""
-        copied = copy.deepcopy(self.module) if self._shell is None else self.whole()
+        copied = copy.deepcopy(self.module) if self._shell is None else self.whole_module()
         copied.requires_grad_(False)
         if self._shell is not None:
             shard(copied, self.world)

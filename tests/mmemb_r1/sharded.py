@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from mmemb_r1_model.files import write_json
 from mmemb_r1_model.losses import JointWeights
 from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
@@ -53,6 +55,10 @@ def run_adapt(checkpoint: Path, data: Path, folder: Path, world: World, **settin
 def main(checkpoint: Path, data: Path, output: Path) -> None:
     torch.set_num_threads(1)
     world = join_world("cpu", shard=True)
+    parameters = list(make_student(checkpoint, world).module.parameters())
+    kept = world.gather_objects(sum(one.to_local().numel() for one in parameters if isinstance(one, DTensor)))
+    if world.is_first:
+        write_json(output / "kept.json", {"kept": kept, "all": sum(one.numel() for one in parameters)})
     run_train(CACHED, checkpoint, data, output / "train", world)
     run_train(UNCACHED, checkpoint, data, output / "train-lora", world, **ADAPTERS)
     run_train(CACHED, checkpoint, data, broken_off(output / "train", world), world)
