@@ -295,18 +295,18 @@ class Pipeline:
         config = self.config.student
         if self.config.start is not None:
             config = dataclasses.replace(config, checkpoint=str(self.folder / "start"))
-        world = join_world(config.device)
+        world = join_world(config.device, config.shard)
         sets, rationales = self._inputs()
-        train(open_student(config, world.device), sets, rationales, self.config.train, self.folder / "joint", world)
+        train(open_student(config, world), sets, rationales, self.config.train, self.folder / "joint", world)
         return "stage 1 done"
 
     def _adapt(self) -> str:
         if self.config.adapt is None or is_finished(self.folder / "adaptive"):
             return ""
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
-        world = join_world(config.device)
+        world = join_world(config.device, config.shard)
         sets, rationales = self._inputs()
-        adapt(open_student(config, world.device), sets, rationales, self.config.adapt, self.folder / "adaptive", world)
+        adapt(open_student(config, world), sets, rationales, self.config.adapt, self.folder / "adaptive", world)
         return "stage 2 done"
 
     def _inputs(self) -> tuple[list[WeightedSet], SelectedRationales]:

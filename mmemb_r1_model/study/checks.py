@@ -23,6 +23,7 @@ from mmeb_harness import EncodeResult, Frames, Item, Samples, Task
 from mmemb_r1_model.data.suite import find_tasks, read_labels
 from mmemb_r1_model.embedder import load
 from mmemb_r1_model.rationales.leak import leak_test
+from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 
 BATCHES = (1, 7, 64)
@@ -32,7 +33,7 @@ _Vectors = NDArray[np.float32]
 def check_model(model: Path, data: Path, tasks: Sequence[str], count: int, seed: int) -> dict[str, Any]:
     """task → check → figures, on the first `count` queries of each task."""
     labels = read_labels(data)
-    student = open_student(StudentConfig(checkpoint=str(model)), torch.device("cpu"))
+    student = open_student(StudentConfig(checkpoint=str(model)), World())
     student.module.eval()
     return {
         task.name: _check(student, model, task, data, labels[task.name], count, seed)

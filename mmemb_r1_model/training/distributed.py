@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from mmemb_r1_model.errors import OptionError
+
 Value = TypeVar("Value")
 
 
@@ -18,7 +20,8 @@ class World:
     """This process among all.
 
     Attributes:
-        sharded: parameters are split over the processes (FSDP), which averages gradients by itself.
+        sharded: parameters are split over the processes (FSDP), which averages gradients by itself. Then every process
+            must run the model equally often.
     """
 
     rank: int = 0
@@ -91,13 +94,22 @@ def leave_world(world: World) -> None:
         distributed.destroy_process_group()
 
 
-def join_world(device: str) -> World:
+def join_world(device: str, shard: bool = False) -> World:
     """Join the processes that torchrun started; alone if there are none.
 
     Args:
         device: "auto", "cpu" or "cuda".
+        shard: split weights, gradients and optimiser state over the processes.
+
+    Raises:
+        OptionError: `shard` with one process, which has nobody to share with.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if shard and size == 1:
+        raise OptionError(
+            "student.shard: true needs several processes: torchrun --nproc_per_node N -m mmemb_r1_model.cli …; or set "
+            "it to false"
+        )
     kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
@@ -105,4 +117,4 @@ def join_world(device: str) -> World:
         torch.cuda.set_device(place)
     if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
-    return World(int(os.environ.get("RANK", "0")), size, place)
+    return World(int(os.environ.get("RANK", "0")), size, place, shard)

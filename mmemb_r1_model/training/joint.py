@@ -67,22 +67,25 @@ def joint_backward(
     inputs = [*batch.queries, *batch.positives, *batch.extras]
     chunks = _chunks(inputs, (len(batch.queries), len(batch.positives), len(batch.extras)), config.micro_batch)
     num_tokens = sum(world.gather_objects(sum(_completion_length(student, one) for one in inputs)))
+    passes = [*chunks, *[chunks[0][:1]] * _idle_passes(len(chunks), world)]
     if not config.gradient_caching:
-        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(chunks)]
-        loss, terms = _loss(batch, results, config, world, num_tokens)
-        torch.autograd.backward(loss * world.loss_scale)
+        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
+        loss, terms = _loss(batch, results[: len(chunks)], config, world, num_tokens)
+        idle = sum(one.generation for one in results[len(chunks) :])
+        torch.autograd.backward((loss + 0 * idle) * world.loss_scale)
         return terms
     with torch.no_grad():
-        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(chunks)]
+        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
     leaves = [
         ChunkResult(one.direct.requires_grad_(), one.reasoned.clone().requires_grad_(), one.generation)
         for one in results
     ]
-    loss, terms = _loss(batch, leaves, config, world, num_tokens)
+    loss, terms = _loss(batch, leaves[: len(chunks)], config, world, num_tokens)
     torch.autograd.backward(loss)
-    for number, (chunk, leaf) in enumerate(zip(chunks, leaves, strict=True)):
+    for number, (chunk, leaf) in enumerate(zip(passes, leaves, strict=True)):
         again = _run(student, chunk, config.gate_smoothing, seed, number)
-        surrogate = config.weights.generation * again.generation / num_tokens
+        weight = config.weights.generation if number < len(chunks) else 0.0
+        surrogate = weight * again.generation / num_tokens
         for vectors, gradient in ((again.direct, leaf.direct.grad), (again.reasoned, leaf.reasoned.grad)):
             if gradient is not None:
                 surrogate = surrogate + (vectors * gradient).sum()
@@ -98,6 +101,14 @@ def _chunks(inputs: Sequence[Input], sides: tuple[int, ...], size: int) -> list[
         found += [list(inputs[first : min(first + step, start + count)]) for first in range(start, start + count, step)]
         start += count
     return found
+
+
+def _idle_passes(own: int, world: World) -> int:
+    """How many more chunks another process has: split weights need equally many passes, of which these add nothing.
+
+    Queries and positives are shared out evenly, extra candidates are not.
+    """
+    return max(world.gather_objects(own)) - own if world.sharded else 0
 
 
 def _completion_length(student: Student, one: Input) -> int:

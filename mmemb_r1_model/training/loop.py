@@ -23,6 +23,7 @@ from mmemb_r1_model.errors import ModelError, OptionError
 from mmemb_r1_model.files import write_json
 from mmemb_r1_model.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -81,7 +82,7 @@ class Trained(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint folder that can be loaded."""
+        """Write a checkpoint folder that can be loaded. Every process calls it, the first writes."""
         ...
 
 
@@ -129,7 +130,8 @@ class Loop:
         found = sorted(self.folder.glob(f"checkpoint-*/{STATE}"))
         if not found:
             return 0
-        state = torch.load(found[-1], map_location=self.student.device, weights_only=True)
+        # Mapped, not read: a process whose weights are split needs only its part of each tensor.
+        state = torch.load(found[-1], map_location="cpu", weights_only=True, mmap=True)
         if state["fingerprint"] != fingerprint(self._described):
             raise OptionError(
                 f"{found[-1].parent} was made with another configuration; go on with the old one "
@@ -138,7 +140,11 @@ class Loop:
         named = dict(self.student.module.named_parameters())
         with torch.no_grad():
             for name, value in state["parameters"].items():
-                named[name].copy_(value)
+                named[name].copy_(part_of(value, named[name]))
+        for index, values in state["optimiser"]["state"].items():
+            for name, value in values.items():
+                # A copy, or the optimiser would hold on to the file, which is removed one day.
+                values[name] = part_of(value, self._parameters[index]).clone()
         self._optimiser.load_state_dict(state["optimiser"])
         self.extra_state = state["extra"]
         return int(state["step"])
@@ -166,8 +172,7 @@ class Loop:
                     write({"step": number + 1, **_rounded(values), "rate": rate, "seconds": round(seconds, 4)})
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
-        if self.world.is_first:
-            self.student.save(self.folder / FINAL)
+        self.student.save(self.folder / FINAL)
         self.world.wait()
 
     def _take(
@@ -178,7 +183,7 @@ class Loop:
         self._optimiser.zero_grad(set_to_none=True)
         values = step(number)
         self.world.add_gradients(self._parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)))
         bad = {name: value for name, value in {**values, "grad_norm": norm}.items() if not math.isfinite(value)}
         if bad:
             raise TrainingError(
@@ -209,32 +214,37 @@ class Loop:
         return str(found[-1]) if found else "no checkpoint yet"
 
     def save(self, step: int) -> None:
-        """Write what is needed to go on after `step` steps; whole or not at all."""
+        """Write what is needed to go on after `step` steps; whole or not at all. Every process must call it."""
+        state = self._state(step)
         if not self.world.is_first:
             return
         folder = self.folder / f"checkpoint-{step:07d}"
         temporary = self.folder / f".checkpoint-{step:07d}.new"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        state = {
-            "step": step,
-            "fingerprint": fingerprint(self._described),
-            "parameters": {
-                name: parameter.detach()
-                for name, parameter in self.student.module.named_parameters()
-                if parameter.requires_grad
-            },
-            "optimiser": self._optimiser.state_dict(),
-            "extra": self.extra_state,
-        }
         torch.save(state, temporary / STATE)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         for old in sorted(self.folder.glob("checkpoint-*"))[: -self.config.keep]:
             shutil.rmtree(old)
 
+    def _state(self, step: int) -> dict[str, Any]:
+        """What goes into a checkpoint; of tensors that are split all, in the first process alone."""
+        optimiser = self._optimiser.state_dict()
+        states = {index: gather_on_first(own.items(), self.world) for index, own in optimiser["state"].items()}
+        named = self.student.module.named_parameters()
+        return {
+            "step": step,
+            "fingerprint": fingerprint(self._described),
+            "parameters": gather_on_first(((name, one) for name, one in named if one.requires_grad), self.world),
+            "optimiser": {**optimiser, "state": states},
+            "extra": self.extra_state,
+        }
 
-def within_memory(attempt: Callable[[int], dict[str, float]], size: int, setting: str) -> dict[str, float]:
+
+def within_memory(
+    attempt: Callable[[int], dict[str, float]], size: int, setting: str, world: World
+) -> dict[str, float]:
     """`attempt(size)`; if that doesn't fit in memory, say which smaller size does.
 
     Args:
@@ -248,6 +258,13 @@ def within_memory(attempt: Callable[[int], dict[str, float]], size: int, setting
         return attempt(size)
     except torch.OutOfMemoryError as error:
         first = str(error).splitlines()[0]
+    if world.size > 1:
+        # The others are in the middle of this step: another attempt would answer them with the wrong messages, and
+        # all would wait for ever. torchrun ends them when this process ends.
+        raise TrainingError(
+            f"{setting}: {size} does not fit in memory on process {world.rank} of {world.size} ({first}); make it "
+            "smaller, or use gradient_checkpointing, LoRA or student.shard"
+        )
     smaller = size
     while smaller > 1:
         smaller //= 2
@@ -258,7 +275,9 @@ def within_memory(attempt: Callable[[int], dict[str, float]], size: int, setting
         except torch.OutOfMemoryError:
             continue
         raise TrainingError(f"{setting}: {size} does not fit in memory, {smaller} does ({first})")
-    raise TrainingError(f"{setting}: not even 1 fits in memory ({first}); use gradient_checkpointing, LoRA or FSDP")
+    raise TrainingError(
+        f"{setting}: not even 1 fits in memory ({first}); use gradient_checkpointing, LoRA or student.shard"
+    )
 
 
 def _event_writer(folder: Path) -> Any:

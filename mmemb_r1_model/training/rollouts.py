@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from mmemb_r1_model.engine import collate, feed
 from mmemb_r1_model.prompt import TURN_END, Prompt
-from mmemb_r1_model.training.student import Student
+from mmemb_r1_model.training.student import PackedModel, Student
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,33 @@ class LocalSampler:
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
-        student = self._student
-        training = student.module.training
-        student.module.eval()
+        # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
+        module = self._student.whole_module()
+        training = module.training
+        module.eval()
         try:
-            flat = _Sampling(student, prompts, count, max_new_tokens, seed).run()
+            flat = _Sampling(self._student, module, prompts, count, max_new_tokens, seed).run()
         finally:
-            student.module.train(training)
+            module.train(training)
         return [flat[start : start + count] for start in range(0, len(flat), count)]
 
 
 class _Sampling:
     """The answers of one batch."""
 
-    def __init__(self, student: Student, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        student: Student,
+        module: PackedModel,
+        prompts: Sequence[Prompt],
+        count: int,
+        max_new_tokens: int,
+        seed: int,
+    ) -> None:
         self._student, self._max_new_tokens = student, max_new_tokens
-        self._model = student.module.transformers_model
+        self._model = module.transformers_model
         self._generator = torch.Generator(student.device).manual_seed(seed)
-        self._banned_V = student.module.banned
+        self._banned_V = module.banned
         self._turn_end = student.tokenizer.id_of(TURN_END)
         batch = collate(prompts, student.pad).to(student.device, torch.float32)
         self._cache = DynamicCache(config=self._model.config.get_text_config())

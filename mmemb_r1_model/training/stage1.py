@@ -56,7 +56,7 @@ def train(
             )
             return joint_backward(student, batch, smaller, world, config.loop.seed + number)
 
-        return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)")
+        return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)", world)
 
     loop.run(start, step, steps.describe)
     return folder / FINAL

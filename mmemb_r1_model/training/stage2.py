@@ -8,7 +8,6 @@ The contrastive terms of stage 1 stay: without them the embedding drifts.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +114,7 @@ def adapt(
             return stage.step(number, steps[number], size)
 
         whole = config.micro_groups or config.groups // world.size
-        return within_memory(attempt, whole, "adapt.micro_groups")
+        return within_memory(attempt, whole, "adapt.micro_groups", world)
 
     loop.run(start, step, steps.describe)
     return folder / FINAL
@@ -136,9 +135,7 @@ class Reference:
     def __init__(self, student: Student) -> None:
         self._student = student
         self._has_adapters = hasattr(student.backbone, "peft_config")
-        self._module = student.module if self._has_adapters else copy.deepcopy(student.module)
-        if not self._has_adapters:
-            self._module.requires_grad_(False)
+        self._module = student.module if self._has_adapters else student.frozen_copy()
 
     def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""

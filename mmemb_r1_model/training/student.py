@@ -5,6 +5,7 @@ Legend of shapes: B prompts, R branches (continuations), L columns, D hidden siz
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.losses import token_log_probs
 from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
 from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
+from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
+from mmemb_r1_model.training.sharding import gather_on_first, is_sharded, shard, whole, with_weights, without_weights
 
 #: Files of a checkpoint folder that training doesn't touch.
 _PASSED_ON = (
@@ -42,6 +45,9 @@ class StudentConfig:
         train_vision: whether the vision tower learns. The merger, which maps its output to the language
             model, counts as a part of it.
         dtype: of frozen weights; what is trained stays in float32. bfloat16 computes under autocast.
+        shard: split weights, gradients and optimiser state over the processes (FSDP2); an error with one process.
+            They are kept, gathered and added up in their own type, as without it. Under bfloat16 autocast's copy of
+            each weight lives from the forward to the backward pass, unless there is gradient_checkpointing.
     """
 
     checkpoint: str = ""
@@ -54,6 +60,7 @@ class StudentConfig:
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
+    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class PackedModel(nn.Module):
     def forward(self, packed: Packed, scored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors_RD, gate_B2, log-probabilities (T,) of the scored branches' tokens, one after the other)."""
         hidden_BLD = run_packed(self.transformers_model, packed)
+        if is_sharded(self) and not packed.batch.pixels:
+            hidden_BLD = hidden_BLD + self._unused_vision()
         branches = packed.branches
         rows = torch.tensor([branch.row for branch in branches], device=hidden_BLD.device)
         ends = torch.tensor([branch.end - 1 for branch in branches], device=hidden_BLD.device)
@@ -101,6 +110,11 @@ class PackedModel(nn.Module):
         """(V,) true for tokens that no rationale can contain."""
         return self.get_buffer("_banned_V")
 
+    def _unused_vision(self) -> Tensor | float:
+        """0, with a gradient of 0 for the vision tower: where another process has pictures, all must have gradients."""
+        learning = (one for one in self.transformers_model.model.visual.parameters() if one.requires_grad)
+        return sum((one.sum() * 0.0 for one in learning), start=0.0)
+
     def _log_probs(self, packed: Packed, hidden_BLD: Tensor, scored: Sequence[int], head: nn.Module) -> Tensor:
         chosen = [packed.branches[index] for index in scored]
         if not chosen:
@@ -115,16 +129,17 @@ class PackedModel(nn.Module):
 class Student:
     """A checkpoint that is trained."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Any, config: StudentConfig, device: torch.device) -> None:
-        self.checkpoint, self.config, self.device = checkpoint, config, device
+    def __init__(self, checkpoint: Checkpoint, model: Any, config: StudentConfig, world: World) -> None:
+        self.checkpoint, self.config, self.world, self.device = checkpoint, config, world, world.device
         self.tokenizer: PromptTokenizer = checkpoint.tokenizer
         self.settings: Settings = checkpoint.settings
         self.reader = ItemReader(checkpoint, checkpoint.settings)
         self.think, self.end_think, self.emb = (self.tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
         self.pad = self.tokenizer.id_of(END_OF_TEXT)
-        vocabulary = model.get_output_embeddings().weight.shape[0]
-        banned = banned_tokens(self.tokenizer, vocabulary)
-        self.module = PackedModel(model, self.think, self.emb, banned.to(device))
+        head = model.get_output_embeddings().weight
+        banned = banned_tokens(self.tokenizer, head.shape[0])
+        self.module = PackedModel(model, self.think, self.emb, banned.to(head.device))
+        self._shell: PackedModel | None = None  # the module without weights, once they are split
 
     @property
     def backbone(self) -> Any:
@@ -151,17 +166,51 @@ class Student:
         lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
         return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
 
+    def shard(self) -> None:
+        """Split the weights over the processes; see `sharding.shard`."""
+        self._shell = without_weights(self.module)
+        shard(self.module, self.world)
+
+    def whole_module(self) -> PackedModel:
+        """The module for what can't go through its `forward`: if it is split, a copy of it with all weights.
+
+        Every process must call it, but may then run the copy as often as it likes.
+        """
+        if self._shell is None:
+            return self.module
+        weights = {name: whole(one.detach()) for name, one in self.module.named_parameters()}
+        return with_weights(self._shell, weights).to(self.device)
+
+    def frozen_copy(self) -> PackedModel:
+        """The module as it is now, split or not, which learns no more. Every process must call it."""
+        copied = copy.deepcopy(self.module) if self._shell is None else self.whole_module()
+        copied.requires_grad_(False)
+        if self._shell is not None:
+            shard(copied, self.world)
+        return copied
+
     def save(self, folder: Path) -> None:
-        """Write a whole checkpoint folder, adapters merged in, that the embedder reads."""
-        save_checkpoint(merged_backbone(self.backbone), self.checkpoint.folder, self.settings, folder)
+        """Write a whole checkpoint folder, adapters merged in, that the embedder reads.
+
+        Every process calls it, the first writes.
+        """
+        weights = {} if self._shell is None else gather_on_first(self.module.named_parameters(), self.world)
+        if not self.world.is_first:
+            return
+        module = self.module if self._shell is None else with_weights(self._shell, weights)
+        save_checkpoint(merged_backbone(module.backbone), self.checkpoint.folder, self.settings, folder)
 
     def _precision(self) -> Any:
         enabled = self.config.dtype == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        # autocast's cache would keep a copy of every layer that is gathered until the pass ends.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=self._shell is None)
 
 
-def open_student(config: StudentConfig, device: torch.device) -> Student:
+def open_student(config: StudentConfig, world: World) -> Student:
     """Load a checkpoint and mark what learns.
+
+    Args:
+        world: `join_world(config.device, config.shard)`, or one of the caller's.
 
     Raises:
         ModelError: the checkpoint can't be used, or is no Qwen3-VL with the tokens of MMEmb-R1.
@@ -171,7 +220,9 @@ def open_student(config: StudentConfig, device: torch.device) -> Student:
         raise OptionError("student.checkpoint is empty: name a checkpoint folder or hub id")
     checkpoint = open_checkpoint(config.checkpoint, config.revision)
     frozen = getattr(torch, config.dtype) if config.lora_rank else torch.float32
-    model = load_weights(checkpoint, device, frozen, "sdpa", trust_remote_code=False)
+    # What is split goes to the device layer by layer, a part of each.
+    place = torch.device("cpu") if world.sharded else world.device
+    model = load_weights(checkpoint, place, frozen, "sdpa", trust_remote_code=False)
     model.config.use_cache = False
     if config.lora_rank:
         model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))
@@ -182,10 +233,12 @@ def open_student(config: StudentConfig, device: torch.device) -> Student:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if config.lora_rank:
             model.enable_input_require_grads()
-    student = Student(checkpoint, model, config, device)
-    if device.type == "cpu":
+    student = Student(checkpoint, model, config, world)
+    if world.device.type == "cpu":
         batch_vision_attention(student.module.transformers_model)
     student.module.train()
+    if world.sharded:
+        student.shard()
     return student
 
 
@@ -215,8 +268,6 @@ def merged_backbone(backbone: Any) -> Any:
     """A copy's worth of plain weights: adapters folded into the layers they adapt, the trained model untouched."""
     if not hasattr(backbone, "peft_config"):
         return backbone
-    import copy
-
     return copy.deepcopy(backbone).merge_and_unload()
 
 
@@ -237,6 +288,8 @@ def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
         # The new token's row must learn, or the readout starts where no input ever was.
         trainable_token_indices={"embed_tokens": [emb]},
     )
+    # Adapters begin at random: the same in every process, whatever each has drawn before.
+    torch.manual_seed(0)
     return get_peft_model(model, lora)
 
 

@@ -97,6 +97,7 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_one_student(tmp_path: Path) -> None:
+    """Stage 1 with all weights in each, stage 2 with weights that are split."""
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
     words += [word for one in SMALL for word in ("--set", one)]
     words += ["--set", "train.loop.steps=3", "--set", "adapt.loop.steps=2", "--set", "judge.training.loop.steps=1"]
@@ -104,7 +105,7 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     call("rationales", *words)
     for stage in ("select", "train", "adapt"):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        command += ["-m", "mmemb_r1_model.cli", stage, *words]
+        command += ["-m", "mmemb_r1_model.cli", stage, *words, "--set", f"student.shard={stage == 'adapt'}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -118,6 +119,7 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     assert len(list(read_rows(tmp_path / "selected" / "selected.jsonl"))) == len(shares[2]) == 5 * 24 + 2 * 24
     assert [row["step"] for row in read_rows(tmp_path / "joint" / "log.jsonl")] == [3]
     assert (tmp_path / "adaptive" / "final" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "adaptive" / "config.json").read_text())["student"]["shard"] is True
 
 
 FULL = ("mmemb_r1_2b", "mmemb_r1_4b")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from mmemb_r1_model.data.pairs import Item, Pair, Side
+from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -70,9 +71,9 @@ def make_pairs(folder: Path, count: int, name: str = "toy", write: bool = True) 
     return Pairs(name, tuple(pairs), (Item("d0", text="embed"), Item("d1", text="three steps"))), Written(texts)
 
 
-def make_student(checkpoint: Path, **settings: object) -> Student:
+def make_student(checkpoint: Path, world: World | None = None, **settings: object) -> Student:
     config = StudentConfig(checkpoint=str(checkpoint), train_vision=True, **settings)  # type: ignore[arg-type]
-    return open_student(config, torch.device("cpu"))
+    return open_student(config, world or World())
 
 
 def gradient(student: Student) -> torch.Tensor:

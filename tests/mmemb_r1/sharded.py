@@ -1,0 +1,85 @@
+"""Run by torchrun in tests: both stages with weights split over two processes. Arguments: checkpoint, data, output."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from mmemb_r1_model.files import write_json
+from mmemb_r1_model.losses import JointWeights
+from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
+from mmemb_r1_model.training.distributed import World, join_world, leave_world
+from mmemb_r1_model.training.joint import ContrastConfig
+from mmemb_r1_model.training.loop import FINAL, LoopConfig
+from mmemb_r1_model.training.stage1 import TrainConfig, train
+from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
+from tests.mmemb_r1.training import make_pairs, make_student
+
+LOOP = LoopConfig(steps=4, learning_rate=1e-3, warmup=2, log_every=1, save_every=2, seed=3, cached_prompts=1000)
+#: One extra candidate, so one process has a chunk more; two items a chunk, so some chunks have no picture.
+CACHED = TrainConfig(
+    plan=PlanConfig(batch_size=8, distractors=1),
+    contrast=ContrastConfig(temperature=0.05, micro_batch=2, gradient_caching=True),
+    loop=LOOP,
+)
+UNCACHED = dataclasses.replace(CACHED, contrast=dataclasses.replace(CACHED.contrast, gradient_caching=False))
+ADAPT = AdaptConfig(
+    plan=PlanConfig(batch_size=8),
+    groups=4,
+    micro_groups=1,
+    negatives=6,
+    rollouts=4,
+    contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
+    loop=dataclasses.replace(LOOP, steps=3),
+)
+ADAPTERS = {"lora_rank": 4, "lora_alpha": 8, "gradient_checkpointing": True}
+
+
+def run_train(
+    config: TrainConfig, checkpoint: Path, data: Path, folder: Path, world: World, **settings: object
+) -> None:
+    pairs, written = make_pairs(data, 24, write=False)
+    train(make_student(checkpoint, world, **settings), [WeightedSet(pairs, 1.0)], written, config, folder, world)
+
+
+def run_adapt(checkpoint: Path, data: Path, folder: Path, world: World, **settings: object) -> None:
+    pairs, written = make_pairs(data, 24, write=False)
+    adapt(make_student(checkpoint, world, **settings), [WeightedSet(pairs, 1.0)], written, ADAPT, folder, world)
+
+
+def main(checkpoint: Path, data: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    world = join_world("cpu", shard=True)
+    parameters = list(make_student(checkpoint, world).module.parameters())
+    kept = world.gather_objects(sum(one.to_local().numel() for one in parameters if isinstance(one, DTensor)))
+    if world.is_first:
+        write_json(output / "kept.json", {"kept": kept, "all": sum(one.numel() for one in parameters)})
+    run_train(CACHED, checkpoint, data, output / "train", world)
+    run_train(UNCACHED, checkpoint, data, output / "train-lora", world, **ADAPTERS)
+    run_train(CACHED, checkpoint, data, broken_off(output / "train", world), world)
+    replicated = dataclasses.replace(world, sharded=False)
+    for name, settings in (("adapt", {}), ("adapt-lora", ADAPTERS)):
+        run_adapt(checkpoint, data, output / name, world, **settings)
+        run_adapt(checkpoint, data, output / f"{name}-replicated", replicated, **settings)
+    run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world), world, **ADAPTERS)
+    leave_world(world)
+
+
+def broken_off(run: Path, world: World) -> Path:
+    """A copy of a run as it was after its second step."""
+    folder = run.with_name(f"{run.name}-resumed")
+    if world.is_first:
+        shutil.copytree(run, folder)
+        shutil.rmtree(folder / FINAL)
+        shutil.rmtree(folder / "checkpoint-0000004", ignore_errors=True)
+    world.wait()
+    return folder
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
