@@ -98,19 +98,31 @@ class TinyConfig:
 
 
 @dataclass(frozen=True)
+class JudgeLessons:
+    """Pairs that the student doesn't train on, and how an evaluator learns from them."""
+
+    data: tuple[TrainingSetConfig, ...]
+    training: JudgeTrainingConfig = field(default_factory=JudgeTrainingConfig)
+
+
+@dataclass(frozen=True)
 class JudgeStage:
     """An evaluator that is trained here; without this part `select.judge.checkpoint` names a ready one.
 
     Attributes:
         tiny: what it starts from.
-        data: pairs that the student doesn't train on.
         workers: whose right rationales it learns from.
+        lessons: one after the other. With all tasks at once a tiny one hardly learns to read a rationale.
     """
 
     tiny: TinyConfig
-    data: tuple[TrainingSetConfig, ...]
     workers: tuple[str, ...]
-    training: JudgeTrainingConfig = field(default_factory=JudgeTrainingConfig)
+    lessons: tuple[JudgeLessons, ...]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Of all its data."""
+        return tuple(sorted({*self.tiny.texts, *(one.path for part in self.lessons for one in part.data)}))
 
 
 @dataclass(frozen=True)
@@ -264,14 +276,18 @@ class Pipeline:
         return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:
-        stage = self.config.judge
-        if stage is None or is_finished(self.folder / "judge"):
+        stage, folder = self.config.judge, self.folder / "judge"
+        if stage is None or is_finished(folder):
             return ""
-        self._make_tiny(stage.tiny, self.folder / "judge" / "start")
-        config = JudgeConfig(checkpoint=str(self.folder / "judge" / "start"))
-        judge = open_judge(config, join_world("auto").device)
-        trusted = TrustedRationales([self._root / one.path for one in stage.data], stage.workers)
-        train_judge(judge, self.sets(stage.data), trusted, stage.training, self.folder / "judge")
+        self._make_tiny(stage.tiny, folder / "start")
+        trusted = TrustedRationales([self._root / path for path in stage.folders], stage.workers)
+        start = folder / "start"
+        for number, lessons in enumerate(stage.lessons, start=1):
+            # The last one's outcome is the evaluator.
+            target = folder if number == len(stage.lessons) else folder / f"lessons-{number}"
+            judge = open_judge(JudgeConfig(checkpoint=str(start)), join_world("auto").device)
+            train_judge(judge, self.sets(lessons.data), trusted, lessons.training, target)
+            start = target / FINAL
         return "evaluator trained"
 
     def _select(self) -> str:

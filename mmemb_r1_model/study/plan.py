@@ -157,8 +157,7 @@ class Study:
         config = _without_evaluation(self._values)
         if config.judge is None:
             return
-        used = {*config.judge.tiny.texts, *(one.path for one in config.judge.data)}
-        own = tuple(one for one in config.synthetic if one.folder in used)
+        own = tuple(one for one in config.synthetic if one.folder in config.judge.folders)
         run = self.folder / EVALUATOR
         Pipeline(dataclasses.replace(config, synthetic=own), run, lambda line: self._say(f"{EVALUATOR}: {line}")).run(
             ("data", "judge")

@@ -28,8 +28,8 @@ SMALL = [
     "start.size.vocabulary=640",
     "start.max_new_tokens=8",
     "judge.tiny.size.vocabulary=640",
-    "judge.training.batch_size=8",
-    "judge.training.loop.steps=20",
+    "judge.lessons[0].training={batch_size: 8, loop: {steps: 5}}",
+    "judge.lessons[1].training={batch_size: 8, loop: {steps: 20}}",
     "train.plan.batch_size=8",
     "train.loop.steps=20",
     "adapt.plan.batch_size=8",
@@ -100,7 +100,14 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     """Stage 1 with all weights in each, stage 2 with weights that are split."""
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
     words += [word for one in SMALL for word in ("--set", one)]
-    words += ["--set", "train.loop.steps=3", "--set", "adapt.loop.steps=2", "--set", "judge.training.loop.steps=1"]
+    words += [
+        "--set",
+        "train.loop.steps=3",
+        "--set",
+        "adapt.loop.steps=2",
+        "--set",
+        "judge.lessons[1].training.loop.steps=1",
+    ]
     words += ["--set", "select.pairs_at_once=5"]
     call("rationales", *words)
     for stage in ("select", "train", "adapt"):

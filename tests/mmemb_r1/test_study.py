@@ -26,12 +26,10 @@ set:
   - "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24},
     {module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}]"
   - "data=[{kind: suite, path: train, subset: miniworld-text}]"
-  - "judge.data=[{kind: suite, path: judge, subset: miniworld-text}]"
   - start.size.vocabulary=640
   - start.max_new_tokens=8
   - judge.tiny.size.vocabulary=640
-  - judge.training.batch_size=8
-  - judge.training.loop.steps=2
+  - "judge.lessons=[{data: [{kind: suite, path: judge}], training: {batch_size: 8, loop: {steps: 2}}}]"
   - train.plan.batch_size=8
   - train.loop.steps=3
   - adapt.plan.batch_size=8
