@@ -5,6 +5,7 @@ The synthetic suites come this way. Rationales of their scripted workers lie in 
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,14 @@ class TrustedRationales:
         for row in (row for folder in folders for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist()):
             if row["right"] and row["worker"] in workers:
                 self._texts.setdefault((row["task"], row["query_id"], row["side"]), []).append(row["text"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all texts."""
+        digest = hashlib.sha256()
+        for key, texts in self._texts.items():
+            digest.update("\x1f".join([*key, *texts]).encode())
+        return digest.hexdigest()[:16]
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         """One of them; `None` if there is none."""

@@ -43,7 +43,11 @@ def train_judge(
     judge: Judge, sets: Sequence[WeightedSet], rationales: Rationales, config: JudgeTrainingConfig, folder: Path
 ) -> Path:
     """Train on one process; the folder of the trained checkpoint. Goes on where a run was broken off."""
-    described = {"judge_training": dataclasses.asdict(config), "judge": dataclasses.asdict(judge.config)}
+    described = {
+        "judge_training": dataclasses.asdict(config),
+        "judge": dataclasses.asdict(judge.config),
+        "rationales": rationales.fingerprint,
+    }
     loop = Loop(judge, config.loop, World(device=judge.device), folder, described)
     if loop.is_done:
         return folder / FINAL

@@ -9,6 +9,7 @@ The second step needs no judge: any rule or threshold can be studied on what was
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -275,6 +276,8 @@ class SelectedRationales:
     def __init__(self, path: Path) -> None:
         self._datasets: set[str] = set()
         self._rows = KeyedRows(path, pair_key, lambda row: self._datasets.add(row["dataset"]))
+        with path.open("rb") as file:
+            self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def check(self, names: Sequence[str]) -> None:
         """That every data set is in the file.

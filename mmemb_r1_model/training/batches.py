@@ -35,6 +35,11 @@ class WeightedSet:
 class Rationales(Protocol):
     """Where rationales come from."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Of all of them: a run that was broken off goes on with the same ones only."""
+        ...
+
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         """One of the pair's rationales for that side; `None`: the side is direct-only."""
         ...

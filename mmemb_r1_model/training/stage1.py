@@ -38,7 +38,11 @@ def train(
         OptionError: a configuration that doesn't fit the data, or another one than the folder's.
         TrainingError: see `Loop.run`.
     """
-    described = {"train": dataclasses.asdict(config), "student": dataclasses.asdict(student.config)}
+    described = {
+        "train": dataclasses.asdict(config),
+        "student": dataclasses.asdict(student.config),
+        "rationales": rationales.fingerprint,
+    }
     loop = Loop(student, config.loop, world, folder, described)
     if loop.is_done:
         return folder / FINAL

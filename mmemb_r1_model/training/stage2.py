@@ -98,7 +98,11 @@ def adapt(
         TrainingError: see `Loop.run`.
     """
     _check(config, world)
-    described = {"adapt": dataclasses.asdict(config), "student": dataclasses.asdict(student.config)}
+    described = {
+        "adapt": dataclasses.asdict(config),
+        "student": dataclasses.asdict(student.config),
+        "rationales": rationales.fingerprint,
+    }
     loop = Loop(student, config.loop, world, folder, described)
     if loop.is_done:
         return folder / FINAL

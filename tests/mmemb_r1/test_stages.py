@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from tests.mmemb_r1.training import make_pairs, make_student
+from tests.mmemb_r1.training import Written, make_pairs, make_student
 
 LOOP = LoopConfig(steps=20, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
 TRAIN = TrainConfig(
@@ -105,6 +106,25 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkp
     (tmp_path / "run" / "final" / "config.json").unlink()
     with pytest.raises(OptionError, match="another configuration"):
         run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+    # Nor with other rationales: a file that was selected anew meanwhile.
+    pairs, written = make_pairs(tmp_path / "data", 24, "first")
+    others = Written({key: f"{text} again" for key, text in written.texts.items()})
+    loop = dataclasses.replace(LOOP, steps=4, save_every=2, keep=9)
+    config = dataclasses.replace(TRAIN, plan=PlanConfig(batch_size=8), loop=loop)
+    for rationales, says in (
+        (written, contextlib.nullcontext()),
+        (others, pytest.raises(OptionError, match="another")),
+    ):
+        (tmp_path / "one" / "final" / "config.json").unlink(missing_ok=True)
+        with says:
+            train(
+                make_student(random_checkpoint),
+                [WeightedSet(pairs, 1.0)],
+                rationales,
+                config,
+                tmp_path / "one",
+                World(),
+            )
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmemb_r1_model.data.pairs import Item, Pair, Side
 from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.loop import fingerprint
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -37,6 +38,10 @@ class Written:
     """Rationales by side and pair id."""
 
     texts: dict[tuple[Side, str], str]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(sorted(self.texts.items()))
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         return self.texts.get((side, pair.id))
