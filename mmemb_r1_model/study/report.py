@@ -63,6 +63,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         _opening(results, command, missing),
         _goals(results, done, numbers),
         *(_policies(results, run, checkpoint, title, numbers) for run, checkpoint, title in _shown(done)),
+        _stage_2(results, numbers),
         _degrees(results, numbers),
         _calibration(results, target, numbers),
         _variants(results, done, numbers),
@@ -119,6 +120,27 @@ def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
             numbers.setdefault("goals", {}).setdefault(run, {})[task] = {**own, "latency_ratio": ratio}
     header = ["run", "task", *(f"{name} (≥ {100 * least:.0f})" for name, _, least in GOALS)]
     return "## Goals\n\n" + table([*header, f"latency, adaptive / always (≤ {LATENCY_GOAL})", "met"], rows)
+
+
+def _stage_2(results: Results, numbers: Numbers) -> str:
+    """The whole method against the model it started from, which always reasons or never does; paired by query."""
+    rows = []
+    for task, group in results.groups(BASE).items():
+        before = results.groups(BASE, "joint")[task]
+        samples = []
+        for number, (frame, other) in enumerate(zip(group.frames, before.frames, strict=True)):
+            both = frame.merge(other, on="query_id", suffixes=("", "_before"), validate="1:1")
+            columns = {name: (both.adaptive - both[f"{name}_before"]).to_numpy(float) for name in ("never", "always")}
+            columns["tokens"] = both.tokens_adaptive.to_numpy(float)
+            columns["tokens_before"] = both.tokens_always_before.to_numpy(float)
+            samples.append(Sample(columns, number))
+        found = {name: estimate(samples, itemgetter(name)) for name in ("never", "always")}
+        ratio = estimate(samples, lambda means: means["tokens"] / means["tokens_before"])
+        rows.append([task, interval(found["never"]), interval(found["always"]), f"{ratio.value:.2f}"])
+        described = {**found, "tokens_ratio": ratio}
+        numbers.setdefault("stage_2", {})[task] = {name: dataclasses.asdict(one) for name, one in described.items()}
+    header = ["task", "adaptive - stage 1's never", "adaptive - stage 1's always", "tokens / stage 1's always"]
+    return "## The whole method against stage 1's fixed policies\n\n" + table(header, rows)
 
 
 def _latency_ratios(results: Results) -> dict[str, float]:
