@@ -155,7 +155,7 @@ def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
 
     overall = next(row for block in comparison.blocks for row in block if row.name == "overall").cells[number - 1]
     marks = [
-        "mini, synthetic" if scores.synthetic else "",
+        "synthetic" if scores.synthetic else "",
         "limited to the first queries of each task" if scores.limited else "",
         "" if overall.complete else f"incomplete: {overall.tasks} of {overall.of} tasks",
     ]

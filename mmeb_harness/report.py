@@ -16,7 +16,6 @@ from mmeb_harness.types import MODALITIES, Profile
 
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
-SYNTHETIC_LABEL = "mini, synthetic"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _score_table(run: RunResult, results: Sequence[TaskResult], folder: Path) ->
 
 
 def _title(run: RunResult) -> str:
-    data = SYNTHETIC_LABEL if run.data_synthetic else run.data
+    data = f"{run.data}, synthetic" if run.data_synthetic else run.data
     data += f", edition {run.edition}" if run.edition else ""
     limited = f", first {run.limit} queries of each task only" if run.limit is not None else ""
     modes = [
@@ -131,7 +130,7 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     if counted := sum((Counter(result.notes) for result in results), Counter()):
         lines.append("counted: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counted.items())) + ".")
     if run.data_synthetic:
-        lines.append("mini, synthetic: made-up pictures and pages; these are not MMEB-V2 scores.")
+        lines.append(f"{run.data}, synthetic: made-up pictures and pages; these are not MMEB-V2 scores.")
     if run.limit is not None:
         lines.append(f"limited to {run.limit} queries a task: not comparable with any other score.")
     overall = next((aggregate for aggregate in run.aggregates if aggregate.name == "overall"), None)

@@ -149,7 +149,7 @@ class RunResult:
     """One run's description and outcome.
 
     Attributes:
-        data: name of the data; "mini, synthetic" scores never stand beside MMEB-V2 scores.
+        data: name of the data; synthetic scores never stand beside MMEB-V2 scores.
         edition, profile: as in its tasks' results.
         status: "running" until the last task is written, then "finished".
         latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.

@@ -113,7 +113,7 @@ def check_submittable(folder: Path, tasks: Sequence[Task]) -> None:
 
 def _check_fit(run: RunResult, results: Sequence[TaskResult], tasks: Sequence[Task]) -> None:
     if run.data_synthetic:
-        raise ResultError(f"{run.name} is of mini, synthetic data; only scores of the real MMEB-V2 can be submitted")
+        raise ResultError(f"{run.name} is of synthetic data; only scores of the real MMEB-V2 can be submitted")
     if run.limit is not None:
         raise ResultError(f"{run.name} is limited to {run.limit} queries a task; run again without --limit")
     scored = {one.name for one in results}

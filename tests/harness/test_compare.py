@@ -109,7 +109,7 @@ def test_what_is_said_of_a_column() -> None:
     )
     first, source, profile, note = describe(scores, 1, compare([scores], REGISTERED))
     assert first == (
-        "[1] a: edition page-fixed; data revision r1; mini, synthetic; limited to the first queries of each task; "
+        "[1] a: edition page-fixed; data revision r1; synthetic; limited to the first queries of each task; "
         "incomplete: 77 of 78 tasks"
     )
     assert (source, note) == ("    imported: s", "    note")
@@ -175,7 +175,7 @@ def test_synthetic_runs_are_compared_only_with_their_like(cache: Path, tmp_path:
         mini_run(cache, tmp_path / model, ["OK-VQA", "HMDB51"], model)
     done = call("compare", tmp_path / "random", tmp_path / "bag_of_features", "--tasks-too")
     assert done.exit_code == 0, done.output
-    assert done.output.count("mini, synthetic") == 2
+    assert done.output.count("; synthetic") == 2
     assert row(done.output, "I-QA") == ["1 of 10", "1 of 10", ""]
     assert row(done.output, "OK-VQA")[2]
     assert "never stand beside MMEB-V2 scores" in refusal(
