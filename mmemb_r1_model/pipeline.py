@@ -45,7 +45,9 @@ from mmemb_r1_model.selection.judge import (
     open_judge,
 )
 from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
+from mmemb_r1_model.selection.quality import selection_quality
 from mmemb_r1_model.selection.stage import (
+    QUALITY,
     SELECTED,
     SelectConfig,
     SelectedRationales,
@@ -303,6 +305,9 @@ class Pipeline:
         if world.is_first:
             select_rationales(config, folder)
             write_json(folder / "config.json", dataclasses.asdict(config))
+            if self.config.judge is not None:  # on synthetic data alone, where the truth is known
+                folders = [self._root / path for path in sorted({one.path for one in self.config.data})]
+                write_json(folder / QUALITY, selection_quality(folder, folders))
         return "rationales selected"
 
     def _train(self) -> str:

@@ -26,7 +26,8 @@ from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
 from mmemb_r1_model.training.distributed import World
 
-JUDGE, JUDGED, JUDGED_STEM, SELECTED, SUMMARY = "judge.json", "judged.jsonl", "judged", "selected.jsonl", "summary.json"
+JUDGE, JUDGED, JUDGED_STEM = "judge.json", "judged.jsonl", "judged"
+SELECTED, SUMMARY, QUALITY = "selected.jsonl", "summary.json", "quality.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def judge_rationales(
     written = KeyedRows(rationales, pair_key)
     rank, size = (world.rank, world.size) if world else (0, 1)
     _check_same_judge(judge, config, folder, writes=rank == 0)
-    done = {pair_key(row) for row in _all_judged(folder)}
+    done = {pair_key(row) for row in all_judged(folder)}
     seen = len(done)
     with RowWriter(folder / (f"{JUDGED_STEM}-{rank}.jsonl" if rank else JUDGED)) as writer:
         for pairs in sets:
@@ -131,7 +132,7 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
         write_json(path, now)
 
 
-def _all_judged(folder: Path) -> Iterator[dict[str, Any]]:
+def all_judged(folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of all processes."""
     paths = [folder / JUDGED, *sorted(folder.glob(f"{JUDGED_STEM}-*.jsonl"))]
     return (row for path in paths if path.is_file() for row in read_rows(path))
@@ -245,7 +246,7 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
     """Write selected.jsonl and summary.json from what was judged in the folder; no judge is needed."""
     folder.mkdir(parents=True, exist_ok=True)
     path, counts = folder / SELECTED, dict[str, dict[str, float]]()
-    rewrite(path, (_selected(row, config.rule, counts) for row in _all_judged(folder)))
+    rewrite(path, (_selected(row, config.rule, counts) for row in all_judged(folder)))
     write_json(folder / SUMMARY, {"rule": dataclasses.asdict(config.rule), "sets": counts})
     return path
 

@@ -30,11 +30,10 @@ from mmemb_r1_model.pipeline import (
     read_pipeline,
     run_harness,
 )
-from mmemb_r1_model.selection.stage import JUDGED
 from mmemb_r1_model.training.loop import FINAL
 
 BASE, EVALUATOR = "base", "evaluator"
-LATENCY, CHECKS, SELECTION = "latency.json", "checks.json", "selection.json"
+LATENCY, CHECKS = "latency.json", "checks.json"
 MODES = ("never", "always", "adaptive")
 Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
@@ -185,16 +184,10 @@ class Study:
 
     def _check(self, run: Path, seed: int) -> None:
         from mmemb_r1_model.study.checks import check_model
-        from mmemb_r1_model.study.quality import selection_quality
 
         if self.config.checked and not (run / CHECKS).is_file():
             model, count = run / "adaptive" / FINAL, self.config.checked
             write_json(run / CHECKS, check_model(model, self._test(run), self.config.tasks, count, seed))
-        if not (run / SELECTION).is_file():
-            folders = [
-                run / "data" / path for path in sorted({one.path for one in _without_evaluation(self._values).data})
-            ]
-            write_json(run / SELECTION, selection_quality(run / "selected" / JUDGED, folders))
 
     def _test(self, run: Path) -> Path:
         return run.parent / "data" / self.config.test.folder

@@ -18,6 +18,7 @@ import numpy as np
 from mmemb_r1_model.errors import DataError
 from mmemb_r1_model.files import write_json
 from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
 from mmemb_r1_model.study.markdown import interval, percent, table
 from mmemb_r1_model.study.plan import BASE, EVALUATOR, Checkpoint, StudyConfig, Variant
@@ -370,7 +371,7 @@ out otherwise, generations that had to be closed by rule (always mode).
 
 
 def _selection(results: Results, numbers: Numbers) -> str:
-    found = results.json("selection.json")
+    found = results.json(f"selected/{QUALITY}")
     numbers["selection"] = dict(zip(map(str, results.seeds), found, strict=True))
     shares = ("right", "right_where_one_is_wrong", "precise", "direct_only")
     rows = []

@@ -62,6 +62,14 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
         shares = [one["chance"] for one in row["judged"]]
         assert sum(shares) == pytest.approx(0 if row["direct_only"] else 1)
         assert all(one["confidence"] - row["without"] == pytest.approx(one["delta"]) for one in row["judged"])
+    quality = json.loads((tmp_path / "selected" / "quality.json").read_text())
+    assert {name: group["sides"] for name, group in quality.items() if "," not in name} == {
+        "all": len(judged),
+        "easy": quality["easy"]["sides"],
+        "hard": 5 * 24 - quality["easy"]["sides"],
+        "positive": 2 * 24,
+    }
+    assert 0.7 < quality["all"]["rules"]["random"]["right"] < 1
     for mode in ("never", "always", "adaptive"):
         run = json.loads((tmp_path / "evaluation" / mode / "run.json").read_text())
         assert run["model_settings"]["reasoning"] == mode

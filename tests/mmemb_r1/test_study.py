@@ -14,10 +14,10 @@ from mmemb_r1_model.cli import cli
 from mmemb_r1_model.config import named_config, read_yaml
 from mmemb_r1_model.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
+from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import gain_over, head_room_closed, latencies, sample_of
-from mmemb_r1_model.study.quality import rank_auc
 from mmemb_r1_model.study.statistics import Sample, estimate, t_interval
 
 SMALL = """

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mmemb_r1_model.data.suite import WORKER_RATIONALES, read_labels
-from mmemb_r1_model.jsonl import read_rows
 from mmemb_r1_model.selection.rule import Judged, Rule, RuleConfig, chances
-from mmemb_r1_model.selection.stage import pair_key
+from mmemb_r1_model.selection.stage import all_judged, pair_key
 
 RULES: tuple[tuple[str, Rule, bool], ...] = (
     ("argmax, margin", "argmax", True),
@@ -21,18 +20,21 @@ RULES: tuple[tuple[str, Rule, bool], ...] = (
     ("random", "random", True),
     ("longest", "longest", True),
 )
-#: Sides that are compared at most in each group; the AUC is over their rationales.
-_MOST = 20000
+_Side = tuple[str, list[Judged], list[bool]]  # key, its rationales, which of them are right
+#: With more data sets than these, each of them has no group of its own.
+_SEPARATE = 10
 
 
-def selection_quality(judged: Path, folders: Sequence[Path]) -> dict[str, Any]:
+def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]:
     """group → rule → shares of the sides with a right one chosen, with a precise one, direct-only; and the AUC.
 
-    Args:
-        folders: of the training data, whose scripted workers' rationales are marked as right or wrong.
+    Groups are all sides, "easy" and "hard" queries, "positive" sides, and the sides of each data set if there are few.
+    A rule's share of right choices is the sum of its chances over right rationales; a side that is direct-only counts
+    in `direct_only` alone.
 
-    Groups are "easy" and "hard" queries, "positive" sides, "all". What chance of being right a rule has is the
-    sum of its chances over right rationales; a side that is direct-only counts in `direct_only` alone.
+    Args:
+        selected: folder with what was judged.
+        folders: of the training data, whose scripted workers' rationales are marked as right or wrong.
     """
     truth = {key: right for folder in folders for key, right in _truth(folder)}
     difficulty = {
@@ -41,16 +43,19 @@ def selection_quality(judged: Path, folders: Sequence[Path]) -> dict[str, Any]:
         for task, rows in read_labels(folder).items()
         for query, row in rows.items()
     }
-    groups: dict[str, list[tuple[str, list[Judged], list[bool]]]] = {}
-    for row in read_rows(judged):
+    groups: dict[str, list[_Side]] = {}
+    sets: dict[str, list[_Side]] = {}
+    for row in all_judged(selected):
         found = [Judged(**one) for one in row["judged"]]
         right = [truth[row["dataset"], row["pair"], row["side"], one.worker, one.sample] for one in found]
-        side = "positive" if row["side"] == "positive" else difficulty[row["dataset"], row["pair"]]
-        for group in (side, "all"):
-            own = groups.setdefault(group, [])
-            if len(own) < _MOST:
-                own.append((pair_key(row), found, right))
-    return {group: _group(rows) for group, rows in sorted(groups.items())}
+        kind = "positive" if row["side"] == "positive" else difficulty[row["dataset"], row["pair"]]
+        own = (pair_key(row), found, right)
+        for group in ("all", kind):
+            groups.setdefault(group, []).append(own)
+        sets.setdefault(f"{row['dataset']}, {row['side']}", []).append(own)
+    if len(sets) <= _SEPARATE:
+        groups |= sets
+    return {group: _group(rows) for group, rows in groups.items()}
 
 
 def _truth(folder: Path) -> Iterator[tuple[tuple[str, str, str, str, int], bool]]:
@@ -58,7 +63,7 @@ def _truth(folder: Path) -> Iterator[tuple[tuple[str, str, str, str, int], bool]
         yield (row["task"], row["query_id"], row["side"], row["worker"], row["sample"]), row["right"]
 
 
-def _group(rows: list[tuple[str, list[Judged], list[bool]]]) -> dict[str, Any]:
+def _group(rows: list[_Side]) -> dict[str, Any]:
     rules: dict[str, Any] = {name: _rule(rows, RuleConfig(rule, margin)) for name, rule, margin in RULES}
     return {
         "sides": len(rows),
@@ -68,7 +73,7 @@ def _group(rows: list[tuple[str, list[Judged], list[bool]]]) -> dict[str, Any]:
     }
 
 
-def _rule(rows: list[tuple[str, list[Judged], list[bool]]], config: RuleConfig) -> Mapping[str, float]:
+def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float]:
     right = precise = chosen = wrong_over_precise = 0.0
     contested = 0
     for key, found, truth in rows:
@@ -89,7 +94,7 @@ def _rule(rows: list[tuple[str, list[Judged], list[bool]]], config: RuleConfig) 
     }
 
 
-def rank_auc(rows: Iterable[tuple[str, list[Judged], list[bool]]], name: str) -> float | None:
+def rank_auc(rows: Iterable[_Side], name: str) -> float | None:
     """Chance that a right rationale gains more than a wrong one; of any two in the group."""
     gains: dict[bool, list[float]] = {True: [], False: []}
     for _, found, truth in rows:
