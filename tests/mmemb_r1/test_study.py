@@ -95,7 +95,7 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path) -> None:
 
 
 def test_wrong_names(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="unknown run of this study 'rndom'"):
+    with pytest.raises(HarnessError, match="no run of this study named 'rndom'"):
         call("study", "run", "--config", "ablations", "--output", str(tmp_path), "--only", "rndom")
     twice = tmp_path / "twice.yaml"
     twice.write_text(SMALL.replace("name: random", "name: base"))
