@@ -42,22 +42,33 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Marks:
-    """Ids that end a rationale, and those that can't be in one."""
+    """Ids that end a rationale.
+
+    Attributes:
+        banned: those that can't be in one.
+        vocabulary: from here on there are none.
+    """
 
     end_think: int
     emb: int
     turn_end: int
     banned: frozenset[int]
+    vocabulary: int
 
     @classmethod
     def of(cls, student: Student) -> Marks:
         """The student's."""
-        banned = frozenset(student.module.banned.nonzero()[:, 0].tolist())
-        return cls(student.end_think, student.emb, student.tokenizer.id_of(TURN_END), banned)
+        banned_V = student.module.banned
+        banned = frozenset(banned_V.nonzero()[:, 0].tolist())
+        return cls(student.end_think, student.emb, student.tokenizer.id_of(TURN_END), banned, len(banned_V))
 
     def end(self, ids: Sequence[int]) -> bool:
-        """<emb>, the end of the turn, what can't be written, or the token after </think>, whatever it is."""
-        return ids[-1] in (self.emb, self.turn_end) or ids[-1] in self.banned or ids[-2] == self.end_think
+        """A mark, or the token after </think>, whatever it is."""
+        return self.is_mark(ids[-1]) or ids[-2] == self.end_think
+
+    def is_mark(self, token: int) -> bool:
+        """<emb>, the end of the turn, or what can't be written; not </think>, behind which one more token counts."""
+        return token in (self.emb, self.turn_end) or token in self.banned or not 0 <= token < self.vocabulary
 
 
 def finished(ids: Sequence[int], log_probs: Sequence[float], marks: Marks, max_new_tokens: int) -> Rollout:
@@ -70,8 +81,8 @@ def finished(ids: Sequence[int], log_probs: Sequence[float], marks: Marks, max_n
     well_formed = len(ids) >= 4 and list(ids[-2:]) == [marks.end_think, marks.emb]
     if well_formed and len(ids) - 3 <= max_new_tokens:
         return Rollout(tuple(ids), tuple(log_probs), True, len(ids) - 1)
-    stop = {marks.end_think, marks.emb, marks.turn_end} | marks.banned
-    written = next((place for place, token in enumerate(ids) if place and token in stop), len(ids))
+    stops = (place for place, token in enumerate(ids) if place and (token == marks.end_think or marks.is_mark(token)))
+    written = next(stops, len(ids))
     kept = min(written, max_new_tokens + 1)
     # What the policy chose after the rationale (the wrong mark) is charged to it where it is kept.
     marked = kept < len(ids) and ids[kept] == marks.end_think

@@ -295,8 +295,8 @@ def _choice(choice: dict[str, Any]) -> _Choice:
     if not isinstance(content, list) or len(content) != len(ids):
         num_found = len(content) if isinstance(content, list) else 0
         raise TrainingError(
-            f"{_OWNER} gives {num_found} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`; vLLM "
-            "does, with --logprobs-mode processed_logprobs and without --max-logprobs below 0"
+            f"{_OWNER} gives {num_found} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, as "
+            "vLLM does, started with --logprobs-mode processed_logprobs"
         )
     return _Choice(tuple(ids), tuple(float(one["logprob"]) for one in content))
 

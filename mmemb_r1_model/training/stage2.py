@@ -257,12 +257,12 @@ class _Stage:
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
         gate = policy.gate_loss(gate_logit, given.reasoned_GK.mean(dim=1), given.direct_G)
         reference = self._reference.encode(packed, reasoned)
-        tokens, divergence = self._token_losses(rollouts, encoded, reference, given.reasoned_GK, longest)
+        tokens, divergence, log_ratio = self._token_losses(rollouts, encoded, reference, given.reasoned_GK, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.
         share = len(groups.inputs) / config.groups
         torch.autograd.backward(loss * share * self._world.loss_scale)
-        return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item())
+        return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item(), log_ratio)
 
     def _rewards(self, groups: Groups, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor) -> policy.Rewards:
         config = self._config
@@ -301,15 +301,15 @@ class _Stage:
         reference: Encoded,
         rewards_GK: Tensor,
         longest: int,
-    ) -> tuple[Tensor, Tensor]:
-        """(policy loss, divergence): a rollout's tokens summed and divided by the greatest length, then averaged.
+    ) -> tuple[Tensor, Tensor, float]:
+        """(policy loss, divergence, mean |log ratio|): a rollout's tokens summed and divided by the greatest length, then averaged.
 
         Divided by its own length, a long bad rationale would be blamed less a token than a short one.
         """
         config = self._config
         advantages = policy.group_advantages(rewards_GK).flatten().tolist()
         flat = [one for own in rollouts for one in own]
-        losses, divergences = [], []
+        losses, divergences, log_ratios = [], [], []
         for rollout, now, before, advantage in zip(
             flat, encoded.log_probs, reference.log_probs, advantages, strict=True
         ):
@@ -318,7 +318,8 @@ class _Stage:
             same = torch.full_like(old, advantage)
             losses.append(policy.policy_loss(now[chosen], old, same, config.clip_low, config.clip_high).sum() / longest)
             divergences.append(policy.k3_divergence(now[chosen], before[chosen]).sum() / longest)
-        return torch.stack(losses).mean(), torch.stack(divergences).mean()
+            log_ratios += (now.detach()[chosen] - old).abs().tolist()
+        return torch.stack(losses).mean(), torch.stack(divergences).mean(), sum(log_ratios) / max(1, len(log_ratios))
 
 
 @dataclass(frozen=True)
@@ -333,9 +334,16 @@ class _Seen:
     malformed: int
     lengths: tuple[int, ...]
     divergence: float
+    log_ratio: float
 
 
-def _seen(given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rollout]], divergence: float) -> _Seen:
+def _seen(
+    given: policy.Rewards,
+    gate_G: Tensor,
+    rollouts: Sequence[Sequence[Rollout]],
+    divergence: float,
+    log_ratio: float,
+) -> _Seen:
     flat = [one for own in rollouts for one in own]
     return _Seen(
         delta_G=given.delta_G.cpu(),
@@ -346,6 +354,7 @@ def _seen(given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rol
         malformed=sum(not one.well_formed for one in flat),
         lengths=tuple(one.length for one in flat),
         divergence=divergence,
+        log_ratio=log_ratio,
     )
 
 
@@ -365,4 +374,5 @@ def _summary(seen: Sequence[_Seen]) -> dict[str, float]:
         "malformed": sum(one.malformed for one in seen) / len(lengths),
         "length": sum(lengths) / len(lengths),
         "divergence": sum(one.divergence for one in seen) / len(seen),
+        "log_ratio": sum(one.log_ratio for one in seen) / len(seen),
     }
