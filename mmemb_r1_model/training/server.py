@@ -17,17 +17,21 @@ isn't:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+from PIL import ExifTags, Image
 
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.items import open_picture
 from mmemb_r1_model.prompt import system_turn, user_turn
 from mmemb_r1_model.rationales.config import check_address
 from mmemb_r1_model.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, data_url, json_object
@@ -81,8 +85,8 @@ def check_server(server: RolloutServer, student: StudentConfig) -> None:
             f"{_OWNER} gets new weights as adapters, and student.lora_rank is 0: set it (and lora_alpha), or leave "
             f"{_OWNER} out: the student then writes its rollouts itself"
         )
-    if not server.model or server.model == student.checkpoint:
-        raise OptionError(f"{_OWNER}.model {server.model!r} must be a name of its own for the adapters")
+    if not server.model:
+        raise OptionError(f"{_OWNER}.model must be a name for the adapters, not {server.model!r}")
     for name, least in (("timeout_seconds", 0.001), ("max_retries", 0), ("max_parallel", 1), ("reload_every", 1)):
         if getattr(server, name) < least:
             raise OptionError(f"{_OWNER}.{name} must be at least {least:g}, not {getattr(server, name)}")
@@ -134,28 +138,29 @@ class ServerSampler:
     def _load(self) -> str:
         """Put the new adapters in place of the old; a hash of them."""
         name = {"lora_name": self._server.model}
-        with self._endpoint.client() as client:
-            try:
+        try:
+            with self._endpoint.client() as client:
                 # Not `load_inplace`: vLLM then reads the files anew at every pass (its pull request 41482).
-                self._post(client, "unload_lora_adapter", name)
-            except StatusError as error:
-                if error.status != 404:  # nothing to unload
-                    raise
-            try:
+                self._unload(client, name)
                 self._post(client, "load_lora_adapter", {**name, "lora_path": str(self._adapter)})
-            except (StatusError, RefusedError) as error:
-                raise TrainingError(
-                    f"{_OWNER} can't load the adapters in {self._adapter}: {error}. Start vLLM with "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank of at least "
-                    f"{self._student.config.lora_rank}, where it sees that folder (adapt.server.adapter_folder)"
-                ) from error
+        except (StatusError, RefusedError, MayPassError) as error:
+            raise TrainingError(
+                f"{_OWNER} can't load the adapters in {self._adapter}: {error}. Start vLLM with "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank of at least "
+                f"{self._student.config.lora_rank}, where it sees that folder ({_OWNER}.adapter_folder), and repeat "
+                "the command"
+            ) from error
         return hashlib.sha256((self._adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
 
-    def _post(self, client: httpx.Client, path: str, body: dict[str, str]) -> None:
+    def _unload(self, client: httpx.Client, name: dict[str, str]) -> None:
         try:
-            self._endpoint.post(client, path, body, lambda content, seconds: None)
-        except MayPassError as error:
-            raise _gone(error) from error
+            self._post(client, "unload_lora_adapter", name)
+        except StatusError as error:
+            if error.status != 404:  # nothing to unload
+                raise
+
+    def _post(self, client: httpx.Client, path: str, body: dict[str, str]) -> None:
+        self._endpoint.post(client, path, body, lambda content, seconds: None)
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """One request an input, with `count` choices.
@@ -175,7 +180,10 @@ class ServerSampler:
         try:
             reply = self._endpoint.post(client, "chat/completions", body, lambda content, _: json_object(content))
         except MayPassError as error:
-            raise _gone(error) from error
+            raise TrainingError(
+                f"{_OWNER}: {error}. Start the server again and repeat the command: it goes on from the last "
+                f"checkpoint, also with another {_OWNER}.base_url"
+            ) from error
         except RefusedError as error:
             needed = len(ask.input.prompt) + 1 + body["max_tokens"]
             raise TrainingError(
@@ -316,13 +324,24 @@ def messages(item: Item, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _media(item: Item) -> list[dict[str, Any]]:
-    urls = [data_url(path) for path in item.media]
+    urls = [_picture_url(path) for path in item.media]
     if not item.frames:
         return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
     urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
     frames = ",".join(url.partition(",")[2] for url in urls)
     return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
+
+
+def _picture_url(path: Path) -> str:
+    """A picture as it is, but as the student sees it where a server may see it otherwise: transparent, or turned."""
+    url = data_url(path)
+    with Image.open(path) as picture:
+        if picture.mode != "RGBA" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return url
+    content = BytesIO()
+    open_picture(path).save(content, "PNG", exif=b"")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def media_settings(item: Item, settings: Settings) -> dict[str, Any]:
@@ -347,10 +366,3 @@ def media_settings(item: Item, settings: Settings) -> dict[str, Any]:
 
 def _size(least: int, most: int) -> dict[str, Any]:
     return {"size": {"shortest_edge": least, "longest_edge": most}}
-
-
-def _gone(error: MayPassError) -> TrainingError:
-    return TrainingError(
-        f"{_OWNER}: {error}. Start the server again and repeat the command: it goes on from the last checkpoint, also "
-        f"with another {_OWNER}.base_url"
-    )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 from mmeb_harness import Item
@@ -142,6 +144,20 @@ def test_log_probabilities_are_the_students_own(
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]
 
 
+def test_pictures_are_sent_as_the_student_sees_them(
+    server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+) -> None:
+    """Servers lay transparent pictures on white and turn those that say so; the student does neither."""
+    shake(student)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 32, 4), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise).save(tmp_path / "transparent.png")
+    Image.fromarray(noise[..., :3]).save(tmp_path / "turned.png", exif=turned)
+    some = [Item(name, images=(tmp_path / f"{name}.png",)) for name in ("transparent", "turned")]
+    assert distance(student, some, sample(student, server, tmp_path, some)) < 1e-4
+
+
 def test_the_same_seed_gives_the_same_rollouts(
     server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
@@ -239,7 +255,7 @@ def drop(name: str) -> Callable[[dict[str, Any]], object]:
         (drop("token_ids"), r"no token ids: it must be vLLM 0\.10\.2 or newer, which has `return_token_ids`"),
         (drop("logprobs"), r"gives 0 log-probabilities for \d+ tokens: it must heed `logprobs: true`"),
         (lambda content: content["choices"][0]["logprobs"]["content"].pop(), r"gives \d+ log-probabilities for"),
-        (lambda content: content["prompt_token_ids"].insert(4, 7), "saw another prompt of item 'text'.*from position 4"),
+        (lambda content: content["prompt_token_ids"].insert(4, 7), "another prompt of item 'text'.*from position 4"),
         (lambda content: content["prompt_token_ids"].pop(), "saw another prompt .* chat template"),
         (
             lambda content: content.update(prompt_token_ids=None, usage={"prompt_tokens": 3}),
@@ -308,9 +324,7 @@ def test_nobody_at_the_address_and_a_wrong_key(
     with pytest.raises(ModelError, match=r"adapt\.server: nobody answers at http://127\.0\.0\.1:9/v1"):
         sample(student, dataclasses.replace(server, base_url="http://127.0.0.1:9/v1"), tmp_path, items[:1])
     vllm.chat.needs_key = True
-    with pytest.raises(
-        ModelError, match=r"adapt\.server: .* HTTP 401: .*name the variable with its key"
-    ):
+    with pytest.raises(ModelError, match=r"adapt\.server: .* HTTP 401: .*name the variable with its key"):
         sample(student, server, tmp_path, items[:1])
     with_key = dataclasses.replace(server, api_key_env="LOOPBACK_KEY")
     with pytest.raises(OptionError, match="LOOPBACK_KEY is not set"):
@@ -350,7 +364,7 @@ def test_what_may_pass_is_tried_again(
         ({}, False, r"student\.lora_rank is 0: set it .*or leave adapt\.server out"),
         ({"base_url": "localhost:8000"}, True, r"adapt\.server\.base_url must be an address such as http"),
         ({"base_url": "http://me:hunter2@host/v1"}, True, r"plain address"),
-        ({"model": ""}, True, r"adapt\.server\.model '' must be a name of its own"),
+        ({"model": ""}, True, r"adapt\.server\.model must be a name for the adapters"),
         ({"reload_every": 0}, True, r"adapt\.server\.reload_every must be at least 1, not 0"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from transformers import DynamicCache
 
@@ -171,4 +171,14 @@ class TinyVllm:
 def _pictures(url: str) -> list[Image.Image]:
     head, _, contents = url.partition(",")
     assert head.startswith("data:")
-    return [Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB") for one in contents.split(",")]
+    return [_picture(base64.b64decode(one)) for one in contents.split(",")]
+
+
+def _picture(content: bytes) -> Image.Image:
+    """As servers do: turned upright, transparent ones on white."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture, mask=picture.split()[3])
+    return white
