@@ -6,8 +6,8 @@ isn't:
 - The log-probabilities are of the policy that sampled, however many steps old its weights are: the clipped ratio of
   stage 2 corrects for the age. That needs `--logprobs-mode processed_logprobs`. By default vLLM reports them as they
   were before its request-level settings, and each is too low by what the unwritable tokens would have had.
-- Unwritable tokens get a bias of -100, the least there is, where the student has minus infinity: what they keep is
-  below 1e-40 of the others' share. One that is sampled nevertheless ends the rationale there, by rule, as malformed.
+- Unwritable tokens get a bias of -100, the least there is, where the student has minus infinity: e^-100 of what they
+  had is left. One that is sampled nevertheless ends the rationale there, by rule, as malformed.
 - The server lacks the trained row of <emb>, since vLLM can't load it beside adapters (its issue 36501). A rationale
   isn't fed that row, but where it is also <emb>'s output row, the server weighs <emb> by stage 1's: the policy that
   samples is slightly another one. The ratio corrects for that as it does for age.
@@ -59,7 +59,7 @@ class RolloutServer:
         timeout_seconds: for one prompt's rollouts.
         max_retries: further attempts where one may help.
         max_parallel: prompts under way at once, of each process.
-        adapter_folder: where adapters are written, under the same path for the server; "": below the run's folder.
+        adapter_folder: in which adapter/ is written, under the same path for the server; "": the run's folder.
         reload_every: steps after which the server gets new weights.
     """
 
@@ -106,7 +106,7 @@ class ServerSampler:
         """
         self._student, self._server, self._world = student, server, world
         self._marks = Marks.of(student)
-        self._adapter = Path(server.adapter_folder or folder / "adapter").expanduser().resolve()
+        self._adapter = Path(server.adapter_folder or folder).expanduser().resolve() / "adapter"
         self._loaded: int | None = None
         self._salt = ""
         self._endpoint = Endpoint(
@@ -166,8 +166,9 @@ class ServerSampler:
         """One request an input, with `count` choices.
 
         Raises:
-            TrainingError: the server is gone, refuses a request, or answers without what stage 2 needs.
-            ModelError: not allowed, no such model or address.
+            TrainingError: the server is gone, doesn't know the adapters, refuses a request, or answers without what
+                stage 2 needs.
+            ModelError: nobody answers at the address.
             DataError: a picture that can't be read.
         """
         # A server numbers the seeds of a request's choices upwards.
@@ -190,9 +191,11 @@ class ServerSampler:
                 f"{_OWNER} refuses a rollout of item {ask.input.item.id!r}: {error}. It needs --max-model-len of at "
                 f"least {needed}; if that isn't it, the server is none that understands these settings of vLLM"
             ) from error
+        except StatusError as error:
+            again = ". If the server was started again in between, repeat the command: it gets the adapters anew"
+            raise TrainingError(f"{error}{again if error.status == 404 else ''}") from error
         self._check_prompt(ask.input, reply)
-        choices = _choices(reply, ask)
-        return [self._rollout(choice, ask) for choice in choices]
+        return [self._rollout(choice, ask) for choice in _choices(reply, ask)]
 
     def _body(self, ask: _Ask) -> dict[str, Any]:
         marks, settings, item = self._marks, self._student.settings, ask.input.item
@@ -298,15 +301,20 @@ def _choice(choice: dict[str, Any]) -> _Choice:
             f"{_OWNER} gives no token ids: it must be vLLM 0.10.2 or newer, which has `return_token_ids`, reached "
             "without a proxy that drops it"
         )
-    logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(content, list) or len(content) != len(ids):
-        num_found = len(content) if isinstance(content, list) else 0
+    log_probs = _log_probs(choice)
+    if len(log_probs) != len(ids):
         raise TrainingError(
-            f"{_OWNER} gives {num_found} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, as "
-            "vLLM does, started with --logprobs-mode processed_logprobs"
+            f"{_OWNER} gives {len(log_probs)} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, "
+            "as vLLM does, started with --logprobs-mode processed_logprobs"
         )
-    return _Choice(tuple(ids), tuple(float(one["logprob"]) for one in content))
+    return _Choice(tuple(ids), tuple(log_probs))
+
+
+def _log_probs(choice: dict[str, Any]) -> list[float]:
+    found = choice.get("logprobs")
+    content = found.get("content") if isinstance(found, dict) else None
+    values = [one.get("logprob") for one in content or ()]
+    return [float(value) for value in values if value is not None]
 
 
 def messages(item: Item, settings: Settings) -> list[dict[str, Any]]:

@@ -304,7 +304,8 @@ class _Stage:
     ) -> tuple[Tensor, Tensor, float]:
         """(policy loss, divergence, mean distance of now and when sampled).
 
-        A rollout's tokens are summed and divided by the greatest length, then averaged over rollouts. Divided by its own length, a long bad rationale would be blamed less a token than a short one.
+        A rollout's tokens are summed and divided by the greatest length, then averaged over rollouts. Divided by its
+        own length, a long bad rationale would be blamed less a token than a short one.
         """
         config = self._config
         advantages = policy.group_advantages(rewards_GK).flatten().tolist()

@@ -201,7 +201,7 @@ def test_the_adapter_is_loaded_anew_in_place_of_the_old(
     assert distance(student, items[:2], sampler.sample(some, 2, 12, seed=1)) < 1e-4
     assert len(vllm.asked(LOAD)) == 2
     assert len(vllm.adapters) == 1
-    names = load_file(elsewhere / "adapter_model.safetensors")
+    names = load_file(elsewhere / "adapter" / "adapter_model.safetensors")
     assert len(names) == 3 * 7 * 2
     assert not list(tmp_path.glob("adapter*"))
 
@@ -254,6 +254,7 @@ def drop(name: str) -> Callable[[dict[str, Any]], object]:
         (lambda content: content.pop("choices"), "gives 0 of 2 choices"),
         (drop("token_ids"), r"no token ids: it must be vLLM 0\.10\.2 or newer, which has `return_token_ids`"),
         (drop("logprobs"), r"gives 0 log-probabilities for \d+ tokens: it must heed `logprobs: true`"),
+        (lambda content: content["choices"][0]["logprobs"]["content"][0].update(logprob=None), "log-probabilities for"),
         (lambda content: content["choices"][0]["logprobs"]["content"].pop(), r"gives \d+ log-probabilities for"),
         (lambda content: content["prompt_token_ids"].insert(4, 7), "another prompt of item 'text'.*from position 4"),
         (lambda content: content["prompt_token_ids"].pop(), "saw another prompt .* chat template"),
@@ -300,6 +301,8 @@ def test_a_server_of_another_model(
 ) -> None:
     vllm.chat.reply = lambda asked: Raw(b"ok") if asked.path != CHAT else vllm.answer(asked)
     with pytest.raises(ModelError, match=r"The model `student` does not exist.*check base_url .* model 'student'"):
+        sample(student, server, tmp_path, items[:1])
+    with pytest.raises(TrainingError, match="started again in between, repeat the command"):
         sample(student, server, tmp_path, items[:1])
 
 
