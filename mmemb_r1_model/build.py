@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from mmemb_r1_model.prompt import TURN_END
 from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
@@ -38,14 +42,17 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_settings(folder, Settings(max_new_tokens=max_new_tokens))
-    _copy_preprocessor(base, folder)
+    _copy_preprocessors(base, folder)
 
 
-def _copy_preprocessor(base: str, folder: Path) -> None:
-    """Normalisation constants of the vision tower, as the base has them."""
-    from huggingface_hub import hf_hub_download
+def _copy_preprocessors(base: str, folder: Path) -> None:
+    """Normalisation constants of the vision tower, as the base has them; those for clips only servers read."""
+    _copy_json(base, "preprocessor_config.json", folder)
+    with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
+        _copy_json(base, "video_preprocessor_config.json", folder)
 
-    name = "preprocessor_config.json"
+
+def _copy_json(base: str, name: str, folder: Path) -> None:
     source = Path(base) / name if Path(base).is_dir() else Path(hf_hub_download(base, name))
     values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
     (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

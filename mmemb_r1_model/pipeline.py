@@ -58,6 +58,7 @@ from mmemb_r1_model.tiny import TINY_SETTINGS, TinySize, build_model, build_toke
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished
+from mmemb_r1_model.training.server import check_server
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import StudentConfig, open_student
@@ -228,6 +229,8 @@ class Pipeline:
                 )
         if config.start is None and "train" in stages:
             self._check_student()
+        if config.adapt and config.adapt.server and "adapt" in stages:
+            check_server(config.adapt.server, config.student)
 
     def _check_student(self) -> None:
         student = self.config.student

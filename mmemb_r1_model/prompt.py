@@ -153,18 +153,28 @@ def build_prompt(
     """
     builder = PromptBuilder(tokenizer, merge)
     builder.special(TURN_START)
-    builder.text("system\n" + (instruction or settings.default_instruction))
+    builder.text("system\n" + system_turn(settings, instruction))
     builder.special(TURN_END)
     builder.text("\n")
     builder.special(TURN_START)
     builder.text("user\n")
     builder.media(patches, is_video, settings.frames_per_second)
-    builder.text(f"{text}\n{settings.request}" if text else settings.request)
+    builder.text(user_turn(settings, text))
     builder.special(TURN_END)
     builder.text("\n")
     builder.special(TURN_START)
     builder.text("assistant\n")
     return builder.build(patches)
+
+
+def system_turn(settings: Settings, instruction: str) -> str:
+    """The words of the first turn."""
+    return instruction or settings.default_instruction
+
+
+def user_turn(settings: Settings, text: str) -> str:
+    """The words of the second turn, behind its media."""
+    return f"{text}\n{settings.request}" if text else settings.request
 
 
 class PromptBuilder:

@@ -149,13 +149,20 @@ def _check_worker(worker: WorkerConfig, samples: int) -> None:
         case _:
             _must(False, key + "backend", worker.backend, "local, endpoint or recorded")
     if worker.backend == "endpoint":
-        _check_endpoint(worker, key)
+        check_address(worker.base_url, worker.api_key_env, key)
 
 
-def _check_endpoint(worker: WorkerConfig, key: str) -> None:
-    """The address and the key's name. What may contain a secret is not shown."""
+def check_address(base_url: str, api_key_env: str | None, key: str) -> None:
+    """Refuse an address or a key's name that can't be one. What may contain a secret is not shown.
+
+    Args:
+        key: what stands before the setting's name in messages.
+
+    Raises:
+        OptionError: names the setting and what it must be.
+    """
     try:
-        url = urlsplit(worker.base_url)
+        url = urlsplit(base_url)
         whole = url.scheme in ("http", "https") and bool(url.hostname)
     except ValueError:
         whole = False
@@ -164,8 +171,8 @@ def _check_endpoint(worker: WorkerConfig, key: str) -> None:
             f"{key}base_url must be a plain address without user, password or query, as it is written to config.json; "
             "name the variable that holds a key in api_key_env"
         )
-    _must(whole, key + "base_url", worker.base_url, "an address such as http://localhost:8000/v1")
-    if worker.api_key_env is not None and not _VARIABLE.fullmatch(worker.api_key_env):
+    _must(whole, key + "base_url", base_url, "an address such as http://localhost:8000/v1")
+    if api_key_env is not None and not _VARIABLE.fullmatch(api_key_env):
         raise OptionError(
             f"{key}api_key_env must be the name of an environment variable, in upper case (its value isn't shown here: "
             "if it is the key itself, export it as a variable and name that)"

@@ -50,10 +50,12 @@ class Input:
     """One item of a step.
 
     Attributes:
+        prompt: the item as the student reads it.
         rationale: `None`: the direct path only.
         taught: whether its completion is in the next-token loss; distractors' are not.
     """
 
+    item: Item
     prompt: Prompt
     rationale: str | None
     taught: bool = True
@@ -205,7 +207,7 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
             names=tuple(f"{pair.dataset}/{pair.id}" for pair in pairs),
             queries=tuple(self._input(pair, "query", step) for pair in pairs),
             positives=tuple(self._input(pair, "positive", step) for pair in pairs),
-            extras=tuple(Input(self._read(item), None, taught=False) for item in extras),
+            extras=tuple(Input(item, self._read(item), None, taught=False) for item in extras),
             labels=tuple(labels_of(pair) for pair in pairs),
             extra_labels=tuple(hash64(content_key(item)) for item in extras),
         )
@@ -215,7 +217,8 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
         rng = np.random.default_rng(
             (self._seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
         )
-        return Input(self._read(item_of(pair, side)), self._rationales.draw(pair, side, rng))
+        item = item_of(pair, side)
+        return Input(item, self._read(item), self._rationales.draw(pair, side, rng))
 
     def _distractors(self, own: PairSet, step: int, block: int) -> list[Item]:
         wanted = min(self._config.distractors // self._config.sub_batches, len(own.distractors))

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from mmemb_r1_model.engine import collate, feed
 from mmemb_r1_model.prompt import TURN_END, Prompt
+from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.student import PackedModel, Student
 
 
@@ -39,11 +40,67 @@ class Rollout:
         return len(self.ids) - 3
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Ids that end a rationale.
+
+    Attributes:
+        banned: those that can't be in one.
+        vocabulary: from here on there are none.
+    """
+
+    end_think: int
+    emb: int
+    turn_end: int
+    banned: frozenset[int]
+    vocabulary: int
+
+    @classmethod
+    def of(cls, student: Student) -> Marks:
+        """The student's."""
+        banned_V = student.module.banned
+        banned = frozenset(banned_V.nonzero()[:, 0].tolist())
+        return cls(student.end_think, student.emb, student.tokenizer.id_of(TURN_END), banned, len(banned_V))
+
+    def end(self, ids: Sequence[int]) -> bool:
+        """A mark, or the token after </think>, whatever it is."""
+        return self.is_mark(ids[-1]) or ids[-2] == self.end_think
+
+    def is_mark(self, token: int) -> bool:
+        """<emb>, the end of the turn, or what can't be written; not </think>, behind which one more token counts."""
+        return token in (self.emb, self.turn_end) or token in self.banned or not 0 <= token < self.vocabulary
+
+
+def finished(ids: Sequence[int], log_probs: Sequence[float], marks: Marks, max_new_tokens: int) -> Rollout:
+    """What was sampled as a rollout, closed by rule if it has to be.
+
+    Args:
+        ids: <think> and what was sampled behind it, up to where `Marks.end` holds or the length is reached.
+        log_probs: of `ids[1:]`.
+    """
+    well_formed = len(ids) >= 4 and list(ids[-2:]) == [marks.end_think, marks.emb]
+    if well_formed and len(ids) - 3 <= max_new_tokens:
+        return Rollout(tuple(ids), tuple(log_probs), True, len(ids) - 1)
+    stops = (place for place, token in enumerate(ids) if place and (token == marks.end_think or marks.is_mark(token)))
+    written = next(stops, len(ids))
+    kept = min(written, max_new_tokens + 1)
+    # What the policy chose after the rationale (the wrong mark) is charged to it where it is kept.
+    marked = kept < len(ids) and ids[kept] == marks.end_think
+    sampled = kept - 1 + int(marked)
+    whole = [*ids[:kept], marks.end_think, marks.emb]
+    missing = len(whole) - 1 - sampled
+    return Rollout(tuple(whole), (*log_probs[:sampled], *[0.0] * missing), False, sampled)
+
+
 class Sampler(Protocol):
     """Who writes rollouts: the model at hand, or a server with its weights."""
 
-    def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
-        """`count` rollouts of every prompt, at temperature 1."""
+    def refresh(self, step: int) -> None:
+        """Take the weights as they are before a step. Every process calls it before the first sample of each step."""
+        ...
+
+    def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
+        """`count` rollouts of every input, at temperature 1."""
         ...
 
 
@@ -53,15 +110,18 @@ class LocalSampler:
     def __init__(self, student: Student) -> None:
         self._student = student
 
+    def refresh(self, step: int) -> None:
+        """Nothing to do: the weights are the student's own."""
+
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Prompt], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
+    def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
         # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
         module = self._student.whole_module()
         training = module.training
         module.eval()
         try:
-            flat = _Sampling(self._student, module, prompts, count, max_new_tokens, seed).run()
+            flat = _Sampling(self._student, module, [one.prompt for one in inputs], count, max_new_tokens, seed).run()
         finally:
             module.train(training)
         return [flat[start : start + count] for start in range(0, len(flat), count)]
@@ -83,7 +143,7 @@ class _Sampling:
         self._model = module.transformers_model
         self._generator = torch.Generator(student.device).manual_seed(seed)
         self._banned_V = module.banned
-        self._turn_end = student.tokenizer.id_of(TURN_END)
+        self._marks = Marks.of(student)
         batch = collate(prompts, student.pad).to(student.device, torch.float32)
         self._cache = DynamicCache(config=self._model.config.get_text_config())
         feed(
@@ -114,7 +174,9 @@ class _Sampling:
             for index, token, log_prob in zip(active, tokens.tolist(), chosen, strict=True):
                 self._ids[index].append(token)
                 self._log_probs[index].append(log_prob)
-            going = [place for place, token in enumerate(tokens.tolist()) if not self._ends(self._ids[active[place]])]
+            going = [
+                place for place, token in enumerate(tokens.tolist()) if not self._marks.end(self._ids[active[place]])
+            ]
             if not going:
                 break
             if len(going) < len(active):
@@ -122,7 +184,10 @@ class _Sampling:
                 self._cache.batch_select_indices(kept)
                 self._mask_BL, self._position_B, tokens = self._mask_BL[kept], self._position_B[kept], tokens[kept]
                 active = [active[place] for place in going]
-        return [self._rollout(ids, own) for ids, own in zip(self._ids, self._log_probs, strict=True)]
+        return [
+            finished(ids, own, self._marks, self._max_new_tokens)
+            for ids, own in zip(self._ids, self._log_probs, strict=True)
+        ]
 
     def _feed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Feed one token a row; logits (B, V) without what can't be written."""
@@ -132,23 +197,3 @@ class _Sampling:
         hidden = feed(self._model, self._cache, self._mask_BL, positions, input_ids=tokens[:, None])
         logits: torch.Tensor = self._model.lm_head(hidden).float()
         return logits.masked_fill(self._banned_V, -torch.inf)
-
-    def _ends(self, ids: list[int]) -> bool:
-        """<emb>, the end of the turn, or the token after </think>, whatever it is."""
-        student = self._student
-        return ids[-1] in (student.emb, self._turn_end) or ids[-2] == student.end_think
-
-    def _rollout(self, ids: list[int], log_probs: list[float]) -> Rollout:
-        student = self._student
-        closed = len(ids) >= 4 and ids[-2:] == [student.end_think, student.emb]
-        if closed and len(ids) - 3 <= self._max_new_tokens:
-            return Rollout(tuple(ids), tuple(log_probs), True, len(ids) - 1)
-        stop = {student.end_think, student.emb, self._turn_end}
-        written = next((place for place, token in enumerate(ids) if token in stop), len(ids))
-        kept = min(written, self._max_new_tokens + 1)
-        # What the policy chose after the rationale (the wrong mark) is charged to it where it is kept.
-        marked = kept < len(ids) and ids[kept] == student.end_think
-        sampled = kept - 1 + int(marked)
-        whole = [*ids[:kept], student.end_think, student.emb]
-        missing = len(whole) - 1 - sampled
-        return Rollout(tuple(whole), (*log_probs[:sampled], *[0.0] * missing), False, sampled)

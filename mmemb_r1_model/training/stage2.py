@@ -23,7 +23,7 @@ from mmemb_r1_model.losses import JointWeights
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
-from mmemb_r1_model.training.batches import Labels, PlanConfig, Rationales, StepBatch, WeightedSet, open_steps
+from mmemb_r1_model.training.batches import Input, Labels, PlanConfig, Rationales, StepBatch, WeightedSet, open_steps
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
@@ -31,7 +31,8 @@ from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler
-from mmemb_r1_model.training.student import Encoded, Student
+from mmemb_r1_model.training.server import RolloutServer, ServerSampler, check_server
+from mmemb_r1_model.training.student import Encoded, Student, StudentConfig
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class AdaptConfig:
         kl_weight: of the divergence from the stage-1 model, on the rationale's tokens.
         negatives: of each data set, cached.
         sigma_decay: of the running standard deviation of delta.
+        server: who writes the rollouts; `None`: the student itself.
     """
 
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -62,16 +64,17 @@ class AdaptConfig:
     kl_weight: float = 0.02
     negatives: int = 256
     sigma_decay: float = 0.9
+    server: RolloutServer | None = None
     contrast: ContrastConfig = field(default_factory=lambda: ContrastConfig(weights=JointWeights(generation=0.0)))
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(learning_rate=3e-6))
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Prompts that are rolled out together, all of one side."""
+    """Inputs that are rolled out together, all of one side."""
 
     side: Side
-    prompts: tuple[Prompt, ...]
+    inputs: tuple[Input, ...]
     anchors: tuple[Prompt, ...]  # the other side's
     labels: tuple[Labels, ...]
     datasets: tuple[str, ...]
@@ -91,15 +94,16 @@ def adapt(
     Args:
         student: opened from stage 1's checkpoint, which is also the reference.
         rationales: the same as in stage 1; others would change the model for another reason than the policy.
-        sampler: of rollouts; the student itself if there is none.
+        sampler: of rollouts, instead of the configured one.
 
     Raises:
         OptionError: a configuration that doesn't fit the data, or another one than the folder's.
-        TrainingError: see `Loop.run`.
+        ModelError: a server that can't be used.
+        TrainingError: see `Loop.run` and `ServerSampler.sample`.
     """
-    _check(config, world)
+    _check(config, student.config, world)
     described = {
-        "adapt": dataclasses.asdict(config),
+        "adapt": _described(config),
         "student": dataclasses.asdict(student.config),
         "rationales": rationales.fingerprint,
     }
@@ -111,7 +115,8 @@ def adapt(
     banks = _make_banks(reference, sets, config, read)
     start = loop.restore()
     steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
-    stage = _Stage(student, reference, sampler or LocalSampler(student), banks, config, world, loop.extra_state)
+    sampler = sampler or _make_sampler(student, config, folder, world)
+    stage = _Stage(student, reference, sampler, banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
         def attempt(size: int) -> dict[str, float]:
@@ -124,13 +129,28 @@ def adapt(
     return folder / FINAL
 
 
-def _check(config: AdaptConfig, world: World) -> None:
+def _make_sampler(student: Student, config: AdaptConfig, folder: Path, world: World) -> Sampler:
+    if config.server is None:
+        return LocalSampler(student)
+    return ServerSampler(student, config.server, folder, world)
+
+
+def _described(config: AdaptConfig) -> dict[str, Any]:
+    """What decides what a run makes: of a server only how old its weights may be, not where it is."""
+    found = dataclasses.asdict(config)
+    server = found.pop("server")
+    return found if server is None else {**found, "server": {"reload_every": server["reload_every"]}}
+
+
+def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
     if config.rollouts < 4 or config.rollouts % 2:
         raise OptionError(f"adapt.rollouts must be even and at least 4, not {config.rollouts}: half of them reason")
     if config.groups > config.plan.batch_size:
         raise OptionError(f"adapt.groups {config.groups} is more than the batch of {config.plan.batch_size} pairs")
     if config.groups % world.size:
         raise OptionError(f"adapt.groups {config.groups} can't be split over {world.size} processes")
+    if config.server is not None:
+        check_server(config.server, student)
 
 
 class Reference:
@@ -203,6 +223,7 @@ class _Stage:
         """Gradients of the contrastive terms and of both policies, `micro_groups` prompts at once."""
         config, world = self._config, self._world
         seed = config.loop.seed + number
+        self._sampler.refresh(number)
         values = joint_backward(self._student, batch, config.contrast, world, seed)
         seen: list[_Seen] = []
         for side in config.sides:
@@ -222,7 +243,7 @@ class _Stage:
             here = slice(first, min(first + size, mine))
             yield Groups(
                 side=side,
-                prompts=tuple(one.prompt for one in own[here]),
+                inputs=own[here],
                 anchors=tuple(one.prompt for one in other[here]),
                 labels=batch.labels[here],
                 datasets=batch.datasets[here],
@@ -231,25 +252,25 @@ class _Stage:
     def _backward(self, groups: Groups, seed: int) -> _Seen:
         student, config = self._student, self._config
         longest = student.settings.max_new_tokens
-        rollouts = self._sampler.sample(groups.prompts, config.rollouts // 2, longest, seed)
+        rollouts = self._sampler.sample(groups.inputs, config.rollouts // 2, longest, seed)
         completions = [[[student.emb], *(list(one.ids) for one in own)] for own in rollouts]
-        packed = student.pack(groups.prompts, completions)
+        packed = student.pack([one.prompt for one in groups.inputs], completions)
         reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
         encoded = student.encode(packed, reasoned)
         given = self._rewards(groups, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
         gate = policy.gate_loss(gate_logit, given.reasoned_GK.mean(dim=1), given.direct_G)
         reference = self._reference.encode(packed, reasoned)
-        tokens, divergence = self._token_losses(rollouts, encoded, reference, given.reasoned_GK, longest)
+        tokens, divergence, log_ratio = self._token_losses(rollouts, encoded, reference, given.reasoned_GK, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.
-        share = len(groups.prompts) / config.groups
+        share = len(groups.inputs) / config.groups
         torch.autograd.backward(loss * share * self._world.loss_scale)
-        return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item())
+        return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item(), log_ratio)
 
     def _rewards(self, groups: Groups, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor) -> policy.Rewards:
         config = self._config
-        num_groups, per_group = len(groups.prompts), config.rollouts // 2
+        num_groups, per_group = len(groups.inputs), config.rollouts // 2
         vectors_GRD = vectors_RD.view(num_groups, 1 + per_group, -1)  # the direct path first
         anchors_GD = self._reference.embed(groups.anchors)
         positive_GR = torch.einsum("grd,gd->gr", vectors_GRD, anchors_GD)
@@ -284,15 +305,16 @@ class _Stage:
         reference: Encoded,
         rewards_GK: Tensor,
         longest: int,
-    ) -> tuple[Tensor, Tensor]:
-        """(policy loss, divergence): a rollout's tokens summed and divided by the greatest length, then averaged.
+    ) -> tuple[Tensor, Tensor, float]:
+        """(policy loss, divergence, mean distance of now and when sampled).
 
-        Divided by its own length, a long bad rationale would be blamed less a token than a short one.
+        A rollout's tokens are summed and divided by the greatest length, then averaged over rollouts. Divided by its
+        own length, a long bad rationale would be blamed less a token than a short one.
         """
         config = self._config
         advantages = policy.group_advantages(rewards_GK).flatten().tolist()
         flat = [one for own in rollouts for one in own]
-        losses, divergences = [], []
+        losses, divergences, log_ratios = [], [], []
         for rollout, now, before, advantage in zip(
             flat, encoded.log_probs, reference.log_probs, advantages, strict=True
         ):
@@ -301,7 +323,8 @@ class _Stage:
             same = torch.full_like(old, advantage)
             losses.append(policy.policy_loss(now[chosen], old, same, config.clip_low, config.clip_high).sum() / longest)
             divergences.append(policy.k3_divergence(now[chosen], before[chosen]).sum() / longest)
-        return torch.stack(losses).mean(), torch.stack(divergences).mean()
+            log_ratios += (now.detach()[chosen] - old).abs().tolist()
+        return torch.stack(losses).mean(), torch.stack(divergences).mean(), sum(log_ratios) / max(1, len(log_ratios))
 
 
 @dataclass(frozen=True)
@@ -316,9 +339,16 @@ class _Seen:
     malformed: int
     lengths: tuple[int, ...]
     divergence: float
+    log_ratio: float
 
 
-def _seen(given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rollout]], divergence: float) -> _Seen:
+def _seen(
+    given: policy.Rewards,
+    gate_G: Tensor,
+    rollouts: Sequence[Sequence[Rollout]],
+    divergence: float,
+    log_ratio: float,
+) -> _Seen:
     flat = [one for own in rollouts for one in own]
     return _Seen(
         delta_G=given.delta_G.cpu(),
@@ -329,6 +359,7 @@ def _seen(given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rol
         malformed=sum(not one.well_formed for one in flat),
         lengths=tuple(one.length for one in flat),
         divergence=divergence,
+        log_ratio=log_ratio,
     )
 
 
@@ -348,4 +379,5 @@ def _summary(seen: Sequence[_Seen]) -> dict[str, float]:
         "malformed": sum(one.malformed for one in seen) / len(lengths),
         "length": sum(lengths) / len(lengths),
         "divergence": sum(one.divergence for one in seen) / len(seen),
+        "log_ratio": sum(one.log_ratio for one in seen) / len(seen),
     }

@@ -200,6 +200,33 @@ class Student:
         module = self.module if self._shell is None else with_weights(self._shell, weights)
         save_checkpoint(merged_backbone(module.backbone), self.checkpoint.folder, self.settings, folder)
 
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapters alone, as peft does but for the row of <emb>, which few servers can load.
+
+        Every process calls it, the first writes; whole or not at all.
+
+        Raises:
+            OptionError: the student has no adapters.
+        """
+        if not hasattr(self.backbone, "peft_config"):
+            raise OptionError("student.lora_rank is 0: there is no adapter to write; set it (and lora_alpha)")
+        named = ((name, one) for name, one in self.module.named_parameters() if ".lora_" in name)
+        weights = gather_on_first(named, self.world)
+        if not self.world.is_first:
+            return
+        from safetensors.torch import save_file
+
+        temporary = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        config = copy.copy(self.backbone.peft_config["default"])
+        config.trainable_token_indices, config.inference_mode = None, True
+        config.save_pretrained(str(temporary))
+        # peft's names in files: below the wrapper, without the adapter's own name.
+        renamed = {name.removeprefix("backbone.").replace(".default.", "."): one for name, one in weights.items()}
+        save_file({name: one.contiguous() for name, one in renamed.items()}, temporary / "adapter_model.safetensors")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
     def _precision(self) -> Any:
         enabled = self.config.dtype == "bfloat16"
         # autocast's cache would keep a copy of every layer that is gathered until the pass ends.

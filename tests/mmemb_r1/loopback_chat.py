@@ -62,6 +62,7 @@ class Asked:
     body: dict[str, Any]
     headers: dict[str, str]
     at: float
+    path: str = "chat/completions"  # below /v1/
 
     @property
     def text(self) -> str:
@@ -82,6 +83,7 @@ class Chat:
 
     reply: Callable[[Asked], Reply]
     script: list[Reply] = field(default_factory=list)  # first; then `reply`
+    paths: frozenset[str] = frozenset({"chat/completions"})
     needs_key: bool = False
     asked: list[Asked] = field(default_factory=list)
     under_way: int = 0
@@ -145,13 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         body = json.loads(content)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path != "/v1/chat/completions":
+        path = self.path.removeprefix("/v1/")
+        if path not in chat.paths:
             return self._send(404, {}, b'{"error": {"message": "no such path"}}')
         with chat.lock:
             chat.under_way += 1
             chat.most_under_way = max(chat.most_under_way, chat.under_way)
         try:
-            self._reply(chat.answer(Asked(body, headers, time.monotonic())))
+            self._reply(chat.answer(Asked(body, headers, time.monotonic(), path)))
         finally:
             with chat.lock:
                 chat.under_way -= 1

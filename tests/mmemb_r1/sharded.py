@@ -67,6 +67,8 @@ def main(checkpoint: Path, data: Path, output: Path) -> None:
         run_adapt(checkpoint, data, output / name, world, **settings)
         run_adapt(checkpoint, data, output / f"{name}-replicated", replicated, **settings)
     run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world), world, **ADAPTERS)
+    for name, one in (("adapter", world), ("adapter-replicated", replicated)):
+        make_student(checkpoint, one, **ADAPTERS).save_adapter(output / name)
     leave_world(world)
 
 

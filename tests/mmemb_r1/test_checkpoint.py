@@ -131,8 +131,10 @@ def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Pat
     base, built = tmp_path / "base", tmp_path / "built"
     shutil.copytree(random_checkpoint, base)
     without_emb(base)
+    (base / "video_preprocessor_config.json").write_text("{}")
     built.mkdir()
     add_tokens(str(base), built, max_new_tokens=2048)
+    assert (built / "video_preprocessor_config.json").is_file()
     embedder = load(str(built))
     tokenizer, weight = embedder.engine.tokenizer, embedder.engine.model.get_input_embeddings().weight
     assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mmemb_r1_model import remote
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.rationales import endpoint
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config
 from mmemb_r1_model.rationales.endpoint import EndpointWorker
 from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt
@@ -30,7 +30,7 @@ OK = Say("all is well")
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_answers_come_in_order_and_few_asks_are_taken_ahead(chat: Chat, worker: 
 
     with closing(EndpointWorker(worker, PROMPT).answers(source())) as found:
         assert "text 0" in str(next(found))
-        assert len(taken) <= 2 * endpoint.ASKS_AHEAD
+        assert len(taken) <= 2 * remote.ASKS_AHEAD
         texts = [answer.text for answer in found if answer is not None]
     assert [text.split("\n")[1] for text in texts] == [f"text {i}" for i in range(1, 40)]
 
@@ -190,7 +190,7 @@ def test_a_worker_that_is_refused_ends_the_run_at_once(
     chat.reply = lambda _: Fail(status, "go away", {"Location": "http://elsewhere/"} if status == 307 else {})
     with pytest.raises(ModelError, match=f"worker 'w'.*HTTP {status}: go away; .*{advice}"):
         answers(worker, asks(20))
-    assert len(chat.asked) <= 2 * endpoint.ASKS_AHEAD
+    assert len(chat.asked) <= 2 * remote.ASKS_AHEAD
 
 
 def test_nobody_at_the_address(worker: WorkerConfig) -> None:

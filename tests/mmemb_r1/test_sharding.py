@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_a_run_that_was_broken_off_is_the_whole_one(runs: Path, name: str) -> No
 def test_stage_2_is_that_of_two_processes_with_all_weights(runs: Path, name: str) -> None:
     assert_same_run(runs / name, runs / f"{name}-replicated")
     load(str(runs / name / "final"))
+
+
+def test_adapters_for_a_server_are_gathered_whole(runs: Path) -> None:
+    one, other = (load_file(runs / name / "adapter_model.safetensors") for name in ("adapter", "adapter-replicated"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(re.search(r"\.lora_[AB]\.weight$", name) for name in one)
 
 
 def test_one_process_has_nobody_to_share_with() -> None:

@@ -1,0 +1,352 @@
+"""Requests to a server over HTTP: many at once, tried again where that may help, and told apart when they fail.
+
+    408 409 425 429 5xx, timeouts, broken connections, half an answer   `MayPassError`, after all attempts
+    400 413 415 422 … (this one request isn't wanted)                   `RefusedError` at once
+    401 402 403 404 …, redirects, nobody at the address                 `ModelError` at once
+
+The key is read from the environment when an endpoint is opened and goes nowhere but into the request's header.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import json
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import httpx2 as httpx
+
+from mmemb_r1_model.errors import DataError, ModelError, OptionError
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+#: Seconds before the second attempt; then they double.
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 60.0
+#: A server that limits requests says how long to wait; no longer than this is waited.
+LONGEST_PAUSE_SECONDS = 300.0
+#: Asks taken ahead of the oldest one without an answer, for each thread: one slow request doesn't stop the others.
+ASKS_AHEAD = 4
+
+_MAY_PASS = {408, 409, 425, 429}
+_ONE_REQUEST = {400, 411, 413, 414, 415, 416, 422, 431, 451}
+#: What servers take; other formats are sent as PNG.
+_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+
+
+class MayPassError(Exception):
+    """An attempt failed, and another one may not."""
+
+    def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+
+
+class RefusedError(Exception):
+    """The server doesn't want this one request."""
+
+
+class StatusError(ModelError):
+    """A status that no other request would change."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A server, and how it is asked.
+
+    Attributes:
+        owner: whose settings these are, for messages.
+        base_url: up to and with /v1.
+        model: the server's name for it, for messages.
+        api_key_env: name of the environment variable with the key.
+        timeout_seconds: for one attempt, until its answer is there whole.
+        max_retries: further attempts.
+        max_parallel: requests under way at once.
+        requests_per_minute: attempts of all threads together; `None`: no limit.
+    """
+
+    owner: str
+    base_url: str
+    model: str
+    api_key_env: str | None
+    timeout_seconds: float
+    max_retries: int
+    max_parallel: int
+    requests_per_minute: float | None = None
+
+
+class Endpoint:
+    """Asks one server."""
+
+    def __init__(self, remote: Remote) -> None:
+        """Read the key.
+
+        Raises:
+            OptionError: its variable isn't set, or can't be a key.
+        """
+        self._remote = remote
+        self._key = _read_key(remote)
+        self._base = remote.base_url.rstrip("/")
+        self._closed = threading.Event()
+        self._pace = _Pace(remote.requests_per_minute, self._closed)
+        self._reached = False
+
+    def each(self, answer: Callable[[httpx.Client, Ask], Answer], asks: Iterable[Ask]) -> Generator[Answer, None, None]:
+        """`answer` of every ask, in the order of the asks, with up to `max_parallel` under way."""
+        jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None] = SimpleQueue()
+        threads = self._remote.max_parallel
+        self._closed.clear()
+        with self.client() as client:
+            for _ in range(threads):
+                # Daemons: whoever ends the run needn't wait for answers that nobody will read.
+                threading.Thread(target=self._serve, args=(client, answer, jobs), daemon=True).start()
+            try:
+                yield from _in_order(asks, jobs, ahead=threads * ASKS_AHEAD)
+            finally:
+                self._closed.set()
+                for _ in range(threads):
+                    jobs.put(None)
+
+    def client(self) -> httpx.Client:
+        """Connections with the key in their header."""
+        limit = self._remote.max_parallel
+        return httpx.Client(
+            headers={"Content-Type": "application/json"}
+            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            timeout=self._remote.timeout_seconds,
+            limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
+        )
+
+    def post(
+        self, client: httpx.Client, path: str, body: Mapping[str, Any], read: Callable[[bytes, float], Answer]
+    ) -> Answer:
+        """Send JSON, and again where that may help.
+
+        Args:
+            path: below the base address.
+            read: a 200's content and the attempt's seconds → the answer; may raise `MayPassError`.
+
+        Raises:
+            MayPassError: no attempt succeeded.
+            RefusedError: the server doesn't want this request.
+            ModelError: not allowed, no such model or address, or nobody answers there.
+        """
+        content = json.dumps(body).encode()
+        attempts = self._remote.max_retries + 1
+        for attempt in range(attempts):
+            self._pace.wait()
+            started = time.monotonic()
+            try:
+                found = self._attempt(client, f"{self._base}/{path}", content)
+                return read(found, time.monotonic() - started)
+            except MayPassError as error:
+                if attempt + 1 == attempts or self._closed.is_set():
+                    raise MayPassError(f"{error}, {attempts} attempts") from error
+                self._rest(error.wait_seconds, attempt)
+        raise AssertionError("there is at least one attempt")
+
+    def message(self, content: bytes) -> str:
+        """The server's own words in one line, without the key, which some servers repeat."""
+        text = content.decode("utf-8", "replace")
+        with contextlib.suppress(ValueError):
+            found = json.loads(text)
+            error = found.get("error", found) if isinstance(found, dict) else found
+            text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        return self.without_key(" ".join(text.split()))[:300] or "no message"
+
+    def without_key(self, text: str) -> str:
+        """A text that may be shown."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _serve(
+        self,
+        client: httpx.Client,
+        answer: Callable[[httpx.Client, Ask], Answer],
+        jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None],
+    ) -> None:
+        """A thread's life."""
+        while (job := jobs.get()) is not None:
+            ask, future = job
+            if self._closed.is_set():
+                continue
+            try:
+                future.set_result(answer(client, ask))
+            except BaseException as error:  # it belongs to whoever waits for the answer
+                future.set_exception(error)
+
+    def _rest(self, asked_seconds: float, attempt: int) -> None:
+        """Wait before the next attempt; where the server asked for it, all threads do."""
+        if asked_seconds:
+            self._pace.hold(asked_seconds)
+            return
+        pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
+        self._closed.wait(pause * random.uniform(0.5, 1.0))
+
+    def _attempt(self, client: httpx.Client, url: str, body: bytes) -> bytes:
+        """One attempt; a 200's content."""
+        seconds = self._remote.timeout_seconds
+        deadline = time.monotonic() + seconds
+        try:
+            with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as response:
+                self._reached = True
+                content = bytearray()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    # Some servers send blanks to keep the line open: the client's own limit is for one read.
+                    if time.monotonic() > deadline:
+                        raise MayPassError(f"no whole answer within {seconds:g} seconds")
+        except httpx.TimeoutException as error:
+            raise MayPassError(f"no answer within {seconds:g} seconds") from error
+        except httpx.ConnectError as error:
+            if not self._reached:
+                raise ModelError(
+                    f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({_line(error)}); "
+                    "is the server running, and base_url right?"
+                ) from error
+            raise MayPassError(f"can't connect ({_line(error)})") from error
+        except httpx.HTTPError as error:
+            raise MayPassError(f"connection broken ({_line(error)})") from error
+        self._judge(url, response, bytes(content))
+        return bytes(content)
+
+    def _judge(self, url: str, response: httpx.Response, content: bytes) -> None:
+        status = response.status_code
+        message = f"HTTP {status}: {self.message(content)}"
+        if status in _MAY_PASS or status >= 500:
+            raise MayPassError(message, _asked_pause(response.headers.get("Retry-After", "")))
+        if status in _ONE_REQUEST:
+            raise RefusedError(message)
+        if status != 200:
+            raise StatusError(f"{self._remote.owner}: {url} says {message}; {self._advice(status)}", status)
+
+    def _advice(self, status: int) -> str:
+        variable = self._remote.api_key_env
+        if status in (401, 403):
+            return f"is the key in ${variable} right?" if variable else "name the variable with its key in api_key_env"
+        if status == 404:
+            return f"check base_url (it ends in /v1 as a rule) and model {self._remote.model!r}"
+        return "the address or the account has to be put right first; the same command goes on from there"
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MayPassError: it is none; half an answer, perhaps.
+    """
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise MayPassError("the answer is no JSON") from error
+    if not isinstance(found, dict):
+        raise MayPassError("the answer is no JSON object")
+    return found
+
+
+def data_url(path: Path) -> str:
+    """A picture as it is, base64, under its true type; converted to PNG if servers don't know the format.
+
+    Raises:
+        DataError: not there, or no picture.
+    """
+    from PIL import Image
+
+    try:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content)) as image:
+            mime = _FORMATS.get(str(image.format))
+            if mime is None:
+                buffer = BytesIO()
+                image.convert("RGB").save(buffer, "PNG")
+                mime, content = "image/png", buffer.getvalue()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def _in_order(
+    asks: Iterable[Ask], jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None], ahead: int
+) -> Generator[Answer, None, None]:
+    """Hand out asks, at most `ahead` of the oldest answer that is still to come."""
+    waiting: deque[Future[Answer]] = deque()
+    for ask in asks:
+        future: Future[Answer] = Future()
+        jobs.put((ask, future))
+        waiting.append(future)
+        while waiting and (len(waiting) >= ahead or waiting[0].done()):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+class _Pace:
+    """When the next request may start: so many a minute, evenly, and not while the server asks for a pause."""
+
+    def __init__(self, requests_per_minute: float | None, closed: threading.Event) -> None:
+        self._spacing = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._closed, self._lock, self._next = closed, threading.Lock(), 0.0
+
+    def wait(self) -> None:
+        """Sleep until this thread's turn, or the end of the run."""
+        with self._lock:
+            start = max(time.monotonic(), self._next)
+            self._next = start + self._spacing
+        self._closed.wait(start - time.monotonic())
+
+    def hold(self, seconds: float) -> None:
+        """Nobody starts for so long."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+def _read_key(remote: Remote) -> str | None:
+    """The key, from the environment. No error shows it."""
+    if remote.api_key_env is None:
+        return None
+    key = os.environ.get(remote.api_key_env, "").strip()
+    if not key:
+        raise OptionError(
+            f"{remote.owner}: the environment variable {remote.api_key_env} is not set; export the key under that name"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise OptionError(
+            f"{remote.owner}: what {remote.api_key_env} holds can't be a key: it has blanks or signs that a header "
+            "can't carry"
+        )
+    return key
+
+
+def _asked_pause(header: str) -> float:
+    """Seconds of a Retry-After header, as a number or a date; 0 without one."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            when = email.utils.parsedate_to_datetime(header)
+        except ValueError:
+            return 0.0
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        seconds = (when - datetime.now(UTC)).total_seconds()
+    return min(seconds, LONGEST_PAUSE_SECONDS) if seconds > 0 else 0.0
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,184 @@
+"""The HTTP surface of a vLLM server, as far as rollouts need it, over a tiny Qwen3-VL: its ids and probabilities.
+
+It renders and reads prompts by itself, from the messages alone, and decodes without a cache.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tokenizers import Tokenizer
+from transformers import DynamicCache
+
+from mmemb_r1_model.checkpoint import load_weights, open_checkpoint
+from mmemb_r1_model.engine import collate, feed
+from mmemb_r1_model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended
+from mmemb_r1_model.vision import Patches, image_patches, video_patches
+from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Raw, Reply
+
+CHAT, LOAD, UNLOAD = "chat/completions", "load_lora_adapter", "unload_lora_adapter"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or clip of a request, as text and as patches."""
+
+    text: str
+    patches: Patches
+    pad: str
+
+
+class TinyVllm:
+    """Serves a checkpoint as "base", and adapters that are loaded."""
+
+    def __init__(self, folder: Path, max_model_len: int = 400) -> None:
+        self._checkpoint = open_checkpoint(str(folder), None)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._base = load_weights(self._checkpoint, torch.device("cpu"), torch.float32, "sdpa", False).eval()
+        self._max_model_len, self._lock = max_model_len, threading.Lock()
+        self.adapters: dict[str, Any] = {}
+        self.chat = Chat(self.answer, paths=frozenset({CHAT, LOAD, UNLOAD}))
+
+    def asked(self, path: str) -> list[Asked]:
+        return [one for one in self.chat.asked if one.path == path]
+
+    def answer(self, asked: Asked) -> Reply:
+        with torch.no_grad():
+            match asked.path:
+                case "load_lora_adapter":
+                    return self._load(asked.body["lora_name"], Path(asked.body["lora_path"]))
+                case "unload_lora_adapter":
+                    found = self.adapters.pop(asked.body["lora_name"], None)
+                    return Raw(b"Success: removed") if found else Fail(404, "the adapter cannot be found")
+            return self._completion(asked.body)
+
+    def _load(self, name: str, folder: Path) -> Reply:
+        from peft import LoraConfig, PeftModel
+        from safetensors.torch import load_file
+
+        if name in self.adapters:
+            return Fail(400, f"The lora adapter '{name}' has already been loaded")
+        if not (folder / "adapter_config.json").is_file():
+            return Fail(404, f"No adapter found for {folder}")
+        for tensor in load_file(folder / "adapter_model.safetensors"):
+            if not re.search(r"\.lora_[AB]\.weight$", tensor):
+                return Fail(400, f"{tensor} is unsupported LoRA weight")
+        assert LoraConfig.from_pretrained(str(folder)).trainable_token_indices is None
+        base = load_weights(self._checkpoint, torch.device("cpu"), torch.float32, "sdpa", False)
+        self.adapters[name] = PeftModel.from_pretrained(base, str(folder)).merge_and_unload().eval()
+        return Raw(b"Success: LoRA adapter added")
+
+    def _completion(self, body: dict[str, Any]) -> Reply:
+        model = {"base": self._base, **self.adapters}.get(body["model"])
+        if model is None:
+            return Fail(404, f"The model `{body['model']}` does not exist.")
+        if body["add_generation_prompt"] == body["continue_final_message"]:
+            return Fail(400, "Cannot set both")
+        prompt = self._prompt(body)
+        if len(prompt) + body["max_tokens"] > self._max_model_len:
+            return Fail(400, f"This model's maximum context length is {self._max_model_len} tokens.")
+        choices = [self._choice(model, prompt, body, index) for index in range(body["n"])]
+        usage = {"prompt_tokens": len(prompt)}
+        return Raw(json.dumps({"choices": choices, "usage": usage, "prompt_token_ids": prompt.ids.tolist()}).encode())
+
+    def _choice(self, model: Any, prompt: Prompt, body: dict[str, Any], index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(body["seed"] + index)
+        ids: list[int] = []
+        content = []
+        while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body["stop_token_ids"]):
+            batch = collate([extended(prompt, ids)], 0)
+            cache = DynamicCache(config=model.config.get_text_config())
+            hidden = feed(
+                model,
+                cache,
+                batch.mask_BL,
+                batch.positions_3BL,
+                input_ids=batch.ids_BL,
+                mm_token_type_ids=batch.types_BL,
+                **batch.pixels,
+            )
+            logits = model.lm_head(hidden).float()[0]
+            for token, bias in body["logit_bias"].items():
+                logits[int(token)] += bias
+            log_probs = torch.log_softmax(logits / body["temperature"], dim=-1)
+            ids.append(int(torch.multinomial(log_probs.exp(), 1, generator=generator)))
+            content.append({"token": "", "logprob": float(log_probs[ids[-1]]), "top_logprobs": []})
+        found: dict[str, Any] = {"index": index, "message": {"role": "assistant", "content": ""}}
+        return found | {"logprobs": {"content": content}, "token_ids": ids if body["return_token_ids"] else None}
+
+    def _prompt(self, body: dict[str, Any]) -> Prompt:
+        """As Qwen3-VL's template and processor lay it out."""
+        system, user, last = body["messages"]
+        media = [one for part in user["content"] if (one := self._media(part, body)) is not None]
+        words = "".join(part["text"] for part in user["content"] if part["type"] == "text")
+        text = f"<|im_start|>system\n{system['content']}<|im_end|>\n<|im_start|>user\n"
+        text += "".join(one.text for one in media) + f"{words}<|im_end|>\n<|im_start|>assistant\n{last['content']}"
+        ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        return self._positioned(ids, media[0] if media else None)
+
+    def _media(self, part: dict[str, Any], body: dict[str, Any]) -> Media | None:
+        vision = self._checkpoint.vision
+        if part["type"] == "text":
+            return None
+        size = body["mm_processor_kwargs"]["size"]
+        bounds = size["shortest_edge"], size["longest_edge"]
+        if part["type"] == "image_url":
+            patches = image_patches(_pictures(part["image_url"]["url"])[0], vision, *bounds)
+            return Media(self._run(patches, IMAGE_PAD), patches, IMAGE_PAD)
+        pictures = _pictures(part["video_url"]["url"])
+        clip = body["media_io_kwargs"]["video"]
+        assert len(pictures) == len(clip["frames_indices"]) == clip["total_num_frames"]
+        patches = video_patches(pictures, vision, *bounds)
+        times = np.array(clip["frames_indices"]).reshape(-1, 2).mean(axis=1) / clip["fps"]
+        text = "".join(f"<{time:.1f} seconds>{self._run(patches, VIDEO_PAD)}" for time in times)
+        return Media(text, patches, VIDEO_PAD)
+
+    def _run(self, patches: Patches, pad: str) -> str:
+        rows, columns = self._grid(patches)
+        return f"<|vision_start|>{pad * (rows * columns)}<|vision_end|>"
+
+    def _grid(self, patches: Patches) -> tuple[int, int]:
+        merge = self._checkpoint.vision.merge
+        return patches.grid[1] // merge, patches.grid[2] // merge
+
+    def _positioned(self, ids: np.ndarray[Any, Any], media: Media | None) -> Prompt:
+        """M-RoPE: a run of visual tokens counts as its longer side."""
+        pad = self._tokenizer.token_to_id(media.pad) if media else -1
+        rows, columns = self._grid(media.patches) if media else (0, 0)
+        grid = np.stack([np.zeros(rows * columns, int), *np.divmod(np.arange(rows * columns), max(columns, 1))])
+        positions, place, following = np.zeros((3, len(ids)), dtype=np.int64), 0, 0
+        while place < len(ids):
+            visual = ids[place] == pad
+            width = rows * columns if visual else 1
+            positions[:, place : place + width] = following + (grid if visual else 0)
+            following += max(rows, columns) if visual else 1
+            place += width
+        kind = VIDEO if media and media.pad == VIDEO_PAD else IMAGE
+        types = np.where(ids == pad, kind, TEXT).astype(np.int64)
+        return Prompt(ids, types, positions, following, media.patches if media else None)
+
+
+def _pictures(url: str) -> list[Image.Image]:
+    head, _, contents = url.partition(",")
+    assert head.startswith("data:")
+    return [_picture(base64.b64decode(one)) for one in contents.split(",")]
+
+
+def _picture(content: bytes) -> Image.Image:
+    """As servers do: turned upright, transparent ones on white."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture, mask=picture.split()[3])
+    return white
