@@ -1,10 +1,10 @@
 """Stage 2 as arithmetic: scores, rewards, advantages, and the two losses. No model, no data.
 
-Legend: G pairs (groups), K reasoned rollouts of each, M cached negatives, D dimensions, T tokens.
+Legend: G pairs (groups), K reasoned rollouts of each (the first is greedy), M cached negatives, D dimensions, T tokens.
 
 Two actions are learned. Whether to reason is one binary choice a prompt: its expected reward and that reward's
 gradient, p (1 - p) (R_reason - R_direct), are known exactly, so nothing is sampled. What is written is a sequence:
-its tokens get the group-normalised advantage of their rollout among the reasoned ones of the prompt. The rewards'
+its tokens get the group-normalised advantage of their rollout among the sampled ones of the prompt. The rewards'
 ingredients (delta, R_ada, GRPO) are the paper's, by its abstract and secondary summaries; the formulas are ours.
 """
 
@@ -73,8 +73,8 @@ class Rewards:
     Attributes:
         reasoned_GK: of every rollout.
         direct_G: of the direct path.
-        delta_G: mean s of the reasoned rollouts - s of the direct path: the utility gap.
-        delta_GK: the same of each rollout.
+        delta_G: s of the greedy rollout - s of the direct path: the utility gap of what the model would really write.
+        delta_GK: the same of each rollout, the greedy one first.
     """
 
     reasoned_GK: Tensor
@@ -98,7 +98,8 @@ def rewards(
         R_ada = + clip(delta / sigma, -1, 1) - c len / L_max    if it reasoned
                 - clip(delta / sigma, -1, 1)                    if it answered directly
 
-    For a rollout's own tokens delta is that rollout's: the group's mean would tell it nothing about itself.
+    For a rollout's own tokens delta is that rollout's. The direct path is held against the greedy one: samples at
+    temperature 1 are worse than what is written later, and a gate that learns from them learns not to reason.
 
     Args:
         well_formed_GK: 1 or 0.
@@ -107,7 +108,7 @@ def rewards(
     """
     delta_GK = score_GK - score_direct_G[:, None]
     gain_GK = (delta_GK / sigma).clamp(-1, 1)
-    delta_G = delta_GK.mean(dim=1)
+    delta_G = delta_GK[:, 0]
     ada_GK = gain_GK - config.length_cost * length_GK
     return Rewards(
         reasoned_GK=config.fmt * well_formed_GK + config.emb * emb_GK + config.ada * ada_GK,

@@ -100,7 +100,7 @@ class Sampler(Protocol):
         ...
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
-        """`count` rollouts of every input, at temperature 1."""
+        """`count` rollouts of every input: first the greedy one, then others at temperature 1."""
         ...
 
 
@@ -160,6 +160,7 @@ class _Sampling:
         self._position_B = batch.next_position_B.repeat_interleave(count)
         self._ids: list[list[int]] = [[student.think] for _ in range(len(prompts) * count)]
         self._log_probs: list[list[float]] = [[] for _ in self._ids]
+        self._is_greedy = torch.arange(len(self._ids), device=student.device) % count == 0
 
     def run(self) -> list[Rollout]:
         student = self._student
@@ -169,7 +170,8 @@ class _Sampling:
         for _ in range(self._max_new_tokens + 2):
             logits = self._feed(tokens)
             probabilities = torch.softmax(logits, dim=-1)
-            tokens = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+            drawn = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+            tokens = torch.where(self._is_greedy, probabilities.argmax(dim=-1), drawn)
             chosen = torch.log(probabilities.gather(1, tokens[:, None])[:, 0]).tolist()
             for index, token, log_prob in zip(active, tokens.tolist(), chosen, strict=True):
                 self._ids[index].append(token)
@@ -183,6 +185,7 @@ class _Sampling:
                 kept = torch.tensor(going, device=student.device)
                 self._cache.batch_select_indices(kept)
                 self._mask_BL, self._position_B, tokens = self._mask_BL[kept], self._position_B[kept], tokens[kept]
+                self._is_greedy = self._is_greedy[kept]
                 active = [active[place] for place in going]
         return [
             finished(ids, own, self._marks, self._max_new_tokens)

@@ -163,7 +163,7 @@ class ServerSampler:
         self._endpoint.post(client, path, body, lambda content, seconds: None)
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
-        """One request an input, with `count` choices.
+        """Two requests an input: the greedy rollout, and the others as choices of one.
 
         Raises:
             TrainingError: the server is gone, doesn't know the adapters, refuses a request, or answers without what
@@ -173,8 +173,13 @@ class ServerSampler:
         """
         # A server numbers the seeds of a request's choices upwards.
         seeds = itertools.count((seed * 65_537) % 2**48, count)
-        asks = [_Ask(one, count, max_new_tokens, own) for one, own in zip(inputs, seeds, strict=False)]
-        return list(self._endpoint.each(self._rollouts, asks))
+        asks = [
+            _Ask(one, greedy, 1 if greedy else count - 1, max_new_tokens, own)
+            for one, own in zip(inputs, seeds, strict=False)
+            for greedy in (True, False)
+        ]
+        answers = list(self._endpoint.each(self._rollouts, asks))
+        return [[*first, *others] for first, others in zip(answers[::2], answers[1::2], strict=True)]
 
     def _rollouts(self, client: httpx.Client, ask: _Ask) -> list[Rollout]:
         body = self._body(ask)
@@ -209,7 +214,7 @@ class ServerSampler:
             # A rationale, </think> and <emb>.
             "max_tokens": ask.max_new_tokens + 2,
             # All of them: what is left out, vLLM takes from the checkpoint's generation_config.json.
-            "temperature": 1.0,
+            "temperature": 0.0 if ask.greedy else 1.0,
             "top_p": 1.0,
             "top_k": 0,
             "min_p": 0.0,
@@ -267,9 +272,10 @@ class ServerSampler:
 
 @dataclass(frozen=True)
 class _Ask:
-    """One prompt's rollouts."""
+    """One prompt's rollouts: the greedy one, or `count` at temperature 1."""
 
     input: Input
+    greedy: bool
     count: int
     max_new_tokens: int
     seed: int

@@ -42,7 +42,8 @@ class AdaptConfig:
     Attributes:
         groups: prompts of a step, over all processes, that are rolled out; at most the batch's pairs.
         micro_groups: of them at once; 0: all.
-        rollouts: G of a group; half of them reason. The other half are one: the direct path has no chance in it.
+        rollouts: G of a group. Half of them reason: one greedily, as the model will, which the gate learns from; the
+            others at temperature 1, whose tokens learn. The other half are one: the direct path has no chance in it.
         sides: whose policy learns.
         gate_weight, token_weight: of the two policy losses; 0 switches one off.
         kl_weight: of the divergence from the stage-1 model, on the rationale's tokens.
@@ -143,8 +144,10 @@ def _described(config: AdaptConfig) -> dict[str, Any]:
 
 
 def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
-    if config.rollouts < 4 or config.rollouts % 2:
-        raise OptionError(f"adapt.rollouts must be even and at least 4, not {config.rollouts}: half of them reason")
+    if config.rollouts < 6 or config.rollouts % 2:
+        raise OptionError(
+            f"adapt.rollouts must be even and at least 6, not {config.rollouts}: half of them reason, one greedily"
+        )
     if config.groups > config.plan.batch_size:
         raise OptionError(f"adapt.groups {config.groups} is more than the batch of {config.plan.batch_size} pairs")
     if config.groups % world.size:
@@ -255,13 +258,16 @@ class _Stage:
         rollouts = self._sampler.sample(groups.inputs, config.rollouts // 2, longest, seed)
         completions = [[[student.emb], *(list(one.ids) for one in own)] for own in rollouts]
         packed = student.pack([one.prompt for one in groups.inputs], completions)
-        reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
-        encoded = student.encode(packed, reasoned)
+        # Of each prompt's branches the first is the direct path, the second the greedy rollout.
+        sampled = [index for index in range(len(packed.branches)) if index % (1 + config.rollouts // 2) > 1]
+        encoded = student.encode(packed, sampled)
         given = self._rewards(groups, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
-        gate = policy.gate_loss(gate_logit, given.reasoned_GK.mean(dim=1), given.direct_G)
-        reference = self._reference.encode(packed, reasoned)
-        tokens, divergence, log_ratio = self._token_losses(rollouts, encoded, reference, given.reasoned_GK, longest)
+        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G)
+        reference = self._reference.encode(packed, sampled)
+        flat = [one for own in rollouts for one in own[1:]]
+        advantages = policy.group_advantages(given.reasoned_GK[:, 1:]).flatten().tolist()
+        tokens, divergence, log_ratio = self._token_losses(flat, advantages, encoded, reference, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.
         share = len(groups.inputs) / config.groups
@@ -300,10 +306,10 @@ class _Stage:
 
     def _token_losses(
         self,
-        rollouts: Sequence[Sequence[Rollout]],
+        sampled: Sequence[Rollout],
+        advantages: Sequence[float],
         encoded: Encoded,
         reference: Encoded,
-        rewards_GK: Tensor,
         longest: int,
     ) -> tuple[Tensor, Tensor, float]:
         """(policy loss, divergence, mean distance of now and when sampled).
@@ -312,11 +318,9 @@ class _Stage:
         own length, a long bad rationale would be blamed less a token than a short one.
         """
         config = self._config
-        advantages = policy.group_advantages(rewards_GK).flatten().tolist()
-        flat = [one for own in rollouts for one in own]
         losses, divergences, log_ratios = [], [], []
         for rollout, now, before, advantage in zip(
-            flat, encoded.log_probs, reference.log_probs, advantages, strict=True
+            sampled, encoded.log_probs, reference.log_probs, advantages, strict=True
         ):
             chosen = slice(0, rollout.sampled)
             old = torch.tensor(rollout.log_probs, device=now.device)[chosen]
@@ -353,9 +357,9 @@ def _seen(
     return _Seen(
         delta_G=given.delta_G.cpu(),
         gate_G=gate_G.cpu(),
-        reasoned_G=given.reasoned_GK.mean(dim=1).cpu(),
+        reasoned_G=given.reasoned_GK[:, 0].cpu(),
         direct_G=given.direct_G.cpu(),
-        constant=int(policy.is_constant(given.reasoned_GK).sum()),
+        constant=int(policy.is_constant(given.reasoned_GK[:, 1:]).sum()),
         malformed=sum(not one.well_formed for one in flat),
         lengths=tuple(one.length for one in flat),
         divergence=divergence,

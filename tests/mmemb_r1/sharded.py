@@ -33,7 +33,7 @@ ADAPT = AdaptConfig(
     groups=4,
     micro_groups=1,
     negatives=6,
-    rollouts=4,
+    rollouts=6,
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
     loop=dataclasses.replace(LOOP, steps=3),
 )

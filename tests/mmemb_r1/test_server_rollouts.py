@@ -37,7 +37,7 @@ ADAPT = AdaptConfig(
     plan=PlanConfig(batch_size=6),
     groups=2,
     negatives=6,
-    rollouts=4,
+    rollouts=6,
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
     loop=LoopConfig(steps=3, learning_rate=1e-2, warmup=1, log_every=1, save_every=2, seed=3, cached_prompts=1000),
 )

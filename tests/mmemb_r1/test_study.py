@@ -34,7 +34,7 @@ set:
   - train.loop.steps=3
   - adapt.plan.batch_size=8
   - adapt.groups=4
-  - adapt.rollouts=4
+  - adapt.rollouts=6
   - adapt.negatives=8
   - adapt.loop.steps=2
   - adapt.loop.log_every=1
