@@ -84,6 +84,8 @@ class TinyVllm:
             return Fail(404, f"The model `{body['model']}` does not exist.")
         if body["add_generation_prompt"] == body["continue_final_message"]:
             return Fail(400, "Cannot set both")
+        if not body["temperature"] and body["n"] > 1:
+            return Fail(400, "n must be 1 when using greedy sampling")
         prompt = self._prompt(body)
         if len(prompt) + body["max_tokens"] > self._max_model_len:
             return Fail(400, f"This model's maximum context length is {self._max_model_len} tokens.")
@@ -110,8 +112,9 @@ class TinyVllm:
             logits = model.lm_head(hidden).float()[0]
             for token, bias in body["logit_bias"].items():
                 logits[int(token)] += bias
-            log_probs = torch.log_softmax(logits / body["temperature"], dim=-1)
-            ids.append(int(torch.multinomial(log_probs.exp(), 1, generator=generator)))
+            log_probs = torch.log_softmax(logits, dim=-1)
+            drawn = torch.multinomial(log_probs.exp(), 1, generator=generator)
+            ids.append(int(drawn if body["temperature"] else log_probs.argmax()))
             content.append({"token": "", "logprob": float(log_probs[ids[-1]]), "top_logprobs": []})
         found: dict[str, Any] = {"index": index, "message": {"role": "assistant", "content": ""}}
         return found | {"logprobs": {"content": content}, "token_ids": ids if body["return_token_ids"] else None}
