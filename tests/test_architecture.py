@@ -20,7 +20,7 @@ PACKAGES = {
 PLUGINS = [name for name in PACKAGES if name != "mmeb_harness"]
 #: The only modules of the model that know the harness: items come in through them. Losses and engine know tensors.
 R1_MODULES_THAT_KNOW_THE_HARNESS = {"embedder.py", "checkpoint.py", "items.py", "errors.py"}
-R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data"}
+R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "study"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
