@@ -148,6 +148,7 @@ def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, tmp_path: Path
     assert rows == log_of(tmp_path / "second")
     assert len(rows) == 20
     assert all(0 <= row["gate"] <= 1 and row["divergence"] >= 0 for row in rows)
+    assert all(row["log_ratio"] < 1e-4 for row in rows)
     assert rows[0]["gate"] != rows[-1]["gate"]
     load(str(tmp_path / "first" / "final"))
 
