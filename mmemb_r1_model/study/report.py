@@ -87,7 +87,7 @@ What the method does in a world where it is known when reasoning helps, hurts an
 model: it shows that the machinery works, and nothing about real data. Made by
 
     {command} --output STUDY
-    {command.replace(" run ", " report ")} --output STUDY --to {{this folder}}
+    {command.replace(" run ", " report ")} --output STUDY --to FOLDER
 
 Pipeline configuration `{config.base}`; seeds {seeds} (of training data, weights, training and test split alike; one
 evaluator for all); {" / ".join(map(str, sizes))} test queries a task and seed. In brackets: 95 % intervals, first over
@@ -404,15 +404,20 @@ def _training(results: Results, target: Path, numbers: Numbers) -> str:
     seconds: dict[str, list[float]] = {}
     evaluator = results.folder / EVALUATOR / "times.jsonl"
     for rows in ([list(read_rows(evaluator))] if evaluator.is_file() else []) + results.rows("times.jsonl"):
-        for row in rows:
-            seconds.setdefault(row["stage"], []).append(row["seconds"])
+        own: dict[str, float] = {}
+        for row in rows:  # a stage that was broken off has several
+            own[row["stage"]] = own.get(row["stage"], 0.0) + row["seconds"]
+        for stage, total in own.items():
+            seconds.setdefault(stage, []).append(total)
     numbers["seconds"] = seconds
     logs = {stage: results.rows(f"{stage}/log.jsonl") for stage in ("joint", "adaptive")}
     figures.losses(logs, target / "losses.png")
-    cells = [[stage, f"{np.mean(own):.0f}", " / ".join(f"{one:.0f}" for one in own)] for stage, own in seconds.items()]
+    cells = [
+        [stage, f"{np.mean(each):.0f}", " / ".join(f"{one:.0f}" for one in each)] for stage, each in seconds.items()
+    ]
     return f"""## Time and losses
 
-Seconds of each stage; what is shared ran once.
+Seconds of each stage on one core, with other work beside it; what is shared ran once.
 
 {table(["stage", "mean", "each"], cells)}
 ![losses](losses.png)
