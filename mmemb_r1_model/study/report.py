@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.errors import DataError
 from mmemb_r1_model.files import write_json
 from mmemb_r1_model.jsonl import read_rows
@@ -240,8 +241,9 @@ def _chain(hops: int) -> Chosen:
 
 
 def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
-    """The gate's probability against how often, and by how much, reasoning paid."""
-    frames = [frame for group in results.groups(BASE).values() for frame in group.frames]
+    """The gate's probability against how often, and by how much, reasoning paid; tasks like those of training."""
+    foreign = {task.name for task in find_tasks() if task.in_distribution == "OOD"}
+    frames = [frame for name, group in results.groups(BASE).items() if name not in foreign for frame in group.frames]
     gate, never, always = (np.concatenate([frame[name] for frame in frames]) for name in ("gate", "never", "always"))
     gain, pays = always - never, (always > never).astype(float)
     place = np.minimum((10 * gate).astype(int), 9)
@@ -267,7 +269,7 @@ def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
     ]
     return f"""## Calibration of the gate
 
-All tasks and seeds. Gain: points of the main metric, reasoned minus direct.
+All seeds, tasks that have training data. Gain: points of the main metric, reasoned minus direct.
 
 {table(["p(reason)", "queries", "reasoning pays", "hurts", "gain"], rows)}
 Brier score as a forecast that reasoning pays: {brier:.3f}; of the base rate: {of_rate:.3f}. The gate is trained on
