@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -112,3 +113,16 @@ def test_the_kept_run_is_of_the_embedded_checkpoint() -> None:
     assert run.model_revision == load().info.revision
     assert run.data_revision.startswith(f"mini-{SUITE.version}-test-0-")
     assert run.tasks == tuple(task.name for task in TASKS)
+
+
+def test_the_readme_shows_what_the_study_says() -> None:
+    numbers = json.loads((ROOT / "results" / "miniworld" / "study.json").read_text())
+    for run, title in (("gate-only", "gate alone"), ("base", "gate and rationales")):
+        for task in ("text", "graded", "image", "page", "video"):
+            own = numbers["policies"][f"{run}/adaptive"][f"miniworld-{task}"]
+            policies = ("never", "always", "random", "adaptive", "oracle")
+            cells = [f"{100 * own[policy]['all']['value']:.1f}" for policy in policies]
+            cells.append(f"{100 * numbers['goals'][run][f'miniworld-{task}']['head-room closed']['value']:.0f} %")
+            cells.append(f"{100 * own['adaptive']['share']['value']:.0f} %")
+            cells.append(f"{own['adaptive']['tokens']:.1f} / {own['always']['tokens']:.1f}")
+            assert f"| {title} | {task} | {' | '.join(cells)} |" in README

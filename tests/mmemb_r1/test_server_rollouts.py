@@ -179,10 +179,10 @@ def test_three_steps_with_weights_that_are_renewed_every_other_step(
     assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
     loads = [one.path for one in vllm.chat.asked if one.path != CHAT]
     assert loads == [UNLOAD, LOAD, UNLOAD, LOAD]
-    # Every group of a step is asked for once, under a salt that changes with the weights.
+    # Every group of a step is asked for twice, under a salt that changes with the weights.
     salts = [one.body["cache_salt"] for one in vllm.asked(CHAT)]
-    assert len(salts) == 3 * 2
-    assert len(set(salts[:4])) == len(set(salts[4:])) == 1
+    assert len(salts) == 3 * 2 * 2
+    assert len(set(salts[:8])) == len(set(salts[8:])) == 1
     assert salts[0] != salts[-1]
 
 
@@ -222,7 +222,8 @@ def test_what_cant_be_written_ends_a_rationale_by_rule(
     ]
 
     def tamper(content: dict[str, Any]) -> None:
-        for choice, ids in zip(content["choices"], written, strict=True):
+        own = written[:1] if len(content["choices"]) == 1 else written[1:]
+        for choice, ids in zip(content["choices"], own, strict=True):
             choice["token_ids"] = ids
             choice["logprobs"] = {"content": [{"logprob": -1.0}] * len(ids)}
 
@@ -250,8 +251,8 @@ def drop(name: str) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content["choices"].pop(), "gives 1 of 2 choices for item 'text': it doesn't heed `n`"),
-        (lambda content: content.pop("choices"), "gives 0 of 2 choices"),
+        (lambda content: content["choices"].pop(), "gives 0 of 1 choices for item 'text': it doesn't heed `n`"),
+        (lambda content: content.pop("choices"), "gives 0 of 1 choices"),
         (drop("token_ids"), r"no token ids: it must be vLLM 0\.10\.2 or newer, which has `return_token_ids`"),
         (drop("logprobs"), r"gives 0 log-probabilities for \d+ tokens: it must heed `logprobs: true`"),
         (lambda content: content["choices"][0]["logprobs"]["content"][0].update(logprob=None), "log-probabilities for"),
@@ -276,7 +277,7 @@ def test_an_answer_that_lacks_what_is_needed_stops_the_run(
     vllm.chat.reply = changed(vllm, change)
     with pytest.raises(TrainingError, match=message):
         sample(student, server, tmp_path, items[:1])
-    assert len(vllm.asked(CHAT)) == 1
+    assert len(vllm.asked(CHAT)) <= 2
 
 
 def test_a_text_that_spells_a_special_token_is_found_out(
@@ -340,7 +341,7 @@ def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
     random_checkpoint: Path, vllm: TinyVllm, server: RolloutServer, student: Student, tmp_path: Path
 ) -> None:
     vllm.chat.script = []
-    vllm.chat.reply = lambda asked: Break() if len(vllm.asked(CHAT)) > 5 else vllm.answer(asked)
+    vllm.chat.reply = lambda asked: Break() if len(vllm.asked(CHAT)) > 9 else vllm.answer(asked)
     with pytest.raises(TrainingError, match=r"connection broken .*3 attempts\. Start the server again and repeat"):
         run_adapt(student, server, tmp_path)
     assert (tmp_path / "run" / "checkpoint-0000002" / "state.pt").is_file()
@@ -358,7 +359,7 @@ def test_what_may_pass_is_tried_again(
     vllm.chat.script = [Fail(503), Fail(404), Break(), Raw(b"ok"), Fail(500), Raw(b"{half an ans")]
     vllm.adapters["student"] = vllm._base
     assert len(sample(student, dataclasses.replace(server, max_parallel=1), tmp_path, items[:1])) == 1
-    assert [one.path for one in vllm.chat.asked] == [UNLOAD] * 2 + [LOAD] * 2 + [CHAT] * 3
+    assert [one.path for one in vllm.chat.asked] == [UNLOAD] * 2 + [LOAD] * 2 + [CHAT] * 4
 
 
 @pytest.mark.parametrize(
