@@ -22,7 +22,7 @@ from mmemb_r1_model.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
 from mmemb_r1_model.study.markdown import interval, percent, table
-from mmemb_r1_model.study.plan import BASE, EVALUATOR, Checkpoint, StudyConfig, Variant
+from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoint, StudyConfig, Variant
 from mmemb_r1_model.study.policies import POLICIES, gain_over, head_room_closed, latencies
 from mmemb_r1_model.study.results import Chosen, Group, Results
 from mmemb_r1_model.study.statistics import Estimate, Sample, estimate
@@ -107,13 +107,13 @@ def _shown(done: Sequence[Variant]) -> Iterable[tuple[str, Checkpoint, str]]:
 
 def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
     runs = [BASE, *(one.name for one in done if one.name == GATE_ONLY)]
-    ratios = _latency_ratios(results)
     rows = []
     for run in runs:
+        ratios = _latency_ratios(results, run)
         for task, group in results.groups(run).items():
             samples = group.samples()
             found = [estimate(samples, statistic) for _, statistic, _ in GOALS]
-            ratio = ratios.get(task) if run == BASE else None
+            ratio = ratios.get(task)
             met = [one.value >= least for one, (_, _, least) in zip(found, GOALS, strict=True)]
             met += [ratio <= LATENCY_GOAL] if ratio is not None else []
             rows.append([run, task, *map(interval, found), "" if ratio is None else f"{ratio:.2f}"])
@@ -145,11 +145,11 @@ def _stage_2(results: Results, numbers: Numbers) -> str:
     return "## The whole method against stage 1's fixed policies\n\n" + table(header, rows)
 
 
-def _latency_ratios(results: Results) -> dict[str, float]:
+def _latency_ratios(results: Results, run: str) -> dict[str, float]:
     """Task → mean time of a query alone, adaptive over always; mean over seeds. Empty if it wasn't measured."""
     if not results.config.timed:
         return {}
-    measured = results.json("latency.json")
+    measured = results.json(LATENCY, run)
     return {
         task: float(np.mean([_mean_time(one[task], "adaptive") / _mean_time(one[task], "always") for one in measured]))
         for task in results.config.tasks
@@ -161,11 +161,11 @@ def _mean_time(measured: dict[str, Any], mode: str) -> float:
 
 
 def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, numbers: Numbers) -> str:
-    timed = bool(results.config.timed) and (run, checkpoint) == (BASE, "adaptive")
+    timed = bool(results.config.timed) and checkpoint == "adaptive"
     own = numbers.setdefault("policies", {}).setdefault(f"{run}/{checkpoint}", {})
     rows = []
     for task, group in results.groups(run, checkpoint).items():
-        speeds = _speeds(results, task, group) if timed else {}
+        speeds = _speeds(results, run, task, group) if timed else {}
         scores = [f"score_{policy}" for policy in POLICIES]
         easy = group.means(scores, lambda frame: frame.difficulty == "easy")
         hard = group.means(scores, lambda frame: frame.difficulty == "hard")
@@ -189,9 +189,9 @@ always, not run. The random gate reasons as often as the adaptive one of the sam
     return f"## {title}\n\n" + table(header, rows) + (note if timed else "")
 
 
-def _speeds(results: Results, task: str, group: Group) -> dict[str, dict[str, float]]:
+def _speeds(results: Results, run: str, task: str, group: Group) -> dict[str, dict[str, float]]:
     """Policy → figures, means over seeds."""
-    measured = zip(results.json("latency.json"), group.frames, group.shares, results.seeds, strict=True)
+    measured = zip(results.json(LATENCY, run), group.frames, group.shares, results.seeds, strict=True)
     found = [latencies(one[task], frame, share, seed) for one, frame, share, seed in measured]
     names = found[0][POLICIES[0]]
     return {
@@ -337,7 +337,7 @@ def _sets_cost(variant: Variant) -> bool:
 def _checks(results: Results, numbers: Numbers) -> str:
     if not results.config.checked:
         return ""
-    found = results.json("checks.json")
+    found = results.json(CHECKS)
     numbers["checks"] = dict(zip(map(str, results.seeds), found, strict=True))
     swap, leak, other = [], [], []
     for task in results.config.tasks:

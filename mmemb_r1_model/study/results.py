@@ -84,13 +84,13 @@ class Results:
         data = self.folder / f"seed-{seed}" / "data" / self.config.test.folder
         return read_checkpoint(self.run(seed, run) / "results" / checkpoint, data, self.config.tasks)
 
-    def json(self, name: str) -> list[Any]:
-        """A JSON file of the base run, of every seed.
+    def json(self, name: str, run: str = BASE) -> list[Any]:
+        """A JSON file of a run, of every seed.
 
         Raises:
             DataError: a seed hasn't it yet.
         """
-        paths = [self.run(seed, BASE) / name for seed in self.seeds]
+        paths = [self.run(seed, run) / name for seed in self.seeds]
         for path in paths:
             if not path.is_file():
                 raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")

@@ -45,17 +45,22 @@ class Sample:
 
 
 def estimate(samples: Sequence[Sample], statistic: Callable[[Means], Any]) -> Estimate:
-    """A statistic of means: its mean over seeds, and its intervals.
+    """A statistic of means over queries and seeds, and its intervals.
+
+    A ratio is one of means over all seeds, not a mean of ratios: where a seed has hardly any head-room, its own ratio
+    means nothing. Its interval over seeds is then very wide, or not a number, and shows that.
 
     Args:
         samples: one a seed.
         statistic: from columns' means, numbers or arrays alike.
     """
     per_seed = np.array([float(statistic(one.means)) for one in samples])
-    draws = np.mean([statistic(one.resampled) for one in samples], axis=0)
+    names = samples[0].names
+    value = statistic({name: np.mean([one.means[name] for one in samples]) for name in names})
+    draws = statistic({name: np.mean([one.resampled[name] for one in samples], axis=0) for name in names})
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return Estimate(float(per_seed.mean()), (float(low), float(high)), t_interval(per_seed))
+    return Estimate(float(value), (float(low), float(high)), t_interval(per_seed))
 
 
 def t_interval(values: Floats) -> tuple[float, float]:
