@@ -69,7 +69,7 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
         "hard": 5 * 24 - quality["easy"]["sides"],
         "positive": 2 * 24,
     }
-    assert 0.7 < quality["all"]["rules"]["random"]["right"] < 1
+    assert 0.55 < quality["all"]["rules"]["random"]["right"] < 0.85
     for mode in ("never", "always", "adaptive"):
         run = json.loads((tmp_path / "evaluation" / mode / "run.json").read_text())
         assert run["model_settings"]["reasoning"] == mode
