@@ -88,7 +88,7 @@ _SEEDS = click.option("--seed", "seeds", type=int, multiple=True, help="Only thi
 @study.command("run")
 @_stage_options
 @_SEEDS
-@click.option("--only", multiple=True, metavar="RUN", help='"base" or a variant; may be repeated.')
+@click.option("--only", multiple=True, metavar="RUN", help='"evaluator", "base" or a variant; may be repeated.')
 def study_run(
     config_name: str, output: Path, assignments: tuple[str, ...], seeds: tuple[int, ...], only: tuple[str, ...]
 ) -> None:
@@ -109,9 +109,7 @@ def study_report(
     from mmemb_r1_model.study.plan import read_study
     from mmemb_r1_model.study.report import write_report
 
-    write_report(
-        read_study(config_name, assignments), output, seeds, target, f"mmemb-r1 study run --config {config_name}"
-    )
+    write_report(read_study(config_name, assignments), output, seeds, target, config_name)
 
 
 @cli.command()

@@ -54,7 +54,7 @@ def _check(
     samples = task.load(data, Frames())
     queries = samples.queries[:count]
     embedder = load(path=str(model), reasoning="always")
-    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, 64).vectors
+    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1]).vectors
     in_batches = {size: _encoded(embedder, queries, size) for size in BATCHES}
     reasoned = in_batches[BATCHES[-1]]
     traces = reasoned.traces or ()
@@ -111,14 +111,24 @@ def _swap(
     return found
 
 
-@torch.no_grad()
 def _with_rationales(student: Student, items: Sequence[Item], rationales: Sequence[str]) -> _Vectors:
     """Reasoned vectors (Q, D) with given rationales."""
+    return _read_out(student, items, [student.completion(text) for text in rationales])
+
+
+def _direct(student: Student, items: Sequence[Item]) -> _Vectors:
+    return _read_out(student, items, [[student.emb]] * len(items))
+
+
+@torch.no_grad()
+def _read_out(student: Student, items: Sequence[Item], completions: Sequence[list[int]]) -> _Vectors:
+    """Vectors (Q, D) at the end of each item's completion."""
     parts = []
-    for start in range(0, len(items), 64):
-        prompts = [student.reader.prompt(item) for item in items[start : start + 64]]
-        branches = [[student.completion(text)] for text in rationales[start : start + 64]]
-        parts.append(student.encode(student.pack(prompts, branches)).vectors_RD.numpy())
+    for start in range(0, len(items), BATCHES[-1]):
+        some = slice(start, start + BATCHES[-1])
+        prompts = [student.reader.prompt(item) for item in items[some]]
+        packed = student.pack(prompts, [[own] for own in completions[some]])
+        parts.append(student.encode(packed).vectors_RD.numpy())
     return np.concatenate(parts)
 
 
@@ -131,7 +141,6 @@ def _hits(
     )
 
 
-@torch.no_grad()
 def _leak(
     student: Student,
     samples: Samples,
@@ -148,15 +157,6 @@ def _leak(
     positives = np.array([place[next(iter(samples.gains[query.id]))] for query in queries])
     result = leak_test(_direct(student, texts), _direct(student, queries), candidates, positives, seed=seed)
     return dataclasses.asdict(result)
-
-
-@torch.no_grad()
-def _direct(student: Student, items: Sequence[Item]) -> _Vectors:
-    parts = []
-    for start in range(0, len(items), 64):
-        prompts = [student.reader.prompt(item) for item in items[start : start + 64]]
-        parts.append(student.encode(student.pack(prompts, [[[student.emb]]] * len(prompts))).vectors_RD.numpy())
-    return np.concatenate(parts)
 
 
 def _compare_batches(found: Mapping[int, EncodeResult]) -> dict[str, Any]:

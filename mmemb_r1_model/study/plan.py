@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.embedder import Reasoning
 from mmemb_r1_model.errors import OptionError, UnknownNameError
 from mmemb_r1_model.files import write_json
 from mmemb_r1_model.pipeline import (
@@ -34,7 +35,7 @@ from mmemb_r1_model.training.loop import FINAL
 
 BASE, EVALUATOR = "base", "evaluator"
 LATENCY, CHECKS = "latency.json", "checks.json"
-MODES = ("never", "always", "adaptive")
+MODES: tuple[Reasoning, ...] = ("never", "always", "adaptive")
 Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
@@ -194,8 +195,12 @@ class Study:
 
     def _variant(self, seed: int, folder: Path, variant: Variant) -> None:
         run = folder / variant.name
-        _link(folder / BASE, run, _LINKED[variant.shares])
-        stages = _STAGES if variant.checkpoint == "adaptive" else _STAGES[:-1]
+        last: Stage = variant.shares
+        _link(folder / BASE, run, _LINKED[last])
+        # Only what isn't shared: another run of a linked stage would write into the base's folder.
+        stages = [
+            one for one in _STAGES[_STAGES.index(last) + 1 :] if one != "adapt" or variant.checkpoint == "adaptive"
+        ]
         self._train(self._pipeline(seed, variant.set), run, stages, f"seed {seed}, {variant.name}")
         self._evaluate(run, variant.checkpoint)
         self._time(run, variant.checkpoint)

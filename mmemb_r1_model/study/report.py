@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoi
 from mmemb_r1_model.study.policies import POLICIES, gain_over, head_room_closed, latencies
 from mmemb_r1_model.study.results import Chosen, Group, Results
 from mmemb_r1_model.study.statistics import Estimate, Sample, estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Numbers = dict[str, Any]
 
@@ -42,12 +45,12 @@ COST_KEY = "adapt.reward.length_cost"
 BLURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target: Path, command: str) -> None:
+def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target: Path, name: str) -> None:
     """Write README.md, study.json and the pictures into `target`.
 
     Args:
         seeds: none: all of the study's.
-        command: that made the study; it is printed.
+        name: of the study's configuration; commands are printed with it.
 
     Raises:
         DataError: the base of a seed is not finished. Variants that aren't are left out, and named.
@@ -62,7 +65,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
     missing = [one.name for one in config.variants if one not in done]
     numbers: Numbers = {"config": dataclasses.asdict(config), "seeds": results.seeds, "missing": missing}
     sections = [
-        _opening(results, command, missing),
+        _opening(results, name, missing),
         _goals(results, done, numbers),
         *(_policies(results, run, checkpoint, title, numbers) for run, checkpoint, title in _shown(done)),
         _stage_2(results, numbers),
@@ -78,17 +81,17 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
     write_json(target / "study.json", numbers)
 
 
-def _opening(results: Results, command: str, missing: Sequence[str]) -> str:
+def _opening(results: Results, name: str, missing: Sequence[str]) -> str:
     config = results.config
     sizes = sorted({len(group.frames[0]) for group in results.groups(BASE).values()})
     seeds = ", ".join(map(str, results.seeds))
-    text = f"""# The replication in miniature: {Path(command.split()[-1]).stem}
+    text = f"""# The replication in miniature: {Path(name).stem}
 
 What the method does in a world where it is known when reasoning helps, hurts and is right. Synthetic data and a tiny
 model: it shows that the machinery works, and nothing about real data. Made by
 
-    {command} --output STUDY
-    {command.replace(" run ", " report ")} --output STUDY --to FOLDER
+    mmemb-r1 study run --config {name} --output STUDY
+    mmemb-r1 study report --config {name} --output STUDY --to FOLDER
 
 Pipeline configuration `{config.base}`; seeds {seeds} (of training data, weights, training and test split alike; one
 evaluator for all); {" / ".join(map(str, sizes))} test queries a task and seed. In brackets: 95 % intervals, first over
@@ -129,13 +132,7 @@ def _stage_2(results: Results, numbers: Numbers) -> str:
     rows = []
     for task, group in results.groups(BASE).items():
         before = results.groups(BASE, "joint")[task]
-        samples = []
-        for number, (frame, other) in enumerate(zip(group.frames, before.frames, strict=True)):
-            both = frame.merge(other, on="query_id", suffixes=("", "_before"), validate="1:1")
-            columns = {name: (both.adaptive - both[f"{name}_before"]).to_numpy(float) for name in ("never", "always")}
-            columns["tokens"] = both.tokens_adaptive.to_numpy(float)
-            columns["tokens_before"] = both.tokens_always_before.to_numpy(float)
-            samples.append(Sample(columns, number))
+        samples = _paired(group, before, _gains_over_before)
         found = {name: estimate(samples, itemgetter(name)) for name in ("never", "always")}
         ratio = estimate(samples, lambda means: means["tokens"] / means["tokens_before"])
         rows.append([task, interval(found["never"]), interval(found["always"]), f"{ratio.value:.2f}"])
@@ -143,6 +140,11 @@ def _stage_2(results: Results, numbers: Numbers) -> str:
         numbers.setdefault("stage_2", {})[task] = {name: dataclasses.asdict(one) for name, one in described.items()}
     header = ["task", "adaptive - stage 1's never", "adaptive - stage 1's always", "tokens / stage 1's always"]
     return "## The whole method against stage 1's fixed policies\n\n" + table(header, rows)
+
+
+def _gains_over_before(both: pd.DataFrame) -> dict[str, Any]:
+    gains = {mode: both.adaptive - both[f"{mode}_other"] for mode in ("never", "always")}
+    return {**gains, "tokens": both.tokens_adaptive, "tokens_before": both.tokens_always_other}
 
 
 def _latency_ratios(results: Results, run: str) -> dict[str, float]:
@@ -303,11 +305,17 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
 
 
 def _difference(group: Group, base: Group) -> Estimate:
-    samples = []
-    for number, (frame, other) in enumerate(zip(group.frames, base.frames, strict=True)):
-        both = frame.merge(other, on="query_id", suffixes=("", "_base"), validate="1:1")
-        samples.append(Sample({"difference": (both.adaptive - both.adaptive_base).to_numpy(float)}, number))
+    samples = _paired(group, base, lambda both: {"difference": both.adaptive - both.adaptive_other})
     return estimate(samples, itemgetter("difference"))
+
+
+def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[str, Any]]) -> list[Sample]:
+    """Columns of both runs' queries side by side, the other run's with `_other` behind their names; a sample a seed."""
+    samples = []
+    for number, (frame, theirs) in enumerate(zip(group.frames, other.frames, strict=True)):
+        both = frame.merge(theirs, on="query_id", suffixes=("", "_other"), validate="1:1")
+        samples.append(Sample({name: one.to_numpy(float) for name, one in columns(both).items()}, number))
+    return samples
 
 
 def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Numbers) -> str:

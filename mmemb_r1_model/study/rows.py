@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.study.plan import MODES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def read_checkpoint(results: Path, data: Path, tasks: Sequence[str]) -> pd.DataF
 
 def _read_task(results: Path, task: str, labels: pd.DataFrame) -> pd.DataFrame:
     found = labels
-    for mode in ("never", "always", "adaptive"):
+    for mode in MODES:
         found = found.merge(_read_mode(results / mode, task, mode), on="query_id", how="outer", validate="1:1")
     if found.isna().any(axis=None):
         raise DataError(f"{results}: the queries of {task} are not those of the split; run the study again")

@@ -10,15 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from mmemb_r1_model.cli import cli
 from mmemb_r1_model.config import build_config, named_config, override, read_yaml
 from mmemb_r1_model.data.recipe import PUBLISHED
 from mmemb_r1_model.errors import HarnessError, OptionError
 from mmemb_r1_model.jsonl import read_rows
 from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
+from tests.mmemb_r1.calls import call
 from tests.mmemb_r1.test_training_sets import MMEB_ROWS, mmeb_root
 
 SMALL = [
@@ -39,14 +38,6 @@ SMALL = [
     "adapt.loop.steps=20",
     "evaluate.options=[--tasks, miniworld-text]",
 ]
-
-
-def call(*words: str) -> str:
-    result = CliRunner().invoke(cli, list(words))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:

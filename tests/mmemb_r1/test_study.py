@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from click.testing import CliRunner
 from scipy import stats
 
-from mmemb_r1_model.cli import cli
 from mmemb_r1_model.config import named_config, read_yaml
 from mmemb_r1_model.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
@@ -19,6 +18,7 @@ from mmemb_r1_model.selection.rule import Judged
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import gain_over, head_room_closed, latencies, sample_of
 from mmemb_r1_model.study.statistics import Sample, estimate, t_interval
+from tests.mmemb_r1.calls import call
 
 SMALL = """
 base: miniworld
@@ -48,14 +48,6 @@ variants:
   - {name: random, shares: judge, checkpoint: joint, set: [select.rule.rule=random]}
   - {name: cost-3, shares: train, set: [adapt.reward.length_cost=3]}
 """
-
-
-def call(*words: str) -> str:
-    result = CliRunner().invoke(cli, list(words))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_a_study_runs_goes_on_and_reports(tmp_path: Path) -> None:
@@ -119,9 +111,7 @@ def test_seeds_are_moved_everywhere_but_in_the_evaluator() -> None:
     assert moved.train.plan == config.train.plan
 
 
-def frame(never: list[float], always: list[float], reasoned: list[float]):  # type: ignore[no-untyped-def]
-    import pandas as pd
-
+def frame(never: list[float], always: list[float], reasoned: list[float]) -> pd.DataFrame:
     gate = np.array(reasoned)
     adaptive = np.where(gate > 0, always, never)
     return pd.DataFrame(
