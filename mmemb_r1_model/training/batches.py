@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.errors import OptionError, UnknownNameError
 from mmemb_r1_model.hashing import hash64
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.training.distributed import World
@@ -103,12 +103,16 @@ class PlanConfig:
         sub_batches: into how many data sets a batch is split; each block is of one.
         distractors: further candidates of the same data sets in a step, where they have some.
         hard_negatives: of each pair's own, at most.
+        first_steps: for so many steps only `first_sets` are drawn: a skill that hardly forms in a mix is taught before it.
+        first_sets: names of data sets.
     """
 
     batch_size: int = 64
     sub_batches: int = 1
     distractors: int = 0
     hard_negatives: int = 0
+    first_steps: int = 0
+    first_sets: tuple[str, ...] = ()
 
 
 class Plan:
@@ -132,6 +136,10 @@ class Plan:
         rng = np.random.default_rng((seed, 0))
         shape = (steps, config.sub_batches)
         self._sets_of_step: NDArray[np.int64] = rng.choice(len(sets), size=shape, p=weights / weights.sum())
+        if config.first_steps:
+            first = weights * _are_named(sets, config.first_sets)
+            shape = (min(steps, config.first_steps), config.sub_batches)
+            self._sets_of_step[: config.first_steps] = rng.choice(len(sets), size=shape, p=first / first.sum())
         self._draws_before = _draws_before(self._sets_of_step)
         self._sizes = [len(one.pairs) for one in sets]
         self._seed = seed
@@ -152,6 +160,17 @@ class Plan:
             order = _order(self._seed, chosen, epoch, size)
             found += order[offset : offset + self._block - len(found)].tolist()
         return found
+
+
+def _are_named(sets: Sequence[WeightedSet], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which data sets the first steps draw from."""
+    known = [one.pairs.name for one in sets]
+    if not names:
+        raise OptionError("first_steps needs first_sets, the data sets of those steps")
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("data set in first_sets", name, known)
+    return np.isin(known, names)
 
 
 def _draws_before(sets_of_step: NDArray[np.int64]) -> NDArray[np.int64]:
