@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace
-from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint, resolve_place
+from mmeb_harness.adapter.checkpoints import resolve_place
+from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.prompt import Prompt
 from mmemb_r1_model.settings import Settings
@@ -94,9 +95,11 @@ class MMEmbR1Embedder:
         attention: str,
         trust_remote_code: bool,
     ) -> None:
+        import torch
+
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
         self._items = ItemReader(checkpoint, settings)
-        self._device, self._dtype = resolve_place(device, dtype, "--device")
+        self._device, self._dtype = resolve_place(torch, device, dtype)
         self._attention, self._trust_remote_code = attention, trust_remote_code
         self._engine: Engine | None = None
         self.info = ModelInfo(

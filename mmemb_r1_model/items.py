@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from mmeb_harness import DataError, Item
+from mmeb_harness.adapter.pictures import open_picture, picture_size
 from mmemb_r1_model.checkpoint import Checkpoint
 from mmemb_r1_model.prompt import Prompt, build_prompt
 from mmemb_r1_model.settings import Settings
 from mmemb_r1_model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 class ItemReader:
@@ -64,7 +59,7 @@ class ItemReader:
         """
         if not item.media:
             return 0
-        width, height = _size(item.media[0])
+        width, height = picture_size(item.media[0])
         factor, settings = self._vision.factor, self._settings
         try:
             if item.frames:
@@ -75,25 +70,3 @@ class ItemReader:
         except PictureError as error:
             raise DataError(f"image {item.media[0]} can't be used: {error}") from error
         return rows * columns // factor**2 + 2
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Decode a picture whole, so that a truncated one shows here, with its path."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height, from the header."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error

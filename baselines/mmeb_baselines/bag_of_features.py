@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelInfo, Profile, Role
+from mmeb_harness import EncodeResult, Item, ModelInfo, Profile, Role
+from mmeb_harness.adapter.pictures import open_picture
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 30, 30),
@@ -66,13 +67,7 @@ class BagOfFeaturesEmbedder:
 
     def _colour_shares(self, path: Path) -> NDArray[np.float64]:
         """Share of pixels nearest to each colour word."""
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                small = image.convert("RGB").resize((self._thumbnail, self._thumbnail))
-        except OSError as error:
-            raise DataError(f"image {path} can't be opened: {error}") from error
+        small = open_picture(path).resize((self._thumbnail, self._thumbnail))
         pixels = np.asarray(small, dtype=np.float32).reshape(-1, 1, 3)
         nearest = np.argmin(((pixels - self._palette) ** 2).sum(axis=2), axis=1)
         return np.bincount(nearest, minlength=len(COLOURS)) / len(pixels)

@@ -1,7 +1,7 @@
 """Workers behind an OpenAI-compatible HTTP endpoint: vLLM, a provider.
 
 A request that isn't wanted, or that no attempt carries through, is a failed row; what no other request would change
-ends the run (see `mmemb_r1_model.remote`).
+ends the run (see `mmeb_harness.adapter.remote`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx2 as httpx
 
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, data_url, json_object
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean
 from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, turn_text
-from mmemb_r1_model.remote import Endpoint, MayPassError, RefusedError, Remote, data_url, json_object
 
 
 class EndpointWorker:

@@ -14,10 +14,12 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint, resolve_place
+from mmeb_harness.adapter.checkpoints import resolve_place
+from mmeb_harness.adapter.pictures import open_picture
+from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.errors import ModelError
-from mmemb_r1_model.items import ItemReader, open_picture
+from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import loops
@@ -342,7 +344,7 @@ def _template_options(processor: Any) -> dict[str, Any]:
 def _place(config: WorkerConfig) -> tuple[torch.device, torch.dtype]:
     import torch
 
-    device, dtype = resolve_place(config.device, config.dtype, f"worker {config.name!r}: device")
+    device, dtype = resolve_place(torch, config.device, config.dtype, f"worker {config.name!r}: device")
     return torch.device(device), getattr(torch, dtype)
 
 

@@ -103,7 +103,7 @@ class PlanConfig:
         sub_batches: into how many data sets a batch is split; each block is of one.
         distractors: further candidates of the same data sets in a step, where they have some.
         hard_negatives: of each pair's own, at most.
-        first_steps: for so many steps only `first_sets` are drawn: a skill that hardly forms in a mix is taught before it.
+        first_steps: so many steps draw from `first_sets` alone: a skill that hardly forms in a mix is taught before it.
         first_sets: names of data sets.
     """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmemb_r1_model import remote
+from mmeb_harness.adapter import remote
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.errors import DataError, ModelError, OptionError
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 from mmeb_harness import Item
-from mmemb_r1_model import remote
+from mmeb_harness.adapter import remote
 from mmemb_r1_model.errors import ModelError, OptionError
 from mmemb_r1_model.losses import JointWeights
 from mmemb_r1_model.prompt import IMAGE_PAD

@@ -29,7 +29,8 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
-from mmemb_r1_model.errors import DataError, ModelError, OptionError
+from mmeb_harness.adapter.pictures import unreadable
+from mmeb_harness.errors import ModelError, OptionError
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -278,7 +279,7 @@ def data_url(path: Path) -> str:
                 image.convert("RGB").save(buffer, "PNG")
                 mime, content = "image/png", buffer.getvalue()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+        raise unreadable(path, error) from error
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 

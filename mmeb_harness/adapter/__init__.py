@@ -1,0 +1,8 @@
+"""What model plugins share and needn't write again: checkpoint folders, pictures, HTTP servers.
+
+    from mmeb_harness.adapter.checkpoints import find_checkpoint, resolve_place
+    from mmeb_harness.adapter.pictures import open_picture
+    from mmeb_harness.adapter.remote import Endpoint, Remote
+
+Public, like the names in `mmeb_harness`. No torch in here; nothing is imported before it is asked for.
+"""

@@ -1,0 +1,155 @@
+"""Checkpoints by folder or hub id, what names them in results, and where they run. Nothing is loaded here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmeb_harness.errors import ModelError, OptionError
+
+#: What a model is made of. Other formats than safetensors can run code when they are loaded.
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+DTYPES = ("float32", "bfloat16", "float16")
+_ENDS = 1 << 20
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A checkpoint on disk.
+
+    Attributes:
+        name: as the user gave it.
+        revision: the hub commit, or a hash of the files.
+    """
+
+    name: str
+    path: Path
+    revision: str
+
+    def json(self, file: str) -> dict[str, Any]:
+        """A JSON file of the checkpoint.
+
+        Raises:
+            ModelError: not there, or not a JSON object.
+        """
+        path = self.path / file
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ModelError(f"{self.path} is no checkpoint folder: it has no {file}") from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{path} is no JSON object")
+        return found
+
+
+def find_checkpoint(
+    name: str, revision: str | None = None, files: Sequence[str] = CHECKPOINT_FILES
+) -> CheckpointFolder:
+    """A local folder, or a hub id: from the hub's cache if it is there, else downloaded.
+
+    Args:
+        files: glob patterns of what is downloaded.
+
+    Raises:
+        ModelError: neither; says what to download, and where it was looked for.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return CheckpointFolder(name, local.resolve(), revision_of(local.resolve()))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"checkpoint folder {name} does not exist")
+    folder = _from_hub(name, revision, files)
+    return CheckpointFolder(name, folder, revision_of(folder))
+
+
+def revision_of(folder: Path) -> str:
+    """The commit of a hub snapshot; else a hash over names, sizes, heads and tails of all files."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json"):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_ENDS))
+                if size > _ENDS:
+                    file.seek(-_ENDS, os.SEEK_END)
+                    digest.update(file.read(_ENDS))
+    return digest.hexdigest()[:16]
+
+
+def resolve_place(torch: Any, device: str, dtype: str, setting: str = "--device") -> tuple[str, str]:
+    """Device and dtype by name, `auto` resolved: a GPU if there is one, bfloat16 on it, float32 on a CPU.
+
+    Args:
+        torch: the module; handed in, since the harness doesn't import it.
+        setting: what the device's setting is called, for messages.
+
+    Raises:
+        OptionError: a device or dtype that is none.
+        ModelError: a GPU that this machine doesn't have.
+    """
+    resolved = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(resolved).type
+    except RuntimeError as error:
+        raise OptionError(f"{setting} {device!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"{setting} {device}: this machine has no usable GPU; use {setting.split()[-1]} cpu")
+    if dtype not in ("auto", *DTYPES):
+        raise OptionError(f"--dtype {dtype!r} is not known; use auto, {', '.join(DTYPES)}")
+    return resolved, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype
+
+
+def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f" --revision {revision}" if revision else ""
+    get = f"hf download {name}{at} --local-dir FOLDER, then name FOLDER instead of {name}"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated: accept its terms at https://huggingface.co/{name}, then `hf auth login`, or put a "
+            "token of that account into $HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {revision!r} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{name} is neither a local folder nor a model on the hub (a private one needs `hf auth login`)"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{name} is not in the hub's cache ({constants.HF_HUB_CACHE}), and the hub can't be reached "
+            f"({_why(error)}). Where there is a network: {get}"
+        ) from error
+    except Exception as error:  # the hub client raises a dozen unrelated classes, offline and online ones
+        raise ModelError(
+            f"checkpoint {name!r} can't be had from the hub ({type(error).__name__}: {_line(error)}); looked for in "
+            f"{constants.HF_HUB_CACHE}. Where there is a network: {get}"
+        ) from error
+
+
+def _why(error: BaseException) -> str:
+    from huggingface_hub import constants
+
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error.__cause__ or error).__name__
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
