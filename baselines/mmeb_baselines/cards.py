@@ -1,0 +1,47 @@
+"""What is known of a checkpoint, as data: a row of baselines/README.md, and the defaults of its adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Card:
+    """One published checkpoint of a model family.
+
+    Attributes:
+        model: the registered name that runs it.
+        hub_id: repository on the Hugging Face hub; what `path` defaults to is the family's first card.
+        revision: the commit that is fetched; `None`: none is known, the hub's newest is taken.
+        parameters: of the whole checkpoint; `None`: not known.
+        dimensions: of a vector, or of one of its vectors for late interaction.
+        matryoshka: smallest number of leading dimensions it was trained for; `None`: not trained for that.
+        prompt: of a query with an image, in short; the exact string is the adapter's.
+        pooling: which state becomes the vector.
+        resolution: bounds of a picture.
+        frames: how a video is shown.
+        license: as stated by its publisher.
+        published: its name in results/published/scores.csv; "" if it has no row there.
+        source: where prompt, pooling and sizes were seen.
+        unsure: what was not seen in its own code.
+    """
+
+    model: str
+    hub_id: str
+    revision: str | None
+    parameters: int | None
+    dimensions: int
+    prompt: str
+    pooling: str
+    resolution: str
+    frames: str
+    license: str
+    source: str
+    matryoshka: int | None = None
+    published: str = ""
+    unsure: str = ""
+
+
+def pinned_revision(cards: tuple[Card, ...], path: str, revision: str | None) -> str | None:
+    """The revision that was asked for, or the known one of that hub id."""
+    return revision or next((card.revision for card in cards if card.hub_id == path), None)
