@@ -56,3 +56,28 @@ def _text_query(instruction: str, text: str, image_token: str) -> str:
 def _tight(text: str) -> str:
     """No space before a newline; applied before the final newline is added."""
     return text.replace(" \n", "\n")
+
+
+def official_text_without_media_tokens(item: Item) -> str:
+    """What the official code hands to GME and LamRA, which place media themselves.
+
+    No token for the item's own picture or frames, but the space that would have followed the instruction; video
+    questions and the queries of WebQA and EDIS keep theirs, as text.
+    """
+    stored = item.source.instruction
+    without_token = stored.replace(LEGACY_IMAGE_TOKEN, "")
+    match item.source.layout:
+        case "basic":
+            return f"{stored} {item.text}"
+        case "classification":
+            return _tight(f"{without_token} {item.text}") + "\n"
+        case "question":
+            return _tight(f"\n{without_token.strip()} {item.text}") + "\n"
+        case "captioned":
+            return _tight(f"{without_token} {item.text} ") + "\n"
+        case "uncaptioned_line":
+            return _tight(f"{without_token} ") + "\n"
+        case "uncaptioned":
+            return _tight(f"{without_token} ")
+        case _:
+            return official_text(item)

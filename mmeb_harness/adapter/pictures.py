@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Decode a picture whole, in RGB, so that a truncated one shows here, with its path.
+def open_picture(path: Path, mode: str | None = "RGB") -> Image.Image:
+    """Decode a picture whole, so that a truncated one shows here, with its path.
+
+    Args:
+        mode: that it is converted to; `None`: none, it stays as it is stored.
 
     Raises:
         DataError: not there, or no picture.
@@ -21,7 +24,8 @@ def open_picture(path: Path) -> Image.Image:
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            image.load()
+            return image.convert(mode) if mode else image.copy()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
 

@@ -1,0 +1,118 @@
+"""GME: Qwen2-VL with an <|endoftext|> after the answer's opening, whose state is the vector.
+
+Source: modeling_gme_qwen2vl.py of Alibaba-NLP/gme-Qwen2-VL-*; the leaderboard's profile from VLM2Vec's
+src/model/baseline_backbone/gme. Both call the text model with embeddings alone, so that positions are plain. The
+vendor's code needs transformers below 4.52; the weights are those of an ordinary Qwen2-VL and load without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from mmeb_baselines.cards import Card
+from mmeb_baselines.official_text import official_text_without_media_tokens
+from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
+from mmeb_baselines.qwen.sizes import Resize, clipped, within
+from mmeb_harness import Item, Profile, Role
+
+TOKEN = 28 * 28
+#: First the bounds of Qwen2-VL's own `fetch_image`, then the model's.
+FETCHED = clipped(within(4 * TOKEN, 16384 * TOKEN, 28))
+OWN: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
+#: The wrapper computes a lower bound of 256 tokens too, and doesn't use it.
+LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(4 * TOKEN, 1280 * TOKEN, 28))
+MAX_LENGTH = 1800
+
+_SHARED: dict[str, Any] = {
+    "model": "gme",
+    "prompt": "chat: system INSTRUCTION, user image and TEXT, <|endoftext|> after the answer's opening",
+    "pooling": "<|endoftext|>, after the final norm",
+    "resolution": "256 to 1,280 tokens of 28 x 28",
+    "frames": "own: 8 images (our choice: it has no video); leaderboard: the middle frame",
+    "license": "apache-2.0",
+    "source": "modeling_gme_qwen2vl.py; VLM2Vec, src/model/baseline_backbone/gme",
+    "unsure": "names of its weights on the hub",
+}
+CARDS = (
+    Card(
+        hub_id="Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
+        revision="ce765ae71b8cdb208203cd8fb64a170b1b84293a",
+        parameters=2_208_985_600,
+        dimensions=1536,
+        published="GME-Qwen2-VL-2B",
+        **_SHARED,
+    ),
+    Card(
+        hub_id="Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
+        revision="477027a6480f8630363be77751f169cc3434b673",
+        parameters=8_291_375_616,
+        dimensions=3584,
+        published="GME-Qwen2-VL-7B",
+        **_SHARED,
+    ),
+)
+PROFILE = Profile(
+    name="gme",
+    instruction="system turn",
+    candidate_instruction="none",
+    whitespace="kept",
+    pooling="<|endoftext|>, after the final norm",
+    min_pixels=256 * TOKEN,
+    max_pixels=1280 * TOKEN,
+)
+LEADERBOARD_PROFILE = dataclasses.replace(
+    PROFILE,
+    name="gme leaderboard",
+    instruction="user text",
+    candidate_instruction="the task's own",
+    whitespace="official",
+    min_pixels=4 * TOKEN,
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    profile: Literal["own", "leaderboard"] = "own",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> QwenEmbedder:
+    """GME on Qwen2-VL 2B and 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
+
+    Args:
+        profile: own: the query's instruction in the system turn, candidates without one, all frames as images.
+            leaderboard: the official strings in the user's turn, a video's middle frame.
+    """
+    own = profile == "own"
+    family = Family(
+        model="gme",
+        model_type="qwen2_vl",
+        cards=CARDS,
+        profile=PROFILE if own else LEADERBOARD_PROFILE,
+        recipe=own_parts if own else leaderboard_parts,
+        positions="sequential",
+        max_length=MAX_LENGTH,
+        settings={"frames": "an image each" if own else "the middle one"},
+    )
+    return open_embedder(family, path, revision, Place(device, dtype, attention))
+
+
+def own_parts(item: Item, role: Role) -> Parts:
+    """As the model's own code writes it: an image, then the text, nothing between."""
+    system = (item.instruction if role == "query" else "") or DEFAULT_SYSTEM
+    return chat(system, [*between_vision_tokens(pictures(item, OWN)), item.text], END_OF_TEXT)
+
+
+def leaderboard_parts(item: Item, role: Role) -> Parts:
+    """As VLM2Vec's wrapper writes it."""
+    shown = between_vision_tokens(middle_picture(item, LEADERBOARD))
+    return chat(DEFAULT_SYSTEM, [*shown, official_text_without_media_tokens(item)], END_OF_TEXT)
+
+
+def middle_picture(item: Item, steps: tuple[Resize, ...]) -> list[Slot]:
+    """The image, or the one frame that VLM2Vec's wrappers show of a video."""
+    return [Slot((item.media[len(item.media) // 2],), False, steps)] if item.media else []

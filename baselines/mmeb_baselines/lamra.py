@@ -1,0 +1,109 @@
+"""LamRA-Ret: Qwen2-VL asked to sum up what it is shown in one word; the state that would begin the answer.
+
+Source: code-kunkun/LamRA, models/qwen2_vl.py, datasets and collators; the leaderboard's profile from VLM2Vec's
+src/model/baseline_backbone/lamra. LamRA reads the state just before its <emb>: the model is causal, so nothing from
+there on matters and <emb> is not needed. Both call the text model with embeddings alone: plain positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from mmeb_baselines.cards import Card
+from mmeb_baselines.gme import FETCHED, middle_picture
+from mmeb_baselines.official_text import official_text_without_media_tokens
+from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
+from mmeb_baselines.qwen.sizes import Resize, within
+from mmeb_harness import Item, Profile, Role
+
+TOKEN = 28 * 28
+#: Its own copy of Qwen's picture code: at most 300 tokens, in training and evaluation.
+OWN: tuple[Resize, ...] = (within(4 * TOKEN, 300 * TOKEN, 28),)
+LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
+
+CARDS = (
+    Card(
+        model="lamra",
+        hub_id="code-kunkun/LamRA-Ret",
+        revision=None,
+        parameters=8_291_375_616,
+        dimensions=3584,
+        prompt="chat: user image, INSTRUCTION TEXT and 'Summarize above … in one word: '",
+        pooling="newline that opens the answer, after the final norm",
+        resolution="4 to 300 tokens of 28 x 28 (leaderboard: 256 to 1,280)",
+        frames="own: 8, as a video; leaderboard: the middle frame",
+        license="MIT (repository)",
+        source="LamRA, models/qwen2_vl.py; VLM2Vec, src/model/baseline_backbone/lamra",
+        published="LamRA-Ret",
+        unsure="its own repository was read in a fork's first commit",
+    ),
+)
+PROFILE = Profile(
+    name="lamra",
+    instruction="user text",
+    candidate_instruction="none",
+    whitespace="kept",
+    pooling="newline that opens the answer, after the final norm",
+    min_pixels=4 * TOKEN,
+    max_pixels=300 * TOKEN,
+)
+LEADERBOARD_PROFILE = dataclasses.replace(
+    PROFILE,
+    name="lamra leaderboard",
+    candidate_instruction="the task's own",
+    whitespace="official",
+    pooling="newline after '<emb>.', after the final norm",
+    min_pixels=256 * TOKEN,
+    max_pixels=1280 * TOKEN,
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    profile: Literal["own", "leaderboard"] = "own",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> QwenEmbedder:
+    """LamRA-Ret on Qwen2-VL 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
+
+    Args:
+        profile: own: "Summarize above … in one word", candidates without instruction, frames as a video. leaderboard:
+            the official strings, a video's middle frame, and the last token after "<emb>.", which is text there.
+    """
+    own = profile == "own"
+    family = Family(
+        model="lamra",
+        model_type="qwen2_vl",
+        cards=CARDS,
+        profile=PROFILE if own else LEADERBOARD_PROFILE,
+        recipe=own_parts if own else leaderboard_parts,
+        positions="sequential",
+        settings={"frames": "a video" if own else "the middle one"},
+    )
+    return open_embedder(family, path, revision, Place(device, dtype, attention))
+
+
+def own_parts(item: Item, role: Role) -> Parts:
+    """As LamRA's own data sets write it. A frame list has the bounds of pictures, each frame."""
+    spoken = [item.instruction, item.text] if role == "query" else [item.text]
+    text = " ".join(part for part in spoken if part)
+    shown = [video(item, OWN)] if item.frames else pictures(item, OWN)
+    kinds = ["video"] if item.frames else ["image"] if item.images else []
+    kinds += ["sentence"] if text or not kinds else []
+    return chat(
+        DEFAULT_SYSTEM,
+        [*between_vision_tokens(shown), f"{text}\nSummarize above {' and '.join(kinds)} in one word: "],
+    )
+
+
+def leaderboard_parts(item: Item, role: Role) -> Parts:
+    """As VLM2Vec's wrapper writes it: a text without a picture ends in one more newline."""
+    shown = between_vision_tokens(middle_picture(item, LEADERBOARD))
+    text = official_text_without_media_tokens(item) + ("" if shown else "\n")
+    closing = "<emb>.<|im_end|>\n<|im_start|>assistant\n"
+    return chat(DEFAULT_SYSTEM, [*shown, text], closing)

@@ -1,0 +1,74 @@
+"""Ops-MM-embedding: Qwen2-VL in GME's template, the instruction in the system turn, every frame an image.
+
+Source: ops_mm_embedding_v1.py of OpenSearch-AI/Ops-MM-embedding-v1-*, and mteb's wrapper of it (8 frames).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmeb_baselines.cards import Card
+from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
+from mmeb_baselines.qwen.sizes import clipped, within
+from mmeb_harness import Item, Profile, Role
+
+TOKEN = 28 * 28
+SIZES = (clipped(within(256 * TOKEN, 1280 * TOKEN, 28)),)
+
+_SHARED: dict[str, Any] = {
+    "model": "ops_mm",
+    "prompt": "chat: system INSTRUCTION, user images and TEXT, <|endoftext|> after the answer's opening",
+    "pooling": "<|endoftext|>, after the final norm",
+    "resolution": "256 to 1,280 tokens of 28 x 28, frames too",
+    "frames": "8, an image each",
+    "license": "apache-2.0",
+    "source": "ops_mm_embedding_v1.py; mteb, ops_mm_models.py",
+    "unsure": "which instructions its publisher's MMEB-V2 scores had on the candidates' side",
+}
+CARDS = (
+    Card(
+        hub_id="OpenSearch-AI/Ops-MM-embedding-v1-2B",
+        revision="69c23ac5595bb7fb3a9959df96fe155b3650c01e",
+        parameters=2_208_985_600,
+        dimensions=1536,
+        published="Ops-MM-embedding-v1-2B",
+        **_SHARED,
+    ),
+    Card(
+        hub_id="OpenSearch-AI/Ops-MM-embedding-v1-7B",
+        revision="e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
+        parameters=8_291_375_616,
+        dimensions=3584,
+        published="Ops-MM-embedding-v1-7B",
+        **_SHARED,
+    ),
+)
+PROFILE = Profile(
+    name="ops_mm",
+    instruction="system turn",
+    candidate_instruction="the task's own",
+    whitespace="kept",
+    pooling="<|endoftext|>, after the final norm",
+    min_pixels=256 * TOKEN,
+    max_pixels=1280 * TOKEN,
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> QwenEmbedder:
+    """Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B."""
+    family = Family("ops_mm", "qwen2_vl", CARDS, PROFILE, parts, positions="multimodal")
+    return open_embedder(family, path, revision, Place(device, dtype, attention))
+
+
+def parts(item: Item, role: Role) -> Parts:
+    """Both sides alike; a bare label has no instruction and gets the template's default."""
+    shown = between_vision_tokens(pictures(item, SIZES))
+    return chat(item.instruction or DEFAULT_SYSTEM, [*shown, item.text], END_OF_TEXT)

@@ -1,0 +1,1 @@
+"""What the Qwen-VL families share: prompts of text and pictures, patches, the forward pass, the embedder."""

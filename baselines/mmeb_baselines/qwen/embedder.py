@@ -1,0 +1,170 @@
+"""A Qwen-VL checkpoint as an embedder: a recipe for prompts, one forward pass, the last token's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.families import check_model_type
+from mmeb_baselines.qwen.prompt import Reader, Recipe
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
+
+if TYPE_CHECKING:
+    from mmeb_baselines.qwen.model import Batch, Positions
+
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+#: Folder, device, dtype, attention → a bare model.
+Loader = Callable[[CheckpointFolder, str, str, str], Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one family's checkpoints have in common, in one profile of it.
+
+    Attributes:
+        model: the registered name.
+        model_type: of config.json.
+        cards: its known checkpoints; the first is the default.
+        recipe: how an item is written.
+        positions: see `Positions`.
+        max_length: tokens that are kept; `None`: all.
+        load: weights; `None`: the bare model of transformers.
+        settings: further choices that can move a vector.
+    """
+
+    model: str
+    model_type: str
+    cards: tuple[Card, ...]
+    profile: Profile
+    recipe: Recipe
+    positions: Positions
+    max_length: int | None = None
+    load: Loader | None = None
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the weights run; device and dtype may be "auto"."""
+
+    device: str
+    dtype: str
+    attention: str
+
+
+def open_embedder(
+    family: Family, path: str | None, revision: str | None, place: Place, *, base: str | None = None
+) -> QwenEmbedder:
+    """The family's embedder on a folder or hub id.
+
+    Args:
+        base: checkpoint whose configuration, tokenizer and picture settings count, where `path` is an adapter of it.
+
+    Raises:
+        ModelError: the checkpoint can't be used.
+        OptionError: a device or dtype that is none.
+    """
+    name = path or family.cards[0].hub_id
+    checkpoint = find_checkpoint(name, pinned_revision(family.cards, name, revision))
+    described = checkpoint if base is None else find_checkpoint(base)
+    return QwenEmbedder(family, checkpoint, described, place)
+
+
+class QwenEmbedder:
+    """Loads the weights when the first item comes: what is already done needs none."""
+
+    def __init__(self, family: Family, checkpoint: CheckpointFolder, described: CheckpointFolder, place: Place) -> None:
+        import torch
+
+        config = described.json("config.json")
+        check_model_type(described, config, family.model, (family.model_type,))
+        self._family, self._checkpoint, self._config, self._attention = family, checkpoint, config, place.attention
+        self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
+        self._reader = _reader(described, config, family.max_length)
+        self._model: Any = None
+        self.info = ModelInfo(
+            name=family.model,
+            revision=checkpoint.revision,
+            dimensions=int(config.get("text_config", config)["hidden_size"]),
+            settings={
+                "checkpoint": Path(checkpoint.name).name if Path(checkpoint.name).is_dir() else checkpoint.name,
+                "device": self._device.split(":")[0],
+                "dtype": self._dtype,
+                "attention": place.attention,
+                "positions": family.positions,
+                "max_length": family.max_length,
+                **family.settings,
+            },
+            profile=family.profile,
+        )
+
+    @property
+    def model(self) -> Any:
+        """The loaded model."""
+        if self._model is None:
+            from mmeb_baselines.qwen.model import load_backbone
+
+            place = self._device, self._dtype, self._attention
+            if self._family.load is not None:
+                self._model = self._family.load(self._checkpoint, *place)
+            else:
+                self._model = load_backbone(self._checkpoint.path, *place)
+        return self._model
+
+    def warm_up(self) -> None:
+        """Load the weights, and run them once."""
+        self.encode([Item("warm-up", text="warm-up")], "query")
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Estimated tokens, from the text's length and the pictures' headers."""
+        return self._reader.cost(self._family.recipe(item, role))
+
+    def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
+        """Open, resize and tokenise."""
+        from mmeb_baselines.qwen.model import collate
+
+        prompts = [self._reader.prompt(item, self._family.recipe(item, role)) for item in items]
+        return collate(prompts, self._reader.tokenizer.pad_token_id, self._family.positions)
+
+    def encode_prepared(self, prepared: list[Batch]) -> EncodeResult:
+        """Last tokens' states."""
+        import numpy as np
+
+        from mmeb_baselines.qwen.model import last_states
+
+        vectors = np.empty((sum(len(batch.rows) for batch in prepared), self.info.dimensions), dtype=np.float32)
+        for batch in prepared:
+            vectors[batch.rows] = last_states(self.model, batch).numpy()
+        return EncodeResult(vectors)
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same in one call."""
+        return self.encode_prepared(self.prepare(items, role))
+
+
+def _reader(folder: CheckpointFolder, config: Mapping[str, Any], max_length: int | None) -> Reader:
+    """Tokenizer and picture settings.
+
+    Raises:
+        ModelError: they are not in the folder.
+    """
+    from transformers import AutoTokenizer
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder.path} has no usable tokenizer: {' '.join(str(error).split())[:300]}") from error
+    pictures, vision = folder.json("preprocessor_config.json"), config["vision_config"]
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=int(vision["patch_size"]),
+        merge_size=int(vision["spatial_merge_size"]),
+        temporal_patch_size=int(vision["temporal_patch_size"]),
+        image_mean=pictures["image_mean"],
+        image_std=pictures["image_std"],
+    )
+    return Reader(tokenizer, processor, int(vision["spatial_merge_size"]), max_length)

@@ -1,0 +1,148 @@
+"""The backbone: a bare Qwen-VL model of transformers, and the state of each prompt's last token."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmeb_baselines.qwen.prompt import Patches, Prompt
+from mmeb_harness import ModelError
+
+#: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
+Positions = Literal["sequential", "multimodal"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of one kind, padded on the right.
+
+    Attributes:
+        rows: where each stands among the items that were asked for.
+        inputs: of the model; tensors on the CPU.
+    """
+
+    rows: list[int]
+    inputs: dict[str, Tensor]
+
+
+def collate(prompts: Sequence[Prompt], pad: int, positions: Positions) -> list[Batch]:
+    """Batches of prompts with pictures, with videos, with both and with neither.
+
+    Apart, since the model counts a batch's visual tokens against its pictures: a stray visual token in a text, which
+    some official prompts have, is an ordinary token only where no other row has pictures.
+    """
+    kinds: dict[tuple[bool, bool], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        kinds.setdefault((bool(prompt.images), bool(prompt.videos)), []).append(row)
+    return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions)) for rows in kinds.values()]
+
+
+def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions) -> dict[str, Tensor]:
+    longest = max(len(prompt.ids) for prompt in prompts)
+
+    def padded(rows: Sequence[list[int]], filler: int) -> Tensor:
+        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+
+    inputs = {
+        "input_ids": padded([prompt.ids for prompt in prompts], pad),
+        "attention_mask": padded([[1] * len(prompt.ids) for prompt in prompts], 0),
+    }
+    visual = {
+        ("pixel_values", "image_grid_thw"): [patches for prompt in prompts for patches in prompt.images],
+        ("pixel_values_videos", "video_grid_thw"): [patches for prompt in prompts for patches in prompt.videos],
+    }
+    for (pixels, grid), shown in visual.items():
+        if shown:
+            inputs |= {pixels: _pixels(shown), grid: torch.tensor([patches.grid for patches in shown])}
+    if positions == "sequential":
+        # One of three axes each, alike; the model adds no offset of its own.
+        inputs["position_ids"] = torch.arange(longest).expand(3, len(prompts), longest)
+    else:
+        inputs["mm_token_type_ids"] = padded([prompt.types for prompt in prompts], 0)
+    return inputs
+
+
+def _pixels(shown: Sequence[Patches]) -> Tensor:
+    return torch.from_numpy(np.concatenate([patches.pixels for patches in shown]))
+
+
+def last_states(model: Any, batch: Batch) -> Tensor:
+    """State (n, d) of each prompt's last token after the final norm, of unit length, float32, on the CPU.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    device, dtype = model.device, model.dtype
+    inputs = {
+        name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        for name, value in batch.inputs.items()
+    }
+    rows, tokens = batch.inputs["input_ids"].shape
+    try:
+        with torch.inference_mode():
+            states = model(**inputs, use_cache=False).last_hidden_state
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"out of memory on {device} with {rows} items of up to {tokens} tokens; try --batch-tokens "
+            f"{max(1, rows * tokens // 2)}" + ("" if dtype == torch.bfloat16 else ", or --dtype bfloat16")
+        ) from error
+    last = inputs["attention_mask"].sum(dim=1) - 1
+    pooled = states[torch.arange(rows, device=states.device), last]
+    return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
+
+
+def load_backbone(folder: Path, device: str, dtype: str, attention: str) -> Any:
+    """The bare model (no language head) in evaluation mode.
+
+    Raises:
+        ModelError: the weights don't fit the configuration or the device.
+    """
+    from transformers import AutoModel
+
+    return load(AutoModel, folder, device, dtype, attention)
+
+
+def load(loader: Any, folder: Path, device: str, dtype: str, attention: str) -> Any:
+    """Weights by one of transformers' classes, on `device`; every weight of the model must be in the file.
+
+    Raises:
+        ModelError: as `load_backbone`.
+    """
+    options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    try:
+        with _quiet():
+            model, report = loader.from_pretrained(
+                folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
+            )
+        model = model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{folder} doesn't fit on {device} as {dtype}; try --dtype bfloat16, or another device"
+        ) from error
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ModelError(f"can't load {folder}: {' '.join(str(error).split())[:500]}") from error
+    missing = sorted(set(report["missing_keys"]) - {"lm_head.weight"})
+    if missing:
+        raise ModelError(f"checkpoint {folder} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report on weights, which is checked here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

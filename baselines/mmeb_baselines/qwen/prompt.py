@@ -1,0 +1,202 @@
+"""An item as a family's prompt: texts and slots for pictures, then tokens and patches. Without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_baselines.qwen.sizes import Resize, SizeError
+from mmeb_harness import DataError, Item, Role
+from mmeb_harness.adapter.pictures import open_picture, picture_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+TEMPORAL_PATCH = 2
+TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' mm_token_type_ids
+_CHARACTERS_PER_TOKEN = 3
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A picture, or the frames of a video, where it stands in a prompt.
+
+    Attributes:
+        paths: one picture, or frames in order; an odd last frame is repeated.
+        video: video tokens, two frames a patch; else one picture.
+        steps: sizes to bring it to, one after the other; all frames follow the first one's.
+        white: transparent pixels become white, instead of whatever lies under them.
+    """
+
+    paths: tuple[Path, ...]
+    video: bool
+    steps: tuple[Resize, ...]
+    white: bool = False
+
+
+Parts: TypeAlias = list[str | Slot]
+#: How a family writes an item: texts with their special tokens, and slots.
+Recipe: TypeAlias = Callable[[Item, Role], Parts]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Flattened patches (n, channels * 2 * patch * patch), float32, and their grid (time, height, width)."""
+
+    pixels: NDArray[np.float32]
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One item, ready: n token ids and types, and what its visual tokens show, in order."""
+
+    ids: list[int]
+    types: list[int]
+    images: list[Patches]
+    videos: list[Patches]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns parts into tokens and patches for one checkpoint.
+
+    Attributes:
+        tokenizer: of transformers. Special tokens in data become special tokens, as in the families' own code.
+        processor: transformers' Pillow image processor, without resizing.
+        merge: patches of one visual token, a side.
+        max_length: tokens that are kept; what is cut is the end.
+    """
+
+    tokenizer: Any
+    processor: Any
+    merge: int
+    max_length: int | None = None
+
+    def prompt(self, item: Item, parts: Parts) -> Prompt:
+        """Tokens and patches.
+
+        Raises:
+            DataError: a picture that can't be used, or a prompt whose pictures don't fit in.
+        """
+        prompt = Prompt([], [], [], [])
+        for part in parts:
+            if isinstance(part, str):
+                ids = self.tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+                prompt.ids.extend(ids)
+                prompt.types.extend([TEXT] * len(ids))
+            else:
+                self._show(prompt, part)
+        if not prompt.ids:  # a blank text without a template: a vector is still owed
+            prompt.ids.append(self.tokenizer.pad_token_id)
+            prompt.types.append(TEXT)
+        return self._cut(item, prompt)
+
+    def cost(self, parts: Parts) -> int:
+        """Estimated tokens, from lengths and headers alone."""
+        return sum(_text_tokens(part) if isinstance(part, str) else self._tokens(part) for part in parts)
+
+    def _show(self, prompt: Prompt, slot: Slot) -> None:
+        patches = self._patches(slot)
+        count = int(np.prod(patches.grid)) // self.merge**2
+        pad, kind, shown = (VIDEO_PAD, VIDEO, prompt.videos) if slot.video else (IMAGE_PAD, IMAGE, prompt.images)
+        prompt.ids.extend([self.tokenizer.convert_tokens_to_ids(pad)] * count)
+        prompt.types.extend([kind] * count)
+        shown.append(patches)
+
+    def _patches(self, slot: Slot) -> Patches:
+        pictures = [_open(path, slot.white) for path in slot.paths]
+        for height, width in _sizes(slot, pictures[0].height, pictures[0].width):
+            pictures = [picture.resize((width, height)) for picture in pictures]  # Pillow's default: bicubic
+        single = [self._picture_patches(picture) for picture in pictures]
+        if not slot.video:
+            return single[0]
+        return _in_pairs(single, self.processor.temporal_patch_size)
+
+    def _picture_patches(self, picture: Image.Image) -> Patches:
+        found = self.processor(images=picture, do_resize=False, return_tensors="np")
+        time, height, width = (int(side) for side in found["image_grid_thw"][0])
+        return Patches(np.asarray(found["pixel_values"], dtype=np.float32), (time, height, width))
+
+    def _tokens(self, slot: Slot) -> int:
+        width, height = picture_size(slot.paths[0])
+        for size in _sizes(slot, height, width):
+            height, width = size
+        side = int(self.processor.patch_size) * self.merge
+        pairs = -(-len(slot.paths) // TEMPORAL_PATCH) if slot.video else 1
+        return pairs * (height // side) * (width // side)
+
+    def _cut(self, item: Item, prompt: Prompt) -> Prompt:
+        limit = self.max_length
+        if limit is None or len(prompt.ids) <= limit:
+            return prompt
+        if any(prompt.types[limit:]):
+            raise DataError(
+                f"item {item.id!r} has {len(prompt.ids)} tokens, and its pictures don't fit into the {limit} that the "
+                "model reads; show fewer frames (--frames)"
+            )
+        return Prompt(prompt.ids[:limit], prompt.types[:limit], prompt.images, prompt.videos)
+
+
+def _text_tokens(text: str) -> int:
+    return len(text) // _CHARACTERS_PER_TOKEN + 2
+
+
+def pictures(item: Item, steps: Sequence[Resize], *, white: bool = False) -> list[Slot]:
+    """A slot for each of the item's images or frames."""
+    return [Slot((path,), False, tuple(steps), white) for path in item.media]
+
+
+def video(item: Item, steps: Sequence[Resize]) -> Slot:
+    """One slot for all frames."""
+    return Slot(item.frames, True, tuple(steps))
+
+
+def between_vision_tokens(slots: Sequence[Slot]) -> Parts:
+    """Each slot in its own pair of vision tokens."""
+    return [part for slot in slots for part in (VISION_START, slot, VISION_END)]
+
+
+def _sizes(slot: Slot, height: int, width: int) -> list[tuple[int, int]]:
+    found = []
+    try:
+        for step in slot.steps:
+            height, width = step(height, width)
+            found.append((height, width))
+    except SizeError as error:
+        raise DataError(f"image {slot.paths[0]} can't be used: {error}") from error
+    return found
+
+
+def _open(path: Path, white: bool) -> Image.Image:
+    if not white:
+        return open_picture(path)
+    from PIL import Image
+
+    picture = open_picture(path, mode=None)
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    page = Image.new("RGB", picture.size, (255, 255, 255))
+    page.paste(picture, mask=picture.getchannel("A"))
+    return page
+
+
+def _in_pairs(frames: list[Patches], temporal: int) -> Patches:
+    """Patches of frames, each doubled in time as a picture is, to those of a video: two frames share one."""
+    frames = frames + [frames[-1]] * (-len(frames) % temporal)
+    count, width = frames[0].pixels.shape
+    _, rows, columns = frames[0].grid
+    channels = 3
+    split = [frame.pixels.reshape(count, channels, temporal, -1) for frame in frames]
+    stacked = [
+        np.stack([split[start + step][:, :, step] for step in range(temporal)], axis=2).reshape(count, width)
+        for start in range(0, len(frames), temporal)
+    ]
+    return Patches(np.concatenate(stacked), (len(frames) // temporal, rows, columns))

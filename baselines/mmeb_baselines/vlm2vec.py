@@ -1,0 +1,180 @@
+"""VLM2Vec: Qwen2-VL with LoRA weights, the official strings, plain positions, the last token.
+
+Source: TIGER-AI-Lab/VLM2Vec, src/model/{model,processor}.py and vlm_backbone/qwen2_vl; its evaluation is the one that
+MMEB-V2's leaderboard follows. No chat template, no vision_start: its own position routine then numbers all tokens one
+after the other, so M-RoPE is off in training and evaluation; positions are handed over here, whatever transformers
+would make of the prompt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
+from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
+from mmeb_harness import Item, ModelError, Profile, Role
+from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
+
+MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
+#: Adapters of old releases name modules as Qwen2-VL had them before transformers 4.52; unrenamed they load as nothing.
+OLD_NAMES = {r"^model(?!\.(language_model|visual))": "model.language_model"}
+_SOURCE = "TIGER-AI-Lab/VLM2Vec, src/model/processor.py, model.py, vlm_backbone/qwen2_vl"
+_SHARED: dict[str, Any] = {
+    "model": "vlm2vec",
+    "prompt": "<|image_pad|> INSTRUCTION TEXT\\n (official strings, no template)",
+    "pooling": "last token, after the final norm",
+    "resolution": "3,136 to 1,003,520 pixels",
+    "license": "apache-2.0",
+    "source": _SOURCE,
+}
+CARDS = (
+    Card(
+        hub_id="VLM2Vec/VLM2Vec-V2.0",
+        revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
+        parameters=2_208_985_600,
+        dimensions=1536,
+        frames="8, as a video",
+        published="VLM2Vec-V2.0",
+        unsure="its list of files and adapter_config.json",
+        **_SHARED,
+    ),
+    Card(
+        hub_id="TIGER-Lab/VLM2Vec-Qwen2VL-2B",
+        revision=None,
+        parameters=2_208_985_600,
+        dimensions=1536,
+        frames="8, as a video",
+        unsure="padding side of its tokenizer (no matter here)",
+        **_SHARED,
+    ),
+    Card(
+        hub_id="TIGER-Lab/VLM2Vec-Qwen2VL-7B",
+        revision=None,
+        parameters=8_291_375_616,
+        dimensions=3584,
+        frames="8, as a video",
+        **_SHARED,
+    ),
+)
+PROFILE = Profile(
+    name="vlm2vec",
+    instruction="user text",
+    candidate_instruction="the task's own",
+    whitespace="official",
+    pooling="last token, after the final norm",
+    min_pixels=MIN_PIXELS,
+    max_pixels=MAX_PIXELS,
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    base: str | None = None,
+    profile: Literal["own", "leaderboard-v1"] = "own",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> QwenEmbedder:
+    """VLM2Vec V1 (Qwen2-VL 2B, 7B) and V2.0, on MMEB-V2's own strings.
+
+    Args:
+        path: folder or hub id of an adapter, or of merged weights.
+        base: of an adapter; default: the one that its configuration names.
+        profile: leaderboard-v1 squashes pictures to 1,344 x 1,344 first, as the script of the leaderboard's V1 rows
+            does; what the model is shown then is 980 x 980.
+    """
+    adapter = _find(path, revision)
+    base = base or _base_of(adapter)
+    family = Family(
+        model="vlm2vec",
+        model_type="qwen2_vl",
+        cards=CARDS,
+        profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
+        recipe=_recipe(squash=profile == "leaderboard-v1"),
+        positions="sequential",
+        load=None if base is None else lambda *place: _merged(*place, base=base),
+        settings={"base": base},
+    )
+    return open_embedder(family, str(adapter.path), None, Place(device, dtype, attention), base=base)
+
+
+def _recipe(*, squash: bool) -> Recipe:
+    def parts(item: Item, role: Role) -> Parts:
+        text = official_text(item)
+        if not item.media:
+            return [text]
+        token = VIDEO_TOKEN if item.frames else IMAGE_TOKEN
+        before, _, after = text.partition(token)
+        # The sets of video questions hand over no resolution, and so escape the squash.
+        sides = _SQUASHED if squash and item.source.layout != "video_question" else ()
+        return [before, _slot(item, sides), after]
+
+    return parts
+
+
+_SQUASHED: tuple[Resize, ...] = (lambda height, width: (1344, 1344),)
+
+
+def _slot(item: Item, first: tuple[Resize, ...]) -> Slot:
+    size = vlm2vec(MIN_PIXELS, MAX_PIXELS)
+    if item.frames:
+        return Slot(item.frames, True, (*first, size))
+    return Slot(item.images, False, (*(first or (enlarged_if_small(28, 56),)), size))
+
+
+def _find(path: str | None, revision: str | None) -> CheckpointFolder:
+    name = path or CARDS[0].hub_id
+    files = (*CHECKPOINT_FILES, "adapter_model.bin")  # V1 has no safetensors
+    return find_checkpoint(name, pinned_revision(CARDS, name, revision), files)
+
+
+def _base_of(adapter: CheckpointFolder) -> str | None:
+    """The adapter's base model; `None`: these are whole weights."""
+    if not (adapter.path / "adapter_config.json").is_file():
+        return None
+    found = adapter.json("adapter_config.json").get("base_model_name_or_path")
+    if not found:
+        raise ModelError(f"{adapter.path}/adapter_config.json names no base model; name it: --model-arg base=FOLDER")
+    return str(found)
+
+
+def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, *, base: str) -> Any:
+    """The base with the adapter's weights added in, as the official evaluation merges them.
+
+    Raises:
+        ModelError: peft is missing, or not every weight of the adapter found its place.
+    """
+    from transformers import Qwen2VLForConditionalGeneration
+
+    from mmeb_baselines.qwen.model import load as load_weights
+
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError("VLM2Vec's LoRA weights need peft: pip install 'peft>=0.17'") from error
+    whole = load_weights(Qwen2VLForConditionalGeneration, find_checkpoint(base).path, device, dtype, attention)
+    adapted = PeftModel.from_pretrained(whole, str(adapter.path), key_mapping=OLD_NAMES)
+    _check_placed(adapted, adapter)
+    return adapted.merge_and_unload().model.eval()
+
+
+def _check_placed(adapted: Any, adapter: CheckpointFolder) -> None:
+    """peft only warns of weights that find no place, and goes on with the base model.
+
+    Raises:
+        ModelError: some found none: a LoRA factor that nothing was loaded into is zero.
+    """
+    from peft import get_peft_model_state_dict
+
+    second = {name: value for name, value in get_peft_model_state_dict(adapted).items() if "lora_B" in name}
+    empty = [name for name, value in second.items() if not value.any()]
+    if empty or not second:
+        raise ModelError(
+            f"{len(empty)} of {len(second)} LoRA weights of {adapter.path} found no place in the base model: "
+            f"{', '.join(empty[:2])} …; is it an adapter of that base?"
+        )

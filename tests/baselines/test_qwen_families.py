@@ -1,0 +1,282 @@
+"""Each Qwen-VL family's adapter against a plain use of transformers: the same tokens, the same vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmeb_baselines import gme, lamra, ops_mm, qwen3_vl_embedding, rzen_embed, vlm2vec
+from PIL import Image
+from transformers import AutoModel, AutoTokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
+from mmeb_harness import DataError, Item, ModelError, Role, Source
+from mmeb_harness.check import check_embedder
+from tests.baselines.tiny_qwen import save_qwen2_vl, save_qwen3_vl
+
+START, END = "<|vision_start|>", "<|vision_end|>"
+ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
+CLOSED = ANSWER + "<|endoftext|>"
+SUMMARY = "\nSummarize above {} in one word: " + ANSWER
+QUESTION = "Represent the given image with the following question:"
+
+
+def system(text: str) -> str:
+    return f"<|im_start|>system\n{text}<|im_end|>\n<|im_start|>user\n"
+
+
+SYSTEM = system("You are a helpful assistant.")
+
+
+@pytest.fixture(scope="module")
+def qwen2_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen2_vl(tmp_path_factory.mktemp("qwen2_vl"))
+
+
+@pytest.fixture(scope="module")
+def qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen3_vl(tmp_path_factory.mktemp("qwen3_vl"))
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Item]:
+    folder = tmp_path_factory.mktemp("pictures")
+    image = noise(folder / "image.png", (300, 200), 0)
+    frames = tuple(noise(folder / f"frame_{i}.png", (320, 240), i) for i in range(1, 4))
+    basic = Source("basic", "Represent the given image.")
+    asked = Source("question", f"<|image_1|>\n{QUESTION}")
+    return {
+        "text": Item("text", text="a red circle", instruction="Find it:", source=Source("basic", "Find it:")),
+        "label": Item("label", text="red", source=Source("bare")),
+        "image": Item("image", images=(image,), instruction="Represent the given image.", source=basic),
+        "mixed": Item("mixed", "what?", (image,), instruction=QUESTION, source=asked),
+        "video": Item("video", frames=frames, instruction="What is it?", source=Source("basic", "What is it?")),
+    }
+
+
+def noise(path: Path, size: tuple[int, int], seed: int) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1] // 20, size[0] // 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a string's pads stand for: pictures (each its own), or pairs of frames as one video."""
+
+    pictures: Sequence[Image.Image] = ()
+    frames: Sequence[Image.Image] = ()
+
+
+def plain_vector(
+    folder: Path, text: str, shown: Shown, bounds: tuple[int, int], *, mrope: bool
+) -> np.ndarray[Any, Any]:
+    """One item alone through transformers' tokenizer, picture processor and model. Frames: of one size already."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    vision = model.config.vision_config
+    processor = Qwen2VLImageProcessorPil.from_pretrained(folder, min_pixels=bounds[0], max_pixels=bounds[1])
+    processor.patch_size = vision.patch_size
+    inputs: dict[str, Any] = {}
+    if shown.pictures:
+        found = processor(images=list(shown.pictures), return_tensors="pt", patch_size=vision.patch_size)
+        inputs = {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
+        for grid in found["image_grid_thw"]:
+            text = text.replace("<|image_pad|>", "<|mark|>" * int(grid.prod() // 4), 1)
+        text = text.replace("<|mark|>", "<|image_pad|>")
+    if shown.frames:
+        inputs = as_video(shown.frames, vision.patch_size, processor)
+        text = text.replace("<|video_pad|>", "<|video_pad|>" * int(inputs["video_grid_thw"][0].prod() // 4))
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    pads = [tokenizer.convert_tokens_to_ids(pad) for pad in ("<|image_pad|>", "<|video_pad|>")]
+    if mrope:
+        inputs["mm_token_type_ids"] = (ids == pads[0]) * 1 + (ids == pads[1]) * 2
+    else:
+        inputs["position_ids"] = torch.arange(ids.shape[1])[None]
+    with torch.no_grad():
+        state = model(input_ids=ids, **inputs).last_hidden_state[0, -1]
+    return torch.nn.functional.normalize(state, dim=0).numpy()  # type: ignore[no-any-return]
+
+
+def as_video(frames: Sequence[Image.Image], patch: int, processor: Any) -> dict[str, Any]:
+    """Patches of a clip by the formula of the vision tower: time pairs, blocks of 2 x 2 patches."""
+    from mmemb_r1_model.vision import VisionShape, video_patches
+
+    shape = VisionShape(patch, 2, tuple(processor.image_mean), tuple(processor.image_std))
+    height, width = frames[0].height, frames[0].width
+    assert height % (2 * patch) == width % (2 * patch) == 0
+    found = video_patches(list(frames), shape, 1, 10**9)
+    return {"pixel_values_videos": torch.from_numpy(found.pixels), "video_grid_thw": torch.tensor([found.grid])}
+
+
+def opened(item: Item, size: tuple[int, int] | None = None) -> list[Image.Image]:
+    pictures = [Image.open(path).convert("RGB") for path in item.media]
+    return [picture.resize(size) for picture in pictures] if size else pictures
+
+
+def fetched(picture: Image.Image) -> Image.Image:
+    height, width = smart_resize(picture.height, picture.width, 28, 4 * 784, 16384 * 784)
+    return picture.resize((width, height))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a family must make of an item."""
+
+    family: str
+    item: str
+    role: Role
+    text: str
+    bounds: tuple[int, int] = (3136, 1_003_520)
+    frame_size: tuple[int, int] | None = None  # of a video; as pictures where `text` has image pads
+    mrope: bool = False
+    fetched: bool = False  # by qwen-vl-utils before the processor: resized twice
+    arguments: tuple[tuple[str, str], ...] = ()
+
+
+TOKEN = 784
+IMG, VID = START + "<|image_pad|>" + END, START + "<|video_pad|>" + END
+SMALL, FRAME = (3136, 300 * TOKEN), (160 * TOKEN, 180 * TOKEN)
+BIG = (256 * TOKEN, 1280 * TOKEN)
+BOARD = (("profile", "leaderboard"),)
+CASES = (
+    Case("vlm2vec", "text", "query", "Find it: a red circle"),
+    Case("vlm2vec", "label", "candidate", "red"),
+    Case("vlm2vec", "image", "candidate", "<|image_pad|> Represent the given image."),
+    Case("vlm2vec", "mixed", "query", f"<|image_pad|>\n{QUESTION} what?\n"),
+    Case("vlm2vec", "video", "query", "<|video_pad|> What is it?", frame_size=(308, 252)),
+    Case("gme", "text", "query", f"{system('Find it:')}a red circle{CLOSED}"),
+    Case("gme", "image", "candidate", f"{SYSTEM}{IMG}{CLOSED}", BIG, fetched=True),
+    Case("gme", "video", "candidate", f"{SYSTEM}{IMG * 3}{CLOSED}", BIG, (320, 240), fetched=True),
+    Case("gme", "text", "query", f"{SYSTEM}Find it: a red circle{CLOSED}", arguments=BOARD),
+    Case("gme", "image", "candidate", f"{SYSTEM}{IMG}Represent the given image. {CLOSED}", arguments=BOARD),
+    Case("lamra", "text", "query", f"{SYSTEM}Find it: a red circle{SUMMARY.format('sentence')}", SMALL),
+    Case("lamra", "image", "candidate", f"{SYSTEM}{IMG}{SUMMARY.format('image')}", SMALL),
+    Case("lamra", "video", "candidate", f"{SYSTEM}{VID}{SUMMARY.format('video')}", frame_size=(308, 252)),
+    Case("lamra", "label", "candidate", f"{SYSTEM}red\n{ANSWER}<emb>.{ANSWER}", arguments=BOARD),
+    Case(
+        *("lamra", "image", "candidate", f"{SYSTEM}{IMG}Represent the given image. {ANSWER}<emb>.{ANSWER}", BIG),
+        fetched=True,
+        arguments=BOARD,
+    ),
+    Case("ops_mm", "label", "candidate", f"{SYSTEM}red{CLOSED}", mrope=True),
+    Case("ops_mm", "image", "query", f"{system('Represent the given image.')}{IMG}{CLOSED}", BIG, mrope=True),
+    Case("rzen_embed", "text", "query", f"{SYSTEM}Find it: a red circle{CLOSED}"),
+    Case("rzen_embed", "mixed", "query", f"{SYSTEM}{IMG}{QUESTION} what?{CLOSED}", BIG, fetched=True),
+    Case("rzen_embed", "video", "candidate", f"{SYSTEM}{IMG * 3}What is it?{CLOSED}", FRAME, (320, 240), fetched=True),
+)
+LOADERS: dict[str, Callable[..., Any]] = {
+    **{"vlm2vec": vlm2vec.load, "gme": gme.load, "lamra": lamra.load, "ops_mm": ops_mm.load},
+    "rzen_embed": rzen_embed.load,
+}
+
+
+def name_of(case: Case) -> str:
+    return f"{case.family}-{case.item}-{case.role}{'-board' * bool(case.arguments)}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_vectors_equal_those_of_plain_transformers(qwen2_vl: Path, items: dict[str, Item], case: Case) -> None:
+    item = items[case.item]
+    embedder = LOADERS[case.family](path=str(qwen2_vl), device="cpu", **dict(case.arguments))
+    found = embedder.encode([*items.values()], case.role).vectors[list(items).index(case.item)]
+    pictures = [fetched(picture) if case.fetched else picture for picture in opened(item, case.frame_size)]
+    shown = Shown(frames=pictures) if "<|video_pad|>" in case.text else Shown(pictures=pictures)
+    expected = plain_vector(qwen2_vl, case.text, shown, case.bounds, mrope=case.mrope)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: dict[str, Item]) -> None:
+    embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
+    head, own = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n", "Represent the user's input."
+    pair = f"{START}<|video_pad|>{END}"
+    picture = Shown(pictures=opened(items["image"]))
+    cases = [
+        ("text", "query", f"{head.format('Find it:')}a red circle{ANSWER}", Shown()),
+        ("label", "candidate", f"{head.format(own)}red{ANSWER}", Shown()),
+        ("image", "candidate", f"{head.format(own)}{IMG}{ANSWER}", picture),
+        (
+            "image",
+            "query",
+            f"{system('Represent the given image.')}{IMG}{ANSWER}",
+            Shown(pictures=opened(items["image"])),
+        ),
+    ]
+    for name, role, text, shown in cases:
+        found = embedder.encode([items[name]], role).vectors[0]  # type: ignore[arg-type]
+        np.testing.assert_allclose(
+            found, plain_vector(qwen3_vl, text, shown, (4096, 1_843_200), mrope=True), atol=1e-5, err_msg=text
+        )
+    prompt = embedder._reader.prompt(items["video"], qwen3_vl_embedding.parts(items["video"], "candidate"))
+    text = embedder._reader.tokenizer.decode([i for i, kind in zip(prompt.ids, prompt.types, strict=True) if kind == 0])
+    assert text == f"{head.format(own)}<0.2 seconds>{START}{END}<1.2 seconds>{START}{END}{ANSWER}"
+    assert [patches.grid for patches in prompt.videos] == [(1, 22, 26)] * 2  # 352 x 416, by way of a 64-pixel grid
+    assert pair not in text
+
+
+@pytest.mark.parametrize("name", [*LOADERS, "qwen3_vl_embedding"])
+def test_the_check_passes(qwen2_vl: Path, qwen3_vl: Path, tmp_path: Path, name: str) -> None:
+    if name == "qwen3_vl_embedding":
+        embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
+    else:
+        embedder = LOADERS[name](path=str(qwen2_vl), device="cpu")
+    assert [outcome for outcome in check_embedder(embedder, tmp_path) if not outcome.passed] == []
+
+
+def test_lora_weights_are_merged_under_their_old_names(qwen2_vl: Path, tmp_path: Path, items: dict[str, Item]) -> None:
+    """As VLM2Vec's are: DoRA, and modules named as before transformers 4.52."""
+    peft = pytest.importorskip("peft")
+    from safetensors.torch import load_file, save_file
+    from transformers import Qwen2VLForConditionalGeneration
+
+    base = Qwen2VLForConditionalGeneration.from_pretrained(qwen2_vl)
+    config = peft.LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=["q_proj", "down_proj"])
+    adapted = peft.get_peft_model(base, config)
+    torch.manual_seed(1)
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.2)
+    adapted.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "adapter_model.safetensors")
+    old = {name.replace("model.model.language_model.", "model.model."): value for name, value in stored.items()}
+    save_file(old, tmp_path / "adapter_model.safetensors")
+    item = items["image"]
+    found = vlm2vec.load(path=str(tmp_path), base=str(qwen2_vl), device="cpu").encode([item], "candidate").vectors[0]
+    merged = tmp_path / "merged"
+    adapted.merge_and_unload().save_pretrained(merged)
+    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (merged / file).write_bytes((qwen2_vl / file).read_bytes())
+    text = "<|image_pad|> Represent the given image."
+    expected = plain_vector(merged, text, Shown(pictures=opened(item)), (3136, 1_003_520), mrope=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    strange = {name.replace("q_proj", "other"): value for name, value in old.items()}
+    save_file(strange, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="found no place in the base model"):
+        vlm2vec.load(path=str(tmp_path), base=str(qwen2_vl), device="cpu").encode([item], "candidate")
+
+
+def test_a_checkpoint_of_another_family_is_refused(qwen3_vl: Path) -> None:
+    with pytest.raises(ModelError, match=r"'qwen3_vl'; model 'gme' needs 'qwen2_vl'.*'qwen3_vl_embedding' or"):
+        gme.load(path=str(qwen3_vl))
+
+
+def test_pictures_that_do_not_fit_are_refused(qwen3_vl: Path, items: dict[str, Item]) -> None:
+    embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
+    long = Item("long", frames=items["video"].frames * 43, text="")
+    with pytest.raises(DataError, match=r"item 'long' has \d+ tokens.*--frames"):
+        embedder.encode([long], "candidate")
+
+
+def test_a_stray_picture_token_is_text(qwen2_vl: Path, items: dict[str, Item]) -> None:
+    """WebQA's and EDIS's queries have one, and may share a batch with pictures."""
+    stray = Item("stray", text="who?", source=Source("text_query", "<|image_1|> Find it:"))
+    embedder = vlm2vec.load(path=str(qwen2_vl), device="cpu")
+    alone = embedder.encode([stray], "query").vectors[0]
+    beside = embedder.encode([items["image"], stray], "query").vectors[1]
+    np.testing.assert_allclose(alone, beside, atol=1e-6)
+    expected = plain_vector(qwen2_vl, "<|image_pad|> Find it: who?\n", Shown(), (1, 2), mrope=False)
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
