@@ -124,14 +124,21 @@ def group_advantages(rewards_GK: Tensor, epsilon: float = 1e-4) -> Tensor:
     return centred / (rewards_GK.std(dim=1, keepdim=True, correction=0) + epsilon)
 
 
-def gate_loss(gate_logit_G: Tensor, reasoned_G: Tensor, direct_G: Tensor) -> Tensor:
-    """Minus the expected reward of the binary choice, up to a constant: exact, nothing sampled.
+def gate_loss(gate_logit_G: Tensor, reasoned_G: Tensor, direct_G: Tensor, entropy: float = 0.0) -> Tensor:
+    """Minus the expected reward of the binary choice and of its entropy, up to a constant: exact, nothing sampled.
+
+    Without entropy, whatever is better on average comes first: the gate is at one end for all items before it has
+    learnt to tell them apart, and no gradient, p (1 - p), leads back. With it the best logit is
+    (reasoned - direct) / entropy: the choice at 1/2 stays the same, and the way back stays open.
 
     Args:
         gate_logit_G: logit(<think>) - logit(<emb>), with gradient.
         reasoned_G, direct_G: mean reward of either choice, constants.
+        entropy: what one nat of it is worth, in units of reward.
     """
-    return -(torch.sigmoid(gate_logit_G) * (reasoned_G - direct_G).detach()).mean()
+    p_G = torch.sigmoid(gate_logit_G)
+    entropy_G = torch.nn.functional.softplus(gate_logit_G) - p_G * gate_logit_G
+    return -(p_G * (reasoned_G - direct_G).detach() + entropy * entropy_G).mean()
 
 
 def policy_loss(

@@ -46,6 +46,7 @@ class AdaptConfig:
             others at temperature 1, whose tokens learn. The other half are one: the direct path has no chance in it.
         sides: whose policy learns.
         gate_weight, token_weight: of the two policy losses; 0 switches one off.
+        gate_entropy: see `policy.gate_loss`; 0 leaves the expected reward alone.
         kl_weight: of the divergence from the stage-1 model, on the rationale's tokens.
         negatives: of each data set, cached.
         sigma_decay: of the running standard deviation of delta.
@@ -59,6 +60,7 @@ class AdaptConfig:
     sides: tuple[Side, ...] = ("query",)
     reward: RewardConfig = field(default_factory=RewardConfig)
     gate_weight: float = 1.0
+    gate_entropy: float = 0.0
     token_weight: float = 1.0
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -263,7 +265,7 @@ class _Stage:
         encoded = student.encode(packed, sampled)
         given = self._rewards(groups, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
-        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G)
+        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
         reference = self._reference.encode(packed, sampled)
         flat = [one for own in rollouts for one in own[1:]]
         advantages = policy.group_advantages(given.reasoned_GK[:, 1:]).flatten().tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmemb_r1_model.errors import OptionError, UnknownNameError
 from mmemb_r1_model.losses import JointWeights, info_nce
 from mmemb_r1_model.training.batches import Plan, PlanConfig, StepBatch, StepReader, WeightedSet
 from mmemb_r1_model.training.distributed import World
@@ -24,6 +26,21 @@ def one_batch(folder: Path, student: Student, size: int = 12) -> StepBatch:
     config = PlanConfig(batch_size=size, distractors=2)
     reader = StepReader(sets, Plan(sets, config, 3, 0), config, student.reader.prompt, written, 0)
     return reader[1]
+
+
+def test_first_steps_draw_from_the_named_sets_only(tmp_path: Path) -> None:
+    pairs, _ = make_pairs(tmp_path, 24)
+    sets = [WeightedSet(dataclasses.replace(pairs, name=name), 1.0) for name in ("skill", "mix", "more")]
+    plan = Plan(sets, PlanConfig(batch_size=8, first_steps=20, first_sets=("skill",)), 60, 0)
+    drawn = [{chosen for chosen, _ in plan.blocks(step)} for step in range(60)]
+    assert set.union(*drawn[:20]) == {0}
+    assert set.union(*drawn[20:]) == {0, 1, 2}
+    without = Plan(sets, PlanConfig(batch_size=8), 60, 0)
+    assert [{chosen for chosen, _ in without.blocks(step)} for step in range(20, 60)] == drawn[20:]
+    with pytest.raises(UnknownNameError, match="no data set in first_sets named 'skil'. Did you mean 'skill'"):
+        Plan(sets, PlanConfig(batch_size=8, first_steps=20, first_sets=("skil",)), 60, 0)
+    with pytest.raises(OptionError, match="first_steps needs first_sets"):
+        Plan(sets, PlanConfig(batch_size=8, first_steps=20), 60, 0)
 
 
 def test_equal_vectors_cost_log_of_the_batch() -> None:

@@ -99,6 +99,18 @@ def test_the_gates_gradient_is_that_of_the_expected_reward() -> None:
         assert -float(logit.grad[place]) * 3 == pytest.approx(slope, abs=1e-5)
 
 
+def test_with_entropy_the_best_logit_is_the_gain_over_its_worth() -> None:
+    reasoned, direct = torch.tensor([1.7, 0.2, 1.0]), torch.tensor([0.1, 1.4, 1.0])
+    logit = ((reasoned - direct) / 0.3).double().requires_grad_()
+    gate_loss(logit, reasoned.double(), direct.double(), entropy=0.3).backward()
+    assert logit.grad is not None
+    torch.testing.assert_close(logit.grad, torch.zeros(3, dtype=torch.double), atol=1e-8, rtol=0)
+    torch.testing.assert_close(  # at 0 it doesn't matter: the entropy is greatest there
+        gate_loss(torch.zeros(3), reasoned, direct, 0.3),
+        gate_loss(torch.zeros(3), reasoned, direct) - 0.3 * math.log(2),
+    )
+
+
 def test_the_ratio_is_clipped_on_the_side_that_would_go_too_far() -> None:
     old = torch.zeros(4)
     new = torch.log(torch.tensor([1.5, 1.5, 0.5, 0.5]))
