@@ -105,6 +105,8 @@ class PlanConfig:
         hard_negatives: of each pair's own, at most.
         first_steps: so many steps draw from `first_sets` alone: a skill that hardly forms in a mix is taught before it.
         first_sets: names of data sets.
+        pairs_from, pairs_to: which share of each data set's pairs, in one random order of them, 0 to 1. A student that
+            has a pair by heart never needs to reason about it: stage 2 learns when to on pairs that stage 1 left out.
     """
 
     batch_size: int = 64
@@ -113,6 +115,8 @@ class PlanConfig:
     hard_negatives: int = 0
     first_steps: int = 0
     first_sets: tuple[str, ...] = ()
+    pairs_from: float = 0.0
+    pairs_to: float = 1.0
 
 
 class Plan:
@@ -124,10 +128,11 @@ class Plan:
         if config.batch_size % config.sub_batches:
             raise OptionError(f"batch_size {config.batch_size} is not a multiple of sub_batches {config.sub_batches}")
         self._block = config.batch_size // config.sub_batches
-        for one in sets:
-            if len(one.pairs) < self._block:
+        self._shares = [_share(len(one.pairs), config) for one in sets]
+        for one, share in zip(sets, self._shares, strict=True):
+            if len(share) < self._block:
                 raise OptionError(
-                    f"data set {one.pairs.name!r} has {len(one.pairs)} pairs, fewer than the {self._block} that stand "
+                    f"data set {one.pairs.name!r} has {len(share)} pairs, fewer than the {self._block} that stand "
                     "in a batch together; leave it out or make batch_size smaller"
                 )
             if one.weight <= 0:
@@ -141,7 +146,6 @@ class Plan:
             shape = (min(steps, config.first_steps), config.sub_batches)
             self._sets_of_step[: config.first_steps] = rng.choice(len(sets), size=shape, p=first / first.sum())
         self._draws_before = _draws_before(self._sets_of_step)
-        self._sizes = [len(one.pairs) for one in sets]
         self._seed = seed
 
     def blocks(self, step: int) -> list[tuple[int, list[int]]]:
@@ -153,12 +157,13 @@ class Plan:
 
     def _positions(self, chosen: int, first: int) -> list[int]:
         """The next positions of a data set that is gone through in a new order every epoch."""
-        size = self._sizes[chosen]
+        share = self._shares[chosen]
+        size = len(share)
         found: list[int] = []
         while len(found) < self._block:
             epoch, offset = divmod(first + len(found), size)
             order = _order(self._seed, chosen, epoch, size)
-            found += order[offset : offset + self._block - len(found)].tolist()
+            found += share[order[offset : offset + self._block - len(found)]].tolist()
         return found
 
 
@@ -171,6 +176,16 @@ def _are_named(sets: Sequence[WeightedSet], names: Sequence[str]) -> NDArray[np.
         if name not in known:
             raise UnknownNameError("data set in first_sets", name, known)
     return np.isin(known, names)
+
+
+def _share(size: int, config: PlanConfig) -> NDArray[np.int64]:
+    """The pairs that a plan draws from; the same order for every plan, so that two shares don't overlap."""
+    if not 0 <= config.pairs_from < config.pairs_to <= 1:
+        raise OptionError(f"pairs_from {config.pairs_from} and pairs_to {config.pairs_to} must be 0 ≤ from < to ≤ 1")
+    if (config.pairs_from, config.pairs_to) == (0, 1):
+        return np.arange(size)
+    order = np.random.default_rng(0).permutation(size)
+    return order[round(config.pairs_from * size) : round(config.pairs_to * size)]
 
 
 def _draws_before(sets_of_step: NDArray[np.int64]) -> NDArray[np.int64]:

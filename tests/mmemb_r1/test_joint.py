@@ -37,10 +37,26 @@ def test_first_steps_draw_from_the_named_sets_only(tmp_path: Path) -> None:
     assert set.union(*drawn[20:]) == {0, 1, 2}
     without = Plan(sets, PlanConfig(batch_size=8), 60, 0)
     assert [{chosen for chosen, _ in without.blocks(step)} for step in range(20, 60)] == drawn[20:]
-    with pytest.raises(UnknownNameError, match="no data set in first_sets named 'skil'. Did you mean 'skill'"):
+    with pytest.raises(UnknownNameError, match=r"no data set in first_sets named 'skil'. Did you mean 'skill'"):
         Plan(sets, PlanConfig(batch_size=8, first_steps=20, first_sets=("skil",)), 60, 0)
     with pytest.raises(OptionError, match="first_steps needs first_sets"):
         Plan(sets, PlanConfig(batch_size=8, first_steps=20), 60, 0)
+
+
+def test_two_shares_of_a_data_set_have_no_pair_in_common(tmp_path: Path) -> None:
+    pairs, _ = make_pairs(tmp_path, 24)
+
+    def drawn(config: PlanConfig) -> set[int]:
+        plan = Plan([WeightedSet(pairs, 1.0)], config, 30, 0)
+        return {position for step in range(30) for _, positions in plan.blocks(step) for position in positions}
+
+    seen = drawn(PlanConfig(batch_size=6, pairs_to=0.75))
+    unseen = drawn(PlanConfig(batch_size=6, pairs_from=0.75))
+    assert (len(seen), len(unseen), len(seen | unseen)) == (18, 6, 24)
+    with pytest.raises(OptionError, match="has 6 pairs, fewer than the 8"):
+        drawn(PlanConfig(batch_size=8, pairs_from=0.75))
+    with pytest.raises(OptionError, match="must be 0 ≤ from < to ≤ 1"):
+        drawn(PlanConfig(pairs_from=0.75, pairs_to=0.5))
 
 
 def test_equal_vectors_cost_log_of_the_batch() -> None:
