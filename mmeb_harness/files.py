@@ -47,6 +47,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Find out before hours of work whether `folder` can be written.
+
+    Raises:
+        ResultError: it can't.
+    """
+    write_json(folder / ".writable", {})
+    (folder / ".writable").unlink(missing_ok=True)  # another process may have looked at the same time
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN is refused, since it is not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -75,7 +75,7 @@ def exact_max_sim(query: Floats, candidate: Floats) -> float:
 
     One product a pair: it depends on nothing but these two, so that equal candidates tie wherever they stand.
     """
-    return float((query.astype(np.float64) @ candidate.astype(np.float64).T).max(axis=1).sum())
+    return float((query.astype(np.float64, copy=False) @ candidate.astype(np.float64).T).max(axis=1).sum())
 
 
 def _exact(query: Floats, candidates: TokenSequence) -> ExactScores:

@@ -12,7 +12,7 @@ from mmeb_harness.max_sim import rank_tokens
 from mmeb_harness.metrics import METRIC_NAMES, chance, ndcg_of_gains, query_metrics, set_order_gains
 from mmeb_harness.search import Positions, RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.store import Encoded
-from mmeb_harness.types import Samples, Task, TokenSequence, Trace, Vectors
+from mmeb_harness.types import AnyVectors, Samples, Task, Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,9 +45,7 @@ class ScoredQuery:
     chance: float
 
 
-def score_queries(
-    task: Task, samples: Samples, queries: Vectors | TokenSequence, candidates: Vectors | TokenSequence
-) -> list[ScoredQuery]:
+def score_queries(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> list[ScoredQuery]:
     """Rank every query's list, by dot product or, of several vectors an item, by MaxSim; compute its metrics.
 
     Args:
@@ -126,8 +124,8 @@ def _trace_columns(encoded: Encoded) -> dict[str, Any]:
 def _rank(
     task: Task,
     samples: Samples,
-    queries: Vectors | TokenSequence,
-    candidates: Vectors | TokenSequence,
+    queries: AnyVectors,
+    candidates: AnyVectors,
     position_of: Mapping[str, int],
 ) -> list[RankedQuery]:
     relevant = [_positions(list(samples.gains[query.id]), position_of) for query in samples.queries]

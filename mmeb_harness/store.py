@@ -3,12 +3,16 @@
 A store is a folder of chunks, each written whole: parquet where an item has one vector; uncompressed Arrow,
 mapped into memory, where it has several, since those of a task may be larger than memory. A key hashes an
 item's words, its media (path, size, time of change) and its role; the folder itself is named by the model's
-fingerprint. Whatever is embedded twice, in one task or in two, is found here the second time.
+fingerprint. Whatever is embedded twice, in one task or in two, in one run or in two, is found here the second time.
+
+Several processes may add to one folder: a chunk is whole or absent, its name is nobody else's and begins with the
+time it was written. What two of them encoded alike is there twice; of equal keys the latest chunk's counts.
 """
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.errors import DataError, ResultError
 from mmeb_harness.files import fingerprint, map_arrow, read_parquet, write_arrow, write_parquet
-from mmeb_harness.types import Item, Role, Similarity, TokenSequence, TokenVectors, Trace, Vectors
+from mmeb_harness.types import AnyVectors, Item, Role, Similarity, TokenVectors, Trace, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +67,7 @@ class Encoded:
         share_seconds: (n,) an item's share of the wall time its batch added; sums to the time spent encoding.
     """
 
-    vectors: Vectors | TokenSequence
+    vectors: AnyVectors
     traces: tuple[Trace, ...]
     latency_seconds: np.ndarray[Any, np.dtype[np.float64]]
     share_seconds: np.ndarray[Any, np.dtype[np.float64]]
@@ -92,11 +96,14 @@ class StoredTokens:
 class VectorStore:
     """Append-only store of one model's vectors. Call `flush` when what was added must survive.
 
+    Args:
+        since: chunks written before are ignored (nanoseconds since the epoch).
+
     Raises:
         ResultError: a chunk can't be read, or the vectors are of the other similarity.
     """
 
-    def __init__(self, folder: Path, similarity: Similarity = "dot") -> None:
+    def __init__(self, folder: Path, similarity: Similarity = "dot", since: int = 0) -> None:
         self._folder = folder
         self._several = similarity == "max_sim"  # vectors an item
         self._suffix = _SUFFIXES[similarity]
@@ -108,7 +115,8 @@ class VectorStore:
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
         for path in sorted(folder.glob(f"chunk-*{self._suffix}")):
-            self._index_chunk(path)
+            if not since or path.name >= _chunk_name(since):
+                self._index_chunk(path)
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -131,7 +139,7 @@ class VectorStore:
         self._last_flush = time.monotonic()
         if not self._pending:
             return
-        path = self._folder / f"chunk-{len(self._chunks):06d}{self._suffix}"
+        path = self._folder / f"{_chunk_name(time.time_ns())}-{uuid.uuid4().hex}{self._suffix}"
         vectors = [row["vector"] for row in self._pending]
         if self._several:
             write_arrow(path, _to_table(self._pending, _token_column(vectors)))
@@ -193,6 +201,11 @@ class VectorStore:
             read = map_arrow if self._several else read_parquet
             self._open_chunk = (chunk, read(self._chunks[chunk]))
         return self._open_chunk[1]
+
+
+def _chunk_name(nanoseconds: int) -> str:
+    """How the name of a chunk of that time begins; names sort by time."""
+    return f"chunk-{nanoseconds:020d}"
 
 
 def _check_kind(folder: Path, similarity: Similarity) -> None:

@@ -30,6 +30,7 @@ Whitespace = Literal["unstated", "kept", "stripped", "official"]
 ShortClips = Literal["as they are", "last frame repeated"]
 #: "dot": one vector an item. "max_sim": several, compared token by token (late interaction).
 Similarity = Literal["dot", "max_sim"]
+Quantization = Literal["none", "int8", "binary"]
 
 MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
 
@@ -175,6 +176,8 @@ class Profile:
         pooling: which hidden state becomes the vector.
         min_pixels, max_pixels: bounds of one image, after resizing; `None`: none, or unstated.
         video_min_pixels, video_max_pixels: the same for all frames of a video together.
+        dimensions: how many of a vector's first dimensions are compared; `None`: all.
+        quantization: of the vectors compared: "int8" of candidates, "binary" of both sides.
     """
 
     name: str = "unstated"
@@ -187,6 +190,8 @@ class Profile:
     max_pixels: int | None = None
     video_min_pixels: int | None = None
     video_max_pixels: int | None = None
+    dimensions: int | None = None
+    quantization: Quantization = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +333,9 @@ class TokenSequence(Protocol):
     def __getitem__(self, item: int, /) -> NDArray[np.floating[Any]]:
         """One item's vectors (t_item, d)."""
         ...
+
+
+AnyVectors: TypeAlias = Vectors | TokenSequence
 
 
 @dataclass(frozen=True, eq=False)

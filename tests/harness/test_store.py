@@ -1,6 +1,7 @@
 """Vectors survive on disk, and come back in the order asked for."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,37 @@ def test_vectors_of_another_similarity_are_refused(tmp_path: Path) -> None:
     store.flush()
     with pytest.raises(ResultError, match=r"parquet holds vectors of another similarity than 'max_sim'; delete"):
         VectorStore(tmp_path, "max_sim")
+
+
+def test_two_stores_on_one_folder_never_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 7)  # not even in the same nanosecond
+    one, other = VectorStore(tmp_path), VectorStore(tmp_path)
+    one.add(["a"], encoded(1))
+    other.add(["a", "b"], encoded(2))
+    one.flush()
+    other.flush()
+    assert len(list(tmp_path.iterdir())) == 2
+    found = VectorStore(tmp_path).get(["a", "b"])
+    assert found.vectors.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert one.get(["a"]).vectors.tolist() == [[0, 1, 2]]
+
+
+def test_a_chunk_that_is_being_written_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / ".chunk-0001.parquet.x.tmp").write_bytes(b"half of it")
+    assert len(VectorStore(tmp_path)) == 0
+
+
+def test_of_equal_keys_the_latest_counts_and_earlier_ones_can_be_ignored(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path)
+    store.add(["a", "b"], encoded(2))
+    store.flush()
+    since = time.time_ns()
+    assert len(VectorStore(tmp_path, since=since)) == 0
+    again = VectorStore(tmp_path, since=since)
+    again.add(["a"], encoded(1, 100))
+    again.flush()
+    assert VectorStore(tmp_path).get(["a", "b"]).vectors.tolist() == [[100, 101, 102], [3, 4, 5]]
+    assert len(VectorStore(tmp_path, since=since)) == 1
 
 
 def test_the_key_is_the_content(tmp_path: Path) -> None:
