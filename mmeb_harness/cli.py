@@ -55,8 +55,13 @@ for command in (data, *COMMANDS):
 @click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
 @click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
+@click.option("--dim", type=int, metavar="N", help="Compare the first N dimensions of each vector only, renormalised.")
+@click.option("--quantize", type=click.Choice(("int8", "binary")), help="Compare quantised vectors.")
 @click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 16384.")
 @click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/<data>-<model>[-<reasoning>].")
+@click.option(
+    "--vectors", metavar="FOLDER", help="Where vectors are kept. Default: .vectors beside the results folder."
+)
 @click.option("--seed", type=int, help="Seed of the mini suite. Default: 0.")
 @click.option("--resume/--fresh", "resume", default=None, help="Keep what is done (default), or start over.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with any of these options.")
@@ -90,7 +95,10 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
         limit=config.limit,
         seed=config.seed,
         batch_tokens=config.batch_tokens,
+        dimensions=config.dim,
+        quantization=config.quantize,
         fresh=config.fresh,
+        vectors=Path(config.vectors) if config.vectors else None,
         model_args=config.model_args,
     )
     result = evaluate(embedder, tasks, registered, info, settings, reporter_for(console))
@@ -169,6 +177,8 @@ def _default_output(config: RunConfig, info: DataInfo) -> Path:
     parts += [config.edition] if config.edition else []
     parts += [f"frames{config.frames}"] if config.frames is not None else []
     parts += [f"limit{config.limit}"] if config.limit is not None else []
+    parts += [f"dim{config.dim}"] if config.dim is not None else []
+    parts += [config.quantize] if config.quantize != "none" else []
     return Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
 
 

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from mmeb_harness.encode import DEFAULT_BATCH_TOKENS
 from mmeb_harness.errors import OptionError, UnknownNameError
+from mmeb_harness.types import Quantization
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class RunConfig:
         data: a data folder; `None` runs on the mini suite.
         edition: of the benchmark; `None`: the default one.
         frames: frames of a video to show; `None`: as many as the model asks for.
+        dim: how many of the vectors' first dimensions to compare; `None`: all.
+        quantize: the vectors compared.
+        vectors: where vectors are kept; `None`: `.vectors` beside `output`.
         reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
             its default.
     """
@@ -33,6 +37,8 @@ class RunConfig:
     edition: str | None = None
     frames: int | None = None
     limit: int | None = None
+    dim: int | None = None
+    quantize: Quantization = "none"
     reasoning: str | None = None
     candidate_reasoning: str | None = None
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -40,6 +46,7 @@ class RunConfig:
     dtype: str | None = None
     trust_remote_code: bool | None = None
     output: str | None = None
+    vectors: str | None = None
     seed: int = 0
     fresh: bool = False
 
@@ -78,6 +85,10 @@ def make_config(from_file: Mapping[str, Any], from_options: Mapping[str, Any]) -
         raise OptionError(f"--limit must be at least 1, not {config.limit}")
     if config.frames is not None and config.frames < 1:
         raise OptionError(f"--frames must be at least 1, not {config.frames}")
+    if config.dim is not None and config.dim < 1:
+        raise OptionError(f"--dim must be at least 1, not {config.dim}")
+    if config.quantize not in get_args(Quantization):
+        raise OptionError(f"--quantize must be one of {', '.join(get_args(Quantization))}, not {config.quantize!r}")
     if config.batch_tokens < 1:
         raise OptionError(f"--batch-tokens must be at least 1, not {config.batch_tokens}")
     return config
@@ -94,6 +105,7 @@ def _checked(path: Path, key: str, value: Any) -> Any:
     expected: type = {
         "limit": int,
         "frames": int,
+        "dim": int,
         "batch_tokens": int,
         "seed": int,
         "fresh": bool,

@@ -184,6 +184,8 @@ def profile_line(profile: Profile) -> str:
         *pixels,
         f"text whitespace {profile.whitespace}",
         f"pooling {profile.pooling}",
+        *([] if profile.dimensions is None else [f"first {profile.dimensions} dimensions"]),
+        *([] if profile.quantization == "none" else [f"{profile.quantization} vectors"]),
     ]
     return "; ".join(parts) + "."
 

@@ -4,7 +4,10 @@
 <run>/tasks/<task>.json         one task: score, all metrics, counts, statistics
 <run>/queries/<task>.parquet    one row a query: top ids and scores, rank, path, gate, rationale …
 <run>/candidates/<task>.parquet one row a candidate: path, gate, rationale, seconds …
-<run>/vectors/<fingerprint>/    vectors, by content
+
+Beside the run's folder, shared by all runs there, unless told otherwise:
+
+.vectors/<fingerprint>/         one model's vectors, by content
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from mmeb_harness.store import Encoded
 from mmeb_harness.types import Frames, MetricName, Modality, Profile, Scalar
 
 SCHEMA_VERSION = 2
+
+#: Fields of a profile that older files lack, and their defaults. At these they are no part of a fingerprint, so that
+#: what was computed before they existed still counts.
+ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
 
 
 @dataclass(frozen=True)
@@ -190,9 +197,10 @@ def model_fingerprint(
 ) -> str:
     """Names a model's vectors: its name, revision, every setting, and its profile.
 
-    Frames aren't among it: which ones an item has is in the item's own key.
+    Frames aren't among it: which ones an item has is in the item's own key. Nor is what is made of the vectors later.
     """
-    shown = {key: value for key, value in dataclasses.asdict(profile).items() if key != "frames"}
+    apart = ("frames", "dimensions", "quantization")
+    shown = {key: value for key, value in dataclasses.asdict(profile).items() if key not in apart}
     return fingerprint(name, revision, dimensions, dict(settings), shown)
 
 
@@ -209,8 +217,11 @@ def task_fingerprint(
     limit: int | None,
 ) -> str:
     """Names a task's result: equal ones are of the same data, model and settings. `model`: its fingerprint."""
-    parts = (name, edition, metric, data, synthetic, data_revision, model, dataclasses.asdict(profile), limit)
-    return fingerprint(SCHEMA_VERSION, *parts)
+    added = ADDED_TO_PROFILE
+    shown = {
+        key: value for key, value in dataclasses.asdict(profile).items() if key not in added or value != added[key]
+    }
+    return fingerprint(SCHEMA_VERSION, name, edition, metric, data, synthetic, data_revision, model, shown, limit)
 
 
 def expected_fingerprint(run: RunResult, result: TaskResult) -> str:
@@ -250,7 +261,7 @@ def load_task_result(path: Path) -> TaskResult:
     values = _checked(path, TaskResult)
     for side in ("queries", "candidates"):
         values[side] = EncodeStats(**values[side])
-    values["profile"] = _profile(values["profile"])
+    values["profile"] = read_profile(values["profile"])
     return TaskResult(**values)
 
 
@@ -265,11 +276,12 @@ def load_run_result(path: Path) -> RunResult:
         values[side] = EncodeStats(**values[side])
     values["aggregates"] = tuple(Aggregate(**{**one, "missing": tuple(one["missing"])}) for one in values["aggregates"])
     values["tasks"] = tuple(values["tasks"])
-    values["profile"] = _profile(values["profile"])
+    values["profile"] = read_profile(values["profile"])
     return RunResult(**values)
 
 
-def _profile(values: dict[str, Any]) -> Profile:
+def read_profile(values: Mapping[str, Any]) -> Profile:
+    """A profile, from its JSON."""
     return Profile(**{**values, "frames": Frames(**values["frames"])})
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from mmeb_harness import environment
+from mmeb_harness.compress import compress
 from mmeb_harness.data import DataInfo, data_revision, load_samples, query_labels
 from mmeb_harness.encode import DEFAULT_BATCH_TOKENS, encode_items
-from mmeb_harness.errors import DataError, ResultError
-from mmeb_harness.files import read_json, read_parquet, write_json, write_parquet
+from mmeb_harness.errors import DataError, OptionError, ResultError
+from mmeb_harness.files import check_writable, read_json, read_parquet, write_json, write_parquet
 from mmeb_harness.progress import Reporter
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
@@ -37,7 +38,7 @@ from mmeb_harness.results import (
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import Encoded, VectorStore
-from mmeb_harness.types import Embedder, Frames, Item, Profile, Role, Samples, Task, WarmableEmbedder
+from mmeb_harness.types import Embedder, Frames, Item, Profile, Quantization, Role, Samples, Task, WarmableEmbedder
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ class RunFolder:
         """One row a candidate."""
         return self.root / "candidates" / f"{task}.parquet"
 
-    def vectors_folder(self, model_fingerprint: str) -> Path:
-        """One model's vectors."""
-        return self.root / "vectors" / model_fingerprint
+    @property
+    def fresh_file(self) -> Path:
+        """When the run was last started over (nanoseconds since the epoch): vectors from before don't count."""
+        return self.root / ".fresh"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class RunSettings:
         edition: of the benchmark, as the tasks are of; stands in the results.
         frames: frames of a video to show; `None`: as many as the model's profile asks for.
         limit: only the first queries of each task; marks the results, which are then never ranked.
-        fresh: forget what the folder holds and start over.
+        dimensions: how many of the vectors' first ones to compare; `None`: all.
+        quantization: of the vectors compared.
+        fresh: forget what the folder holds and start over, encoding too; stored vectors stay for other runs.
+        vectors: where vectors are kept; `None`: `.vectors` beside `output`.
     """
 
     output: Path
@@ -85,8 +90,16 @@ class RunSettings:
     limit: int | None = None
     seed: int = 0
     batch_tokens: int = DEFAULT_BATCH_TOKENS
+    dimensions: int | None = None
+    quantization: Quantization = "none"
     fresh: bool = False
+    vectors: Path | None = None
     model_args: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def vectors_folder(self) -> Path:
+        """Holds a folder of vectors for every model's fingerprint."""
+        return self.vectors or self.output.resolve().parent / ".vectors"
 
 
 def evaluate(
@@ -110,13 +123,13 @@ def evaluate(
     """
     require_faiss()
     folder = RunFolder(settings.output)
+    profile = run_profile(embedder, settings)  # refuses before anything is deleted
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with _locked(folder):
         if settings.fresh:
             _clear(folder)
         elif folder.run_file.is_file():
             _check_same_run(load_run_result(folder.run_file), embedder, info, folder)
-        profile = profile_of(embedder, settings.frames)
         plan = [_plan(one.task, info, embedder, profile, settings.limit) for one in tasks]
         others, left_out = _results_of_other_tasks(folder, tasks, registered, info, embedder, profile, settings.limit)
         reporter.start_run(len(plan))
@@ -193,16 +206,34 @@ def _plan(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limi
     return _PlannedTask(task, revision, mark, profile)
 
 
-def profile_of(embedder: Embedder, frames: int | None) -> Profile:
-    """The model's profile, with the run's frames where it asks for a number of its own.
+def run_profile(embedder: Embedder, settings: RunSettings) -> Profile:
+    """The model's profile, with the run's own choices: frames, dimensions, quantization.
 
     A clip is never shown with more frames than the model's profile has for one: few were saved.
+
+    Raises:
+        OptionError: the model's vectors can't be shortened or quantised so.
     """
     profile = embedder.info.profile
-    if frames is None:
+    if settings.frames is not None:
+        clip = min(settings.frames, profile.frames.clip)
+        shown = dataclasses.replace(profile.frames, video=settings.frames, clip=clip)
+        profile = dataclasses.replace(profile, frames=shown)
+    if settings.dimensions is None and settings.quantization == "none":
         return profile
-    shown = dataclasses.replace(profile.frames, video=frames, clip=min(frames, profile.frames.clip))
-    return dataclasses.replace(profile, frames=shown)
+    _check_compressible(embedder, settings.dimensions)
+    dimensions = None if settings.dimensions == embedder.info.dimensions else settings.dimensions
+    return dataclasses.replace(profile, dimensions=dimensions, quantization=settings.quantization)
+
+
+def _check_compressible(embedder: Embedder, dimensions: int | None) -> None:
+    name, width = embedder.info.name, embedder.info.dimensions
+    if embedder.info.similarity == "max_sim":
+        raise OptionError(
+            f"--dim and --quantize are for models of one vector an item; {name!r} gives several (late interaction)"
+        )
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise OptionError(f"--dim {dimensions}: the vectors of {name!r} have {width} dimensions; choose 1 to {width}")
 
 
 def fingerprint_of(embedder: Embedder) -> str:
@@ -262,7 +293,7 @@ def _evaluate_all(
         result = done.get(planned.task.name)
         if result is None:
             if store is None:
-                store = VectorStore(folder.vectors_folder(fingerprint_of(embedder)))
+                store = _open_store(embedder, settings, folder)
                 if isinstance(embedder, WarmableEmbedder):
                     embedder.warm_up()
             difficulty = labels.get(planned.task.name, {})
@@ -272,6 +303,16 @@ def _evaluate_all(
             reporter.skip_task()
         results.append(result)
     return results
+
+
+def _open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> VectorStore:
+    vectors = settings.vectors_folder / fingerprint_of(embedder)
+    try:
+        check_writable(vectors)
+    except ResultError as error:
+        raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
+    since = read_json(folder.fresh_file) if folder.fresh_file.is_file() else 0
+    return VectorStore(vectors, embedder.info.similarity, since)
 
 
 def _evaluate_task(
@@ -289,7 +330,7 @@ def _evaluate_task(
     reporter.start_task(task.name, len(samples.queries) + len(samples.candidates))
     queries, query_keys = _encode(embedder, samples.queries, "query", store, info, settings, reporter)
     candidates, candidate_keys = _encode(embedder, samples.candidates, "candidate", store, info, settings, reporter)
-    scored = score_queries(task, samples, queries.vectors, candidates.vectors)
+    scored = score_queries(task, samples, *compress(queries.vectors, candidates.vectors, planned.profile))
     metrics = mean_metrics(scored)
     result = TaskResult(
         name=task.name,
@@ -369,7 +410,7 @@ def _run_result(
         data_synthetic=info.synthetic,
         data_revision=info.revision,
         edition=settings.edition,
-        profile=profile_of(embedder, settings.frames),
+        profile=run_profile(embedder, settings),
         tasks=tuple(tasks),
         limit=settings.limit,
         seed=settings.seed,
@@ -400,8 +441,7 @@ def _latencies(folder: RunFolder, side: str, results: Sequence[TaskResult]) -> n
 def _locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder; a second run on it stops at once instead of mixing with the first."""
     lock = folder.root / ".lock"
-    write_json(folder.root / ".writable", {})  # says early, and in one line, if the folder can't be written
-    (folder.root / ".writable").unlink()
+    check_writable(folder.root)
     with lock.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -419,14 +459,15 @@ def _is_run_file(path: Path) -> bool:
 
 
 def _clear(folder: RunFolder) -> None:
-    """Empty a run's folder.
+    """Empty a run's folder. Vectors, which other runs may share, stay, but no longer count for this one.
 
     Raises:
         ResultError: if it isn't one: what lies there is somebody else's.
     """
-    names = ("tasks", "queries", "candidates", "vectors")
+    names = ("tasks", "queries", "candidates")
     if not _is_run_file(folder.run_file) and any((folder.root / name).exists() for name in names):
         raise ResultError(f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there")
+    write_json(folder.fresh_file, time.time_ns())  # first: what is deleted below must not come back from old vectors
     for name in names:
         if (folder.root / name).is_dir():
             shutil.rmtree(folder.root / name)

@@ -18,6 +18,7 @@ from mmeb_harness.metrics import METRIC_NAMES
 from mmeb_harness.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
 from mmeb_harness.registry import BENCHMARK, RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
+    ADDED_TO_PROFILE,
     Aggregate,
     RunResult,
     TaskResult,
@@ -27,6 +28,7 @@ from mmeb_harness.results import (
     load_task_result,
     mean_scores,
     model_fingerprint,
+    read_profile,
 )
 from mmeb_harness.run import RunFolder
 from mmeb_harness.types import Frames, Profile, Task
@@ -251,9 +253,7 @@ def load_scores(path: Path) -> Scores:
     values = _checked(path)
     tasks = {task: _task_score(f"{path}: {task}", one) for task, one in values["tasks"].items()}
     read_means = {name: fraction(value, f"{path}: means: {name}") for name, value in values["means"].items()}
-    profile = values["profile"]
-    if profile is not None:
-        profile = Profile(**{**profile, "frames": Frames(**profile["frames"])})
+    profile = None if values["profile"] is None else read_profile(values["profile"])
     return Scores(**{**values, "tasks": tasks, "means": read_means, "profile": profile, "notes": (*values["notes"],)})
 
 
@@ -280,7 +280,7 @@ def _checked(path: Path) -> dict[str, Any]:
 def _is_profile(value: object) -> bool:
     if value is None:
         return True
-    if not isinstance(value, dict) or set(value) != set(get_type_hints(Profile)):
+    if not isinstance(value, dict) or set(value) | set(ADDED_TO_PROFILE) != set(get_type_hints(Profile)):
         return False
     return isinstance(value["frames"], dict) and set(value["frames"]) == set(get_type_hints(Frames))
 

@@ -85,6 +85,25 @@ def test_a_configuration_file_and_options_that_win(call, tmp_path: Path) -> None
     assert load_task_result(tmp_path / "out" / "tasks" / "VOC2007.json").limited
 
 
+def test_shorter_and_smaller_vectors_from_a_file_and_from_options(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "run.yaml").write_text(
+        "model: bag_of_features\ntasks: [VOC2007]\ndim: 32\nquantize: int8\nvectors: kept\n"
+    )
+    done = call("run", "--config", "run.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "first 32 dimensions; int8 vectors" in done.stdout
+    run = load_run_result(tmp_path / "runs/mini-bag_of_features-dim32-int8/run.json")
+    assert (run.profile.dimensions, run.profile.quantization) == (32, "int8")
+    chunks = set((tmp_path / "kept").rglob("chunk-*.parquet"))
+    assert chunks
+    assert call("run", "--config", "run.yaml", "--quantize", "binary", "--dim", "16").returncode == 0
+    other = load_run_result(tmp_path / "runs/mini-bag_of_features-dim16-binary/run.json")
+    assert (other.profile.dimensions, other.profile.quantization) == (16, "binary")
+    assert set((tmp_path / "kept").rglob("chunk-*.parquet")) == chunks  # nothing was encoded for it
+    compared = call("compare", "runs/mini-bag_of_features-dim32-int8", "runs/mini-bag_of_features-dim16-binary")
+    assert "profiles differ" in compared.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,6 +115,9 @@ def test_a_configuration_file_and_options_that_win(call, tmp_path: Path) -> None
         (["run", "--model", "random", "--reasoning", "always"], "model 'random' has no option --reasoning"),
         (["run", "--model", "random", "--frames", "0"], "--frames must be at least 1"),
         (["run", "--model", "random", "--edition", "v2"], "no edition named 'v2'. Did you mean 'v2.0.0'?"),
+        (["run", "--model", "random", "--dim", "0"], "--dim must be at least 1, not 0"),
+        (["run", "--model", "random", "--dim", "99999", "--tasks", "VOC2007"], "--dim 99999: the vectors of 'random'"),
+        (["run", "--model", "random", "--quantize", "int4"], "'int4' is not one of 'int8', 'binary'"),
         (["run", "--model", "random", "--limit", "0"], "--limit must be at least 1"),
         (["run", "--model", "random", "--batch-tokens", "0"], "--batch-tokens must be at least 1"),
         (["run", "--model", "random", "--model-arg", "seed"], "'seed' is not KEY=VALUE"),
@@ -120,6 +142,9 @@ def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tm
         ("modle: random", "no option in bad.yaml named 'modle'. Did you mean 'model'?"),
         ("limit: many", "limit must be int, not 'many'"),
         ("limit: true", "limit must be int, not True"),
+        ("dim: some", "dim must be int, not 'some'"),
+        ("quantize: int4", "--quantize must be one of none, int8, binary, not 'int4'"),
+        ("vectors: 1", "vectors must be str, not 1"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(call, text: str, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

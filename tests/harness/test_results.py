@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness import Frames, Profile, ResultError
-from mmeb_harness.results import EncodeStats, TaskResult, aggregate, load_task_result, save_result
+from mmeb_harness.results import (
+    EncodeStats,
+    TaskResult,
+    aggregate,
+    load_task_result,
+    model_fingerprint,
+    save_result,
+    task_fingerprint,
+)
 
 
 def result(name: str, score: float, group: str = "I-CLS", modality: str = "image") -> TaskResult:
@@ -56,6 +64,26 @@ def test_foreign_newer_and_broken_files_are_refused(content: str, message: str, 
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ResultError, match=message):
         load_task_result(tmp_path / "a.json")
+
+
+def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    del stored["profile"]["dimensions"], stored["profile"]["quantization"]
+    (tmp_path / "a.json").write_text(json.dumps(stored))
+    assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
+
+
+def test_what_was_computed_before_a_profile_had_dimensions_still_counts() -> None:
+    """The fingerprints that release gave to this model and task."""
+    profile = Profile("p", pooling="mean", frames=Frames(64))
+    assert model_fingerprint("m", "1", 8, {"a": 1}, profile) == "8036723d8553ace1fa6889e1"
+    about = {"data": "MMEB-V2", "synthetic": False, "data_revision": "r", "model": "f", "limit": None}
+    assert task_fingerprint("t", "e", "hit@1", profile=profile, **about) == "c8d9bc8f2bdfeb208b145630"
+    for change in ({"dimensions": 4}, {"quantization": "int8"}):
+        other = dataclasses.replace(profile, **change)
+        assert model_fingerprint("m", "1", 8, {"a": 1}, other) == "8036723d8553ace1fa6889e1"
+        assert task_fingerprint("t", "e", "hit@1", profile=other, **about) != "c8d9bc8f2bdfeb208b145630"
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:

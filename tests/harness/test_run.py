@@ -237,20 +237,23 @@ def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: Path) -> None:
     write_toy(data, "one", num_queries=30, num_candidates=30)
     write_toy(data, "two", num_queries=30, num_candidates=30, pooled=False)
-    undisturbed = run_toy(data, tmp_path / "reference")
-    rng, output = random.Random(0), tmp_path / "killed"
+    undisturbed = run_toy(data, tmp_path / "reference" / "run")
+    rng, output = random.Random(0), tmp_path / "killed" / "run"
     kills = [kill_after(start(data, output), rng.uniform(0.05, 0.5)) for _ in range(8)]
     assert sum(kills) >= 2
-    progress = len(list((output / "vectors").rglob("chunk-*.parquet")))
+    progress = len(list((tmp_path / "killed" / ".vectors").rglob("chunk-*.parquet")))
     assert progress > 0  # it was killed at work, not before
     assert start(data, output).wait() == 0
     assert load_run_result(output / "run.json").aggregates == undisturbed.aggregates
     for name in ("one", "two"):
-        reference = load_task_result(tmp_path / "reference" / "tasks" / f"{name}.json")
+        reference = load_task_result(tmp_path / "reference" / "run" / "tasks" / f"{name}.json")
         resumed = load_task_result(output / "tasks" / f"{name}.json")
         assert resumed.metrics == reference.metrics
         columns = ["query_id", "top_ids", "top_scores", "path", "rationale"]
-        rows = [read_parquet(RunFolder(tmp_path / run).queries_file(name), columns) for run in ("reference", "killed")]
+        rows = [
+            read_parquet(RunFolder(tmp_path / run).queries_file(name), columns)
+            for run in ("reference/run", "killed/run")
+        ]
         assert rows[0].equals(rows[1])
 
 

@@ -99,6 +99,14 @@ def test_round_trip(tmp_path: Path) -> None:
         assert load_scores(tmp_path / "scores.json") == scores
 
 
+def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> None:
+    scores = dataclasses.replace(PLAIN, profile=PROFILE)
+    stored = dataclasses.asdict(scores)
+    del stored["profile"]["dimensions"], stored["profile"]["quantization"]
+    (tmp_path / "scores.json").write_text(json.dumps(stored))
+    assert load_scores(tmp_path / "scores.json") == scores
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -37,7 +37,7 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
-    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("vectors"))
+    shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
 
 
