@@ -1,14 +1,13 @@
-"""Which registered model runs which architecture, for the message when a checkpoint is given to the wrong one."""
+"""Which registered models run which architecture: a checkpoint of another one is refused with those that would fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
-#: `model_type` of config.json → registered models that take it.
+#: `model_type` of a checkpoint's config.json → the registered models that run it.
 MODELS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("vlm2vec", "gme", "lamra", "ops_mm", "rzen_embed", "ume_r1"),
     "qwen3_vl": ("qwen3_vl_embedding", "mmemb_r1"),
@@ -20,19 +19,23 @@ MODELS_OF_TYPE: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_model_type(
-    checkpoint: CheckpointFolder, config: Mapping[str, Any], model: str, accepted: Sequence[str]
-) -> None:
-    """Refuse a checkpoint of another architecture.
+def read_config(found: CheckpointFolder, model: str) -> dict[str, Any]:
+    """The checkpoint's config.json, if the registered model `model` runs its architecture.
 
     Raises:
-        ModelError: names the models that would fit.
+        ModelError: it doesn't, and which ones do; or there is no config.json.
     """
-    found = str(config.get("model_type"))
-    if found in accepted:
-        return
-    fitting = " or ".join(map(repr, MODELS_OF_TYPE.get(found, ()))) or "'st', if sentence-transformers loads it"
-    raise ModelError(
-        f"checkpoint {checkpoint.name} is of type {found!r}; model {model!r} needs {' or '.join(map(repr, accepted))}. "
-        f"For this checkpoint: {fitting}"
-    )
+    config = found.json("config.json")
+    model_type = str(config.get("model_type"))
+    fitting = MODELS_OF_TYPE.get(model_type, ())
+    if model not in fitting:
+        way_out = f"use --model {' or '.join(fitting)}" if fitting else "no registered model runs that"
+        raise ModelError(
+            f"checkpoint {found.name} is of type {model_type!r}; {model} runs {', '.join(types_of(model))}; {way_out}"
+        )
+    return config
+
+
+def types_of(model: str) -> list[str]:
+    """The architectures that a registered model runs."""
+    return [model_type for model_type, models in MODELS_OF_TYPE.items() if model in models]

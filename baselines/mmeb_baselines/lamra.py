@@ -78,7 +78,6 @@ def load(
     own = profile == "own"
     family = Family(
         model="lamra",
-        model_type="qwen2_vl",
         cards=CARDS,
         profile=PROFILE if own else LEADERBOARD_PROFILE,
         recipe=own_parts if own else leaderboard_parts,

@@ -64,7 +64,7 @@ def load(
     attention: Attention = "auto",
 ) -> QwenEmbedder:
     """Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B."""
-    family = Family("ops_mm", "qwen2_vl", CARDS, PROFILE, parts, positions="multimodal")
+    family = Family("ops_mm", CARDS, PROFILE, parts, positions="multimodal")
     return open_embedder(family, path, revision, Place(device, dtype, attention))
 
 

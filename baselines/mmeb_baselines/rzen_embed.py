@@ -55,7 +55,7 @@ def load(
     attention: Attention = "auto",
 ) -> QwenEmbedder:
     """RzenEmbed on Qwen2-VL 7B."""
-    family = Family("rzen_embed", "qwen2_vl", CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
+    family = Family("rzen_embed", CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
     return open_embedder(family, path, revision, Place(device, dtype, attention))
 
 

@@ -92,7 +92,6 @@ def load(
     base = base or _base_of(adapter)
     family = Family(
         model="vlm2vec",
-        model_type="qwen2_vl",
         cards=CARDS,
         profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
         recipe=_recipe(squash=profile == "leaderboard-v1"),

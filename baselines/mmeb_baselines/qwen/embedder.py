@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
-from mmeb_baselines.families import check_model_type
+from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Reader, Recipe
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
@@ -27,7 +27,6 @@ class Family:
 
     Attributes:
         model: the registered name.
-        model_type: of config.json.
         cards: its known checkpoints; the first is the default.
         recipe: how an item is written.
         positions: see `Positions`.
@@ -37,7 +36,6 @@ class Family:
     """
 
     model: str
-    model_type: str
     cards: tuple[Card, ...]
     profile: Profile
     recipe: Recipe
@@ -80,8 +78,7 @@ class QwenEmbedder:
     def __init__(self, family: Family, checkpoint: CheckpointFolder, described: CheckpointFolder, place: Place) -> None:
         import torch
 
-        config = described.json("config.json")
-        check_model_type(described, config, family.model, (family.model_type,))
+        config = read_config(described, family.model)
         self._family, self._checkpoint, self._config, self._attention = family, checkpoint, config, place.attention
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
         self._reader = _reader(described, config, family.max_length)

@@ -1,0 +1,96 @@
+"""Weights into memory, whole or not at all; and what would fit when memory runs out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmeb_harness import ModelError
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
+
+_GB = 1e9
+
+
+def require_safetensors(found: CheckpointFolder) -> None:
+    """Refuse a folder without weights before anything heavy is imported.
+
+    Raises:
+        ModelError: no .safetensors file.
+    """
+    if not list(found.path.glob("*.safetensors")):
+        raise ModelError(
+            f"checkpoint {found.path} has no .safetensors file; other formats can run code when loaded and are not "
+            "read. Convert it: model.save_pretrained(folder)"
+        )
+
+
+def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: str) -> Any:
+    """A transformers model of `model_class` on `device`, ready for inference.
+
+    Raises:
+        ModelError: weights are missing or don't fit the configuration, or the memory doesn't suffice.
+    """
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model, report = model_class.from_pretrained(
+            found.path,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        model = model.to(device)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"{found.name} doesn't fit on {device}: {memory_advice(count_parameters(found), dtype, device)}"
+            ) from error
+        raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
+    # transformers only reports these, and goes on with random numbers in their place.
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"checkpoint {found.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
+            "get it again, or convert it to the layout of this version of transformers"
+        )
+    return model.eval()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was the memory of the accelerator, or of the CPU, which torch reports as a plain RuntimeError."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def memory_advice(parameters: int, dtype: str, device: str) -> str:
+    """What the weights alone need, and what would need less."""
+    half = f"{2 * parameters / _GB:.1f} GB"
+    if dtype == "float32":
+        return f"its weights need {4 * parameters / _GB:.1f} GB as float32; --dtype bfloat16 needs {half}"
+    return f"its weights need {half} as {dtype}; {_elsewhere(device)}"
+
+
+def batch_advice(items: int, item_tokens: int, dtype: str, device: str) -> str:
+    """What to change when a batch of `items`, each of up to `item_tokens` by their estimate, doesn't fit."""
+    ways = [f"--batch-tokens {items // 2 * item_tokens}"] if items > 1 else []
+    ways += ["--dtype bfloat16"] if dtype == "float32" else []
+    return f"try {' or '.join(ways)}" if ways else _elsewhere(device)
+
+
+def _elsewhere(device: str) -> str:
+    return "use a smaller checkpoint" + ("" if device == "cpu" else " or --device cpu")
+
+
+def count_parameters(found: CheckpointFolder) -> int:
+    """How many numbers the weight files hold, by their headers."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(found.path.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()  # the file itself can't be iterated over
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return count
