@@ -77,9 +77,7 @@ def load(
     attention: Attention = "auto",
 ) -> QwenEmbedder:
     """Qwen3-VL-Embedding 2B and 8B: 64 frames, instruction in the system turn, Matryoshka (64 or more, --dim)."""
-    family = Family(
-        "qwen3_vl_embedding", CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH
-    )
+    family = Family("qwen3_vl_embedding", CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH)
     return open_embedder(family, path, revision, Place(device, dtype, attention))
 
 

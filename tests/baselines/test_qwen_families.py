@@ -260,7 +260,9 @@ def test_lora_weights_are_merged_under_their_old_names(qwen2_vl: Path, tmp_path:
 
 
 def test_a_checkpoint_of_another_family_is_refused(qwen3_vl: Path) -> None:
-    with pytest.raises(ModelError, match=r"of type 'qwen3_vl'; gme runs qwen2_vl; use --model qwen3_vl_embedding or mmemb_r1"):
+    with pytest.raises(
+        ModelError, match=r"of type 'qwen3_vl'; gme runs qwen2_vl; use --model qwen3_vl_embedding or mmemb_r1"
+    ):
         gme.load(path=str(qwen3_vl))
 
 
