@@ -7,6 +7,7 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mmemb_r1"
 DEFAULT_SUITE = "mini"
+#: Letters of a model's VALUE in the name of its results folder.
+LONGEST_VALUE = 60
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ for command in (data, *COMMANDS):
 
 
 @cli.command()
-@click.option("--model", help=f"A registered model; see `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
+@click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
 @model_options
 @selection_options
 @click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
@@ -75,7 +78,7 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
 
     from mmeb_harness.config import make_config, read_config
     from mmeb_harness.progress import reporter_for
-    from mmeb_harness.registry import benchmark_edition, load_tasks, select_tasks
+    from mmeb_harness.registry import benchmark_edition, load_tasks, resolve_model, select_tasks
     from mmeb_harness.report import print_run
     from mmeb_harness.run import RunSettings, evaluate
 
@@ -85,9 +88,10 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
     info = _data(config, console)
-    output = Path(config.output) if config.output else _default_output(config, info)
+    model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
+    output = Path(config.output) if config.output else _default_output(config, model_args, info)
     _check_output(output)
-    embedder = _load_model(config.model or DEFAULT_MODEL, config)
+    embedder = _load_model(model, model_args, config)
     settings = RunSettings(
         output=output,
         edition=benchmark_edition(registered.values()),
@@ -99,7 +103,7 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
         quantization=config.quantize,
         fresh=config.fresh,
         vectors=Path(config.vectors) if config.vectors else None,
-        model_args=config.model_args,
+        model_args=model_args,
     )
     result = evaluate(embedder, tasks, registered, info, settings, reporter_for(console))
     print_run(result, output, console)
@@ -133,7 +137,7 @@ def models() -> None:
 @click.argument("model")
 @model_options
 def check(model: str, **options: Any) -> None:
-    """Test a model's adapter offline, in seconds, on made-up items.
+    """Test the adapter of MODEL (NAME or NAME:VALUE) offline, in seconds, on made-up items.
 
     Text, image, frames and mixed items; order, batch and padding invariance; unit length.
     """
@@ -142,7 +146,8 @@ def check(model: str, **options: Any) -> None:
     from mmeb_harness.check import check_embedder
     from mmeb_harness.config import make_config
 
-    embedder = _load_model(model, make_config({}, options))
+    config = make_config({}, options)
+    embedder = _load_model(model, config.model_args, config)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
         for outcome in check_embedder(embedder, Path(folder)):
@@ -166,12 +171,18 @@ def _data(config: RunConfig, console: Console) -> DataInfo:
     return describe(ensure_suite(suite, config.seed))
 
 
-def _default_output(config: RunConfig, info: DataInfo) -> Path:
-    """Named by what tells runs apart; arguments of the model, e.g. its path, by a hash."""
+def _default_output(config: RunConfig, model_args: Mapping[str, str], info: DataInfo) -> Path:
+    """Named by what tells runs apart; arguments of the model, e.g. its path, by a hash.
+
+    Of VALUE in --model NAME:VALUE the last part is there as well, to be read; the hash is what tells it apart.
+    """
     from mmeb_harness.files import fingerprint
 
-    parts = [info.name.lower(), config.model or DEFAULT_MODEL]
-    parts += [fingerprint(dict(config.model_args))[:6]] if config.model_args else []
+    name, _, value = (config.model or DEFAULT_MODEL).partition(":")
+    readable = re.sub(r"[^\w.+-]+", "_", re.split(r"[/:]", value.rstrip("/"))[-1]).strip("._")
+    parts = [info.name.lower(), name]
+    parts += [readable[:LONGEST_VALUE]] if readable else []
+    parts += [fingerprint(dict(model_args))[:6]] if model_args else []
     parts += [config.reasoning] if config.reasoning else []
     parts += [f"candidates-{config.candidate_reasoning}"] if config.candidate_reasoning else []
     parts += [config.edition] if config.edition else []
@@ -187,7 +198,7 @@ def _check_output(output: Path) -> None:
         raise ResultError(f"--output {output} is a file; name a folder")
 
 
-def _load_model(name: str, config: RunConfig) -> Embedder:
+def _load_model(model: str, model_args: Mapping[str, str], config: RunConfig) -> Embedder:
     from mmeb_harness.registry import load_model
 
     options: Mapping[str, str | int | bool | None] = {
@@ -197,7 +208,7 @@ def _load_model(name: str, config: RunConfig) -> Embedder:
         "candidate_reasoning": config.candidate_reasoning,
         "trust_remote_code": config.trust_remote_code,
     }
-    return load_model(name, config.model_args, options)
+    return load_model(model, model_args, options)
 
 
 def _task_row(one: RegisteredTask) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ my-tasks = "my_package"                 a module with TASKS (or EDITIONS: name â
 
 [project.entry-points."mmeb_harness.models"]
 my-model = "my_package:MyEmbedder"      called with keyword arguments, returns an Embedder
+                                            (`--model NAME:VALUE` sets its first parameter)
 """
 
 from __future__ import annotations
@@ -132,11 +133,34 @@ def model_summaries() -> list[tuple[str, str, str]]:
     return [_summary(point) for point in sorted(_points(MODELS_GROUP), key=lambda point: point.name)]
 
 
-def load_model(name: str, args: Mapping[str, str], options: Mapping[str, str | int | bool | None]) -> Embedder:
+def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """`NAME:VALUE` in full: the registered name, and the arguments with VALUE as the factory's first parameter.
+
+    A plain name comes back as it is, its plugin not imported. VALUE may hold further colons.
+
+    Raises:
+        UnknownNameError: no model NAME; the nearest is suggested.
+        OptionError: no VALUE, a model without parameters, or the parameter is among `args` as well.
+        ModelError: the plugin can't be imported.
+    """
+    name, colon, value = model.partition(":")
+    if not colon:
+        return name, dict(args)
+    first = next(iter(_parameters(_factory(name))), None)
+    if first is None:
+        raise OptionError(f"model {name!r} takes no argument, so nothing can follow in {model!r}; use {name!r}")
+    if not value:
+        raise OptionError(f"model {model!r}: no value of {first!r} after the colon")
+    if first in args:
+        raise OptionError(f"{first!r} is given twice, in {model!r} and as --model-arg {first}={args[first]}")
+    return name, {first: value, **args}
+
+
+def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | int | bool | None]) -> Embedder:
     """Build a model.
 
     Args:
-        name: as registered.
+        model: as registered, or `NAME:VALUE` (see `resolve_model`).
         args: `--model-arg key=value`, as text; parsed by the annotations of the model's factory.
         options: the run's own options (device, dtype, reasoning â€¦); `None` means "not asked for". Each is
             handed over if the factory has a parameter of that name.
@@ -146,9 +170,8 @@ def load_model(name: str, args: Mapping[str, str], options: Mapping[str, str | i
         OptionError: a value that doesn't parse, or an option was asked for that the model doesn't have.
         ModelError: the plugin can't be imported.
     """
-    factory = _load(_named(MODELS_GROUP, "model", name))
-    if not callable(factory):
-        raise ModelError(f"entry point of model {name!r} is not callable; it must return an Embedder")
+    name, args = resolve_model(model, args)
+    factory = _factory(name)
     parameters = _parameters(factory)
     keywords: dict[str, Any] = {}
     for key, text in args.items():
@@ -212,6 +235,13 @@ def _type_name(kind: Any) -> str:
     return {"str": "text", "int": "an integer", "float": "a number", "bool": "true or false"}.get(
         getattr(kind, "__name__", ""), str(kind)
     )
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    factory: Callable[..., Any] = _load(_named(MODELS_GROUP, "model", name))
+    if not callable(factory):
+        raise ModelError(f"entry point of model {name!r} is not callable; it must return an Embedder")
+    return factory
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from mmeb_harness.cli import _default_output
+from mmeb_harness.config import RunConfig
+from mmeb_harness.data import describe
 from mmeb_harness.results import load_run_result, load_task_result
 
 EVAL = str(Path(sys.executable).parent / "mmeb-eval")
@@ -104,10 +108,38 @@ def test_shorter_and_smaller_vectors_from_a_file_and_from_options(call, tmp_path
     assert "profiles differ" in compared.stdout
 
 
+def test_a_value_after_the_models_name(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("run", "--tasks", "VOC2007", "--limit", "2", "--model")
+    assert call(*arguments, "random:8").returncode == 0
+    (folder,) = (tmp_path / "runs").glob("mini-*")
+    assert re.fullmatch("mini-random-8-[0-9a-f]{6}-limit2", folder.name)
+    run = load_run_result(folder / "run.json")
+    assert (run.model, run.model_dimensions, run.model_args) == ("random", 8, {"dimensions": "8"})
+    assert call("check", "random:8").stdout.splitlines()[-1] == "random:8: all checks passed"
+
+
+def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
+    data = describe(cache / "mini-v1-seed0")
+
+    def name(model: str, key: str = "path") -> str:
+        output = _default_output(RunConfig(model=model), {key: model.partition(":")[2]}, data)
+        assert output.parent == Path("runs")
+        return output.name
+
+    assert re.fullmatch("mini-st-all-MiniLM-L6-v2-[0-9a-f]{6}", name("st:sentence-transformers/all-MiniLM-L6-v2"))
+    assert name("st:here/model") != name("st:there/model")
+    assert re.fullmatch("mini-gme-a_folder-[0-9a-f]{6}", name("gme:../../a folder/"))
+    assert re.fullmatch("mini-gme-[0-9a-f]{6}", name("gme:../.."))
+    assert len(name("gme:" + "x" * 300)) < 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--model", "mmemb-r1"], "no model named 'mmemb-r1'. Did you mean 'mmemb_r1'?"),
+        (["run", "--model", "randm:8"], "no model named 'randm'. Did you mean 'random'?"),
+        (["run", "--model", "random:8", "--model-arg", "dimensions=4"], "'dimensions' is given twice"),
+        (["check", "mmemb_r1:./nowhere"], "checkpoint folder ./nowhere does not exist"),
         (["run", "--model", "random", "--tasks", "DocVAQ"], "no task named 'DocVAQ'. Did you mean 'DocVQA'?"),
         (["run", "--model", "random", "--groups", "VQA"], "no group named 'VQA'. Did you mean 'V-QA'?"),
         (["run", "--modality", "audio"], "no modality named 'audio'"),

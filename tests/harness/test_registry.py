@@ -12,6 +12,7 @@ from mmeb_harness.registry import (
     load_tasks,
     model_names,
     parse_value,
+    resolve_model,
     select_tasks,
 )
 from tests.toy import toy_task
@@ -60,6 +61,38 @@ def test_model_arguments_are_parsed_and_checked() -> None:
         load_model("random", {"dimensions": "eight"}, {})
     with pytest.raises(OptionError, match="model 'random' has no option --reasoning; leave it out"):
         load_model("random", {}, {"reasoning": "always"})
+
+
+def test_a_value_after_the_name_is_the_first_argument() -> None:
+    assert load_model("random:8", {"seed": "3"}, {}).info.dimensions == 8
+    assert resolve_model("random", {"seed": "3"}) == ("random", {"seed": "3"})
+    assert resolve_model("random:8", {"seed": "3"}) == ("random", {"dimensions": "8", "seed": "3"})
+    assert resolve_model("mmemb_r1:/a:b/c", {}) == ("mmemb_r1", {"path": "/a:b/c"})
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "kind", "message"),
+    [
+        ("randm:8", {}, UnknownNameError, r"no model named 'randm'\. Did you mean 'random'\?"),
+        ("random:", {}, OptionError, "model 'random:': no value of 'dimensions' after the colon"),
+        ("random:x", {}, OptionError, "--model-arg dimensions: 'x' is not an integer"),
+        ("random:8", {"dimensions": "8"}, OptionError, "'dimensions' is given twice, in 'random:8' and as --model-arg"),
+    ],
+)
+def test_a_value_that_cannot_be_one(model: str, args: dict[str, str], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        load_model(model, args, {})
+
+
+def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness import registry
+
+    plain = EntryPoint("plain", "builtins:object", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plain])
+    with pytest.raises(OptionError, match="model 'plain' takes no argument, so nothing can follow in 'plain:x'"):
+        load_model("plain:x", {}, {})
 
 
 @pytest.mark.parametrize(
