@@ -12,7 +12,10 @@ from pathlib import Path
 
 from mmeb_harness.types import Scalar
 
-PACKAGES = ("mmeb-harness", "torch", "transformers", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "pillow")
+PACKAGES = (
+    *("mmeb-harness", "torch", "transformers", "sentence-transformers"),
+    *("faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "pillow"),
+)
 
 
 @functools.cache

@@ -167,7 +167,7 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
 
     Raises:
         UnknownNameError: no such model, or the model takes no such argument.
-        OptionError: a value that doesn't parse, or an option was asked for that the model doesn't have.
+        OptionError: a value that doesn't parse or is missing, or an option that the model doesn't have.
         ModelError: the plugin can't be imported.
     """
     name, args = resolve_model(model, args)
@@ -187,6 +187,9 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
         if key in keywords:
             raise OptionError(f"{key!r} is given twice, as an option and as a --model-arg")
         keywords[key] = value
+    if missing := next((key for key in _required(factory) if key not in keywords), None):
+        short = f"--model {name}:VALUE, or " if missing == next(iter(parameters)) else ""
+        raise OptionError(f"model {name!r} needs {missing!r}: {short}--model-arg {missing}=VALUE")
     embedder: Embedder = factory(**keywords)
     return embedder
 
@@ -248,12 +251,20 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:
     """Keyword parameters of a factory and their annotations (str where there is none)."""
     function = factory.__init__ if inspect.isclass(factory) else factory
     hints = get_type_hints(function)
-    named = [
-        parameter.name
+    return {parameter.name: hints.get(parameter.name, str) for parameter in _named_parameters(factory)}
+
+
+def _required(factory: Callable[..., Any]) -> list[str]:
+    """Parameters without a default."""
+    return [parameter.name for parameter in _named_parameters(factory) if parameter.default is parameter.empty]
+
+
+def _named_parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
+    return [
+        parameter
         for parameter in inspect.signature(factory).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
-    return {name: hints.get(name, str) for name in named}
 
 
 def _points(group: str) -> list[EntryPoint]:

@@ -70,14 +70,14 @@ def find_checkpoint(
 
 
 def revision_of(folder: Path) -> str:
-    """The commit of a hub snapshot; else a hash over names, sizes, heads and tails of all files."""
+    """The commit of a hub snapshot; else a hash over names, sizes, heads and tails of all files, also in subfolders."""
     if folder.parent.name == "snapshots":
         return folder.name
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json"):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".json") and path.is_file():
             size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
             with path.open("rb") as file:
                 digest.update(file.read(_ENDS))
                 if size > _ENDS:

