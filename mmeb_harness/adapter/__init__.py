@@ -1,5 +1,6 @@
 """What model plugins share and needn't write again: checkpoint folders, pictures, HTTP servers.
 
+    from mmeb_harness.adapter.addresses import check_address
     from mmeb_harness.adapter.checkpoints import find_checkpoint, resolve_place
     from mmeb_harness.adapter.pictures import open_picture
     from mmeb_harness.adapter.remote import Endpoint, Remote

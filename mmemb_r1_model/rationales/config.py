@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from mmeb_harness.adapter.addresses import check_address
 from mmemb_r1_model.data.pairs import SIDES, Side
 from mmemb_r1_model.errors import OptionError
 
@@ -32,8 +32,6 @@ CONTENT_FIELDS = (*("kind", "backend", "model", "revision", "temperature", "top_
 _SHARED_FIELDS = ("system_prompt", "request", "min_leak_characters", "drop_leaks")
 
 _NAME = re.compile(r"[\w.+-]+")
-# Upper case only: a key that was put here by mistake is hardly ever of that form, and must not be shown.
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -150,33 +148,6 @@ def _check_worker(worker: WorkerConfig, samples: int) -> None:
             _must(False, key + "backend", worker.backend, "local, endpoint or recorded")
     if worker.backend == "endpoint":
         check_address(worker.base_url, worker.api_key_env, key)
-
-
-def check_address(base_url: str, api_key_env: str | None, key: str) -> None:
-    """Refuse an address or a key's name that can't be one. What may contain a secret is not shown.
-
-    Args:
-        key: what stands before the setting's name in messages.
-
-    Raises:
-        OptionError: names the setting and what it must be.
-    """
-    try:
-        url = urlsplit(base_url)
-        whole = url.scheme in ("http", "https") and bool(url.hostname)
-    except ValueError:
-        whole = False
-    if whole and ("@" in url.netloc or url.query or url.fragment):
-        raise OptionError(
-            f"{key}base_url must be a plain address without user, password or query, as it is written to config.json; "
-            "name the variable that holds a key in api_key_env"
-        )
-    _must(whole, key + "base_url", base_url, "an address such as http://localhost:8000/v1")
-    if api_key_env is not None and not _VARIABLE.fullmatch(api_key_env):
-        raise OptionError(
-            f"{key}api_key_env must be the name of an environment variable, in upper case (its value isn't shown here: "
-            "if it is the key itself, export it as a variable and name that)"
-        )
 
 
 def _must(holds: bool, key: str, value: object, wanted: str) -> None:

@@ -29,12 +29,12 @@ from typing import Any
 import httpx2 as httpx
 from PIL import ExifTags, Image
 
+from mmeb_harness.adapter.addresses import check_address
 from mmeb_harness.adapter.pictures import open_picture
 from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, data_url, json_object
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.errors import OptionError
 from mmemb_r1_model.prompt import system_turn, user_turn
-from mmemb_r1_model.rationales.config import check_address
 from mmemb_r1_model.settings import THINK, Settings
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.distributed import World

@@ -1,0 +1,39 @@
+"""Addresses of servers, and names of variables that hold keys: refused before a secret can be written down."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from mmeb_harness.errors import OptionError
+
+# Upper case only: a key that was put here by mistake is hardly ever of that form, and must not be shown.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def check_address(base_url: str, api_key_env: str | None, key: str) -> None:
+    """Refuse an address or a key's name that can't be one. What may contain a secret is not shown.
+
+    Args:
+        key: what stands before the setting's name in messages.
+
+    Raises:
+        OptionError: names the setting and what it must be.
+    """
+    if set("@?#") & set(base_url):
+        raise OptionError(
+            f"{key}base_url must be a plain address without user, password or query, as it is written down with the "
+            "results; name the variable that holds a key in api_key_env"
+        )
+    try:
+        url = urlsplit(base_url)
+        whole = url.scheme in ("http", "https") and bool(url.hostname)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise OptionError(f"{key}base_url must be an address such as http://localhost:8000/v1, not {base_url!r}")
+    if api_key_env is not None and not _VARIABLE.fullmatch(api_key_env):
+        raise OptionError(
+            f"{key}api_key_env must be the name of an environment variable, in upper case (its value isn't shown here: "
+            "if it is the key itself, export it as a variable and name that)"
+        )
