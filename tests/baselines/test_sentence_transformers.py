@@ -45,6 +45,7 @@ def embedder(minilm: str) -> SentenceTransformerEmbedder:
 @pytest.fixture(scope="module")
 def clip(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of 16 dimensions, on bytes."""
+    import torch
     from tokenizers import pre_tokenizers
     from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -63,8 +64,58 @@ def clip(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
     CLIPModel(config).save_pretrained(folder)
     CLIPProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+CHAT_TEMPLATE = (
+    "{% for turn in messages %}[{{ turn['role'] }}]{% if turn['content'] is string %}{{ turn['content'] }}{% else %}"
+    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}\n{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def llava(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaVA of 32 dimensions, on bytes, saved as a SentenceTransformer: chat messages and pictures."""
+    import torch
+    from sentence_transformers.base.modules.transformer import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", padding_side="left")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    tower |= {"initializer_range": 0.3}
+    config = LlavaConfig(
+        text_config={
+            **tower, "model_type": "llama", "vocab_size": len(tokenizer), "num_key_value_heads": 2,
+            "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": None,
+        },
+        vision_config={**tower, "model_type": "clip_vision_model", "image_size": 32, "patch_size": 16},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("llava")
+    LlavaForConditionalGeneration(config).save_pretrained(base)
+    processor.save_pretrained(base)
+    modules = [Transformer(str(base)), Pooling(32, "lasttoken")]
+    library.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     return folder
 
 
@@ -192,6 +243,40 @@ def test_text_and_pictures_in_one_batch_as_plain_encode_has_them(clip: Path, lib
     pictures = plain.encode([Image.open(paths[0]), Image.open(paths[2])])  # CLIP has nowhere to put an instruction
     texts = plain.encode(["Find. red", "blue"])
     assert np.abs(found - unit(np.stack([pictures[0], texts[0], pictures[1], texts[1]]))).max() < 1e-5
+
+
+def by_transformers(folder: Path, conversation: list[dict[str, Any]]) -> Any:
+    """The last token's state, by transformers' own processor and model alone."""
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, return_tensors="pt")
+    with torch.inference_mode():
+        return AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state[:, -1].numpy()
+
+
+def test_a_chat_models_picture_and_text_as_transformers_has_them(llava: Path, tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", (200, 30, 60))
+    shown, read = {"type": "image", "image": Image.open(path)}, {"type": "text", "text": "make it blue"}
+    system = {"role": "system", "content": [{"type": "text", "text": "Find the change."}]}
+    items = {
+        Item("mixed", text="make it blue", images=(path,), instruction="Find the change."): [shown, read],
+        Item("text", text="make it blue", instruction="Find the change."): [read],
+        Item("image", images=(path,), instruction="Find the change."): [shown],
+    }
+    users = [{"role": "user", "content": content} for content in items.values()]
+    embedder = load(str(llava), device="cpu")
+    for role, before in (("query", [system]), ("candidate", [])):
+        expected = unit(np.concatenate([by_transformers(llava, [*before, user]) for user in users]))
+        found = embedder.encode(list(items), role).vectors  # type: ignore[arg-type]
+        assert np.abs(found - expected).max() < 1e-5
+        alone = np.concatenate([embedder.encode([item], role).vectors for item in items])  # type: ignore[arg-type]
+        assert np.abs(found - alone).max() < 1e-5
+        assert np.abs(found[:, None] - found[None]).max(axis=2)[~np.eye(3, dtype=bool)].min() > 0.01  # all differ
+    assert embedder.info.profile.instruction == "system turn"
+    with pytest.raises(ModelError, match=r"can't take item 'v' .*it can do image and visual-document tasks$"):
+        embedder.encode([Item("v", frames=(path,))], "query")
 
 
 def test_items_a_model_cannot_take_are_refused_with_the_tasks_it_can_do(

@@ -111,7 +111,7 @@ def test_shorter_and_smaller_vectors_from_a_file_and_from_options(call, tmp_path
 def test_a_value_after_the_models_name(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     arguments = ("run", "--tasks", "VOC2007", "--limit", "2", "--model")
     assert call(*arguments, "random:8").returncode == 0
-    (folder,) = (tmp_path / "runs").glob("[!.]*")
+    (folder,) = (tmp_path / "runs").glob("mini-*")
     assert re.fullmatch("mini-random-8-[0-9a-f]{6}-limit2", folder.name)
     run = load_run_result(folder / "run.json")
     assert (run.model, run.model_dimensions, run.model_args) == ("random", 8, {"dimensions": "8"})
