@@ -42,7 +42,7 @@ CARDS = (
         revision="ce765ae71b8cdb208203cd8fb64a170b1b84293a",
         parameters=2_208_985_600,
         dimensions=1536,
-        published="GME-Qwen2-VL-2B",
+        published="GME-2B",
         **_SHARED,
     ),
     Card(
@@ -50,7 +50,7 @@ CARDS = (
         revision="477027a6480f8630363be77751f169cc3434b673",
         parameters=8_291_375_616,
         dimensions=3584,
-        published="GME-Qwen2-VL-7B",
+        published="GME-7B",
         **_SHARED,
     ),
 )

@@ -220,7 +220,7 @@ class EndpointEmbedder:
         self._endpoint, self._form, self._owner = endpoint, form, f"openai:{form.model}"
         self._width = form.dimensions
         if self._width is None:
-            self._width = self.encode([Item("width", text="width")], "candidate").vectors.shape[1]
+            self._width = len(self.encode([Item("width", text="width")], "candidate").vectors[0])
         self.info = ModelInfo(
             name=self._owner,
             revision=revision,

@@ -33,7 +33,6 @@ CARDS = (
         revision="69c23ac5595bb7fb3a9959df96fe155b3650c01e",
         parameters=2_208_985_600,
         dimensions=1536,
-        published="Ops-MM-embedding-v1-2B",
         **_SHARED,
     ),
     Card(
@@ -41,7 +40,7 @@ CARDS = (
         revision="e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
         parameters=8_291_375_616,
         dimensions=3584,
-        published="Ops-MM-embedding-v1-7B",
+        published="Ops-MM-embedding-v1-8B",
         **_SHARED,
     ),
 )

@@ -32,7 +32,7 @@ CARDS = (
         frames="8, an image each",
         license="MIT",
         source="360CVGroup/RzenEmbed, rzen_embed_inference.py",
-        published="RzenEmbed-v2-7B",
+        published="RzenEmbed-8B",
         unsure="whether version 1 has another template",
     ),
 )

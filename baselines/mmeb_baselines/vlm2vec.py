@@ -38,7 +38,7 @@ CARDS = (
         parameters=2_208_985_600,
         dimensions=1536,
         frames="8, as a video",
-        published="VLM2Vec-V2.0",
+        published="VLM2Vec-V2",
         unsure="its list of files and adapter_config.json",
         **_SHARED,
     ),
@@ -48,7 +48,7 @@ CARDS = (
         parameters=2_208_985_600,
         dimensions=1536,
         frames="8, as a video",
-        unsure="padding side of its tokenizer (no matter here)",
+        published="VLM2Vec-2B",
         **_SHARED,
     ),
     Card(
@@ -57,6 +57,7 @@ CARDS = (
         parameters=8_291_375_616,
         dimensions=3584,
         frames="8, as a video",
+        published="VLM2Vec-V1-Qwen2VL-7B",
         **_SHARED,
     ),
 )
