@@ -220,7 +220,7 @@ class EndpointEmbedder:
         self._endpoint, self._form, self._owner = endpoint, form, f"openai:{form.model}"
         self._width = form.dimensions
         if self._width is None:
-            self._width = len(self.encode([Item("width", text="width")], "candidate").vectors[0])
+            self._width = self._ask(form.asks([Item("width", text="width")], "candidate")).shape[1]
         self.info = ModelInfo(
             name=self._owner,
             revision=revision,
@@ -258,11 +258,14 @@ class EndpointEmbedder:
         Raises:
             ModelError: no answer after all attempts, or one that can't be used; says of which items.
         """
-        return EncodeResult(np.concatenate(list(self._endpoint.each(self._answer, prepared))))
+        return EncodeResult(self._ask(prepared))
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
+
+    def _ask(self, asks: Sequence[Ask]) -> Vectors:
+        return np.concatenate(list(self._endpoint.each(self._answer, asks)))
 
     def _answer(self, client: httpx.Client, ask: Ask) -> Vectors:
         def read(content: bytes, _seconds: float) -> Vectors:

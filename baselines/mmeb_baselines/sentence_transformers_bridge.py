@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmeb_baselines.unit import unit_vectors
+from mmeb_baselines.weights import count_parameters, is_out_of_memory, memory_advice
 from mmeb_harness import (
     EncodeResult,
     Item,
@@ -202,8 +203,6 @@ class SentenceTransformerEmbedder:
         return EncodeResult(vectors)
 
     def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Vectors:
-        import torch
-
         encode = self._model.encode_query if role == "query" else self._model.encode_document
         # The frames were chosen by the harness; a processor's own sampling would choose among them again.
         kept = {"video": {"do_sample_frames": False}} if "video" in kinds and self._keeps_frames else {}
@@ -211,7 +210,9 @@ class SentenceTransformerEmbedder:
         inputs = [content_of(item) for item in items]
         try:
             raw = encode(inputs, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False, **options)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"{self._name}: {self._device} has too little memory for {min(self._batch_size, len(items))} items at "
                 f"once; use --model-arg batch_size={max(1, self._batch_size // 2)}, or --dtype bfloat16"
@@ -352,11 +353,10 @@ def _load_weights(
             trust_remote_code=trust_remote_code,
             model_kwargs={"dtype": getattr(torch, dtype)},
         )
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{checkpoint.name} doesn't fit on {device} as {dtype}; try --dtype bfloat16 or another device"
-        ) from error
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            advice = memory_advice(count_parameters(checkpoint), dtype, device)
+            raise ModelError(f"{checkpoint.name} doesn't fit on {device}: {advice}") from error
         reason = " ".join(str(error).split())[:500]
         raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error
     pooled = any(type(module).__name__ == "Pooling" for module in model)
