@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
 from mmeb_baselines.families import read_config
-from mmeb_baselines.qwen.prompt import Reader, Recipe
+from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
 
 if TYPE_CHECKING:
-    from mmeb_baselines.qwen.model import Batch, Positions
+    from mmeb_baselines.qwen.model import Batch, Positions, Side
 
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
-#: Folder, device, dtype, attention → a bare model.
+#: Folder, device, dtype, attention → a model; a language head on it is left alone.
 Loader = Callable[[CheckpointFolder, str, str, str], Any]
 
 
@@ -100,6 +100,11 @@ class QwenEmbedder:
         )
 
     @property
+    def tokenizer(self) -> Any:
+        """Of transformers."""
+        return self._reader.tokenizer
+
+    @property
     def model(self) -> Any:
         """The loaded model."""
         if self._model is None:
@@ -120,12 +125,19 @@ class QwenEmbedder:
         """Estimated tokens, from the text's length and the pictures' headers."""
         return self._reader.cost(self._family.recipe(item, role))
 
-    def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
+    def prompts(self, items: Sequence[Item], role: Role) -> list[Prompt]:
         """Open, resize and tokenise."""
+        return [self._reader.prompt(item, self._family.recipe(item, role)) for item in items]
+
+    def collate(self, prompts: Sequence[Prompt], side: Side = "right") -> list[Batch]:
+        """Prompts as the model's inputs."""
         from mmeb_baselines.qwen.model import collate
 
-        prompts = [self._reader.prompt(item, self._family.recipe(item, role)) for item in items]
-        return collate(prompts, self._reader.tokenizer.pad_token_id, self._family.positions)
+        return collate(prompts, self._reader.tokenizer.pad_token_id, self._family.positions, side)
+
+    def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
+        """The CPU's part."""
+        return self.collate(self.prompts(items, role))
 
     def encode_prepared(self, prepared: list[Batch]) -> EncodeResult:
         """Last tokens' states."""

@@ -17,11 +17,13 @@ from mmeb_harness import ModelError
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
+#: Of the padding. Left: every row is continued at the same place; for the model's own positions only.
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of one kind, padded on the right.
+    """Prompts of one kind, padded to one length.
 
     Attributes:
         rows: where each stands among the items that were asked for.
@@ -32,8 +34,8 @@ class Batch:
     inputs: dict[str, Tensor]
 
 
-def collate(prompts: Sequence[Prompt], pad: int, positions: Positions) -> list[Batch]:
-    """Batches of prompts with pictures, with videos, with both and with neither.
+def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side = "right") -> list[Batch]:
+    """Batches of prompts with pictures, with videos, with both and with neither, padded on that side.
 
     Apart, since the model counts a batch's visual tokens against its pictures: a stray visual token in a text, which
     some official prompts have, is an ordinary token only where no other row has pictures.
@@ -41,14 +43,16 @@ def collate(prompts: Sequence[Prompt], pad: int, positions: Positions) -> list[B
     kinds: dict[tuple[bool, bool], list[int]] = {}
     for row, prompt in enumerate(prompts):
         kinds.setdefault((bool(prompt.images), bool(prompt.videos)), []).append(row)
-    return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions)) for rows in kinds.values()]
+    return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions, side)) for rows in kinds.values()]
 
 
-def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions) -> dict[str, Tensor]:
+def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, Tensor]:
     longest = max(len(prompt.ids) for prompt in prompts)
 
     def padded(rows: Sequence[list[int]], filler: int) -> Tensor:
-        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+        fillers = [[filler] * (longest - len(row)) for row in rows]
+        pairs = zip(rows, fillers, strict=True)
+        return torch.tensor([row + fill if side == "right" else fill + row for row, fill in pairs])
 
     inputs = {
         "input_ids": padded([prompt.ids for prompt in prompts], pad),
@@ -76,26 +80,44 @@ def _pixels(shown: Sequence[Patches]) -> Tensor:
 def last_states(model: Any, batch: Batch) -> Tensor:
     """State (n, d) of each prompt's last token after the final norm, of unit length, float32, on the CPU.
 
+    Args:
+        model: with or without a language head, which isn't used.
+        batch: padded on the right.
+
     Raises:
         ModelError: out of memory.
     """
-    device, dtype = model.device, model.dtype
-    inputs = {
-        name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    inputs = on_device(model, batch)
+    with memory_errors(model, batch), torch.inference_mode():
+        states = model.base_model(**inputs, use_cache=False).last_hidden_state
+    last = inputs["attention_mask"].sum(dim=1) - 1
+    pooled = states[torch.arange(len(last), device=states.device), last]
+    return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
+
+
+def on_device(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """The batch's inputs where the model is; pixels in its type."""
+    return {
+        name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
         for name, value in batch.inputs.items()
     }
-    rows, tokens = batch.inputs["input_ids"].shape
+
+
+@contextlib.contextmanager
+def memory_errors(model: Any, batch: Batch) -> Iterator[None]:
+    """Says which batch didn't fit, and what would.
+
+    Raises:
+        ModelError: out of memory.
+    """
     try:
-        with torch.inference_mode():
-            states = model(**inputs, use_cache=False).last_hidden_state
+        yield
     except torch.OutOfMemoryError as error:
+        rows, tokens = batch.inputs["input_ids"].shape
         raise ModelError(
-            f"out of memory on {device} with {rows} items of up to {tokens} tokens; try --batch-tokens "
-            f"{max(1, rows * tokens // 2)}" + ("" if dtype == torch.bfloat16 else ", or --dtype bfloat16")
+            f"out of memory on {model.device} with {rows} items of up to {tokens} tokens; try --batch-tokens "
+            f"{max(1, rows * tokens // 2)}" + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
         ) from error
-    last = inputs["attention_mask"].sum(dim=1) - 1
-    pooled = states[torch.arange(rows, device=states.device), last]
-    return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
 
 
 def load_backbone(folder: Path, device: str, dtype: str, attention: str) -> Any:
@@ -109,8 +131,11 @@ def load_backbone(folder: Path, device: str, dtype: str, attention: str) -> Any:
     return load(AutoModel, folder, device, dtype, attention)
 
 
-def load(loader: Any, folder: Path, device: str, dtype: str, attention: str) -> Any:
+def load(loader: Any, folder: Path, device: str, dtype: str, attention: str, *, head: bool = False) -> Any:
     """Weights by one of transformers' classes, on `device`; every weight of the model must be in the file.
+
+    Args:
+        head: the language head is used: it must be there, too.
 
     Raises:
         ModelError: as `load_backbone`.
@@ -128,7 +153,7 @@ def load(loader: Any, folder: Path, device: str, dtype: str, attention: str) -> 
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"can't load {folder}: {' '.join(str(error).split())[:500]}") from error
-    missing = sorted(set(report["missing_keys"]) - {"lm_head.weight"})
+    missing = sorted(set(report["missing_keys"]) - (set() if head else {"lm_head.weight"}))
     if missing:
         raise ModelError(f"checkpoint {folder} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …")
     return model.eval()

@@ -25,17 +25,24 @@ _CHARACTERS_PER_TOKEN = 3
 
 
 @dataclass(frozen=True)
+class Blank:
+    """A white square, `side` pixels wide, for families that show one where an item has no picture."""
+
+    side: int
+
+
+@dataclass(frozen=True)
 class Slot:
     """A picture, or the frames of a video, where it stands in a prompt.
 
     Attributes:
-        paths: one picture, or frames in order; an odd last frame is repeated.
+        paths: one picture (or a blank one), or frames in order; an odd last frame is repeated.
         video: video tokens, two frames a patch; else one picture.
         steps: sizes to bring it to, one after the other; all frames follow the first one's.
         white: transparent pixels become white, instead of whatever lies under them.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Blank, ...]
     video: bool
     steps: tuple[Resize, ...]
     white: bool = False
@@ -126,7 +133,7 @@ class Reader:
         return Patches(np.asarray(found["pixel_values"], dtype=np.float32), (time, height, width))
 
     def _tokens(self, slot: Slot) -> int:
-        width, height = picture_size(slot.paths[0])
+        width, height = _size(slot.paths[0])
         for size in _sizes(slot, height, width):
             height, width = size
         side = int(self.processor.patch_size) * self.merge
@@ -175,11 +182,17 @@ def _sizes(slot: Slot, height: int, width: int) -> list[tuple[int, int]]:
     return found
 
 
-def _open(path: Path, white: bool) -> Image.Image:
-    if not white:
-        return open_picture(path)
+def _size(path: Path | Blank) -> tuple[int, int]:
+    return (path.side, path.side) if isinstance(path, Blank) else picture_size(path)
+
+
+def _open(path: Path | Blank, white: bool) -> Image.Image:
     from PIL import Image
 
+    if isinstance(path, Blank):
+        return Image.new("RGB", (path.side, path.side), (255, 255, 255))
+    if not white:
+        return open_picture(path)
     picture = open_picture(path, mode=None)
     if picture.mode != "RGBA":
         return picture.convert("RGB")

@@ -1,0 +1,315 @@
+"""UME-R1: Qwen2-VL that thinks and sums up before it embeds, or embeds at once.
+
+    never  (disc): … TEXT <disc_emb>                         state at <disc_emb>, in the prompt
+    always (gen):  … TEXT <disc_emb> PROMPT → … <gen_emb>    state at the last <gen_emb> that the model wrote
+
+Source: XMUDeepLIT/UME-R1, src/eval/VLM2Vec/eval_twomode.py; its collator was read in a sibling, and in mteb's wrapper.
+Published scores have both sides in one mode, gen by default.
+
+Unlike that code:
+- greedy always; there, the checkpoint's generation_config decides, which samples in the 7B.
+- an answer without <gen_emb> gets one, and counts as truncated; there, its vector is that of the batch's last step,
+  which may be padding.
+- vectors come from a pass of their own over prompt and answer: the same states without keeping those of each step.
+
+A literal <gen_emb> or <disc_emb> in data becomes the token, as there, but is never read: the vector is that of the
+prompt's last token, which is the adapter's own <disc_emb>, or of a token of the answer.
+
+A batch's padding can turn a near tie between two next tokens, and with it a rationale; in bfloat16 that happens. Who
+wants the vectors of single items runs `--batch-tokens 1`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmeb_baselines.cards import Card
+from mmeb_baselines.families import MODELS_OF_TYPE
+from mmeb_baselines.official_text import official_text
+from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.prompt import (
+    IMAGE_PAD,
+    TEXT,
+    VIDEO_PAD,
+    VISION_END,
+    VISION_START,
+    Blank,
+    Parts,
+    Prompt,
+    Recipe,
+    Slot,
+    between_vision_tokens,
+    pictures,
+    video,
+)
+from mmeb_baselines.qwen.sizes import Resize, within
+from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
+
+if TYPE_CHECKING:
+    from mmeb_baselines.qwen.generation import Writing
+    from mmeb_baselines.qwen.model import Batch
+
+Reasoning = Literal["always", "never"]
+Spelling = Literal["training", "readme"]
+
+GEN, DISC = "<gen_emb>", "<disc_emb>"
+#: What ends an answer: Qwen2-VL's own two.
+STOPS = (END_OF_TEXT, "<|im_end|>")
+#: What an answer can't have: the model would look for the picture.
+VISUAL = (VISION_START, IMAGE_PAD, VIDEO_PAD, VISION_END)
+
+TOKEN = 28 * 28
+FETCHED = within(4 * TOKEN, 16384 * TOKEN, 28)
+IMAGE_SIZES: tuple[Resize, ...] = (FETCHED, within(TOKEN, 2_359_296, 28))
+#: Frames: those of qwen-vl-utils 0.0.9 to 0.0.11, which treats a listed frame as an image, then transformers' own.
+FRAME_SIZES: tuple[Resize, ...] = (FETCHED, within(128 * TOKEN, 768 * TOKEN, 28))
+#: Shown before a text that has no picture; 56 x 56 after resizing.
+WHITE = Slot((Blank(28),), False, IMAGE_SIZES)
+
+#: The published limit. A finished answer pays nothing for it, and a lower one would cut long answers before their
+#: <gen_emb>, which stands at the very end. One that never ends costs all of it, and its batch waits.
+MAX_NEW_TOKENS = 8192
+#: Of an ordinary rationale, to plan batches with; a guess.
+_PLANNED_TOKENS = 512
+
+_SENTENCES = (
+    "Represent the above input text, images, videos, or any combination of the three as embeddings.",
+    "First output the thinking process in <think> </think> tags and then summarize the entire input in a word or "
+    "sentence.",
+    f"Finally, use the {GEN} tag to represent the entire input.",
+)
+PROMPTS: dict[Spelling, str] = {"training": " ".join(_SENTENCES), "readme": " \n".join(_SENTENCES)}
+
+_SHARED: dict[str, Any] = {
+    "model": "ume_r1",
+    "prompt": f"chat: user image, INSTRUCTION TEXT, {DISC} and the request to think and to write {GEN}",
+    "pooling": f"last {GEN} of the answer (gen) or {DISC} (disc), after the final norm",
+    "resolution": "3,136 to 2,359,296 pixels; a text has a white image of 56 x 56",
+    "frames": "8, as a video; 100,352 to 602,112 pixels each",
+    "license": "apache-2.0",
+    "source": "XMUDeepLIT/UME-R1, src/eval/VLM2Vec/eval_twomode.py; mteb, ume_r1.py",
+    "unsure": "its collator: spelling of the request, text without a picture, bounds; version of qwen-vl-utils",
+}
+CARDS = (
+    Card(
+        hub_id="zhibinlan/UME-R1-2B",
+        revision="e7aaa253cd315be20bd15c8704ad281b4fdf82c9",
+        parameters=2_208_985_600,
+        dimensions=1536,
+        **_SHARED,
+    ),
+    Card(
+        hub_id="zhibinlan/UME-R1-7B",
+        revision="b5c08e3273d979e0f22445306717c39ca8d45df0",
+        parameters=8_291_375_616,
+        dimensions=3584,
+        **_SHARED,
+    ),
+)
+PROFILE = Profile(
+    name="ume_r1",
+    instruction="user text",
+    candidate_instruction="the task's own",
+    whitespace="stripped",
+    min_pixels=4 * TOKEN,
+    max_pixels=2_359_296,
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    reasoning: Reasoning = "always",
+    candidate_reasoning: Reasoning = "always",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    prompt: Spelling = "training",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> UmeR1Embedder:
+    """UME-R1 on Qwen2-VL 2B and 7B: embeds after a rationale (gen) or at once (disc).
+
+    Args:
+        reasoning: of queries; always: gen, never: disc.
+        candidate_reasoning: the same for candidates.
+        max_new_tokens: longest answer; one that has no <gen_emb> by then gets it.
+        prompt: training: the request as its training data have it, on one line; readme: on three.
+
+    Raises:
+        ModelError: the checkpoint can't be used.
+        OptionError: another mode, device or dtype, or no tokens.
+    """
+    modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
+    _check(modes, max_new_tokens)
+    family = Family(
+        model="ume_r1",
+        cards=CARDS,
+        profile=_profile(modes, prompt),
+        recipe=recipe(modes, prompt),
+        positions="multimodal",
+        load=_writer,
+        settings={
+            "reasoning": reasoning,
+            "candidate_reasoning": candidate_reasoning,
+            "max_new_tokens": max_new_tokens,
+            "prompt": prompt,
+            "decoding": "greedy",
+            "frame_sizes": "qwen-vl-utils 0.0.11, then 100,352 to 602,112 pixels each",
+        },
+    )
+    return UmeR1Embedder(open_embedder(family, path, revision, Place(device, dtype, attention)), modes, max_new_tokens)
+
+
+def _check(modes: Mapping[Role, Reasoning], max_new_tokens: int) -> None:
+    for option, mode in zip(("--reasoning", "--candidate-reasoning"), modes.values(), strict=True):
+        if mode not in ("always", "never"):
+            raise OptionError(f"model 'ume_r1' can't choose for itself: {option} always or never, not {mode!r}")
+    if max_new_tokens < 1:
+        raise OptionError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+
+
+def _profile(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Profile:
+    tokens = [GEN if mode == "always" else DISC for mode in modes.values()]
+    pooled = tokens[0] if tokens[0] == tokens[1] else f"{tokens[0]} of queries, {tokens[1]} of candidates"
+    name = PROFILE.name if prompt == "training" else f"{PROFILE.name} {prompt}"
+    return dataclasses.replace(PROFILE, name=name, pooling=f"{pooled}, after the final norm")
+
+
+def _writer(checkpoint: CheckpointFolder, *place: str) -> Any:
+    from mmeb_baselines.qwen.generation import load_writer
+
+    return load_writer(checkpoint.path, *place)
+
+
+def recipe(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Recipe:
+    """As its evaluation writes items, both sides alike."""
+
+    def parts(item: Item, role: Role) -> Parts:
+        shown = [video(item, FRAME_SIZES)] if item.frames else pictures(item, IMAGE_SIZES, white=True) or [WHITE]
+        before = [*between_vision_tokens(shown), f"{plain_text(item)}\n{DISC}"]
+        if modes[role] == "never":
+            return chat(DEFAULT_SYSTEM, before)[:-1]  # the model is causal: what follows <disc_emb> is no matter
+        return chat(DEFAULT_SYSTEM, [*before, f"\n{PROMPTS[prompt]}"])
+
+    return parts
+
+
+def plain_text(item: Item) -> str:
+    """The official string without media tokens, stripped; stray ones of texts go, too, or they'd claim a picture."""
+    text = official_text(item)
+    for token in (IMAGE_PAD, VIDEO_PAD):
+        text = text.replace(token, "")
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class Question:
+    """Prompts that are answered before they are embedded, and their batches, padded on the left."""
+
+    prompts: list[Prompt]
+    batches: list[Batch]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What stands after a prompt.
+
+    Attributes:
+        ids: up to and with the last <gen_emb>.
+        tokens: all that were written, what came after it included.
+        closed: the model wrote none; it was added.
+    """
+
+    ids: list[int]
+    tokens: int
+    closed: bool
+
+
+def ended(written: list[int], gen: int) -> Answer:
+    """An answer that ends in <gen_emb>, whose id is `gen`."""
+    if gen not in written:
+        return Answer([*written, gen], len(written) + 1, closed=True)
+    after = written[::-1].index(gen)
+    return Answer(written[: len(written) - after], len(written), closed=False)
+
+
+class UmeR1Embedder:
+    """Asks, and embeds prompt and answer; or embeds the prompt alone."""
+
+    def __init__(self, core: QwenEmbedder, modes: Mapping[Role, Reasoning], max_new_tokens: int) -> None:
+        self._core, self._modes, self._max_new_tokens = core, modes, max_new_tokens
+        self._ids = _token_ids(core, (GEN, DISC, *STOPS, *VISUAL))
+        self.info = dataclasses.replace(core.info, reasons=True)
+
+    def warm_up(self) -> None:
+        """Load the weights, and run them once; nothing is written."""
+        self._core.warm_up()
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Estimated tokens, with those of an ordinary rationale."""
+        planned = min(_PLANNED_TOKENS, self._max_new_tokens) if self._modes[role] == "always" else 0
+        return self._core.cost(item, role) + planned
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Question | list[Batch]:
+        """Open, resize and tokenise."""
+        if self._modes[role] == "never":
+            return self._core.prepare(items, role)
+        prompts = self._core.prompts(items, role)
+        return Question(prompts, self._core.collate(prompts, side="left"))
+
+    def encode_prepared(self, prepared: Question | list[Batch]) -> EncodeResult:
+        """States at <disc_emb>, or at the <gen_emb> of the answers."""
+        if not isinstance(prepared, Question):
+            return self._core.encode_prepared(prepared)
+        answers = self._answers(prepared)
+        whole = [_continued(*pair) for pair in zip(prepared.prompts, answers, strict=True)]
+        vectors = self._core.encode_prepared(self._core.collate(whole)).vectors
+        return EncodeResult(vectors, tuple(map(self._trace, answers)))
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same in one call."""
+        return self.encode_prepared(self.prepare(items, role))
+
+    def _answers(self, question: Question) -> list[Answer]:
+        from mmeb_baselines.qwen.generation import write
+
+        written: dict[int, list[int]] = {}
+        for batch in question.batches:
+            written |= zip(batch.rows, write(self._core.model, batch, self._writing()), strict=True)
+        return [ended(written[row], self._ids[GEN]) for row in range(len(question.prompts))]
+
+    def _writing(self) -> Writing:
+        from mmeb_baselines.qwen.generation import Writing
+
+        stops, never = (tuple(self._ids[token] for token in tokens) for tokens in (STOPS, VISUAL))
+        return Writing(self._max_new_tokens, stops, never)
+
+    def _trace(self, answer: Answer) -> Trace:
+        return Trace(
+            path="reasoned",
+            rationale=self._core.tokenizer.decode(answer.ids[:-1]).strip(),
+            reasoning_tokens=answer.tokens,
+            truncated=answer.closed,
+        )
+
+
+def _continued(prompt: Prompt, answer: Answer) -> Prompt:
+    types = [*prompt.types, *[TEXT] * len(answer.ids)]
+    return Prompt([*prompt.ids, *answer.ids], types, prompt.images, prompt.videos)
+
+
+def _token_ids(core: QwenEmbedder, tokens: Sequence[str]) -> dict[str, int]:
+    known: dict[str, int] = core.tokenizer.get_added_vocab()
+    missing = [token for token in tokens if token not in known]
+    if missing:
+        others = ", ".join(repr(model) for model in MODELS_OF_TYPE["qwen2_vl"] if model != "ume_r1")
+        raise ModelError(
+            f"the tokenizer of {core.info.settings['checkpoint']} has no token {' and no '.join(missing)}: it is no "
+            f"UME-R1. Other models of its architecture: {others}"
+        )
+    return {token: known[token] for token in tokens}
