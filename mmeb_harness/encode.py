@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmeb_harness.errors import ModelError
 from mmeb_harness.store import Encoded, VectorStore, content_key
-from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role, Trace
+from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role, TokenVectors, Trace, Vectors
 
 DEFAULT_BATCH_TOKENS = 16_384
 #: Batch size for an embedder that can't say what an item costs.
@@ -88,16 +89,18 @@ def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> Non
     """Refuse vectors whose ranking would be nonsense.
 
     Raises:
-        ModelError: wrong number, wrong width, NaN or infinity, not of unit length, or a wrong number of traces.
+        ModelError: of the wrong kind, wrong number, wrong width, NaN or infinity, not of unit length, an item
+            without a vector, or a wrong number of traces.
     """
     name, width = embedder.info.name, embedder.info.dimensions
-    vectors = result.vectors
-    if vectors.ndim != 2 or len(vectors) != expected:
-        raise ModelError(f"model {name!r} returned vectors of shape {vectors.shape} for {expected} items")
+    if isinstance(result.vectors, TokenVectors) != (embedder.info.similarity == "max_sim"):
+        kind = "several vectors an item" if isinstance(result.vectors, TokenVectors) else "one vector an item"
+        raise ModelError(f"model {name!r} returned {kind}, but declares similarity {embedder.info.similarity!r}")
+    vectors, item_of = _flat_vectors(name, result.vectors, expected)
     if vectors.shape[1] != width:
         raise ModelError(f"model {name!r} returned vectors of width {vectors.shape[1]}, but declares {width}")
     if not np.isfinite(vectors).all():
-        bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        bad = item_of[np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0]]
         raise ModelError(f"model {name!r} returned NaN or infinity for item {bad} of a batch of {expected}")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
@@ -105,6 +108,23 @@ def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> Non
         raise ModelError(f"model {name!r} returned a vector of length {worst:.4f}; vectors must be of unit length")
     if result.traces is not None and len(result.traces) != expected:
         raise ModelError(f"model {name!r} returned {len(result.traces)} traces for {expected} items")
+
+
+def _flat_vectors(
+    name: str, vectors: Vectors | TokenVectors, expected: int
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """All vectors of a batch (t, d), and of which item each is (t,)."""
+    if not isinstance(vectors, TokenVectors):
+        if vectors.ndim != 2 or len(vectors) != expected:
+            raise ModelError(f"model {name!r} returned vectors of shape {vectors.shape} for {expected} items")
+        return vectors, np.arange(expected, dtype=np.int64)
+    if len(vectors) != expected:
+        raise ModelError(f"model {name!r} returned token vectors of {len(vectors)} items for {expected} items")
+    counts = np.diff(vectors.offsets)
+    if not counts.all():
+        empty = int(np.flatnonzero(counts == 0)[0])
+        raise ModelError(f"model {name!r} returned no vector for item {empty} of a batch of {expected}")
+    return vectors.flat, np.repeat(np.arange(expected, dtype=np.int64), counts)
 
 
 def _kind(item: Item) -> str:
@@ -158,11 +178,11 @@ def _run_prefetched(
 
 def _timed(result: EncodeResult, seconds: _Seconds) -> Encoded:
     """Latency counts the preparation too: who sends one batch waits for both."""
-    n = len(result.vectors)
+    n, vectors = len(result.vectors), result.vectors
     traces = result.traces or (Trace(),) * n
     encode = [seconds.encode if trace.seconds is None else trace.seconds for trace in traces]
     return Encoded(
-        vectors=result.vectors.astype(np.float32, copy=False),
+        vectors=vectors if isinstance(vectors, TokenVectors) else vectors.astype(np.float32, copy=False),
         traces=traces,
         latency_seconds=seconds.prepare + np.array(encode, dtype=np.float64),
         share_seconds=np.full(n, seconds.wall / max(1, n)),

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +74,47 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write a table as one uncompressed Arrow record batch, which `map_arrow` reads without loading it."""
+    import pyarrow as pa
+
+    def write(temporary: Path) -> None:
+        with pa.ipc.new_file(temporary, table.schema) as writer:
+            writer.write_table(table)
+
+    write_atomically(path, write)
+
+
+def map_arrow(path: Path) -> pa.Table:
+    """Map a table that `write_arrow` wrote into memory: what is looked at is read, and no descriptor stays open.
+
+    Raises:
+        ResultError: if it can't be read.
+    """
+    import pyarrow as pa
+
+    with _readable(path), pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table that the harness wrote.
 
     Raises:
         ResultError: if it can't be read.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(path):
         return pq.read_table(path, columns=columns)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError as error:
         raise ResultError(f"{path} is missing; run again") from error
     except (OSError, pa.ArrowException) as error:

@@ -262,7 +262,7 @@ def _evaluate_all(
         result = done.get(planned.task.name)
         if result is None:
             if store is None:
-                store = VectorStore(folder.vectors_folder(fingerprint_of(embedder)))
+                store = VectorStore(folder.vectors_folder(fingerprint_of(embedder)), embedder.info.similarity)
                 if isinstance(embedder, WarmableEmbedder):
                     embedder.warm_up()
             difficulty = labels.get(planned.task.name, {})

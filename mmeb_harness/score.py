@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmeb_harness.max_sim import rank_tokens
 from mmeb_harness.metrics import METRIC_NAMES, chance, ndcg_of_gains, query_metrics, set_order_gains
 from mmeb_harness.search import Positions, RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.store import Encoded
-from mmeb_harness.types import Samples, Task, Trace, Vectors
+from mmeb_harness.types import Samples, Task, TokenSequence, Trace, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +45,14 @@ class ScoredQuery:
     chance: float
 
 
-def score_queries(task: Task, samples: Samples, queries: Vectors, candidates: Vectors) -> list[ScoredQuery]:
-    """Rank every query's list and compute its metrics.
+def score_queries(
+    task: Task, samples: Samples, queries: Vectors | TokenSequence, candidates: Vectors | TokenSequence
+) -> list[ScoredQuery]:
+    """Rank every query's list, by dot product or, of several vectors an item, by MaxSim; compute its metrics.
 
     Args:
-        queries: (q, d), in the order of `samples.queries`.
-        candidates: (c, d), in the order of `samples.candidates`.
+        queries: q items, in the order of `samples.queries`.
+        candidates: c items, in the order of `samples.candidates`.
     """
     ids = [candidate.id for candidate in samples.candidates]
     position_of = {one: position for position, one in enumerate(ids)}
@@ -121,13 +124,21 @@ def _trace_columns(encoded: Encoded) -> dict[str, Any]:
 
 
 def _rank(
-    task: Task, samples: Samples, queries: Vectors, candidates: Vectors, position_of: Mapping[str, int]
+    task: Task,
+    samples: Samples,
+    queries: Vectors | TokenSequence,
+    candidates: Vectors | TokenSequence,
+    position_of: Mapping[str, int],
 ) -> list[RankedQuery]:
     relevant = [_positions(list(samples.gains[query.id]), position_of) for query in samples.queries]
     cut = int(task.metric.split("@")[1])
-    if samples.pools is None:
+    pools = None
+    if samples.pools is not None:
+        pools = [_positions(samples.pools[query.id], position_of) for query in samples.queries]
+    if not (isinstance(queries, np.ndarray) and isinstance(candidates, np.ndarray)):
+        return rank_tokens(queries, candidates, pools, relevant, depth=DEPTH, cut=cut)
+    if pools is None:
         return rank_corpus(queries, candidates, relevant, depth=DEPTH, cut=cut)
-    pools = [_positions(samples.pools[query.id], position_of) for query in samples.queries]
     return rank_pools(queries, candidates, pools, relevant, depth=DEPTH, cut=cut)
 
 

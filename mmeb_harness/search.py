@@ -2,15 +2,15 @@
 
 Two correct programs can print different hit@1 when scores tie, since the order FAISS, numpy and torch
 leave among equals differs. Here a fast float32 search (FAISS for the whole corpus, a plain product for a
-pool) only *proposes* candidates; their scores are then recomputed pair by pair in float64, so that equal
-vectors have equal scores wherever they stand, and sorted by the one rule. The proposal is widened until
-nothing outside it can reach the cut.
+pool; `max_sim` for several vectors an item) only *proposes* candidates; their scores are then recomputed pair by
+pair in float64, so that equal vectors have equal scores wherever they stand, and sorted by the one rule. The
+proposal is widened until nothing outside it can reach the cut.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -21,6 +21,8 @@ from mmeb_harness.errors import HarnessError
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Positions: TypeAlias = NDArray[np.int64]
+#: One query's exact scores (n,) of the candidates at these positions (n,): equal ones of equal candidates.
+ExactScores: TypeAlias = Callable[[Positions], NDArray[np.float64]]
 
 #: More than the float32 error of a dot product of unit vectors (about 1e-6 at 4,096 dimensions).
 FLOAT32_MARGIN = 1e-5
@@ -58,6 +60,10 @@ class Proposer(Protocol):
         """The float32 scores of the query's whole list."""
         ...
 
+    def margin(self, query: int) -> float:
+        """More than any of these scores is off."""
+        ...
+
 
 def rank_corpus(
     queries: Floats, candidates: Floats, relevant: Sequence[Positions], *, depth: int, cut: int
@@ -74,7 +80,8 @@ def rank_corpus(
     proposer = _CorpusProposer(queries, candidates, min(len(candidates), 2 * depth + 8))
     everything = np.arange(len(candidates), dtype=np.int64)
     return [
-        _rank(queries[i], candidates, everything, relevant[i], proposer, i, depth, cut) for i in range(len(queries))
+        rank_list(_exact(queries[i], candidates), everything, relevant[i], proposer, i, depth=depth, cut=cut)
+        for i in range(len(queries))
     ]
 
 
@@ -89,7 +96,10 @@ def rank_pools(
 ) -> list[RankedQuery]:
     """Rank each query's own pool of candidate positions (in official order, repeats kept)."""
     proposer = _PoolProposer(queries, candidates, pools)
-    return [_rank(queries[i], candidates, pools[i], relevant[i], proposer, i, depth, cut) for i in range(len(queries))]
+    return [
+        rank_list(_exact(queries[i], candidates), pools[i], relevant[i], proposer, i, depth=depth, cut=cut)
+        for i in range(len(queries))
+    ]
 
 
 def exact_scores(query: Floats, candidates: Floats) -> NDArray[np.float64]:
@@ -102,71 +112,70 @@ def exact_scores(query: Floats, candidates: Floats) -> NDArray[np.float64]:
     return scores
 
 
-def _rank(
-    query: Floats,
-    candidates: Floats,
+def _exact(query: Floats, candidates: Floats) -> ExactScores:
+    return lambda positions: exact_scores(query, candidates[positions])
+
+
+def rank_list(
+    exact: ExactScores,
     listed: Positions,
     relevant: Positions,
     proposer: Proposer,
     index: int,
+    *,
     depth: int,
     cut: int,
 ) -> RankedQuery:
-    places, scores = _top(query, candidates, listed, proposer, index, depth)
+    """Rank one query's list of candidate positions (repeats possible); `index`: the query's, for the proposer."""
+    places, scores = _top(exact, listed, proposer, index, depth)
     positions = listed[places]
     return RankedQuery(
         positions=positions[:depth],
         scores=scores[:depth],
-        first_relevant=_first_relevant(query, candidates, listed, relevant, positions, proposer, index),
+        first_relevant=_first_relevant(exact, listed, relevant, positions, proposer, index),
         tied_decisions=_tied_decisions(positions, scores, cut),
-        tie_groups=_tie_groups(query, candidates, listed, positions, scores, proposer, index, cut),
+        tie_groups=_tie_groups(exact, listed, positions, scores, proposer, index, cut),
     )
 
 
 def _top(
-    query: Floats, candidates: Floats, listed: Positions, proposer: Proposer, index: int, depth: int
+    exact: ExactScores, listed: Positions, proposer: Proposer, index: int, depth: int
 ) -> tuple[Positions, NDArray[np.float64]]:
     """Places in `listed` and exact scores of the best `depth` + 1, by the tie rule."""
     wanted = min(len(listed), depth + 1)  # one more, to see a tie across the cut
     width = min(len(listed), 2 * depth + 8)
     while True:
         places, proposed = proposer.propose(index, width)
-        scores = exact_scores(query, candidates[listed[places]])
+        scores = exact(listed[places])
         order = np.lexsort((places, -scores))
-        complete = width >= len(listed) or float(proposed[-1]) + FLOAT32_MARGIN < scores[order[wanted - 1]]
+        complete = width >= len(listed) or float(proposed[-1]) + proposer.margin(index) < scores[order[wanted - 1]]
         if complete:
             return places[order][:wanted], scores[order][:wanted]
         width = min(len(listed), 4 * width)
 
 
 def _first_relevant(
-    query: Floats,
-    candidates: Floats,
-    listed: Positions,
-    relevant: Positions,
-    top: Positions,
-    proposer: Proposer,
-    index: int,
+    exact: ExactScores, listed: Positions, relevant: Positions, top: Positions, proposer: Proposer, index: int
 ) -> int:
     found = np.flatnonzero(np.isin(top, relevant))
     if len(found):
         return int(found[0]) + 1
-    return _rank_by_counting(query, candidates, listed, relevant, proposer.scores(index))
+    return _rank_by_counting(exact, listed, relevant, proposer.scores(index), proposer.margin(index))
 
 
 def _rank_by_counting(
-    query: Floats, candidates: Floats, listed: Positions, relevant: Positions, scores: NDArray[np.float32]
+    exact: ExactScores, listed: Positions, relevant: Positions, scores: NDArray[np.float32], margin: float
 ) -> int:
     """Rank of the best relevant candidate: 1 + the places ahead of it; only near ties are exact."""
     places = np.flatnonzero(np.isin(listed, relevant))
     if len(places) == 0:
         return len(listed) + 1  # a relevant candidate outside the query's own pool can't be found
-    exact = exact_scores(query, candidates[listed[places]])
-    best = int(np.lexsort((places, -exact))[0])
-    best_place, best_score = places[best], exact[best]
-    ahead = int(np.count_nonzero(scores > best_score + FLOAT32_MARGIN))
-    near = np.flatnonzero(np.abs(scores - best_score) <= FLOAT32_MARGIN)
-    near_scores = exact_scores(query, candidates[listed[near]])
+    relevant_scores = exact(listed[places])
+    best = int(np.lexsort((places, -relevant_scores))[0])
+    best_place, best_score = places[best], relevant_scores[best]
+    ahead = int(np.count_nonzero(scores > best_score + margin))
+    near = np.flatnonzero(np.abs(scores - best_score) <= margin)
+    near_scores = exact(listed[near])
     ahead += int(np.count_nonzero((near_scores > best_score) | ((near_scores == best_score) & (near < best_place))))
     return ahead + 1
 
@@ -182,8 +191,7 @@ def _tied_decisions(positions: Positions, scores: NDArray[np.float64], cut: int)
 
 
 def _tie_groups(
-    query: Floats,
-    candidates: Floats,
+    exact: ExactScores,
     listed: Positions,
     positions: Positions,
     scores: NDArray[np.float64],
@@ -198,9 +206,8 @@ def _tie_groups(
             groups.append(positions[shared])
             continue
         # The group reaches the end of what was looked at: find the rest of it among near scores.
-        near = np.flatnonzero(np.abs(proposer.scores(index) - scores[place]) <= FLOAT32_MARGIN)
-        exact = exact_scores(query, candidates[listed[near]])
-        groups.append(listed[near[exact == scores[place]]])
+        near = np.flatnonzero(np.abs(proposer.scores(index) - scores[place]) <= proposer.margin(index))
+        groups.append(listed[near[exact(listed[near]) == scores[place]]])
     return tuple(groups)
 
 
@@ -216,7 +223,10 @@ class _CorpusProposer:
     def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
         if n <= self._width:
             return self._places[query], self._scores[query]
-        return _best_places(self.scores(query), n)
+        return best_places(self.scores(query), n)
+
+    def margin(self, query: int) -> float:
+        return FLOAT32_MARGIN
 
     def scores(self, query: int) -> NDArray[np.float32]:
         scores: NDArray[np.float32] = self._candidates @ self._queries[query]
@@ -233,7 +243,10 @@ class _PoolProposer:
         self._last: tuple[int, NDArray[np.float32]] | None = None
 
     def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
-        return _best_places(self.scores(query), n)
+        return best_places(self.scores(query), n)
+
+    def margin(self, query: int) -> float:
+        return FLOAT32_MARGIN
 
     def scores(self, query: int) -> NDArray[np.float32]:
         if self._last is None or self._last[0] != query:
@@ -241,7 +254,8 @@ class _PoolProposer:
         return self._last[1]
 
 
-def _best_places(scores: NDArray[np.float32], n: int) -> tuple[Positions, NDArray[np.float32]]:
+def best_places(scores: NDArray[np.float32], n: int) -> tuple[Positions, NDArray[np.float32]]:
+    """Places of the best `n` scores, best first, in no order among equals; and these scores."""
     best = np.arange(len(scores)) if n >= len(scores) else np.argpartition(-scores, n - 1)[:n]
     best = best[np.argsort(-scores[best])].astype(np.int64)
     return best, scores[best]

@@ -1,23 +1,25 @@
 """Vectors on disk, named by what went into them, so that a killed run goes on in the middle of a task.
 
-A store is a folder of parquet chunks, each written whole. A key hashes an item's words, its media (path,
-size, time of change) and its role; the folder itself is named by the model's fingerprint. Whatever is
-embedded twice, in one task or in two, is found here the second time.
+A store is a folder of chunks, each written whole: parquet where an item has one vector; uncompressed Arrow,
+mapped into memory, where it has several, since those of a task may be larger than memory. A key hashes an
+item's words, its media (path, size, time of change) and its role; the folder itself is named by the model's
+fingerprint. Whatever is embedded twice, in one task or in two, is found here the second time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmeb_harness.errors import DataError
-from mmeb_harness.files import fingerprint, read_parquet, write_parquet
-from mmeb_harness.types import Item, Role, Trace, Vectors
+from mmeb_harness.errors import DataError, ResultError
+from mmeb_harness.files import fingerprint, map_arrow, read_parquet, write_arrow, write_parquet
+from mmeb_harness.types import Item, Role, Similarity, TokenSequence, TokenVectors, Trace, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 #: A killed run loses at most this much encoding.
 FLUSH_SECONDS = 10.0
 FLUSH_ITEMS = 4096
+#: Bounds what waits in memory: the tokens of one page may take a megabyte.
+FLUSH_BYTES = 256 << 20
+
+_SUFFIXES: dict[Similarity, str] = {"dot": ".parquet", "max_sim": ".arrow"}
 
 
 def content_key(item: Item, role: Role, root: Path) -> str:
@@ -49,31 +55,60 @@ def _media_identity(path: Path, root: Path) -> list[Any]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded items, in order: vectors (n, d), how each came about, and what each took.
+    """Encoded items, in order: their vectors, how each came about, and what each took.
 
     Attributes:
+        vectors: (n, d); or several an item.
         latency_seconds: (n,) preparing an item's batch, and encoding until its vector was ready.
         share_seconds: (n,) an item's share of the wall time its batch added; sums to the time spent encoding.
     """
 
-    vectors: Vectors
+    vectors: Vectors | TokenSequence
     traces: tuple[Trace, ...]
     latency_seconds: np.ndarray[Any, np.dtype[np.float64]]
     share_seconds: np.ndarray[Any, np.dtype[np.float64]]
 
 
-class VectorStore:
-    """Append-only store of one model's vectors. Call `flush` when what was added must survive."""
+@dataclass(frozen=True)
+class StoredTokens:
+    """Token vectors in chunks that are mapped into memory: an item's are read when it is asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        chunks: those that hold the items, by number.
+        places: (n, 2): for each item, the number of its chunk and its row there.
+    """
+
+    chunks: Mapping[int, TokenVectors]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, item: int, /) -> NDArray[np.floating[Any]]:
+        chunk, row = self.places[item].tolist()
+        return self.chunks[chunk][row]
+
+
+class VectorStore:
+    """Append-only store of one model's vectors. Call `flush` when what was added must survive.
+
+    Raises:
+        ResultError: a chunk can't be read, or the vectors are of the other similarity.
+    """
+
+    def __init__(self, folder: Path, similarity: Similarity = "dot") -> None:
         self._folder = folder
+        self._several = similarity == "max_sim"  # vectors an item
+        self._suffix = _SUFFIXES[similarity]
+        _check_kind(folder, similarity)
         self._places: dict[str, tuple[int, int]] = {}  # key → chunk, row
         self._chunks: list[Path] = []
         self._open_chunk: tuple[int, pa.Table] | None = None
         self._pending: list[dict[str, Any]] = []
+        self._pending_bytes = 0
         self._last_flush = time.monotonic()
-        for path in sorted(folder.glob("chunk-*.parquet")):
-            self._index_chunk(path, read_parquet(path, ["key"]).column("key").to_pylist())
+        for path in sorted(folder.glob(f"chunk-*{self._suffix}")):
+            self._index_chunk(path)
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -86,8 +121,9 @@ class VectorStore:
         for row, key in enumerate(keys):
             self._places[key] = (len(self._chunks), len(self._pending))
             self._pending.append(_to_row(key, encoded, row))
+            self._pending_bytes += self._pending[-1]["vector"].nbytes
         overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
-        if overdue or len(self._pending) >= FLUSH_ITEMS:
+        if overdue or len(self._pending) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -95,24 +131,32 @@ class VectorStore:
         self._last_flush = time.monotonic()
         if not self._pending:
             return
-        path = self._folder / f"chunk-{len(self._chunks):06d}.parquet"
-        write_parquet(path, _to_table(self._pending))
+        path = self._folder / f"chunk-{len(self._chunks):06d}{self._suffix}"
+        vectors = [row["vector"] for row in self._pending]
+        if self._several:
+            write_arrow(path, _to_table(self._pending, _token_column(vectors)))
+        else:
+            write_parquet(path, _to_table(self._pending, _vector_column(vectors)))
         self._chunks.append(path)
-        self._pending = []
+        self._pending, self._pending_bytes = [], 0
 
     def get(self, keys: Sequence[str]) -> Encoded:
-        """Vectors and traces of `keys`, in that order; every key must be in the store."""
+        """Vectors and traces of `keys`, in that order; every key must be in the store.
+
+        Several vectors an item stay on disk, as `StoredTokens`.
+        """
         self.flush()
         rows: list[dict[str, Any] | None] = [None] * len(keys)
-        vectors: Vectors | None = None
+        vectors: Vectors | StoredTokens | None = self._tokens(keys) if self._several else None
         for chunk, wanted in self._by_chunk(keys):
             table = self._read(chunk)
-            block = _vectors(table)
-            if vectors is None:
-                vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32)
             positions = [position for position, _ in wanted]
             taken = [row for _, row in wanted]
-            vectors[positions] = block[taken]
+            if not isinstance(vectors, StoredTokens):
+                block = _vectors(table)
+                if vectors is None:
+                    vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32)
+                vectors[positions] = block[taken]
             for position, row in zip(positions, table.drop(["vector"]).take(taken).to_pylist(), strict=True):
                 rows[position] = row
         complete = [row for row in rows if row is not None]
@@ -125,8 +169,14 @@ class VectorStore:
             share_seconds=np.array([row["share_seconds"] for row in complete], dtype=np.float64),
         )
 
-    def _index_chunk(self, path: Path, keys: Iterable[str]) -> None:
-        for row, key in enumerate(keys):
+    def _tokens(self, keys: Sequence[str]) -> StoredTokens:
+        places = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+        chunks = sorted(set(places[:, 0].tolist()))
+        return StoredTokens({chunk: _token_vectors(map_arrow(self._chunks[chunk])) for chunk in chunks}, places)
+
+    def _index_chunk(self, path: Path) -> None:
+        table = map_arrow(path) if self._several else read_parquet(path, ["key"])
+        for row, key in enumerate(table.column("key").to_pylist()):
             self._places[key] = (len(self._chunks), row)
         self._chunks.append(path)
 
@@ -140,8 +190,19 @@ class VectorStore:
     def _read(self, chunk: int) -> pa.Table:
         """One chunk is kept, since a task's items mostly lie in the chunk written last."""
         if self._open_chunk is None or self._open_chunk[0] != chunk:
-            self._open_chunk = (chunk, read_parquet(self._chunks[chunk]))
+            read = map_arrow if self._several else read_parquet
+            self._open_chunk = (chunk, read(self._chunks[chunk]))
         return self._open_chunk[1]
+
+
+def _check_kind(folder: Path, similarity: Similarity) -> None:
+    """A folder is named by a fingerprint that an adapter's author may forget to change."""
+    other = _SUFFIXES["dot" if similarity == "max_sim" else "max_sim"]
+    if stray := next(folder.glob(f"chunk-*{other}"), None):
+        raise ResultError(
+            f"{stray} holds vectors of another similarity than {similarity!r}; delete {folder}, or give the model "
+            "another revision"
+        )
 
 
 def _to_row(key: str, encoded: Encoded, row: int) -> dict[str, Any]:
@@ -170,15 +231,10 @@ def _to_trace(row: dict[str, Any]) -> Trace:
     )
 
 
-def _to_table(rows: list[dict[str, Any]]) -> pa.Table:
+def _to_table(rows: list[dict[str, Any]], vectors: pa.Array) -> pa.Table:
     import pyarrow as pa
 
-    dimensions = len(rows[0]["vector"])
-    flat = np.concatenate([row["vector"] for row in rows]).astype(np.float32)
-    columns: dict[str, Any] = {
-        "key": pa.array([row["key"] for row in rows], pa.string()),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), dimensions),
-    }
+    columns: dict[str, Any] = {"key": pa.array([row["key"] for row in rows], pa.string()), "vector": vectors}
     types = {
         "path": pa.string(),
         "gate": pa.float64(),
@@ -191,6 +247,28 @@ def _to_table(rows: list[dict[str, Any]]) -> pa.Table:
     for name, kind in types.items():
         columns[name] = pa.array([row[name] for row in rows], kind)
     return pa.table(columns)
+
+
+def _vector_column(vectors: Sequence[Vectors]) -> pa.Array:
+    import pyarrow as pa
+
+    flat = np.concatenate(vectors).astype(np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), len(vectors[0]))
+
+
+def _token_column(vectors: Sequence[NDArray[np.floating[Any]]]) -> pa.Array:
+    import pyarrow as pa
+
+    tokens = TokenVectors.of_items(vectors)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(tokens.flat.reshape(-1)), tokens.flat.shape[1])
+    return pa.LargeListArray.from_arrays(pa.array(tokens.offsets), flat)
+
+
+def _token_vectors(table: pa.Table) -> TokenVectors:
+    """Views of the mapped file, not copies."""
+    column = table.column("vector").chunk(0)
+    flat = column.values.values.to_numpy(zero_copy_only=True)
+    return TokenVectors(flat.reshape(-1, column.type.value_type.list_size), column.offsets.to_numpy())
 
 
 def _vectors(table: pa.Table) -> Vectors:

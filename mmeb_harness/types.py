@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.errors import DataError
+from mmeb_harness.errors import DataError, ModelError
 
 Vectors: TypeAlias = NDArray[np.float32]
 Modality = Literal["image", "video", "visdoc"]
@@ -28,6 +28,8 @@ InstructionPlacement = Literal["unstated", "none", "system turn", "user text"]
 CandidateInstruction = Literal["unstated", "none", "the task's own", "one for all"]
 Whitespace = Literal["unstated", "kept", "stripped", "official"]
 ShortClips = Literal["as they are", "last frame repeated"]
+#: "dot": one vector an item. "max_sim": several, compared token by token (late interaction).
+Similarity = Literal["dot", "max_sim"]
 
 MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
 
@@ -316,11 +318,68 @@ class Trace:
     seconds: float | None = None
 
 
+class TokenSequence(Protocol):
+    """Several vectors an item, wherever they lie: in memory, or in files that are read as items are asked for."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+        ...
+
+    def __getitem__(self, item: int, /) -> NDArray[np.floating[Any]]:
+        """One item's vectors (t_item, d)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenVectors:
+    """Several unit vectors an item, of a late-interaction model: all items' vectors, one after another.
+
+    Attributes:
+        flat: (t, d), float32 or float16.
+        offsets: (n + 1,), int64; item i's vectors are `flat[offsets[i]:offsets[i + 1]]`.
+
+    Raises:
+        ModelError: if the two don't fit together.
+    """
+
+    flat: NDArray[np.floating[Any]]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.flat.ndim != 2 or self.flat.dtype not in (np.float32, np.float16):
+            raise ModelError(
+                f"token vectors must be (t, d), float32 or float16, not {self.flat.shape} {self.flat.dtype}"
+            )
+        offsets = self.offsets
+        if offsets.ndim != 1 or offsets.dtype != np.int64 or len(offsets) == 0:
+            raise ModelError(f"offsets of token vectors must be (n + 1,) int64, not {offsets.shape} {offsets.dtype}")
+        if offsets[0] != 0 or offsets[-1] != len(self.flat) or (np.diff(offsets) < 0).any():
+            raise ModelError(
+                f"offsets of token vectors must rise from 0 to the {len(self.flat)} vectors there are; they go from "
+                f"{offsets[0]} to {offsets[-1]}"
+            )
+
+    @classmethod
+    def of_items(cls, items: Sequence[NDArray[np.floating[Any]]]) -> TokenVectors:
+        """From one array (t_i, d) an item; at least one item."""
+        offsets = np.cumsum([0, *(len(one) for one in items)], dtype=np.int64)
+        return cls(np.concatenate(items), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, item: int, /) -> NDArray[np.floating[Any]]:
+        return self.flat[self.offsets[item] : self.offsets[item + 1]]
+
+
 @dataclass(frozen=True)
 class EncodeResult:
-    """Vectors (n, d), float32 and of unit length, and how each came about (`None`: all direct)."""
+    """Vectors, and how each item's came about (`None`: all direct).
 
-    vectors: Vectors
+    One vector an item (n, d), float32 and of unit length; or several, of a model whose similarity is "max_sim".
+    """
+
+    vectors: Vectors | TokenVectors
     traces: tuple[Trace, ...] | None = None
 
 
@@ -332,6 +391,7 @@ class ModelInfo:
         revision: of weights and code: a hub commit, or a hash of the weight files.
         settings: every choice that can move a vector: prompt, dtype, mode …
         reasons: whether the model can write rationales at all.
+        similarity: how its vectors are compared: "dot" of one vector an item, or "max_sim" of several.
         profile: the choices by which scores are compared, in the harness's own words. Its frames are those the
             model asks for; a run may ask for others.
     """
@@ -342,6 +402,7 @@ class ModelInfo:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     reasons: bool = False
     profile: Profile = Profile()
+    similarity: Similarity = "dot"
 
 
 class Embedder(Protocol):
@@ -353,7 +414,7 @@ class Embedder(Protocol):
         ...
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """Embed `items`, in order: one unit vector per item, the same in whatever batch the item is."""
+        """Embed `items`, in order: unit vectors, the same in whatever batch an item is."""
         ...
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmeb_harness import DataError, EncodeResult, Frames, Item, ModelInfo, Role, Samples, Task, Trace
+from mmeb_harness import DataError, EncodeResult, Frames, Item, ModelInfo, Role, Samples, Task, TokenVectors, Trace
 from mmeb_harness.data import DataInfo
 from mmeb_harness.registry import BENCHMARK, RegisteredTask
 
@@ -77,6 +77,25 @@ class HashEmbedder:
         if len(text) % 3:
             return Trace(gate=0.25, seconds=0.001)
         return Trace("reasoned", 0.75, f"because {text}", reasoning_tokens=4, truncated=len(text) % 2 == 0)
+
+
+class WordsEmbedder:
+    """Late interaction: a vector a word and a medium, hashed from it; counts what it was asked for."""
+
+    def __init__(self, dimensions: int = 16) -> None:
+        self.info = ModelInfo("words", "1", dimensions, similarity="max_sim")
+        self.keys: list[tuple[Role, Item]] = []
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        self.keys += [(role, item) for item in items]
+        return EncodeResult(TokenVectors.of_items([self.vectors(item) for item in items]))
+
+    def vectors(self, item: Item) -> np.ndarray:
+        tokens = [word.encode() for word in f"{item.instruction} {item.text}".split()]
+        tokens += [path.read_bytes() for path in item.media]
+        seeds = [int.from_bytes(hashlib.sha256(token).digest()[:8]) for token in tokens or [b""]]
+        vectors = np.stack([np.random.default_rng(seed).normal(size=self.info.dimensions) for seed in seeds])
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
 class QuietReporter:

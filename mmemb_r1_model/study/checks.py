@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmeb_harness import EncodeResult, Frames, Item, Samples, Task
+from mmeb_harness import Frames, Item, Samples, Task, Trace
 from mmemb_r1_model.data.suite import find_tasks, read_labels
 from mmemb_r1_model.embedder import load
 from mmemb_r1_model.rationales.leak import leak_test
@@ -54,10 +54,9 @@ def _check(
     samples = task.load(data, Frames())
     queries = samples.queries[:count]
     embedder = load(path=str(model), reasoning="always")
-    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1]).vectors
+    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1])[0]
     in_batches = {size: _encoded(embedder, queries, size) for size in BATCHES}
-    reasoned = in_batches[BATCHES[-1]]
-    traces = reasoned.traces or ()
+    traces = in_batches[BATCHES[-1]][1]
     own = [trace.rationale or "" for trace in traces]
     groups = [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries]
     found = {
@@ -69,11 +68,11 @@ def _check(
     return found
 
 
-def _encoded(embedder: Any, items: Sequence[Item], size: int) -> EncodeResult:
+def _encoded(embedder: Any, items: Sequence[Item], size: int) -> tuple[_Vectors, tuple[Trace, ...]]:
     role = "query"  # candidates too: their mode is set by the embedder
     parts = [embedder.encode(items[start : start + size], role) for start in range(0, len(items), size)]
     traces = tuple(trace for part in parts for trace in part.traces)
-    return EncodeResult(np.concatenate([part.vectors for part in parts]), traces)
+    return np.concatenate([part.vectors for part in parts]), traces
 
 
 def _swap(
@@ -159,16 +158,17 @@ def _leak(
     return dataclasses.asdict(result)
 
 
-def _compare_batches(found: Mapping[int, EncodeResult]) -> dict[str, Any]:
+def _compare_batches(found: Mapping[int, tuple[_Vectors, tuple[Trace, ...]]]) -> dict[str, Any]:
     """Against the largest batches: the worst cosine, and how many rationales are other ones."""
-    reference = found[BATCHES[-1]]
+    reference, reference_traces = found[BATCHES[-1]]
     rows = {}
     for size in BATCHES[:-1]:
-        cosine = (found[size].vectors * reference.vectors).sum(axis=1)
-        pairs = zip(found[size].traces or (), reference.traces or (), strict=True)
+        vectors, traces = found[size]
+        cosine = (vectors * reference).sum(axis=1)
+        pairs = zip(traces, reference_traces, strict=True)
         rows[f"{size} against {BATCHES[-1]}"] = {
             "least_cosine": float(cosine.min()),
-            "greatest_difference": float(np.abs(found[size].vectors - reference.vectors).max()),
+            "greatest_difference": float(np.abs(vectors - reference).max()),
             "other_rationales": sum(one.rationale != other.rationale for one, other in pairs),
         }
     return rows

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, Role, Trace
+from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, Role, Similarity, TokenVectors, Trace
 from mmeb_harness.encode import encode_items, plan_batches
 from mmeb_harness.store import VectorStore
-from tests.toy import HashEmbedder
+from tests.toy import HashEmbedder, WordsEmbedder
 
 
 class BudgetedHash(HashEmbedder):
@@ -53,6 +53,13 @@ def test_what_is_in_the_store_is_not_encoded_again(tmp_path: Path) -> None:
     assert second.texts == ["c"]
 
 
+def test_several_vectors_an_item_come_back_in_order(tmp_path: Path) -> None:
+    embedder, items = WordsEmbedder(), items_of("b c", "a", "b c", "d e f")
+    encoded, _ = encode_items(embedder, items, "query", VectorStore(tmp_path, "max_sim"), tmp_path)
+    assert [item.text for _, item in embedder.keys] == ["b c", "a", "d e f"]
+    assert [encoded.vectors[i].tolist() for i in range(4)] == [embedder.vectors(item).tolist() for item in items]
+
+
 def test_progress_adds_up_to_all_items(tmp_path: Path) -> None:
     seen: list[int] = []
     items = items_of("a", "b", "a")
@@ -82,8 +89,13 @@ def test_the_next_batch_is_prepared_ahead(tmp_path: Path) -> None:
 class Returning:
     """Returns whatever it is given."""
 
-    def __init__(self, vectors: np.ndarray, traces: tuple[Trace, ...] | None = None) -> None:
-        self.info = ModelInfo("broken", "1", 4)
+    def __init__(
+        self,
+        vectors: np.ndarray | TokenVectors,
+        traces: tuple[Trace, ...] | None = None,
+        similarity: Similarity = "dot",
+    ) -> None:
+        self.info = ModelInfo("broken", "1", 4, similarity=similarity)
         self._result = EncodeResult(vectors, traces)
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
@@ -91,6 +103,10 @@ class Returning:
 
 
 UNIT = np.eye(4, dtype=np.float32)[:2]
+
+
+def several(*items: np.ndarray, similarity: Similarity = "max_sim") -> Returning:
+    return Returning(TokenVectors.of_items(items), similarity=similarity)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,13 @@ UNIT = np.eye(4, dtype=np.float32)[:2]
         (Returning(UNIT * np.nan), "NaN or infinity for item 0 of a batch of 2"),
         (Returning(UNIT * 2), r"length 2\.0000; vectors must be of unit length"),
         (Returning(UNIT, (Trace(),)), "1 traces for 2 items"),
+        (Returning(UNIT, similarity="max_sim"), "one vector an item, but declares similarity 'max_sim'"),
+        (several(UNIT, UNIT, similarity="dot"), "several vectors an item, but declares similarity 'dot'"),
+        (several(UNIT), "token vectors of 1 items for 2 items"),
+        (several(UNIT, UNIT[:0]), "no vector for item 1 of a batch of 2"),
+        (several(UNIT[:, :3], UNIT[:, :3]), "width 3, but declares 4"),
+        (several(UNIT, np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float16)), "NaN or infinity for item 1"),
+        (several(UNIT, UNIT[[0, 1, 0]] * np.float32(1.1)), r"length 1\.1000; vectors must be of unit length"),
     ],
 )
 def test_vectors_that_cannot_be_ranked_are_refused_and_not_stored(

@@ -1,10 +1,11 @@
-"""Samples refuse what would be a silently wrong score."""
+"""Values refuse what would be a silently wrong score."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mmeb_harness import DataError, Item, Samples
+from mmeb_harness import DataError, Item, ModelError, Samples, TokenVectors
 
 QUERIES = (Item("q1"), Item("q2"))
 CANDIDATES = (Item("a"), Item("b"))
@@ -35,3 +36,28 @@ def test_bad_samples_are_refused(changes: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"queries": QUERIES, "candidates": CANDIDATES, "gains": GAINS}
     with pytest.raises(DataError, match=message):
         Samples(**(good | changes))
+
+
+def test_token_vectors_are_found_by_item() -> None:
+    flat = np.arange(10, dtype=np.float16).reshape(5, 2)
+    tokens = TokenVectors(flat, np.array([0, 2, 5]))
+    assert len(tokens) == 2
+    assert [tokens[i].tolist() for i in (0, 1)] == [flat[:2].tolist(), flat[2:].tolist()]
+    assert TokenVectors.of_items([tokens[0], tokens[1]]).offsets.tolist() == [0, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("flat", "offsets", "message"),
+    [
+        (np.zeros(4, np.float32), [0, 4], r"must be \(t, d\), float32 or float16, not \(4,\) float32"),
+        (np.zeros((4, 2)), [0, 4], "not .* float64"),
+        (np.zeros((4, 2), np.float32), [[0, 4]], r"must be \(n \+ 1,\) int64, not \(1, 2\) int64"),
+        (np.zeros((4, 2), np.float32), [0.0, 4.0], "int64, not .* float64"),
+        (np.zeros((4, 2), np.float32), [1, 4], "rise from 0 to the 4 vectors there are; they go from 1 to 4"),
+        (np.zeros((4, 2), np.float32), [0, 5], "from 0 to 5"),
+        (np.zeros((4, 2), np.float32), [0, 3, 2, 4], "must rise"),
+    ],
+)
+def test_token_vectors_that_do_not_fit_their_offsets_are_refused(flat: Any, offsets: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        TokenVectors(flat, np.array(offsets))
