@@ -5,12 +5,25 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from mmeb_baselines import dual_encoders, gme, lamra, ops_mm, qwen3_vl_embedding, rzen_embed, vlm2vec
+from mmeb_baselines import (
+    dual_encoders,
+    gme,
+    lamra,
+    late_interaction,
+    ops_mm,
+    qwen3_vl_embedding,
+    rzen_embed,
+    ume_r1,
+    vlm2vec,
+)
 from mmeb_baselines.cards import Card
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "scores.csv"
-FAMILIES = (vlm2vec, qwen3_vl_embedding, gme, lamra, ops_mm, rzen_embed, dual_encoders)
+FAMILIES = (
+    *(vlm2vec, qwen3_vl_embedding, gme, lamra, ops_mm, rzen_embed, ume_r1),
+    *(late_interaction, dual_encoders),
+)
 #: Of a model without a published mean: the edition whose tasks are all there.
 WHOLE_EDITION, NUM_TASKS = "v2.0.0", 78
 

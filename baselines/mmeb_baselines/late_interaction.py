@@ -1,0 +1,445 @@
+"""ColPali and ColQwen2: a vector for each token of a page or a text, compared by MaxSim.
+
+Source: ColPaliProcessor and ColQwen2Processor of transformers, for whose classes the `-hf` checkpoints are; the
+leaderboard's profile from VLM2Vec, src/model/baseline_backbone/colpali. Both models take a picture or a text, never
+both: a text beside a picture is ignored, as in MMEB-V2's evaluation, and texts among the candidates are written as
+queries are.
+
+Every token that is not padding counts, those of the prompt and of the query's augmentation included. The model's parts
+are called one by one. Transformers' own `forward` of ColQwen2 has lost M-RoPE, with which it was trained (its forward
+called `get_rope_index` up to 5.0; 5.24 numbers the tokens of a picture one after the other), and both divide by a
+vector's length before they drop the padding, whose length may be 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.families import check_model_type
+from mmeb_baselines.official_text import official_text
+from mmeb_baselines.qwen.embedder import Attention, Place
+from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
+from mmeb_baselines.qwen.sizes import within
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
+from mmeb_harness.adapter.pictures import open_picture
+
+if TYPE_CHECKING:
+    from mmeb_baselines.qwen.model import Batch
+
+FrameRule = Literal["all, a picture each", "the first one"]
+
+SIDE = 448  # of ColPali's pictures, whatever their shape
+#: Of ColQwen2's pictures: 4 to 768 tokens. 768 in its training (colpali-engine 0.3.4); hub files have said 16,384.
+TOKEN = 28 * 28
+MIN_PIXELS, MAX_PIXELS = 4 * TOKEN, 768 * TOKEN
+POOLING = "every token, projected; a text beside a picture is ignored"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How texts and pictures are written.
+
+    Attributes:
+        start, prefix, end: around a text, a candidate's too; `end` holds the augmentation, tokens that stand for
+            nothing and are scored as the others are.
+        before, after: around a picture's tokens.
+    """
+
+    start: str
+    prefix: str
+    end: str
+    before: str
+    after: str
+
+    def text(self, text: str) -> str:
+        """A text as the model reads it."""
+        return f"{self.start}{self.prefix}{text}{self.end}"
+
+
+#: "Question: " and one <bos>: transformers' processor, and colpali-engine up to 0.3.3 (v1.3's page names 0.2.0).
+COLPALI = Wording("<bos>", "Question: ", "<pad>" * 10 + "\n", "", "<bos>Describe the image.\n")
+#: VLM2Vec's copy of colpali-engine 0.3.4: another prefix, and a second <bos>, which PaliGemmaProcessor adds.
+COLPALI_LEADERBOARD = dataclasses.replace(COLPALI, prefix="Query: ", after="<bos><bos>Describe the image.\n")
+#: "Query: ": transformers' processor, and colpali-engine 0.3.4 to 0.3.12, which wrote no newline at the end.
+COLQWEN2 = Wording(
+    start="",
+    prefix="Query: ",
+    end="<|endoftext|>" * 10 + "\n",
+    before=f"<|im_start|>user\n{VISION_START}",
+    after=f"{VISION_END}Describe the image.<|im_end|><|endoftext|>",
+)
+
+_SHARED: dict[str, Any] = {
+    "parameters": None,
+    "dimensions": 128,
+    "pooling": "every token, projected (MaxSim)",
+}
+COLPALI_CARDS = (
+    Card(
+        model="colpali",
+        hub_id="vidore/colpali-v1.3-hf",
+        revision=None,
+        prompt='image: "Describe the image."; text: "Question: TEXT" (leaderboard: "Query: ") and 10 <pad>',
+        resolution="448 x 448",
+        frames="own: 8, a picture each (our choice: it has no video); leaderboard: the first",
+        license="gemma",
+        source="transformers, ColPaliProcessor; VLM2Vec, src/model/baseline_backbone/colpali",
+        published="colpali-v1.3",
+        unsure="its full commit; the prefix in its training, known from colpali-engine's versions alone",
+        **_SHARED,
+    ),
+)
+COLQWEN2_CARDS = (
+    Card(
+        model="colqwen2",
+        hub_id="vidore/colqwen2-v1.0-hf",
+        revision=None,
+        prompt='image: "Describe the image." in a user\'s turn; text: "Query: TEXT" and 10 <|endoftext|>',
+        resolution="3,136 to 602,112 pixels",
+        frames="8, a picture each (our choice: it has no video)",
+        license="not seen (vidore/colqwen2-v1.0, of which it is the conversion: mit, on an apache-2.0 base)",
+        source="transformers, ColQwen2Processor; colpali-engine 0.3.4",
+        unsure="its page on the hub",
+        **_SHARED,
+    ),
+)
+CARDS = COLPALI_CARDS + COLQWEN2_CARDS
+
+COLPALI_PROFILE = Profile(
+    name="colpali",
+    instruction="none",
+    candidate_instruction="none",
+    whitespace="kept",
+    pooling=POOLING,
+    min_pixels=SIDE * SIDE,
+    max_pixels=SIDE * SIDE,
+)
+COLPALI_LEADERBOARD_PROFILE = dataclasses.replace(
+    COLPALI_PROFILE,
+    name="colpali leaderboard",
+    instruction="user text",
+    candidate_instruction="the task's own",
+    whitespace="official",
+)
+COLQWEN2_PROFILE = dataclasses.replace(COLPALI_PROFILE, name="colqwen2", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+
+
+def load_colpali(
+    path: str | None = None,
+    revision: str | None = None,
+    profile: Literal["own", "leaderboard"] = "own",
+    query_prefix: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> LateInteractionEmbedder:
+    """ColPali: pages or texts, a vector a token. Takes checkpoints of transformers' own class (`-hf`).
+
+    Args:
+        profile: own: texts without instruction, every frame a picture, the vectors of all together. leaderboard: as
+            behind its rows on MMEB-V2's leaderboard: the official strings, a video's first frame (so that
+            `mmeb-eval check` finds clips it can't tell apart). The score files of v2.0.1 and v2.1 ran ViDoRe without
+            instructions; those of v2.0.0 with them, as here.
+        query_prefix: before texts; default: "Question: " (own), "Query: " (leaderboard).
+    """
+    own = profile == "own"
+    family = Family(
+        model="colpali",
+        architecture="ColPaliForRetrieval",
+        cards=COLPALI_CARDS,
+        profile=COLPALI_PROFILE if own else COLPALI_LEADERBOARD_PROFILE,
+        wording=_with_prefix(COLPALI if own else COLPALI_LEADERBOARD, query_prefix),
+        text_of=text_alone if own else official_string,
+        frames="all, a picture each" if own else "the first one",
+        form=ColPaliForm,
+    )
+    return _open(family, path, revision, Place(device, dtype, attention))
+
+
+def load_colqwen2(
+    path: str | None = None,
+    revision: str | None = None,
+    query_prefix: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> LateInteractionEmbedder:
+    """ColQwen2: pages or texts, a vector a token, M-RoPE. Takes checkpoints of transformers' own class (`-hf`).
+
+    Texts without instruction; every frame of a video a picture, the vectors of all together.
+
+    Args:
+        query_prefix: before texts; default: "Query: ".
+    """
+    family = Family(
+        model="colqwen2",
+        architecture="ColQwen2ForRetrieval",
+        cards=COLQWEN2_CARDS,
+        profile=COLQWEN2_PROFILE,
+        wording=_with_prefix(COLQWEN2, query_prefix),
+        text_of=text_alone,
+        frames="all, a picture each",
+        form=ColQwen2Form,
+    )
+    return _open(family, path, revision, Place(device, dtype, attention))
+
+
+def text_alone(item: Item) -> str:
+    """Neither model was trained with instructions."""
+    return item.text
+
+
+def official_string(item: Item) -> str:
+    """VLM2Vec's string; its tokens for pictures and videos are empty for ColPali."""
+    return official_text(item, image_token="", video_token="")
+
+
+class Form(Protocol):
+    """Turns sheets, items of one picture or of a text, into the model's inputs."""
+
+    def cost(self, sheet: Item) -> int:
+        """Estimated tokens."""
+        ...
+
+    def batches(self, sheets: Sequence[Item]) -> list[Batch]:
+        """Texts and pictures apart; a batch's rows are positions in `sheets`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model in one profile of it.
+
+    Attributes:
+        model: the registered name, and the `model_type` of config.json.
+        architecture: its class in transformers.
+        cards: known checkpoints; the first is the default.
+        text_of: what is said of an item without pictures.
+        frames: which of a video are shown.
+        form: checkpoint, wording → how inputs are made.
+    """
+
+    model: str
+    architecture: str
+    cards: tuple[Card, ...]
+    profile: Profile
+    wording: Wording
+    text_of: Callable[[Item], str]
+    frames: FrameRule
+    form: Callable[[CheckpointFolder, Wording], Form]
+
+
+class LateInteractionEmbedder:
+    """Loads the weights when the first item comes: what is already done needs none."""
+
+    def __init__(self, family: Family, checkpoint: CheckpointFolder, place: Place) -> None:
+        import torch
+
+        _refuse_adapter(family, checkpoint)
+        config = checkpoint.json("config.json")
+        check_model_type(checkpoint, config, family.model, (family.model,))
+        self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
+        self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
+        self._form = family.form(checkpoint, family.wording)
+        self._model: Any = None
+        self.info = ModelInfo(
+            name=family.model,
+            revision=checkpoint.revision,
+            dimensions=int(config.get("embedding_dim", 128)),
+            settings={
+                "checkpoint": Path(checkpoint.name).name if Path(checkpoint.name).is_dir() else checkpoint.name,
+                "device": self._device.split(":")[0],
+                "dtype": self._dtype,
+                "attention": place.attention,
+                "query_prefix": family.wording.prefix,
+                "frames": family.frames,
+            },
+            profile=family.profile,
+            similarity="max_sim",
+        )
+
+    @property
+    def model(self) -> Any:
+        """The loaded model."""
+        if self._model is None:
+            import transformers
+
+            from mmeb_baselines.qwen.model import load
+
+            architecture = getattr(transformers, self._family.architecture)
+            self._model = load(architecture, self._checkpoint.path, self._device, self._dtype, self._attention)
+        return self._model
+
+    def warm_up(self) -> None:
+        """Load the weights, and run them once."""
+        self.encode([Item("warm-up", text="warm-up")], "query")
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Estimated tokens, from the text's length and the pictures' headers."""
+        return sum(self._form.cost(sheet) for sheet in self._sheets(item))
+
+    def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
+        """Open, resize and tokenise. A batch's rows are positions in `items`, one for each picture shown of an item."""
+        shown = [(row, sheet) for row, item in enumerate(items) for sheet in self._sheets(item)]
+        batches = self._form.batches([sheet for _, sheet in shown])
+        return [dataclasses.replace(batch, rows=[shown[place][0] for place in batch.rows]) for batch in batches]
+
+    def encode_prepared(self, prepared: list[Batch]) -> EncodeResult:
+        """Every token's vector; float16 where the model runs in half precision."""
+        kind: type[np.floating[Any]] = np.float32 if self._dtype == "float32" else np.float16
+        vectors: dict[int, list[NDArray[np.float32]]] = {}
+        for batch in prepared:
+            for row, found in zip(batch.rows, token_vectors(self.model, batch), strict=True):
+                vectors.setdefault(row, []).append(found)
+        items = [np.concatenate(vectors[row]).astype(kind) for row in range(len(vectors))]
+        return EncodeResult(TokenVectors.of_items(items))
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same in one call."""
+        return self.encode_prepared(self.prepare(items, role))
+
+    def _sheets(self, item: Item) -> list[Item]:
+        """What is shown of an item: its text, written out, or its pictures one by one."""
+        if not item.media:
+            return [Item(item.id, self._family.wording.text(self._family.text_of(item)))]
+        shown = item.media[:1] if self._family.frames == "the first one" else item.media
+        return [Item(item.id, images=(path,)) for path in shown]
+
+
+class ColPaliForm:
+    """Squares of 448 pixels and their tokens, as ColPaliProcessor writes them."""
+
+    def __init__(self, checkpoint: CheckpointFolder, wording: Wording) -> None:
+        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+        self._tokenizer, self._processor = _processors(SiglipImageProcessorPil, checkpoint)
+        self._tokens = getattr(self._processor, "image_seq_length", None) or 0
+        if not self._tokens:
+            raise ModelError(
+                f"{checkpoint.path}: its picture settings don't say how many tokens one is (image_seq_length)"
+            )
+        self._picture = wording.before + "<image>" * self._tokens + wording.after
+
+    def cost(self, sheet: Item) -> int:
+        return self._tokens + 8 if sheet.images else len(sheet.text) // 3
+
+    def batches(self, sheets: Sequence[Item]) -> list[Batch]:
+        kinds = [[row for row, sheet in enumerate(sheets) if bool(sheet.images) == shown] for shown in (False, True)]
+        return [self._batch(rows, [sheets[row] for row in rows]) for rows in kinds if rows]
+
+    def _batch(self, rows: list[int], sheets: Sequence[Item]) -> Batch:
+        import torch
+
+        from mmeb_baselines.qwen.model import Batch
+
+        texts = [self._picture if sheet.images else sheet.text for sheet in sheets]
+        options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "pt"}
+        found = self._tokenizer(texts, **options)
+        inputs = {name: found[name] for name in ("input_ids", "attention_mask")}
+        # As the processor gives it: all of type 0, so that every token sees every other one.
+        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        if shown := [open_picture(path) for sheet in sheets for path in sheet.images]:
+            inputs["pixel_values"] = self._processor(images=shown, return_tensors="pt")["pixel_values"]
+        return Batch(rows, inputs)
+
+
+class ColQwen2Form:
+    """Patches of pictures of any shape and their tokens, as ColQwen2Processor writes them."""
+
+    def __init__(self, checkpoint: CheckpointFolder, wording: Wording) -> None:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        tokenizer, processor = _processors(Qwen2VLImageProcessorPil, checkpoint)
+        self._reader = Reader(tokenizer, processor, processor.merge_size)
+        self._wording = wording
+        self._steps = [within(MIN_PIXELS, MAX_PIXELS, processor.patch_size * processor.merge_size)]
+
+    def cost(self, sheet: Item) -> int:
+        return self._reader.cost(self._parts(sheet))
+
+    def batches(self, sheets: Sequence[Item]) -> list[Batch]:
+        from mmeb_baselines.qwen.model import collate
+
+        prompts = [self._reader.prompt(sheet, self._parts(sheet)) for sheet in sheets]
+        return collate(prompts, self._reader.tokenizer.pad_token_id, "multimodal")
+
+    def _parts(self, sheet: Item) -> Parts:
+        if not sheet.images:
+            return [sheet.text]
+        return [self._wording.before, *pictures(sheet, self._steps), self._wording.after]
+
+
+def token_vectors(model: Any, batch: Batch) -> list[NDArray[np.float32]]:
+    """The vectors (t_i, d) of each row's tokens, of unit length.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    import torch
+
+    inputs = {
+        name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+        for name, value in batch.inputs.items()
+    }
+    rows, tokens = batch.inputs["input_ids"].shape
+    try:
+        with torch.inference_mode():
+            states = model.vlm(**inputs, use_cache=False).last_hidden_state  # (b, t, hidden)
+            projected = model.embedding_proj_layer(states).float()  # (b, t, d)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"out of memory on {model.device} with {rows} texts or pictures of up to {tokens} tokens; try "
+            f"--batch-tokens {max(1, rows * tokens // 2)}, fewer frames (--frames)"
+            + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
+        ) from error
+    vectors = torch.nn.functional.normalize(projected, dim=-1).cpu()
+    return [found[kept].numpy() for found, kept in zip(vectors, batch.inputs["attention_mask"].bool(), strict=True)]
+
+
+def _with_prefix(wording: Wording, prefix: str | None) -> Wording:
+    return wording if prefix is None else dataclasses.replace(wording, prefix=prefix)
+
+
+def _open(family: Family, path: str | None, revision: str | None, place: Place) -> LateInteractionEmbedder:
+    name = path or family.cards[0].hub_id
+    checkpoint = find_checkpoint(name, pinned_revision(family.cards, name, revision))
+    return LateInteractionEmbedder(family, checkpoint, place)
+
+
+def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:
+    """colpali-engine publishes LoRA weights that only its own classes read.
+
+    Raises:
+        ModelError: this is one of them; names the checkpoint that fits.
+    """
+    if (checkpoint.path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"checkpoint {checkpoint.name} holds LoRA weights for colpali-engine; model {family.model!r} needs one of "
+            f"transformers' class {family.architecture}, e.g. {family.cards[0].hub_id}"
+        )
+
+
+def _processors(picture_class: Any, checkpoint: CheckpointFolder) -> tuple[Any, Any]:
+    """Tokenizer and picture processor; Pillow's, where transformers would take torchvision's if it is installed.
+
+    Raises:
+        ModelError: they are not in the folder.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+        return tokenizer, picture_class.from_pretrained(checkpoint.path, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"{checkpoint.path} has no usable tokenizer or picture settings: {' '.join(str(error).split())[:300]}"
+        ) from error
