@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, pinned_revision
-from mmeb_baselines.families import check_model_type
+from mmeb_baselines.families import read_config
 from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
@@ -245,8 +245,7 @@ class LateInteractionEmbedder:
         import torch
 
         _refuse_adapter(family, checkpoint)
-        config = checkpoint.json("config.json")
-        check_model_type(checkpoint, config, family.model, (family.model,))
+        config = read_config(checkpoint, family.model)
         self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
         self._form = family.form(checkpoint, family.wording)
