@@ -40,6 +40,9 @@ class AdaptConfig:
     """Stage 2.
 
     Attributes:
+        plan: of the contrastive term's batches.
+        prompts: of the batches whose first pairs are rolled out; `None`: the contrastive term's own. Pairs that no
+            contrastive term sees show what reasoning is worth; those known by heart need none.
         groups: prompts of a step, over all processes, that are rolled out; at most the batch's pairs.
         micro_groups: of them at once; 0: all.
         rollouts: G of a group. Half of them reason: one greedily, as the model will, which the gate learns from; the
@@ -54,6 +57,7 @@ class AdaptConfig:
     """
 
     plan: PlanConfig = field(default_factory=PlanConfig)
+    prompts: PlanConfig | None = None
     groups: int = 32
     micro_groups: int = 0
     rollouts: int = 8
@@ -118,12 +122,17 @@ def adapt(
     banks = _make_banks(reference, sets, config, read)
     start = loop.restore()
     steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
+    prompts = (
+        steps
+        if config.prompts is None
+        else open_steps(sets, config.prompts, config.loop, read, rationales, world, start)
+    )
     sampler = sampler or _make_sampler(student, config, folder, world)
     stage = _Stage(student, reference, sampler, banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
         def attempt(size: int) -> dict[str, float]:
-            return stage.step(number, steps[number], size)
+            return stage.step(number, steps[number], prompts[number], size)
 
         whole = config.micro_groups or config.groups // world.size
         return within_memory(attempt, whole, "adapt.micro_groups", world)
@@ -150,8 +159,9 @@ def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
         raise OptionError(
             f"adapt.rollouts must be even and at least 6, not {config.rollouts}: half of them reason, one greedily"
         )
-    if config.groups > config.plan.batch_size:
-        raise OptionError(f"adapt.groups {config.groups} is more than the batch of {config.plan.batch_size} pairs")
+    batch_size = (config.prompts or config.plan).batch_size
+    if config.groups > batch_size:
+        raise OptionError(f"adapt.groups {config.groups} is more than the batch of {batch_size} pairs")
     if config.groups % world.size:
         raise OptionError(f"adapt.groups {config.groups} can't be split over {world.size} processes")
     if config.server is not None:
@@ -224,15 +234,15 @@ class _Stage:
         self._banks, self._config, self._world, self._state = banks, config, world, state
         state.setdefault("sigma", 1.0)
 
-    def step(self, number: int, batch: StepBatch, micro_groups: int) -> dict[str, float]:
-        """Gradients of the contrastive terms and of both policies, `micro_groups` prompts at once."""
+    def step(self, number: int, batch: StepBatch, prompts: StepBatch, micro_groups: int) -> dict[str, float]:
+        """Gradients of `batch`'s contrastive terms and, `micro_groups` of `prompts` at once, of both policies."""
         config, world = self._config, self._world
         seed = config.loop.seed + number
         self._sampler.refresh(number)
         values = joint_backward(self._student, batch, config.contrast, world, seed)
         seen: list[_Seen] = []
         for side in config.sides:
-            for position, groups in enumerate(self._groups(batch, side, micro_groups)):
+            for position, groups in enumerate(self._groups(prompts, side, micro_groups)):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
                 seen.append(self._backward(groups, draw))
         all_seen = [one for part in world.gather_objects(seen) for one in part]
