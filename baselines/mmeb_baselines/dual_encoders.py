@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
 from mmeb_baselines.families import read_config
-from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, require_safetensors
+from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, placed, require_safetensors
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -395,10 +395,10 @@ def _embed(model: Any, batch: Batch) -> torch.Tensor:
     with torch.inference_mode():
         parts = []
         if batch.texts:
-            texts = model.get_text_features(**_placed(batch.texts, model))
+            texts = model.get_text_features(**placed(batch.texts, model))
             parts.append(_mean_of_each_item(texts.pooler_output, batch.text_items, batch.size))
         if batch.pictures:
-            pictures = model.get_image_features(**_placed(batch.pictures, model))
+            pictures = model.get_image_features(**placed(batch.pictures, model))
             parts.append(_mean_of_each_item(pictures.pooler_output, batch.picture_items, batch.size))
         return torch.nn.functional.normalize(torch.stack(parts).sum(dim=0), dim=-1)
 
@@ -410,14 +410,6 @@ def _mean_of_each_item(features: torch.Tensor, owners: Sequence[int], size: int)
     places = torch.tensor(owners, device=features.device)
     sums = torch.zeros(size, features.shape[1], device=features.device).index_add_(0, places, features.float())
     return sums / torch.bincount(places, minlength=size).clamp(min=1)[:, None]
-
-
-def _placed(inputs: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
-    """On the model's device; pixels in its dtype."""
-    return {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in inputs.items()
-    }
 
 
 def _require_tokenizer(found: CheckpointFolder, rules: TextRules) -> None:

@@ -15,10 +15,9 @@ from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
-from mmeb_baselines.qwen.sizes import Resize, clipped, within
+from mmeb_baselines.qwen.sizes import TOKEN, Resize, clipped, within
 from mmeb_harness import Item, Profile, Role
 
-TOKEN = 28 * 28
 #: First the bounds of Qwen2-VL's own `fetch_image`, then the model's.
 FETCHED = clipped(within(4 * TOKEN, 16384 * TOKEN, 28))
 OWN: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))

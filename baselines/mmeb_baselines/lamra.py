@@ -16,10 +16,9 @@ from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
-from mmeb_baselines.qwen.sizes import Resize, within
+from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import Item, Profile, Role
 
-TOKEN = 28 * 28
 #: Its own copy of Qwen's picture code: at most 300 tokens, in training and evaluation.
 OWN: tuple[Resize, ...] = (within(4 * TOKEN, 300 * TOKEN, 28),)
 LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))

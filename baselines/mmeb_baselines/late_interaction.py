@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -27,7 +26,8 @@ from mmeb_baselines.families import read_config
 from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
-from mmeb_baselines.qwen.sizes import within
+from mmeb_baselines.qwen.sizes import TOKEN, within
+from mmeb_baselines.weights import placed
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -39,7 +39,6 @@ FrameRule = Literal["all, a picture each", "the first one"]
 
 SIDE = 448  # of ColPali's pictures, whatever their shape
 #: Of ColQwen2's pictures: 4 to 768 tokens. 768 in its training (colpali-engine 0.3.4); hub files have said 16,384.
-TOKEN = 28 * 28
 MIN_PIXELS, MAX_PIXELS = 4 * TOKEN, 768 * TOKEN
 POOLING = "every token, projected; a text beside a picture is ignored"
 
@@ -255,7 +254,7 @@ class LateInteractionEmbedder:
             revision=checkpoint.revision,
             dimensions=int(config.get("embedding_dim", 128)),
             settings={
-                "checkpoint": Path(checkpoint.name).name if Path(checkpoint.name).is_dir() else checkpoint.name,
+                "checkpoint": checkpoint.label,
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
                 "attention": place.attention,
@@ -275,7 +274,7 @@ class LateInteractionEmbedder:
             from mmeb_baselines.qwen.model import load
 
             architecture = getattr(transformers, self._family.architecture)
-            self._model = load(architecture, self._checkpoint.path, self._device, self._dtype, self._attention)
+            self._model = load(architecture, self._checkpoint, self._device, self._dtype, self._attention)
         return self._model
 
     def warm_up(self) -> None:
@@ -385,21 +384,11 @@ def token_vectors(model: Any, batch: Batch) -> list[NDArray[np.float32]]:
     """
     import torch
 
-    inputs = {
-        name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
-        for name, value in batch.inputs.items()
-    }
-    rows, tokens = batch.inputs["input_ids"].shape
-    try:
-        with torch.inference_mode():
-            states = model.vlm(**inputs, use_cache=False).last_hidden_state  # (b, t, hidden)
-            projected = model.embedding_proj_layer(states).float()  # (b, t, d)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"out of memory on {model.device} with {rows} texts or pictures of up to {tokens} tokens; try "
-            f"--batch-tokens {max(1, rows * tokens // 2)}, fewer frames (--frames)"
-            + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
-        ) from error
+    from mmeb_baselines.qwen.model import memory_errors
+
+    with memory_errors(model, batch, "fewer frames (--frames)"), torch.inference_mode():
+        states = model.vlm(**placed(batch.inputs, model), use_cache=False).last_hidden_state  # (b, t, hidden)
+        projected = model.embedding_proj_layer(states).float()  # (b, t, d)
     vectors = torch.nn.functional.normalize(projected, dim=-1).cpu()
     return [found[kept].numpy() for found, kept in zip(vectors, batch.inputs["attention_mask"].bool(), strict=True)]
 

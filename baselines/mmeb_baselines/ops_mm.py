@@ -11,10 +11,9 @@ from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
-from mmeb_baselines.qwen.sizes import clipped, within
+from mmeb_baselines.qwen.sizes import TOKEN, clipped, within
 from mmeb_harness import Item, Profile, Role
 
-TOKEN = 28 * 28
 SIZES = (clipped(within(256 * TOKEN, 1280 * TOKEN, 28)),)
 
 _SHARED: dict[str, Any] = {

@@ -11,10 +11,9 @@ from mmeb_baselines.gme import FETCHED
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
-from mmeb_baselines.qwen.sizes import within
+from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_harness import Item, Profile, Role
 
-TOKEN = 28 * 28
 IMAGE_SIZES = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 FRAME_SIZES = (FETCHED, within(160 * TOKEN, 180 * TOKEN, 28))
 MAX_LENGTH = 2000

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -159,9 +158,7 @@ class SentenceTransformerEmbedder:
         self, model: Any, checkpoint: CheckpointFolder, prompts: Prompts, place: tuple[str, str], batch_size: int
     ) -> None:
         self._model, self._prompts, self._batch_size = model, prompts, batch_size
-        # A hub id whole, of a folder its name alone: where it lies on this machine is nobody's business.
-        label = Path(checkpoint.name).name if Path(checkpoint.name).expanduser().is_dir() else checkpoint.name
-        self._name = f"st:{label}"
+        self._name = f"st:{checkpoint.label}"
         self._device, dtype = place
         self._keeps_frames = _keeps_frames(model)
         self.info = ModelInfo(

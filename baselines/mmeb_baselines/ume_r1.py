@@ -46,7 +46,7 @@ from mmeb_baselines.qwen.prompt import (
     pictures,
     video,
 )
-from mmeb_baselines.qwen.sizes import Resize, within
+from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
@@ -63,7 +63,6 @@ STOPS = (END_OF_TEXT, "<|im_end|>")
 #: What an answer can't have: the model would look for the picture.
 VISUAL = (VISION_START, IMAGE_PAD, VIDEO_PAD, VISION_END)
 
-TOKEN = 28 * 28
 FETCHED = within(4 * TOKEN, 16384 * TOKEN, 28)
 IMAGE_SIZES: tuple[Resize, ...] = (FETCHED, within(TOKEN, 2_359_296, 28))
 #: Frames: those of qwen-vl-utils 0.0.9 to 0.0.11, which treats a listed frame as an image, then transformers' own.
@@ -183,7 +182,7 @@ def _profile(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Profile:
 def _writer(checkpoint: CheckpointFolder, *place: str) -> Any:
     from mmeb_baselines.qwen.generation import load_writer
 
-    return load_writer(checkpoint.path, *place)
+    return load_writer(checkpoint, *place)
 
 
 def recipe(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Recipe:

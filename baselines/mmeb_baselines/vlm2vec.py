@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
 from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_harness import Item, ModelError, Profile, Role
@@ -91,16 +91,17 @@ def load(
     """
     adapter = _find(path, revision)
     base = base or _base_of(adapter)
+    described = adapter if base is None else find_checkpoint(base)
     family = Family(
         model="vlm2vec",
         cards=CARDS,
         profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
         recipe=_recipe(squash=profile == "leaderboard-v1"),
         positions="sequential",
-        load=None if base is None else lambda *place: _merged(*place, base=base),
+        load=None if base is None else lambda *place: _merged(*place, base=described),
         settings={"base": base},
     )
-    return open_embedder(family, str(adapter.path), None, Place(device, dtype, attention), base=base)
+    return QwenEmbedder(family, adapter, described, Place(device, dtype, attention))
 
 
 def _recipe(*, squash: bool) -> Recipe:
@@ -143,7 +144,7 @@ def _base_of(adapter: CheckpointFolder) -> str | None:
     return str(found)
 
 
-def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, *, base: str) -> Any:
+def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, *, base: CheckpointFolder) -> Any:
     """The base with the adapter's weights added in, as the official evaluation merges them.
 
     Raises:
@@ -157,7 +158,7 @@ def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, 
         from peft import PeftModel
     except ImportError as error:
         raise ModelError("VLM2Vec's LoRA weights need peft: pip install 'peft>=0.17'") from error
-    whole = load_weights(Qwen2VLForConditionalGeneration, find_checkpoint(base).path, device, dtype, attention)
+    whole = load_weights(Qwen2VLForConditionalGeneration, base, device, dtype, attention)
     adapted = PeftModel.from_pretrained(whole, str(adapter.path), key_mapping=OLD_NAMES)
     _check_placed(adapted, adapter)
     return adapted.merge_and_unload().model.eval()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+
+if TYPE_CHECKING:
+    import torch
 
 _GB = 1e9
 
@@ -30,18 +35,31 @@ def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: 
     Raises:
         ModelError: weights are missing or don't fit the configuration, or the memory doesn't suffice.
     """
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        model, report = model_class.from_pretrained(
-            found.path,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
+    model, missing = read_weights(model_class, found, device, dtype)
+    if missing:
+        raise ModelError(
+            f"checkpoint {found.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
+            "get it again, or convert it to the layout of this version of transformers"
         )
+    return model
+
+
+def read_weights(
+    model_class: Any, found: CheckpointFolder, device: str, dtype: str, attention: str = "auto"
+) -> tuple[Any, list[str]]:
+    """The same, and the names of weights that no file had: transformers goes on with random numbers in their place.
+
+    Raises:
+        ModelError: weights don't fit the configuration, or the memory doesn't suffice.
+    """
+    import torch
+
+    options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    try:
+        with _quiet():
+            model, report = model_class.from_pretrained(
+                found.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
+            )
         model = model.to(device)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -49,13 +67,15 @@ def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: 
                 f"{found.name} doesn't fit on {device}: {memory_advice(count_parameters(found), dtype, device)}"
             ) from error
         raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
-    # transformers only reports these, and goes on with random numbers in their place.
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"checkpoint {found.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
-            "get it again, or convert it to the layout of this version of transformers"
-        )
-    return model.eval()
+    return model.eval(), sorted(report["missing_keys"])
+
+
+def placed(inputs: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Inputs on the model's device; pixels in its dtype."""
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -94,3 +114,17 @@ def count_parameters(found: CheckpointFolder) -> int:
             names = file.keys()  # the file itself can't be iterated over
             count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     return count
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report on weights, which is checked here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

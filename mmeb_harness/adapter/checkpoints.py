@@ -31,6 +31,12 @@ class CheckpointFolder:
     path: Path
     revision: str
 
+    @property
+    def label(self) -> str:
+        """What results call it: a hub id whole, of a folder its name alone. Where that lies is nobody's business."""
+        named = Path(self.name)
+        return named.name if named.expanduser().is_dir() else self.name
+
     def json(self, file: str) -> dict[str, Any]:
         """A JSON file of the checkpoint.
 

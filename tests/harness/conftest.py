@@ -1,4 +1,4 @@
-"""The mini suite, published on a hub on loopback; and a call of the command line against it."""
+"""The mini suite, published on a hub on loopback; a call of the command line against it; and two toy tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from tests.harness.fetching import EVAL, Call, environment_for
 from tests.hub import Hub, serve
 from tests.published import publish
+from tests.toy import write_toy
 
 
 @pytest.fixture
@@ -47,3 +48,13 @@ def call(endpoint: str, tmp_path: Path) -> Call:
         )
 
     return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Toy tasks: one with a pool a query, one without."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_toy(folder, "one", pooled=True)
+    write_toy(folder, "two", pooled=False)
+    return folder

@@ -16,7 +16,7 @@ from mmeb_harness.results import RunResult, load_run_result, load_task_result
 from mmeb_harness.run import RunFolder, RunSettings, evaluate
 from mmeb_harness.scores import read_run
 from mmeb_harness.search import rank_corpus
-from tests.toy import HashEmbedder, QuietReporter, WordsEmbedder, info_of, registered, toy_task, write_toy
+from tests.toy import HashEmbedder, QuietReporter, WordsEmbedder, info_of, registered, toy_task
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -72,15 +72,6 @@ def test_dimensions_come_before_quantisation() -> None:
     queries, candidates = unit(3, 16), unit(20, 16, seed=1)
     _, found = compress(queries, candidates, Profile(dimensions=4, quantization="int8"))
     assert np.array_equal(found, int8(shorten(candidates, 4)))
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write_toy(folder, "one", pooled=True)
-    write_toy(folder, "two", pooled=False)
-    return folder
 
 
 def run_toy(

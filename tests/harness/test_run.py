@@ -73,15 +73,6 @@ def test_an_interrupted_batch_does_not_cost_the_ones_before_it(data: Path, tmp_p
     assert not [text for text in embedder.texts if "question" in text]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write_toy(folder, "one", pooled=True)
-    write_toy(folder, "two", pooled=False)
-    return folder
-
-
 def test_scores_equal_an_independent_computation(data: Path, tmp_path: Path) -> None:
     run_toy(data, tmp_path / "run")
     embedder = HashEmbedder()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
@@ -54,13 +53,8 @@ class Place:
     attention: str
 
 
-def open_embedder(
-    family: Family, path: str | None, revision: str | None, place: Place, *, base: str | None = None
-) -> QwenEmbedder:
+def open_embedder(family: Family, path: str | None, revision: str | None, place: Place) -> QwenEmbedder:
     """The family's embedder on a folder or hub id.
-
-    Args:
-        base: checkpoint whose configuration, tokenizer and picture settings count, where `path` is an adapter of it.
 
     Raises:
         ModelError: the checkpoint can't be used.
@@ -68,18 +62,26 @@ def open_embedder(
     """
     name = path or family.cards[0].hub_id
     checkpoint = find_checkpoint(name, pinned_revision(family.cards, name, revision))
-    described = checkpoint if base is None else find_checkpoint(base)
-    return QwenEmbedder(family, checkpoint, described, place)
+    return QwenEmbedder(family, checkpoint, checkpoint, place)
 
 
 class QwenEmbedder:
     """Loads the weights when the first item comes: what is already done needs none."""
 
     def __init__(self, family: Family, checkpoint: CheckpointFolder, described: CheckpointFolder, place: Place) -> None:
+        """Read what describes it.
+
+        Args:
+            described: whose configuration, tokenizer and picture settings count: its own, or of an adapter's base.
+
+        Raises:
+            ModelError: the checkpoint can't be used.
+            OptionError: a device or dtype that is none.
+        """
         import torch
 
         config = read_config(described, family.model)
-        self._family, self._checkpoint, self._config, self._attention = family, checkpoint, config, place.attention
+        self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
         self._reader = _reader(described, config, family.max_length)
         self._model: Any = None
@@ -88,7 +90,7 @@ class QwenEmbedder:
             revision=checkpoint.revision,
             dimensions=int(config.get("text_config", config)["hidden_size"]),
             settings={
-                "checkpoint": Path(checkpoint.name).name if Path(checkpoint.name).is_dir() else checkpoint.name,
+                "checkpoint": checkpoint.label,
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
                 "attention": place.attention,
@@ -110,11 +112,8 @@ class QwenEmbedder:
         if self._model is None:
             from mmeb_baselines.qwen.model import load_backbone
 
-            place = self._device, self._dtype, self._attention
-            if self._family.load is not None:
-                self._model = self._family.load(self._checkpoint, *place)
-            else:
-                self._model = load_backbone(self._checkpoint.path, *place)
+            load = self._family.load or load_backbone
+            self._model = load(self._checkpoint, self._device, self._dtype, self._attention)
         return self._model
 
     def warm_up(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, Qwen2VLForConditionalGeneration
 
-from mmeb_baselines.qwen.model import Batch, load, memory_errors, on_device
+from mmeb_baselines.qwen.model import Batch, load, memory_errors
+from mmeb_baselines.weights import placed
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Writing:
     never: tuple[int, ...]
 
 
-def load_writer(folder: Path, device: str, dtype: str, attention: str) -> Any:
+def load_writer(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:
     """A Qwen2-VL that can write, in evaluation mode.
 
     Raises:
         ModelError: the weights don't fit the configuration or the device.
     """
-    model = load(Qwen2VLForConditionalGeneration, folder, device, dtype, attention, head=True)
+    model = load(Qwen2VLForConditionalGeneration, checkpoint, device, dtype, attention, head=True)
     # Whatever `write` doesn't set would come from the checkpoint's generation_config.json: penalties, too.
     model.generation_config = GenerationConfig()
     return model
@@ -58,6 +59,6 @@ def write(model: Any, batch: Batch, writing: Writing) -> list[list[int]]:
         suppress_tokens=list(writing.never),
     )
     with memory_errors(model, batch), torch.inference_mode():
-        found = model.generate(**on_device(model, batch), generation_config=settings)
+        found = model.generate(**placed(batch.inputs, model), generation_config=settings)
     written = found[:, batch.inputs["input_ids"].shape[1] :].tolist()
     return [list(itertools.takewhile(lambda token: token not in writing.stops, row)) for row in written]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 
 from mmeb_baselines.qwen.prompt import Patches, Prompt
+from mmeb_baselines.weights import placed, read_weights
 from mmeb_harness import ModelError
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
@@ -87,7 +88,7 @@ def last_states(model: Any, batch: Batch) -> Tensor:
     Raises:
         ModelError: out of memory.
     """
-    inputs = on_device(model, batch)
+    inputs = placed(batch.inputs, model)
     with memory_errors(model, batch), torch.inference_mode():
         states = model.base_model(**inputs, use_cache=False).last_hidden_state
     last = inputs["attention_mask"].sum(dim=1) - 1
@@ -95,17 +96,12 @@ def last_states(model: Any, batch: Batch) -> Tensor:
     return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
 
 
-def on_device(model: Any, batch: Batch) -> dict[str, Tensor]:
-    """The batch's inputs where the model is; pixels in its type."""
-    return {
-        name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
-        for name, value in batch.inputs.items()
-    }
-
-
 @contextlib.contextmanager
-def memory_errors(model: Any, batch: Batch) -> Iterator[None]:
+def memory_errors(model: Any, batch: Batch, more: str = "") -> Iterator[None]:
     """Says which batch didn't fit, and what would.
+
+    Args:
+        more: a further way out.
 
     Raises:
         ModelError: out of memory.
@@ -116,11 +112,12 @@ def memory_errors(model: Any, batch: Batch) -> Iterator[None]:
         rows, tokens = batch.inputs["input_ids"].shape
         raise ModelError(
             f"out of memory on {model.device} with {rows} items of up to {tokens} tokens; try --batch-tokens "
-            f"{max(1, rows * tokens // 2)}" + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
+            f"{max(1, rows * tokens // 2)}{more and ', ' + more}"
+            + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
         ) from error
 
 
-def load_backbone(folder: Path, device: str, dtype: str, attention: str) -> Any:
+def load_backbone(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:
     """The bare model (no language head) in evaluation mode.
 
     Raises:
@@ -128,10 +125,12 @@ def load_backbone(folder: Path, device: str, dtype: str, attention: str) -> Any:
     """
     from transformers import AutoModel
 
-    return load(AutoModel, folder, device, dtype, attention)
+    return load(AutoModel, checkpoint, device, dtype, attention)
 
 
-def load(loader: Any, folder: Path, device: str, dtype: str, attention: str, *, head: bool = False) -> Any:
+def load(
+    loader: Any, checkpoint: CheckpointFolder, device: str, dtype: str, attention: str, *, head: bool = False
+) -> Any:
     """Weights by one of transformers' classes, on `device`; every weight of the model must be in the file.
 
     Args:
@@ -140,34 +139,10 @@ def load(loader: Any, folder: Path, device: str, dtype: str, attention: str, *, 
     Raises:
         ModelError: as `load_backbone`.
     """
-    options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
-    try:
-        with _quiet():
-            model, report = loader.from_pretrained(
-                folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
-            )
-        model = model.to(device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{folder} doesn't fit on {device} as {dtype}; try --dtype bfloat16, or another device"
-        ) from error
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"can't load {folder}: {' '.join(str(error).split())[:500]}") from error
-    missing = sorted(set(report["missing_keys"]) - (set() if head else {"lm_head.weight"}))
+    model, missing = read_weights(loader, checkpoint, device, dtype, attention)
+    missing = [name for name in missing if head or name != "lm_head.weight"]
     if missing:
-        raise ModelError(f"checkpoint {folder} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …")
-    return model.eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' report on weights, which is checked here."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+        raise ModelError(
+            f"checkpoint {checkpoint.path} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …"
+        )
+    return model

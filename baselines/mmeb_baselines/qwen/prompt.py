@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
-TEMPORAL_PATCH = 2
 TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' mm_token_type_ids
 _CHARACTERS_PER_TOKEN = 3
 
@@ -137,7 +136,7 @@ class Reader:
         for size in _sizes(slot, height, width):
             height, width = size
         side = int(self.processor.patch_size) * self.merge
-        pairs = -(-len(slot.paths) // TEMPORAL_PATCH) if slot.video else 1
+        pairs = -(-len(slot.paths) // int(self.processor.temporal_patch_size)) if slot.video else 1
         return pairs * (height // side) * (width // side)
 
     def _cut(self, item: Item, prompt: Prompt) -> Prompt:

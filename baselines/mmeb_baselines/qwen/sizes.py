@@ -10,6 +10,8 @@ from typing import TypeAlias
 Resize: TypeAlias = Callable[[int, int], tuple[int, int]]
 
 MAX_ASPECT_RATIO = 200
+#: Pixels of one visual token of Qwen2-VL.
+TOKEN = 28 * 28
 
 
 class SizeError(ValueError):
