@@ -24,7 +24,7 @@ def noise(path: Path, size: tuple[int, int], seed: int) -> Path:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a string's pads stand for: pictures (each its own), or pairs of frames as one video."""
+    """What a string's pads stand for: pictures (each its own), or one video, in as many equal parts as there are pads."""
 
     pictures: Sequence[Image.Image] = ()
     frames: Sequence[Image.Image] = ()
@@ -44,7 +44,8 @@ def plain_inputs(folder: Path, text: str, shown: Shown, bounds: tuple[int, int])
         text = text.replace("<|mark|>", "<|image_pad|>")
     if shown.frames:
         inputs = as_video(shown.frames, vision.patch_size, processor)
-        text = text.replace("<|video_pad|>", "<|video_pad|>" * int(inputs["video_grid_thw"][0].prod() // 4))
+        each = int(inputs["video_grid_thw"][0].prod() // 4) // text.count("<|video_pad|>")
+        text = text.replace("<|video_pad|>", "<|video_pad|>" * each)
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
     image, video = (tokenizer.convert_tokens_to_ids(pad) for pad in ("<|image_pad|>", "<|video_pad|>"))
     return {**inputs, "input_ids": ids, "mm_token_type_ids": (ids == image) * 1 + (ids == video) * 2}

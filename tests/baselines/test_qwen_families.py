@@ -127,8 +127,10 @@ def test_vectors_equal_those_of_plain_transformers(qwen2_vl: Path, items: dict[s
 def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: dict[str, Item]) -> None:
     embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
     head, own = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n", "Represent the user's input."
-    pair = f"{START}<|video_pad|>{END}"
     picture = Shown(pictures=opened(items["image"]))
+    # 352 x 416, by way of a grid of 64 pixels.
+    frames = [frame.resize((320, 256)).resize((416, 352)) for frame in opened(items["video"])]
+    timed = f"<0.2 seconds>{START}<|video_pad|>{END}<1.2 seconds>{START}<|video_pad|>{END}"
     cases = [
         ("text", "query", f"{head.format('Find it:')}a red circle{ANSWER}", Shown()),
         ("label", "candidate", f"{head.format(own)}red{ANSWER}", Shown()),
@@ -139,17 +141,13 @@ def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: d
             f"{system('Represent the given image.')}{IMG}{ANSWER}",
             Shown(pictures=opened(items["image"])),
         ),
+        ("video", "candidate", f"{head.format(own)}{timed}{ANSWER}", Shown(frames=frames)),
     ]
     for name, role, text, shown in cases:
         found = embedder.encode([items[name]], role).vectors[0]  # type: ignore[arg-type]
         np.testing.assert_allclose(
             found, plain_vector(qwen3_vl, text, shown, (4096, 1_843_200), mrope=True), atol=1e-5, err_msg=text
         )
-    prompt = embedder._reader.prompt(items["video"], qwen3_vl_embedding.parts(items["video"], "candidate"))
-    text = embedder._reader.tokenizer.decode([i for i, kind in zip(prompt.ids, prompt.types, strict=True) if kind == 0])
-    assert text == f"{head.format(own)}<0.2 seconds>{START}{END}<1.2 seconds>{START}{END}{ANSWER}"
-    assert [patches.grid for patches in prompt.videos] == [(1, 22, 26)] * 2  # 352 x 416, by way of a 64-pixel grid
-    assert pair not in text
 
 
 @pytest.mark.parametrize("name", [*LOADERS, "qwen3_vl_embedding"])
