@@ -19,7 +19,7 @@ from typing import Any
 Files = dict[str, bytes]
 
 #: Kept outside of git on the hub: known by their sha256.
-LARGE = (".parquet", ".gz", ".tar")
+LARGE = (".parquet", ".gz", ".tar", ".safetensors")
 CHUNK = 1 << 14
 
 
@@ -141,13 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
         if elsewhere and "Authorization" in self.headers:
             self.hub.tokens_elsewhere.append(self.path)
         path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
-        if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(*found.groups(), elsewhere)
-        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
+        if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
             return self._tree(found[1], found[2], found[3] or "", "recursive" in query)
-        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", path):
+        if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/paths-info/([^/]+)", path):
             return self._paths_info(found[1], found[2])
-        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+        if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             return self._info(found[1], found[2] or "main", "blobs" in query)
         self.hub.unknown.append(f"{self.command} {self.path}")
         return self._error(404, "", "unknown endpoint")
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         has_token = "Authorization" in self.headers
         if repo in self.hub.gated:
-            self._error(403 if has_token else 401, "GatedRepo", f"Access to dataset {repo} is restricted")
+            self._error(403 if has_token else 401, "GatedRepo", f"Access to {repo} is restricted")
             return None
         if repo not in self.hub.repos or (repo in self.hub.hidden and not has_token):
             self._error(404 if has_token else 401, "RepoNotFound", "Repository not found")
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit, files = found
         if repo in self.hub.gated_files:
-            return self._error(401, "GatedRepo", f"Access to dataset {repo} is restricted")
+            return self._error(401, "GatedRepo", f"Access to {repo} is restricted")
         if self.hub.redirects and not elsewhere and is_large(path) and self.command == "GET":
             return self._redirect()
         if self.hub.failing.get(path) and self.command == "GET":

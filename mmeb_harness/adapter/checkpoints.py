@@ -81,7 +81,7 @@ def revision_of(folder: Path) -> str:
         return folder.name
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".safetensors", ".json") and path.is_file():
+        if path.suffix in (".safetensors", ".bin", ".json") and path.is_file():
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
             with path.open("rb") as file:

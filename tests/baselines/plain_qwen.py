@@ -24,7 +24,7 @@ def noise(path: Path, size: tuple[int, int], seed: int) -> Path:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a string's pads stand for: pictures (each its own), or one video, in as many equal parts as there are pads."""
+    """What a string's pads stand for: pictures, each its own; or one video, in equal parts, one a pad."""
 
     pictures: Sequence[Image.Image] = ()
     frames: Sequence[Image.Image] = ()

@@ -185,6 +185,12 @@ def test_lora_weights_are_merged_under_their_old_names(qwen2_vl: Path, tmp_path:
     text = "<|image_pad|> Represent the given image."
     expected = plain_vector(merged, text, Shown(pictures=opened(item)), (3136, 1_003_520), mrope=False)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    pickled = tmp_path / "pickled"  # V1's adapters are .bin files
+    pickled.mkdir()
+    (pickled / "adapter_config.json").write_bytes((tmp_path / "adapter_config.json").read_bytes())
+    torch.save(old, pickled / "adapter_model.bin")
+    again = vlm2vec.load(path=str(pickled), base=str(qwen2_vl), device="cpu").encode([item], "candidate").vectors[0]
+    np.testing.assert_allclose(again, expected, atol=1e-5)
     strange = {name.replace("q_proj", "other"): value for name, value in old.items()}
     save_file(strange, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="found no place in the base model"):

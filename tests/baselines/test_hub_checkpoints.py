@@ -1,0 +1,83 @@
+"""Checkpoints by hub id: fetched once, found again without a network, and refused in one line that says what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.baselines.tiny_qwen import save_qwen2_vl
+from tests.harness.fetching import EVAL, environment_for
+from tests.hub import Hub, serve
+
+REPO = "owner/tiny-gme"
+Check = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = save_qwen2_vl(tmp_path_factory.mktemp("checkpoint"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()} | {"notes.pdf": b"not part of the model"}
+
+
+@pytest.fixture
+def hub(files: dict[str, bytes]) -> Hub:
+    hub = Hub()
+    hub.push(REPO, files)
+    return hub
+
+
+@pytest.fixture
+def check(hub: Hub, tmp_path: Path) -> Iterator[Check]:
+    with serve(hub) as endpoint:
+
+        def run(path: str = REPO, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+            command = [EVAL, "check", "gme", "--model-arg", f"path={path}", "--device", "cpu", *arguments]
+            environment = environment_for(endpoint, tmp_path) | extra
+            return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+        yield run
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    *progress, line = done.stderr.strip().splitlines()
+    assert not [one for one in progress if "files" not in one]  # the hub client's bar, where it came that far
+    return line
+
+
+def test_a_checkpoint_is_fetched_once_and_then_needs_no_network(check: Check, hub: Hub) -> None:
+    assert check().returncode == 0
+    assert hub.downloads["model.safetensors"] == 1
+    assert "notes.pdf" not in hub.downloads
+    again = check(HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert hub.downloads["model.safetensors"] == 1
+
+
+def test_a_gated_model(check: Check, hub: Hub) -> None:
+    terms = f"{REPO} is gated: accept its terms at https://huggingface.co/{REPO}, then `hf auth login`"
+    hub.gated_files.add(REPO)  # what is in it everybody may see
+    assert terms in refused(check())
+    hub.gated.add(REPO)
+    message = refused(check(HF_TOKEN="hf_secret"))
+    assert terms in message
+    assert "hf_secret" not in message
+
+
+def test_what_the_hub_has_not(check: Check, hub: Hub) -> None:
+    assert "owner/none is neither a local folder nor a model on the hub" in refused(check("owner/none"))
+    hub.hidden.add(REPO)
+    assert "a private one needs `hf auth login`" in refused(check())
+    hub.hidden.clear()
+    wrong = refused(check(REPO, "--model-arg", "revision=v9"))
+    assert f"{REPO} has no revision 'v9'" in wrong
+
+
+def test_without_a_network(check: Check, tmp_path: Path) -> None:
+    for extra in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        message = refused(check(**extra))
+        assert f"{REPO} is not in the hub's cache ({tmp_path}/hf/hub), and the hub can't be reached" in message
+        assert f"hf download {REPO} --local-dir FOLDER" in message
