@@ -16,7 +16,7 @@ from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, clipped, within
-from mmeb_harness import Item, Profile, Role
+from mmeb_harness import Frames, Item, Profile, Role
 
 #: First the bounds of Qwen2-VL's own `fetch_image`, then the model's.
 FETCHED = clipped(within(4 * TOKEN, 16384 * TOKEN, 28))
@@ -24,13 +24,16 @@ OWN: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 #: The wrapper computes a lower bound of 256 tokens too, and doesn't use it.
 LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(4 * TOKEN, 1280 * TOKEN, 28))
 MAX_LENGTH = 1800
+#: Of a video, our choice: the model has none. As many pictures of its least size as its length holds, and room for text.
+NUM_FRAMES = 6
+FRAME_TOKENS = 1600
 
 _SHARED: dict[str, Any] = {
     "model": "gme",
     "prompt": "chat: system INSTRUCTION, user image and TEXT, <|endoftext|> after the answer's opening",
     "pooling": "<|endoftext|>, after the final norm",
     "resolution": "256 to 1,280 tokens of 28 x 28",
-    "frames": "own: 8 images (our choice: it has no video); leaderboard: the middle frame",
+    "frames": "own: 6 images (our choice: it has no video); leaderboard: the middle frame",
     "license": "apache-2.0",
     "source": "modeling_gme_qwen2vl.py; VLM2Vec, src/model/baseline_backbone/gme",
     "unsure": "names of its weights on the hub",
@@ -59,6 +62,7 @@ PROFILE = Profile(
     candidate_instruction="none",
     whitespace="kept",
     pooling="<|endoftext|>, after the final norm",
+    frames=Frames(video=NUM_FRAMES, clip=NUM_FRAMES),
     min_pixels=256 * TOKEN,
     max_pixels=1280 * TOKEN,
 )
@@ -68,6 +72,7 @@ LEADERBOARD_PROFILE = dataclasses.replace(
     instruction="user text",
     candidate_instruction="the task's own",
     whitespace="official",
+    frames=Frames(),
     min_pixels=4 * TOKEN,
 )
 
@@ -102,7 +107,13 @@ def load(
 def own_parts(item: Item, role: Role) -> Parts:
     """As the model's own code writes it: an image, then the text, nothing between."""
     system = (item.instruction if role == "query" else "") or DEFAULT_SYSTEM
-    return chat(system, [*between_vision_tokens(pictures(item, OWN)), item.text], END_OF_TEXT)
+    shown = pictures(item, _frame_sizes(len(item.frames)) if item.frames else OWN)
+    return chat(system, [*between_vision_tokens(shown), item.text], END_OF_TEXT)
+
+
+def _frame_sizes(count: int) -> tuple[Resize, ...]:
+    """A picture's, but together they fit, if they are few enough."""
+    return FETCHED, within(256 * TOKEN, min(1280, max(256, FRAME_TOKENS // count)) * TOKEN, 28)
 
 
 def leaderboard_parts(item: Item, role: Role) -> Parts:

@@ -24,7 +24,7 @@ from mmeb_harness.registry import load_tasks
 from mmeb_harness.results import load_task_result
 from mmeb_harness.run import RunFolder, RunSettings, evaluate
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
-from tests.baselines.tiny_qwen import save_qwen2_vl
+from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
 from tests.toy import QuietReporter
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -44,8 +44,9 @@ SETTINGS = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "m
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that writes a few tokens, <gen_emb>, sometimes more, and ends."""
-    folder = save_qwen2_vl(tmp_path_factory.mktemp("ume"), ("<gen_emb>", "<disc_emb>"))
-    return with_rows(folder, {"<gen_emb>": 2.2, "<|im_end|>": 1.6})
+    folder = save_ume_r1(tmp_path_factory.mktemp("ume"))
+    (folder / "generation_config.json").write_text(json.dumps(SETTINGS))  # none of it is to matter
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,6 @@ def mute(writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copies") / "mute"
     shutil.copytree(writer, folder)
     return with_rows(folder, {"<gen_emb>": 0.0})
-
-
-def with_rows(folder: Path, factors: dict[str, float]) -> Path:
-    """Tokens' rows of the language head multiplied: larger ones are written often, zero ones never."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = Qwen2VLForConditionalGeneration.from_pretrained(folder)
-    with torch.no_grad():
-        for token, factor in factors.items():
-            model.lm_head.weight[tokenizer.convert_tokens_to_ids(token)] *= factor
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").write_text(json.dumps(SETTINGS))  # none of it is to matter
-    return folder
 
 
 @pytest.fixture(scope="module")

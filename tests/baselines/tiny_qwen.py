@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoTokenizer,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -35,6 +36,23 @@ def save_qwen2_vl(folder: Path, extra_tokens: tuple[str, ...] = (), seed: int = 
     model = _spread(Qwen2VLForConditionalGeneration(config))
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
     return _save(folder, model, tokenizer, mean, std)
+
+
+def save_ume_r1(folder: Path) -> Path:
+    """A Qwen2-VL that writes a few tokens, <gen_emb>, sometimes more, and ends."""
+    save_qwen2_vl(folder, ("<gen_emb>", "<disc_emb>"))
+    return with_rows(folder, {"<gen_emb>": 2.2, "<|im_end|>": 1.6})
+
+
+def with_rows(folder: Path, factors: dict[str, float]) -> Path:
+    """Tokens' rows of the language head multiplied: larger ones are written often, zero ones never."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(folder)
+    with torch.no_grad():
+        for token, factor in factors.items():
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(token)] *= factor
+    model.save_pretrained(folder)
+    return folder
 
 
 def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
