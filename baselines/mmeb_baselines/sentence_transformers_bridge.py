@@ -1,4 +1,4 @@
-"""Anything that sentence-transformers 6 loads as a SentenceTransformer, of text alone or multimodal.
+"""Anything that sentence-transformers 6 loads as a SentenceTransformer or MultiVectorEncoder, of text or multimodal.
 
     mmeb-eval run --model st:sentence-transformers/all-MiniLM-L6-v2
 
@@ -15,7 +15,10 @@ A candidate's prompt is the saved one of `document_prompt_name`, else the first 
 that isn't empty (`encode_document` by itself stops at an empty `document`, which every model has). Its instruction is
 not used. What came of it stands in the settings of the results.
 
-Vectors are compared by cosine, whatever similarity the model was saved with; that one is in the settings as well.
+One vector an item is compared by cosine, whatever similarity the model was saved with; that one is in the settings as
+well. Several (late interaction: ColBERT, PyLate's models) are compared by MaxSim, and a model that was saved with
+another score is refused. ColPali and ColQwen2 have adapters of their own, `colpali` and `colqwen2`: this library runs
+transformers' ColQwen2 as it is, without the M-RoPE of its training.
 """
 
 from __future__ import annotations
@@ -25,9 +28,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-import numpy as np
-
-from mmeb_baselines.unit import unit_vectors
+from mmeb_baselines.sentence_transformers_kinds import ModelKind, Returned, model_kind_of, refuse_made_up_head
 from mmeb_baselines.weights import count_parameters, is_out_of_memory, memory_advice
 from mmeb_harness import (
     EncodeResult,
@@ -38,7 +39,6 @@ from mmeb_harness import (
     Profile,
     Role,
     UnknownNameError,
-    Vectors,
 )
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -46,6 +46,8 @@ from mmeb_harness.adapter.pictures import open_picture
 INSTALL = "pip install 'mmeb-harness[st]'"
 #: Names of saved prompts, as `encode_document` looks for them.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+#: The last one holds the settings of ColBERT's first checkpoints.
+FILES = (*CHECKPOINT_FILES, "artifact.metadata")
 
 Instruction = Literal["prompt", "none"]
 
@@ -61,7 +63,7 @@ def load(
     dtype: str = "auto",
     trust_remote_code: bool = False,
 ) -> SentenceTransformerEmbedder:
-    """Any SentenceTransformer, by folder or hub id.
+    """Any SentenceTransformer or MultiVectorEncoder, by folder or hub id.
 
     The weights are loaded at once: only the loaded model says how wide its vectors are, and which prompts it saved.
 
@@ -85,17 +87,17 @@ def load(
     if query_prompt_name is not None and instruction == "prompt":
         raise OptionError("query_prompt_name and instruction=prompt both say what a query's prompt is; choose one")
     library = _import_library()
-    files = (*CHECKPOINT_FILES, "*.py") if trust_remote_code else CHECKPOINT_FILES
-    checkpoint = find_checkpoint(path, revision, files)
-    _refuse_other_kinds(checkpoint)
+    checkpoint = find_checkpoint(path, revision, (*FILES, "*.py") if trust_remote_code else FILES)
+    kind = model_kind_of(checkpoint)
     import torch
 
     place = resolve_place(torch, device, dtype)
-    model = _load_weights(library, torch, checkpoint, place, trust_remote_code)
+    model = _load_weights(getattr(library, kind.name), torch, checkpoint, place, trust_remote_code)
+    refuse_made_up_head(kind, model, checkpoint)
     prompts = choose_prompts(
         model.prompts, "message" in model.modalities, instruction, query_prompt_name, document_prompt_name
     )
-    return SentenceTransformerEmbedder(model, checkpoint, prompts, place, batch_size)
+    return SentenceTransformerEmbedder(model, kind, checkpoint, prompts, place, batch_size)
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,20 @@ def choose_prompts(
 
 
 class SentenceTransformerEmbedder:
-    """A loaded SentenceTransformer."""
+    """A loaded model of either kind."""
 
     def __init__(
-        self, model: Any, checkpoint: CheckpointFolder, prompts: Prompts, place: tuple[str, str], batch_size: int
+        self,
+        model: Any,
+        kind: ModelKind,
+        checkpoint: CheckpointFolder,
+        prompts: Prompts,
+        place: tuple[str, str],
+        batch_size: int,
     ) -> None:
-        self._model, self._prompts, self._batch_size = model, prompts, batch_size
+        self._model, self._kind, self._prompts, self._batch_size = model, kind, prompts, batch_size
         self._name = f"st:{checkpoint.label}"
-        self._device, dtype = place
+        self._device, self._dtype = place
         self._keeps_frames = _keeps_frames(model)
         self.info = ModelInfo(
             name=self._name,
@@ -172,9 +180,11 @@ class SentenceTransformerEmbedder:
                 "max_seq_length": model.max_seq_length,  # longer texts are cut
                 "saved_similarity": str(model.similarity_fn_name),
                 "device": self._device.split(":")[0],
-                "dtype": dtype,
+                "dtype": self._dtype,
+                **kind.settings(model),
             },
             profile=_profile(prompts, "message" in model.modalities),
+            similarity=kind.similarity,
         )
 
     def warm_up(self) -> None:
@@ -185,7 +195,8 @@ class SentenceTransformerEmbedder:
         """By `encode_query` or `encode_document`, items of one prompt and kind together.
 
         Raises:
-            ModelError: an item of a kind that the model doesn't take, or too little memory.
+            ModelError: an item of a kind that the model doesn't take, vectors that can't be ranked, or too little
+                memory.
             DataError: a picture that can't be opened.
         """
         alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -194,19 +205,22 @@ class SentenceTransformerEmbedder:
             self._check_kinds(item, kinds)
             # Models without chat refuse batches of several kinds; a prompt is of a whole call.
             alike.setdefault((self._prompts.of(item, role), kinds), []).append(place)
-        vectors = np.empty((len(items), self.info.dimensions), np.float32)
+        found: dict[int, Returned] = {}
         for (prompt, kinds), places in alike.items():
-            vectors[places] = self._encode([items[place] for place in places], role, prompt, kinds)
-        return EncodeResult(vectors)
+            returned = self._encode([items[place] for place in places], role, prompt, kinds)
+            found.update(zip(places, returned, strict=True))
+        in_order = [found[place] for place in range(len(items))]
+        return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
 
-    def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Vectors:
+    def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Sequence[Returned]:
         encode = self._model.encode_query if role == "query" else self._model.encode_document
         # The frames were chosen by the harness; a processor's own sampling would choose among them again.
         kept = {"video": {"do_sample_frames": False}} if "video" in kinds and self._keeps_frames else {}
-        options = {"processing_kwargs": kept} if kept else {}
+        options: dict[str, Any] = {"processing_kwargs": kept} if kept else {}
+        options |= {"batch_size": self._batch_size, "show_progress_bar": False, "convert_to_numpy": True}
         inputs = [content_of(item) for item in items]
         try:
-            raw = encode(inputs, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False, **options)
+            returned: Sequence[Returned] = encode(inputs, prompt=prompt, **options)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -214,7 +228,7 @@ class SentenceTransformerEmbedder:
                 f"{self._name}: {self._device} has too little memory for {min(self._batch_size, len(items))} items at "
                 f"once; use --model-arg batch_size={max(1, self._batch_size // 2)}, or --dtype bfloat16"
             ) from error
-        return unit_vectors(np.asarray(raw, dtype=np.float32), items, self._name)
+        return returned
 
     def _check_kinds(self, item: Item, kinds: tuple[str, ...]) -> None:
         supported = self._model.supports(kinds[0] if len(kinds) == 1 else tuple(sorted(kinds)))
@@ -297,37 +311,8 @@ def _import_library() -> ModuleType:
     return library
 
 
-def _refuse_other_kinds(checkpoint: CheckpointFolder) -> None:
-    """The only place that knows of late interaction: `MultiVectorEncoder` would be loaded from here."""
-    kind = _kind_of(checkpoint)
-    if kind == "MultiVectorEncoder":
-        raise ModelError(
-            f"{checkpoint.name} has several vectors an item (late interaction, a MultiVectorEncoder); model 'st' "
-            "doesn't support these yet"
-        )
-    if kind != "SentenceTransformer":
-        raise ModelError(
-            f"{checkpoint.name} is a {kind}; model 'st' takes SentenceTransformers, one dense vector an item"
-        )
-
-
-def _kind_of(checkpoint: CheckpointFolder) -> str:
-    """The class that sentence-transformers would load it with, by its files."""
-    if (checkpoint.path / "config_sentence_transformers.json").is_file():
-        saved = checkpoint.json("config_sentence_transformers.json").get("model_type")
-        if saved:
-            return str(saved)
-    if (checkpoint.path / "modules.json").is_file():
-        # PyLate's layout, which has no model_type.
-        late = "pylate." in (checkpoint.path / "modules.json").read_text(encoding="utf-8")
-    else:
-        names = checkpoint.json("config.json").get("architectures") or [""]
-        late = names[0].endswith("ForRetrieval")
-    return "MultiVectorEncoder" if late else "SentenceTransformer"
-
-
 def _load_weights(
-    library: ModuleType,
+    model_class: Any,
     torch: ModuleType,
     checkpoint: CheckpointFolder,
     place: tuple[str, str],
@@ -336,14 +321,14 @@ def _load_weights(
     """The model on its device, from its folder alone.
 
     Raises:
-        ModelError: it can't be loaded, doesn't fit, or would have a pooling that nobody trained.
+        ModelError: it can't be loaded, or doesn't fit.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     device, dtype = place
     try:
-        model = library.SentenceTransformer(
+        return model_class(
             str(checkpoint.path),
             device=device,
             local_files_only=True,
@@ -356,10 +341,3 @@ def _load_weights(
             raise ModelError(f"{checkpoint.name} doesn't fit on {device}: {advice}") from error
         reason = " ".join(str(error).split())[:500]
         raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error
-    pooled = any(type(module).__name__ == "Pooling" for module in model)
-    if pooled and not (checkpoint.path / "modules.json").is_file():
-        raise ModelError(
-            f"{checkpoint.name} has no modules.json, so it isn't a SentenceTransformer: its pooling would be made up. "
-            "Use the model's own adapter (mmeb-eval models)"
-        )
-    return model

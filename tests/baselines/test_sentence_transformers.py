@@ -18,6 +18,7 @@ from mmeb_baselines.sentence_transformers_bridge import (
     content_of,
     load,
 )
+from mmeb_baselines.sentence_transformers_kinds import ONE
 from PIL import Image
 
 from mmeb_harness import DataError, Frames, Item, ModelError, OptionError, UnknownNameError
@@ -70,50 +71,15 @@ def clip(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CHAT_TEMPLATE = (
-    "{% for turn in messages %}[{{ turn['role'] }}]{% if turn['content'] is string %}{{ turn['content'] }}{% else %}"
-    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}\n{% endfor %}"
-)
-
-
 @pytest.fixture(scope="module")
 def llava(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LLaVA of 32 dimensions, on bytes, saved as a SentenceTransformer: chat messages and pictures."""
-    import torch
     from sentence_transformers.base.modules.transformer import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    plain = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", padding_side="left")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer=tokenizer,
-        patch_size=16,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-    tower |= {"initializer_range": 0.3}
-    config = LlavaConfig(
-        text_config={
-            **tower, "model_type": "llama", "vocab_size": len(tokenizer), "num_key_value_heads": 2,
-            "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": None,
-        },
-        vision_config={**tower, "model_type": "clip_vision_model", "image_size": 32, "patch_size": 16},
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("llava")
-    LlavaForConditionalGeneration(config).save_pretrained(base)
-    processor.save_pretrained(base)
+    from tests.baselines.tiny_sentence_transformers import save_llava
+
+    base, folder = save_llava(tmp_path_factory.mktemp("base")), tmp_path_factory.mktemp("llava")
     modules = [Transformer(str(base)), Pooling(32, "lasttoken")]
     library.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     return folder
@@ -327,7 +293,7 @@ def test_frames_are_all_shown_and_prompts_are_system_turns_in_chat_models(tmp_pa
     )
     prompts = choose_prompts({"query": "", "document": ""}, True, None, None, None)
     stand_in = SentenceTransformerEmbedder(
-        model, CheckpointFolder("org/video", tmp_path, "0" * 40), prompts, ("cpu", "float32"), 8
+        model, ONE, CheckpointFolder("org/video", tmp_path, "0" * 40), prompts, ("cpu", "float32"), 8
     )
     assert (stand_in.info.name, stand_in.info.profile.instruction) == ("st:org/video", "system turn")
     path = picture(tmp_path / "a.png", (1, 2, 3))
@@ -360,15 +326,9 @@ def test_too_little_memory_says_what_would_fit(minilm: str, library: Any, monkey
 
 
 def test_checkpoints_that_are_something_else_are_refused(minilm: str, tmp_path: Path) -> None:
-    late = tmp_path / "late"
-    late.mkdir()
-    (late / "config.json").write_text('{"architectures": ["ColPaliForRetrieval"]}')
-    with pytest.raises(ModelError, match=r"several vectors an item \(late interaction.*doesn't support these yet"):
-        load(str(late))
-    with pytest.raises(ModelError, match="several vectors an item"):
-        load(copy_of(minilm, tmp_path / "multi", model_type="MultiVectorEncoder"))
-    with pytest.raises(ModelError, match="is a SparseEncoder; model 'st' takes SentenceTransformers"):
-        load(copy_of(minilm, tmp_path / "sparse", model_type="SparseEncoder"))
+    for kind in ("SparseEncoder", "CrossEncoder"):
+        with pytest.raises(ModelError, match=rf"is a {kind}; .*takes SentenceTransformers, .* and MultiVectorEncoders"):
+            load(copy_of(minilm, tmp_path / kind, model_type=kind))
     with pytest.raises(ModelError, match=r"has no modules\.json, so it isn't a SentenceTransformer: its pooling"):
         load(copy_of(minilm, tmp_path / "bare", without=["modules.json"]), device="cpu")
     with pytest.raises(ModelError, match=r"sentence-transformers can't load .*weightless"):
