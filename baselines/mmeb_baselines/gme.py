@@ -24,7 +24,7 @@ OWN: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 #: The wrapper computes a lower bound of 256 tokens too, and doesn't use it.
 LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(4 * TOKEN, 1280 * TOKEN, 28))
 MAX_LENGTH = 1800
-#: Of a video, our choice: the model has none. As many pictures of its least size as its length holds, and room for text.
+#: Of a video, our choice, since the model has none: as many of its smallest pictures as its length holds, and a text.
 NUM_FRAMES = 6
 FRAME_TOKENS = 1600
 

@@ -53,15 +53,15 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         name: of the study's configuration; commands are printed with it.
 
     Raises:
-        DataError: the base of a seed is not finished. Variants that aren't are left out, and named.
+        DataError: the base of a seed is not finished. Variants that are in no seed are left out, and named.
     """
     results = Results(config, folder, seeds)
-    if not results.has(BASE):
+    if results.seeds_of(BASE) != results.seeds:
         raise DataError(
             f"{folder}: {BASE} of seeds {', '.join(map(str, results.seeds))} is not finished; run the study"
         )
     target.mkdir(parents=True, exist_ok=True)
-    done = [one for one in config.variants if results.has(one.name)]
+    done = [one for one in config.variants if results.seeds_of(one.name)]
     missing = [one.name for one in config.variants if one not in done]
     numbers: Numbers = {"config": dataclasses.asdict(config), "seeds": results.seeds, "missing": missing}
     sections = [
@@ -193,7 +193,7 @@ always, not run. The random gate reasons as often as the adaptive one of the sam
 
 def _speeds(results: Results, run: str, task: str, group: Group) -> dict[str, dict[str, float]]:
     """Policy → figures, means over seeds."""
-    measured = zip(results.json(LATENCY, run), group.frames, group.shares, results.seeds, strict=True)
+    measured = zip(results.json(LATENCY, run), group.frames, group.shares, group.seeds, strict=True)
     found = [latencies(one[task], frame, share, seed) for one, frame, share, seed in measured]
     names = found[0][POLICIES[0]]
     return {
@@ -285,6 +285,7 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
     if not done:
         return ""
     columns = ("score_never", "score_always", "score_adaptive", "score_oracle", "share_adaptive")
+    partly = any(results.seeds_of(one.name) != results.seeds for one in done)
     rows = []
     for task in results.config.tasks:
         base = results.groups(BASE)[task]
@@ -294,6 +295,7 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
             difference = None if name == BASE else _difference(group, base)
             rows.append([task, name, *(percent(found[column]) for column in columns)])
             rows[-1] += [f"{found['tokens_adaptive'].value:.1f}", interval(difference)]
+            rows[-1] += [str(len(group.seeds))] if partly else []
             described = {column: dataclasses.asdict(one) for column, one in found.items()}
             own = numbers.setdefault("variants", {}).setdefault(name, {})
             own[task] = {**described, "difference": difference and dataclasses.asdict(difference)}
@@ -301,6 +303,7 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
         f"- `{one.name}`: {' '.join(f'`{each}`' for each in one.set) or one.checkpoint}" for one in done
     )
     header = ["task", "run", "never", "always", "adaptive", "oracle", "share", "tokens", "adaptive - base's"]
+    header += ["seeds"] if partly else []
     return f"## Variants\n\n{settings}\n\nThe last column is paired by query.\n\n" + table(header, rows)
 
 
@@ -310,9 +313,15 @@ def _difference(group: Group, base: Group) -> Estimate:
 
 
 def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[str, Any]]) -> list[Sample]:
-    """Columns of both runs' queries side by side, the other run's with `_other` behind their names; a sample a seed."""
+    """Columns of both runs' queries side by side, the other run's with `_other` behind their names; a sample a seed.
+
+    Args:
+        other: of all the group's seeds at least.
+    """
     samples = []
-    for number, (frame, theirs) in enumerate(zip(group.frames, other.frames, strict=True)):
+    others = dict(zip(other.seeds, other.frames, strict=True))
+    for number, (seed, frame) in enumerate(zip(group.seeds, group.frames, strict=True)):
+        theirs = others[seed]
         both = frame.merge(theirs, on="query_id", suffixes=("", "_other"), validate="1:1")
         samples.append(Sample({name: one.to_numpy(float) for name, one in columns(both).items()}, number))
     return samples

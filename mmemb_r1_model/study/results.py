@@ -30,6 +30,7 @@ class Group:
         shares: of the whole task that reasons adaptively, a seed.
     """
 
+    seeds: tuple[int, ...]
     frames: tuple[pd.DataFrame, ...]
     shares: tuple[float, ...]
 
@@ -60,13 +61,13 @@ class Results:
         """A run's folder."""
         return self.folder / f"seed-{seed}" / name
 
-    def has(self, run: str) -> bool:
-        """Whether a run has been evaluated whole for every seed."""
+    def seeds_of(self, run: str) -> tuple[int, ...]:
+        """Seeds for which a run has been evaluated whole."""
         last = Path("results") / self._checkpoint(run) / "adaptive" / "queries"
-        return all(
-            (self.run(seed, run) / last / f"{task}.parquet").is_file()
+        return tuple(
+            seed
             for seed in self.seeds
-            for task in self.config.tasks
+            if all((self.run(seed, run) / last / f"{task}.parquet").is_file() for task in self.config.tasks)
         )
 
     def _checkpoint(self, run: str) -> Checkpoint:
@@ -76,8 +77,9 @@ class Results:
         """Task → its queries, of the run's own checkpoint or another."""
         chosen = checkpoint or self._checkpoint(run)
         if (run, chosen) not in self._groups:
-            frames = [self._read(seed, run, chosen) for seed in self.seeds]
-            self._groups[run, chosen] = {task: _group(frames, task) for task in self.config.tasks}
+            seeds = self.seeds_of(run)
+            frames = [self._read(seed, run, chosen) for seed in seeds]
+            self._groups[run, chosen] = {task: _group(seeds, frames, task) for task in self.config.tasks}
         return self._groups[run, chosen]
 
     def _read(self, seed: int, run: str, checkpoint: str) -> pd.DataFrame:
@@ -85,12 +87,12 @@ class Results:
         return read_checkpoint(self.run(seed, run) / "results" / checkpoint, data, self.config.tasks)
 
     def json(self, name: str, run: str = BASE) -> list[Any]:
-        """A JSON file of a run, of every seed.
+        """A JSON file of a run, of every seed that has been evaluated.
 
         Raises:
             DataError: a seed hasn't it yet.
         """
-        paths = [self.run(seed, run) / name for seed in self.seeds]
+        paths = [self.run(seed, run) / name for seed in self.seeds_of(run)]
         for path in paths:
             if not path.is_file():
                 raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")
@@ -101,6 +103,6 @@ class Results:
         return [list(read_rows(self.run(seed, BASE) / name)) for seed in self.seeds]
 
 
-def _group(frames: Sequence[pd.DataFrame], task: str) -> Group:
+def _group(seeds: tuple[int, ...], frames: Sequence[pd.DataFrame], task: str) -> Group:
     own = tuple(frame[frame.task == task].reset_index(drop=True) for frame in frames)
-    return Group(own, tuple(float(frame.reasoned.mean()) for frame in own))
+    return Group(seeds, own, tuple(float(frame.reasoned.mean()) for frame in own))

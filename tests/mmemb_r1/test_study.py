@@ -85,6 +85,17 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path) -> None:
     assert "train" not in again
     assert (tmp_path / "study/seed-1/base/adaptive/final/model.safetensors").read_bytes() == weights
 
+    # A variant of fewer seeds than the base is held against the base of those seeds, and says how many they are.
+    alone = numbers["variants"]["cost-3"]["miniworld-text"]["difference"]["value"]
+    call("study", "run", *words, "--seed", "2", "--only", "base")
+    call("study", "report", *words, "--to", str(tmp_path / "report"))
+    text = (tmp_path / "report" / "README.md").read_text()
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| miniworld-text | ")}
+    assert rows["base"].endswith("| 2 |")
+    assert rows["cost-3"].endswith("| 1 |")
+    numbers = json.loads((tmp_path / "report" / "study.json").read_text())
+    assert numbers["variants"]["cost-3"]["miniworld-text"]["difference"]["value"] == alone
+
 
 def test_wrong_names(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no run of this study named 'rndom'"):
