@@ -10,6 +10,7 @@ from mmeb_harness.adapter.checkpoints import CheckpointFolder
 #: `model_type` of a checkpoint's config.json → the registered models that run it.
 MODELS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("vlm2vec", "gme", "lamra", "ops_mm", "rzen_embed", "ume_r1"),
+    "qwen2_5_vl": ("lamra",),
     "qwen3_vl": ("qwen3_vl_embedding", "mmemb_r1"),
     "colpali": ("colpali",),
     "colqwen2": ("colqwen2",),

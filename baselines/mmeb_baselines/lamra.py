@@ -1,20 +1,22 @@
-"""LamRA-Ret: Qwen2-VL asked to sum up what it is shown in one word; the state that would begin the answer.
+"""LamRA-Ret: Qwen2-VL or Qwen2.5-VL asked to sum up what it sees in one word; the state that would begin the answer.
 
 Source: code-kunkun/LamRA, models/qwen2_vl.py, datasets and collators; the leaderboard's profile from VLM2Vec's
-src/model/baseline_backbone/lamra. LamRA reads the state just before its <emb>: the model is causal, so nothing from
-there on matters and <emb> is not needed. Both call the text model with embeddings alone: plain positions.
+src/model/baseline_backbone/lamra, one file for either backbone. LamRA reads the state just before its <emb>: the model
+is causal, so nothing from there on matters and <emb> is not needed. They call the text model with embeddings alone:
+plain positions. Only LamRA's own code for Qwen2.5-VL, of which forks alone could be read, takes the model's (M-RoPE).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from mmeb_baselines.cards import Card
+from mmeb_baselines.families import read_config
 from mmeb_baselines.gme import FETCHED, middle_picture
 from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, find_pinned
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import Item, Profile, Role
@@ -23,21 +25,32 @@ from mmeb_harness import Item, Profile, Role
 OWN: tuple[Resize, ...] = (within(4 * TOKEN, 300 * TOKEN, 28),)
 LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 
+_SHARED: dict[str, Any] = {
+    "model": "lamra",
+    "revision": None,
+    "dimensions": 3584,
+    "prompt": "chat: user image, INSTRUCTION TEXT and 'Summarize above … in one word: '",
+    "pooling": "newline that opens the answer, after the final norm",
+    "resolution": "4 to 300 tokens of 28 x 28 (leaderboard: 256 to 1,280)",
+    "frames": "own: 8, as a video; leaderboard: the middle frame",
+    "license": "MIT (repository)",
+}
 CARDS = (
     Card(
-        model="lamra",
         hub_id="code-kunkun/LamRA-Ret",
-        revision=None,
         parameters=8_291_375_616,
-        dimensions=3584,
-        prompt="chat: user image, INSTRUCTION TEXT and 'Summarize above … in one word: '",
-        pooling="newline that opens the answer, after the final norm",
-        resolution="4 to 300 tokens of 28 x 28 (leaderboard: 256 to 1,280)",
-        frames="own: 8, as a video; leaderboard: the middle frame",
-        license="MIT (repository)",
         source="LamRA, models/qwen2_vl.py; VLM2Vec, src/model/baseline_backbone/lamra",
         published="LamRA-Ret",
         unsure="its own repository was read in a fork's first commit",
+        **_SHARED,
+    ),
+    Card(
+        hub_id="code-kunkun/LamRA-Ret-Qwen2.5VL-7b",
+        parameters=8_292_166_656,
+        source="VLM2Vec, src/model/baseline_backbone/lamra/lamra_qwen25_inference.py; forks of LamRA",
+        published="LamRA-Ret-Qwen2.5VL-7b",
+        unsure="its own code: positions and picture sizes, read in forks",
+        **_SHARED,
     ),
 )
 PROFILE = Profile(
@@ -68,22 +81,24 @@ def load(
     dtype: str = "auto",
     attention: Attention = "auto",
 ) -> QwenEmbedder:
-    """LamRA-Ret on Qwen2-VL 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
+    """LamRA-Ret on Qwen2-VL 7B or Qwen2.5-VL 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
 
     Args:
         profile: own: "Summarize above … in one word", candidates without instruction, frames as a video. leaderboard:
             the official strings, a video's middle frame, and the last token after "<emb>.", which is text there.
     """
     own = profile == "own"
+    checkpoint = find_pinned(CARDS, path, revision)
+    multimodal = own and read_config(checkpoint, "lamra")["model_type"] == "qwen2_5_vl"
     family = Family(
         model="lamra",
         cards=CARDS,
         profile=PROFILE if own else LEADERBOARD_PROFILE,
         recipe=own_parts if own else leaderboard_parts,
-        positions="sequential",
+        positions="multimodal" if multimodal else "sequential",
         settings={"frames": "a video" if own else "the middle one"},
     )
-    return open_embedder(family, path, revision, Place(device, dtype, attention))
+    return QwenEmbedder(family, checkpoint, checkpoint, Place(device, dtype, attention))
 
 
 def own_parts(item: Item, role: Role) -> Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmeb_baselines import gme, lamra, ops_mm, qwen3_vl_embedding, rzen_embed, v
 from mmeb_harness import DataError, Item, ModelError, Role, Source
 from mmeb_harness.check import check_embedder
 from tests.baselines.plain_qwen import Shown, fetched, noise, opened, plain_vector
-from tests.baselines.tiny_qwen import save_qwen2_vl, save_qwen3_vl
+from tests.baselines.tiny_qwen import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
@@ -34,6 +35,11 @@ SYSTEM = system("You are a helpful assistant.")
 @pytest.fixture(scope="module")
 def qwen2_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_qwen2_vl(tmp_path_factory.mktemp("qwen2_vl"))
+
+
+@pytest.fixture(scope="module")
+def qwen2_5_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen2_5_vl(tmp_path_factory.mktemp("qwen2_5_vl"))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +128,15 @@ def test_vectors_equal_those_of_plain_transformers(qwen2_vl: Path, items: dict[s
     shown = Shown(frames=pictures) if "<|video_pad|>" in case.text else Shown(pictures=pictures)
     expected = plain_vector(qwen2_vl, case.text, shown, case.bounds, mrope=case.mrope)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+LAMRA_2_5 = tuple(dataclasses.replace(case, mrope=not case.arguments) for case in CASES if case.family == "lamra")
+
+
+@pytest.mark.parametrize("case", LAMRA_2_5, ids=name_of)
+def test_lamra_on_qwen2_5_vl(qwen2_5_vl: Path, items: dict[str, Item], case: Case) -> None:
+    """The same prompts; in its own profile the model's own positions."""
+    test_vectors_equal_those_of_plain_transformers(qwen2_5_vl, items, case)
 
 
 def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: dict[str, Item]) -> None:

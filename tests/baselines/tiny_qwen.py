@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import (
     AutoTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -18,6 +20,7 @@ from transformers import (
 from mmemb_r1_model.tiny import build_tokenizer
 
 HIDDEN = 48
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 TEXTS = ["Represent the given image. Find an image that matches the given caption: a red circle"] * 4
 
 
@@ -34,8 +37,23 @@ def save_qwen2_vl(folder: Path, extra_tokens: tuple[str, ...] = (), seed: int = 
     )
     torch.manual_seed(seed)
     model = _spread(Qwen2VLForConditionalGeneration(config))
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    return _save(folder, model, tokenizer, mean, std)
+    return _save(folder, model, tokenizer, CLIP_MEAN, CLIP_STD)
+
+
+def save_qwen2_5_vl(folder: Path) -> Path:
+    """A Qwen2.5-VL: windows of attention in its vision tower, and patches as Qwen2-VL's."""
+    tokenizer, ids = _tokenizer(())
+    config = Qwen2_5_VLConfig(
+        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [2, 3, 3]})},
+        vision_config={
+            **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": 14},
+            **{"spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": HIDDEN, "window_size": 112},
+            **{"fullatt_block_indexes": [1], "tokens_per_second": 2},
+        },
+        **ids,
+    )
+    torch.manual_seed(0)
+    return _save(folder, _spread(Qwen2_5_VLForConditionalGeneration(config)), tokenizer, CLIP_MEAN, CLIP_STD)
 
 
 def save_ume_r1(folder: Path) -> Path:

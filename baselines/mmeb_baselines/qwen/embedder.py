@@ -60,9 +60,18 @@ def open_embedder(family: Family, path: str | None, revision: str | None, place:
         ModelError: the checkpoint can't be used.
         OptionError: a device or dtype that is none.
     """
-    name = path or family.cards[0].hub_id
-    checkpoint = find_checkpoint(name, pinned_revision(family.cards, name, revision))
+    checkpoint = find_pinned(family.cards, path, revision)
     return QwenEmbedder(family, checkpoint, checkpoint, place)
+
+
+def find_pinned(cards: tuple[Card, ...], path: str | None, revision: str | None) -> CheckpointFolder:
+    """The checkpoint at `path`, by default the first card's, in the revision that its card names.
+
+    Raises:
+        ModelError: it isn't there.
+    """
+    name = path or cards[0].hub_id
+    return find_checkpoint(name, pinned_revision(cards, name, revision))
 
 
 class QwenEmbedder:
