@@ -339,7 +339,7 @@ class Pipeline:
             raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
         sets = self.sets(self.config.data)
         rationales = SelectedRationales(path)
-        rationales.check([one.pairs.name for one in sets])
+        rationales.check([one.pairs for one in sets])
         return sets, rationales
 
     def _evaluate(self) -> str:

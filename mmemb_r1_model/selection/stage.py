@@ -271,6 +271,10 @@ def _count(
         own[f"chosen {one.worker}"] = own.get(f"chosen {one.worker}", 0.0) + share
 
 
+#: Of a data set, evenly spaced, to see whether a selection is of it.
+_CHECKED_PAIRS = 200
+
+
 class SelectedRationales:
     """selected.jsonl as stage 1 draws from it."""
 
@@ -280,19 +284,28 @@ class SelectedRationales:
         with path.open("rb") as file:
             self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
-    def check(self, names: Sequence[str]) -> None:
-        """That every data set is in the file.
+    def check(self, sets: Sequence[PairSet]) -> None:
+        """That it is of these data sets, by their names and some of their pairs.
 
         Raises:
-            OptionError: one isn't: the file is of another data set.
+            OptionError: it isn't: every pair would silently be direct-only.
         """
-        for name in names:
-            if name not in self._datasets:
+        for pairs in sets:
+            if pairs.name not in self._datasets:
                 known = ", ".join(sorted(self._datasets)) or "nothing"
                 raise OptionError(
-                    f"{self._rows.path} has no rationales of {name!r}; it is of {known}. "
+                    f"{self._rows.path} has no rationales of {pairs.name!r}; it is of {known}. "
                     "Select for this data set, or leave it out"
                 )
+            some = [pairs[place] for place in range(0, len(pairs), -(-len(pairs) // _CHECKED_PAIRS))]
+            if not any(self._has(pair) for pair in some):
+                raise OptionError(
+                    f"{self._rows.path} has rationales of {pairs.name!r}, but none for {len(some)} of its pairs, "
+                    f"{some[0].id!r} among them: it is of another split or revision. Select for this one"
+                )
+
+    def _has(self, pair: Pair) -> bool:
+        return any(self._rows.get(side_key(pair.dataset, pair.id, side)) for side in SIDES)
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         """By the chances of the pair's rationales; `None` for a side that is direct-only or has none."""

@@ -85,14 +85,14 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
         call("select", *words, "--set", "select.negatives=1")
 
     shutil.rmtree(tmp_path / "joint")
-    (tmp_path / "selected" / "selected.jsonl").write_text(
-        json.dumps(
-            {"dataset": "another", "pair": "1", "side": "query", "without": 0, "judged": [], "direct_only": True}
-        )
-        + "\n"
-    )
-    with pytest.raises(HarnessError, match="no rationales of 'miniworld-text'; it is of another"):
-        call("train", *words)
+    row: dict[str, object] = {"pair": "none", "side": "query", "without": 0, "judged": [], "direct_only": True}
+    for dataset, message in (
+        ("another", "no rationales of 'miniworld-text'; it is of another"),
+        ("miniworld-text", "rationales of 'miniworld-text', but none for 24 of its pairs.* of another split"),
+    ):
+        (tmp_path / "selected" / "selected.jsonl").write_text(json.dumps({**row, "dataset": dataset}) + "\n")
+        with pytest.raises(HarnessError, match=message):
+            call("train", *words)
 
 
 def test_two_processes_train_one_student(tmp_path: Path) -> None:
