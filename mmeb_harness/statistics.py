@@ -1,0 +1,203 @@
+"""Intervals and tests on scores of queries: which of two numbers is really larger, and how sure is one of them.
+
+Legend: N queries, C clusters, K runs on the same queries, T tasks, B resamples.
+
+Queries that show the same video, page or image are no independent witnesses: whole clusters are resampled, and change
+sides together. A score over several tasks is the plain mean of theirs. Two questions can be asked of it: whether other
+queries of these tasks would say the same (tasks fixed), and whether other tasks would (tasks resampled as well); the
+second interval is the wider one. Everything random is drawn from the seed that is passed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+#: Up to so many clusters that differ, all their sign patterns are gone through.
+_EXACT_CLUSTERS = 12
+#: Fewer draws at once where there are many clusters: (draws, clusters) numbers are in memory.
+_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Scores of one task's queries, added up by cluster.
+
+    Attributes:
+        sums_CK: of a cluster's queries, a column a run.
+        sizes_C: queries of a cluster.
+    """
+
+    sums_CK: Floats
+    sizes_C: Floats
+
+    @property
+    def means(self) -> Floats:
+        """(K,) mean over queries of each run."""
+        means: Floats = self.sums_CK.sum(axis=0) / self.sizes_C.sum()
+        return means
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and where it lies with a confidence of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A mean over tasks.
+
+    Attributes:
+        queries: tasks fixed, their queries resampled.
+        tasks: tasks resampled as well; of a single task the same.
+    """
+
+    queries: Interval
+    tasks: Interval
+
+
+def clusters_of(scores: ArrayLike, labels: ArrayLike) -> Clusters:
+    """Add scores up by cluster.
+
+    Args:
+        scores: (N,), or (N, K) of several runs; N > 0.
+        labels: (N,) the cluster of each query.
+    """
+    scores_NK = np.asarray(scores, dtype=np.float64)
+    if scores_NK.ndim == 1:
+        scores_NK = scores_NK[:, None]
+    _, places_N, sizes_C = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    sums_CK = np.zeros((len(sizes_C), scores_NK.shape[1]))
+    np.add.at(sums_CK, places_N, scores_NK)
+    return Clusters(sums_CK, sizes_C.astype(np.float64))
+
+
+def resampled_means(task: Clusters, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """(B, K) means of each run over clusters that are drawn with replacement, the same for all runs."""
+    count = len(task.sizes_C)
+    parts = []
+    for drawn in _parts(resamples, count):
+        times = rng.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)  # (drawn, C)
+        parts.append(times @ task.sums_CK / (times @ task.sizes_C)[:, None])
+    return np.concatenate(parts)
+
+
+def _parts(draws: int, width: int) -> list[int]:
+    size = max(1, min(draws, _AT_ONCE // width))
+    return [min(size, draws - first) for first in range(0, draws, size)]
+
+
+def interval(value: float, draws_B: Floats, units: int) -> Interval:
+    """The percentiles of resampled values, set a little further apart where there were few units to draw from.
+
+    With few clusters the plain percentiles lie too close: they are those of a normal distribution with a variance of
+    (n - 1) / n. They are widened to those of Student's t with n - 1 degrees of freedom (Hesterberg 2015, "expanded
+    percentile interval").
+
+    Args:
+        units: clusters, or tasks, that were drawn from; one alone says nothing about its spread: (-inf, inf).
+    """
+    from scipy import stats
+
+    if units < 2:
+        return Interval(value, -np.inf, np.inf)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, units - 1) * np.sqrt(units / (units - 1))
+    tail = float(stats.norm.cdf(-quantile))
+    low, high = np.quantile(draws_B, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def mean_of_tasks(tasks: Sequence[Clusters], seed: int, resamples: int = RESAMPLES) -> list[Uncertain]:
+    """The mean over tasks of each run, with both intervals.
+
+    Args:
+        tasks: of the same K runs; one or more.
+    """
+    rng = np.random.default_rng(seed)
+    draws_TBK = np.stack([resampled_means(one, rng, resamples) for one in tasks])
+    values_K = np.mean([one.means for one in tasks], axis=0)
+    units = sum(len(one.sizes_C) for one in tasks)
+    over_queries = draws_TBK.mean(axis=0)
+    over_tasks = _tasks_resampled(draws_TBK, rng)
+    found = []
+    for run, value in enumerate(values_K.tolist()):
+        fixed = interval(value, over_queries[:, run], units)
+        free = fixed if len(tasks) == 1 else interval(value, over_tasks[:, run], len(tasks))
+        found.append(Uncertain(fixed, free))
+    return found
+
+
+def _tasks_resampled(draws_TBK: Floats, rng: np.random.Generator) -> Floats:
+    """(B, K): tasks drawn with replacement, each with a resample of its own of that task's queries."""
+    tasks, resamples, _ = draws_TBK.shape
+    chosen_BT = rng.integers(tasks, size=(resamples, tasks))
+    rows_BT = rng.integers(resamples, size=(resamples, tasks))
+    means: Floats = draws_TBK[chosen_BT, rows_BT].mean(axis=1)
+    return means
+
+
+def sign_flip_p(differences: Sequence[Clusters], seed: int, resamples: int = 10 * RESAMPLES) -> float:
+    """Two-sided permutation test that the mean over tasks of a paired difference is zero.
+
+    Under the hypothesis the two runs are exchangeable within a cluster, so that its difference has either sign. With
+    few clusters that differ all patterns are gone through and the p-value is exact; otherwise it is (1 + as extreme
+    ones) / (1 + drawn ones), never zero.
+
+    Args:
+        differences: a task each, K = 1.
+    """
+    # A task's share of the statistic: its clusters' sums over its number of queries, over the number of tasks.
+    parts = [one.sums_CK[:, 0] / one.sizes_C.sum() / len(differences) for one in differences]
+    effects = np.concatenate(parts)
+    effects = effects[effects != 0]
+    observed = abs(effects.sum())
+    limit = observed * (1 - 1e-9) - 1e-15  # equal patterns must count, whatever the order of their sums
+    if len(effects) <= _EXACT_CLUSTERS:
+        patterns = np.array(list(itertools.product([-1.0, 1.0], repeat=len(effects))))
+        return float(np.mean(np.abs(patterns @ effects) >= limit))
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for drawn in _parts(resamples, len(effects)):
+        signs = rng.integers(0, 2, size=(drawn, len(effects)), dtype=np.int8) * 2.0 - 1
+        extreme += int((np.abs(signs @ effects) >= limit).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those under 0.05 are false with a chance of 5 % in all, however many tests there were."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for step, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def rank_intervals(draws_BK: Floats) -> list[tuple[int, int]]:
+    """Best and worst rank of each model that 95 % of the resamples leave, 1 the best; equal ones share the better."""
+    ranks_BK = 1 + (draws_BK[:, None, :] > draws_BK[:, :, None]).sum(axis=2)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(ranks_BK, [tail, 1 - tail], axis=0, method="inverted_cdf")
+    return [(int(best), int(worst)) for best, worst in zip(low, high, strict=True)]
+
+
+def drawn_means(mean: float, queries: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """(B,) what a published mean could have been, where the scores of its queries are not known.
+
+    Of values between 0 and 1 none have more variance than mean (1 - mean), which hit@1 has; so for nDCG, and for
+    models that err on the same queries, this is too wide rather than too narrow. Queries of a cluster can't be told.
+    """
+    return rng.normal(mean, np.sqrt(mean * (1 - mean) / queries), size=resamples)
