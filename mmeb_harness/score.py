@@ -80,6 +80,7 @@ def query_table(
     gains = [samples.gains[query.query_id] for query in scored]
     columns: dict[str, Any] = {
         "query_id": pa.array([query.query_id for query in scored], pa.string()),
+        "cluster": pa.array(query_clusters(samples), pa.int64()),
         "difficulty": pa.array([difficulty.get(query.query_id) for query in scored], pa.string()),
         "score": pa.array([query.metrics[task.metric] for query in scored], pa.float64()),
         "corrected_score": pa.array([query.corrected for query in scored], pa.float64()),
@@ -94,6 +95,23 @@ def query_table(
         "relevant_gains": pa.array([list(gain.values()) for gain in gains], pa.list_(pa.float64())),
     }
     return pa.table(columns | _trace_columns(encoded))
+
+
+def query_clusters(samples: Samples) -> list[int]:
+    """Of each query, the number of its cluster: queries about the same picture, video or page are no independent ones.
+
+    The same is: of queries with media, those; else the media of the first among the most relevant candidates (the
+    image that several captions describe, the page or the document that several questions are about).
+    """
+    media_of = {candidate.id: candidate.media for candidate in samples.candidates}
+    numbers: dict[object, int] = {}
+    found = []
+    for query in samples.queries:
+        gains = samples.gains[query.id]
+        best = max(gains, key=lambda one: gains[one])
+        shared = query.media or media_of.get(best) or query.id
+        found.append(numbers.setdefault(shared, len(numbers)))
+    return found
 
 
 def candidate_table(samples: Samples, encoded: Encoded) -> pa.Table:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES = 2000
+FLIPS = 10_000
 CONFIDENCE = 0.95
 #: Up to so many clusters that differ, all their sign patterns are gone through.
 _EXACT_CLUSTERS = 12
@@ -85,14 +86,29 @@ def clusters_of(scores: ArrayLike, labels: ArrayLike) -> Clusters:
     return Clusters(sums_CK, sizes_C.astype(np.float64))
 
 
-def resampled_means(task: Clusters, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """(B, K) means of each run over clusters that are drawn with replacement, the same for all runs."""
+@dataclass(frozen=True)
+class Resampled:
+    """One task's means of K runs.
+
+    Attributes:
+        means_K: as observed.
+        draws_BK: over clusters that were drawn with replacement, the same for all runs.
+        clusters: how many were drawn from.
+    """
+
+    means_K: Floats
+    draws_BK: Floats
+    clusters: int
+
+
+def resample(task: Clusters, rng: np.random.Generator, resamples: int = RESAMPLES) -> Resampled:
+    """Draw a task's clusters with replacement, `resamples` times."""
     count = len(task.sizes_C)
     parts = []
     for drawn in _parts(resamples, count):
         times = rng.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)  # (drawn, C)
         parts.append(times @ task.sums_CK / (times @ task.sizes_C)[:, None])
-    return np.concatenate(parts)
+    return Resampled(task.means, np.concatenate(parts), count)
 
 
 def _parts(draws: int, width: int) -> list[int]:
@@ -120,21 +136,19 @@ def interval(value: float, draws_B: Floats, units: int) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def mean_of_tasks(tasks: Sequence[Clusters], seed: int, resamples: int = RESAMPLES) -> list[Uncertain]:
+def mean_over_tasks(tasks: Sequence[Resampled], rng: np.random.Generator) -> list[Uncertain]:
     """The mean over tasks of each run, with both intervals.
 
     Args:
-        tasks: of the same K runs; one or more.
+        tasks: of the same K runs and as many resamples; one or more.
     """
-    rng = np.random.default_rng(seed)
-    draws_TBK = np.stack([resampled_means(one, rng, resamples) for one in tasks])
-    values_K = np.mean([one.means for one in tasks], axis=0)
-    units = sum(len(one.sizes_C) for one in tasks)
+    draws_TBK = np.stack([one.draws_BK for one in tasks])
+    values_K = np.mean([one.means_K for one in tasks], axis=0)
     over_queries = draws_TBK.mean(axis=0)
     over_tasks = _tasks_resampled(draws_TBK, rng)
     found = []
     for run, value in enumerate(values_K.tolist()):
-        fixed = interval(value, over_queries[:, run], units)
+        fixed = interval(value, over_queries[:, run], sum(one.clusters for one in tasks))
         free = fixed if len(tasks) == 1 else interval(value, over_tasks[:, run], len(tasks))
         found.append(Uncertain(fixed, free))
     return found
@@ -149,31 +163,52 @@ def _tasks_resampled(draws_TBK: Floats, rng: np.random.Generator) -> Floats:
     return means
 
 
-def sign_flip_p(differences: Sequence[Clusters], seed: int, resamples: int = 10 * RESAMPLES) -> float:
-    """Two-sided permutation test that the mean over tasks of a paired difference is zero.
+@dataclass(frozen=True)
+class Flipped:
+    """One task's paired difference, and what it would be if each cluster's had another sign.
 
-    Under the hypothesis the two runs are exchangeable within a cluster, so that its difference has either sign. With
-    few clusters that differ all patterns are gone through and the p-value is exact; otherwise it is (1 + as extreme
-    ones) / (1 + drawn ones), never zero.
+    Attributes:
+        effects: what each cluster that differs adds to the mean difference.
+        draws_B: means under signs drawn at random.
+    """
+
+    effects: Floats
+    draws_B: Floats
+
+
+def flip_signs(difference: Clusters, rng: np.random.Generator, draws: int = FLIPS) -> Flipped:
+    """Under the hypothesis that two runs are exchangeable within a cluster, its difference has either sign.
 
     Args:
-        differences: a task each, K = 1.
+        difference: K = 1.
     """
-    # A task's share of the statistic: its clusters' sums over its number of queries, over the number of tasks.
-    parts = [one.sums_CK[:, 0] / one.sizes_C.sum() / len(differences) for one in differences]
-    effects = np.concatenate(parts)
+    effects = difference.sums_CK[:, 0] / difference.sizes_C.sum()
     effects = effects[effects != 0]
-    observed = abs(effects.sum())
-    limit = observed * (1 - 1e-9) - 1e-15  # equal patterns must count, whatever the order of their sums
+    parts = [
+        (rng.integers(0, 2, size=(drawn, len(effects)), dtype=np.int8) * 2.0 - 1) @ effects
+        for drawn in _parts(draws, max(1, len(effects)))
+    ]
+    return Flipped(effects, np.concatenate(parts))
+
+
+def p_of_no_difference(tasks: Sequence[Flipped]) -> float:
+    """Two-sided permutation test that the mean over tasks of a paired difference is zero.
+
+    With few clusters that differ all their signs are gone through and the p-value is exact; otherwise it is (1 + as
+    extreme draws) / (1 + draws), never zero.
+    """
+    effects = np.concatenate([one.effects for one in tasks]) / len(tasks)
     if len(effects) <= _EXACT_CLUSTERS:
         patterns = np.array(list(itertools.product([-1.0, 1.0], repeat=len(effects))))
-        return float(np.mean(np.abs(patterns @ effects) >= limit))
-    rng = np.random.default_rng(seed)
-    extreme = 0
-    for drawn in _parts(resamples, len(effects)):
-        signs = rng.integers(0, 2, size=(drawn, len(effects)), dtype=np.int8) * 2.0 - 1
-        extreme += int((np.abs(signs @ effects) >= limit).sum())
-    return (1 + extreme) / (1 + resamples)
+        return float(np.mean(_as_extreme(patterns @ effects, effects)))
+    draws_B = np.mean([one.draws_B for one in tasks], axis=0)
+    return float((1 + _as_extreme(draws_B, effects).sum()) / (1 + len(draws_B)))
+
+
+def _as_extreme(means: Floats, effects: Floats) -> NDArray[np.bool_]:
+    """Equal patterns must count, in whatever order they were added up."""
+    extreme: NDArray[np.bool_] = np.abs(means) >= abs(effects.sum()) * (1 - 1e-9) - 1e-15
+    return extreme
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

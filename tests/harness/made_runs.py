@@ -7,6 +7,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data import describe
 from mmeb_harness.metrics import METRIC_NAMES
@@ -114,3 +117,13 @@ def mini_run(cache: Path, output: Path, names: Sequence[str], model: str = "bag_
     return evaluate(
         load_model(model, {}, {}), [registered[name] for name in names], registered, info, settings, QuietReporter()
     )
+
+
+def write_queries(folder: Path, task: str, scores: Sequence[float], clusters: Sequence[int] | None = None) -> None:
+    """A task's table of queries, as far as comparisons read it."""
+    columns: dict[str, object] = {"query_id": [f"q{place}" for place in range(len(scores))], "score": list(scores)}
+    if clusters is not None:
+        columns["cluster"] = list(clusters)
+    path = RunFolder(folder).queries_file(task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)

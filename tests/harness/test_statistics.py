@@ -8,19 +8,31 @@ from scipy import stats
 
 from mmeb_harness.statistics import (
     Clusters,
+    Uncertain,
     clusters_of,
     drawn_means,
+    flip_signs,
     holm,
     interval,
-    mean_of_tasks,
+    mean_over_tasks,
+    p_of_no_difference,
     rank_intervals,
-    resampled_means,
-    sign_flip_p,
+    resample,
 )
 
 
 def alone(scores: np.ndarray) -> Clusters:
     return clusters_of(scores, np.arange(len(scores)))
+
+
+def mean_of(*tasks: Clusters, seed: int = 0, resamples: int = 2000) -> list[Uncertain]:
+    rng = np.random.default_rng(seed)
+    return mean_over_tasks([resample(one, rng, resamples) for one in tasks], rng)
+
+
+def p_of(*differences: Clusters, seed: int = 0, draws: int = 10_000) -> float:
+    rng = np.random.default_rng(seed)
+    return p_of_no_difference([flip_signs(one, rng, draws) for one in differences])
 
 
 def test_scores_are_added_up_by_cluster() -> None:
@@ -32,7 +44,7 @@ def test_scores_are_added_up_by_cluster() -> None:
 
 def test_the_bootstrap_is_that_of_scipy() -> None:
     scores = np.random.default_rng(0).beta(2, 1, size=300)
-    found = mean_of_tasks([alone(scores)], seed=1, resamples=20_000)[0]
+    found = mean_of(alone(scores), seed=1, resamples=20_000)[0]
     theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
     assert found.queries.value == pytest.approx(scores.mean())
     assert found.queries.low == pytest.approx(theirs.low, abs=1e-3)
@@ -53,7 +65,7 @@ def test_few_units_widen_the_interval_to_students() -> None:
 def test_means_of_tasks_are_plain_means_and_tasks_add_their_own_spread() -> None:
     rng = np.random.default_rng(0)
     tasks = [alone((rng.random((n, 2)) < p).astype(float)) for n, p in ((2000, 0.2), (100, 0.5), (500, 0.8))]
-    found = mean_of_tasks(tasks, seed=0)
+    found = mean_of(*tasks)
     for run, one in enumerate(found):
         assert one.queries.value == pytest.approx(np.mean([task.means[run] for task in tasks]))
         assert one.tasks.high - one.tasks.low > 3 * (one.queries.high - one.queries.low)
@@ -64,13 +76,13 @@ def test_means_of_tasks_are_plain_means_and_tasks_add_their_own_spread() -> None
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     task = alone(np.random.default_rng(0).random(50))
-    assert mean_of_tasks([task], 3) == mean_of_tasks([task], 3)
-    assert mean_of_tasks([task], 3) != mean_of_tasks([task], 4)
+    assert mean_of(task, seed=3) == mean_of(task, seed=3)
+    assert mean_of(task, seed=3) != mean_of(task, seed=4)
 
 
 def test_resamples_in_parts_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmeb_harness.statistics._AT_ONCE", 170)
-    found = resampled_means(alone(np.arange(50.0)), np.random.default_rng(0), 200)
+    found = resample(alone(np.arange(50.0)), np.random.default_rng(0), 200).draws_BK
     assert found.shape == (200, 1)
     assert found.mean() == pytest.approx(24.5, abs=1.5)
 
@@ -87,7 +99,7 @@ def test_the_permutation_test_is_that_of_scipy() -> None:
             rng=1,
             vectorized=True,
         ).pvalue
-        ours = sign_flip_p([alone(first - second)], seed=2)
+        ours = p_of(alone(first - second), seed=2)
         assert ours == pytest.approx(theirs, abs=1e-12 if count == 9 else 0.01)
 
 
@@ -95,12 +107,12 @@ def test_clusters_change_sides_together() -> None:
     """Ten copies of each of five differences are five witnesses, not fifty."""
     differences = np.array([0.2, 0.1, 0.3, 0.2, 0.1])
     copies = clusters_of(np.repeat(differences, 10), np.repeat(np.arange(5), 10))
-    assert sign_flip_p([copies], 0) == sign_flip_p([alone(differences)], 0) == 2 / 2**5
-    assert sign_flip_p([alone(np.repeat(differences, 10))], 0) < 1e-3
+    assert p_of(copies) == p_of(alone(differences)) == 2 / 2**5
+    assert p_of(alone(np.repeat(differences, 10))) < 1e-3
 
 
 def test_runs_that_agree_everywhere_do_not_differ() -> None:
-    assert sign_flip_p([alone(np.zeros(40)), alone(np.zeros(3))], 0) == 1.0
+    assert p_of(alone(np.zeros(40)), alone(np.zeros(3))) == 1.0
 
 
 def test_holm() -> None:
@@ -134,7 +146,7 @@ def test_95_percent_of_the_intervals_cover(clusters: int, members: int, shared: 
         together = rng.random(clusters)[labels]
         own = rng.random(clusters * members)
         hits = np.where(rng.random(clusters)[labels] < shared, together, own) < 0.7
-        found = mean_of_tasks([clusters_of(hits.astype(float), labels)], seed=trial, resamples=600)[0].queries
+        found = mean_of(clusters_of(hits.astype(float), labels), seed=trial, resamples=600)[0].queries
         covered += found.low <= 0.7 <= found.high
     assert 0.93 <= covered / trials <= 0.97
 
@@ -145,7 +157,7 @@ def test_intervals_that_ignore_clusters_do_not_cover() -> None:
     labels, covered = np.repeat(np.arange(40), 5), 0
     for trial in range(300):
         hits = np.where(rng.random(40)[labels] < 0.6, rng.random(40)[labels], rng.random(200)) < 0.7
-        found = mean_of_tasks([alone(hits.astype(float))], seed=trial, resamples=600)[0].queries
+        found = mean_of(alone(hits.astype(float)), seed=trial, resamples=600)[0].queries
         covered += found.low <= 0.7 <= found.high
     assert covered / 300 < 0.85
 
@@ -155,5 +167,5 @@ def test_a_true_difference_of_zero_is_called_real_in_5_percent() -> None:
     called = 0
     for trial in range(600):
         first, second = rng.random((2, 40)) < 0.6
-        called += sign_flip_p([alone(first.astype(float) - second)], trial, resamples=400) < 0.05
+        called += p_of(alone(first.astype(float) - second), seed=trial, draws=400) < 0.05
     assert 0.02 < called / 600 < 0.07
