@@ -17,10 +17,9 @@ import click
 
 from mmeb_harness import __version__
 from mmeb_harness.cli_data import data
-from mmeb_harness.cli_options import model_options, print_table, selection_options
+from mmeb_harness.cli_options import check_folder, model_options, print_table, selection_options
 from mmeb_harness.cli_scores import COMMANDS
 from mmeb_harness.entry import run_command
-from mmeb_harness.errors import ResultError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +89,7 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     info = _data(config, console)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     output = Path(config.output) if config.output else _default_output(config, model_args, info)
-    _check_output(output)
+    check_folder(output)
     embedder = _load_model(model, model_args, config)
     settings = RunSettings(
         output=output,
@@ -191,11 +190,6 @@ def _default_output(config: RunConfig, model_args: Mapping[str, str], info: Data
     parts += [f"dim{config.dim}"] if config.dim is not None else []
     parts += [config.quantize] if config.quantize != "none" else []
     return Path("runs") / "-".join(parts).replace("/", "_").replace(":", "_")
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise ResultError(f"--output {output} is a file; name a folder")
 
 
 def _load_model(model: str, model_args: Mapping[str, str], config: RunConfig) -> Embedder:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from mmeb_harness.errors import ResultError
 
 REASONING = ("adaptive", "always", "never")
 
@@ -26,6 +29,16 @@ def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequ
             raise click.BadParameter(f"{value!r} is not KEY=VALUE")
         pairs[key.replace("-", "_")] = text
     return pairs
+
+
+def check_folder(output: Path) -> None:
+    """Refuse an --output that is no folder.
+
+    Raises:
+        ResultError: it is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise ResultError(f"--output {output} is a file; name a folder")
 
 
 def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Command]:

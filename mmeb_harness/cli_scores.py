@@ -1,4 +1,4 @@
-"""`mmeb-eval` on finished scores: submit, import, export, verify, compare.
+"""`mmeb-eval` on finished scores: submit, import, export, verify, compare, plot.
 
 As in `cli`: options become values, and heavy imports stay inside the commands.
 """
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmeb_harness.errors import OptionError
+from mmeb_harness.cli_options import check_folder, names
+from mmeb_harness.errors import OptionError, ResultError
 
 if TYPE_CHECKING:
     from mmeb_harness.submission import DataSource
@@ -163,4 +164,28 @@ def compare(
     print_comparison(comparison, console())
 
 
-COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare)
+@click.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where NAME.png and NAME.svg go.")
+@click.option("--only", multiple=True, callback=names, metavar="NAME", help="Only these pictures, comma-separated.")
+@click.option("--allow-editions", is_flag=True, help="Draw runs of different editions all the same.")
+def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_editions: bool) -> None:
+    """Draw runs: accuracy and cost, groups, tasks, what reasoning pays, latency.
+
+    Means are over the tasks that all runs have. What a picture needs of --reasoning never and always is a run of
+    each, with the same model, settings and data.
+    """
+    from mmeb_harness.pictures import pictures_of, save_pictures
+
+    check_folder(output)
+    pictures, reasons = pictures_of(runs, allow_editions=allow_editions, only=only)
+    if not pictures:
+        raise ResultError(f"no picture can be drawn: {'; '.join(reasons)}")
+    save_pictures(pictures, output)
+    for picture in pictures:
+        click.echo(f"{output / picture.name}.png, .svg\n    {picture.alt}")
+    for reason in reasons:
+        click.echo(f"left out: {reason}", err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare, plot)

@@ -1,0 +1,135 @@
+"""Accuracy against what it cost, and how long queries took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from mmeb_harness.pictures.picture import LeftOut, Made, Picture
+from mmeb_harness.pictures.points import ecdf, pareto_front
+from mmeb_harness.pictures.runs import ShownRuns
+from mmeb_harness.pictures.style import (
+    MOST_LABELS,
+    QUIET,
+    colour,
+    legend_below,
+    line,
+    log_milliseconds,
+    mark,
+    name_points,
+    new_figure,
+    settle,
+)
+from mmeb_harness.pictures.words import NO_COMMON, listed, milliseconds
+
+#: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.
+_SHORTEST = 0.01
+
+
+def accuracy_latency(shown: ShownRuns) -> Made:
+    """A point a run: mean main metric over mean latency."""
+    if not shown.common:
+        return [LeftOut("accuracy-latency", NO_COMMON)]
+    costs = [max(_SHORTEST, 1000 * float(np.mean(one.seconds(shown.common)))) for one in shown.runs]
+    texts = [f"{milliseconds(cost)} ms" for cost in costs]
+    label = f"mean latency of a query in its batch, ms (logarithmic{shown.machines})"
+    return [_accuracy_over(shown, "accuracy-latency", "Accuracy and latency", costs, texts, label, logarithmic=True)]
+
+
+def accuracy_tokens(shown: ShownRuns) -> Made:
+    """A point a run: mean main metric over generated tokens."""
+    if not shown.common:
+        return [LeftOut("accuracy-tokens", NO_COMMON)]
+    costs = [float(np.mean(one.tokens(shown.common))) for one in shown.runs]
+    if not any(costs):
+        return [LeftOut("accuracy-tokens", "no query of these runs reasoned")]
+    texts = [f"{cost:.1f} tokens" for cost in costs]
+    label = "mean rationale tokens of a query"
+    return [_accuracy_over(shown, "accuracy-tokens", "Accuracy and rationale tokens", costs, texts, label)]
+
+
+def _accuracy_over(
+    shown: ShownRuns,
+    name: str,
+    title: str,
+    costs: Sequence[float],
+    texts: Sequence[str],
+    label: str,
+    *,
+    logarithmic: bool = False,
+) -> Picture:
+    scores = [100 * one.score(shown.common) for one in shown.runs]
+    names = [one.name for one in shown.runs]
+    front = pareto_front(costs, scores)
+    figure = new_figure(7.5, 5, title, f"{shown.mean_of(shown.common)}; {shown.data}")
+    axes = figure.subplots()
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.set_xlim(log_milliseconds(axes.xaxis, min(costs), max(costs)))
+    else:
+        axes.set_xlim(-0.06 * max(costs), 1.12 * max(costs))
+    room = max(2.0, 0.1 * (max(scores) - min(scores)))
+    axes.set_ylim(min(scores) - room, max(scores) + room)
+    axes.set_xlabel(label)
+    axes.set_ylabel("main metric, %")
+    _draw_front(axes, [costs[place] for place in front], [scores[place] for place in front])
+    handles = [
+        axes.plot(cost, score, mark(number), color=colour(number), ms=8, mec="black", mew=0.6, ls="none")[0]
+        for number, (cost, score) in enumerate(zip(costs, scores, strict=True))
+    ]
+    stairs = Line2D([], [], color=QUIET, ls=(0, (4, 2)), lw=1.1)
+    if len(names) > MOST_LABELS:
+        legend_below(figure, [*handles, stairs], [*names, "Pareto front"])
+        settle(figure)
+    else:
+        legend_below(figure, [stairs], ["Pareto front: no other run is both as cheap and as good"])
+        name_points(axes, list(zip(costs, scores, strict=True)), names)
+    each = listed(f"{one} {score:.1f} % at {text}" for one, score, text in zip(names, scores, texts, strict=True))
+    best = listed(names[place] for place in front)
+    return Picture(name, title, f"{title} ({shown.mean_of(shown.common)}): {each}. On the Pareto front: {best}.", figure)
+
+
+def _draw_front(axes: Axes, costs: Sequence[float], scores: Sequence[float]) -> None:
+    """Stairs: with this much to spend, so good a run can be had. They go on to the edge."""
+    end = axes.get_xlim()[1]
+    axes.step(
+        [*costs, end], [*scores, scores[-1]], where="post", color=QUIET, linestyle=(0, (4, 2)), lw=1.1, zorder=1.5
+    )
+
+
+def latency(shown: ShownRuns) -> Made:
+    """A line a run: the share of queries that were ready within a time."""
+    title = "Latency of queries"
+    if not shown.common:
+        return [LeftOut("latency", NO_COMMON)]
+    each = [np.maximum(_SHORTEST, 1000 * one.seconds(shown.common)) for one in shown.runs]
+    tasks = "1 task" if len(shown.common) == 1 else f"{len(shown.common)} tasks"
+    what = f"{len(each[0]):,} queries of {tasks}"
+    figure = new_figure(7.5, 4.8, title, f"{what}; {shown.data}{shown.machines}")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(log_milliseconds(axes.xaxis, min(map(np.min, each)), max(map(np.max, each))))
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("latency of a query in its batch, ms (logarithmic)")
+    axes.set_ylabel("queries ready by then, %")
+    handles, names, told = [], [], []
+    for number, (one, times) in enumerate(zip(shown.runs, each, strict=True)):
+        handles.append(_draw_ecdf(axes, times, number))
+        p50, p95 = (milliseconds(value) for value in np.percentile(times, [50, 95]).tolist())
+        names.append(f"{one.name}: p50 {p50}, p95 {p95} ms")
+        told.append(f"{one.name} {p50} / {p95} ms")
+    legend_below(figure, handles, names)
+    return [Picture("latency", title, f"{title}, median / 95th percentile: {listed(told)}.", settle(figure))]
+
+
+def _draw_ecdf(axes: Axes, times: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> Line2D:
+    values, shares = ecdf(times)
+    style = {"color": colour(number), "zorder": 2.5}
+    axes.step([values[0], *values], [0, *(100 * shares)], where="post", linestyle=line(number), **style)
+    tenths = np.percentile(times, [10, 30, 50, 70, 90], method="inverted_cdf")
+    look = {"marker": mark(number), "mec": "black", "mew": 0.5, "ms": 5.5}
+    axes.plot(tenths, 100 * shares[np.searchsorted(values, tenths)], linestyle="none", **style, **look)
+    return Line2D([], [], color=colour(number), linestyle=line(number), **look)
