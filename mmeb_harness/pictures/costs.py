@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmeb_harness.pictures.picture import LeftOut, Made, Picture
@@ -23,7 +25,8 @@ from mmeb_harness.pictures.style import (
     new_figure,
     settle,
 )
-from mmeb_harness.pictures.words import NO_COMMON, listed, milliseconds
+from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, listed, milliseconds
+from mmeb_harness.statistics import Floats
 
 #: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.
 _SHORTEST = 0.01
@@ -45,7 +48,7 @@ def accuracy_tokens(shown: ShownRuns) -> Made:
         return [LeftOut("accuracy-tokens", NO_COMMON)]
     costs = [float(np.mean(one.tokens(shown.common))) for one in shown.runs]
     if not any(costs):
-        return [LeftOut("accuracy-tokens", "no query of these runs reasoned")]
+        return [LeftOut("accuracy-tokens", NO_REASONING)]
     texts = [f"{cost:.1f} tokens" for cost in costs]
     label = "mean rationale tokens of a query"
     return [_accuracy_over(shown, "accuracy-tokens", "Accuracy and rationale tokens", costs, texts, label)]
@@ -63,41 +66,50 @@ def _accuracy_over(
 ) -> Picture:
     scores = [100 * one.score(shown.common) for one in shown.runs]
     names = [one.name for one in shown.runs]
-    front = pareto_front(costs, scores)
-    figure = new_figure(7.5, 5, title, f"{shown.mean_of(shown.common)}; {shown.data}")
-    axes = figure.subplots()
+    what = shown.mean_of(shown.common)
+
+    def empty() -> tuple[Figure, Axes]:
+        figure = new_figure(7.5, 5, title, f"{what}; {shown.data}")
+        axes = figure.subplots()
+        _set_limits(axes, costs, scores, logarithmic=logarithmic)
+        axes.set_xlabel(label)
+        axes.set_ylabel("main metric, %")
+        return figure, axes
+
+    figure, axes = empty()
+    front, _ = _draw_points(axes, costs, scores)
+    legend_below(figure, [front], ["Pareto front: no other run is both as cheap and as good"])
+    if len(names) > MOST_LABELS or not name_points(axes, list(zip(costs, scores, strict=True)), names):
+        figure, axes = empty()
+        front, points = _draw_points(axes, costs, scores)
+        legend_below(figure, [*points, front], [*names, "Pareto front"])
+        settle(figure)
+    each = listed(f"{one} {score:.1f} % at {text}" for one, score, text in zip(names, scores, texts, strict=True))
+    best = listed(names[place] for place in pareto_front(costs, scores))
+    return Picture(name, title, f"{title} ({what}): {each}. On the Pareto front: {best}.", figure)
+
+
+def _set_limits(axes: Axes, costs: Sequence[float], scores: Sequence[float], *, logarithmic: bool) -> None:
     if logarithmic:
         axes.set_xscale("log")
         axes.set_xlim(log_milliseconds(axes.xaxis, min(costs), max(costs)))
     else:
         axes.set_xlim(-0.06 * max(costs), 1.12 * max(costs))
     room = max(2.0, 0.1 * (max(scores) - min(scores)))
-    axes.set_ylim(min(scores) - room, max(scores) + room)
-    axes.set_xlabel(label)
-    axes.set_ylabel("main metric, %")
-    _draw_front(axes, [costs[place] for place in front], [scores[place] for place in front])
-    handles = [
+    axes.set_ylim(max(min(scores) - room, -room / 2), min(max(scores) + 1.5 * room, 100 + room / 2))
+
+
+def _draw_points(axes: Axes, costs: Sequence[float], scores: Sequence[float]) -> tuple[Line2D, list[Line2D]]:
+    """The front as stairs (with this much to spend, so good a run can be had), which go on to the edge; the runs."""
+    front = pareto_front(costs, scores)
+    across = [*(costs[place] for place in front), axes.get_xlim()[1]]
+    up = [*(scores[place] for place in front), scores[front[-1]]]
+    axes.step(across, up, where="post", color=QUIET, linestyle=(0, (4, 2)), lw=1.1, zorder=1.5)
+    points = [
         axes.plot(cost, score, mark(number), color=colour(number), ms=8, mec="black", mew=0.6, ls="none")[0]
         for number, (cost, score) in enumerate(zip(costs, scores, strict=True))
     ]
-    stairs = Line2D([], [], color=QUIET, ls=(0, (4, 2)), lw=1.1)
-    if len(names) > MOST_LABELS:
-        legend_below(figure, [*handles, stairs], [*names, "Pareto front"])
-        settle(figure)
-    else:
-        legend_below(figure, [stairs], ["Pareto front: no other run is both as cheap and as good"])
-        name_points(axes, list(zip(costs, scores, strict=True)), names)
-    each = listed(f"{one} {score:.1f} % at {text}" for one, score, text in zip(names, scores, texts, strict=True))
-    best = listed(names[place] for place in front)
-    return Picture(name, title, f"{title} ({shown.mean_of(shown.common)}): {each}. On the Pareto front: {best}.", figure)
-
-
-def _draw_front(axes: Axes, costs: Sequence[float], scores: Sequence[float]) -> None:
-    """Stairs: with this much to spend, so good a run can be had. They go on to the edge."""
-    end = axes.get_xlim()[1]
-    axes.step(
-        [*costs, end], [*scores, scores[-1]], where="post", color=QUIET, linestyle=(0, (4, 2)), lw=1.1, zorder=1.5
-    )
+    return Line2D([], [], color=QUIET, ls=(0, (4, 2)), lw=1.1), points
 
 
 def latency(shown: ShownRuns) -> Made:
@@ -125,11 +137,11 @@ def latency(shown: ShownRuns) -> Made:
     return [Picture("latency", title, f"{title}, median / 95th percentile: {listed(told)}.", settle(figure))]
 
 
-def _draw_ecdf(axes: Axes, times: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> Line2D:
+def _draw_ecdf(axes: Axes, times: Floats, number: int) -> Line2D:
     values, shares = ecdf(times)
-    style = {"color": colour(number), "zorder": 2.5}
+    style: dict[str, Any] = {"color": colour(number), "zorder": 2.5}
     axes.step([values[0], *values], [0, *(100 * shares)], where="post", linestyle=line(number), **style)
     tenths = np.percentile(times, [10, 30, 50, 70, 90], method="inverted_cdf")
-    look = {"marker": mark(number), "mec": "black", "mew": 0.5, "ms": 5.5}
+    look: dict[str, Any] = {"marker": mark(number), "mec": "black", "mew": 0.5, "ms": 5.5}
     axes.plot(tenths, 100 * shares[np.searchsorted(values, tenths)], linestyle="none", **style, **look)
     return Line2D([], [], color=colour(number), linestyle=line(number), **look)

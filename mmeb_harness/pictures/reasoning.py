@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -20,7 +21,7 @@ from mmeb_harness.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.pictures.points import share_curve, task_weights
 from mmeb_harness.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
-from mmeb_harness.pictures.words import listed
+from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, listed
 from mmeb_harness.statistics import Floats
 from mmeb_harness.types import Scalar
 
@@ -28,9 +29,11 @@ BLUE, ORANGE, GREEN, RED, SKY, BLACK, PURPLE = COLOURS
 #: What tells the runs of one model in its modes apart.
 _MODE_SETTINGS = ("reasoning", "threshold")
 _DEFAULT_THRESHOLD = 0.5
-#: Middles of the bins of a difference of two scores in [0, 1].
-_GAPS = np.linspace(-1, 1, 21)
+#: Middles of the bins of a difference of two scores, in points.
+_GAPS = np.linspace(-100, 100, 21)
 _MOST_BINS = 40
+_ADAPTIVE_MARKS = "DvPX<o"
+_POINT: dict[str, Any] = {"ls": "none", "mec": "black", "mew": 0.6, "ms": 8, "zorder": 3, "clip_on": False}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,23 @@ class Modes:
     def weights(self) -> Floats:
         """(N,) with which the mean over queries is that over tasks."""
         return task_weights([len(self.never.queries[task].ids) for task in self.tasks])
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """(N,) what a rationale changes."""
+        return self.always_scores - self.never_scores
+
+    @cached_property
+    def by_gate(self) -> tuple[Floats, Floats] | None:
+        """The curve of the gate's threshold; `None` without a gate."""
+        if self.gates is None:
+            return None
+        return share_curve(self.gates, self.weights, self.never_scores, self.always_scores)
+
+    @cached_property
+    def by_gap(self) -> tuple[Floats, Floats]:
+        """The curve of the best choice at each share."""
+        return share_curve(self.gaps, self.weights, self.never_scores, self.always_scores)
 
     @property
     def threshold(self) -> float:
@@ -170,23 +190,29 @@ def reasoning_share(shown: ShownRuns) -> Made:
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
     if not found:
         return left_out
-    figure, panels = _panels(shown, found, title, 4.1)
-    handles: dict[str, Artist] = {}
-    for axes, modes in zip(panels, found, strict=True):
-        handles |= _draw_curves(axes, modes)
-    panels[0].set_ylabel("main metric, %")
-    legend_below(figure, list(handles.values()), list(handles))
-    settle(figure)
-    for axes, modes in zip(panels, found, strict=True):
-        own = [("never", modes.never), ("always", modes.always), *((one.name, one) for one in modes.adaptive)]
-        name_points(axes, [modes.point(run) for _, run in own], [text for text, _ in own])
+    subtitle = f"{shown.mean_of(found[0].tasks)}; {shown.data}" if len(found) == 1 else shown.data
+
+    def drawn(*, with_runs: bool) -> tuple[Figure, list[Axes]]:
+        figure, panels = _panels(shown, found, title, subtitle, 4.1)
+        handles: dict[str, Artist] = {}
+        for axes, modes in zip(panels, found, strict=True):
+            curves, runs = _draw_curves(axes, modes), _draw_runs(axes, modes)
+            handles |= curves | (runs if with_runs else {})
+        panels[0].set_ylabel("main metric, %")
+        legend_below(figure, list(handles.values()), list(handles))
+        return settle(figure), panels
+
+    figure, panels = drawn(with_runs=False)
+    if not all(name_points(axes, *_own_points(modes)) for axes, modes in zip(panels, found, strict=True)):
+        figure, _ = drawn(with_runs=True)
     return [Picture(name, title, f"{title}: {'; '.join(_told(modes) for modes in found)}.", figure), *left_out]
 
 
-def _panels(shown: ShownRuns, found: Sequence[Modes], title: str, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(
+    shown: ShownRuns, found: Sequence[Modes], title: str, subtitle: str, height: float
+) -> tuple[Figure, list[Axes]]:
     """A panel a model, with what its means are over."""
-    subtitle = shown.data if len(found) > 1 else f"{shown.mean_of(found[0].tasks)}; {shown.data}"
-    figure = new_figure(max(7.5, 5.2 * len(found)), height + 1, title, subtitle)
+    figure = new_figure(max(7.5, 5.2 * len(found)), height + 0.9, title, subtitle)
     panels = list(figure.subplots(1, len(found), squeeze=False)[0])
     for axes, modes in zip(panels, found, strict=True):
         alone = sum(modes.model == other.model for other in found) == 1
@@ -197,25 +223,18 @@ def _panels(shown: ShownRuns, found: Sequence[Modes], title: str, height: float)
 
 def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
     never, always = (modes.point(run)[1] for run in (modes.never, modes.always))
-    gaps = modes.always_scores - modes.never_scores
-    shares, scores = share_curve(gaps, modes.weights, modes.never_scores, modes.always_scores)
+    shares, scores = modes.by_gap
     handles: dict[str, Artist] = {}
-    (handles["oracle: the queries that gain most"],) = axes.plot(
+    if modes.by_gate is not None:
+        (handles["gate, its threshold moved"],) = axes.plot(*(100 * one for one in modes.by_gate), color=BLUE, lw=2.2)
+    (handles["oracle: those that gain most first"],) = axes.plot(
         100 * shares, 100 * scores, color=GREEN, ls=(0, (5, 1, 1, 1)), lw=1.5
     )
-    if modes.gates is not None:
-        moved = share_curve(modes.gates, modes.weights, modes.never_scores, modes.always_scores)
-        (handles["gate, its threshold moved"],) = axes.plot(100 * moved[0], 100 * moved[1], color=BLUE, lw=2.2)
     (handles["random gate"],) = axes.plot([0, 100], [never, always], color=QUIET, ls=(0, (1, 1.2)), lw=1.5)
-    look = {"ls": "none", "mec": "black", "mew": 0.6, "ms": 8, "zorder": 3, "clip_on": False}
     best = int(scores.argmax())
-    (handles[f"oracle, best: {100 * scores[best]:.1f} %"],) = axes.plot(
-        100 * shares[best], 100 * scores[best], "*", color=GREEN, **{**look, "ms": 12}
+    (handles["oracle: just those that gain"],) = axes.plot(
+        100 * shares[best], 100 * scores[best], "*", color=GREEN, **_POINT | {"ms": 12}
     )
-    axes.plot(0, never, "s", color=BLACK, **look)
-    axes.plot(100, always, "^", color=BLACK, **look)
-    for run in modes.adaptive:
-        axes.plot(*modes.point(run), "D", color=RED, **look)
     axes.set_xlabel("queries that reason, % (mean over tasks)")
     low, high = 100 * scores.min(), 100 * scores.max()
     low = min(low, never, always)
@@ -224,16 +243,29 @@ def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
     return handles
 
 
+def _draw_runs(axes: Axes, modes: Modes) -> dict[str, Artist]:
+    points, names = _own_points(modes)
+    looks = [("s", BLACK), ("^", BLACK), *((_ADAPTIVE_MARKS[number % 6], RED) for number in range(len(modes.adaptive)))]
+    return {
+        name: axes.plot(x, y, look, color=face, **_POINT)[0]
+        for (x, y), name, (look, face) in zip(points, names, looks, strict=True)
+    }
+
+
+def _own_points(modes: Modes) -> tuple[list[tuple[float, float]], list[str]]:
+    """Where the runs themselves lie, and what they are called."""
+    runs = [modes.never, modes.always, *modes.adaptive]
+    return [modes.point(run) for run in runs], ["never", "always", *(one.name for one in modes.adaptive)]
+
+
 def _told(modes: Modes) -> str:
-    gaps = modes.always_scores - modes.never_scores
-    shares, scores = share_curve(gaps, modes.weights, modes.never_scores, modes.always_scores)
+    shares, scores = modes.by_gap
     best = int(scores.argmax())
     parts = [f"{modes.model} never {modes.point(modes.never)[1]:.1f} %, always {modes.point(modes.always)[1]:.1f} %"]
     parts += [f"{one.name} {y:.1f} % with {x:.0f} % reasoning" for one in modes.adaptive for x, y in [modes.point(one)]]
-    if modes.gates is not None:
-        moved = share_curve(modes.gates, modes.weights, modes.never_scores, modes.always_scores)
-        top = int(moved[1].argmax())
-        parts.append(f"best threshold {100 * moved[1][top]:.1f} % with {100 * moved[0][top]:.0f} % reasoning")
+    if modes.by_gate is not None:
+        reason, score = (100 * one[modes.by_gate[1].argmax()] for one in modes.by_gate)
+        parts.append(f"best threshold {score:.1f} % with {reason:.0f} % reasoning")
     parts.append(f"oracle {100 * scores[best]:.1f} % with {100 * shares[best]:.0f} %")
     return ", ".join(parts)
 
@@ -245,7 +277,7 @@ def utility_gap(shown: ShownRuns) -> Made:
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
     if not found:
         return left_out
-    figure, panels = _panels(shown, found, title, 4)
+    figure, panels = _panels(shown, found, title, f"main metric; {shown.data}", 4)
     told = []
     for axes, modes in zip(panels, found, strict=True):
         sides = _sides(modes)
@@ -263,7 +295,7 @@ def _sides(modes: Modes) -> dict[str, NDArray[np.bool_]]:
 
 
 def _side_text(modes: Modes, side: str, chosen: NDArray[np.bool_]) -> str:
-    gaps = (modes.always_scores - modes.never_scores)[chosen]
+    gaps = modes.gaps[chosen]
     if not len(gaps):
         return f"{side}: no query"
     better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
@@ -271,42 +303,43 @@ def _side_text(modes: Modes, side: str, chosen: NDArray[np.bool_]) -> str:
 
 
 def _draw_gaps(axes: Axes, modes: Modes, sides: Mapping[str, NDArray[np.bool_]]) -> None:
-    edges = np.concatenate([_GAPS - 0.05, [_GAPS[-1] + 0.05]])
-    width = 0.084 / len(sides)
+    edges = np.concatenate([_GAPS - 5, [_GAPS[-1] + 5]])
+    width = 8.4 / len(sides)
     handles = []
     for number, chosen in enumerate(sides.values()):
-        gaps = (modes.always_scores - modes.never_scores)[chosen]
+        gaps = 100 * modes.gaps[chosen]
         counts = np.histogram(gaps, edges)[0] / max(1, len(gaps))
         face, hatch, edge = ((SKY, "////", BLACK), (BLUE, "", BLACK))[number]
-        axes.bar(
-            _GAPS + (number - (len(sides) - 1) / 2) * width, 100 * counts, width, color=face, hatch=hatch, edgecolor=edge,
-            linewidth=0.6,
-        )  # fmt: skip
+        places = _GAPS + (number - (len(sides) - 1) / 2) * width
+        axes.bar(places, 100 * counts, width, color=face, hatch=hatch, edgecolor=edge, linewidth=0.6)
         handles.append(Patch(facecolor=face, hatch=hatch, edgecolor=edge, linewidth=0.6))
     axes.axvline(0, color=QUIET, lw=0.8, zorder=0)
-    axes.set_xlim(-1.12, 1.12)
-    axes.set_xlabel("main metric with a rationale minus without")
-    axes.legend(
-        handles, [_side_text(modes, *side) for side in sides.items()], loc="lower left", bbox_to_anchor=(0, 1.06),
-        borderaxespad=0,
-    )  # fmt: skip
+    axes.set_xlim(-112, 112)
+    axes.set_ylim(0, 100)
+    axes.set_xticks(range(-100, 101, 25), [f"{gap:+}" if gap else "0" for gap in range(-100, 101, 25)])
+    axes.set_xlabel("with a rationale minus without, points")
+    texts = [_side_text(modes, *side) for side in sides.items()]
+    axes.legend(handles, texts, loc="upper left", bbox_to_anchor=(0, -0.15), borderaxespad=0)
 
 
 def rationale_length(shown: ShownRuns) -> Made:
     """Histograms of generated tokens, a panel a run."""
     title, name = "Length of rationales", "rationale-length"
-    lengths = {one.name: tokens[tokens > 0] for one in shown.runs for tokens in [one.tokens(one.results)]}
+    if not shown.common:
+        return [LeftOut(name, NO_COMMON)]
+    lengths = {one.name: one.tokens(shown.common)[one.reasoned(shown.common)] for one in shown.runs}
     lengths = {run: tokens for run, tokens in lengths.items() if len(tokens)}
     if not lengths:
-        return [LeftOut(name, "no query of these runs reasoned")]
-    figure = new_figure(7.5, 1.1 + 1.5 * len(lengths), title, f"queries that reasoned; {shown.data}")
+        return [LeftOut(name, NO_REASONING)]
+    figure = new_figure(7.5, 1.0 + 1.45 * len(lengths), title, f"queries that reasoned; {shown.data}")
     panels = figure.subplots(len(lengths), sharex=True, squeeze=False)[:, 0]
-    edges = _length_edges(max(tokens.max() for tokens in lengths.values()))
+    edges = _length_edges(np.concatenate(list(lengths.values())))
     told = []
     for axes, (run, tokens) in zip(panels, lengths.items(), strict=True):
         p50, p95 = np.percentile(tokens, [50, 95])
-        shares = 100 * np.histogram(tokens, edges)[0] / len(tokens)
-        axes.stairs(shares, edges, fill=True, facecolor=SKY, edgecolor=BLUE, linewidth=1.2)
+        axes.stairs(
+            100 * np.histogram(tokens, edges)[0] / len(tokens), edges, fill=True, facecolor=SKY, edgecolor=BLUE, lw=1.2
+        )
         axes.axvline(p50, color=BLACK, lw=1.4, ls=(0, (4, 2)))
         axes.axvline(p95, color=BLACK, lw=1.4, ls=(0, (1, 1.2)))
         text = f"{run}: {len(tokens):,} queries, median {p50:.0f} (dashed), 95th percentile {p95:.0f} (dotted)"
@@ -317,7 +350,9 @@ def rationale_length(shown: ShownRuns) -> Made:
     return [Picture(name, title, f"{title} in tokens: {listed(told)}.", settle(figure))]
 
 
-def _length_edges(longest: float) -> Floats:
+def _length_edges(lengths: Floats) -> Floats:
     """A bin a token, or of equally many tokens each."""
-    width = max(1, -(-int(longest) // _MOST_BINS))
-    return np.arange(0, longest + width + 1, width) - 0.5
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    width = max(1, -(-(longest - shortest + 1) // _MOST_BINS))
+    edges: Floats = np.arange(shortest, longest + width + 1, width, dtype=np.float64) - 0.5
+    return edges

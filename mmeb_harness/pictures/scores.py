@@ -44,7 +44,7 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     num_rows = min(len(shared), -(-len(shared) * len(shown.runs) // _MOST_BARS))
     per_row = -(-len(shared) // num_rows)
     names = list(shared)
-    width = max(7.5, min(13.0, 2 + 0.17 * per_row * (len(shown.runs) + 1.5)))
+    width = max(7.5, min(11.5, 2 + 0.17 * per_row * (len(shown.runs) + 1.5)))
     figure = new_figure(width, 1.6 + 2.9 * num_rows, title, f"mean over a group's tasks; {shown.data}")
     rows = figure.subplots(num_rows, squeeze=False)[:, 0]
     for number, axes in enumerate(rows):
@@ -70,7 +70,7 @@ def _draw_groups(axes: Axes, shown: ShownRuns, shared: Mapping[str, Sequence[str
         axes.bar(
             places + (number - (len(shown.runs) - 1) / 2) * width,
             [100 * one.score(tasks) for tasks in shared.values()],
-            width,
+            0.92 * width,
             color=colour(number),
             edgecolor=_edge(number),
             hatch=hatch(number),
@@ -138,7 +138,7 @@ def _height_of(column: Mapping[str, Sequence[str]]) -> float:
 def _heat_size(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]]) -> tuple[float, float]:
     longest = max(len(task) for tasks in shown.scored.values() for task in tasks)
     names = max(len(one.name) for one in shown.runs)
-    width = len(columns) * (0.9 + 0.075 * longest + 0.52 * max(2, len(shown.runs))) + 0.8
+    width = len(columns) * (0.9 + 0.075 * longest + 0.46 * max(2, len(shown.runs))) + 0.8
     return 1.2 + 0.05 * names + 0.2 * max(4.0, max(map(_height_of, columns))), max(5.0, width)
 
 
@@ -155,7 +155,7 @@ def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequen
                 _draw_cell(axes, place, top + row, one.results[task].score if task in one.results else None, heat)
         axes.annotate(
             group, (1, top + (len(tasks) - 1) / 2), xycoords=("axes fraction", "data"), xytext=(6, 0),
-            textcoords="offset points", rotation=270 if len(tasks) > 3 else 0, va="center", ha="left", fontsize=8.5,
+            textcoords="offset points", rotation=270 if len(tasks) > 3 else 0, va="center", ha="left", fontsize=8,
             fontweight="bold",
         )  # fmt: skip
         top += len(tasks) + 0.5

@@ -8,15 +8,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
+
+from mmeb_harness.statistics import Floats
 
 #: The hues of Okabe and Ito, which colour-blind people can tell apart, lightened and darkened so that in grey, too,
 #: each is a step away from the others.
@@ -30,7 +35,7 @@ INK, QUIET = "#222222", "#666666"
 #: Up to so many points are named where they stand; more would not find room, and get a legend.
 MOST_LABELS = 12
 #: Inches.
-HEADER, EDGE = 0.62, 0.12
+HEADER, EDGE = 0.56, 0.12
 
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -73,7 +78,7 @@ def house_style() -> Iterator[None]:
 def new_figure(width: float, height: float, title: str, subtitle: str) -> Figure:
     """An empty figure of that many inches, with a heading."""
     figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADER / height), w_pad=EDGE, h_pad=EDGE)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADER / height), w_pad=EDGE, h_pad=EDGE / 2)
     left = EDGE / width
     figure.text(left, 1 - EDGE / height, title, va="top", fontsize=12, fontweight="bold")
     figure.text(left, 1 - (EDGE + 0.24) / height, subtitle, va="top", fontsize=8.5, color=QUIET)
@@ -124,33 +129,48 @@ def log_milliseconds(axis: Any, low: float, high: float) -> tuple[float, float]:
     return middle / room, middle * room
 
 
-def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
-    """Write each name beside its point, clear of all other names and points, with a line where it stands off.
+def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> bool:
+    """Write each name beside its point, clear of other names and of points, and of lines where there is room.
 
     The figure is laid out by this; nothing may be added afterwards.
+
+    Returns:
+        Whether there was room for all.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     settle(figure)
     pixels = figure.dpi / 72
-    centres = [tuple(axes.transData.transform(point)) for point in points]
-    taken = [_box(x - 5 * pixels, y - 5 * pixels, 10 * pixels, 10 * pixels) for x, y in centres]
-    for (x, y), point, name in zip(centres, points, names, strict=True):
+    edges = axes.get_window_extent()
+    inside = Bbox.from_extents(edges.x0, edges.y0, figure.bbox.x1 - 3 * pixels, edges.y1)  # right of it all is blank
+    centres = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
+    taken = _around(np.array(centres), 5 * pixels)
+    lines = np.concatenate([_around(_along(line, 3 * pixels), 1.5 * pixels) for line in axes.lines])
+    room = True
+    for centre, point, name in zip(centres, points, names, strict=True):
         text = textwrap.fill(name, 26)
-        size = _text_size(figure, text)
-        right, up, distance, box = _free_place((x, y), size, taken, axes.get_window_extent(), pixels)
-        taken.append(box)
-        axes.annotate(
-            text,
-            point,
-            xytext=(right, up),
-            textcoords="offset points",
-            ha="left",
-            va="bottom",
-            fontsize=8.5,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.7, "shrinkB": 4} if distance > 10 else None,
-        )
+        place = _best_place(centre, _text_size(figure, text), taken, lines, inside, pixels)
+        taken = np.concatenate([taken, [place.box.extents]])
+        room = room and place.free
+        offset = ((place.box.x0 - centre[0]) / pixels, (place.box.y0 - centre[1]) / pixels)
+        _write_name(axes, text, point, offset, joined=place.distance > 12)
+    return room
+
+
+def _write_name(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], *, joined: bool
+) -> None:
+    axes.annotate(
+        text,
+        point,
+        xytext=offset,
+        textcoords="offset points",
+        ha="left",
+        va="bottom",
+        fontsize=8.5,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.7, "shrinkA": 0, "shrinkB": 4} if joined else None,
+    )
 
 
 def _text_size(figure: Figure, text: str) -> tuple[float, float]:
@@ -160,34 +180,60 @@ def _text_size(figure: Figure, text: str) -> tuple[float, float]:
     return extent.width, extent.height
 
 
-def _box(left: float, bottom: float, width: float, height: float) -> Bbox:
-    return Bbox.from_bounds(left, bottom, width, height)
+def _along(line: Line2D, step: float) -> Floats:
+    """(N, 2) places on a line, close together, in pixels."""
+    corners = np.asarray(line.get_transform().transform(line.get_path().vertices), dtype=np.float64)
+    if line.get_linestyle() == "None" or len(corners) < 2:
+        return np.empty((0, 2))
+    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(corners, axis=0).T))])
+    places = np.arange(0, lengths[-1], step)
+    return np.stack([np.interp(places, lengths, corners[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _around(centres: Floats, half: float) -> Floats:
+    """(N, 4) boxes: left, bottom, right, top."""
+    return np.concatenate([centres - half, centres + half], axis=1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    box: Bbox
+    distance: float
+    free: bool
+    cost: float
 
 
 #: Where a name may stand, as seen from its point: right, left, above, below, then the corners.
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+#: How far off, in points.
+_DISTANCES = (7.0, 12.0, 20.0, 30.0)
 
 
-def _free_place(
-    centre: tuple[float, float], size: tuple[float, float], taken: Sequence[Bbox], inside: Bbox, pixels: float
-) -> tuple[float, float, float, Bbox]:
-    """Offset in points, distance and box of the first place that is free, or else of the one least covered."""
-    (x, y), (width, height) = centre, size
-    best: tuple[float, float, float, float, Bbox] | None = None
-    for distance in (7.0, 15.0, 25.0, 37.0, 51.0):
+def _best_place(
+    centre: tuple[float, float],
+    size: tuple[float, float],
+    taken: Floats,
+    lines: Floats,
+    inside: Bbox,
+    pixels: float,
+) -> _Place:
+    """Free if possible, then near and off the lines; the first of equals."""
+    places = []
+    for distance in _DISTANCES:
         for right, up in _SIDES:
-            left = x + right * distance * pixels - (0, width / 2, width)[0 if right > 0 else 1 if right == 0 else 2]
-            bottom = y + up * distance * pixels - (0, height / 2, height)[0 if up > 0 else 1 if up == 0 else 2]
-            box = _box(left, bottom, width, height)
-            covered = sum(_overlap(box, other) for other in taken) + width * height - _overlap(box, inside)
-            if best is None or covered < best[0]:
-                best = covered, (left - x) / pixels, (bottom - y) / pixels, distance, box
-            if covered < 1:
-                return best[1:]
-    assert best is not None
-    return best[1:]
+            # Of -1, 0 and 1, how much of the text lies left of where it is put, and below.
+            left = centre[0] + right * distance * pixels - size[0] * (1 - right) / 2
+            bottom = centre[1] + up * distance * pixels - size[1] * (1 - up) / 2
+            box = Bbox.from_bounds(left, bottom, *size)
+            outside = size[0] * size[1] - _overlap(box, np.array([inside.extents]))
+            covered = _overlap(box, taken) + outside
+            crossed = _overlap(box, lines)
+            free = covered < 1
+            places.append(_Place(box, distance, free, 100 * covered * (not free) + crossed + 4 * distance))
+    return min(places, key=lambda place: place.cost)
 
 
-def _overlap(one: Bbox, other: Bbox) -> float:
-    common = Bbox.intersection(one, other)
-    return 0.0 if common is None else float(common.width * common.height)
+def _overlap(box: Bbox, others: Floats) -> float:
+    """Area that the (N, 4) others cover of a box, or more where they overlap one another."""
+    sides = np.minimum(box.max, others[:, 2:]) - np.maximum(box.min, others[:, :2])
+    return float(sides.clip(min=0).prod(axis=1).sum())

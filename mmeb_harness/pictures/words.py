@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 NO_COMMON = "the runs have no task in common"
+NO_REASONING = "no query of these runs reasoned"
 
 
 def listed(texts: Iterable[str], most: int = 10) -> str:
