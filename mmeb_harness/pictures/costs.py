@@ -25,7 +25,7 @@ from mmeb_harness.pictures.style import (
     new_figure,
     settle,
 )
-from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, listed, milliseconds
+from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, counted, listed, milliseconds
 from mmeb_harness.statistics import Floats
 
 #: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.
@@ -68,21 +68,23 @@ def _accuracy_over(
     names = [one.name for one in shown.runs]
     what = shown.mean_of(shown.common)
 
-    def empty() -> tuple[Figure, Axes]:
-        figure = new_figure(7.5, 5, title, f"{what}; {shown.data}")
+    def empty(legend: Sequence[str]) -> tuple[Figure, Axes]:
+        figure = new_figure(7.5, 4.7, title, f"{what}; {shown.data}", legend)
         axes = figure.subplots()
         _set_limits(axes, costs, scores, logarithmic=logarithmic)
         axes.set_xlabel(label)
         axes.set_ylabel("main metric, %")
         return figure, axes
 
-    figure, axes = empty()
+    legend = ["Pareto front: no other run is both as cheap and as good"]
+    figure, axes = empty(legend)
     front, _ = _draw_points(axes, costs, scores)
-    legend_below(figure, [front], ["Pareto front: no other run is both as cheap and as good"])
+    legend_below(figure, [front], legend)
     if len(names) > MOST_LABELS or not name_points(axes, list(zip(costs, scores, strict=True)), names):
-        figure, axes = empty()
+        legend = [*names, "Pareto front"]
+        figure, axes = empty(legend)
         front, points = _draw_points(axes, costs, scores)
-        legend_below(figure, [*points, front], [*names, "Pareto front"])
+        legend_below(figure, [*points, front], legend)
         settle(figure)
     each = listed(f"{one} {score:.1f} % at {text}" for one, score, text in zip(names, scores, texts, strict=True))
     best = listed(names[place] for place in pareto_front(costs, scores))
@@ -118,23 +120,19 @@ def latency(shown: ShownRuns) -> Made:
     if not shown.common:
         return [LeftOut("latency", NO_COMMON)]
     each = [np.maximum(_SHORTEST, 1000 * one.seconds(shown.common)) for one in shown.runs]
-    tasks = "1 task" if len(shown.common) == 1 else f"{len(shown.common)} tasks"
-    what = f"{len(each[0]):,} queries of {tasks}"
-    figure = new_figure(7.5, 4.8, title, f"{what}; {shown.data}{shown.machines}")
+    what = f"{len(each[0]):,} queries of {counted(len(shown.common), 'task')}"
+    quantiles = [[milliseconds(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]
+    names = [f"{one.name}: p50 {p50}, p95 {p95} ms" for one, (p50, p95) in zip(shown.runs, quantiles, strict=True)]
+    figure = new_figure(7.5, 4.3, title, f"{what}; {shown.data}{shown.machines}", names)
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_xlim(log_milliseconds(axes.xaxis, min(map(np.min, each)), max(map(np.max, each))))
     axes.set_ylim(0, 103)
     axes.set_xlabel("latency of a query in its batch, ms (logarithmic)")
     axes.set_ylabel("queries ready by then, %")
-    handles, names, told = [], [], []
-    for number, (one, times) in enumerate(zip(shown.runs, each, strict=True)):
-        handles.append(_draw_ecdf(axes, times, number))
-        p50, p95 = (milliseconds(value) for value in np.percentile(times, [50, 95]).tolist())
-        names.append(f"{one.name}: p50 {p50}, p95 {p95} ms")
-        told.append(f"{one.name} {p50} / {p95} ms")
-    legend_below(figure, handles, names)
-    return [Picture("latency", title, f"{title}, median / 95th percentile: {listed(told)}.", settle(figure))]
+    legend_below(figure, [_draw_ecdf(axes, times, number) for number, times in enumerate(each)], names)
+    told = listed(f"{one.name} {p50} / {p95} ms" for one, (p50, p95) in zip(shown.runs, quantiles, strict=True))
+    return [Picture("latency", title, f"{title}, median / 95th percentile: {told}.", settle(figure))]
 
 
 def _draw_ecdf(axes: Axes, times: Floats, number: int) -> Line2D:

@@ -21,7 +21,7 @@ from mmeb_harness.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.pictures.points import share_curve, task_weights
 from mmeb_harness.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
-from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, listed
+from mmeb_harness.pictures.words import NO_COMMON, NO_REASONING, counted, listed
 from mmeb_harness.statistics import Floats
 from mmeb_harness.types import Scalar
 
@@ -190,10 +190,12 @@ def reasoning_share(shown: ShownRuns) -> Made:
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
     if not found:
         return left_out
-    subtitle = f"{shown.mean_of(found[0].tasks)}; {shown.data}" if len(found) == 1 else shown.data
+
+    means = [shown.mean_of(modes.tasks) for modes in found]
 
     def drawn(*, with_runs: bool) -> tuple[Figure, list[Axes]]:
-        figure, panels = _panels(shown, found, title, subtitle, 4.1)
+        own = [run for modes in found for run in _own_points(modes)[1]] if with_runs else []
+        figure, panels = _panels(shown, found, title, means, legend=[*_CURVES, *dict.fromkeys(own)])
         handles: dict[str, Artist] = {}
         for axes, modes in zip(panels, found, strict=True):
             curves, runs = _draw_curves(axes, modes), _draw_runs(axes, modes)
@@ -209,16 +211,26 @@ def reasoning_share(shown: ShownRuns) -> Made:
 
 
 def _panels(
-    shown: ShownRuns, found: Sequence[Modes], title: str, subtitle: str, height: float
+    shown: ShownRuns, found: Sequence[Modes], title: str, whats: Sequence[str], legend: Sequence[str]
 ) -> tuple[Figure, list[Axes]]:
-    """A panel a model, with what its means are over."""
-    figure = new_figure(max(7.5, 5.2 * len(found)), height + 0.9, title, subtitle)
+    """A panel a model, with what is shown of each."""
+    subtitle = f"{whats[0]}; {shown.data}" if len(found) == 1 else shown.data
+    figure = new_figure(max(7.5, 5.2 * len(found)), 4.6, title, subtitle, legend)
     panels = list(figure.subplots(1, len(found), squeeze=False)[0])
-    for axes, modes in zip(panels, found, strict=True):
+    for axes, modes, what in zip(panels, found, whats, strict=True):
         alone = sum(modes.model == other.model for other in found) == 1
         text = modes.model if alone else f"{modes.model}: {modes.never.name}, {modes.always.name}"
-        axes.set_title(text if len(found) == 1 else f"{text} ({shown.mean_of(modes.tasks)})")
+        axes.set_title(text if len(found) == 1 else f"{text} ({what})")
     return figure, panels
+
+
+#: What the legend calls them.
+_CURVES = GATE, ORACLE, RANDOM, BEST = (
+    "gate, its threshold moved",
+    "oracle: those that gain most first",
+    "random gate",
+    "oracle: just those that gain",
+)
 
 
 def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
@@ -226,18 +238,13 @@ def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
     shares, scores = modes.by_gap
     handles: dict[str, Artist] = {}
     if modes.by_gate is not None:
-        (handles["gate, its threshold moved"],) = axes.plot(*(100 * one for one in modes.by_gate), color=BLUE, lw=2.2)
-    (handles["oracle: those that gain most first"],) = axes.plot(
-        100 * shares, 100 * scores, color=GREEN, ls=(0, (5, 1, 1, 1)), lw=1.5
-    )
-    (handles["random gate"],) = axes.plot([0, 100], [never, always], color=QUIET, ls=(0, (1, 1.2)), lw=1.5)
+        (handles[GATE],) = axes.plot(*(100 * one for one in modes.by_gate), color=BLUE, lw=2.2)
+    (handles[ORACLE],) = axes.plot(100 * shares, 100 * scores, color=GREEN, ls=(0, (5, 1, 1, 1)), lw=1.5)
+    (handles[RANDOM],) = axes.plot([0, 100], [never, always], color=QUIET, ls=(0, (1, 1.2)), lw=1.5)
     best = int(scores.argmax())
-    (handles["oracle: just those that gain"],) = axes.plot(
-        100 * shares[best], 100 * scores[best], "*", color=GREEN, **_POINT | {"ms": 12}
-    )
+    (handles[BEST],) = axes.plot(100 * shares[best], 100 * scores[best], "*", color=GREEN, **_POINT | {"ms": 12})
     axes.set_xlabel("queries that reason, % (mean over tasks)")
-    low, high = 100 * scores.min(), 100 * scores.max()
-    low = min(low, never, always)
+    low, high = min(never, always, *(modes.point(run)[1] for run in modes.adaptive)), 100 * scores.max()
     axes.set_ylim(low - 0.1 * max(1, high - low), high + 0.12 * max(1, high - low))
     axes.set_xlim(-2, 102)
     return handles
@@ -277,12 +284,12 @@ def utility_gap(shown: ShownRuns) -> Made:
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
     if not found:
         return left_out
-    figure, panels = _panels(shown, found, title, f"main metric; {shown.data}", 4)
+    counts = [f"{len(modes.gaps):,} queries of {counted(len(modes.tasks), 'task')}" for modes in found]
+    figure, panels = _panels(shown, found, title, counts, legend=["", ""] * 2)
     told = []
     for axes, modes in zip(panels, found, strict=True):
-        sides = _sides(modes)
-        _draw_gaps(axes, modes, sides)
-        told += [f"{modes.model}, {_side_text(modes, side, chosen)}" for side, chosen in sides.items()]
+        texts = _draw_gaps(axes, modes, narrow=len(found) > 1)
+        told += [f"{modes.model}, {text}" for text in texts]
     panels[0].set_ylabel("queries of that side, %")
     return [Picture(name, title, f"{title}: {'; '.join(told)}.", settle(figure)), *left_out]
 
@@ -302,24 +309,26 @@ def _side_text(modes: Modes, side: str, chosen: NDArray[np.bool_]) -> str:
     return f"{side}: {len(gaps):,} queries, {better:,} better, {worse:,} worse, mean {100 * gaps.mean():+.1f} points"
 
 
-def _draw_gaps(axes: Axes, modes: Modes, sides: Mapping[str, NDArray[np.bool_]]) -> None:
+def _draw_gaps(axes: Axes, modes: Modes, *, narrow: bool) -> list[str]:
+    """Two bars a bin, with a legend under them, whose texts are returned."""
+    sides = _sides(modes)
     edges = np.concatenate([_GAPS - 5, [_GAPS[-1] + 5]])
     width = 8.4 / len(sides)
-    handles = []
-    for number, chosen in enumerate(sides.values()):
-        gaps = 100 * modes.gaps[chosen]
-        counts = np.histogram(gaps, edges)[0] / max(1, len(gaps))
-        face, hatch, edge = ((SKY, "////", BLACK), (BLUE, "", BLACK))[number]
+    looks: list[dict[str, Any]] = [{"facecolor": SKY, "hatch": "////"}, {"facecolor": BLUE}]
+    for number, (chosen, look) in enumerate(zip(sides.values(), looks, strict=False)):
+        shares = np.histogram(100 * modes.gaps[chosen], edges)[0] / max(1, int(chosen.sum()))
         places = _GAPS + (number - (len(sides) - 1) / 2) * width
-        axes.bar(places, 100 * counts, width, color=face, hatch=hatch, edgecolor=edge, linewidth=0.6)
-        handles.append(Patch(facecolor=face, hatch=hatch, edgecolor=edge, linewidth=0.6))
+        axes.bar(places, 100 * shares, width, edgecolor=BLACK, linewidth=0.6, **look)
     axes.axvline(0, color=QUIET, lw=0.8, zorder=0)
     axes.set_xlim(-112, 112)
     axes.set_ylim(0, 100)
-    axes.set_xticks(range(-100, 101, 25), [f"{gap:+}" if gap else "0" for gap in range(-100, 101, 25)])
+    axes.set_xticks(range(-100, 101, 50), [f"{gap:+}" if gap else "0" for gap in range(-100, 101, 50)])
     axes.set_xlabel("with a rationale minus without, points")
     texts = [_side_text(modes, *side) for side in sides.items()]
-    axes.legend(handles, texts, loc="upper left", bbox_to_anchor=(0, -0.15), borderaxespad=0)
+    patches = [Patch(edgecolor=BLACK, linewidth=0.6, **look) for look in looks[: len(sides)]]
+    shown = [text.replace(" queries, ", " queries,\n") for text in texts] if narrow else texts
+    axes.legend(patches, shown, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
+    return texts
 
 
 def rationale_length(shown: ShownRuns) -> Made:

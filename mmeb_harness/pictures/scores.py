@@ -45,7 +45,8 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     per_row = -(-len(shared) // num_rows)
     names = list(shared)
     width = max(7.5, min(11.5, 2 + 0.17 * per_row * (len(shown.runs) + 1.5)))
-    figure = new_figure(width, 1.6 + 2.9 * num_rows, title, f"mean over a group's tasks; {shown.data}")
+    legend = [*(one.name for one in shown.runs), "chance"]
+    figure = new_figure(width, 0.9 + 2.8 * num_rows, title, f"mean over a group's tasks; {shown.data}", legend)
     rows = figure.subplots(num_rows, squeeze=False)[:, 0]
     for number, axes in enumerate(rows):
         _draw_groups(axes, shown, {name: shared[name] for name in names[number * per_row : (number + 1) * per_row]})
@@ -54,7 +55,7 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
         for place in range(len(shown.runs))
     ]
     chance = Line2D([], [], color="black", lw=1.4, ls=(0, (1.5, 1)))
-    legend_below(figure, [*handles, chance], [*(one.name for one in shown.runs), "chance"])
+    legend_below(figure, [*handles, chance], legend)
     told = [
         f"{group} {' / '.join(f'{100 * one.score(tasks):.1f}' for one in shown.runs)}"
         for group, tasks in shared.items()
@@ -115,7 +116,8 @@ def tasks(shown: ShownRuns) -> Made:
     for axes, column in zip(panels, columns, strict=True):
         _draw_heat(axes, shown.runs, column)
         axes.set_ylim(max(map(_height_of, columns)) - 0.5, -0.5)
-    _draw_scale(figure, list(panels))
+    whole = all(task in one.results for one in shown.runs for of_group in shown.scored.values() for task in of_group)
+    _draw_scale(figure, panels, "main metric, %" if whole else "main metric, %; hatched: not run")
     told = (f"{one.name} {_range(one)}" for one in shown.runs)
     return [Picture("tasks", title, f"{title}, {count} tasks, {len(shown.runs)} runs: {listed(told)}.", settle(figure))]
 
@@ -139,7 +141,7 @@ def _heat_size(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]])
     longest = max(len(task) for tasks in shown.scored.values() for task in tasks)
     names = max(len(one.name) for one in shown.runs)
     width = len(columns) * (0.9 + 0.075 * longest + 0.46 * max(2, len(shown.runs))) + 0.8
-    return 1.2 + 0.05 * names + 0.2 * max(4.0, max(map(_height_of, columns))), max(5.0, width)
+    return 1.2 + 0.05 * names + 0.2 * max(4.0, max(map(_height_of, columns))), max(6.5, width)
 
 
 def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequence[str]]) -> None:
@@ -179,11 +181,11 @@ def _draw_cell(axes: Axes, x: float, y: float, score: float | None, heat: Colorm
     axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
 
 
-def _draw_scale(figure: Figure, panels: Sequence[Axes]) -> None:
+def _draw_scale(figure: Figure, panels: Sequence[Axes], label: str) -> None:
     scale = figure.colorbar(
-        ScalarMappable(Normalize(0, 100), HEAT), ax=list(panels), location="bottom", shrink=0.5, aspect=40, pad=0.01
+        ScalarMappable(Normalize(0, 100), HEAT), ax=list(panels), location="bottom", shrink=0.5, aspect=40, pad=0.02
     )
-    scale.set_label("main metric, %; hatched: not run", fontsize=8.5, color=INK)
+    scale.set_label(label, fontsize=8.5, color=INK)
     scale.ax.tick_params(labelsize=8, color=QUIET)
     scale.outline.set_visible(False)
 

@@ -5,7 +5,7 @@ No state of matplotlib is changed for longer than a picture takes, and pyplot is
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,8 +34,9 @@ INK, QUIET = "#222222", "#666666"
 
 #: Up to so many points are named where they stand; more would not find room, and get a legend.
 MOST_LABELS = 12
+_LONGEST_LINE = 28
 #: Inches.
-HEADER, EDGE = 0.56, 0.12
+HEADER, EDGE, _LEGEND_ROW = 0.56, 0.12, 0.19
 
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -75,8 +76,9 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, title: str, subtitle: str) -> Figure:
-    """An empty figure of that many inches, with a heading."""
+def new_figure(width: float, height: float, title: str, subtitle: str, legend: Sequence[str] = ()) -> Figure:
+    """An empty figure of that many inches, with a heading, and more of them for a legend of these names."""
+    height += _LEGEND_ROW * -(-len(legend) // _legend_columns(width, legend))
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADER / height), w_pad=EDGE, h_pad=EDGE / 2)
     left = EDGE / width
@@ -114,9 +116,13 @@ def hatch(number: int) -> str:
 
 def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """One legend for the whole figure, in as many columns as its names leave room for."""
-    entry = 0.55 + 0.075 * max(len(name) for name in names)  # inches
-    columns = max(1, min(len(names), int((figure.get_figwidth() - 2 * EDGE) / entry)))
+    columns = _legend_columns(figure.get_figwidth(), names)
     figure.legend(handles, names, loc="outside lower left", ncols=columns)
+
+
+def _legend_columns(width: float, names: Sequence[str]) -> int:
+    entry = 0.55 + 0.075 * max(map(len, names), default=0)
+    return max(1, min(len(names), int((width - 2 * EDGE) / entry)))
 
 
 def log_milliseconds(axis: Any, low: float, high: float) -> tuple[float, float]:
@@ -148,7 +154,7 @@ def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequen
     lines = np.concatenate([_around(_along(line, 3 * pixels), 1.5 * pixels) for line in axes.lines])
     room = True
     for centre, point, name in zip(centres, points, names, strict=True):
-        text = textwrap.fill(name, 26)
+        text = _in_lines(name)
         place = _best_place(centre, _text_size(figure, text), taken, lines, inside, pixels)
         taken = np.concatenate([taken, [place.box.extents]])
         room = room and place.free
@@ -171,6 +177,16 @@ def _write_name(
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
         arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.7, "shrinkA": 0, "shrinkB": 4} if joined else None,
     )
+
+
+def _in_lines(name: str) -> str:
+    """Broken where names have joints; a longer part stays whole."""
+    lines = [""]
+    for part in re.split(r"(?<=[-_/ ])", name):
+        if lines[-1] and len(lines[-1] + part) > _LONGEST_LINE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _text_size(figure: Figure, text: str) -> tuple[float, float]:

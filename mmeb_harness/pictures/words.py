@@ -15,6 +15,11 @@ def listed(texts: Iterable[str], most: int = 10) -> str:
     return ", ".join(found[:most]) + more
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 task", "1,024 tasks"."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def milliseconds(value: float) -> str:
     """As many digits as say something."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
