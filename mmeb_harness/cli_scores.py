@@ -13,6 +13,7 @@ import click
 
 from mmeb_harness.cli_options import check_folder, names
 from mmeb_harness.errors import OptionError, ResultError
+from mmeb_harness.pictures import NAMES
 
 if TYPE_CHECKING:
     from mmeb_harness.submission import DataSource
@@ -167,13 +168,13 @@ def compare(
 @click.command()
 @click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
 @click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where NAME.png and NAME.svg go.")
-@click.option("--only", multiple=True, callback=names, metavar="NAME", help="Only these pictures, comma-separated.")
+@click.option("--only", multiple=True, callback=names, metavar="NAME", help=f"Only some of {', '.join(NAMES)}.")
 @click.option("--allow-editions", is_flag=True, help="Draw runs of different editions all the same.")
 def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_editions: bool) -> None:
     """Draw runs: accuracy and cost, groups, tasks, what reasoning pays, latency.
 
-    Means are over the tasks that all runs have. What a picture needs of --reasoning never and always is a run of
-    each, with the same model, settings and data.
+    Means are over the tasks that all runs have. What reasoning pays is drawn from a run with --reasoning never and
+    one with always, of the same model, settings and data.
     """
     from mmeb_harness.pictures import pictures_of, save_pictures
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -14,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from mmeb_harness.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.pictures.runs import ShownRun, ShownRuns
-from mmeb_harness.pictures.style import INK, QUIET, colour, hatch, legend_below, new_figure, settle
+from mmeb_harness.pictures.style import INK, QUIET, colour, grey, hatch, legend_below, new_figure, settle
 from mmeb_harness.pictures.words import listed
 
 #: Light where the score is low, and darker all the way.
@@ -91,13 +92,7 @@ def _draw_groups(axes: Axes, shown: ShownRuns, shared: Mapping[str, Sequence[str
 
 def _edge(number: int) -> str:
     """Of the hatch: dark on light bars, light on dark ones."""
-    return "white" if _grey(colour(number)) < 0.5 else "black"
-
-
-def _grey(colour_name: str) -> float:
-    from matplotlib.colors import to_rgb
-
-    return float(np.dot(to_rgb(colour_name), (0.299, 0.587, 0.114)))
+    return "white" if grey(colour(number)) < 0.5 else "black"
 
 
 def _group_label(group: str, tasks: Sequence[str], shown: ShownRuns) -> str:
@@ -145,8 +140,6 @@ def _heat_size(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]])
 
 
 def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequence[str]]) -> None:
-    from matplotlib import colormaps
-
     heat = colormaps[HEAT]
     top, places, names = 0.0, [], []
     for group, tasks in column.items():
@@ -176,9 +169,8 @@ def _draw_cell(axes: Axes, x: float, y: float, score: float | None, heat: Colorm
         return
     shade = heat(score)
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
-    dark = float(np.dot(shade[:3], (0.299, 0.587, 0.114))) < 0.5
     text = "100" if score > 0.9995 else f"{100 * score:.1f}"
-    axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
+    axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if grey(shade) < 0.5 else INK)
 
 
 def _draw_scale(figure: Figure, panels: Sequence[Axes], label: str) -> None:

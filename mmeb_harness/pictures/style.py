@@ -15,6 +15,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -112,6 +113,11 @@ def line(number: int) -> Any:
 def hatch(number: int) -> str:
     """Of the run at this place."""
     return HATCHES[number % len(HATCHES)]
+
+
+def grey(shade: str | tuple[float, float, float, float]) -> float:
+    """How light a colour prints in grey, from 0 to 1."""
+    return float(np.dot(to_rgb(shade), (0.299, 0.587, 0.114)))
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
