@@ -99,6 +99,11 @@ class Paired:
     clustered: bool
 
 
+def has_queries(folder: Path) -> bool:
+    """Whether a run's single queries are there; its scores alone may have been handed on."""
+    return RunFolder(folder).queries_file("").parent.is_dir()
+
+
 def read_queries(folder: Path, result: TaskResult) -> QueryScores:
     """One task's queries, as `mmeb-eval run` wrote them.
 
