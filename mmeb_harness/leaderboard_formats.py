@@ -27,6 +27,8 @@ SCHEMA_VERSION = 1
 #: Of a terminal's lines in a file.
 WIDTH = 200
 _TASKS_A_GRID = 39
+#: Between two columns in a terminal.
+_GAP = 3
 
 SUFFIXES: Mapping[str, Format] = {
     ".md": "md",
@@ -60,7 +62,7 @@ class Grid:
 
     Attributes:
         label: the column whose cells name their rows.
-        steep: whether the heads are long, and best set upright.
+        steep: whether the heads are long, and on paper best set upright.
     """
 
     caption: str
@@ -83,8 +85,10 @@ def print_board(board: Leaderboard, console: Console) -> None:
 
     line(board.title)
     for grid in _narrow(board):
-        line(f"\n{grid.caption}\n")
-        console.print(_rich_table(grid))
+        line(f"\n{grid.caption}")
+        for part in _fitting(grid, console.width):
+            line("")
+            console.print(_rich_table(part))
     line("")
     for note in board.notes:
         line(note)
@@ -385,14 +389,41 @@ def _terminal(board: Leaderboard) -> str:
     return file.getvalue()
 
 
+def _fitting(grid: Grid, width: int) -> list[Grid]:
+    """A grid in parts that fit beside one another's labels into `width` letters; very long names fold."""
+    from rich.cells import cell_len
+
+    lengths = [
+        min(width // 2, max(cell_len(text) for text in (head.title, *(row[place].text for row in grid.rows))) + _GAP)
+        for place, head in enumerate(grid.heads)
+    ]
+    parts, used = [list(range(grid.label + 1))], sum(lengths[: grid.label + 1])
+    for place in range(grid.label + 1, len(grid.heads)):
+        if used + lengths[place] > width + _GAP and parts[-1][-1] != grid.label:
+            parts.append([grid.label])
+            used = lengths[grid.label]
+        parts[-1].append(place)
+        used += lengths[place]
+    return [_part(grid, places) for places in parts]
+
+
+def _part(grid: Grid, places: Sequence[int]) -> Grid:
+    return dataclasses.replace(
+        grid,
+        heads=tuple(grid.heads[place] for place in places),
+        rows=tuple(tuple(row[place] for place in places) for row in grid.rows),
+        label=places.index(grid.label),
+    )
+
+
 def _rich_table(grid: Grid) -> Table:
     from rich.table import Table
     from rich.text import Text as Styled
 
     table = Table(show_edge=False, pad_edge=False)
-    for place, head in enumerate(grid.heads):
+    for head in grid.heads:
         justify: Literal["right", "left"] = "right" if head.numeric else "left"
-        table.add_column(Styled(head.title), justify=justify, overflow="fold", no_wrap=place == grid.label)
+        table.add_column(Styled(head.title), justify=justify, overflow="fold")
     for row in grid.rows:
         table.add_row(*(Styled(text.text, style="bold" if text.bold else "") for text in row))
     return table
