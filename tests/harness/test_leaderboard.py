@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from scipy import stats
 from mmeb_harness import HarnessError, OptionError, ResultError
 from mmeb_harness.cli_leaderboard import FORMATS
 from mmeb_harness.cli_leaderboard import leaderboard as command
+from mmeb_harness.files import write_parquet
 from mmeb_harness.leaderboard import Cell, Cost, Entry, Leaderboard, Row, all_published, leaderboard, load_entry
 from mmeb_harness.leaderboard_formats import SUFFIXES, Format, print_board, render
 from mmeb_harness.metrics import METRIC_NAMES
@@ -327,6 +329,8 @@ def test_queries_that_dont_fit_their_result(runs: list[Path], tmp_path: Path) ->
         board(load_entry(folder))
     (folder / "queries" / "GQA.parquet").write_bytes(b"no parquet")
     assert "can't read" in refusal(folder)
+    write_parquet(folder / "queries" / "GQA.parquet", pa.table({"query_id": ["q0", "q1"]}))
+    assert "GQA.parquet is no table of queries (no score)" in refusal(folder)
     (folder / "queries" / "GQA.parquet").unlink()
     assert "GQA.parquet is missing" in refusal(folder)
 
