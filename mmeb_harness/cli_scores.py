@@ -5,9 +5,11 @@ As in `cli`: options become values, and heavy imports stay inside the commands.
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -139,19 +141,25 @@ def verify(run: Path) -> None:
 @click.option("--published-file", type=PATH, metavar="FILE", help="Default: results/published/scores.csv.")
 @click.option("--allow-editions", is_flag=True, help="Compare across editions of the benchmark all the same.")
 @click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Everything, and the queries that changed sides.")
 def compare(
     runs: tuple[Path, ...],
     published: tuple[str, ...],
     published_file: Path | None,
     allow_editions: bool,
     tasks_too: bool,
+    json_file: Path | None,
 ) -> None:
     """Compare scores: run folders, imported scores, published ones. The first is the reference.
 
-    Differences are in points, and only between means over all of their tasks.
+    Differences are in points, and only between means over all of their tasks. Runs are compared query by query as well,
+    each with the first: intervals, p-values, wins and losses. One model's runs in the modes never, always and adaptive
+    show what its gate is worth.
     """
     from mmeb_harness.compare import compare as put_side_by_side
     from mmeb_harness.compare import console, load_any, print_comparison
+    from mmeb_harness.compare_tables import as_json
+    from mmeb_harness.files import write_json
     from mmeb_harness.registry import load_tasks
     from mmeb_harness.scores import PUBLISHED_FILE, find_published, load_published
 
@@ -163,6 +171,41 @@ def compare(
         columns += [find_published(known, name) for name in published]
     comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
     print_comparison(comparison, console())
+    names = [one.name for one in comparison.columns]
+    folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}
+    compared = _print_runs(folders, with_tasks=tasks_too)
+    if json_file is not None:
+        write_json(json_file, {"scores": as_json(comparison), **compared})
+        click.echo(f"comparison: {json_file}")
+
+
+def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, Any]:
+    """Print runs query by query, each against the first, and the modes of one model; what was printed, for JSON.
+
+    Args:
+        folders: runs, and what the table above calls them.
+    """
+    from mmeb_harness.compare import console
+    from mmeb_harness.compare_tables import as_json, paired_json, print_gate, print_paired
+    from mmeb_harness.modes import judge_gate, mode_runs
+    from mmeb_harness.paired import compare_runs, has_queries
+    from mmeb_harness.registry import benchmark_rows, load_tasks
+
+    rows, terminal = benchmark_rows(load_tasks().values()), console()
+    for folder in folders:
+        if not has_queries(folder):
+            click.echo(f"{folder} holds no single queries (no folder queries), so it isn't compared query by query")
+    folders = {folder: name for folder, name in folders.items() if has_queries(folder)}
+    pairs = []
+    for first, folder in itertools.product(list(folders)[:1], list(folders)[1:]):
+        paired = compare_runs(first, folder, rows)
+        print_paired(paired, f"{folders[folder]} - {folders[first]}", terminal, with_tasks=with_tasks)
+        pairs.append({"first": str(first), "second": str(folder), **paired_json(paired)})
+    modes = mode_runs(list(folders))
+    gate = judge_gate(modes) if modes else None
+    if gate:
+        print_gate(gate, terminal)
+    return {"paired": pairs, "gate": as_json(gate)}
 
 
 @click.command()

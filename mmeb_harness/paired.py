@@ -99,16 +99,23 @@ class Paired:
     clustered: bool
 
 
+def has_queries(folder: Path) -> bool:
+    """Whether a run's single queries are there; its scores alone may have been handed on."""
+    return RunFolder(folder).queries_file("").parent.is_dir()
+
+
 def read_queries(folder: Path, result: TaskResult) -> QueryScores:
     """One task's queries, as `mmeb-eval run` wrote them.
 
     Raises:
-        ResultError: no such file, or not as many queries as the result says.
+        ResultError: no such file, another table, or not as many queries as the result says.
     """
     path = RunFolder(folder).queries_file(result.name)
     if not path.is_file():
         raise ResultError(f"{path} is missing: single queries can't be compared; run the same command again")
     table = read_parquet(path)
+    if missing := {"query_id", "score"} - set(table.column_names):
+        raise ResultError(f"{path} is no table of queries (no {', '.join(sorted(missing))}); run again")
     if table.num_rows != result.num_queries:
         raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
     ids = tuple(table.column("query_id").to_pylist())

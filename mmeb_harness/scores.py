@@ -219,7 +219,11 @@ def scores_of_run(folder: Path) -> Scores:
     Raises:
         ResultError: see `read_run`.
     """
-    run, results = read_run(folder)
+    return scores_of_results(folder, *read_run(folder))
+
+
+def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult]) -> Scores:
+    """The scores of a finished run that was read from `folder`."""
     return Scores(
         name=run.name,
         edition=run.edition,

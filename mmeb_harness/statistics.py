@@ -11,7 +11,8 @@ second interval is the wider one. Everything random is drawn from the seed that 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -132,7 +133,10 @@ def interval(value: float, draws_B: Floats, units: int) -> Interval:
         return Interval(value, -np.inf, np.inf)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, units - 1) * np.sqrt(units / (units - 1))
     tail = float(stats.norm.cdf(-quantile))
-    low, high = np.quantile(draws_B, [tail, 1 - tail])
+    known = draws_B[~np.isnan(draws_B)]
+    if not len(known):
+        return Interval(value, np.nan, np.nan)
+    low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
@@ -142,14 +146,28 @@ def mean_over_tasks(tasks: Sequence[Resampled], rng: np.random.Generator) -> lis
     Args:
         tasks: of the same K runs and as many resamples; one or more.
     """
+    of = [operator.itemgetter((..., run)) for run in range(len(tasks[0].means_K))]
+    return statistics_over_tasks(tasks, of, rng)
+
+
+def statistics_over_tasks(
+    tasks: Sequence[Resampled], statistics: Sequence[Callable[[Floats], Floats]], rng: np.random.Generator
+) -> list[Uncertain]:
+    """Any functions of the runs' means over tasks, with both intervals.
+
+    Args:
+        tasks: of the same K runs and as many resamples; one or more.
+        statistics: (..., K) → (...); where they are nan in a resample, it is left out of their interval.
+    """
     draws_TBK = np.stack([one.draws_BK for one in tasks])
-    values_K = np.mean([one.means_K for one in tasks], axis=0)
-    over_queries = draws_TBK.mean(axis=0)
-    over_tasks = _tasks_resampled(draws_TBK, rng)
+    means_K = np.mean([one.means_K for one in tasks], axis=0)
+    over_queries_BK, over_tasks_BK = draws_TBK.mean(axis=0), _tasks_resampled(draws_TBK, rng)
+    clusters = sum(one.clusters for one in tasks)
     found = []
-    for run, value in enumerate(values_K.tolist()):
-        fixed = interval(value, over_queries[:, run], sum(one.clusters for one in tasks))
-        free = fixed if len(tasks) == 1 else interval(value, over_tasks[:, run], len(tasks))
+    for statistic in statistics:
+        value = float(statistic(means_K))
+        fixed = interval(value, statistic(over_queries_BK), clusters)
+        free = fixed if len(tasks) == 1 else interval(value, statistic(over_tasks_BK), len(tasks))
         found.append(Uncertain(fixed, free))
     return found
 

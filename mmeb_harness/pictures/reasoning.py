@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import fingerprint
+from mmeb_harness.modes import MODES, REASONING
 from mmeb_harness.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.pictures.points import share_curve, task_weights
 from mmeb_harness.pictures.runs import ShownRun, ShownRuns
@@ -27,7 +28,7 @@ from mmeb_harness.types import Scalar
 
 BLUE, ORANGE, GREEN, RED, SKY, BLACK, PURPLE = COLOURS
 #: What tells the runs of one model in its modes apart.
-_MODE_SETTINGS = ("reasoning", "threshold")
+_MODE_SETTINGS = (REASONING, "threshold")
 _DEFAULT_THRESHOLD = 0.5
 #: Middles of the bins of a difference of two scores, in points.
 _GAPS = np.linspace(-100, 100, 21)
@@ -112,10 +113,10 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
     """
     by_model: dict[str, list[ShownRun]] = {}
     for one in shown.runs:
-        if "reasoning" in one.run.model_settings:
+        if REASONING in one.run.model_settings:
             by_model.setdefault(_apart_from_mode(one), []).append(one)
     if not by_model:
-        return [], ["no run says when queries reason (a setting named reasoning of the model)"]
+        return [], [f"no run says when queries reason (a setting named {REASONING} of the model)"]
     found, reasons = [], []
     for runs in by_model.values():
         modes = _modes(shown, runs)
@@ -136,7 +137,7 @@ def _apart_from_mode(one: ShownRun) -> str:
 
 
 def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
-    by_mode = {mode: [one for one in runs if one.run.model_settings["reasoning"] == mode] for mode in _MODES}
+    by_mode = {mode: [one for one in runs if one.run.model_settings[REASONING] == mode] for mode in MODES}
     names = listed(one.name for one in runs)
     if missing := [mode for mode in ("never", "always") if not by_mode[mode]]:
         return f"{names}: no run with --reasoning {' or '.join(missing)}{_near(shown, runs, missing)}"
@@ -151,15 +152,12 @@ def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
     return Modes(never.run.model, never, always, adaptive, tasks)
 
 
-_MODES = ("never", "always", "adaptive")
-
-
 def _near(shown: ShownRuns, runs: Sequence[ShownRun], missing: Sequence[str]) -> str:
     """A run that would have been the missing one, but for some settings."""
     first = runs[0].run
     for one in shown.runs:
         run = one.run
-        if run.model == first.model and run.model_settings.get("reasoning") in missing:
+        if run.model == first.model and run.model_settings.get(REASONING) in missing:
             return f" ({one.name} differs in {', '.join(_differing(_identity(one), _identity(runs[0])))})"
     return ""
 

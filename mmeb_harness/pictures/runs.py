@@ -17,7 +17,7 @@ from mmeb_harness.files import read_parquet
 from mmeb_harness.registry import benchmark_rows, load_tasks
 from mmeb_harness.results import RunResult, TaskResult
 from mmeb_harness.run import RunFolder
-from mmeb_harness.scores import check_comparable, read_run, scores_of_run
+from mmeb_harness.scores import check_comparable, read_run, scores_of_results
 from mmeb_harness.statistics import Floats
 
 _COLUMNS = ["query_id", "score", "path", "gate", "reasoning_tokens", "latency_seconds"]
@@ -146,9 +146,18 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
         raise OptionError("nothing to draw; name the folder of a run")
     if twice := next((one for one, count in Counter(path.resolve() for path in folders).items() if count > 1), None):
         raise OptionError(f"{twice} is named twice")
-    columns = distinct_names([scores_of_run(folder) for folder in folders])
+    found = [read_run(folder) for folder in folders]
+    columns = distinct_names([scores_of_results(folder, *one) for folder, one in zip(folders, found, strict=True)])
     check_comparable(columns, allow_editions=allow_editions)
-    runs = tuple(_read(folder, one.name) for folder, one in zip(folders, columns, strict=True))
+    runs = tuple(
+        ShownRun(
+            name=scores.name,
+            run=run,
+            results={one.name: one for one in results},
+            queries={one.name: _read_queries(folder, one) for one in results},
+        )
+        for folder, scores, (run, results) in zip(folders, columns, found, strict=True)
+    )
     rows = benchmark_rows(load_tasks().values())
     groups: dict[str, list[str]] = {}
     for task, _, group in rows:
@@ -164,19 +173,11 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
     )
 
 
-def _read(folder: Path, name: str) -> ShownRun:
-    run, results = read_run(folder)
-    return ShownRun(
-        name=name,
-        run=run,
-        results={one.name: one for one in results},
-        queries={one.name: _read_queries(folder, one) for one in results},
-    )
-
-
 def _read_queries(folder: Path, result: TaskResult) -> Queries:
     path = RunFolder(folder).queries_file(result.name)
-    table = read_parquet(path, _COLUMNS)
+    table = read_parquet(path)
+    if missing := sorted(set(_COLUMNS) - set(table.column_names)):
+        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
     if table.num_rows != result.num_queries:
         raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
     ids, scores, paths, gates, tokens, seconds = (table.column(name).to_pylist() for name in _COLUMNS)

@@ -20,7 +20,7 @@ from mmeb_harness.pictures.points import ecdf, pareto_front, share_curve, task_w
 from mmeb_harness.pictures.reasoning import find_modes
 from mmeb_harness.pictures.runs import read_runs
 from mmeb_harness.run import RunFolder
-from tests.harness.made_runs import benchmark_tasks, task_result, write_run
+from tests.harness.made_runs import benchmark_tasks, task_result, write_queries, write_run
 
 TASKS = {task.name: task for task in benchmark_tasks()}
 FIRST, SECOND, PAGES = "N24News", "DocVQA", "ViDoRe_arxivqa"
@@ -284,6 +284,7 @@ def test_a_mean_over_some_tasks_is_called_so(tmp_path: Path) -> None:
         (["run", "--output", "file"], "--output file is a file; name a folder"),
         (["run", "--output", "file/out"], "can't write file/out"),
         (["bare", "--output", "out"], "N24News.parquet is missing; run again"),
+        (["other", "--output", "out"], "N24News.parquet is no table of queries (no gate, latency_seconds, path"),
     ],
 )
 def test_what_can_not_be_drawn(
@@ -295,6 +296,7 @@ def test_what_can_not_be_drawn(
     made(Path("made-up"), {FIRST: [1, 0]}, data_synthetic=True)
     made(Path("old"), {FIRST: [1, 0]}, edition="v2.0.0")
     RunFolder(made(Path("bare"), {FIRST: [1, 0]})).queries_file(FIRST).unlink()
+    write_queries(made(Path("other"), {FIRST: [1, 0]}), FIRST, [1, 0])
     Path("file").touch()
     with pytest.raises(HarnessError) as caught:
         CliRunner().invoke(cli, ["plot", *arguments], standalone_mode=False, catch_exceptions=False)
