@@ -270,6 +270,20 @@ def test_a_mean_over_some_tasks_is_called_so(tmp_path: Path) -> None:
     assert "(1 task that all runs have): one 50.0 %" in picture.alt
 
 
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, and with what can't stand beside it or can't be read."""
+    folder = tmp_path_factory.mktemp("unlike")
+    made(folder / "run", {FIRST: [1, 0]})
+    made(folder / "going", {FIRST: [1, 0]}, status="running")
+    made(folder / "made-up", {FIRST: [1, 0]}, data_synthetic=True)
+    made(folder / "old", {FIRST: [1, 0]}, edition="v2.0.0")
+    RunFolder(made(folder / "bare", {FIRST: [1, 0]})).queries_file(FIRST).unlink()
+    write_queries(made(folder / "other", {FIRST: [1, 0]}), FIRST, [1, 0])
+    (folder / "file").touch()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -288,21 +302,14 @@ def test_a_mean_over_some_tasks_is_called_so(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    unlike: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    made(Path("run"), {FIRST: [1, 0]})
-    made(Path("going"), {FIRST: [1, 0]}, status="running")
-    made(Path("made-up"), {FIRST: [1, 0]}, data_synthetic=True)
-    made(Path("old"), {FIRST: [1, 0]}, edition="v2.0.0")
-    RunFolder(made(Path("bare"), {FIRST: [1, 0]})).queries_file(FIRST).unlink()
-    write_queries(made(Path("other"), {FIRST: [1, 0]}), FIRST, [1, 0])
-    Path("file").touch()
+    monkeypatch.chdir(unlike)
     with pytest.raises(HarnessError) as caught:
         CliRunner().invoke(cli, ["plot", *arguments], standalone_mode=False, catch_exceptions=False)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.glob("out/*"))
+    assert not list(unlike.glob("out/*"))
 
 
 def test_the_command_says_what_it_drew_and_what_it_left_out(tmp_path: Path) -> None:
