@@ -1,4 +1,4 @@
-"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data and cli_scores.
+"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_scores, cli_page.
 
 Turns options into values and errors into one line; decides nothing else.
 
@@ -18,6 +18,7 @@ import click
 from mmeb_harness import __version__
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_options import model_options, print_table, selection_options
+from mmeb_harness.cli_page import report
 from mmeb_harness.cli_scores import COMMANDS
 from mmeb_harness.entry import run_command
 from mmeb_harness.errors import ResultError
@@ -47,7 +48,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (data, *COMMANDS):
+for command in (data, *COMMANDS, report):
     cli.add_command(command)
 
 
