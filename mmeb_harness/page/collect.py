@@ -17,7 +17,6 @@ from mmeb_harness.results import EncodeStats, RunResult, TaskResult
 from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import Scores, fraction, read_run, scores_of_run
 
-
 #: Remarks about single tasks that stand in the summary.
 SHOWN_PROBLEMS = 5
 

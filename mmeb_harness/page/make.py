@@ -15,9 +15,6 @@ from mmeb_harness.page.render import packed, write_page
 from mmeb_harness.page.values import Picture, TaskRow
 
 
-
-
-
 @dataclass(frozen=True)
 class WrittenPage:
     """What was written, and what its reader should know."""

@@ -15,27 +15,36 @@ function h(tag, attributes = {}, ...children) {
     if (typeof value === 'function') element.addEventListener(name, value);
     else if (value !== null && value !== false) element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(2).filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
 // Control characters (but tab and line ends), marks of direction, invisible spaces and tags: shown, never obeyed.
 const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
+const codeOf = (letter) => `U+${letter.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
+
 function withMarks(text) {
   const parts = [];
   let from = 0;
   for (const found of text.matchAll(UNSEEN)) {
-    const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0');
-    parts.push(text.slice(from, found.index), h('span', { class: 'control', title: 'control character' }, `U+${code}`));
+    parts.push(text.slice(from, found.index), h('span', { class: 'control', title: 'control character' }, codeOf(found[0])));
     from = found.index + found[0].length;
   }
   return [...parts, text.slice(from)];
 }
 
+/** The same where there can be no elements: in options and labels. */
+const plain = (text) => text.replace(UNSEEN, codeOf);
+
 /** Somebody else's text: isolated, in its own direction. */
 function said(text, tag = 'bdi', attributes = {}) {
   return h(tag, { dir: 'auto', ...attributes }, withMarks(text));
+}
+
+/** A name, which may be broken after _ / - where there is no room. */
+function named(name) {
+  return h('bdi', { dir: 'auto' }, name.split(/(?<=[_/-])/).map((part, place) => [place ? h('wbr') : '', ...withMarks(part)]));
 }
 
 /** The beginning of a text; never half of a pair of surrogates. */
@@ -88,7 +97,7 @@ function scrolling(label, ...children) {
 }
 
 function choice(label, options, change) {
-  const select = h('select', { change: () => change(select.value) }, options.map(([value, text]) => h('option', { value }, text)));
+  const select = h('select', { change: () => change(select.value) }, options.map(([value, text]) => h('option', { value }, plain(text))));
   return h('label', {}, label, select);
 }
 
@@ -104,7 +113,8 @@ function search(label, change) {
 // ---- a table that can be sorted, paged, and opened row by row
 
 /**
- * columns: {key, label, value (to sort by, `null` last), cell (what is shown), numeric, className, first ('descending')}
+ * columns: {key, label, value (to sort by, `null` last), cell (what is shown), numeric, run, first ('descending'),
+ *           className ('minor': left out where there is no room)}
  * open: row → what is shown below it. keyOf: row → its name.
  */
 class SortedTable {
@@ -135,14 +145,13 @@ class SortedTable {
   header(column) {
     const sorted = this.sort?.key === column.key;
     const direction = sorted ? (this.sort.descending ? 'descending' : 'ascending') : 'none';
-    return h('th', { scope: 'col', class: `${column.numeric ? 'number' : ''} ${column.run ? 'run' : ''}`, 'aria-sort': direction, 'data-key': column.key },
-      h('button', { type: 'button', click: () => this.sortBy(column) }, typeof column.label === 'string' ? said(column.label) : column.label));
+    return h('th', { scope: 'col', class: `${column.numeric ? 'number' : ''} ${column.run ? 'run' : ''} ${column.className ?? ''}`, 'aria-sort': direction, 'data-key': column.key },
+      h('button', { type: 'button', click: () => this.sortBy(column) }, named(column.label)));
   }
 
   sortBy(column) {
-    const descendingFirst = column.first === 'descending';
     const again = this.sort?.key === column.key;
-    this.sort = { key: column.key, descending: again ? !this.sort.descending : descendingFirst };
+    this.sort = { key: column.key, descending: again ? !this.sort.descending : column.first === 'descending' };
     for (const header of this.head.querySelectorAll('th[data-key]')) {
       const own = header.dataset.key === column.key;
       header.setAttribute('aria-sort', own ? (this.sort.descending ? 'descending' : 'ascending') : 'none');
@@ -199,7 +208,7 @@ class SortedTable {
     if (!this.open) return [h('tr', {}, cells)];
     const key = this.keyOf(row);
     const detail = h('tr', { hidden: true });
-    const button = h('button', { type: 'button', class: 'button open-row', 'aria-expanded': 'false', 'aria-label': `Query ${key}` });
+    const button = h('button', { type: 'button', class: 'button open-row', 'aria-expanded': 'false', 'aria-label': `Query ${plain(key)}` });
     button.row = key;
     const line = h('tr', { class: 'openable' }, h('td', {}, button), cells);
     const set = (open) => {
@@ -212,7 +221,7 @@ class SortedTable {
     };
     set(this.openRows.has(key));
     line.addEventListener('click', (event) => {
-      if (event.target.closest('a') || getSelection().toString()) return;
+      if (event.target !== button && getSelection().toString()) return; // a text is being selected
       set(detail.hidden);
       this.opened(detail.hidden ? null : key);
     });
@@ -251,7 +260,7 @@ function runsTable() {
   ];
   const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), h('th', { scope: 'col' }, 'Reasoning'), columns.map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
   const rows = runs.map((run, number) => h('tr', {},
-    h('th', { scope: 'row' }, said(run.name), h('div', {}, run.marks.map((mark) => tag(mark, 'warn')))),
+    h('th', { scope: 'row' }, named(run.name), h('div', {}, run.marks.map((mark) => tag(mark, 'warn')))),
     h('td', {}, said(String(run.settings.reasoning ?? NONE))),
     columns.map(([, cell]) => h('td', { class: 'number' }, cell(run, number)))));
   return scrolling('Runs', h('table', { class: 'wide' }, h('caption', {}, 'What each run reached, and what it took'), h('thead', {}, head), h('tbody', {}, rows)));
@@ -274,10 +283,10 @@ function runDetails() {
 
 function meansTable() {
   if (!summary.means.length) return h('p', {}, 'None of these tasks belongs to the benchmark, whose means would stand here.');
-  const head = h('tr', {}, h('th', { scope: 'col' }, 'Mean over'), h('th', { scope: 'col', class: 'number' }, 'Tasks'), runs.map((run) => said(run.name, 'th', { scope: 'col', class: 'number run' })));
+  const head = h('tr', {}, h('th', { scope: 'col' }, 'Mean over'), h('th', { scope: 'col', class: 'number' }, 'Tasks'), runs.map((run) => h('th', { scope: 'col', class: 'number run' }, named(run.name))));
   const body = summary.means.map((block) => h('tbody', {}, block.map((row) => h('tr', { class: row.name === 'overall' ? 'strong' : '' },
     h('th', { scope: 'row' }, said(row.name)), h('td', { class: 'number' }, String(row.cells[0].of)),
-    row.cells.map((cell) => h('td', { class: 'number' }, scoreOfMean(cell), ' ', runs.length > 1 ? difference(cell.difference) ?? h('span', { class: 'difference' }) : null, cell.score !== null && cell.tasks === cell.of ? bar(cell.score) : null))))));
+    row.cells.map((cell) => h('td', { class: 'number' }, scoreOfMean(cell), ' ', difference(cell.difference), cell.score !== null && cell.tasks === cell.of ? bar(cell.score) : null))))));
   return scrolling('Scores', h('table', {}, h('caption', {}, 'Scores by groups, modalities and overall, in %'), h('thead', {}, head), body));
 }
 
@@ -320,8 +329,8 @@ function fits(task, { words, modality, group, only }) {
 
 function taskColumns(measure) {
   const [, value, format] = taskMeasures[measure];
-  const text = (key, label) => ({ key, label, value: (task) => task[key].toLowerCase(), cell: (task) => said(task[key]) });
-  const number = (key, label, format = count) => ({ key, label, numeric: true, first: 'descending', value: (task) => task[key], cell: (task) => format(task[key]) });
+  const text = (key, label) => ({ key, label, className: 'minor', value: (task) => task[key].toLowerCase(), cell: (task) => said(task[key]) });
+  const number = (key, label, format = count) => ({ key, label, className: 'minor', numeric: true, first: 'descending', value: (task) => task[key], cell: (task) => format(task[key]) });
   const valueOf = (task, place) => (task.cells[place] === null ? null : value(task.cells[place]));
   const ofRun = (run, place) => ({
     key: `run-${place}`, label: run.name, numeric: true, run: true, first: 'descending',
@@ -329,12 +338,12 @@ function taskColumns(measure) {
     cell: (task) => [format(valueOf(task, place)), ' ', place > 0 && measure === 'score' ? difference(pointsApart(valueOf(task, place), valueOf(task, 0))) : null],
   });
   const columns = [
-    { key: 'name', label: 'Task', value: (task) => task.name.toLowerCase(), cell: (task) => h('a', { href: linkTo(task.name) }, said(task.name)) },
+    { key: 'name', label: 'Task', value: (task) => task.name.toLowerCase(), cell: (task) => h('a', { href: linkTo(task.name) }, named(task.name)) },
     text('modality', 'Modality'), text('group', 'Group'), text('metric', 'Metric'), number('num_queries', 'Queries'), number('chance', 'Chance, %', percent),
     ...runs.map(ofRun),
   ];
-  if (summary.reasoning_pairs) columns.push(number('helped', 'Helped'), number('hurt', 'Hurt'));
-  if (runs.length > 1) columns.push(number('differ', 'Differ'));
+  if (summary.reasoning_pairs) columns.push(number('helped', 'Reasoning helped'), number('hurt', 'Reasoning hurt'));
+  if (runs.length > 1) columns.push(number('differ', 'Runs differ'));
   return columns;
 }
 
@@ -401,11 +410,17 @@ function shownFilters(task) {
   return Object.entries(filters).filter(([name]) => !left.has(name));
 }
 
+/** What a run wrote about a query, or `null`. */
+function rationaleOf(task, run, row) {
+  const number = run?.rationale[row] ?? null;
+  return number === null ? null : task.rationales[number];
+}
+
 /** Lower-case words of a query, of what was written about it, and of the candidates shown. */
 function wordsOf(task, row) {
   const { items, candidates } = task;
   const shown = new Set([...task.relevant[row], ...task.runs.flatMap((run) => run?.top[row] ?? [])]);
-  const texts = [task.ids[row], items?.texts[row], items && items.instructions[row] !== null ? items.wordings[items.instructions[row]] : '', ...task.runs.map((run) => run?.rationale[row])];
+  const texts = [task.ids[row], items?.texts[row], items && items.instructions[row] !== null ? items.wordings[items.instructions[row]] : '', ...task.runs.map((run) => rationaleOf(task, run, row))];
   for (const one of shown) texts.push(candidates.ids[one], candidates.texts?.[one]);
   return texts.filter(Boolean).join('\n').toLowerCase();
 }
@@ -477,11 +492,13 @@ function taskParts(task, row, query) {
 }
 
 function taskScores(row) {
-  const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), Object.values(taskMeasures).map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
+  const same = ['random_ties', 'corrected'].filter((key) => row.cells.every((cell) => cell === null || percent(cell[key]) === percent(cell.score)));
+  const measures = Object.entries(taskMeasures).filter(([key]) => !same.includes(key)).map(([, measure]) => measure);
+  const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), measures.map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
   const body = runs.map((run, number) => {
     const cell = row.cells[number];
     const notes = cell === null ? ['not run'] : Object.entries(cell.notes).map(([what, times]) => `${count(times)} ${what}`);
-    return h('tr', {}, h('th', { scope: 'row' }, said(run.name), ' ', notes.map((note) => tag(note))), Object.values(taskMeasures).map(([, value, format]) => h('td', { class: 'number' }, cell === null ? NONE : format(value(cell)))));
+    return h('tr', {}, h('th', { scope: 'row' }, named(run.name), ' ', notes.map((note) => tag(note))), measures.map(([, value, format]) => h('td', { class: 'number' }, cell === null ? NONE : format(value(cell)))));
   });
   return scrolling('Scores of this task', h('table', {}, h('caption', {}, 'This task in every run'), h('thead', {}, head), h('tbody', {}, body)));
 }
@@ -490,13 +507,13 @@ function queryColumns(task, row, measure) {
   const [, value, format, first] = queryMeasures[measure];
   const titleOf = (one) => task.items?.texts[one] || (task.items?.media[one] ? '' : task.ids[one]);
   const columns = [
-    { key: 'id', label: 'Query', className: 'name', value: (one) => one, cell: (one) => said(shortened(task.ids[one], 80)) },
+    { key: 'id', label: 'Query', className: 'name', value: (one) => one, cell: (one) => named(shortened(task.ids[one], 80)) },
     { key: 'text', label: 'Text', className: 'query', value: (one) => titleOf(one).toLowerCase(), cell: (one) => [
-      said(shortened(titleOf(one), 160)), ' ', task.items?.media[one] ? tag(mediaText(row, task.items.media[one])) : null,
+      glimpse(task, one), said(shortened(titleOf(one), 160)), ' ', task.items?.media[one] ? tag(mediaText(row, task.items.media[one])) : null,
       bit('helped')(task, one) ? tag('reasoning helped', 'up') : null, bit('hurt')(task, one) ? tag('reasoning hurt', 'down') : null,
     ] },
   ];
-  if (task.difficulty) columns.push({ key: 'difficulty', label: 'Label', value: (one) => task.difficulty[one], cell: (one) => task.difficulty[one] ?? NONE });
+  if (task.difficulty) columns.push({ key: 'difficulty', label: 'Label', className: 'minor', value: (one) => task.difficulty[one], cell: (one) => task.difficulty[one] ?? NONE });
   runs.forEach((run, number) => {
     const mine = task.runs[number];
     columns.push({
@@ -506,6 +523,11 @@ function queryColumns(task, row, measure) {
     });
   });
   return columns;
+}
+
+function glimpse(task, one) {
+  const position = task.thumbnails?.queries[one]?.[0];
+  return position === undefined ? null : h('img', { src: task.thumbnails.uris[position], alt: '', class: 'glimpse' });
 }
 
 const mediaText = (row, number) => (number > 1 ? `${number} ${row.modality === 'video' ? 'frames' : 'images'}` : '1 image');
@@ -540,7 +562,8 @@ function runCard(task, row, one, run, mine) {
     mine.tied[one] ? ['Ties', `${count(mine.tied[one])} among the first places`] : null,
   ];
   card.append(h('dl', { class: 'small' }, facts.filter(Boolean).map(([label, value]) => [h('dt', {}, label), h('dd', {}, value)])));
-  if (mine.rationale[one] !== null) card.append(h('h4', {}, 'Rationale'), expandable(mine.rationale[one], 'rationale'));
+  const rationale = rationaleOf(task, mine, one);
+  if (rationale !== null) card.append(h('h4', {}, 'Rationale'), expandable(rationale, 'rationale'));
   card.append(h('h4', {}, 'First places'), h('ol', { class: 'places' }, mine.top[one].map((candidate, place) => candidateLine(task, row, candidate, String(place + 1), task.relevant[one].includes(candidate), mine.top_scores[one][place]))));
   return card;
 }

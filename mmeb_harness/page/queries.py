@@ -80,6 +80,10 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
             {row: queries[row] for row in pictured},
             {one: candidate_items[one] for row in pictured for one in of_row[row]},
         )
+    rationales = list(
+        dict.fromkeys(one for run in runs if run is not None for one in run.rationales if one is not None)
+    )
+    numbers = {one: number for number, one in enumerate(rationales)}
     labels = _by_query(ids, tables, "difficulty", None)
     collected = TaskQueries(
         name=name,
@@ -91,8 +95,9 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
         relevant=[[positions[one] for one in row if one in set(relevant[i])] for i, row in enumerate(shown)],
         num_relevant=[len(one) for one in relevant],
         candidates=_shown_candidates(candidates, candidate_items),
+        rationales=rationales,
         thumbnails=thumbnails,
-        runs=[None if run is None else run.values(positions) for run in runs],
+        runs=[None if run is None else run.values(positions, numbers) for run in runs],
     )
     return _task_row(source, name, result, runs, flags), collected
 
@@ -168,6 +173,7 @@ class _RunColumns:
         self.scores = self.column("score")
         self.ranks = self.column("first_relevant_rank")
         self.reasoned = [None if path is None else path == "reasoned" for path in self.column("path")]
+        self.rationales: list[str | None] = self.column("rationale")
         self.top_ids = self._first_places("top_ids")
 
     def column(self, name: str) -> list[Any]:
@@ -177,8 +183,8 @@ class _RunColumns:
     def median_latency(self) -> float | None:
         return percentiles(self._table.column("latency_seconds").to_numpy()).get("p50")
 
-    def values(self, positions: Mapping[str, int]) -> RunQueries:
-        """What the page shows of it; candidates by their positions."""
+    def values(self, positions: Mapping[str, int], numbers: Mapping[str, int]) -> RunQueries:
+        """What the page shows of it; candidates by their positions, rationales by their numbers."""
         scores = self._first_places("top_scores")
         return RunQueries(
             score=_rounded(self.scores),
@@ -190,7 +196,7 @@ class _RunColumns:
             tokens=self.column("reasoning_tokens"),
             truncated=self.column("truncated"),
             latency=_rounded(self.column("latency_seconds")),
-            rationale=self.column("rationale"),
+            rationale=[None if one is None else numbers[one] for one in self.rationales],
             top=[None if ids is None else [positions[one] for one in ids] for ids in self.top_ids],
             top_scores=[None if one is None else _rounded(one) for one in scores],
         )
@@ -251,9 +257,7 @@ def _most_telling(
     return set(sorted(has_media, key=order)[:most])
 
 
-def _thumbnails(
-    album: Album, queries: Mapping[int, Item | None], candidates: Mapping[int, Item | None]
-) -> Thumbnails:
+def _thumbnails(album: Album, queries: Mapping[int, Item | None], candidates: Mapping[int, Item | None]) -> Thumbnails:
     of_queries = {row: album.add(item.media) for row, item in queries.items() if item is not None and item.media}
     of_candidates = {one: album.add(item.media) for one, item in candidates.items() if item is not None and item.media}
     return Thumbnails(album.uris, of_queries, of_candidates, album.missing)

@@ -131,6 +131,7 @@ class RunQueries:
         ranked: length of the ranked list.
         tied: neighbours in the first places that only the tie rule ordered.
         latency: seconds.
+        rationale: positions in `TaskQueries.rationales`.
         top: positions in `TaskQueries.candidates`, best first.
     """
 
@@ -143,7 +144,7 @@ class RunQueries:
     tokens: Sequence[int | None]
     truncated: Sequence[bool | None]
     latency: Sequence[float | None]
-    rationale: Sequence[str | None]
+    rationale: Sequence[int | None]
     top: Sequence[Sequence[int] | None]
     top_scores: Sequence[Sequence[float | None] | None]
 
@@ -195,6 +196,7 @@ class TaskQueries:
         note: why texts are missing or doubtful; "" if nothing is.
         flags: sums of HELPED, HURT, DIFFER, PICTURED.
         relevant: positions in `candidates`: those in any run's first places, and a few more of the `num_relevant`.
+        rationales: all distinct ones: an adaptive run writes what "always" writes.
         items, thumbnails: `None` without data.
     """
 
@@ -207,5 +209,6 @@ class TaskQueries:
     relevant: Sequence[Sequence[int]]
     num_relevant: Sequence[int]
     candidates: ShownCandidates
+    rationales: Sequence[str]
     thumbnails: Thumbnails | None
     runs: Sequence[RunQueries | None]
