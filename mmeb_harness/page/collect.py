@@ -105,7 +105,7 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         written: the date.
         problems: what the page lacks of single tasks; only the first ones are told here, each stands with its task.
     """
-    lines = [*remarks(source.comparison.columns), *_lacking(source)]
+    lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
     lines += [f"{one.scores.name}: {line}" for one in source.runs for line in _versions_remark(one)]
     lines += [source.data] if isinstance(source.data, str) else []
     lines += problems[:SHOWN_PROBLEMS]
@@ -122,6 +122,18 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         reasoning_pairs=bool(source.pairs),
         written=written,
     )
+
+
+def _other_revisions(source: Source) -> list[str]:
+    """Runs that look like one model's and aren't: what reasoning does can't be told between them."""
+    revisions: dict[str, dict[str, list[str]]] = {}
+    for one in source.runs:
+        revisions.setdefault(one.run.model, {}).setdefault(one.run.model_revision, []).append(one.scores.name)
+    lines = []
+    for model, found in revisions.items():
+        each = "; ".join(f"{', '.join(runs)} of {revision}" for revision, runs in found.items())
+        lines += [f"revisions of {model} differ: {each}."] if len(found) > 1 else []
+    return lines
 
 
 def _lacking(source: Source) -> list[str]:

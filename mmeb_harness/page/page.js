@@ -42,9 +42,9 @@ function said(text, tag = 'bdi', attributes = {}) {
   return h(tag, { dir: 'auto', ...attributes }, withMarks(text));
 }
 
-/** A name, which may be broken after _ / - where there is no room. */
-function named(name) {
-  return h('bdi', { dir: 'auto' }, name.split(/(?<=[_/-])/).map((part, place) => [place ? h('wbr') : '', ...withMarks(part)]));
+/** A name, which may be broken after / and - (or what else `after` says) where there is no room. */
+function named(name, after = /(?<=[/-])/) {
+  return h('bdi', { dir: 'auto' }, name.split(after).map((part, place) => [place ? h('wbr') : '', ...withMarks(part)]));
 }
 
 /** The beginning of a text; never half of a pair of surrogates. */
@@ -306,7 +306,11 @@ const taskMeasures = {
 function tasksTable() {
   const state = { words: '', modality: '', group: '', measure: 'score', only: '' };
   const distinct = (key) => [...new Set(summary.tasks.map((task) => task[key]))].map((one) => [one, one]);
-  const table = new SortedTable({ caption: 'All tasks; a name opens its queries', columns: taskColumns(state.measure), keyOf: (task) => task.name });
+  const meaning = [
+    summary.reasoning_pairs ? ' Helped, hurt: queries that score higher or lower where one model reasoned than where it did not.' : '',
+    runs.length > 1 ? ' Differ: queries on whose score the runs differ.' : '',
+  ];
+  const table = new SortedTable({ caption: `All tasks; a name opens its queries.${meaning.join('')}`, columns: taskColumns(state.measure), keyOf: (task) => task.name });
   const refresh = () => table.setRows(summary.tasks.filter((task) => fits(task, state)));
   const set = (key) => (value) => { state[key] = value; refresh(); };
   const kinds = [['', 'all']];
@@ -338,12 +342,12 @@ function taskColumns(measure) {
     cell: (task) => [format(valueOf(task, place)), ' ', place > 0 && measure === 'score' ? difference(pointsApart(valueOf(task, place), valueOf(task, 0))) : null],
   });
   const columns = [
-    { key: 'name', label: 'Task', value: (task) => task.name.toLowerCase(), cell: (task) => h('a', { href: linkTo(task.name) }, named(task.name)) },
+    { key: 'name', label: 'Task', value: (task) => task.name.toLowerCase(), cell: (task) => h('a', { href: linkTo(task.name) }, named(task.name, /(?<=[_/-])/)) },
     text('modality', 'Modality'), text('group', 'Group'), text('metric', 'Metric'), number('num_queries', 'Queries'), number('chance', 'Chance, %', percent),
     ...runs.map(ofRun),
   ];
-  if (summary.reasoning_pairs) columns.push(number('helped', 'Reasoning helped'), number('hurt', 'Reasoning hurt'));
-  if (runs.length > 1) columns.push(number('differ', 'Runs differ'));
+  if (summary.reasoning_pairs) columns.push(number('helped', 'Helped'), number('hurt', 'Hurt'));
+  if (runs.length > 1) columns.push(number('differ', 'Differ'));
   return columns;
 }
 
@@ -507,7 +511,7 @@ function queryColumns(task, row, measure) {
   const [, value, format, first] = queryMeasures[measure];
   const titleOf = (one) => task.items?.texts[one] || (task.items?.media[one] ? '' : task.ids[one]);
   const columns = [
-    { key: 'id', label: 'Query', className: 'name', value: (one) => one, cell: (one) => named(shortened(task.ids[one], 80)) },
+    { key: 'id', label: 'Query', className: 'name', value: (one) => one, cell: (one) => named(shortened(task.ids[one], 80), /(?<=[_/-])/) },
     { key: 'text', label: 'Text', className: 'query', value: (one) => titleOf(one).toLowerCase(), cell: (one) => [
       glimpse(task, one), said(shortened(titleOf(one), 160)), ' ', task.items?.media[one] ? tag(mediaText(row, task.items.media[one])) : null,
       bit('helped')(task, one) ? tag('reasoning helped', 'up') : null, bit('hurt')(task, one) ? tag('reasoning hurt', 'down') : null,
@@ -573,10 +577,16 @@ function candidateLine(task, row, candidate, place, relevant, score) {
   const media = task.candidates.media?.[candidate] ?? 0;
   const images = task.thumbnails?.candidates[candidate];
   return h('li', { class: relevant ? 'relevant' : '' }, h('span', { class: 'quiet' }, place),
-    h('div', {}, expandable(text ?? task.candidates.ids[candidate], media ? 'small quiet' : ''), pictures(images, task, 'candidate'),
+    h('div', {}, text === null && media ? fileName(task.candidates.ids[candidate]) : expandable(text ?? task.candidates.ids[candidate], ''), pictures(images, task, 'candidate'),
       media > 1 || (media && !images) ? h('span', { class: 'small quiet' }, mediaText(row, media), ' ') : null,
       relevant ? tag('✓ relevant', 'up') : null),
     h('span', { class: 'small' }, score === null ? '' : score.toFixed(4)));
+}
+
+/** An id that is a path of pictures: its last part will do. */
+function fileName(id) {
+  const last = id.split('/').at(-1) || id;
+  return said(last === id ? id : `…/${last}`, 'div', { class: 'said small quiet', title: plain(id) });
 }
 
 /** Relevant candidates that no run has among its first places. */

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.data import MANIFEST, DataInfo, data_revision, describe, load_samples, suite_folder
-from mmeb_harness.errors import DataError, HarnessError, UnknownNameError
+from mmeb_harness.errors import HarnessError, UnknownNameError
 from mmeb_harness.registry import RegisteredTask, load_suite
 from mmeb_harness.results import RunResult, TaskResult
 from mmeb_harness.types import Item
@@ -62,7 +62,7 @@ def read_texts(
         if content_of(data_revision(registered.task, info)) != content_of(result.data_revision):
             return None, f"Texts are not shown: the data folder has other annotations of {result.name} than the run."
         samples = load_samples(registered.task, info, run.profile.frames, run.limit)
-    except DataError as error:
+    except HarnessError as error:
         return None, f"Texts are not shown: {without_path(error, info.root)}"
     queries = {item.id: item for item in samples.queries}
     return Texts(info.root, queries, {item.id: item for item in samples.candidates}), ""

@@ -201,6 +201,15 @@ def test_runs_of_other_tasks_and_queries_stand_side_by_side(modes: list[Path], c
     assert "other lacks 2 tasks that others have: MVBench, ViDoSeek-doc." in remarks
 
 
+def test_another_revision_of_a_model_is_named(modes: list[Path], run: Path) -> None:
+    result, results = read_run(run)
+    save_all(RunFolder(run), dataclasses.replace(result, name="newer", model_revision="2"), results)
+    source = open_runs([run, modes[1], modes[2]])
+    revision = load_run_result(modes[1] / "run.json").model_revision
+    expected = f"revisions of bag_of_features differ: newer of 2; toy-always, toy-adaptive of {revision}."
+    assert expected in summary_of(source, [], "today", []).remarks
+
+
 def test_the_summary_has_the_aggregates_and_marks(modes: list[Path]) -> None:
     source = open_runs(modes)
     rows = [collect_task(source, name, 0)[0] for name in source.task_names]

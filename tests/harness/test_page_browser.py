@@ -148,7 +148,7 @@ def test_means_and_differences_to_the_first_run(window: Chrome, tmp_path: Path) 
     window.get((tmp_path / "page.html").as_uri())
     assert texts(window, "#means tbody th")[-4:] == ["image", "video", "visdoc", "overall"]
     assert texts(window, "#means tr.strong td.number") == ["78", "50.0 ", "62.5 +12.5"]
-    assert texts(window, "#warnings li") == []
+    assert texts(window, "#warnings li") == ["texts and pictures are not shown: --data FOLDER names the data folder."]
 
 
 def test_the_pictures_are_shown(browser: Chrome) -> None:
