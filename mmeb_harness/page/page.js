@@ -310,7 +310,7 @@ function tasksTable() {
     summary.reasoning_pairs ? ' Helped, hurt: queries that score higher or lower where one model reasoned than where it did not.' : '',
     runs.length > 1 ? ' Differ: queries on whose score the runs differ.' : '',
   ];
-  const table = new SortedTable({ caption: `All tasks; a name opens its queries.${meaning.join('')}`, columns: taskColumns(state.measure), keyOf: (task) => task.name });
+  const table = new SortedTable({ caption: 'All tasks; a name opens its queries', columns: taskColumns(state.measure), keyOf: (task) => task.name });
   const refresh = () => table.setRows(summary.tasks.filter((task) => fits(task, state)));
   const set = (key) => (value) => { state[key] = value; refresh(); };
   const kinds = [['', 'all']];
@@ -323,7 +323,7 @@ function tasksTable() {
     kinds.length > 1 ? choice('Only', kinds, set('only')) : null,
     choice('Show per run', Object.entries(taskMeasures).map(([key, [label]]) => [key, label]), (value) => table.setColumns(taskColumns(value))));
   refresh();
-  return [tools, table.element];
+  return [tools, h('p', { class: 'small quiet' }, meaning.join('')), table.element];
 }
 
 function fits(task, { words, modality, group, only }) {
