@@ -1,4 +1,5 @@
-"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_scores and cli_leaderboard.
+"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_scores,
+cli_leaderboard and cli_page.
 
 Turns options into values and errors into one line; decides nothing else.
 
@@ -19,6 +20,7 @@ from mmeb_harness import __version__
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_leaderboard import leaderboard
 from mmeb_harness.cli_options import check_folder, model_options, print_table, selection_options
+from mmeb_harness.cli_page import report
 from mmeb_harness.cli_scores import COMMANDS
 from mmeb_harness.entry import run_command
 
@@ -47,7 +49,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (data, *COMMANDS, leaderboard):
+for command in (data, *COMMANDS, leaderboard, report):
     cli.add_command(command)
 
 

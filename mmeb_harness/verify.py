@@ -124,8 +124,8 @@ def _verify_task(result: TaskResult, files: RunFolder, registered: RegisteredTas
         task = registered.task
         findings.equal("metric", result.metric, task.metric)
         findings.equal("modality and group", (result.modality, result.group), (task.modality, task.group))
-    queries = _table(files.queries_file(result.name), _QUERY_COLUMNS)
-    candidates = _table(files.candidates_file(result.name), _CANDIDATE_COLUMNS)
+    queries = checked_table(files.queries_file(result.name), _QUERY_COLUMNS)
+    candidates = checked_table(files.candidates_file(result.name), _CANDIDATE_COLUMNS)
     rows = queries.to_pylist()
     _verify_counts(result, queries, candidates, findings)
     _verify_ids(result, rows, set(candidates.column("candidate_id").to_pylist()), findings)
@@ -149,17 +149,18 @@ def _verify_ids(
     findings.equal("answers that are no option", result.notes.get("answers that are no option", 0), unknown_answers)
 
 
-def _table(path: Path, columns: Mapping[str, str]) -> pa.Table:
-    """A table with these columns (name → type) and no gap in them.
+def checked_table(path: Path, columns: Mapping[str, str], may_lack: Mapping[str, str] | None = None) -> pa.Table:
+    """A table with these columns (name → type) and no gap in them; in those of `may_lack` there may be gaps.
 
     Raises:
         ResultError: it is missing or broken, or a column is missing, of another type, or lacks a value.
     """
     table = read_parquet(path)
     found = {field.name: _type_name(field.type) for field in table.schema}
-    if odd := [f"{name} ({kind})" for name, kind in columns.items() if found.get(name) != kind]:
+    wanted = {**columns, **(may_lack or {})}
+    if odd := [f"{name} ({kind})" for name, kind in wanted.items() if found.get(name) != kind]:
         raise ResultError(f"{path} lacks {', '.join(odd)}; run again with --fresh")
-    table = table.select(list(columns))
+    table = table.select(list(wanted))
     if gaps := [name for name in columns if _num_gaps(table.column(name))]:
         raise ResultError(f"{path} has rows without {', '.join(gaps)}; run again with --fresh")
     return table

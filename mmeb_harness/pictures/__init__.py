@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmeb_harness.errors import UnknownNameError
-from mmeb_harness.pictures.picture import LeftOut, Picture, save_pictures
+from mmeb_harness.pictures.picture import LeftOut, Picture, png_of, save_pictures
 
-__all__ = ["NAMES", "LeftOut", "Picture", "pictures_of", "save_pictures"]
+__all__ = ["NAMES", "LeftOut", "Picture", "pictures_of", "png_of", "save_pictures"]
 
 #: In the order in which they are drawn.
 NAMES = (

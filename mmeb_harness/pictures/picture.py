@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,22 @@ def save_pictures(pictures: Iterable[Picture], folder: Path) -> list[Path]:
     return [_save(picture, folder / f"{picture.name}.{kind}", kind) for picture in pictures for kind in ("png", "svg")]
 
 
+def png_of(picture: Picture) -> bytes:
+    """The bytes of its PNG."""
+    written = io.BytesIO()
+    _write(picture, written, "png")
+    return written.getvalue()
+
+
 def _save(picture: Picture, path: Path, kind: str) -> Path:
+    write_atomically(path, lambda temporary: _write(picture, temporary, kind))
+    return path
+
+
+def _write(picture: Picture, target: Path | io.BytesIO, kind: str) -> None:
     from mmeb_harness.pictures.style import house_style
 
     # matplotlib writes the time of day into an SVG unless told otherwise.
     metadata = {"Title": picture.title, "Description": picture.alt} | ({"Date": None} if kind == "svg" else {})
-
-    def write(temporary: Path) -> None:
-        with house_style():
-            picture.figure.savefig(temporary, format=kind, metadata=metadata)
-
-    write_atomically(path, write)
-    return path
+    with house_style():
+        picture.figure.savefig(target, format=kind, metadata=metadata)
