@@ -1,4 +1,5 @@
-# Two commands: `make run` (set up, then the first evaluation) and `make test` (set up, then all checks).
+# Two commands: `make run` (set up, then the first evaluation) and `make test` (set up, then all checks). And `make results`,
+# which makes results/mini again: three modes of mmemb_r1, the floors, and what compares them.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
@@ -6,7 +7,7 @@ BIN    := $(VENV)/bin
 # faiss-gpu and torchvision where there is an NVIDIA driver, faiss-cpu elsewhere.
 EXTRA  ?= $(shell if nvidia-smi >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 
-.PHONY: run test clean
+.PHONY: run test results clean
 
 run: $(VENV)/.installed
 	$(BIN)/mmeb-eval run --model mmemb_r1
@@ -16,6 +17,20 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+MODES := runs/mini-mmemb_r1-never runs/mini-mmemb_r1-always runs/mini-mmemb_r1
+FLOORS := runs/mini-bag_of_features runs/mini-random
+
+results: $(VENV)/.installed
+	$(BIN)/mmeb-eval run --model mmemb_r1 --reasoning never --fresh
+	$(BIN)/mmeb-eval run --model mmemb_r1 --reasoning always --fresh
+	$(BIN)/mmeb-eval run --model mmemb_r1 --fresh
+	$(BIN)/mmeb-eval run --model bag_of_features --fresh
+	$(BIN)/mmeb-eval run --model random --fresh
+	for run in $(MODES) $(FLOORS); do cp $$run/run.json results/mini/$${run#runs/mini-}.json; done
+	$(BIN)/mmeb-eval leaderboard $(MODES) $(FLOORS) --output results/mini/leaderboard.md
+	$(BIN)/mmeb-eval compare $(MODES) > results/mini/modes.txt
+	$(BIN)/mmeb-eval plot $(MODES) --only reasoning-share --output results/mini
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
