@@ -107,6 +107,26 @@ def test_the_readme_shows_what_the_kept_runs_say() -> None:
         assert f"| `mmemb_r1 --reasoning {name}` | {100 * score:.1f} |" in README
 
 
+def test_what_compares_the_kept_runs_is_of_these_runs() -> None:
+    """`make results` was run as a whole, and the README says what came of it."""
+    kept = ROOT / "results" / "mini"
+    overall = {path.stem: load_run_result(path).aggregates[0].score for path in kept.glob("*.json")}
+    board = (kept / "leaderboard.md").read_text(encoding="utf-8").replace("\\", "")
+    modes = (kept / "modes.txt").read_text(encoding="utf-8")
+    policies = {line.split("│")[0].strip(): line.split("│") for line in modes.splitlines() if line.count("│") == 8}
+    for name, score in overall.items():
+        assert score is not None
+        assert re.search(rf"\| mini-{name} \| \**{100 * score:.1f}\** \|", board), name
+        mode = {"mmemb_r1-never": "never", "mmemb_r1-always": "always", "mmemb_r1": "adaptive"}.get(name)
+        if mode:
+            assert policies[mode][1].strip() == f"{100 * score:.1f}"
+    gained = {policy: policies[policy][7].strip().removeprefix("+") for policy in ("always", "random")}
+    assert f"scores {gained['always']} points more than always, {gained['random']} more" in README
+    closed = re.search(r"head-room closed.*: ([\d.]+ %) (\[.*\])\.", modes)
+    assert closed
+    assert f"and closes {closed[1]} {closed[2]} of the head-room" in README
+
+
 def test_the_kept_run_is_of_the_embedded_checkpoint() -> None:
     """Scores go stale with the checkpoint, the suite or the tasks: then run again and keep the new ones."""
     run = load_run_result(ROOT / "results" / "mini" / "mmemb_r1.json")
