@@ -192,9 +192,8 @@ def load_entry(path: Path) -> Entry:
 
 def _cost(run: RunResult) -> Cost:
     queries, latency = run.queries, run.latency_seconds.get("queries", {})
-    parameters = run.model_settings.get("parameters")
     return Cost(
-        parameters=parameters if isinstance(parameters, int) and not isinstance(parameters, bool) else None,
+        parameters=run.model_parameters,
         reasoning_rate=queries.reasoning_rate if queries.items else None,
         rationale_tokens=queries.tokens_per_reasoned if queries.reasoned else None,
         p50_seconds=latency.get("p50"),

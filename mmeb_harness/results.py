@@ -167,6 +167,7 @@ class RunResult:
     model: str
     model_revision: str
     model_dimensions: int
+    model_parameters: int | None
     model_settings: Mapping[str, Scalar]
     model_fingerprint: str
     model_args: Mapping[str, str]
@@ -300,6 +301,8 @@ def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, 
             f"{path} was written by an older release (schema version {version}, this one writes {SCHEMA_VERSION}); "
             "run again with --fresh, or choose another --output"
         )
+    if kind is RunResult:
+        values = {"model_parameters": None, **values}  # not in those of the first releases of this version
     if (fields := set(get_type_hints(kind))) != set(values):
         odd = ", ".join(sorted(fields ^ set(values)))
         raise ResultError(f"{path} is not a {kind.__name__} of schema version {version} (fields: {odd})")

@@ -403,6 +403,7 @@ def _run_result(
         model=embedder.info.name,
         model_revision=embedder.info.revision,
         model_dimensions=embedder.info.dimensions,
+        model_parameters=embedder.info.parameters,
         model_settings=dict(embedder.info.settings),
         model_fingerprint=fingerprint_of(embedder),
         model_args=dict(settings.model_args),

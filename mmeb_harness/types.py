@@ -393,7 +393,7 @@ class EncodeResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What identifies a model's vectors. All of it enters the fingerprint and run.json.
+    """What identifies a model's vectors. All of it enters run.json, and all but the parameters the fingerprint.
 
     Attributes:
         revision: of weights and code: a hub commit, or a hash of the weight files.
@@ -402,6 +402,7 @@ class ModelInfo:
         similarity: how its vectors are compared: "dot" of one vector an item, or "max_sim" of several.
         profile: the choices by which scores are compared, in the harness's own words. Its frames are those the
             model asks for; a run may ask for others.
+        parameters: how many numbers its weights are, where known.
     """
 
     name: str
@@ -411,6 +412,7 @@ class ModelInfo:
     reasons: bool = False
     profile: Profile = Profile()
     similarity: Similarity = "dot"
+    parameters: int | None = None
 
 
 class Embedder(Protocol):

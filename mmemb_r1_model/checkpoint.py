@@ -33,6 +33,7 @@ class Checkpoint:
     name: str
     folder: Path
     revision: str
+    parameters: int | None
     settings: Settings
     vision: VisionShape
     hidden_size: int
@@ -64,6 +65,7 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
         name="tiny" if path is None else path,
         folder=folder,
         revision=found.revision,
+        parameters=found.parameters,
         settings=settings,
         vision=_vision_shape(folder, config),
         hidden_size=int(config["text_config"]["hidden_size"]),

@@ -118,6 +118,7 @@ class MMEmbR1Embedder:
             },
             reasons=True,
             profile=_profile(settings),
+            parameters=checkpoint.parameters,
         )
 
     @property

@@ -295,7 +295,7 @@ class DualEncoder:
             revision=self._found.revision,
             dimensions=sizes.dimensions,
             settings={
-                "checkpoint": Path(self._found.name).name,
+                "checkpoint": self._found.label,
                 "instruction": self._instruction,
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
@@ -305,6 +305,7 @@ class DualEncoder:
                 "mixed_input": "sum of raw features, then normalised",
                 "several_pictures": "mean of raw features",
             },
+            parameters=self._found.parameters,
             profile=Profile(
                 name=f"{family.model}: text plus mean of pictures or frames",
                 instruction="none" if without else "user text",

@@ -263,6 +263,7 @@ class LateInteractionEmbedder:
             },
             profile=family.profile,
             similarity="max_sim",
+            parameters=checkpoint.parameters,
         )
 
     @property

@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from mmeb_baselines.sentence_transformers_kinds import ModelKind, Returned, model_kind_of, refuse_made_up_head
-from mmeb_baselines.weights import count_parameters, is_out_of_memory, memory_advice
+from mmeb_baselines.weights import is_out_of_memory, memory_advice
 from mmeb_harness import (
     EncodeResult,
     Item,
@@ -185,6 +185,7 @@ class SentenceTransformerEmbedder:
             },
             profile=_profile(prompts, "message" in model.modalities),
             similarity=kind.similarity,
+            parameters=sum(one.numel() for one in model.parameters()),
         )
 
     def warm_up(self) -> None:
@@ -337,7 +338,7 @@ def _load_weights(
         )
     except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            advice = memory_advice(count_parameters(checkpoint), dtype, device)
+            advice = memory_advice(checkpoint.parameters, dtype, device)
             raise ModelError(f"{checkpoint.name} doesn't fit on {device}: {advice}") from error
         reason = " ".join(str(error).split())[:500]
         raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error

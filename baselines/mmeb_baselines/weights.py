@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def read_weights(
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise ModelError(
-                f"{found.name} doesn't fit on {device}: {memory_advice(count_parameters(found), dtype, device)}"
+                f"{found.name} doesn't fit on {device}: {memory_advice(found.parameters, dtype, device)}"
             ) from error
         raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
     return model.eval(), sorted(report["missing_keys"])
@@ -85,8 +84,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def memory_advice(parameters: int, dtype: str, device: str) -> str:
-    """What the weights alone need, and what would need less."""
+def memory_advice(parameters: int | None, dtype: str, device: str) -> str:
+    """What the weights alone need, where their number is known, and what would need less."""
+    if parameters is None:
+        return "--dtype bfloat16 needs half of it" if dtype == "float32" else _elsewhere(device)
     half = f"{2 * parameters / _GB:.1f} GB"
     if dtype == "float32":
         return f"its weights need {4 * parameters / _GB:.1f} GB as float32; --dtype bfloat16 needs {half}"
@@ -102,18 +103,6 @@ def batch_advice(items: int, item_tokens: int, dtype: str, device: str) -> str:
 
 def _elsewhere(device: str) -> str:
     return "use a smaller checkpoint" + ("" if device == "cpu" else " or --device cpu")
-
-
-def count_parameters(found: CheckpointFolder) -> int:
-    """How many numbers the weight files hold, by their headers."""
-    from safetensors import safe_open
-
-    count = 0
-    for path in sorted(found.path.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()  # the file itself can't be iterated over
-            count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    return count
 
 
 @contextlib.contextmanager

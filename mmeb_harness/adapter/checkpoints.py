@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,16 @@ class CheckpointFolder:
         """What results call it: a hub id whole, of a folder its name alone. Where that lies is nobody's business."""
         named = Path(self.name)
         return named.name if named.expanduser().is_dir() else self.name
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers the weight files hold, by their headers; `None` without a .safetensors file.
+
+        Raises:
+            ModelError: a file is broken.
+        """
+        counts = [_count_numbers(path) for path in sorted(self.path.glob("*.safetensors"))]
+        return sum(counts) if counts else None
 
     def json(self, file: str) -> dict[str, Any]:
         """A JSON file of the checkpoint.
@@ -73,6 +84,16 @@ def find_checkpoint(
         raise ModelError(f"checkpoint folder {name} does not exist")
     folder = _from_hub(name, revision, files)
     return CheckpointFolder(name, folder, revision_of(folder))
+
+
+def _count_numbers(path: Path) -> int:
+    """A .safetensors file begins with the length of a JSON header, which has every tensor's shape."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise ModelError(f"{path} is no whole .safetensors file: get it again") from error
 
 
 def revision_of(folder: Path) -> str:

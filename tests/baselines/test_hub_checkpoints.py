@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mmeb_baselines import gme
+from safetensors.torch import load_file
 
+from mmeb_harness import ModelError
+from mmeb_harness.adapter.checkpoints import find_checkpoint
 from tests.baselines.tiny_qwen import save_qwen2_vl
 from tests.harness.fetching import EVAL, environment_for
 from tests.hub import Hub, serve
@@ -81,3 +85,16 @@ def test_without_a_network(check: Check, tmp_path: Path) -> None:
         message = refused(check(**extra))
         assert f"{REPO} is not in the hub's cache ({tmp_path}/hf/hub), and the hub can't be reached" in message
         assert f"hf download {REPO} --local-dir FOLDER" in message
+
+
+def test_parameters_are_counted_by_the_files_headers(tmp_path: Path) -> None:
+    folder = save_qwen2_vl(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    assert find_checkpoint(str(folder)).parameters == sum(one.numel() for one in tensors.values())
+    assert gme.load(path=str(folder), device="cpu").info.parameters == sum(one.numel() for one in tensors.values())
+    for broken in (b"", b"\x02\0\0\0\0\0\0\0{", b"version https://git-lfs.github.com/spec/v1"):
+        (folder / "model.safetensors").write_bytes(broken)
+        with pytest.raises(ModelError, match=r"model.safetensors is no whole .safetensors file: get it again"):
+            _ = find_checkpoint(str(folder)).parameters
+    (folder / "model.safetensors").unlink()
+    assert find_checkpoint(str(folder)).parameters is None

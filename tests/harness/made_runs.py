@@ -69,6 +69,7 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
         model="made",
         model_revision="1",
         model_dimensions=8,
+        model_parameters=None,
         model_settings={},
         model_fingerprint="",
         model_args={},

@@ -286,7 +286,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [
         made_run(folder / "first", first, **cost),
         made_run(folder / "second", {name: values + 0.005 for name, values in first.items()}),
-        made_run(folder / "third", third, model_settings={"parameters": 2_208_985_600}),
+        made_run(folder / "third", third, model_parameters=2_208_985_600),
     ]
 
 

@@ -108,6 +108,7 @@ class QwenEmbedder:
                 **family.settings,
             },
             profile=family.profile,
+            parameters=described.parameters,
         )
 
     @property
