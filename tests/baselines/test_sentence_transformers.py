@@ -288,6 +288,7 @@ def test_frames_are_all_shown_and_prompts_are_system_turns_in_chat_models(tmp_pa
         supports=lambda kinds: True,
         processor=SimpleNamespace(video_processor=SimpleNamespace(do_sample_frames=True)),
         get_embedding_dimension=lambda: 4,
+        parameters=lambda: [],
         max_seq_length=None,
         similarity_fn_name="cosine",
     )

@@ -211,4 +211,4 @@ def test_the_help_loads_nothing_heavy() -> None:
         "assert not {'torch', 'pyarrow', 'rich', 'faiss', 'pandas'} & set(sys.modules), 'heavy import'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    assert [command.name for command in COMMANDS] == ["submit", "import", "export", "verify", "compare"]
+    assert [command.name for command in COMMANDS] == ["submit", "import", "export", "verify", "compare", "plot"]
