@@ -146,3 +146,20 @@ def test_the_readme_shows_what_the_study_says() -> None:
             cells.append(f"{100 * own['adaptive']['share']['value']:.0f} %")
             cells.append(f"{own['adaptive']['tokens']:.1f} / {own['always']['tokens']:.1f}")
             assert f"| {title} | {task} | {' | '.join(cells)} |" in README
+
+
+def test_the_readme_says_what_each_part_is_worth() -> None:
+    numbers = json.loads((ROOT / "results" / "ablations" / "study.json").read_text())
+    found = {name: one["miniworld-text"] for name, one in numbers["variants"].items()}
+    score = {name: f"{100 * one['score_adaptive']['value']:.1f}" for name, one in found.items()}
+    text = " ".join(README.split("**What each part is worth**")[1].split("\n\n")[0].split())
+    for start, name in (
+        ("means over all three, base ", "base"),
+        ("always reasons: ", "no-stage-2"),
+        ("the adaptive reward too: ", "no-adaptive"),
+        ("chosen at random (", "random"),
+        ("sampled (", "sampled"),
+        ("the wrong worker's alone (", "wrong-alone"),
+        ("loss on rationales (", "no-generation"),
+    ):
+        assert f"{start}{score[name]}" in text, name
