@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmeb_harness.cli_scores import PATH
 from mmeb_harness.errors import OptionError
 
 if TYPE_CHECKING:
     from mmeb_harness.leaderboard_formats import Format
     from mmeb_harness.scores import Scores
 
-PATH = click.Path(path_type=Path)
 FORMATS = ("md", "latex", "csv", "json", "html", "terminal")
 
 

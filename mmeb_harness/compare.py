@@ -198,7 +198,7 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _texts(cell: Cell, *, is_reference: bool) -> list[str]:
-    return [_score_text(cell)] if is_reference else [_score_text(cell), _difference_text(cell.difference)]
+    return [_score_text(cell)] if is_reference else [_score_text(cell), difference_text(cell.difference)]
 
 
 def _score_text(cell: Cell) -> str:
@@ -207,7 +207,8 @@ def _score_text(cell: Cell) -> str:
     return "-" if cell.score is None else f"{100 * cell.score:.1f}"
 
 
-def _difference_text(difference: float | None) -> str:
+def difference_text(difference: float | None) -> str:
+    """A difference in points, with its sign; empty where there is none to tell."""
     if difference is None:
         return ""
     return f"{round(difference, 1) + 0.0:+.1f}" if round(difference, 1) else "0.0"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmeb_harness.compare import difference_text
 from mmeb_harness.modes import Gate, PolicyRow
 from mmeb_harness.paired import Paired, PairedRow
 from mmeb_harness.statistics import Interval, Uncertain
@@ -126,8 +127,7 @@ def paired_json(paired: Paired) -> dict[str, Any]:
 
 def points(value: float) -> str:
     """A difference of fractions in points, with its sign."""
-    rounded = round(100 * value, 1) + 0.0
-    return f"{rounded:+.1f}" if rounded else "0.0"
+    return difference_text(100 * value)
 
 
 def percent(value: float) -> str:

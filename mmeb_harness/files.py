@@ -123,6 +123,19 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=columns)
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """Names of a table's columns, without reading them.
+
+    Raises:
+        ResultError: if it can't be read.
+    """
+    import pyarrow.parquet as pq
+
+    with _readable(path):
+        names: list[str] = pq.read_schema(path).names
+        return names
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     import pyarrow as pa

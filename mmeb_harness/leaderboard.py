@@ -17,11 +17,10 @@ from typing import Literal
 from mmeb_harness.compare import distinct_names, remarks
 from mmeb_harness.errors import OptionError, ResultError, UnknownNameError
 from mmeb_harness.official_names import OFFICIAL_EDITIONS
-from mmeb_harness.paired import QueryScores, read_queries
+from mmeb_harness.paired import QueryScores, has_queries, read_queries
 from mmeb_harness.ranking import Contender, Place, places
 from mmeb_harness.registry import RegisteredTask, benchmark_edition, benchmark_rows, load_tasks
 from mmeb_harness.results import Aggregate, RunResult, TaskResult, benchmark_members
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import (
     Origin,
     Scores,
@@ -185,7 +184,7 @@ def load_entry(path: Path) -> Entry:
         scores=scores_of_results(path, run, results),
         cost=_cost(run),
         results={one.name: one for one in results},
-        folder=path if RunFolder(path).queries_file("any").parent.is_dir() else None,
+        folder=path if has_queries(path) else None,
         machine=run.machine,
     )
 

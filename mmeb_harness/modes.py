@@ -10,7 +10,7 @@ the other two runs; it is always the run itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import read_parquet
-from mmeb_harness.paired import SEED, read_queries
-from mmeb_harness.results import RunResult
-from mmeb_harness.run import RunFolder
+from mmeb_harness.paired import SEED, query_table, read_queries
+from mmeb_harness.results import RunResult, TaskResult
 from mmeb_harness.scores import read_run, read_run_file
 from mmeb_harness.statistics import (
     Floats,
@@ -129,15 +127,16 @@ def mode_runs(folders: Sequence[Path]) -> dict[Mode, Path] | None:
     """
     runs = [read_run_file(folder) for folder in folders]
     found = {str(run.model_settings.get(REASONING)): folder for run, folder in zip(runs, folders, strict=True)}
-    one_model = len({_apart_from_mode(run) for run in runs}) == 1
+    one_model = len({apart_from(run) for run in runs}) == 1
     if len(folders) != len(MODES) or set(found) != set(MODES) or not one_model:
         return None
     return {mode: found[mode] for mode in MODES}
 
 
-def _apart_from_mode(run: RunResult) -> tuple[object, ...]:
-    settings = tuple(sorted((name, value) for name, value in run.model_settings.items() if name != REASONING))
-    return run.model, run.model_revision, settings, run.profile
+def apart_from(run: RunResult, settings: Collection[str] = (REASONING,)) -> tuple[object, ...]:
+    """What a run's model is but for some settings: equal of runs that differ in these alone."""
+    rest = sorted((name, repr(value)) for name, value in run.model_settings.items() if name not in settings)
+    return run.model, run.model_revision, run.model_dimensions, tuple(rest), run.profile
 
 
 def judge_gate(runs: Mapping[Mode, Path]) -> Gate:
@@ -151,14 +150,17 @@ def judge_gate(runs: Mapping[Mode, Path]) -> Gate:
     if not names:
         raise ResultError(f"{', '.join(map(str, runs.values()))} have no task in common")
     tasks = []
+    seconds: dict[Mode, list[Floats]] = {mode: [] for mode in MODES}
     for name in names:
         queries = {mode: read_queries(folder, results[mode][name]) for mode, folder in runs.items()}
         if len({one.ids for one in queries.values()}) > 1:
             raise ResultError(f"{name}: the runs are of other queries; run all modes on the same data revision")
-        written = {mode: _written(folder, name) for mode, folder in runs.items()}
+        written = {mode: _written(folder, results[mode][name]) for mode, folder in runs.items()}
+        for mode, one in written.items():
+            seconds[mode].append(one.seconds)
         tasks.append(_task({mode: one.scores for mode, one in queries.items()}, written, queries["adaptive"].clusters))
-    seconds = {mode: np.concatenate([_seconds(folder, name) for name in names]) for mode, folder in runs.items()}
-    return _gate(read_run_file(runs["adaptive"]).model, names, tasks, seconds)
+    whole = {mode: np.concatenate(parts) for mode, parts in seconds.items()}
+    return _gate(read_run_file(runs["adaptive"]).model, names, tasks, whole)
 
 
 @dataclass(frozen=True)
@@ -168,20 +170,18 @@ class _Written:
     reasoned: Floats
     tokens: Floats
     gate: Floats
+    seconds: Floats
 
 
-def _written(folder: Path, task: str) -> _Written:
-    table = read_parquet(RunFolder(folder).queries_file(task), ["path", "reasoning_tokens", "gate"])
+def _written(folder: Path, result: TaskResult) -> _Written:
+    table = query_table(folder, result, ["path", "reasoning_tokens", "gate", "latency_seconds"])
+    paths, tokens, gates, seconds = (column.to_pylist() for column in table.columns)
     return _Written(
-        reasoned=np.array([path == "reasoned" for path in table.column("path").to_pylist()], dtype=np.float64),
-        tokens=table.column("reasoning_tokens").to_numpy().astype(np.float64),
-        gate=np.array([np.nan if one is None else one for one in table.column("gate").to_pylist()], dtype=np.float64),
+        reasoned=np.array([path == "reasoned" for path in paths], dtype=np.float64),
+        tokens=np.array(tokens, dtype=np.float64),
+        gate=np.array(gates, dtype=np.float64),
+        seconds=np.array(seconds, dtype=np.float64),
     )
-
-
-def _seconds(folder: Path, task: str) -> Floats:
-    found: Floats = read_parquet(RunFolder(folder).queries_file(task), ["latency_seconds"]).column(0).to_numpy()
-    return found
 
 
 def _task(scores: Mapping[Mode, Floats], written: Mapping[Mode, _Written], clusters: NDArray[np.int64]) -> _Task:

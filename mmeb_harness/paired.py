@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import read_parquet
+from mmeb_harness.files import parquet_columns, read_parquet
 from mmeb_harness.results import TaskResult, benchmark_members
 from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import read_run
@@ -26,6 +27,9 @@ from mmeb_harness.statistics import (
     resample,
 )
 from mmeb_harness.types import Modality
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SEED = 0
 
@@ -113,11 +117,7 @@ def read_queries(folder: Path, result: TaskResult) -> QueryScores:
     path = RunFolder(folder).queries_file(result.name)
     if not path.is_file():
         raise ResultError(f"{path} is missing: single queries can't be compared; run the same command again")
-    table = read_parquet(path)
-    if missing := {"query_id", "score"} - set(table.column_names):
-        raise ResultError(f"{path} is no table of queries (no {', '.join(sorted(missing))}); run again")
-    if table.num_rows != result.num_queries:
-        raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
+    table = query_table(folder, result, ["query_id", "score"], may_lack=["cluster"])
     ids = tuple(table.column("query_id").to_pylist())
     clustered = "cluster" in table.column_names
     return QueryScores(
@@ -126,6 +126,22 @@ def read_queries(folder: Path, result: TaskResult) -> QueryScores:
         clusters=table.column("cluster").to_numpy() if clustered else np.arange(len(ids)),
         clustered=clustered,
     )
+
+
+def query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
+    """Some columns of a task's table of queries; the long ones, rankings and rationales, are seldom needed.
+
+    Raises:
+        ResultError: missing or broken, another table, or not as many queries as the result says.
+    """
+    path = RunFolder(folder).queries_file(result.name)
+    there = parquet_columns(path)
+    if missing := sorted(set(columns) - set(there)):
+        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
+    table = read_parquet(path, [name for name in (*columns, *may_lack) if name in there])
+    if table.num_rows != result.num_queries:
+        raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
+    return table
 
 
 def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modality, str]]) -> Paired:

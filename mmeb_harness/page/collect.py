@@ -9,13 +9,14 @@ from pathlib import Path
 from mmeb_harness.compare import Comparison, compare, distinct_names, remarks
 from mmeb_harness.data import DataInfo
 from mmeb_harness.errors import ResultError
+from mmeb_harness.modes import REASONING, apart_from
 from mmeb_harness.page.texts import find_data
 from mmeb_harness.page.values import RunCard, SideCost, Summary, TaskRow
 from mmeb_harness.registry import RegisteredTask, load_tasks
 from mmeb_harness.report import differing_versions, profile_line
 from mmeb_harness.results import EncodeStats, RunResult, TaskResult
 from mmeb_harness.run import RunFolder
-from mmeb_harness.scores import Scores, fraction, read_run, scores_of_run
+from mmeb_harness.scores import Scores, fraction, read_run, scores_of_results
 
 #: Remarks about single tasks that stand in the summary.
 SHOWN_PROBLEMS = 5
@@ -84,17 +85,17 @@ def _finished_run(folder: Path) -> FinishedRun:
     for result in results:
         for name in ("score", "corrected_score", "random_ties_score", "chance"):
             fraction(getattr(result, name), f"{folder}: {result.name}: {name}")
-    return FinishedRun(scores_of_run(folder), RunFolder(folder), run, {result.name: result for result in results})
+    scores = scores_of_results(folder, run, results)
+    return FinishedRun(scores, RunFolder(folder), run, {result.name: result for result in results})
 
 
 def reasoning_pairs(runs: Sequence[RunResult]) -> tuple[tuple[int, ...], ...]:
     """Numbers of runs that differ in nothing but when queries reason: only there does a difference mean anything."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for number, run in enumerate(runs):
-        if "reasoning" in run.model_settings:
-            rest = sorted((key, repr(value)) for key, value in run.model_settings.items() if key != "reasoning")
-            groups.setdefault(repr((run.model, run.model_revision, run.profile, rest)), []).append(number)
-    modes = [{runs[number].model_settings["reasoning"] for number in numbers} for numbers in groups.values()]
+        if REASONING in run.model_settings:
+            groups.setdefault(apart_from(run), []).append(number)
+    modes = [{runs[number].model_settings[REASONING] for number in numbers} for numbers in groups.values()]
     return tuple(tuple(one) for one, found in zip(groups.values(), modes, strict=True) if len(found) > 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import fingerprint
-from mmeb_harness.modes import MODES, REASONING
+from mmeb_harness.modes import MODES, REASONING, apart_from
 from mmeb_harness.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.pictures.points import share_curve, task_weights
 from mmeb_harness.pictures.runs import ShownRun, ShownRuns
@@ -111,10 +109,12 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
     Raises:
         ResultError: two of a model's runs are of other queries under a task's name.
     """
-    by_model: dict[str, list[ShownRun]] = {}
+    by_model: dict[tuple[object, ...], list[ShownRun]] = {}
     for one in shown.runs:
-        if REASONING in one.run.model_settings:
-            by_model.setdefault(_apart_from_mode(one), []).append(one)
+        run = one.run
+        if REASONING in run.model_settings:
+            data = (run.data, run.data_revision, run.edition, run.limit)
+            by_model.setdefault((apart_from(run, _MODE_SETTINGS), data), []).append(one)
     if not by_model:
         return [], [f"no run says when queries reason (a setting named {REASONING} of the model)"]
     found, reasons = [], []
@@ -125,15 +125,6 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
         else:
             reasons.append(modes)
     return found, reasons
-
-
-def _apart_from_mode(one: ShownRun) -> str:
-    run = one.run
-    settings = {key: value for key, value in run.model_settings.items() if key not in _MODE_SETTINGS}
-    data = (run.data, run.data_revision, run.edition, run.limit)
-    return fingerprint(
-        run.model, run.model_revision, run.model_dimensions, settings, dataclasses.asdict(run.profile), data
-    )
 
 
 def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:

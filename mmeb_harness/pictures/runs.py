@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.compare import distinct_names
-from mmeb_harness.errors import OptionError, ResultError
-from mmeb_harness.files import read_parquet
+from mmeb_harness.errors import OptionError
+from mmeb_harness.paired import query_table
 from mmeb_harness.registry import benchmark_rows, load_tasks
 from mmeb_harness.results import RunResult, TaskResult
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import check_comparable, read_run, scores_of_results
 from mmeb_harness.statistics import Floats
 
@@ -174,12 +173,7 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
 
 
 def _read_queries(folder: Path, result: TaskResult) -> Queries:
-    path = RunFolder(folder).queries_file(result.name)
-    table = read_parquet(path)
-    if missing := sorted(set(_COLUMNS) - set(table.column_names)):
-        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
-    if table.num_rows != result.num_queries:
-        raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
+    table = query_table(folder, result, _COLUMNS)
     ids, scores, paths, gates, tokens, seconds = (table.column(name).to_pylist() for name in _COLUMNS)
     return Queries(
         ids=tuple(ids),
