@@ -51,11 +51,7 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
     """
     found = find_checkpoint(str(EMBEDDED) if path is None else path, revision)
     folder, config = found.path, _config(found)
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"checkpoint {folder} has no .safetensors file; other formats can run code when loaded and are not read. "
-            "Convert it: model.save_pretrained(folder, safe_serialization=True)"
-        )
+    found.require_safetensors()
     tokenizer = _tokenizer(folder, required)
     try:
         settings = read_settings(folder)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmeb_baselines.cards import Card, pinned_revision
 from mmeb_baselines.families import read_config
-from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, placed, require_safetensors
+from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, placed
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -214,7 +214,7 @@ class DualEncoder:
 
         self._found = find_checkpoint(path, pinned_revision(CARDS, path, revision))
         read_config(self._found, family.model)
-        require_safetensors(self._found)
+        self._found.require_safetensors()
         self._family, self._instruction = family, instruction
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._inputs = InputReader(self._found, family.text)

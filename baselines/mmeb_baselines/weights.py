@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 _GB = 1e9
 
 
-def require_safetensors(found: CheckpointFolder) -> None:
-    """Refuse a folder without weights before anything heavy is imported.
-
-    Raises:
-        ModelError: no .safetensors file.
-    """
-    if not list(found.path.glob("*.safetensors")):
-        raise ModelError(
-            f"checkpoint {found.path} has no .safetensors file; other formats can run code when loaded and are not "
-            "read. Convert it: model.save_pretrained(folder)"
-        )
-
-
 def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: str) -> Any:
     """A transformers model of `model_class` on `device`, ready for inference.
 

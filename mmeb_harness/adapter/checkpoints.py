@@ -48,6 +48,18 @@ class CheckpointFolder:
         counts = [_count_numbers(path) for path in sorted(self.path.glob("*.safetensors"))]
         return sum(counts) if counts else None
 
+    def require_safetensors(self) -> None:
+        """Refuse a folder without weights before anything heavy is imported.
+
+        Raises:
+            ModelError: no .safetensors file.
+        """
+        if not list(self.path.glob("*.safetensors")):
+            raise ModelError(
+                f"checkpoint {self.path} has no .safetensors file; other formats can run code when loaded and are not "
+                "read. Convert it: model.save_pretrained(folder)"
+            )
+
     def json(self, file: str) -> dict[str, Any]:
         """A JSON file of the checkpoint.
 
