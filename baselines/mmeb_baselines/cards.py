@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class Card:
     unsure: str = ""
 
 
-def pinned_revision(cards: tuple[Card, ...], path: str, revision: str | None) -> str | None:
-    """The revision that was asked for, or the known one of that hub id."""
-    return revision or next((card.revision for card in cards if card.hub_id == path), None)
+def find_pinned(
+    cards: Sequence[Card], path: str | None, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES
+) -> CheckpointFolder:
+    """The checkpoint at `path`, by default the first card's; in the revision asked for, else in that of its card.
+
+    Args:
+        files: glob patterns of what is downloaded.
+
+    Raises:
+        ModelError: it isn't there.
+    """
+    name = path or cards[0].hub_id
+    known = next((card.revision for card in cards if card.hub_id == name), None)
+    return find_checkpoint(name, revision or known, files)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, placed
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role
-from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class DualEncoder:
     ) -> None:
         import torch
 
-        self._found = find_checkpoint(path, pinned_revision(CARDS, path, revision))
+        self._found = find_pinned(CARDS, path, revision)
         read_config(self._found, family.model)
         self._found.require_safetensors()
         self._family, self._instruction = family, instruction

@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from mmeb_baselines.cards import Card
+from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.gme import FETCHED, middle_picture
 from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, find_pinned
+from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import Item, Profile, Role

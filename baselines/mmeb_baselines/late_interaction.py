@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
@@ -29,7 +29,7 @@ from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, 
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_baselines.weights import placed
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors
-from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -399,9 +399,7 @@ def _with_prefix(wording: Wording, prefix: str | None) -> Wording:
 
 
 def _open(family: Family, path: str | None, revision: str | None, place: Place) -> LateInteractionEmbedder:
-    name = path or family.cards[0].hub_id
-    checkpoint = find_checkpoint(name, pinned_revision(family.cards, name, revision))
-    return LateInteractionEmbedder(family, checkpoint, place)
+    return LateInteractionEmbedder(family, find_pinned(family.cards, path, revision), place)
 
 
 def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
@@ -129,9 +129,7 @@ def _slot(item: Item, first: tuple[Resize, ...]) -> Slot:
 
 
 def _find(path: str | None, revision: str | None) -> CheckpointFolder:
-    name = path or CARDS[0].hub_id
-    files = (*CHECKPOINT_FILES, "adapter_model.bin")  # V1 has no safetensors
-    return find_checkpoint(name, pinned_revision(CARDS, name, revision), files)
+    return find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "adapter_model.bin"))  # V1 has no safetensors
 
 
 def _base_of(adapter: CheckpointFolder) -> str | None:

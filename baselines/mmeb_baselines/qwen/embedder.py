@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmeb_baselines.cards import Card, pinned_revision
+from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
-from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 
 if TYPE_CHECKING:
     from mmeb_baselines.qwen.model import Batch, Positions, Side
@@ -62,16 +62,6 @@ def open_embedder(family: Family, path: str | None, revision: str | None, place:
     """
     checkpoint = find_pinned(family.cards, path, revision)
     return QwenEmbedder(family, checkpoint, checkpoint, place)
-
-
-def find_pinned(cards: tuple[Card, ...], path: str | None, revision: str | None) -> CheckpointFolder:
-    """The checkpoint at `path`, by default the first card's, in the revision that its card names.
-
-    Raises:
-        ModelError: it isn't there.
-    """
-    name = path or cards[0].hub_id
-    return find_checkpoint(name, pinned_revision(cards, name, revision))
 
 
 class QwenEmbedder:
