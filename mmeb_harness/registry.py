@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -154,6 +154,23 @@ def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, s
     if first in args:
         raise OptionError(f"{first!r} is given twice, in {model!r} and as --model-arg {first}={args[first]}")
     return name, {first: value, **args}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a model is made; picklable, so that another process can make the same one. See `load_model`."""
+
+    model: str
+    args: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+
+    def load(self) -> Embedder:
+        """The model.
+
+        Raises:
+            HarnessError: as `load_model`.
+        """
+        return load_model(self.model, self.args, self.options)
 
 
 def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | int | bool | None]) -> Embedder:

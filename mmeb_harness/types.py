@@ -6,7 +6,7 @@ benchmark's file format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -381,14 +381,54 @@ class TokenVectors:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What an accelerator did: how long, and what it could not have done without. Adds up.
+
+    The least that had to be computed and moved bounds the time from below: `mmeb-eval bench` holds it against the
+    machine's speed.
+
+    Attributes:
+        seconds: stage ("prefill", "gate", "generate", "readout") → time on the accelerator.
+        prompt_tokens: tokens of the prompts, visual ones included, padding not.
+        new_tokens: tokens fed after a prompt.
+        prefill_flops: floating-point operations of all prompts, the vision tower's included.
+        decode_flops: the same of the tokens after them.
+        prefill_bytes: least memory traffic of the prefills: the weights, once a pass.
+        decode_bytes: of the steps: the weights once a step, and what of the cache each row has to read.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    prefill_flops: float = 0.0
+    decode_flops: float = 0.0
+    prefill_bytes: float = 0.0
+    decode_bytes: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        stages = dict.fromkeys((*self.seconds, *other.seconds))
+        return Work(
+            {stage: self.seconds.get(stage, 0.0) + other.seconds.get(stage, 0.0) for stage in stages},
+            self.prompt_tokens + other.prompt_tokens,
+            self.new_tokens + other.new_tokens,
+            self.prefill_flops + other.prefill_flops,
+            self.decode_flops + other.decode_flops,
+            self.prefill_bytes + other.prefill_bytes,
+            self.decode_bytes + other.decode_bytes,
+        )
+
+
+@dataclass(frozen=True)
 class EncodeResult:
     """Vectors, and how each item's came about (`None`: all direct).
 
     One vector an item (n, d), float32 and of unit length; or several, of a model whose similarity is "max_sim".
+    `work`: what the accelerator did for them, where the model counts it.
     """
 
     vectors: Vectors | TokenVectors
     traces: tuple[Trace, ...] | None = None
+    work: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -432,8 +472,9 @@ class Embedder(Protocol):
 class BudgetedEmbedder(Protocol):
     """An embedder that can say what an item costs and split CPU work from accelerator work.
 
-    The harness then sorts by cost, fills batches up to a token budget and prepares the next batch while
-    the current one runs.
+    The harness then sorts by cost, fills batches up to a token budget and prepares batches ahead, in processes of
+    their own where the model runs on an accelerator. Where a batch doesn't fit in memory (`torch.OutOfMemoryError`,
+    let through), it tries again with half of the budget.
     """
 
     @property
@@ -450,11 +491,46 @@ class BudgetedEmbedder(Protocol):
         ...
 
     def prepare(self, items: Sequence[Item], role: Role) -> Any:
-        """Read media and tokenise, on the CPU; called from another thread."""
+        """Read media and tokenise, on the CPU; called from another thread, or in another process.
+
+        What it returns is pickled on its way back; numpy arrays travel without being copied. The process has an
+        embedder of its own, made alike: nothing here may need the weights.
+        """
         ...
 
     def encode_prepared(self, prepared: Any) -> EncodeResult:
         """The accelerator's part."""
+        ...
+
+
+@runtime_checkable
+class StreamingEmbedder(BudgetedEmbedder, Protocol):
+    """An embedder that works on several batches at once: an item that is done makes room for one of a later batch."""
+
+    def encode_stream(self, prepared: Iterator[Any]) -> Iterator[EncodeResult]:
+        """The results of prepared batches of one role, one a batch, in order.
+
+        May take further batches before it gives the first result. What comes out depends on the batches alone, not on
+        how fast they come: the same batches give the same vectors, on whatever machine of a kind.
+        """
+        ...
+
+
+@runtime_checkable
+class UploadingEmbedder(BudgetedEmbedder, Protocol):
+    """An embedder that can move a prepared batch to its accelerator while another one is computed there."""
+
+    def upload(self, prepared: Any) -> Any:
+        """Start the copy; called from another thread. What it returns goes to `encode_prepared` or `encode_stream`."""
+        ...
+
+
+@runtime_checkable
+class ReferenceEmbedder(BudgetedEmbedder, Protocol):
+    """An embedder that can also be used as its papers do, for `mmeb-eval bench` to compare with."""
+
+    def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same as `encode`, by the library's own `generate` on one padded batch, then a pass for the vector."""
         ...
 
 
