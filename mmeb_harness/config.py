@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mmeb_harness.encode import DEFAULT_BATCH_TOKENS
+from mmeb_harness.chunks import DEFAULT_BATCH_TOKENS
 from mmeb_harness.errors import OptionError, UnknownNameError
 from mmeb_harness.types import Quantization
 
