@@ -194,7 +194,7 @@ SLOW_RUN = """
     import sys, time
     from pathlib import Path
     import faiss, pyarrow.parquet  # before the clock starts
-    import mmeb_harness.encode, mmeb_harness.store
+    import mmeb_harness.chunks, mmeb_harness.store
     from tests.harness.test_run import run_toy
     from tests.toy import HashEmbedder
 
@@ -203,7 +203,7 @@ SLOW_RUN = """
             time.sleep(0.03)
             return super().encode(items, role)
 
-    mmeb_harness.encode.PLAIN_BATCH_ITEMS = 3   # many small batches, each on disk at once
+    mmeb_harness.chunks.PLAIN_BATCH_ITEMS = 3   # many small batches, each on disk at once
     mmeb_harness.store.FLUSH_SECONDS = 0.0
     print("started", flush=True)
     run_toy(Path(sys.argv[1]), Path(sys.argv[2]), embedder=Slow())
