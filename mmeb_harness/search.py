@@ -232,9 +232,10 @@ def _rank_block(corpus: _Corpus, start: int) -> list[RankedQuery | None]:
 
 def _best_of_block(corpus: _Corpus, start: int, wanted: int) -> tuple[Positions, Float64s, NDArray[np.bool_]]:
     """Of a block of queries: the best positions (b, wanted), their exact scores, and whether no others can be (b,)."""
-    places = corpus.places[start : start + QUERY_BLOCK]
-    proposed = corpus.scores[start : start + QUERY_BLOCK].astype(np.float64)
-    near = _num_near(proposed, wanted, FLOAT32_MARGIN)
+    found = corpus.scores[start : start + QUERY_BLOCK].astype(np.float64)  # (b, w)
+    near = _num_near(found, wanted, FLOAT32_MARGIN)
+    proposed = found[:, : near.max()]
+    places = corpus.places[start : start + QUERY_BLOCK, : near.max()]
     exact = np.full(places.shape, -np.inf)
     scorer = _ExactScorer(corpus.candidates)
     for row, count in enumerate(near.tolist()):
@@ -242,7 +243,7 @@ def _best_of_block(corpus: _Corpus, start: int, wanted: int) -> tuple[Positions,
     _check_margin(exact, proposed)
     order = np.lexsort((places, -exact))[:, :wanted]
     scores = np.take_along_axis(exact, order, axis=1)
-    complete = (places.shape[1] >= len(corpus.candidates)) | (proposed[:, -1] + FLOAT32_MARGIN < scores[:, -1])
+    complete = (found.shape[1] >= len(corpus.candidates)) | (found[:, -1] + FLOAT32_MARGIN < scores[:, -1])
     return np.take_along_axis(places, order, axis=1), scores, complete
 
 
