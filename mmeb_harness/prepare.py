@@ -40,14 +40,20 @@ from mmeb_harness.types import BudgetedEmbedder, Embedder, Item, Role
 MAX_WORKERS = 8
 #: So often a batch may take its worker along, or may its worker be late, before it is given up.
 MAX_DEATHS, MAX_DELAYS = 3, 2
-#: So many workers in a row may die before they are ready.
-MAX_FAILED_STARTS = 3
+#: So many workers in a row may die before they are ready, and each has so long.
+MAX_FAILED_STARTS, START_SECONDS = 3, 600.0
 #: Batches in flight beyond one a worker.
 SPARE_BATCHES = 2
 #: Arrays start at multiples of so many bytes.
 ALIGNMENT = 64
-#: Of a worker, before it makes its embedder: no GPU, and one thread, since there is a worker a core.
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+#: Of a worker, before it makes its embedder: no GPU; one thread, since there is a worker a core; and of the hub what
+#: this process found there, though it may have moved on since.
+ENVIRONMENT = {
+    **{"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
+}
+#: Added to a worker's claim to be killed when memory runs out (-1000 to 1000).
+OOM_SCORE = 500
 
 #: Items, their role, and the estimated tokens of the whole batch.
 Batch: TypeAlias = tuple[Sequence[Item], Role, int]
@@ -139,11 +145,13 @@ class WorkerPreparation:
         Args:
             spec: how each worker makes its embedder.
             workers: how many at most.
-            seconds: a worker that takes longer, for a batch or to get ready, hangs.
+            seconds: a worker that takes longer over a batch hangs.
             look_ahead_bytes: of prepared batches that wait for the consumer, estimated by what batches of their kind
                 had a token; one batch is always prepared ahead.
             note: told of workers that were lost, and what follows.
         """
+        if workers < 1:
+            raise ValueError(f"{workers} workers prepare nothing; InlinePreparation does without")
         self._recipe = pickle.dumps(on_cpu(spec))
         self._limit, self._seconds, self._look_ahead, self._note = workers, seconds, look_ahead_bytes, note
         self._workers: list[_Worker] = []
@@ -229,16 +237,21 @@ class WorkerPreparation:
 
     def _serve(self) -> None:
         """Wait for an answer, a death or a worker that is late, and see to it."""
-        since = min((worker.since for worker in self._workers if worker.job), default=0.0)
-        patience = max(0.0, since + self._seconds - time.monotonic())
-        heard = connection.wait([worker.connection for worker in self._workers], patience)
+        patience = min((self._patience(worker) for worker in self._workers), default=0.0)
+        heard = connection.wait([worker.connection for worker in self._workers], max(0.0, patience))
         if self._closed:
             return
         for worker in list(self._workers):
             if worker.connection in heard:
                 self._hear(worker)
-            elif worker.job and time.monotonic() - worker.since >= self._seconds:
+            elif self._patience(worker) <= 0:
                 self._lose_patience(worker)
+
+    def _patience(self, worker: _Worker) -> float:
+        """Seconds until it is late."""
+        if worker.job is None:
+            return math.inf
+        return worker.since + (self._seconds if worker.ready else START_SECONDS) - time.monotonic()
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -296,7 +309,7 @@ class WorkerPreparation:
         worker.kill()
         job, waited = worker.job, f"{self._seconds:g} s"
         if not worker.ready:
-            raise ModelError(f"a preparation worker was not ready after {waited}; use --workers 0")
+            raise ModelError(f"a preparation worker was not ready after {START_SECONDS:g} s; use --workers 0")
         if job is None or not job.wanted:
             return
         job.delays += 1
@@ -521,6 +534,7 @@ def on_cpu(spec: Recipe) -> Recipe:
 def _work(pipe: Connection, recipe: bytes) -> None:
     """A worker's life."""
     os.environ.update(ENVIRONMENT)
+    _stand_in_for_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The pipe breaks when the parent is gone.
     with contextlib.suppress(EOFError, OSError):
@@ -572,6 +586,12 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _stand_in_for_parent() -> None:
+    """When memory runs out the system kills a worker, which can be replaced, rather than the run."""
+    with contextlib.suppress(OSError):  # there is no such file but on Linux
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def _keep_torch_to_one_thread() -> None:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmeb_harness import DataError, Item, ModelError, Role, UnknownNameError
+from mmeb_harness import DataError, Item, ModelError, Role, UnknownNameError, prepare
 from mmeb_harness.prepare import (
     Batch,
     InlinePreparation,
@@ -209,11 +210,11 @@ def test_a_batch_that_kills_three_workers_is_named_when_its_turn_comes(tmp_path:
 
 def test_a_worker_that_hangs_is_ended_and_the_batch_tried_once_more(tmp_path: Path) -> None:
     notes: list[str] = []
-    with WorkerPreparation(Recipe(tmp_path), 2, seconds=3, note=notes.append) as preparation:
+    with WorkerPreparation(Recipe(tmp_path), 2, seconds=1, note=notes.append) as preparation:
         assert texts_of(preparation, "a", "once hang", "b") == ["a", "once hang", "b"]
-        assert notes == ["a preparation worker gave no answer for 3 s; its batch is tried again by another one"]
+        assert notes == ["a preparation worker gave no answer for 1 s; its batch is tried again by another one"]
         with pytest.raises(
-            ModelError, match="2 preparation workers gave no answer for 3 s over one batch: items 'item 0'"
+            ModelError, match="2 preparation workers gave no answer for 1 s over one batch: items 'item 0'"
         ):
             texts_of(preparation, "hang", "c")
         assert len(notes) == 2
@@ -221,10 +222,10 @@ def test_a_worker_that_hangs_is_ended_and_the_batch_tried_once_more(tmp_path: Pa
 
 
 def test_a_slow_consumer_is_no_hang(tmp_path: Path) -> None:
-    with WorkerPreparation(Recipe(tmp_path), 1, seconds=3) as preparation:
+    with WorkerPreparation(Recipe(tmp_path), 1, seconds=1) as preparation:
         run = preparation.run(batches_of("a", "b", "c"))
         assert next(run)[0].texts == ["a"]
-        time.sleep(3.1)
+        time.sleep(1.1)
         assert [prepared.texts for prepared, _ in run] == [["b"], ["c"]]
 
 
@@ -261,8 +262,9 @@ def test_a_model_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
         ("hang", "a preparation worker was not ready after 3 s; use --workers 0"),
     ],
 )
-def test_workers_that_never_get_ready_are_given_up(how: str, message: str) -> None:
-    with WorkerPreparation(BrokenRecipe(how), 2, seconds=3) as preparation, pytest.raises(ModelError, match=message):
+def test_workers_that_never_get_ready_are_given_up(how: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "START_SECONDS", 3.0 if how == "hang" else 60.0)
+    with WorkerPreparation(BrokenRecipe(how), 2) as preparation, pytest.raises(ModelError, match=message):
         texts_of(preparation, "a", "b")
 
 
@@ -271,6 +273,11 @@ def test_workers_see_no_gpu_and_use_one_thread(tmp_path: Path) -> None:
         texts_of(preparation, "environment CUDA_VISIBLE_DEVICES", "environment OMP_NUM_THREADS")
     assert (tmp_path / "CUDA_VISIBLE_DEVICES").read_text() == ""
     assert (tmp_path / "OMP_NUM_THREADS").read_text() == "1"
+
+
+def test_the_system_kills_workers_first_when_memory_runs_out(two: WorkerPreparation) -> None:
+    ((prepared, _),) = two.run(batches_of("a"))
+    assert Path(f"/proc/{prepared.pid}/oom_score_adj").read_text().strip() == "500"
 
 
 def test_a_device_that_was_asked_for_is_not_asked_of_workers() -> None:
@@ -292,6 +299,22 @@ def test_nothing_is_asked_of_a_closed_preparation(tmp_path: Path) -> None:
     assert not is_running(int((tmp_path / "one.pid").read_text()))
     with pytest.raises(RuntimeError, match="is closed"):
         texts_of(preparation, "b")
+
+
+def test_closing_ends_a_wait_in_another_thread(tmp_path: Path) -> None:
+    preparation = WorkerPreparation(Recipe(tmp_path), 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(texts_of, preparation, "startedhang one")
+        assert wait_for(lambda: are_started(tmp_path, 1))
+        preparation.close()
+        with pytest.raises(RuntimeError, match="is closed"):
+            waiting.result(timeout=5)
+    assert not is_running(started(tmp_path)[0])
+
+
+def test_there_is_at_least_one_worker(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="0 workers prepare nothing"):
+        WorkerPreparation(Recipe(tmp_path), 0)
 
 
 SCRIPT = """
