@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,10 @@ from mmeb_harness.folder import RunFolder, clear, locked
 from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
-from mmeb_harness.prepare import InlinePreparation
+from mmeb_harness.prepare import InlinePreparation, Preparation, WorkerPreparation
 from mmeb_harness.progress import Reporter
 from mmeb_harness.ranks import Meeting
-from mmeb_harness.registry import RegisteredTask, benchmark_rows
+from mmeb_harness.registry import ModelSpec, RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
     EncodeStats,
     RunResult,
@@ -129,9 +129,11 @@ def evaluate(
                 return run
 
             write_run(list(done.values()), "running")
-            encoder = encoder or local_encoder(embedder, settings.batch_tokens, reporter)
             identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
-            with meeting.opened(identity) if meeting else nullcontext():
+            with ExitStack() as stack:
+                if meeting is not None:
+                    stack.enter_context(meeting.opened(identity))
+                encoder = encoder or stack.enter_context(local_encoder(embedder, settings.batch_tokens, reporter))
                 results = _evaluate_all(embedder, encoder, plan, done, info, settings, folder, reporter)
                 for remark in meeting.remarks() if meeting else []:
                     reporter.note(remark)
@@ -183,10 +185,23 @@ def profile_of(embedder: Embedder, settings: RunSettings) -> Profile:
     return run_profile(embedder, settings.frames, settings.dimensions, settings.quantization)
 
 
-def local_encoder(embedder: Embedder, batch_tokens: int, reporter: Reporter) -> LocalEncoder:
-    """This process, a thread of which prepares."""
-    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
-    return LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
+@contextmanager
+def local_encoder(
+    embedder: Embedder, batch_tokens: int, reporter: Reporter, spec: ModelSpec | None = None, workers: int = 0
+) -> Iterator[LocalEncoder]:
+    """This process, which prepares in a thread or, where it is told how the model is made, in processes.
+
+    Args:
+        workers: how many; 0: a thread.
+    """
+    with ExitStack() as stack:
+        preparation: Preparation | None = None
+        if isinstance(embedder, BudgetedEmbedder):
+            if spec is not None and workers:
+                preparation = stack.enter_context(WorkerPreparation(spec, workers, note=reporter.note))
+            else:
+                preparation = stack.enter_context(InlinePreparation(embedder))
+        yield LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
 
 
 def _evaluate_all(
