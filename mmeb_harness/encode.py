@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.errors import ModelError
-from mmeb_harness.store import Encoded, VectorStore, content_key
+from mmeb_harness.media import MediaHashes
+from mmeb_harness.store import Encoded, VectorStore, content_keys
 from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role, TokenVectors, Trace, Vectors
 
 DEFAULT_BATCH_TOKENS = 16_384
@@ -30,35 +30,35 @@ def encode_items(
     items: Sequence[Item],
     role: Role,
     store: VectorStore,
-    root: Path,
+    hashes: MediaHashes,
     *,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
     on_progress: Progress = lambda _: None,
-) -> tuple[Encoded, list[str]]:
+) -> tuple[Encoded, list[str], set[str]]:
     """Encode what the store lacks, then return all items from the store, in order.
 
     Args:
-        root: the data folder; media count by their path below it.
+        hashes: of the items' media.
         batch_tokens: upper bound of a batch's padded tokens, for an embedder that estimates costs.
 
     Returns:
-        The encoded items, and the content key of each (equal keys: encoded once).
+        The encoded items, the content key of each (equal keys: encoded once), and the keys that were there before.
 
     Raises:
         ModelError: if the embedder returns vectors that can't be ranked.
     """
-    keys = [content_key(item, role, root) for item in items]
+    keys = content_keys(items, role, hashes)
     missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
     on_progress(len(items) - len(missing))
+    if missing:
+        store.check_writable()
     batches = plan_batches(embedder, list(missing.items()), role, batch_tokens)
-    try:
+    with store.flushing():
         for batch, result, seconds in _run_batches(embedder, batches, role):
             check_result(embedder, result, len(batch))
             store.add([key for key, _ in batch], _timed(result, seconds))
             on_progress(len(batch))
-    finally:
-        store.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
-    return store.get(keys), keys
+    return store.get(keys), keys, set(keys) - missing.keys()
 
 
 Batch = list[tuple[str, Item]]

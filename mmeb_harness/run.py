@@ -20,6 +20,7 @@ from mmeb_harness.data import DataInfo, data_revision, load_samples, query_label
 from mmeb_harness.encode import DEFAULT_BATCH_TOKENS, encode_items
 from mmeb_harness.errors import DataError, OptionError, ResultError
 from mmeb_harness.files import check_writable, read_json, read_parquet, write_json, write_parquet
+from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.progress import Reporter
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
@@ -288,6 +289,7 @@ def _evaluate_all(
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
     results: list[TaskResult] = []
     store: VectorStore | None = None
+    hashes = MediaHashes(settings.vectors_folder / MEDIA_FOLDER, info.root)
     labels = query_labels(info)
     for planned in plan:
         result = done.get(planned.task.name)
@@ -297,22 +299,20 @@ def _evaluate_all(
                 if isinstance(embedder, WarmableEmbedder):
                     embedder.warm_up()
             difficulty = labels.get(planned.task.name, {})
-            result = _evaluate_task(embedder, planned, info, settings, folder, store, difficulty, reporter)
+            result = _evaluate_task(embedder, planned, info, settings, folder, store, hashes, difficulty, reporter)
             reporter.finish_task(_task_line(result))
         else:
             reporter.skip_task()
         results.append(result)
+    if hashes.problem is not None:
+        reporter.note(f"hashes of media are not remembered: {hashes.problem}")
     return results
 
 
 def _open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> VectorStore:
     vectors = settings.vectors_folder / fingerprint_of(embedder)
-    try:
-        check_writable(vectors)
-    except ResultError as error:
-        raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
     since = read_json(folder.fresh_file) if folder.fresh_file.is_file() else 0
-    return VectorStore(vectors, embedder.info.similarity, since)
+    return VectorStore(vectors, embedder.info.similarity, since, embedder.info)
 
 
 def _evaluate_task(
@@ -322,14 +322,15 @@ def _evaluate_task(
     settings: RunSettings,
     folder: RunFolder,
     store: VectorStore,
+    hashes: MediaHashes,
     difficulty: Mapping[str, str],
     reporter: Reporter,
 ) -> TaskResult:
     task = planned.task
     samples = load_samples(task, info, planned.profile.frames, settings.limit)
     reporter.start_task(task.name, len(samples.queries) + len(samples.candidates))
-    queries, query_keys = _encode(embedder, samples.queries, "query", store, info, settings, reporter)
-    candidates, candidate_keys = _encode(embedder, samples.candidates, "candidate", store, info, settings, reporter)
+    queries, query_stats = _encode(embedder, samples.queries, "query", store, hashes, settings, reporter)
+    candidates, candidate_stats = _encode(embedder, samples.candidates, "candidate", store, hashes, settings, reporter)
     scored = score_queries(task, samples, *compress(queries.vectors, candidates.vectors, planned.profile))
     metrics = mean_metrics(scored)
     result = TaskResult(
@@ -346,8 +347,8 @@ def _evaluate_task(
         num_candidates=len(samples.candidates),
         tied_decisions=sum(query.tied_decisions for query in scored),
         limited=settings.limit is not None,
-        queries=encode_stats(queries, query_keys),
-        candidates=encode_stats(candidates, candidate_keys),
+        queries=query_stats,
+        candidates=candidate_stats,
         data_revision=planned.data_revision,
         fingerprint=planned.fingerprint,
         edition=task.edition,
@@ -367,13 +368,14 @@ def _encode(
     items: Sequence[Item],
     role: Role,
     store: VectorStore,
-    info: DataInfo,
+    hashes: MediaHashes,
     settings: RunSettings,
     reporter: Reporter,
-) -> tuple[Encoded, list[str]]:
-    return encode_items(
-        embedder, items, role, store, info.root, batch_tokens=settings.batch_tokens, on_progress=reporter.advance
+) -> tuple[Encoded, EncodeStats]:
+    encoded, keys, reused = encode_items(
+        embedder, items, role, store, hashes, batch_tokens=settings.batch_tokens, on_progress=reporter.advance
     )
+    return encoded, encode_stats(encoded, keys, reused)
 
 
 def _counted(samples: Samples) -> dict[str, int]:

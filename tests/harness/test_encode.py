@@ -9,6 +9,7 @@ import pytest
 
 from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, Role, Similarity, TokenVectors, Trace
 from mmeb_harness.encode import encode_items, plan_batches
+from mmeb_harness.media import MediaHashes
 from mmeb_harness.store import VectorStore
 from tests.toy import HashEmbedder, WordsEmbedder
 
@@ -32,6 +33,10 @@ class BudgetedHash(HashEmbedder):
         return self.encode(*prepared)
 
 
+def hashes(folder: Path) -> MediaHashes:
+    return MediaHashes(folder / ".media", folder)
+
+
 def items_of(*texts: str) -> list[Item]:
     return [Item(str(i), text=text) for i, text in enumerate(texts)]
 
@@ -39,7 +44,7 @@ def items_of(*texts: str) -> list[Item]:
 @pytest.mark.parametrize("embedder", [HashEmbedder(), BudgetedHash()], ids=["plain", "budgeted"])
 def test_duplicates_are_encoded_once_and_order_is_kept(embedder: HashEmbedder, tmp_path: Path) -> None:
     items = items_of("b", "a", "b", "c" * 9, "a")
-    encoded, keys = encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path)
+    encoded, keys, _ = encode_items(embedder, items, "query", VectorStore(tmp_path), hashes(tmp_path))
     assert sorted(embedder.texts) == ["a", "b", "c" * 9]
     assert np.array_equal(encoded.vectors, np.stack([embedder.vector(item.text) for item in items]))
     assert [trace.path for trace in encoded.traces] == [embedder.trace(item.text).path for item in items]
@@ -47,15 +52,16 @@ def test_duplicates_are_encoded_once_and_order_is_kept(embedder: HashEmbedder, t
 
 
 def test_what_is_in_the_store_is_not_encoded_again(tmp_path: Path) -> None:
-    encode_items(HashEmbedder(), items_of("a", "b"), "query", VectorStore(tmp_path), tmp_path)
+    encode_items(HashEmbedder(), items_of("a", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
     second = HashEmbedder()
-    encode_items(second, items_of("b", "c"), "query", VectorStore(tmp_path), tmp_path)
+    _, keys, reused = encode_items(second, items_of("b", "c", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
     assert second.texts == ["c"]
+    assert reused == {keys[0]}
 
 
 def test_several_vectors_an_item_come_back_in_order(tmp_path: Path) -> None:
     embedder, items = WordsEmbedder(), items_of("b c", "a", "b c", "d e f")
-    encoded, _ = encode_items(embedder, items, "query", VectorStore(tmp_path, "max_sim"), tmp_path)
+    encoded, _, _ = encode_items(embedder, items, "query", VectorStore(tmp_path, "max_sim"), hashes(tmp_path))
     assert [item.text for _, item in embedder.keys] == ["b c", "a", "d e f"]
     assert [encoded.vectors[i].tolist() for i in range(4)] == [embedder.vectors(item).tolist() for item in items]
 
@@ -63,7 +69,7 @@ def test_several_vectors_an_item_come_back_in_order(tmp_path: Path) -> None:
 def test_progress_adds_up_to_all_items(tmp_path: Path) -> None:
     seen: list[int] = []
     items = items_of("a", "b", "a")
-    encode_items(HashEmbedder(), items, "query", VectorStore(tmp_path), tmp_path, on_progress=seen.append)
+    encode_items(HashEmbedder(), items, "query", VectorStore(tmp_path), hashes(tmp_path), on_progress=seen.append)
     assert sum(seen) == 3
 
 
@@ -82,7 +88,7 @@ def test_batches_keep_to_the_budget_and_start_with_the_costliest(tmp_path: Path)
 def test_the_next_batch_is_prepared_ahead(tmp_path: Path) -> None:
     embedder = BudgetedHash()
     items = items_of(*["x" * n for n in range(90, 100)])
-    encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path, batch_tokens=100)
+    encode_items(embedder, items, "query", VectorStore(tmp_path), hashes(tmp_path), batch_tokens=100)
     assert embedder.calls.count("prepare 1") == embedder.calls.count("encode 1") == 10
 
 
@@ -130,7 +136,7 @@ def test_vectors_that_cannot_be_ranked_are_refused_and_not_stored(
     embedder: Returning, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        encode_items(embedder, items_of("a", "b"), "query", VectorStore(tmp_path), tmp_path)
+        encode_items(embedder, items_of("a", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -140,4 +146,4 @@ def test_an_error_while_preparing_reaches_the_caller(tmp_path: Path) -> None:
             raise DataError("image x.png is truncated")
 
     with pytest.raises(DataError, match=r"x\.png is truncated"):
-        encode_items(Failing(), items_of("a"), "query", VectorStore(tmp_path), tmp_path)
+        encode_items(Failing(), items_of("a"), "query", VectorStore(tmp_path), hashes(tmp_path))

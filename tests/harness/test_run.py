@@ -123,6 +123,13 @@ def test_a_second_run_encodes_nothing(data: Path, tmp_path: Path) -> None:
     assert not reporter.finished
 
 
+def test_what_was_encoded_for_another_run_is_counted(data: Path, tmp_path: Path) -> None:
+    first, limited = run_toy(data, tmp_path / "run", ("one",)), run_toy(data, tmp_path / "limited", limit=2)
+    assert (first.queries.reused, first.candidates.reused) == (0, 0)
+    assert (limited.queries.encoded, limited.queries.reused) == (4, 2)  # those of task one
+    assert (limited.candidates.encoded, limited.candidates.reused) == (24, 12)
+
+
 def test_fresh_starts_over(data: Path, tmp_path: Path) -> None:
     run_toy(data, tmp_path / "run")
     embedder = HashEmbedder()
@@ -191,7 +198,8 @@ def test_a_newer_result_file_is_not_overwritten(data: Path, tmp_path: Path) -> N
 SLOW_RUN = """
     import sys, time
     from pathlib import Path
-    import faiss, pyarrow.parquet  # before the clock starts
+    import faiss, numpy, pyarrow.parquet
+    pyarrow.array(numpy.zeros(1))  # imports pandas, before the clock starts
     import mmeb_harness.encode, mmeb_harness.store
     from tests.harness.test_run import run_toy
     from tests.toy import HashEmbedder
@@ -232,7 +240,7 @@ def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: 
     rng, output = random.Random(0), tmp_path / "killed" / "run"
     kills = [kill_after(start(data, output), rng.uniform(0.05, 0.5)) for _ in range(8)]
     assert sum(kills) >= 2
-    progress = len(list((tmp_path / "killed" / ".vectors").rglob("chunk-*.parquet")))
+    progress = len(list((tmp_path / "killed" / ".vectors").rglob("chunk-*.arrow")))
     assert progress > 0  # it was killed at work, not before
     assert start(data, output).wait() == 0
     assert load_run_result(output / "run.json").aggregates == undisturbed.aggregates
