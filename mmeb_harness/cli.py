@@ -1,4 +1,4 @@
-"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_scores,
+"""`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_cache, cli_scores,
 cli_leaderboard and cli_page.
 
 Turns options into values and errors into one line; decides nothing else.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness import __version__
+from mmeb_harness.cli_cache import cache
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_leaderboard import leaderboard
 from mmeb_harness.cli_options import check_folder, model_options, print_table, selection_options
@@ -49,7 +50,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (data, *COMMANDS, leaderboard, report):
+for command in (data, *COMMANDS, leaderboard, report, cache):
     cli.add_command(command)
 
 
