@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mmeb_harness.errors import ResultError
+
+if TYPE_CHECKING:
+    from mmeb_harness.config import RunConfig
+    from mmeb_harness.registry import ModelSpec
 
 REASONING = ("adaptive", "always", "never")
 
@@ -81,3 +85,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> ModelSpec:
+    """The model that a command's options ask for."""
+    from mmeb_harness.registry import ModelSpec
+
+    options: dict[str, str | int | bool | None] = {
+        "device": config.device,
+        "dtype": config.dtype,
+        "reasoning": config.reasoning,
+        "candidate_reasoning": config.candidate_reasoning,
+        "trust_remote_code": config.trust_remote_code,
+    }
+    return ModelSpec(model, dict(model_args), options)

@@ -12,7 +12,7 @@ from mmeb_harness.types import AnyVectors, Profile, Vectors
 def compress(queries: AnyVectors, candidates: AnyVectors, profile: Profile) -> tuple[AnyVectors, AnyVectors]:
     """Queries and candidates of one task as `profile` has them: shortened first, then quantised.
 
-    Several vectors an item stay as they are; `run.run_profile` refuses to compress them.
+    Several vectors an item stay as they are; `plan.run_profile` refuses to compress them.
     """
     if not (isinstance(queries, np.ndarray) and isinstance(candidates, np.ndarray)):
         return queries, candidates

@@ -1,88 +1,276 @@
-"""Items to vectors: each distinct item once, in batches that fit a token budget, prepared ahead."""
+"""Chunks to vectors, in this process: prepared ahead, in smaller batches where memory doesn't do, each checked."""
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.errors import ModelError
-from mmeb_harness.media import MediaHashes
-from mmeb_harness.store import Encoded, VectorStore, content_keys
-from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role, TokenVectors, Trace, Vectors
+from mmeb_harness.chunks import Batch, Chunk, smaller_batches
+from mmeb_harness.errors import ModelError, ResultError
+from mmeb_harness.interrupt import Interrupts
+from mmeb_harness.prepare import Preparation
+from mmeb_harness.store import Encoded
+from mmeb_harness.types import (
+    BudgetedEmbedder,
+    Embedder,
+    EncodeResult,
+    StreamingEmbedder,
+    TokenVectors,
+    Trace,
+    Vectors,
+    WarmableEmbedder,
+    Work,
+)
 
-DEFAULT_BATCH_TOKENS = 16_384
-#: Batch size for an embedder that can't say what an item costs.
-PLAIN_BATCH_ITEMS = 64
 #: Unit length is checked this closely: vectors normalised in bfloat16 pass, unnormalised ones don't.
 UNIT_TOLERANCE = 5e-3
 
 Progress = Callable[[int], None]  # called with the number of items just encoded
+Note = Callable[[str], None]  # called with a line that the user should see
 
 
-def encode_items(
-    embedder: Embedder,
-    items: Sequence[Item],
-    role: Role,
-    store: VectorStore,
-    hashes: MediaHashes,
-    *,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    on_progress: Progress = lambda _: None,
-) -> tuple[Encoded, list[str], set[str]]:
-    """Encode what the store lacks, then return all items from the store, in order.
+class Sink(Protocol):
+    """Where vectors go: the store, or a list on its way to it."""
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key's vector is there."""
+        ...
+
+    def check_writable(self) -> None:
+        """Find out before the weights are loaded whether what is added can be kept."""
+        ...
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        """Take a batch."""
+        ...
+
+    def flush(self) -> None:
+        """Keep what was added, come what may."""
+        ...
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have added."""
+        ...
+
+
+class Encoder(Protocol):
+    """Who encodes a run's chunks: this process, or many."""
+
+    def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
+        """Give the sink every vector of the chunks that it lacks."""
+        ...
+
+
+@dataclass
+class Usage:
+    """What encoding took so far.
+
+    Attributes:
+        work: on the accelerator, of models that count it.
+        prepare_seconds: reading media and tokenising, summed over workers.
+        wait_seconds: the accelerator had nothing to do because of it.
+    """
+
+    work: Work
+    prepare_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
+class LocalEncoder:
+    """Encodes in this process.
 
     Args:
-        hashes: of the items' media.
-        batch_tokens: upper bound of a batch's padded tokens, for an embedder that estimates costs.
-
-    Returns:
-        The encoded items, the content key of each (equal keys: encoded once), and the keys that were there before.
-
-    Raises:
-        ModelError: if the embedder returns vectors that can't be ranked.
+        preparation: of an embedder that prepares; `None` for one that doesn't.
+        batch_tokens: the budget that chunks were planned with.
+        note: told when the budget had to shrink.
     """
-    keys = content_keys(items, role, hashes)
-    missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
-    on_progress(len(items) - len(missing))
-    if missing:
-        store.check_writable()
-    batches = plan_batches(embedder, list(missing.items()), role, batch_tokens)
-    with store.flushing():
-        for batch, result, seconds in _run_batches(embedder, batches, role):
-            check_result(embedder, result, len(batch))
-            store.add([key for key, _ in batch], _timed(result, seconds))
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        preparation: Preparation | None,
+        batch_tokens: int,
+        note: Note = lambda _: None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        self._embedder, self._preparation, self._note = embedder, preparation, note
+        self._interrupts = interrupts or Interrupts(note)
+        self._planned_tokens = self.batch_tokens = batch_tokens
+        self._warm = False
+        self.usage = Usage(Work())
+
+    def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress = lambda _: None) -> None:
+        """Encode what the sink lacks.
+
+        Raises:
+            ModelError: vectors that can't be ranked, or an item that doesn't fit in memory by itself.
+            ResultError: the sink can't keep them.
+            KeyboardInterrupt: asked for; what was under way is finished and in the sink.
+        """
+        queue = deque(left for chunk in chunks if (left := self._left(chunk, sink)).batches)
+        if queue:
+            sink.check_writable()
+            self._warm_up()
+        while queue:
+            if (problem := self._encode_queue(queue, sink, on_progress)) is None:
+                return
+            self._halve(problem, queue[0])
+            queue = deque(left for chunk in queue if (left := self._left(chunk, sink)).batches)
+
+    def _left(self, chunk: Chunk, sink: Sink) -> Chunk:
+        missing = chunk.only(lambda key: key not in sink)
+        if self.batch_tokens == self._planned_tokens:
+            return missing
+        return smaller_batches(self._embedder, missing, self.batch_tokens)
+
+    def _warm_up(self) -> None:
+        if not self._warm and isinstance(self._embedder, WarmableEmbedder):
+            self._embedder.warm_up()
+        self._warm = True
+
+    def _halve(self, problem: str, chunk: Chunk) -> None:
+        gc.collect()  # what the failed batch held may hang in cycles
+        largest = max(chunk.batches, key=lambda batch: batch.tokens)
+        if self.batch_tokens <= 1:
+            item = largest.keyed[0][1]
+            raise ModelError(
+                f"out of memory even with one item at a time, {item.id!r} (about {largest.tokens} tokens): {problem}. "
+                "A smaller --dtype, fewer --frames, or the model's own bounds of pixels and new tokens would help"
+            )
+        # A budget above what the failed batch needed would only repeat it.
+        self.batch_tokens = max(1, min(self.batch_tokens, largest.tokens) // 2)
+        self._note(f"out of memory ({problem}); going on with batches of at most {self.batch_tokens:,} tokens")
+
+    def _encode_queue(self, queue: deque[Chunk], sink: Sink, on_progress: Progress) -> str | None:
+        """Work the queue off; what is done leaves it. Out of memory: what the library said, in one line."""
+        try:
+            with flushing(sink), self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
+                while queue:
+                    self._encode_chunk(queue[0], prepared, sink, on_progress)
+                    queue.popleft()
+                    self._interrupts.check()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return shortly(error)  # not the error itself: its traceback holds the tensors that have to go
+        return None
+
+    def _prepared(self, chunks: list[Chunk]) -> Generator[tuple[Any, float]]:
+        if self._preparation is None:
+            yield from ((batch.items, 0.0) for chunk in chunks for batch in chunk.batches)
+            return
+        asked = ((batch.items, chunk.role, batch.tokens) for chunk in chunks for batch in chunk.batches)
+        yield from self._preparation.run(asked)
+
+    def _encode_chunk(
+        self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress
+    ) -> None:
+        if isinstance(self._embedder, StreamingEmbedder):
+            self._stream_chunk(self._embedder, chunk, prepared, sink, on_progress)
+            return
+        for batch in chunk.batches:
+            started = time.perf_counter()
+            payload, prepare_seconds = self._next(prepared)
+            ready = time.perf_counter()
+            if isinstance(self._embedder, BudgetedEmbedder):
+                result = self._embedder.encode_prepared(payload)
+            else:
+                result = self._embedder.encode(payload, chunk.role)
+            del payload  # before the next one is asked for
+            done = time.perf_counter()
+            self._keep(batch, result, prepare_seconds, done - ready, (done - started) / len(batch), sink)
             on_progress(len(batch))
-    return store.get(keys), keys, set(keys) - missing.keys()
+            self._interrupts.check()
+
+    def _stream_chunk(
+        self,
+        embedder: StreamingEmbedder,
+        chunk: Chunk,
+        prepared: Iterator[tuple[Any, float]],
+        sink: Sink,
+        on_progress: Progress,
+    ) -> None:
+        """All of a chunk or nothing reaches the sink: its batches were encoded together."""
+        seconds: list[float] = []
+
+        def payloads() -> Iterator[Any]:
+            for _ in chunk.batches:
+                payload, prepare_seconds = self._next(prepared)
+                seconds.append(prepare_seconds)
+                yield payload
+
+        started, shown = time.perf_counter(), 0
+        results: list[EncodeResult] = []
+        try:
+            for result in embedder.encode_stream(payloads()):
+                results.append(result)
+                shown += len(result.vectors)
+                on_progress(len(result.vectors))
+            if len(results) != len(chunk.batches):
+                name = embedder.info.name
+                raise ModelError(f"model {name!r} returned {len(results)} results for {len(chunk.batches)} batches")
+        except Exception:
+            on_progress(-shown)
+            raise
+        wall = time.perf_counter() - started
+        for batch, result, prepare_seconds in zip(chunk.batches, results, seconds, strict=True):
+            self._keep(batch, result, prepare_seconds, wall, wall / len(chunk), sink)
+
+    def _next(self, prepared: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        payload, prepare_seconds = next(prepared)
+        self.usage.wait_seconds += time.perf_counter() - started
+        self.usage.prepare_seconds += prepare_seconds
+        return payload, prepare_seconds
+
+    def _keep(
+        self, batch: Batch, result: EncodeResult, prepare: float, encode: float, share: float, sink: Sink
+    ) -> None:
+        check_result(self._embedder, result, len(batch))
+        sink.add(batch.keys, _timed(result, prepare, encode, share))
+        if result.work is not None:
+            self.usage.work += result.work
 
 
-Batch = list[tuple[str, Item]]
+@contextmanager
+def flushing(sink: Sink) -> Iterator[None]:
+    """Flush at the end, come what may: an error or Ctrl-C in one batch doesn't cost the batches before it.
 
-
-def plan_batches(embedder: Embedder, keyed: Sequence[tuple[str, Item]], role: Role, batch_tokens: int) -> list[Batch]:
-    """Group items of one media kind and similar cost, so that little of a batch is padding.
-
-    The costliest batch comes first: what doesn't fit in memory fails at once, not after an hour.
+    Of two errors the first is raised.
     """
-    if not isinstance(embedder, BudgetedEmbedder):
-        return [list(keyed[start : start + PLAIN_BATCH_ITEMS]) for start in range(0, len(keyed), PLAIN_BATCH_ITEMS)]
-    costs = {key: max(1, embedder.cost(item, role)) for key, item in keyed}
-    ordered = sorted(keyed, key=lambda pair: (_kind(pair[1]), -costs[pair[0]]))
-    batches: list[Batch] = []
-    widest = 0
-    for key, item in ordered:
-        fits = bool(batches) and widest * (len(batches[-1]) + 1) <= batch_tokens
-        if fits and _kind(batches[-1][0][1]) == _kind(item):
-            batches[-1].append((key, item))
-        else:
-            batches.append([(key, item)])
-            widest = costs[key]
-    return sorted(batches, key=lambda batch: -costs[batch[0][0]])
+    try:
+        yield
+    except BaseException as error:
+        try:
+            sink.flush()
+        except ResultError as second:
+            error.add_note(str(second))
+        raise
+    sink.flush()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's own, torch's by its name (the harness doesn't import it), or what drivers call so; or caused by one."""
+    known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
+    text = str(error).lower()
+    said = isinstance(error, RuntimeError) and any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    )
+    return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+def shortly(error: BaseException) -> str:
+    """The first sentence of what an error says, in one line; its kind if it says nothing."""
+    words = " ".join(str(error).split())
+    return words.split(". ")[0][:200] or type(error).__name__
 
 
 def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> None:
@@ -127,63 +315,14 @@ def _flat_vectors(
     return vectors.flat, np.repeat(np.arange(expected, dtype=np.int64), counts)
 
 
-def _kind(item: Item) -> str:
-    return "frames" if item.frames else "image" if item.images else "text"
-
-
-@dataclass(frozen=True)
-class _Seconds:
-    """What one batch took: its preparation, its encoding, and the wall time it added to the run."""
-
-    prepare: float
-    encode: float
-    wall: float
-
-
-def _run_batches(
-    embedder: Embedder, batches: Sequence[Batch], role: Role
-) -> Iterator[tuple[Batch, EncodeResult, _Seconds]]:
-    if isinstance(embedder, BudgetedEmbedder):
-        yield from _run_prefetched(embedder, batches, role)
-        return
-    for batch in batches:
-        started = time.perf_counter()
-        result = embedder.encode([item for _, item in batch], role)
-        seconds = time.perf_counter() - started
-        yield batch, result, _Seconds(0.0, seconds, seconds)
-
-
-def _run_prefetched(
-    embedder: BudgetedEmbedder, batches: Sequence[Batch], role: Role
-) -> Iterator[tuple[Batch, EncodeResult, _Seconds]]:
-    """While one batch is on the accelerator, a thread prepares the next; never more than one ahead."""
-
-    def prepare(batch: Batch) -> tuple[Any, float]:
-        started = time.perf_counter()
-        prepared = embedder.prepare([item for _, item in batch], role)
-        return prepared, time.perf_counter() - started
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
-        ahead = pool.submit(prepare, batches[0]) if batches else None
-        for index, batch in enumerate(batches):
-            assert ahead is not None
-            waiting = time.perf_counter()
-            prepared, prepare_seconds = ahead.result()
-            ahead = pool.submit(prepare, batches[index + 1]) if index + 1 < len(batches) else None
-            started = time.perf_counter()
-            result = embedder.encode_prepared(prepared)
-            done = time.perf_counter()
-            yield batch, result, _Seconds(prepare_seconds, done - started, done - waiting)
-
-
-def _timed(result: EncodeResult, seconds: _Seconds) -> Encoded:
+def _timed(result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
     """Latency counts the preparation too: who sends one batch waits for both."""
     n, vectors = len(result.vectors), result.vectors
     traces = result.traces or (Trace(),) * n
-    encode = [seconds.encode if trace.seconds is None else trace.seconds for trace in traces]
+    latencies = [encode if trace.seconds is None else trace.seconds for trace in traces]
     return Encoded(
         vectors=vectors if isinstance(vectors, TokenVectors) else vectors.astype(np.float32, copy=False),
         traces=traces,
-        latency_seconds=seconds.prepare + np.array(encode, dtype=np.float64),
-        share_seconds=np.full(n, seconds.wall / max(1, n)),
+        latency_seconds=prepare + np.array(latencies, dtype=np.float64),
+        share_seconds=np.full(n, share),
     )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import parquet_columns, read_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.results import TaskResult, benchmark_members
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import read_run
 from mmeb_harness.statistics import (
     Clusters,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-#: Between two plain lines of one task.
+#: Between two plain lines while items are encoded.
 LINE_SECONDS = 15.0
 
 
@@ -19,20 +20,20 @@ class Reporter(Protocol):
         """A run over so many tasks starts."""
         ...
 
-    def start_task(self, name: str, items: int) -> None:
-        """A task with so many items (queries and candidates) starts."""
+    def start_encoding(self, tasks: Sequence[str], items: int) -> None:
+        """So many distinct items of these tasks are going to be encoded."""
         ...
 
     def advance(self, items: int) -> None:
-        """So many items more are encoded."""
+        """So many items more are encoded; below 0: some have to be encoded again."""
         ...
 
     def finish_task(self, line: str) -> None:
         """A task is done; `line` says how it went."""
         ...
 
-    def skip_task(self) -> None:
-        """A task was finished by an earlier invocation."""
+    def skip_tasks(self, tasks: int) -> None:
+        """So many tasks were finished by an earlier invocation."""
         ...
 
     def note(self, line: str) -> None:
@@ -45,7 +46,7 @@ class Reporter(Protocol):
 
 
 class BarReporter:
-    """Two live bars: tasks, and items of the current task."""
+    """Two live bars: tasks, and items being encoded."""
 
     def __init__(self, console: Console) -> None:
         columns = (
@@ -56,29 +57,29 @@ class BarReporter:
         )
         self._progress = Progress(*columns, console=console, transient=True)
         self._run: TaskID | None = None
-        self._task: TaskID | None = None
+        self._items: TaskID | None = None
 
     def start_run(self, tasks: int) -> None:
         self._run = self._progress.add_task("tasks", total=tasks)
         self._progress.start()
 
-    def start_task(self, name: str, items: int) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(f"  {name}", total=items)
+    def start_encoding(self, tasks: Sequence[str], items: int) -> None:
+        if self._items is not None:
+            self._progress.remove_task(self._items)
+        self._items = self._progress.add_task(f"  {label(tasks)}", total=items)
 
     def advance(self, items: int) -> None:
-        if self._task is not None:
-            self._progress.advance(self._task, items)
+        if self._items is not None:
+            self._progress.advance(self._items, items)
 
     def finish_task(self, line: str) -> None:
         if self._run is not None:
             self._progress.advance(self._run)
         self.note(line)
 
-    def skip_task(self) -> None:
+    def skip_tasks(self, tasks: int) -> None:
         if self._run is not None:
-            self._progress.advance(self._run)
+            self._progress.advance(self._run, tasks)
 
     def note(self, line: str) -> None:
         self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -88,31 +89,31 @@ class BarReporter:
 
 
 class LineReporter:
-    """Plain lines for logs: one a task, and one now and then inside a long task, with the time left."""
+    """Plain lines for logs: one a task, and one now and then while much is encoded, with the time left."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, prefix: str = "") -> None:
+        self._console, self._prefix = console, prefix
         self._tasks = self._done = self._items = self._encoded = 0
-        self._name = ""
-        self._started = self._task_started = self._last = 0.0
+        self._label = ""
+        self._started = self._encoding_started = self._last = 0.0
 
     def start_run(self, tasks: int) -> None:
         self._tasks, self._started = tasks, time.monotonic()
 
-    def start_task(self, name: str, items: int) -> None:
-        self._name, self._items, self._encoded = name, items, 0
-        self._task_started = self._last = time.monotonic()
+    def start_encoding(self, tasks: Sequence[str], items: int) -> None:
+        self._label, self._items, self._encoded = label(tasks), items, 0
+        self._encoding_started = self._last = time.monotonic()
 
     def advance(self, items: int) -> None:
         self._encoded += items
         now = time.monotonic()
-        if self._encoded and now - self._last > LINE_SECONDS:
+        if self._encoded > 0 and now - self._last > LINE_SECONDS:
             self._last = now
-            left = (now - self._task_started) * (self._items - self._encoded) / self._encoded
-            self.note(f"        {self._name}: {self._encoded}/{self._items} items, about {left:.0f} s left")
+            left = (now - self._encoding_started) * (self._items - self._encoded) / self._encoded
+            self.note(f"        {self._label}: {self._encoded}/{self._items} items, about {left:.0f} s left")
 
-    def skip_task(self) -> None:
-        self._tasks -= 1  # time left counts what is still to do
+    def skip_tasks(self, tasks: int) -> None:
+        self._tasks -= tasks  # time left counts what is still to do
 
     def finish_task(self, line: str) -> None:
         self._done += 1
@@ -120,10 +121,15 @@ class LineReporter:
         self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
 
     def note(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(f"{self._prefix}{line}", highlight=False, soft_wrap=True, markup=False)
 
     def stop(self) -> None:
         return
+
+
+def label(tasks: Sequence[str]) -> str:
+    """The first of the tasks, and how many more there are."""
+    return f"{tasks[0]} and {len(tasks) - 1} more" if len(tasks) > 1 else "".join(tasks)
 
 
 def reporter_for(console: Console) -> Reporter:

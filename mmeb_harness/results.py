@@ -14,7 +14,7 @@ Beside the run's folder, shared by all runs there, unless told otherwise:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -77,7 +77,7 @@ class EncodeStats:
         return self.reasoning_tokens / self.reasoned if self.reasoned else 0.0
 
 
-def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Collection[str] = ()) -> EncodeStats:
+def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Container[str] = ()) -> EncodeStats:
     """Sum up one side of a task; time counts once for items with equal keys.
 
     Args:
@@ -91,7 +91,7 @@ def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Collection[
         reasoned=sum(trace.path == "reasoned" for trace in encoded.traces),
         reasoning_tokens=sum(trace.reasoning_tokens for trace in encoded.traces),
         truncated=sum(trace.truncated for trace in encoded.traces),
-        reused=len(distinct.keys() & set(reused_keys)),
+        reused=sum(key in reused_keys for key in distinct),
     )
 
 

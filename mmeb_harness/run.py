@@ -1,13 +1,11 @@
-"""One evaluation: for each task read, encode, rank, score, write. Any part that is already done is kept."""
+"""One evaluation: window by window of tasks read and encode, then rank, score, write. What is already done is kept."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from mmeb_harness import environment
+from mmeb_harness.chunks import DEFAULT_BATCH_TOKENS
 from mmeb_harness.compress import compress
-from mmeb_harness.data import DataInfo, data_revision, load_samples, query_labels
-from mmeb_harness.encode import DEFAULT_BATCH_TOKENS, encode_items
-from mmeb_harness.errors import DataError, OptionError, ResultError
-from mmeb_harness.files import check_writable, read_json, read_parquet, write_json, write_parquet
+from mmeb_harness.data import DataInfo, load_samples, query_labels
+from mmeb_harness.encode import Encoder, LocalEncoder
+from mmeb_harness.errors import ResultError
+from mmeb_harness.files import read_json, read_parquet, write_parquet
+from mmeb_harness.folder import RunFolder, clear, locked
+from mmeb_harness.identity import Identity, run_identity
+from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
+from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
+from mmeb_harness.prepare import InlinePreparation
 from mmeb_harness.progress import Reporter
+from mmeb_harness.ranks import Meeting
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
     EncodeStats,
@@ -31,44 +36,14 @@ from mmeb_harness.results import (
     encode_stats,
     load_run_result,
     load_task_result,
-    model_fingerprint,
     percentiles,
     save_result,
-    task_fingerprint,
 )
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
-from mmeb_harness.store import Encoded, VectorStore
-from mmeb_harness.types import Embedder, Frames, Item, Profile, Quantization, Role, Samples, Task, WarmableEmbedder
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run's files lie."""
-
-    root: Path
-
-    @property
-    def run_file(self) -> Path:
-        """The run's own description and aggregates."""
-        return self.root / "run.json"
-
-    def task_file(self, task: str) -> Path:
-        """One task's result. It is written last: where it exists, the task's other files do too."""
-        return self.root / "tasks" / f"{task}.json"
-
-    def queries_file(self, task: str) -> Path:
-        """One row a query."""
-        return self.root / "queries" / f"{task}.parquet"
-
-    def candidates_file(self, task: str) -> Path:
-        """One row a candidate."""
-        return self.root / "candidates" / f"{task}.parquet"
-
-    @property
-    def fresh_file(self) -> Path:
-        """When the run was last started over (nanoseconds since the epoch): vectors from before don't count."""
-        return self.root / ".fresh"
+from mmeb_harness.store import VectorStore, content_keys
+from mmeb_harness.types import BudgetedEmbedder, Embedder, Profile, Quantization, Samples, Task
+from mmeb_harness.windows import ReadTask, Window, windows
 
 
 @dataclass(frozen=True)
@@ -110,6 +85,8 @@ def evaluate(
     info: DataInfo,
     settings: RunSettings,
     reporter: Reporter,
+    encoder: Encoder | None = None,
+    meeting: Meeting | None = None,
 ) -> RunResult:
     """Evaluate `embedder` on `tasks` and write everything below `settings.output`.
 
@@ -118,20 +95,22 @@ def evaluate(
 
     Args:
         registered: all tasks known; those of the benchmark decide which means are complete.
+        encoder: who encodes; `None`: this process.
+        meeting: of the ranks of which this is the first; `None`: there are no others.
 
     Raises:
         HarnessError: on the first thing a user has to mend. Results written until then stay valid.
     """
     require_faiss()
     folder = RunFolder(settings.output)
-    profile = run_profile(embedder, settings)  # refuses before anything is deleted
+    profile = profile_of(embedder, settings)  # refuses before anything is deleted
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with _locked(folder):
+    with locked(folder):
         if settings.fresh:
-            _clear(folder)
+            clear(folder)
         elif folder.run_file.is_file():
             _check_same_run(load_run_result(folder.run_file), embedder, info, folder)
-        plan = [_plan(one.task, info, embedder, profile, settings.limit) for one in tasks]
+        plan = [plan_task(one.task, info, embedder, profile, settings.limit) for one in tasks]
         others, left_out = _results_of_other_tasks(folder, tasks, registered, info, embedder, profile, settings.limit)
         reporter.start_run(len(plan))
         if left_out:
@@ -151,7 +130,12 @@ def evaluate(
                 return run
 
             write_run(list(done.values()), "running")
-            results = _evaluate_all(embedder, plan, done, info, settings, folder, reporter)
+            encoder = encoder or local_encoder(embedder, settings.batch_tokens, reporter)
+            identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
+            with meeting.opened(identity) if meeting else nullcontext():
+                results = _evaluate_all(embedder, encoder, plan, done, info, settings, folder, reporter)
+                for remark in meeting.remarks() if meeting else []:
+                    reporter.note(remark)
             return write_run(results, "finished")
         finally:
             reporter.stop()
@@ -179,89 +163,11 @@ def _results_of_other_tasks(
     """What earlier invocations finished of tasks that this one isn't asked for: what still counts, and what not."""
     asked_for = {one.task.name for one in tasks}
     there = [one.task for name, one in registered.items() if name not in asked_for and folder.task_file(name).is_file()]
-    found = {task.name: _earlier_result(folder, _plan(task, info, embedder, profile, limit)) for task in there}
+    found = {task.name: _earlier_result(folder, plan_task(task, info, embedder, profile, limit)) for task in there}
     return [one for one in found.values() if one is not None], [name for name, one in found.items() if one is None]
 
 
-@dataclass(frozen=True)
-class _PlannedTask:
-    task: Task
-    data_revision: str
-    fingerprint: str
-    profile: Profile
-
-
-def _plan(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limit: int | None) -> _PlannedTask:
-    revision = data_revision(task, info)
-    mark = task_fingerprint(
-        task.name,
-        task.edition,
-        task.metric,
-        data=info.name,
-        synthetic=info.synthetic,
-        data_revision=revision,
-        model=fingerprint_of(embedder),
-        profile=profile,
-        limit=limit,
-    )
-    return _PlannedTask(task, revision, mark, profile)
-
-
-def run_profile(embedder: Embedder, settings: RunSettings) -> Profile:
-    """The model's profile, with the run's own choices: frames, dimensions, quantization.
-
-    A clip is never shown with more frames than the model's profile has for one: few were saved.
-
-    Raises:
-        OptionError: the model's vectors can't be shortened or quantised so.
-    """
-    profile = embedder.info.profile
-    if settings.frames is not None:
-        clip = min(settings.frames, profile.frames.clip)
-        shown = dataclasses.replace(profile.frames, video=settings.frames, clip=clip)
-        profile = dataclasses.replace(profile, frames=shown)
-    if settings.dimensions is None and settings.quantization == "none":
-        return profile
-    _check_compressible(embedder, settings.dimensions)
-    dimensions = None if settings.dimensions == embedder.info.dimensions else settings.dimensions
-    return dataclasses.replace(profile, dimensions=dimensions, quantization=settings.quantization)
-
-
-def _check_compressible(embedder: Embedder, dimensions: int | None) -> None:
-    name, width = embedder.info.name, embedder.info.dimensions
-    if embedder.info.similarity == "max_sim":
-        raise OptionError(
-            f"--dim and --quantize are for models of one vector an item; {name!r} gives several (late interaction)"
-        )
-    if dimensions is not None and not 1 <= dimensions <= width:
-        raise OptionError(f"--dim {dimensions}: the vectors of {name!r} have {width} dimensions; choose 1 to {width}")
-
-
-def fingerprint_of(embedder: Embedder) -> str:
-    """Names a model's vectors."""
-    info = embedder.info
-    return model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
-
-
-def check_readable(tasks: Sequence[Task], info: DataInfo, frames: Frames) -> None:
-    """Read every task once before the first item is encoded: what is missing shows now, not after hours.
-
-    Raises:
-        DataError: the first task's problem, and the names of the others that have one.
-    """
-    problems: list[tuple[str, DataError]] = []
-    for task in tasks:
-        try:
-            load_samples(task, info, frames)
-        except DataError as error:
-            problems.append((task.name, error))
-    if problems:
-        others = ", ".join(name for name, _ in problems[1:6]) + (" …" if len(problems) > 6 else "")
-        more = f" ({len(problems) - 1} more tasks can't be read: {others})" if len(problems) > 1 else ""
-        raise DataError(f"{problems[0][1]}{more}") from problems[0][1]
-
-
-def _earlier_result(folder: RunFolder, planned: _PlannedTask) -> TaskResult | None:
+def _earlier_result(folder: RunFolder, planned: PlannedTask) -> TaskResult | None:
     """The result an earlier invocation left, if it is of the same data, model, settings and schema."""
     name = planned.task.name
     path = folder.task_file(name)
@@ -273,9 +179,21 @@ def _earlier_result(folder: RunFolder, planned: _PlannedTask) -> TaskResult | No
     return result if result.fingerprint == planned.fingerprint else None
 
 
+def profile_of(embedder: Embedder, settings: RunSettings) -> Profile:
+    """The model's profile with the run's own choices; see `run_profile`."""
+    return run_profile(embedder, settings.frames, settings.dimensions, settings.quantization)
+
+
+def local_encoder(embedder: Embedder, batch_tokens: int, reporter: Reporter) -> LocalEncoder:
+    """This process, a thread of which prepares."""
+    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
+    return LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
+
+
 def _evaluate_all(
     embedder: Embedder,
-    plan: Sequence[_PlannedTask],
+    encoder: Encoder,
+    plan: Sequence[PlannedTask],
     done: Mapping[str, TaskResult],
     info: DataInfo,
     settings: RunSettings,
@@ -284,53 +202,127 @@ def _evaluate_all(
 ) -> list[TaskResult]:
     if done:
         reporter.note(f"{len(done)} of {len(plan)} tasks were finished before and are kept (--fresh starts over)")
+        reporter.skip_tasks(len(done))
     stale = [one.task.name for one in plan if one.task.name not in done and folder.task_file(one.task.name).is_file()]
     if stale:
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
-    results: list[TaskResult] = []
-    store: VectorStore | None = None
-    hashes = MediaHashes(settings.vectors_folder / MEDIA_FOLDER, info.root)
-    labels = query_labels(info)
-    for planned in plan:
-        result = done.get(planned.task.name)
-        if result is None:
-            if store is None:
-                store = _open_store(embedder, settings, folder)
-                if isinstance(embedder, WarmableEmbedder):
-                    embedder.warm_up()
-            difficulty = labels.get(planned.task.name, {})
-            result = _evaluate_task(embedder, planned, info, settings, folder, store, hashes, difficulty, reporter)
-            reporter.finish_task(_task_line(result))
-        else:
-            reporter.skip_task()
-        results.append(result)
-    if hashes.problem is not None:
-        reporter.note(f"hashes of media are not remembered: {hashes.problem}")
-    return results
+    results = dict(done)
+    if len(done) < len(plan):
+        store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
+        labels = query_labels(info)
+        planned = {one.task.name: one for one in plan}
+        for window in read_windows(embedder, plan, done, info, settings, hashes):
+            stored_before = _encode_window(encoder, window, done, store, reporter)
+            for one in window.tasks:
+                name = one.task.name
+                if name not in done:
+                    difficulty = labels.get(name, {})
+                    results[name] = _score_task(planned[name], one, settings, folder, store, stored_before, difficulty)
+                    reporter.finish_task(_task_line(results[name]))
+                stored_before |= {*one.query_keys, *one.candidate_keys}
+        if hashes.problem is not None:
+            reporter.note(f"hashes of media are not remembered: {hashes.problem}")
+    return [results[one.task.name] for one in plan]
 
 
-def _open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> VectorStore:
+def encode_share(
+    embedder: Embedder,
+    tasks: Sequence[RegisteredTask],
+    info: DataInfo,
+    settings: RunSettings,
+    reporter: Reporter,
+    encoder: Encoder,
+    meeting: Meeting | None = None,
+) -> Identity:
+    """Encode a share of a run that somebody else ranks.
+
+    Args:
+        meeting: of the ranks of which this is not the first; `None` for one of `--shard`.
+
+    Returns:
+        What the run is, for those who put the shares together.
+
+    Raises:
+        HarnessError: as `evaluate`.
+    """
+    folder = RunFolder(settings.output)
+    profile = profile_of(embedder, settings)
+    plan = [plan_task(one.task, info, embedder, profile, settings.limit) for one in tasks]
+    identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
+    if meeting is not None:
+        meeting.join(identity)
+    done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
+    check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
+    store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
+    for window in read_windows(embedder, plan, done, info, settings, hashes):
+        _encode_window(encoder, window, done, store, reporter)
+    return identity
+
+
+def read_windows(
+    embedder: Embedder,
+    plan: Sequence[PlannedTask],
+    done: Mapping[str, TaskResult],
+    info: DataInfo,
+    settings: RunSettings,
+    hashes: MediaHashes,
+) -> Iterator[Window]:
+    """What is to be encoded, up to the last task that isn't done."""
+    last = max((position for position, one in enumerate(plan) if one.task.name not in done), default=-1)
+    frames = profile_of(embedder, settings).frames
+
+    def read(task: Task) -> ReadTask:
+        samples = load_samples(task, info, frames, settings.limit)
+        return ReadTask(
+            task,
+            samples,
+            content_keys(samples.queries, "query", hashes),
+            content_keys(samples.candidates, "candidate", hashes),
+        )
+
+    return windows([one.task for one in plan[: last + 1]], read, embedder, settings.batch_tokens)
+
+
+def _encode_window(
+    encoder: Encoder, window: Window, done: Mapping[str, TaskResult], store: VectorStore, reporter: Reporter
+) -> set[str]:
+    """See to it that the store has what the window's unfinished tasks need; what of it was there before."""
+    waiting = [one for one in window.tasks if one.task.name not in done]
+    needed = {key for one in waiting for keys in one.keys.values() for key in keys}
+    stored = {key for key in needed if key in store}
+    reporter.start_encoding([one.task.name for one in waiting], len(needed) - len(stored))
+    # Chunks of which nothing is needed keep their place: shares are given out by it.
+    encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
+    return stored
+
+
+def open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> VectorStore:
+    """The model's vectors.
+
+    Raises:
+        ResultError: those that are there can't be used.
+    """
     vectors = settings.vectors_folder / fingerprint_of(embedder)
     since = read_json(folder.fresh_file) if folder.fresh_file.is_file() else 0
     return VectorStore(vectors, embedder.info.similarity, since, embedder.info)
 
 
-def _evaluate_task(
-    embedder: Embedder,
-    planned: _PlannedTask,
-    info: DataInfo,
+def open_hashes(info: DataInfo, settings: RunSettings) -> MediaHashes:
+    """Hashes of the data's media, remembered beside the vectors."""
+    return MediaHashes(settings.vectors_folder / MEDIA_FOLDER, info.root)
+
+
+def _score_task(
+    planned: PlannedTask,
+    read: ReadTask,
     settings: RunSettings,
     folder: RunFolder,
     store: VectorStore,
-    hashes: MediaHashes,
+    stored_before: Container[str],
     difficulty: Mapping[str, str],
-    reporter: Reporter,
 ) -> TaskResult:
-    task = planned.task
-    samples = load_samples(task, info, planned.profile.frames, settings.limit)
-    reporter.start_task(task.name, len(samples.queries) + len(samples.candidates))
-    queries, query_stats = _encode(embedder, samples.queries, "query", store, hashes, settings, reporter)
-    candidates, candidate_stats = _encode(embedder, samples.candidates, "candidate", store, hashes, settings, reporter)
+    task, samples = planned.task, read.samples
+    queries, candidates = store.get(read.query_keys), store.get(read.candidate_keys)
     scored = score_queries(task, samples, *compress(queries.vectors, candidates.vectors, planned.profile))
     metrics = mean_metrics(scored)
     result = TaskResult(
@@ -347,8 +339,8 @@ def _evaluate_task(
         num_candidates=len(samples.candidates),
         tied_decisions=sum(query.tied_decisions for query in scored),
         limited=settings.limit is not None,
-        queries=query_stats,
-        candidates=candidate_stats,
+        queries=encode_stats(queries, read.query_keys, stored_before),
+        candidates=encode_stats(candidates, read.candidate_keys, stored_before),
         data_revision=planned.data_revision,
         fingerprint=planned.fingerprint,
         edition=task.edition,
@@ -361,21 +353,6 @@ def _evaluate_task(
     write_parquet(folder.candidates_file(task.name), candidate_table(samples, candidates))
     save_result(folder.task_file(task.name), result)
     return result
-
-
-def _encode(
-    embedder: Embedder,
-    items: Sequence[Item],
-    role: Role,
-    store: VectorStore,
-    hashes: MediaHashes,
-    settings: RunSettings,
-    reporter: Reporter,
-) -> tuple[Encoded, EncodeStats]:
-    encoded, keys, reused = encode_items(
-        embedder, items, role, store, hashes, batch_tokens=settings.batch_tokens, on_progress=reporter.advance
-    )
-    return encoded, encode_stats(encoded, keys, reused)
 
 
 def _counted(samples: Samples) -> dict[str, int]:
@@ -413,7 +390,7 @@ def _run_result(
         data_synthetic=info.synthetic,
         data_revision=info.revision,
         edition=settings.edition,
-        profile=run_profile(embedder, settings),
+        profile=profile_of(embedder, settings),
         tasks=tuple(tasks),
         limit=settings.limit,
         seed=settings.seed,
@@ -438,40 +415,3 @@ def _latencies(folder: RunFolder, side: str, results: Sequence[TaskResult]) -> n
     file_of = folder.queries_file if side == "queries" else folder.candidates_file
     columns = [read_parquet(file_of(result.name), ["latency_seconds"]).column(0).to_numpy() for result in results]
     return np.concatenate(columns) if columns else np.empty(0)
-
-
-@contextmanager
-def _locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run folder; a second run on it stops at once instead of mixing with the first."""
-    lock = folder.root / ".lock"
-    check_writable(folder.root)
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResultError(
-                f"another run is writing to {folder.root}; wait for it or choose another --output"
-            ) from error
-        yield
-
-
-def _is_run_file(path: Path) -> bool:
-    """Of whatever release: one that can't be read any more may still be started over."""
-    values = read_json(path) if path.is_file() else None
-    return isinstance(values, dict) and {"schema_version", "model", "tasks"} <= values.keys()
-
-
-def _clear(folder: RunFolder) -> None:
-    """Empty a run's folder. Vectors, which other runs may share, stay, but no longer count for this one.
-
-    Raises:
-        ResultError: if it isn't one: what lies there is somebody else's.
-    """
-    names = ("tasks", "queries", "candidates")
-    if not _is_run_file(folder.run_file) and any((folder.root / name).exists() for name in names):
-        raise ResultError(f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there")
-    write_json(folder.fresh_file, time.time_ns())  # first: what is deleted below must not come back from old vectors
-    for name in names:
-        if (folder.root / name).is_dir():
-            shutil.rmtree(folder.root / name)
-    folder.run_file.unlink(missing_ok=True)

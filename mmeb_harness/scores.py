@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from mmeb_harness.errors import ResultError, UnknownNameError
 from mmeb_harness.files import read_json, write_json
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.metrics import METRIC_NAMES
 from mmeb_harness.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
 from mmeb_harness.registry import BENCHMARK, RegisteredTask, benchmark_rows
@@ -30,7 +31,6 @@ from mmeb_harness.results import (
     model_fingerprint,
     read_profile,
 )
-from mmeb_harness.run import RunFolder
 from mmeb_harness.types import Frames, Profile, Task
 
 SCORES_SCHEMA_VERSION = 1

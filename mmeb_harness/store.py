@@ -15,7 +15,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,22 +194,6 @@ class VectorStore:
             ) from error
         self._place(path, list(self._pending))
         self._pending, self._pending_bytes = {}, 0
-
-    @contextmanager
-    def flushing(self) -> Iterator[None]:
-        """Flush at the end, come what may: an error or Ctrl-C in one batch doesn't cost the batches before it.
-
-        Of two errors the first is raised.
-        """
-        try:
-            yield
-        except BaseException as error:
-            try:
-                self.flush()
-            except ResultError as second:
-                error.add_note(str(second))
-            raise
-        self.flush()
 
     def get(self, keys: Sequence[str]) -> Encoded:
         """Vectors and traces of `keys`, in that order; every key must be in the store.

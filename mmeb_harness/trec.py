@@ -23,7 +23,7 @@ import numpy as np
 
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import read_parquet, write_atomically
-from mmeb_harness.run import RunFolder
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.scores import read_run
 
 _COLUMNS = ["query_id", "top_ids", "top_scores", "relevant_ids", "relevant_gains"]

@@ -17,10 +17,10 @@ import numpy as np
 
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import read_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.metrics import METRIC_NAMES, query_metrics, set_order_gains
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import Aggregate, EncodeStats, RunResult, TaskResult, aggregate
-from mmeb_harness.run import RunFolder
 from mmeb_harness.score import DEPTH
 from mmeb_harness.scores import read_run_file, task_of_run
 

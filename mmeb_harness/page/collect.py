@@ -9,13 +9,13 @@ from pathlib import Path
 from mmeb_harness.compare import Comparison, compare, distinct_names, remarks
 from mmeb_harness.data import DataInfo
 from mmeb_harness.errors import ResultError
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.modes import REASONING, apart_from
 from mmeb_harness.page.texts import find_data
 from mmeb_harness.page.values import RunCard, SideCost, Summary, TaskRow
 from mmeb_harness.registry import RegisteredTask, load_tasks
 from mmeb_harness.report import differing_versions, profile_line
 from mmeb_harness.results import EncodeStats, RunResult, TaskResult
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import Scores, fraction, read_run, scores_of_results
 
 #: Remarks about single tasks that stand in the summary.

@@ -21,8 +21,9 @@ from mmeb_harness import DataError, Item, ModelError, Source, TokenVectors
 from mmeb_harness.check import check_embedder
 from mmeb_harness.data import describe
 from mmeb_harness.files import read_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import load_tasks
-from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from mmeb_harness.run import RunSettings, evaluate
 from tests.baselines.tiny_late_interaction import DIMENSIONS, save_colpali, save_colqwen2
 from tests.toy import QuietReporter
 

@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from mmeb_harness import DataError, Item, ModelError, OptionError, Role, Source, Trace
 from mmeb_harness.check import check_embedder
 from mmeb_harness.data import describe
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import load_tasks
 from mmeb_harness.results import load_task_result
-from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from mmeb_harness.run import RunSettings, evaluate
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
 from tests.toy import QuietReporter

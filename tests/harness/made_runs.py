@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data import describe
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.metrics import METRIC_NAMES
 from mmeb_harness.registry import BENCHMARK, benchmark_rows, load_model, load_tasks
 from mmeb_harness.results import (
@@ -23,7 +24,7 @@ from mmeb_harness.results import (
     model_fingerprint,
     save_result,
 )
-from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from mmeb_harness.run import RunSettings, evaluate
 from tests.toy import QuietReporter
 
 PROFILE = Profile("made", pooling="last token", frames=Frames(64))

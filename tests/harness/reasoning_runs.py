@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from mmeb_harness.files import read_parquet, write_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.results import RunResult, TaskResult, expected_fingerprint, model_fingerprint, save_result
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import read_run
 from tests.harness.made_runs import mini_run
 

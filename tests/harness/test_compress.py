@@ -11,9 +11,10 @@ import pytest
 from mmeb_harness import OptionError, Profile, Quantization
 from mmeb_harness.compress import compress, int8, shorten
 from mmeb_harness.files import read_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.report import profile_line
 from mmeb_harness.results import RunResult, load_run_result, load_task_result
-from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from mmeb_harness.run import RunSettings, evaluate
 from mmeb_harness.scores import read_run
 from mmeb_harness.search import rank_corpus
 from tests.toy import HashEmbedder, QuietReporter, WordsEmbedder, info_of, registered, toy_task

@@ -1,16 +1,32 @@
 """Each distinct item once, in batches within the budget; vectors that can't be ranked are refused."""
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, Role, Similarity, TokenVectors, Trace
-from mmeb_harness.encode import encode_items, plan_batches
+from mmeb_harness import (
+    BudgetedEmbedder,
+    DataError,
+    Embedder,
+    EncodeResult,
+    Item,
+    ModelError,
+    ModelInfo,
+    Role,
+    Similarity,
+    TokenVectors,
+    Trace,
+)
+from mmeb_harness.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
+from mmeb_harness.encode import LocalEncoder, is_out_of_memory
 from mmeb_harness.media import MediaHashes
-from mmeb_harness.store import VectorStore
+from mmeb_harness.prepare import InlinePreparation
+from mmeb_harness.store import Encoded, VectorStore, content_keys
 from tests.toy import HashEmbedder, WordsEmbedder
 
 
@@ -33,8 +49,22 @@ class BudgetedHash(HashEmbedder):
         return self.encode(*prepared)
 
 
-def hashes(folder: Path) -> MediaHashes:
-    return MediaHashes(folder / ".media", folder)
+def encode_items(
+    embedder: Embedder,
+    items: Sequence[Item],
+    role: Role,
+    store: VectorStore,
+    root: Path,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Encoded, list[str]]:
+    """What the store has afterwards, and the items' keys."""
+    keys = content_keys(items, role, MediaHashes(root / ".media", root))
+    keyed: list[Keyed] = list(dict(zip(keys, items, strict=True)).items())
+    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
+    chunks = plan_chunks(embedder, keyed, role, batch_tokens)
+    LocalEncoder(embedder, preparation, batch_tokens).encode(chunks, store, on_progress)
+    return store.get(keys), keys
 
 
 def items_of(*texts: str) -> list[Item]:
@@ -44,7 +74,7 @@ def items_of(*texts: str) -> list[Item]:
 @pytest.mark.parametrize("embedder", [HashEmbedder(), BudgetedHash()], ids=["plain", "budgeted"])
 def test_duplicates_are_encoded_once_and_order_is_kept(embedder: HashEmbedder, tmp_path: Path) -> None:
     items = items_of("b", "a", "b", "c" * 9, "a")
-    encoded, keys, _ = encode_items(embedder, items, "query", VectorStore(tmp_path), hashes(tmp_path))
+    encoded, keys = encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path)
     assert sorted(embedder.texts) == ["a", "b", "c" * 9]
     assert np.array_equal(encoded.vectors, np.stack([embedder.vector(item.text) for item in items]))
     assert [trace.path for trace in encoded.traces] == [embedder.trace(item.text).path for item in items]
@@ -52,16 +82,15 @@ def test_duplicates_are_encoded_once_and_order_is_kept(embedder: HashEmbedder, t
 
 
 def test_what_is_in_the_store_is_not_encoded_again(tmp_path: Path) -> None:
-    encode_items(HashEmbedder(), items_of("a", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
+    encode_items(HashEmbedder(), items_of("a", "b"), "query", VectorStore(tmp_path), tmp_path)
     second = HashEmbedder()
-    _, keys, reused = encode_items(second, items_of("b", "c", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
+    encode_items(second, items_of("b", "c"), "query", VectorStore(tmp_path), tmp_path)
     assert second.texts == ["c"]
-    assert reused == {keys[0]}
 
 
 def test_several_vectors_an_item_come_back_in_order(tmp_path: Path) -> None:
     embedder, items = WordsEmbedder(), items_of("b c", "a", "b c", "d e f")
-    encoded, _, _ = encode_items(embedder, items, "query", VectorStore(tmp_path, "max_sim"), hashes(tmp_path))
+    encoded, _ = encode_items(embedder, items, "query", VectorStore(tmp_path, "max_sim"), tmp_path)
     assert [item.text for _, item in embedder.keys] == ["b c", "a", "d e f"]
     assert [encoded.vectors[i].tolist() for i in range(4)] == [embedder.vectors(item).tolist() for item in items]
 
@@ -69,26 +98,14 @@ def test_several_vectors_an_item_come_back_in_order(tmp_path: Path) -> None:
 def test_progress_adds_up_to_all_items(tmp_path: Path) -> None:
     seen: list[int] = []
     items = items_of("a", "b", "a")
-    encode_items(HashEmbedder(), items, "query", VectorStore(tmp_path), hashes(tmp_path), on_progress=seen.append)
-    assert sum(seen) == 3
-
-
-def test_batches_keep_to_the_budget_and_start_with_the_costliest(tmp_path: Path) -> None:
-    picture = tmp_path / "p.png"
-    texts = ["x" * n for n in (1, 50, 3, 40, 2, 45, 200)]
-    keyed = [(text, Item(text, text=text)) for text in texts] + [("image", Item("i", text="y", images=(picture,)))]
-    batches = plan_batches(BudgetedHash(), keyed, "query", batch_tokens=100)
-    widths = [[len(item.text) for _, item in batch] for batch in batches]
-    assert widths[0] == [200]  # over the budget by itself: alone
-    assert all(max(width) * len(width) <= 100 for width in widths[1:])
-    assert [1] in widths  # the picture is not mixed with texts
-    assert sorted(n for width in widths for n in width) == [1, 1, 2, 3, 40, 45, 50, 200]
+    encode_items(HashEmbedder(), items, "query", VectorStore(tmp_path), tmp_path, on_progress=seen.append)
+    assert sum(seen) == 2  # distinct ones
 
 
 def test_the_next_batch_is_prepared_ahead(tmp_path: Path) -> None:
     embedder = BudgetedHash()
     items = items_of(*["x" * n for n in range(90, 100)])
-    encode_items(embedder, items, "query", VectorStore(tmp_path), hashes(tmp_path), batch_tokens=100)
+    encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path, batch_tokens=100)
     assert embedder.calls.count("prepare 1") == embedder.calls.count("encode 1") == 10
 
 
@@ -136,7 +153,7 @@ def test_vectors_that_cannot_be_ranked_are_refused_and_not_stored(
     embedder: Returning, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        encode_items(embedder, items_of("a", "b"), "query", VectorStore(tmp_path), hashes(tmp_path))
+        encode_items(embedder, items_of("a", "b"), "query", VectorStore(tmp_path), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -146,4 +163,120 @@ def test_an_error_while_preparing_reaches_the_caller(tmp_path: Path) -> None:
             raise DataError("image x.png is truncated")
 
     with pytest.raises(DataError, match=r"x\.png is truncated"):
-        encode_items(Failing(), items_of("a"), "query", VectorStore(tmp_path), hashes(tmp_path))
+        encode_items(Failing(), items_of("a"), "query", VectorStore(tmp_path), tmp_path)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's is."""
+
+
+class Small(BudgetedHash):
+    """Has memory for so many items."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+
+    def encode_prepared(self, prepared: Any) -> EncodeResult:
+        if len(prepared[0]) > self._room:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
+        return super().encode_prepared(prepared)
+
+
+def test_out_of_memory_halves_the_budget_for_the_rest(tmp_path: Path) -> None:
+    embedder, notes = Small(room=3), list[str]()
+    keyed = [(f"key {n}", Item(str(n), text="x" * 10)) for n in range(40)]
+    chunks = plan_chunks(embedder, keyed, "query", 160)
+    store, encoder = VectorStore(tmp_path), LocalEncoder(embedder, InlinePreparation(embedder), 160, notes.append)
+    encoder.encode(chunks, store)
+    assert encoder.batch_tokens == 20
+    assert notes[0] == "out of memory (CUDA out of memory); going on with batches of at most 80 tokens"
+    assert len(notes) == 3
+    assert np.array_equal(store.get(["key 7"]).vectors[0], embedder.vector("x" * 10))
+    embedder.calls.clear()
+    encoder.encode(plan_chunks(embedder, [("new", Item("a", text="y" * 10))] * 1, "query", 160), store)
+    assert "encode 1" in embedder.calls  # later chunks come in the small batches, too
+    assert len(notes) == 3
+
+
+def test_an_item_that_does_not_fit_by_itself_is_named(tmp_path: Path) -> None:
+    items = [Item("long", text="z" * 300), Item("b", text="b")]
+    message = r"out of memory even with one item at a time, 'long' \(about 300 tokens\): CUDA out of memory\. A smaller"
+    with pytest.raises(ModelError, match=message):
+        encode_items(Small(room=0), items, "query", VectorStore(tmp_path), tmp_path)
+
+
+class Streaming(BudgetedHash):
+    """Takes all batches of a chunk before it gives the first result."""
+
+    def __init__(self, room: int = 1000) -> None:
+        super().__init__()
+        self._room = room
+
+    def encode_stream(self, prepared: Iterator[Any]) -> Iterator[EncodeResult]:
+        batches = list(prepared)
+        for place, batch in enumerate(batches):
+            if place and len(batch[0]) > self._room:
+                raise OutOfMemoryError("out of memory")
+            yield self.encode(*batch)
+
+
+def test_a_stream_gets_a_chunk_at_once_and_all_or_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    embedder, seen = Streaming(room=4), list[int]()
+    keyed = [(f"key {n}", Item(str(n), text="x" * 10 + str(n))) for n in range(40)]
+    chunks = plan_chunks(embedder, keyed, "query", 100)
+    assert len(chunks) == 1
+    store = VectorStore(tmp_path)
+    LocalEncoder(embedder, InlinePreparation(embedder), 100).encode(chunks, store, seen.append)
+    assert sum(seen) == 40  # the first attempt's batch is counted back
+    assert min(seen) < 0
+    wanted = np.stack([embedder.vector(item.text) for _, item in keyed])
+    assert np.array_equal(store.get([key for key, _ in keyed]).vectors, wanted)
+
+
+def test_results_that_are_missing_are_said(tmp_path: Path) -> None:
+    class Silent(Streaming):
+        def encode_stream(self, prepared: Iterator[Any]) -> Iterator[EncodeResult]:
+            yield self.encode(*next(prepared))
+
+    items = items_of(*["x" * n for n in range(90, 93)])
+    with pytest.raises(ModelError, match="1 results for 3 batches"):
+        encode_items(Silent(), items, "query", VectorStore(tmp_path), tmp_path, batch_tokens=100)
+
+
+def test_ctrl_c_finishes_the_batch_and_keeps_it(tmp_path: Path) -> None:
+    class Interrupted(BudgetedHash):
+        def encode_prepared(self, prepared: Any) -> EncodeResult:
+            if len(self.calls) > 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().encode_prepared(prepared)
+
+    embedder, store, notes = Interrupted(), VectorStore(tmp_path), list[str]()
+    keyed = [(f"key {n}", Item(str(n), text="x" * 90)) for n in range(10)]
+    chunks = plan_chunks(embedder, keyed, "query", 100)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        LocalEncoder(embedder, InlinePreparation(embedder), 100, notes.append).encode(chunks, store)
+    encoded = [call for call in embedder.calls if call.startswith("encode")]
+    assert 1 < len(encoded) == len(store) < 10
+    assert "finishing what is under way" in notes[0]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (OutOfMemoryError("x"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("shapes don't match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) is is_one
+    wrapped = ModelError("the model failed")
+    wrapped.__cause__ = error
+    assert is_out_of_memory(wrapped) is is_one

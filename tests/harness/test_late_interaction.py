@@ -11,9 +11,10 @@ import pytest
 from mmeb_harness import EncodeResult, Item, ModelError, Role
 from mmeb_harness.data import describe
 from mmeb_harness.files import read_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import load_tasks
 from mmeb_harness.results import RunResult, load_task_result
-from mmeb_harness.run import RunFolder, RunSettings, evaluate
+from mmeb_harness.run import RunSettings, evaluate
 from tests.toy import QuietReporter, WordsEmbedder
 
 #: A pool of texts, pictures for texts, all pages, clips.

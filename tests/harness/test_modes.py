@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from mmeb_harness import ResultError
 from mmeb_harness.cli import cli
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.modes import Gate, Mode, head_room_closed, judge_gate, mode_runs
-from mmeb_harness.run import RunFolder
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 
 TASK = next(task for task in benchmark_tasks() if task.group == "I-VG")

@@ -23,6 +23,7 @@ from mmeb_harness import HarnessError, ResultError
 from mmeb_harness.cli_page import report
 from mmeb_harness.data import MANIFEST
 from mmeb_harness.files import read_parquet, write_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.page.collect import open_runs, reasoning_pairs, summary_of
 from mmeb_harness.page.make import make_page
 from mmeb_harness.page.queries import collect_task, effect_of_reasoning
@@ -30,7 +31,6 @@ from mmeb_harness.page.render import embedded_json, packed, page_parts
 from mmeb_harness.page.thumbnails import spread, thumbnail
 from mmeb_harness.page.values import DIFFER, HELPED, HURT, PICTURED, InlinePicture, TaskQueries
 from mmeb_harness.results import load_run_result
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import read_run
 from tests.harness.made_runs import benchmark_tasks, mini_run, task_result, whole_run, write_run
 from tests.harness.reasoning_runs import MODES, NAMES, Row, remade, save_all, three_modes

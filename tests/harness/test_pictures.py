@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from mmeb_harness import HarnessError
 from mmeb_harness.cli import cli
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.pictures import NAMES, pictures_of, save_pictures
 from mmeb_harness.pictures.points import ecdf, pareto_front, share_curve, task_weights
 from mmeb_harness.pictures.reasoning import find_modes
 from mmeb_harness.pictures.runs import read_runs
-from mmeb_harness.run import RunFolder
 from tests.harness.made_runs import benchmark_tasks, task_result, write_queries, write_run
 
 TASKS = {task.name: task for task in benchmark_tasks()}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness import ResultError, UnknownNameError
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import benchmark_rows, load_tasks
 from mmeb_harness.results import load_run_result
-from mmeb_harness.run import RunFolder
 from mmeb_harness.scores import (
     Scores,
     TaskScore,

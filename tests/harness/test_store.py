@@ -300,6 +300,7 @@ FULL = """
     import resource, sys
     from pathlib import Path
     from mmeb_harness import ModelError, ResultError
+    from mmeb_harness.encode import flushing
     from mmeb_harness.store import VectorStore
     from tests.harness.test_store import encoded
 
@@ -313,7 +314,7 @@ FULL = """
     except ResultError as error:
         print(error)
     try:
-        with store.flushing():
+        with flushing(store):
             raise ModelError("the first error")
     except ModelError as error:
         print(error, "|", *error.__notes__)

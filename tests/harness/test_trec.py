@@ -15,8 +15,8 @@ from ir_measures import RR, P, R, Success, nDCG
 from mmeb_harness import ResultError
 from mmeb_harness.cli_scores import export
 from mmeb_harness.files import read_parquet, write_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.results import load_task_result
-from mmeb_harness.run import RunFolder
 from mmeb_harness.trec import decode_id, decreasing_scores, encode_id, export_trec
 from tests.harness.made_runs import mini_run
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from mmeb_harness import ResultError
 from mmeb_harness.cli_scores import verify
 from mmeb_harness.files import read_parquet, write_parquet
+from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import load_tasks
-from mmeb_harness.run import RunFolder
 from mmeb_harness.verify import summary, verify_run
 from tests.harness.made_runs import mini_run
 from tests.harness.test_run import run_toy
