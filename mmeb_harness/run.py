@@ -18,10 +18,11 @@ from mmeb_harness.compress import compress
 from mmeb_harness.data import DataInfo, load_samples, query_labels
 from mmeb_harness.encode import Encoder, LocalEncoder
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import check_writable, read_json, read_parquet, write_parquet
+from mmeb_harness.files import read_json, read_parquet, write_parquet
 from mmeb_harness.folder import RunFolder, clear, locked
 from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
+from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
 from mmeb_harness.prepare import InlinePreparation, Preparation, WorkerPreparation
 from mmeb_harness.progress import Reporter
@@ -40,7 +41,7 @@ from mmeb_harness.results import (
 )
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
-from mmeb_harness.store import VectorStore, content_key
+from mmeb_harness.store import VectorStore, content_keys
 from mmeb_harness.types import BudgetedEmbedder, Embedder, Profile, Quantization, Samples, Task
 from mmeb_harness.windows import ReadTask, Window, windows
 
@@ -222,10 +223,10 @@ def _evaluate_all(
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
     results = dict(done)
     if len(done) < len(plan):
-        store = open_store(embedder, settings, folder)
+        store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
         labels = query_labels(info)
         planned = {one.task.name: one for one in plan}
-        for window in read_windows(embedder, plan, done, info, settings):
+        for window in read_windows(embedder, plan, done, info, settings, hashes):
             stored_before = _encode_window(encoder, window, done, store, reporter)
             for one in window.tasks:
                 name = one.task.name
@@ -234,6 +235,8 @@ def _evaluate_all(
                     results[name] = _score_task(planned[name], one, settings, folder, store, stored_before, difficulty)
                     reporter.finish_task(_task_line(results[name]))
                 stored_before |= {*one.query_keys, *one.candidate_keys}
+        if hashes.problem is not None:
+            reporter.note(f"hashes of media are not remembered: {hashes.problem}")
     return [results[one.task.name] for one in plan]
 
 
@@ -265,8 +268,8 @@ def encode_share(
         meeting.join(identity)
     done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
     check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
-    store = open_store(embedder, settings, folder)
-    for window in read_windows(embedder, plan, done, info, settings):
+    store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
+    for window in read_windows(embedder, plan, done, info, settings, hashes):
         _encode_window(encoder, window, done, store, reporter)
     return identity
 
@@ -277,6 +280,7 @@ def read_windows(
     done: Mapping[str, TaskResult],
     info: DataInfo,
     settings: RunSettings,
+    hashes: MediaHashes,
 ) -> Iterator[Window]:
     """What is to be encoded, up to the last task that isn't done."""
     last = max((position for position, one in enumerate(plan) if one.task.name not in done), default=-1)
@@ -287,8 +291,8 @@ def read_windows(
         return ReadTask(
             task,
             samples,
-            [content_key(item, "query", info.root) for item in samples.queries],
-            [content_key(item, "candidate", info.root) for item in samples.candidates],
+            content_keys(samples.queries, "query", hashes),
+            content_keys(samples.candidates, "candidate", hashes),
         )
 
     return windows([one.task for one in plan[: last + 1]], read, embedder, settings.batch_tokens)
@@ -311,15 +315,16 @@ def open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> 
     """The model's vectors.
 
     Raises:
-        ResultError: they can't be kept there.
+        ResultError: those that are there can't be used.
     """
     vectors = settings.vectors_folder / fingerprint_of(embedder)
-    try:
-        check_writable(vectors)
-    except ResultError as error:
-        raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
     since = read_json(folder.fresh_file) if folder.fresh_file.is_file() else 0
-    return VectorStore(vectors, embedder.info.similarity, since)
+    return VectorStore(vectors, embedder.info.similarity, since, embedder.info)
+
+
+def open_hashes(info: DataInfo, settings: RunSettings) -> MediaHashes:
+    """Hashes of the data's media, remembered beside the vectors."""
+    return MediaHashes(settings.vectors_folder / MEDIA_FOLDER, info.root)
 
 
 def _score_task(
@@ -349,8 +354,8 @@ def _score_task(
         num_candidates=len(samples.candidates),
         tied_decisions=sum(query.tied_decisions for query in scored),
         limited=settings.limit is not None,
-        queries=encode_stats(queries, read.query_keys),
-        candidates=encode_stats(candidates, read.candidate_keys),
+        queries=encode_stats(queries, read.query_keys, stored_before),
+        candidates=encode_stats(candidates, read.candidate_keys, stored_before),
         data_revision=planned.data_revision,
         fingerprint=planned.fingerprint,
         edition=task.edition,
