@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from mmeb_harness import Item, Trace
+from mmemb_r1_model.collate import Batch, collate
+from mmemb_r1_model.decoding.step import likeliest
 from mmemb_r1_model.embedder import MMEmbR1Embedder, load
-from mmemb_r1_model.engine import Batch, Engine, collate
+from mmemb_r1_model.engine import Engine
 from mmemb_r1_model.prompt import Prompt, extended
 
 TOLERANCE = 1e-5
@@ -25,7 +27,7 @@ def embed(embedder: MMEmbR1Embedder, items: Sequence[Item]) -> tuple[np.ndarray,
 
 def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
     """Hidden state of the last token in one uncached pass of the whole model, scaled to unit length."""
-    batch: Batch = collate([prompt], 0)
+    batch: Batch = collate([prompt], 0).tensors()
     with torch.inference_mode():
         hidden = engine.model.model(
             input_ids=batch.ids_BL,
@@ -63,11 +65,11 @@ def generated_tokens(embedder: MMEmbR1Embedder, item: Item) -> list[int]:
     fed = [tokenizer.id_of("<think>")]
     limit = embedder._settings.max_new_tokens
     for _ in range(limit):
-        batch = collate([prompt], 0)
+        batch = collate([prompt], 0).tensors()
         hidden = engine.model.model(
             input_ids=batch.ids_BL, attention_mask=batch.mask_BL, mm_token_type_ids=batch.types_BL, **batch.pixels
         ).last_hidden_state[:, -1]
-        token = engine._next_tokens(hidden)[0]
+        token = int(likeliest(engine.model.lm_head, hidden, never(engine))[0])
         if token in (tokenizer.id_of("</think>"), tokenizer.id_of("<emb>"), tokenizer.id_of("<|im_end|>")):
             break
         fed.append(token)
@@ -131,17 +133,23 @@ def test_queries_and_candidates_have_modes_of_their_own(random_checkpoint: Path,
     assert [trace.path for trace in (*candidates, *queries)] == ["direct"] * 2 + ["reasoned"] * 2
 
 
+def never(engine: Engine) -> torch.Tensor:
+    """-inf where a token can't be chosen."""
+    head_V = torch.zeros(len(engine.model.lm_head.weight))
+    head_V[list(engine.rule.never)] = -torch.inf
+    return head_V
+
+
 class ScriptedHead(torch.nn.Module):
     """Says what it is told, one step after the other, whatever the hidden state."""
 
-    def __init__(self, vocabulary: int, script: list[int]) -> None:
+    def __init__(self, weight: torch.Tensor, script: list[int]) -> None:
         super().__init__()
-        self._vocabulary, self._script, self.asked = vocabulary, script, 0
+        self.weight, self._script, self.asked = weight, script, 0
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(len(hidden), self._vocabulary)
-        if self.asked > 0:  # the first call is the gate's
-            logits[:, self._script[min(self.asked - 1, len(self._script) - 1)]] = 9.0
+        logits = torch.zeros(len(hidden), len(self.weight))
+        logits[:, self._script[min(self.asked, len(self._script) - 1)]] = 9.0
         self.asked += 1
         return logits
 
@@ -165,7 +173,7 @@ def test_bad_generations_are_closed_by_rule_and_counted(
     tokens = [
         tokenizer.added_tokens[word] if word in tokenizer.added_tokens else tokenizer.plain(word)[0] for word in script
     ]
-    model.lm_head = ScriptedHead(model.config.text_config.vocab_size, tokens)
+    model.lm_head = ScriptedHead(model.lm_head.weight, tokens)
     _, (trace,) = embed(embedder, items[:1])
     assert (trace.rationale, trace.reasoning_tokens, trace.truncated) == (rationale, generated, truncated)
 
@@ -176,7 +184,7 @@ def test_special_tokens_are_never_generated(random_checkpoint: Path) -> None:
     with torch.no_grad():
         head.weight[ids["<|image_pad|>"]] += 100.0
     hidden = torch.ones(1, engine.model.config.text_config.hidden_size)
-    assert engine._next_tokens(hidden)[0] != ids["<|image_pad|>"]
+    assert int(likeliest(head, hidden, never(engine))[0]) != ids["<|image_pad|>"]
 
 
 def test_later_finishers_take_longer(items: list[Item]) -> None:
