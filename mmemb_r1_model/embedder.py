@@ -181,6 +181,14 @@ class MMEmbR1Embedder:
         """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
 
+    def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same as papers do it: `generate` of transformers on one padded batch, then a second pass."""
+        from mmemb_r1_model.reference import embed_plainly
+
+        prompts = [self.prompt(item) for item in items]
+        vectors, readouts = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
+        return EncodeResult(vectors.numpy(), tuple(map(_trace, readouts)))
+
     def _result(self, embedded: Embedded) -> EncodeResult:
         usage = embedded.usage
         decode = self.engine.costs.decode(usage.steps, usage.tokens, usage.columns)

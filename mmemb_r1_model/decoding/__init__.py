@@ -7,7 +7,7 @@ write rationales, MMEmb-R1's and UME-R1's, run on it.
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.costs import Costs, Passes
 from mmemb_r1_model.decoding.library import cache_argument
-from mmemb_r1_model.decoding.step import Graphs
+from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
 from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
 
 __all__ = [
@@ -23,4 +23,6 @@ __all__ = [
     "StageClock",
     "Usage",
     "cache_argument",
+    "likeliest",
+    "suppressed",
 ]

@@ -60,7 +60,7 @@ class Step:
         self.chosen_S = torch.zeros(slots, dtype=torch.int64, device=device)
         #: State at the last mark that a row was fed.
         self.kept_SD = torch.zeros((slots, hidden), dtype=dtype, device=device)
-        self._never_V = _never(model, never)
+        self._never_V = suppressed(model, never)
         self._records = records
 
     def __call__(self, rows: int, width: int) -> None:
@@ -105,14 +105,15 @@ class Step:
         self.inputs[:, target] = self.inputs[:, source]
 
 
-def _never(model: Any, tokens: Sequence[int]) -> Tensor:
+def suppressed(model: Any, tokens: Sequence[int]) -> Tensor:
+    """What is added to the head's logits (V,): -inf for these tokens, else 0."""
     never_V = torch.zeros(model.lm_head.weight.shape[0], dtype=model.dtype, device=model.device)
     never_V[torch.tensor(tokens, dtype=torch.int64, device=model.device)] = -torch.inf
     return never_V
 
 
 def likeliest(head: Any, hidden_BD: Tensor, never_V: Tensor) -> Tensor:
-    """Greedy choice (B,); `never_V` is -inf where a token can't be chosen, else 0."""
+    """Greedy choice (B,); `never_V`: see `suppressed`."""
     chosen_B: Tensor = (head(hidden_BD) + never_V).argmax(dim=-1)
     return chosen_B
 
