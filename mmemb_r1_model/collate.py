@@ -100,6 +100,39 @@ class Collated:
         return self.tensors().to(device, dtype)
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """A batch on its way to a GPU, copied beside what is computed there.
+
+    Attributes:
+        arrived: event after the last copy.
+    """
+
+    batch: Batch
+    arrived: torch.cuda.Event
+
+    @classmethod
+    def of(cls, batch: Collated, device: torch.device, dtype: torch.dtype) -> Uploaded:
+        """Start the copy; may be called from any thread."""
+        import torch
+
+        with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+            moved = batch.to(device, dtype)
+            return cls(moved, torch.cuda.current_stream(device).record_event())
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The batch, for use on the current stream, which waits for it; it is on `device`, in `dtype`, already."""
+        import torch
+
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(self.arrived)
+        batch = self.batch
+        own = (batch.ids_BL, batch.mask_BL, batch.types_BL, batch.positions_3BL, batch.next_position_B)
+        for tensor in (*own, *batch.pixels.values()):
+            tensor.record_stream(stream)  # its memory isn't given to another copy while it is read here
+        return batch
+
+
 def collate(prompts: Sequence[Prompt], pad_id: int) -> Collated:
     """Pad on the left: every row answers at the same place."""
     rows, length = len(prompts), max(len(prompt) for prompt in prompts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
-from mmemb_r1_model.collate import Collated, collate
+from mmemb_r1_model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.items import ItemReader
 from mmemb_r1_model.prompt import END_OF_TEXT, Prompt, extended
 from mmemb_r1_model.settings import EMB, Settings
@@ -162,7 +162,15 @@ class MMEmbR1Embedder:
             prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
         return collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role
 
-    def encode_stream(self, prepared: Iterator[tuple[Collated, Role]]) -> Iterator[EncodeResult]:
+    def upload(self, prepared: tuple[Collated, Role]) -> tuple[Collated | Uploaded, Role]:
+        """Start the copy to a GPU; elsewhere there is nothing to do."""
+        import torch
+
+        batch, role = prepared
+        device = torch.device(self._device)
+        return (Uploaded.of(batch, device, getattr(torch, self._dtype)) if device.type == "cuda" else batch), role
+
+    def encode_stream(self, prepared: Iterator[tuple[Collated | Uploaded, Role]]) -> Iterator[EncodeResult]:
         """Gate, direct or reasoned readout; rationales of several batches are written side by side."""
         first = next(prepared, None)
         if first is None:
@@ -172,7 +180,7 @@ class MMEmbR1Embedder:
         for embedded in self.engine.stream(batches, self._modes[role], threshold):
             yield self._result(embedded)
 
-    def encode_prepared(self, prepared: tuple[Collated, Role]) -> EncodeResult:
+    def encode_prepared(self, prepared: tuple[Collated | Uploaded, Role]) -> EncodeResult:
         """The same for one batch."""
         (result,) = self.encode_stream(iter([prepared]))
         return result

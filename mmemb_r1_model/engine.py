@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmemb_r1_model.collate import Batch, Collated
+from mmemb_r1_model.collate import Batch, Collated, Uploaded
 from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.prompt import TURN_END, PromptTokenizer
 from mmemb_r1_model.settings import EMB, END_THINK, THINK
@@ -183,7 +183,7 @@ class Engine:
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
-    def stream(self, batches: Iterator[Collated | Batch], mode: Mode, threshold: float) -> Iterator[Embedded]:
+    def stream(self, batches: Iterator[Collated | Uploaded], mode: Mode, threshold: float) -> Iterator[Embedded]:
         """Embed batches, one result each, in order.
 
         Args:
@@ -196,11 +196,11 @@ class Engine:
         for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
             yield self._embedded(answered)
 
-    def _open(self, batch: Collated | Batch, mode: Mode, threshold: float) -> Opened[_Read]:
+    def _open(self, collated: Collated | Uploaded, mode: Mode, threshold: float) -> Opened[_Read]:
         started = time.perf_counter()
         clock = self.decoder.clock
         with clock.stage("prefill"):
-            batch = batch.to(self.device, self.dtype)
+            batch = collated.to(self.device, self.dtype)
             arrays = batch.arrays
             past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
             hidden_BLD = self._prefill(batch, past)

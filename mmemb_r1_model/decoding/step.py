@@ -24,13 +24,13 @@ Graphs = Literal["auto", "on", "off"]
 
 #: Numbers of rows that steps are recorded for; in between, idle slots run along.
 ROW_BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256)
-#: Least number of columns, and what others are a multiple of.
-_COLUMNS = 64
+#: What numbers of columns are a multiple of. Where steps are recorded: of much, so that few are.
+COLUMNS = {"cuda": 64, "cpu": 16}
 
 
-def rounded(count: int, parts: int) -> int:
-    """Up to a multiple of 64, coarser for larger numbers: of a 1 / `parts` of the power of two below."""
-    grain = max(_COLUMNS, (1 << (count.bit_length() - 1)) // parts)
+def rounded(count: int, parts: int, grain: int = COLUMNS["cuda"]) -> int:
+    """Up to a multiple of `grain`, coarser for larger numbers: of a 1 / `parts` of the power of two below."""
+    grain = max(grain, (1 << (count.bit_length() - 1)) // parts)
     return -(-count // grain) * grain
 
 
@@ -52,6 +52,7 @@ class Step:
         self._cache_argument = cache_argument(type(self._text_model).forward)
         device, dtype = model.device, model.dtype
         on_gpu = device.type == "cuda"
+        self._grain = COLUMNS["cuda" if on_gpu else "cpu"]
         slots, hidden = cache.slots, self._text_model.config.hidden_size
         #: (3, S): tokens to feed, columns held, positions; on the host and on the device.
         self._host = torch.zeros((3, slots), dtype=torch.int64, pin_memory=on_gpu)
@@ -63,11 +64,13 @@ class Step:
         self._never_V = suppressed(model, never)
         self._records = records
 
-    def __call__(self, rows: int, width: int) -> None:
-        """Feed `inputs` to the first `rows` slots, of which none holds more than `width` - 1 columns.
+    def __call__(self, rows: int) -> None:
+        """Feed `inputs` to the first `rows` slots.
 
         Leaves the likeliest next tokens in `chosen_S`, and the state at a mark in `kept_SD`.
         """
+        width = rounded(int(self.inputs[1, :rows].max()) + 1, parts=8, grain=self._grain)
+        width = min(width, self._cache.columns)
         self.static_inputs.copy_(self._host, non_blocking=True)
         if self._records is None or not self._records.works:
             self.compute(rows, width)

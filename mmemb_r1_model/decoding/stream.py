@@ -355,9 +355,8 @@ class _Run(Generic[BatchT, ExtraT]):
         step, rows = self.step, len(self._active)
         tokens, lengths, positions = step.inputs[:, :rows]
         fed = tokens.tolist()
-        width = min(rounded(int(lengths.max()) + 1, parts=8), self._columns)
         with self._clock.stage("generate"):
-            step(rows, width)
+            step(rows)
             chosen: list[int] = step.chosen_S[:rows].tolist()  # the one wait for the device
         self._steps += 1
         self._tokens += rows

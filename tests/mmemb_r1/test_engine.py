@@ -204,3 +204,53 @@ def test_in_bfloat16_the_batch_moves_a_vector_by_rounding_only(random_checkpoint
     full, _ = embed(load(str(random_checkpoint), reasoning="never"), items)
     assert np.sum(together * full, axis=1).min() > 0.995
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5  # scaled to unit length in float32
+
+
+@torch.inference_mode()
+def gap(engine: Engine, prompt: Prompt, fed: Sequence[int], tokens: Sequence[int]) -> float:
+    """Between the logits of two tokens after `fed`, in units of what bfloat16 resolves there."""
+    batch = collate([extended(prompt, fed)], 0).to(engine.device, engine.dtype)
+    hidden = engine.model.model(
+        input_ids=batch.ids_BL,
+        attention_mask=batch.mask_BL,
+        mm_token_type_ids=batch.types_BL,
+        position_ids=batch.positions_3BL,
+        **batch.pixels,
+    ).last_hidden_state[:, -1]
+    logits = engine.model.lm_head(hidden).float()[0, list(tokens)]
+    return float(logits.diff().abs() / 2.0 ** (logits.abs().max().log2().floor() - 7))
+
+
+@pytest.mark.parametrize("which", ["random", "trained"])
+def test_in_bfloat16_rationales_part_at_near_ties_only(which: str, random_checkpoint: Path, items: list[Item]) -> None:
+    path = str(random_checkpoint) if which == "random" else None
+    embedder = load(path, reasoning="always", dtype="bfloat16")
+    engine = embedder.engine
+    shapes = [
+        f"{colour} {shape} left of a red {other}"
+        for colour in ("blue", "green")
+        for shape in ("circle", "square")
+        for other in ("circle", "square", "triangle")
+    ]
+    many = [*items, *(Item(text, text=text, instruction="find the image that matches") for text in shapes)]
+    prompts = [embedder.prompt(item) for item in many]
+
+    def answers(size: int) -> list[tuple[tuple[int, ...], np.ndarray]]:
+        batches = [collate(prompts[start : start + size], 0) for start in range(0, len(prompts), size)]
+        fed = []
+        for answered in engine.decoder.stream(iter(batches), lambda batch: engine._open(batch, "always", 0.0)):
+            for answer in sorted(answered.answers, key=lambda one: one.index):
+                state = torch.nn.functional.normalize(answer.state.float(), dim=0).numpy()
+                fed.append((answer.fed, state))
+        return fed
+
+    parted = 0
+    for prompt, (ids, vector), (alone, single) in zip(prompts, answers(8), answers(1), strict=True):
+        if ids == alone:
+            assert vector @ single > 0.999
+            continue
+        parted += 1
+        same = next(place for place, pair in enumerate(zip(ids, alone, strict=False)) if pair[0] != pair[1])
+        assert gap(engine, prompt, ids[:same], (ids[same], alone[same])) <= 4
+    print("PARTED", parted, len(many))
+    assert parted <= len(many) // 4
