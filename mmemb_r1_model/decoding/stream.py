@@ -158,6 +158,7 @@ class Decoder:
         self._model, self.rule = model, rule
         self._shape = KeyValueShape.of(text_model)
         self._most = slots if slots is not None else SLOTS["cuda" if model.device.type == "cuda" else "cpu"]
+        self._last = self._most
         self._bytes: int | None = None
         self._memory: Tensor | None = None
         self._steps: dict[tuple[int, int], Step] = {}
@@ -187,8 +188,10 @@ class Decoder:
         try:
             yield from run.results()
         except torch.OutOfMemoryError:
+            run.forget()
             self._release()
-            self._most = max(1, self._most // 2)
+            self._most = max(1, min(self._most, self._last) // 2)
+            self._bytes = self._room() // 2
             raise
 
     def check_turn(self, number: int) -> None:
@@ -203,7 +206,7 @@ class Decoder:
     def step_for(self, longest_prompt: int) -> tuple[Step, int, int]:
         """The step over slots, all free, for prompts up to that length; their number, and their columns."""
         columns = rounded(longest_prompt + self.rule.longest, parts=4)
-        slots = self._slots(columns)
+        slots = self._last = self._slots(columns)
         if (slots, columns) not in self._steps:
             if self._memory is not None and self._memory.numel() < slots * columns * self._shape.token_numbers:
                 self._release()
@@ -213,10 +216,11 @@ class Decoder:
         return self._steps[slots, columns], slots, columns
 
     def _slots(self, columns: int) -> int:
-        fitting = max(1, self._room() // (columns * self._shape.token_bytes))
-        wanted = min(self._most, fitting)
+        wanted = min(self._most, max(1, self._room() // (columns * self._shape.token_bytes)))
+        if self._model.device.type != "cuda":
+            return wanted
         # Few numbers, so that a little more or less of free memory makes no difference.
-        return wanted if self._bytes == _HOST_BYTES else max((one for one in ROW_BUCKETS if one <= wanted), default=1)
+        return max((one for one in ROW_BUCKETS if one <= wanted), default=wanted)
 
     def _room(self) -> int:
         if self._bytes is None:
@@ -296,6 +300,12 @@ class _Run(Generic[BatchT, ExtraT]):
             while self._tickets and not self._tickets[0].open_rows:
                 ticket = self._tickets.popleft()
                 yield Answered(ticket.extra, tuple(ticket.answers), self._usage())
+
+    def forget(self) -> None:
+        """Let go of what lies on the device: an error's traceback may keep this object alive."""
+        self._step = self._waiting = None
+        self._active.clear()
+        self._tickets.clear()
 
     def _usage(self) -> Usage:
         usage = Usage(self._clock.take(), self._steps, self._tokens, self._looked_at)

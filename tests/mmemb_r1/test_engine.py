@@ -252,5 +252,4 @@ def test_in_bfloat16_rationales_part_at_near_ties_only(which: str, random_checkp
         parted += 1
         same = next(place for place, pair in enumerate(zip(ids, alone, strict=False)) if pair[0] != pair[1])
         assert gap(engine, prompt, ids[:same], (ids[same], alone[same])) <= 4
-    print("PARTED", parted, len(many))
     assert parted <= len(many) // 4
