@@ -332,6 +332,7 @@ class _Run(Generic[BatchT, ExtraT]):
 
     def _admit_behind(self, waiting: _Waiting[ExtraT]) -> None:
         if not self._active:
+            self._step = None  # or its memory couldn't be given back for more
             self._step, self._slots, self._columns = self._decoder.step_for(waiting.longest)
         self._admit(waiting, range(len(self._active), self._slots))
 
@@ -342,7 +343,7 @@ class _Run(Generic[BatchT, ExtraT]):
             The slots that are still free.
         """
         opened = waiting.opened
-        if waiting.longest + self._rule.longest > self._columns or not free:
+        if not free or waiting.longest + self._rule.longest > self._columns:
             return free  # longer than the slots: those are made anew when the last row has left
         places = [waiting.places.popleft() for _ in range(min(len(free), len(waiting.places)))]
         if not waiting.places:
