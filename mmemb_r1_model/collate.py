@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.prompt import IMAGE, VIDEO, Prompt
+from mmemb_r1_model.vision import Patches
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 Integers: TypeAlias = NDArray[np.int64]
 #: Pixel values and grids, by transformers' names.
 Pixels: TypeAlias = dict[str, NDArray[np.float32] | Integers]
+
+#: Kind of a row's visual tokens, and transformers' names of its pixels and of their grids.
+_KINDS = ((IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw"))
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,44 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Collated:
     return Collated(ids, mask, types, positions, next_positions, pixels_of(prompts))
 
 
+def prompts_of(batch: Collated, rows: Sequence[int], drop: int = 0) -> list[Prompt]:
+    """Some rows' prompts again, without their last `drop` tokens; copies, so that the batch can go."""
+    patches = _patches_of(batch, rows)
+    return [_prompt_of(batch, row, drop, patches.get(row)) for row in rows]
+
+
+def _prompt_of(batch: Collated, row: int, drop: int, patches: Patches | None) -> Prompt:
+    width = batch.ids_BL.shape[1]
+    kept = slice(width - int(batch.mask_BL[row].sum()), width - drop)
+    return Prompt(
+        ids=batch.ids_BL[row, kept].copy(),
+        types=batch.types_BL[row, kept].copy(),
+        positions=batch.positions_3BL[:, row, kept].copy(),
+        next_position=int(batch.next_position_B[row]) - drop,
+        patches=patches,
+    )
+
+
+def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, Patches]:
+    """Row → its patches, which `pixels_of` has put one after another."""
+    found: dict[int, Patches] = {}
+    for kind, values, grids in _KINDS:
+        if values not in batch.pixels:
+            continue
+        place = 0
+        rows = np.flatnonzero((batch.types_BL == kind).any(axis=1)).tolist()
+        for row, (time, height, width) in zip(rows, batch.pixels[grids].tolist(), strict=True):
+            start, place = place, place + time * height * width
+            if row in wanted:
+                pixels = np.array(batch.pixels[values][start:place], dtype=np.float32)
+                found[row] = Patches(pixels, (time, height, width))
+    return found
+
+
 def pixels_of(pieces: Sequence[Prompt]) -> Pixels:
     """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
     found: Pixels = {}
-    for kind, values, grid in (
-        (IMAGE, "pixel_values", "image_grid_thw"),
-        (VIDEO, "pixel_values_videos", "video_grid_thw"),
-    ):
+    for kind, values, grid in _KINDS:
         patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
         if patches:
             found[values] = np.concatenate([one.pixels for one in patches])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ from mmemb_r1_model.settings import EMB, Settings
 
 if TYPE_CHECKING:
     from mmemb_r1_model.engine import Embedded, Engine, Readout
+    from mmemb_r1_model.rationale_server import Question, RationaleServer
+    from mmemb_r1_model.served_rationales import ServedEngine
 
 Reasoning = Literal["adaptive", "always", "never"]
 Graphs = Literal["auto", "on", "off"]
@@ -38,6 +41,10 @@ def load(
     max_new_tokens: int | None = None,
     trust_remote_code: bool = False,
     graphs: Graphs = "auto",
+    rationales: str | None = None,
+    rationales_model: str | None = None,
+    rationales_key_env: str | None = None,
+    rationales_parallel: int = 64,
 ) -> MMEmbR1Embedder:
     """MMEmb-R1 on any Qwen3-VL checkpoint that has its tokens; the embedded tiny one if no path is given.
 
@@ -52,10 +59,15 @@ def load(
         threshold: gate probability above which an item reasons; default: the checkpoint's.
         max_new_tokens: longest rationale; default: the checkpoint's.
         graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
+        rationales: address of a vLLM server that serves this checkpoint and writes the rationales; by default they are
+            written here.
+        rationales_model: the server's name for it; by default the only one it has.
+        rationales_key_env: name of the variable with the server's key.
+        rationales_parallel: requests under way at once.
 
     Raises:
         ModelError: the checkpoint can't be used.
-        OptionError: a device or dtype that is none.
+        OptionError: a device, dtype or address that is none.
     """
     checkpoint = open_checkpoint(path, revision)
     stored = checkpoint.settings
@@ -69,7 +81,23 @@ def load(
     if settings.max_new_tokens < 1:
         raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
-    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs)
+    server = _server(rationales, rationales_model, rationales_key_env, rationales_parallel)
+    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
+
+
+def _server(address: str | None, model: str | None, key_env: str | None, max_parallel: int) -> RationaleServer | None:
+    if address is None:
+        if model is not None or key_env is not None:
+            given = "rationales_model" if model is not None else "rationales_key_env"
+            raise OptionError(
+                f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1"
+            )
+        return None
+    from mmemb_r1_model.rationale_server import RationaleServer, check_server
+
+    server = RationaleServer(address, model, key_env, max_parallel)
+    check_server(server)
+    return server
 
 
 def _profile(settings: Settings) -> Profile:
@@ -87,6 +115,19 @@ def _profile(settings: Settings) -> Profile:
     )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A batch, read and tokenised, perhaps on its way to a GPU.
+
+    Attributes:
+        questions: an item each, where a server writes rationales.
+    """
+
+    batch: Collated | Uploaded
+    role: Role
+    questions: tuple[Question, ...] = ()
+
+
 class MMEmbR1Embedder:
     """Loads the weights when the first item comes: what is already done needs none."""
 
@@ -100,6 +141,7 @@ class MMEmbR1Embedder:
         attention: str,
         trust_remote_code: bool,
         graphs: Graphs,
+        server: RationaleServer | None = None,
     ) -> None:
         import torch
 
@@ -108,6 +150,9 @@ class MMEmbR1Embedder:
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
         self._engine: Engine | None = None
+        # Where nothing reasons, there is nothing to ask for.
+        self._server = server if set(modes.values()) != {"never"} else None
+        self._served: ServedEngine | None = None
         self.info = ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
@@ -121,6 +166,8 @@ class MMEmbR1Embedder:
                 "attention": attention,
                 "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
                 **dataclasses.asdict(settings),
+                # Its address is no part of results.
+                **({} if self._server is None else {"rationales": "vllm"}),
             },
             reasons=True,
             profile=_profile(settings),
@@ -145,42 +192,82 @@ class MMEmbR1Embedder:
             self._engine = Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
         return self._engine
 
+    @property
+    def served(self) -> ServedEngine | None:
+        """The same with rationales of a server, if there is one."""
+        if self._server is not None and self._served is None:
+            from mmemb_r1_model.rationale_server import RationaleClient
+            from mmemb_r1_model.served_rationales import ServedEngine
+
+            rule, name = self.engine.rule, self.info.settings["checkpoint"]
+            ends = (rule.emb, rule.turn_end)
+            client = RationaleClient(self._server, self._checkpoint.tokenizer, rule.never, ends, str(name))
+            self._served = ServedEngine(self.engine, client, self._settings.planned_rationale)
+        return self._served
+
     def warm_up(self) -> None:
-        """Load the weights, and run them once: the first batch on a device pays for its set-up."""
-        self.encode([Item("warm-up", text="warm-up")], "query")
+        """Load the weights, and run them once: the first batch on a device pays for its set-up.
+
+        Raises:
+            ModelError: the server that writes rationales can't be reached, or doesn't serve this checkpoint.
+        """
+        item = Item("warm-up", text="warm-up")
+        if self.served is not None:
+            self.served.check(self.prompt(item), self._question(item))
+        self.encode([item], "query")
 
     def cost(self, item: Item, role: Role) -> int:
         """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
         characters = len(item.text) + len(item.instruction) + len(self._settings.request)
-        rationale = 0 if self._modes[role] == "never" else self._settings.max_new_tokens // 4
+        rationale = 0 if self._modes[role] == "never" else self._settings.planned_rationale
         return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
 
-    def prepare(self, items: Sequence[Item], role: Role) -> tuple[Collated, Role]:
+    def prepare(self, items: Sequence[Item], role: Role) -> Prepared:
         """Open, resize and tokenise; on the CPU."""
-        prompts = [self.prompt(item) for item in items]
-        if self._modes[role] != "always":
+        mode, prompts = self._modes[role], [self.prompt(item) for item in items]
+        if mode != "always":
             prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
-        return collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role
+        asks = self._server is not None and mode != "never"
+        questions = tuple(map(self._question, items)) if asks else ()
+        return Prepared(collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role, questions)
 
-    def upload(self, prepared: tuple[Collated, Role]) -> tuple[Collated | Uploaded, Role]:
-        """Start the copy to a GPU; elsewhere there is nothing to do."""
+    def _question(self, item: Item) -> Question:
+        from mmemb_r1_model.rationale_server import Question
+        from mmemb_r1_model.vllm import chat
+
+        return Question(item.id, chat(item, self._settings))
+
+    def upload(self, prepared: Prepared) -> Prepared:
+        """Start the copy to a GPU; elsewhere, or if a server has to write first, there is nothing to do."""
         import torch
 
-        batch, role = prepared
         device = torch.device(self._device)
-        return (Uploaded.of(batch, device, getattr(torch, self._dtype)) if device.type == "cuda" else batch), role
+        waits = bool(prepared.questions) and self._modes[prepared.role] == "always"
+        if device.type != "cuda" or waits or not isinstance(prepared.batch, Collated):
+            return prepared
+        moved = Uploaded.of(prepared.batch, device, getattr(torch, self._dtype))
+        return dataclasses.replace(prepared, batch=moved)
 
-    def encode_stream(self, prepared: Iterator[tuple[Collated | Uploaded, Role]]) -> Iterator[EncodeResult]:
-        """Gate, direct or reasoned readout; rationales of several batches are written side by side."""
+    def encode_stream(self, prepared: Iterator[Prepared]) -> Iterator[EncodeResult]:
+        """Gate, direct or reasoned readout; rationales of several batches are written side by side.
+
+        Raises:
+            ModelError: a server that is to write rationales doesn't.
+        """
         first = next(prepared, None)
-        if first is None:
-            return
-        role, threshold = first[1], self._settings.threshold
-        batches = (batch for batch, _ in itertools.chain([first], prepared))
-        for embedded in self.engine.stream(batches, self._modes[role], threshold):
-            yield self._result(embedded)
+        if first is not None:
+            for embedded in self._stream(itertools.chain([first], prepared), self._modes[first.role]):
+                yield self._result(embedded)
 
-    def encode_prepared(self, prepared: tuple[Collated | Uploaded, Role]) -> EncodeResult:
+    def _stream(self, prepared: Iterator[Prepared], mode: Reasoning) -> Iterator[Embedded]:
+        threshold = self._settings.threshold
+        if mode == "never" or self.served is None:
+            return self.engine.stream((one.batch for one in prepared), mode, threshold)
+        from mmemb_r1_model.served_rationales import Asked
+
+        return self.served.stream((Asked(one.batch, one.questions) for one in prepared), mode, threshold)
+
+    def encode_prepared(self, prepared: Prepared) -> EncodeResult:
         """The same for one batch."""
         (result,) = self.encode_stream(iter([prepared]))
         return result

@@ -203,7 +203,7 @@ class Engine:
             batch = collated.to(self.device, self.dtype)
             arrays = batch.arrays
             past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
-            hidden_BLD = self._prefill(batch, past)
+            hidden_BLD = self.prefill(batch, past)
             answered_BD = hidden_BLD[:, -1 if mode == "always" else -2]
             direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
         with clock.stage("gate"):
@@ -226,7 +226,7 @@ class Engine:
             past=past,
         )
 
-    def _prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
+    def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
         """States (B, L, D), after the final norm."""
         hidden_BLD: Tensor = self.model.model(
             input_ids=batch.ids_BL,

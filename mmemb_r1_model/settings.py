@@ -43,6 +43,11 @@ class Settings:
     threshold: float = 0.5
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def planned_rationale(self) -> int:
+        """Tokens that a rationale is taken to have, where memory is planned."""
+        return self.max_new_tokens // 4
+
 
 def read_settings(folder: Path) -> Settings:
     """The folder's settings; the defaults if it has none.

@@ -11,19 +11,23 @@ from mmeb_harness.errors import OptionError
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-def check_address(base_url: str, api_key_env: str | None, key: str) -> None:
+def check_address(
+    base_url: str, api_key_env: str | None, key: str, names: tuple[str, str] = ("base_url", "api_key_env")
+) -> None:
     """Refuse an address or a key's name that can't be one. What may contain a secret is not shown.
 
     Args:
         key: what stands before the setting's name in messages.
+        names: of the two settings.
 
     Raises:
         OptionError: names the setting and what it must be.
     """
+    url_name, key_name = names
     if set("@?#") & set(base_url):
         raise OptionError(
-            f"{key}base_url must be a plain address without user, password or query, as it is written down with the "
-            "results; name the variable that holds a key in api_key_env"
+            f"{key}{url_name} must be a plain address without user, password or query, as it is written down with the "
+            f"results; name the variable that holds a key in {key_name}"
         )
     try:
         url = urlsplit(base_url)
@@ -31,9 +35,9 @@ def check_address(base_url: str, api_key_env: str | None, key: str) -> None:
     except ValueError:
         whole = False
     if not whole:
-        raise OptionError(f"{key}base_url must be an address such as http://localhost:8000/v1, not {base_url!r}")
+        raise OptionError(f"{key}{url_name} must be an address such as http://localhost:8000/v1, not {base_url!r}")
     if api_key_env is not None and not _VARIABLE.fullmatch(api_key_env):
         raise OptionError(
-            f"{key}api_key_env must be the name of an environment variable, in upper case (its value isn't shown here: "
+            f"{key}{key_name} must be the name of an environment variable, in upper case (its value isn't shown here: "
             "if it is the key itself, export it as a variable and name that)"
         )

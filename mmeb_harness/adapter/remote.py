@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,6 +82,7 @@ class Remote:
         max_retries: further attempts.
         max_parallel: requests under way at once.
         requests_per_minute: attempts of all threads together; `None`: no limit.
+        base_url_setting, api_key_setting: what the user calls these two, for messages.
     """
 
     owner: str
@@ -92,6 +93,8 @@ class Remote:
     max_retries: int
     max_parallel: int
     requests_per_minute: float | None = None
+    base_url_setting: str = "base_url"
+    api_key_setting: str = "api_key_env"
 
 
 class Endpoint:
@@ -112,15 +115,31 @@ class Endpoint:
 
     def each(self, answer: Callable[[httpx.Client, Ask], Answer], asks: Iterable[Ask]) -> Generator[Answer, None, None]:
         """`answer` of every ask, in the order of the asks, with up to `max_parallel` under way."""
+        with self.sending(answer) as send:
+            yield from _in_order(asks, send, ahead=self._remote.max_parallel * ASKS_AHEAD)
+
+    @contextlib.contextmanager
+    def sending(self, answer: Callable[[httpx.Client, Ask], Answer]) -> Iterator[Callable[[Ask], Future[Answer]]]:
+        """Send asks without waiting for their answers, with up to `max_parallel` under way.
+
+        Gives a function that takes an ask and promises its answer. Whoever leaves doesn't wait: asks without an
+        answer are dropped, and get none.
+        """
         jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None] = SimpleQueue()
         threads = self._remote.max_parallel
         self._closed.clear()
+
+        def send(ask: Ask) -> Future[Answer]:
+            future: Future[Answer] = Future()
+            jobs.put((ask, future))
+            return future
+
         with self.client() as client:
             for _ in range(threads):
                 # Daemons: whoever ends the run needn't wait for answers that nobody will read.
                 threading.Thread(target=self._serve, args=(client, answer, jobs), daemon=True).start()
             try:
-                yield from _in_order(asks, jobs, ahead=threads * ASKS_AHEAD)
+                yield send
             finally:
                 self._closed.set()
                 for _ in range(threads):
@@ -150,13 +169,25 @@ class Endpoint:
             RefusedError: the server doesn't want this request.
             ModelError: not allowed, no such model or address, or nobody answers there.
         """
-        content = json.dumps(body).encode()
+        return self._ask(client, "POST", path, json.dumps(body).encode(), read)
+
+    def get(self, client: httpx.Client, path: str, read: Callable[[bytes, float], Answer]) -> Answer:
+        """Fetch; as `post`, without a body.
+
+        Raises:
+            MayPassError: as `post`, and the others.
+        """
+        return self._ask(client, "GET", path, b"", read)
+
+    def _ask(
+        self, client: httpx.Client, method: str, path: str, content: bytes, read: Callable[[bytes, float], Answer]
+    ) -> Answer:
         attempts = self._remote.max_retries + 1
         for attempt in range(attempts):
             self._pace.wait()
             started = time.monotonic()
             try:
-                found = self._attempt(client, f"{self._base}/{path}", content)
+                found = self._attempt(client, method, f"{self._base}/{path}", content)
                 return read(found, time.monotonic() - started)
             except MayPassError as error:
                 if attempt + 1 == attempts or self._closed.is_set():
@@ -201,12 +232,12 @@ class Endpoint:
         pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
         self._closed.wait(pause * random.uniform(0.5, 1.0))
 
-    def _attempt(self, client: httpx.Client, url: str, body: bytes) -> bytes:
+    def _attempt(self, client: httpx.Client, method: str, url: str, body: bytes) -> bytes:
         """One attempt; a 200's content."""
         seconds = self._remote.timeout_seconds
         deadline = time.monotonic() + seconds
         try:
-            with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as response:
+            with client.stream(method, url, content=body, headers={"Content-Type": "application/json"}) as response:
                 self._reached = True
                 content = bytearray()
                 for chunk in response.iter_bytes():
@@ -220,7 +251,7 @@ class Endpoint:
             if not self._reached:
                 raise ModelError(
                     f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({_line(error)}); "
-                    "is the server running, and base_url right?"
+                    f"is the server running, and {self._remote.base_url_setting} right?"
                 ) from error
             raise MayPassError(f"can't connect ({_line(error)})") from error
         except httpx.HTTPError as error:
@@ -239,11 +270,13 @@ class Endpoint:
             raise StatusError(f"{self._remote.owner}: {url} says {message}; {self._advice(status)}", status)
 
     def _advice(self, status: int) -> str:
-        variable = self._remote.api_key_env
+        remote = self._remote
         if status in (401, 403):
-            return f"is the key in ${variable} right?" if variable else "name the variable with its key in api_key_env"
+            if remote.api_key_env:
+                return f"is the key in ${remote.api_key_env} right?"
+            return f"name the variable with its key in {remote.api_key_setting}"
         if status == 404:
-            return f"check base_url (it ends in /v1 as a rule) and model {self._remote.model!r}"
+            return f"check {remote.base_url_setting} (it ends in /v1 as a rule) and model {remote.model!r}"
         return "the address or the account has to be put right first; the same command goes on from there"
 
 
@@ -283,15 +316,11 @@ def data_url(path: Path) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
-def _in_order(
-    asks: Iterable[Ask], jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None], ahead: int
-) -> Generator[Answer, None, None]:
+def _in_order(asks: Iterable[Ask], send: Callable[[Ask], Future[Answer]], ahead: int) -> Generator[Answer, None, None]:
     """Hand out asks, at most `ahead` of the oldest answer that is still to come."""
     waiting: deque[Future[Answer]] = deque()
     for ask in asks:
-        future: Future[Answer] = Future()
-        jobs.put((ask, future))
-        waiting.append(future)
+        waiting.append(send(ask))
         while waiting and (len(waiting) >= ahead or waiting[0].done()):
             yield waiting.popleft().result()
     while waiting:

@@ -17,35 +17,35 @@ isn't:
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
-from PIL import ExifTags, Image
 
 from mmeb_harness.adapter.addresses import check_address
-from mmeb_harness.adapter.pictures import open_picture
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, data_url, json_object
-from mmemb_r1_model.data.pairs import Item
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, json_object
 from mmemb_r1_model.errors import OptionError
-from mmemb_r1_model.prompt import system_turn, user_turn
-from mmemb_r1_model.settings import THINK, Settings
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.rollouts import Marks, Rollout, finished
 from mmemb_r1_model.training.student import Student, StudentConfig
-from mmemb_r1_model.vision import TEMPORAL_PATCH
+from mmemb_r1_model.vllm import (
+    CHAT_PATH,
+    CLOSING_TOKENS,
+    Json,
+    UnfitError,
+    chat,
+    choices_of,
+    ids_of,
+    other_prompt,
+    sampling,
+)
 
 _OWNER = "adapt.server"
-#: The least that vLLM takes.
-_BIAS_OF_BANNED = -100.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class ServerSampler:
     def _rollouts(self, client: httpx.Client, ask: _Ask) -> list[Rollout]:
         body = self._body(ask)
         try:
-            reply = self._endpoint.post(client, "chat/completions", body, lambda content, _: json_object(content))
+            reply = self._endpoint.post(client, CHAT_PATH, body, lambda content, _: json_object(content))
         except MayPassError as error:
             raise TrainingError(
                 f"{_OWNER}: {error}. Start the server again and repeat the command: it goes on from the last "
@@ -200,53 +200,32 @@ class ServerSampler:
             again = ". If the server was started again in between, repeat the command: it gets the adapters anew"
             raise TrainingError(f"{error}{again if error.status == 404 else ''}") from error
         self._check_prompt(ask.input, reply)
-        return [self._rollout(choice, ask) for choice in _choices(reply, ask)]
+        try:
+            choices = [_choice(one) for one in choices_of(reply, ask.count, ask.input.item.id)]
+        except UnfitError as error:
+            raise TrainingError(f"{_OWNER} {error}") from error
+        return [self._rollout(choice, ask) for choice in choices]
 
-    def _body(self, ask: _Ask) -> dict[str, Any]:
-        marks, settings, item = self._marks, self._student.settings, ask.input.item
+    def _body(self, ask: _Ask) -> Json:
+        marks, temperature = self._marks, 0.0 if ask.greedy else 1.0
         return {
             "model": self._server.model,
-            "messages": messages(item, settings),
-            "add_generation_prompt": False,
-            "continue_final_message": True,
             "n": ask.count,
             "seed": ask.seed,
-            # A rationale, </think> and <emb>.
-            "max_tokens": ask.max_new_tokens + 2,
-            # All of them: what is left out, vLLM takes from the checkpoint's generation_config.json.
-            "temperature": 0.0 if ask.greedy else 1.0,
-            "top_p": 1.0,
-            "top_k": 0,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "logit_bias": {str(token): _BIAS_OF_BANNED for token in sorted(marks.banned)},
-            "stop_token_ids": [marks.emb, marks.turn_end],
-            "include_stop_str_in_output": True,
-            "skip_special_tokens": False,
             "logprobs": True,
             "top_logprobs": 0,
-            "return_token_ids": True,
             # vLLM files what it has computed of a prompt under the adapters' name, not their weights (issue 42125).
             "cache_salt": self._salt,
-            **media_settings(item, settings),
+            **sampling(temperature, ask.max_new_tokens, marks.banned, (marks.emb, marks.turn_end)),
+            **chat(ask.input.item, self._student.settings),
         }
 
-    def _check_prompt(self, one: Input, reply: dict[str, Any]) -> None:
+    def _check_prompt(self, one: Input, reply: Json) -> None:
         """The server must have seen what the student sees."""
         ours = [*one.prompt.ids.tolist(), self._student.think]
-        theirs = reply.get("prompt_token_ids")
-        if theirs is None:
-            usage = reply.get("usage")
-            count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-            if count in (None, len(ours)):
-                return
-            found = f"{count} tokens instead of {len(ours)}"
-        elif theirs == ours:
+        found = other_prompt(reply, ours, self._student.tokenizer.decode)
+        if found is None:
             return
-        else:
-            found = self._difference(ours, theirs)
         raise TrainingError(
             f"{_OWNER} saw another prompt of item {one.item.id!r} than the student: {found}. It must serve the "
             f"student's checkpoint ({self._student.config.checkpoint}) with its own chat template, one that continues "
@@ -254,16 +233,10 @@ class ServerSampler:
             "text that begins with a line break or spells a special token also does it: leave that pair out"
         )
 
-    def _difference(self, ours: Sequence[int], theirs: Sequence[int]) -> str:
-        pairs = enumerate(zip(ours, theirs, strict=False))
-        place = next((place for place, (own, other) in pairs if own != other), min(len(ours), len(theirs)))
-        shown = [repr(self._student.tokenizer.decode(list(ids[place : place + 8]))) for ids in (theirs, ours)]
-        return f"{len(theirs)} tokens instead of {len(ours)}; from position {place} on {shown[0]} instead of {shown[1]}"
-
     def _rollout(self, choice: _Choice, ask: _Ask) -> Rollout:
         """A choice up to its end; what a server writes beyond is not wanted."""
         ids = [self._student.think]
-        for token in choice.ids[: ask.max_new_tokens + 2]:
+        for token in choice.ids[: ask.max_new_tokens + CLOSING_TOKENS]:
             ids.append(token)
             if self._marks.end(ids):
                 break
@@ -289,94 +262,18 @@ class _Choice:
     log_probs: tuple[float, ...]
 
 
-def _choices(reply: dict[str, Any], ask: _Ask) -> list[_Choice]:
-    found = reply.get("choices")
-    if not isinstance(found, list) or len(found) != ask.count:
-        num_found = len(found) if isinstance(found, list) else 0
-        raise TrainingError(
-            f"{_OWNER} gives {num_found} of {ask.count} choices for item {ask.input.item.id!r}: it doesn't heed `n`, "
-            "as vLLM does; a proxy in between may drop it"
-        )
-    return [_choice(one) for one in found]
-
-
-def _choice(choice: dict[str, Any]) -> _Choice:
-    ids = choice.get("token_ids")
-    if not isinstance(ids, list):
-        raise TrainingError(
-            f"{_OWNER} gives no token ids: it must be vLLM 0.10.2 or newer, which has `return_token_ids`, reached "
-            "without a proxy that drops it"
-        )
-    log_probs = _log_probs(choice)
+def _choice(choice: Json) -> _Choice:
+    ids, log_probs = ids_of(choice), _log_probs(choice)
     if len(log_probs) != len(ids):
-        raise TrainingError(
-            f"{_OWNER} gives {len(log_probs)} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, "
-            "as vLLM does, started with --logprobs-mode processed_logprobs"
+        raise UnfitError(
+            f"gives {len(log_probs)} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, as vLLM "
+            "does, started with --logprobs-mode processed_logprobs"
         )
-    return _Choice(tuple(ids), tuple(log_probs))
+    return _Choice(ids, tuple(log_probs))
 
 
-def _log_probs(choice: dict[str, Any]) -> list[float]:
+def _log_probs(choice: Json) -> list[float]:
     found = choice.get("logprobs")
     content = found.get("content") if isinstance(found, dict) else None
     values = [one.get("logprob") for one in content or ()]
     return [float(value) for value in values if value is not None]
-
-
-def messages(item: Item, settings: Settings) -> list[dict[str, Any]]:
-    """An item as a chat whose last turn, <think>, is to be continued; pictures as data URLs.
-
-    Raises:
-        DataError: a picture that can't be read.
-    """
-    words = {"type": "text", "text": user_turn(settings, item.text)}
-    return [
-        {"role": "system", "content": system_turn(settings, item.instruction)},
-        {"role": "user", "content": [*_media(item), words]},
-        {"role": "assistant", "content": THINK},
-    ]
-
-
-def _media(item: Item) -> list[dict[str, Any]]:
-    urls = [_picture_url(path) for path in item.media]
-    if not item.frames:
-        return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
-    urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
-    frames = ",".join(url.partition(",")[2] for url in urls)
-    return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
-
-
-def _picture_url(path: Path) -> str:
-    """A picture as it is, but as the student sees it where a server may see it otherwise: transparent, or turned."""
-    url = data_url(path)
-    with Image.open(path) as picture:
-        if picture.mode != "RGBA" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return url
-    content = BytesIO()
-    open_picture(path).save(content, "PNG", exif=b"")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def media_settings(item: Item, settings: Settings) -> dict[str, Any]:
-    """What vLLM must know to read an item's media as the student does: sizes, and the times of frames."""
-    if not item.media:
-        return {}
-    if not item.frames:
-        return {"mm_processor_kwargs": _size(settings.min_pixels, settings.max_pixels)}
-    num_frames = len(item.frames) + -len(item.frames) % TEMPORAL_PATCH
-    clip = {
-        "fps": settings.frames_per_second,
-        "frames_indices": list(range(num_frames)),
-        "total_num_frames": num_frames,
-        "duration": num_frames / settings.frames_per_second,
-        "do_sample_frames": False,
-    }
-    return {
-        "mm_processor_kwargs": _size(settings.video_min_pixels, settings.video_max_pixels),
-        "media_io_kwargs": {"video": clip},
-    }
-
-
-def _size(least: int, most: int) -> dict[str, Any]:
-    return {"size": {"shortest_edge": least, "longest_edge": most}}

@@ -95,7 +95,9 @@ class Chat:
             self.asked.append(asked)
             if self.needs_key and asked.headers.get("authorization") != f"Bearer {KEY}":
                 return Fail(401, f"bad key: {asked.headers.get('authorization')}")
-            return self.script.pop(0) if self.script else self.reply(asked)
+            if self.script:
+                return self.script.pop(0)
+        return self.reply(asked)  # many at once
 
 
 def echo(asked: Asked) -> Say:
@@ -138,14 +140,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None: ...
 
+    def do_GET(self) -> None:
+        self._answer({})
+
     def do_POST(self) -> None:
-        chat = self.chat
         length = int(self.headers.get("Content-Length", 0))
         content = self.rfile.read(length)
         if not content or len(content) < length:  # a client that was ended while it sent
             self.close_connection = True
             return None
-        body = json.loads(content)
+        return self._answer(json.loads(content))
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        chat = self.chat
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = self.path.removeprefix("/v1/")
         if path not in chat.paths:

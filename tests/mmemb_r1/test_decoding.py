@@ -264,8 +264,9 @@ def test_widths_are_few_and_waste_little() -> None:
 
 
 def test_prepared_batches_hold_arrays_alone(items: list[Item]) -> None:
-    batch, role = load(reasoning="never").prepare(items, "query")
-    assert role == "query"
+    prepared = load(reasoning="never").prepare(items, "query")
+    assert (prepared.role, prepared.questions) == ("query", ())
+    batch = prepared.batch
     assert isinstance(batch, Collated)
     assert all(isinstance(one, np.ndarray) for one in (batch.ids_BL, batch.mask_BL, *batch.pixels.values()))
 
@@ -294,7 +295,7 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
 
     def opened(batch: Collated) -> Opened[None]:
         tensors, past = batch.tensors(), DynamicCache(config=engine.model.config.get_text_config())
-        engine._prefill(tensors, past)
+        engine.prefill(tensors, past)
         width, rows = batch.ids_BL.shape[1], range(len(batch.ids_BL))
         starts = [width - length for length in batch.lengths]
         return Opened(None, rows, starts, batch.lengths, batch.next_position_B.tolist(), [5] * len(rows), past)

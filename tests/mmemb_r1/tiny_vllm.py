@@ -27,7 +27,7 @@ from mmemb_r1_model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prom
 from mmemb_r1_model.vision import Patches, image_patches, video_patches
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Raw, Reply
 
-CHAT, LOAD, UNLOAD = "chat/completions", "load_lora_adapter", "unload_lora_adapter"
+CHAT, LOAD, UNLOAD, MODELS = "chat/completions", "load_lora_adapter", "unload_lora_adapter", "models"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TinyVllm:
         self._base = load_weights(self._checkpoint, torch.device("cpu"), torch.float32, "sdpa", False).eval()
         self._max_model_len, self._lock = max_model_len, threading.Lock()
         self.adapters: dict[str, Any] = {}
-        self.chat = Chat(self.answer, paths=frozenset({CHAT, LOAD, UNLOAD}))
+        self.chat = Chat(self.answer, paths=frozenset({CHAT, LOAD, UNLOAD, MODELS}))
 
     def asked(self, path: str) -> list[Asked]:
         return [one for one in self.chat.asked if one.path == path]
@@ -56,12 +56,19 @@ class TinyVllm:
     def answer(self, asked: Asked) -> Reply:
         with torch.no_grad():
             match asked.path:
+                case "models":
+                    return self._models()
                 case "load_lora_adapter":
                     return self._load(asked.body["lora_name"], Path(asked.body["lora_path"]))
                 case "unload_lora_adapter":
                     found = self.adapters.pop(asked.body["lora_name"], None)
                     return Raw(b"Success: removed") if found else Fail(404, "the adapter cannot be found")
             return self._completion(asked.body)
+
+    def _models(self) -> Reply:
+        base = {"id": "base", "parent": None, "max_model_len": self._max_model_len}
+        adapters = [{"id": name, "parent": "base", "max_model_len": None} for name in self.adapters]
+        return Raw(json.dumps({"object": "list", "data": [base, *adapters]}).encode())
 
     def _load(self, name: str, folder: Path) -> Reply:
         from peft import LoraConfig, PeftModel
@@ -87,6 +94,9 @@ class TinyVllm:
             return Fail(400, "Cannot set both")
         if not body["temperature"] and body["n"] > 1:
             return Fail(400, "n must be 1 when using greedy sampling")
+        vocabulary = len(model.lm_head.weight)
+        if any(int(token) >= vocabulary for token in body["logit_bias"]):
+            return Fail(400, f"logit_bias contains out-of-vocab token ids. Vocabulary size: {vocabulary}")
         prompt = self._prompt(body)
         if len(prompt) + body["max_tokens"] > self._max_model_len:
             return Fail(400, f"This model's maximum context length is {self._max_model_len} tokens.")
@@ -95,7 +105,7 @@ class TinyVllm:
         return Raw(json.dumps({"choices": choices, "usage": usage, "prompt_token_ids": prompt.ids.tolist()}).encode())
 
     def _choice(self, model: Any, prompt: Prompt, body: dict[str, Any], index: int) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(body["seed"] + index)
+        generator = torch.Generator().manual_seed(body.get("seed", 0) + index)
         ids: list[int] = []
         content = []
         while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body["stop_token_ids"]):
