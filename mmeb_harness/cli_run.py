@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
     from mmeb_harness.config import RunConfig
     from mmeb_harness.data import DataInfo
+    from mmeb_harness.encode import LocalEncoder
+    from mmeb_harness.progress import Reporter
     from mmeb_harness.ranks import Ranks
     from mmeb_harness.registry import ModelSpec, RegisteredTask
     from mmeb_harness.run import RunSettings
     from mmeb_harness.shares import Share
+    from mmeb_harness.types import Embedder
 
 DEFAULT_MODEL = "mmemb_r1"
 DEFAULT_SUITE = "mini"
@@ -179,15 +183,26 @@ def _job(config: RunConfig, console: Console) -> _Job:
     return _Job(spec, tasks, registered, info, settings)
 
 
+def _encoder(
+    job: _Job, embedder: Embedder, config: RunConfig, reporter: Reporter, processes: int = 1
+) -> AbstractContextManager[LocalEncoder]:
+    """This process; `processes` of a run are on this machine."""
+    from mmeb_harness.prepare import workers_for
+    from mmeb_harness.run import local_encoder
+
+    workers = workers_for(embedder, processes) if config.workers is None else config.workers
+    return local_encoder(embedder, job.settings.batch_tokens, reporter, job.spec, workers)
+
+
 def _run_here(config: RunConfig, console: Console) -> None:
     from mmeb_harness.progress import reporter_for
     from mmeb_harness.report import print_run
-    from mmeb_harness.run import evaluate, local_encoder
+    from mmeb_harness.run import evaluate
 
     job, reporter = _job(config, console), reporter_for(console)
     embedder = job.spec.load()
-    encoder = local_encoder(embedder, job.settings.batch_tokens, reporter)
-    result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
+    with _encoder(job, embedder, config, reporter) as encoder:
+        result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
     print_run(result, job.settings.output, console)
 
 
@@ -196,7 +211,7 @@ def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
     from mmeb_harness.progress import LineReporter, reporter_for
     from mmeb_harness.ranks import Meeting
     from mmeb_harness.report import print_run
-    from mmeb_harness.run import encode_share, evaluate, local_encoder
+    from mmeb_harness.run import encode_share, evaluate
     from mmeb_harness.shares import GatheringEncoder, ShareEncoder
 
     # Started again, nobody may start over: what was encoded before the failure counts.
@@ -205,13 +220,14 @@ def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
     meeting.prepare()
     embedder = job.spec.load()
     reporter = reporter_for(console) if ranks.is_first else LineReporter(console, f"rank {ranks.share.index}: ")
-    own = ShareEncoder(local_encoder(embedder, job.settings.batch_tokens, reporter), ranks.share)
-    if ranks.is_first:
-        encoder = GatheringEncoder(own, meeting.absent)
-        inputs = (embedder, job.tasks, job.registered, job.info, job.settings)
-        print_run(evaluate(*inputs, reporter, encoder, meeting), job.settings.output, console)
-    else:
-        encode_share(embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
+    with _encoder(job, embedder, config, reporter, ranks.local_count) as encoder:
+        own = ShareEncoder(encoder, ranks.share)
+        if ranks.is_first:
+            inputs = (embedder, job.tasks, job.registered, job.info, job.settings)
+            result = evaluate(*inputs, reporter, GatheringEncoder(own, meeting.absent), meeting)
+            print_run(result, job.settings.output, console)
+        else:
+            encode_share(embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
 
 
 def _run_on_ray(config: RunConfig, under_torchrun: bool, console: Console) -> None:
@@ -227,7 +243,7 @@ def _run_on_ray(config: RunConfig, under_torchrun: bool, console: Console) -> No
         raise OptionError(f"--ray and {other} both share a run out; use one of them")
     address = str(config.ray)
     job, reporter = _job(config, console), reporter_for(console)
-    setup = Setup(job.spec, job.settings.batch_tokens, Path.cwd())
+    setup = Setup(job.spec, job.settings.batch_tokens, config.workers, Path.cwd())
     with connected(address):
         encoder = RayEncoder(setup, config.ray_workers, address == LOCAL, reporter.note)
         embedder = driver_model(job.spec, encoder.introduction())
@@ -239,7 +255,7 @@ def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: C
     from mmeb_harness.errors import OptionError
     from mmeb_harness.folder import RunFolder, locked
     from mmeb_harness.progress import reporter_for
-    from mmeb_harness.run import encode_share, local_encoder
+    from mmeb_harness.run import encode_share
     from mmeb_harness.shards import save_shard, shard_file, shard_result
     from mmeb_harness.shares import ShareEncoder
 
@@ -254,11 +270,14 @@ def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: C
         )
     started, job, reporter = time.monotonic(), _job(config, console), reporter_for(console)
     embedder = job.spec.load()
-    encoder = ShareEncoder(local_encoder(embedder, job.settings.batch_tokens, reporter), share)
     output = job.settings.output
-    with locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"):
+    with (
+        locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"),
+        _encoder(job, embedder, config, reporter) as encoder,
+    ):
         shard_file(output, share).unlink(missing_ok=True)
-        identity = encode_share(embedder, job.tasks, job.info, job.settings, reporter, encoder)
+        own = ShareEncoder(encoder, share)
+        identity = encode_share(embedder, job.tasks, job.info, job.settings, reporter, own)
         names = [one.task.name for one in job.tasks]
         seconds = time.monotonic() - started
         save_shard(output, shard_result(share, identity, embedder.info, names, job.info.name, job.settings, seconds))

@@ -6,7 +6,8 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.chunks import Batch, Chunk, smaller_batches
-from mmeb_harness.errors import ModelError
+from mmeb_harness.errors import ModelError, ResultError
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.prepare import Preparation
 from mmeb_harness.store import Encoded
@@ -25,6 +26,7 @@ from mmeb_harness.types import (
     StreamingEmbedder,
     TokenVectors,
     Trace,
+    UploadingEmbedder,
     Vectors,
     WarmableEmbedder,
     Work,
@@ -42,6 +44,10 @@ class Sink(Protocol):
 
     def __contains__(self, key: str) -> bool:
         """Whether a key's vector is there."""
+        ...
+
+    def check_writable(self) -> None:
+        """Find out before the weights are loaded whether what is added can be kept."""
         ...
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
@@ -108,10 +114,12 @@ class LocalEncoder:
 
         Raises:
             ModelError: vectors that can't be ranked, or an item that doesn't fit in memory by itself.
+            ResultError: the sink can't keep them.
             KeyboardInterrupt: asked for; what was under way is finished and in the sink.
         """
         queue = deque(left for chunk in chunks if (left := self._left(chunk, sink)).batches)
         if queue:
+            sink.check_writable()
             self._warm_up()
         while queue:
             if (problem := self._encode_queue(queue, sink, on_progress)) is None:
@@ -146,7 +154,7 @@ class LocalEncoder:
     def _encode_queue(self, queue: deque[Chunk], sink: Sink, on_progress: Progress) -> str | None:
         """Work the queue off; what is done leaves it. Out of memory: what the library said, in one line."""
         try:
-            with self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
+            with flushing(sink), self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
                 while queue:
                     self._encode_chunk(queue[0], prepared, sink, on_progress)
                     queue.popleft()
@@ -155,8 +163,6 @@ class LocalEncoder:
             if not is_out_of_memory(error):
                 raise
             return shortly(error)  # not the error itself: its traceback holds the tensors that have to go
-        finally:
-            sink.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
         return None
 
     def _prepared(self, chunks: list[Chunk]) -> Generator[tuple[Any, float]]:
@@ -164,7 +170,9 @@ class LocalEncoder:
             yield from ((batch.items, 0.0) for chunk in chunks for batch in chunk.batches)
             return
         asked = ((batch.items, chunk.role, batch.tokens) for chunk in chunks for batch in chunk.batches)
-        yield from self._preparation.run(asked)
+        prepared = self._preparation.run(asked)
+        upload = self._embedder.upload if isinstance(self._embedder, UploadingEmbedder) else None
+        yield from prepared if upload is None else _uploaded(prepared, upload)
 
     def _encode_chunk(
         self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress
@@ -239,6 +247,38 @@ class LocalEncoder:
         if result.work is not None:
             self.usage.work += result.work
         return _timed(result, prepare, encode, share)
+
+
+@contextmanager
+def flushing(sink: Sink) -> Iterator[None]:
+    """Flush at the end, come what may: an error or Ctrl-C in one batch doesn't cost the batches before it.
+
+    Of two errors the first is raised.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            sink.flush()
+        except ResultError as second:
+            error.add_note(str(second))
+        raise
+    sink.flush()
+
+
+def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any]) -> Generator[tuple[Any, float]]:
+    """Batches on their way to the accelerator: while one is computed there, a thread starts the copy of the next."""
+
+    def take() -> tuple[Any, float] | None:
+        payload, seconds = next(prepared, (None, None))
+        return None if seconds is None else (upload(payload), seconds)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload") as pool:
+        ahead = pool.submit(take)
+        while (one := ahead.result()) is not None:
+            ahead = pool.submit(take)
+            yield one
+            del one
 
 
 def is_out_of_memory(error: BaseException) -> bool:

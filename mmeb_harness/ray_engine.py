@@ -11,8 +11,8 @@ folder for them; data and model have to lie at the same path on each.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +22,12 @@ from typing import Any, TypeAlias
 
 from mmeb_harness import environment
 from mmeb_harness.chunks import Chunk
-from mmeb_harness.encode import Note, Progress, Sink, Usage, shortly
+from mmeb_harness.encode import Note, Progress, Sink, Usage, flushing, shortly
 from mmeb_harness.errors import DataError, ModelError, OptionError, ResultError, shortened
 from mmeb_harness.failures import Failure
 from mmeb_harness.identity import difference
 from mmeb_harness.interrupt import Interrupts
+from mmeb_harness.prepare import on_cpu
 from mmeb_harness.ray_worker import Answer, ChunkWorker, Introduction, Setup
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.shards import StoredModel
@@ -36,6 +37,8 @@ from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, M
 LOCAL = "local"
 #: How long to wait for an answer before looking at signals and clocks.
 POLL_SECONDS = 0.5
+#: A cluster answers within so long.
+KNOCK_SECONDS = 10.0
 #: How often to look whether nodes have come.
 LOOK_SECONDS = 10.0
 #: An actor that needs longer for a chunk hangs: longer than the slowest chunk of a large reasoning model.
@@ -48,6 +51,11 @@ MAX_DEATHS = 3
 AHEAD = 1
 #: Of an actor without a GPU, where nobody says how many actors there should be.
 CPUS_PER_ACTOR = 2
+
+TOKEN_HINT = (
+    "If it asks for a token (Ray 2.60 does where it finds one): RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+    "~/.ray/auth_token as on its head node"
+)
 
 Reference: TypeAlias = Any  # ray.ObjectRef: Ray is not imported before it is asked for
 
@@ -63,25 +71,38 @@ def connected(address: str) -> Iterator[None]:
         OptionError: Ray isn't installed.
         ResultError: there is no such cluster, or it doesn't let this process in.
     """
+    # Ray reads it when it is imported: nothing leaves the machine that isn't asked for.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise OptionError("--ray needs Ray: pip install 'mmeb-harness[ray]'") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine that isn't asked for
+    _knock(address)
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address=address, logging_level="CRITICAL", log_to_driver=False, **own)
-    except ray.exceptions.AuthenticationError as error:
-        raise ResultError(
-            f"the Ray cluster {address!r} asks for a token: put its own, which `ray get-auth-token` prints on the head "
-            "node, into $RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
-        ) from error
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
-        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}") from error
+        hint = "" if address == LOCAL else f". {TOKEN_HINT}"
+        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}{hint}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries a host that isn't there for minutes.
+
+    Raises:
+        ResultError: nobody listens.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # `auto`, `local`: Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -173,15 +194,14 @@ class RayEncoder:
         missing = (chunk.only(lambda key: key not in sink) for chunk in chunks)
         self._waiting = deque(_Job(chunk) for chunk in missing if chunk.batches)
         self._next_look = self._last_ready = time.monotonic()
-        try:
-            with self._interrupts.deferred():
-                while jobs := len(self._waiting) + sum(len(actor.tasks) for actor in self._actors):
-                    self._staff(jobs)
-                    self._hand_out()
-                    self._step(sink, on_progress)
-                    self._stop_if_asked(sink, on_progress)
-        finally:
-            sink.flush()
+        if self._waiting:
+            sink.check_writable()
+        with flushing(sink), self._interrupts.deferred():
+            while jobs := len(self._waiting) + sum(len(actor.tasks) for actor in self._actors):
+                self._staff(jobs)
+                self._hand_out()
+                self._step(sink, on_progress)
+                self._stop_if_asked(sink, on_progress)
 
     def _staff(self, jobs: int) -> None:
         """Start the actors that are missing: at first, after a death, when nodes have come."""
@@ -290,8 +310,7 @@ class RayEncoder:
         self._waiting.extendleft(reversed(jobs))
         if jobs:
             jobs[0].deaths += 1
-            again = f"; its chunk of {len(jobs[0].chunk)} items is encoded again" if self._waiting else ""
-            self._note(f"an actor on {actor} is gone ({reason}){again}")
+            self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(jobs[0].chunk)} items comes again")
             if jobs[0].deaths >= MAX_DEATHS:
                 ids = shortened([repr(item.id) for _, item in jobs[0].chunk.keyed], 3)
                 raise ModelError(f"{MAX_DEATHS} actors died of the chunk of items {ids}, the last: {reason}")
@@ -414,13 +433,6 @@ def driver_model(spec: ModelSpec, first: Introduction) -> Embedder:
             "encodes it need the same"
         )
     return PlannedModel(local, first.info) if isinstance(local, BudgetedEmbedder) else StoredModel(first.info)
-
-
-def on_cpu(spec: ModelSpec) -> ModelSpec:
-    """Without the device that was asked for."""
-    args = {**spec.args, "device": "cpu"} if "device" in spec.args else spec.args
-    options = {**spec.options, "device": "cpu"} if spec.options.get("device") is not None else spec.options
-    return dataclasses.replace(spec, args=args, options=options)
 
 
 def _listed(resources: Mapping[str, float]) -> str:

@@ -15,10 +15,10 @@ from mmeb_harness.encode import LocalEncoder, Usage
 from mmeb_harness.failures import Failure
 from mmeb_harness.identity import Identity, model_identity
 from mmeb_harness.interrupt import Interrupts
-from mmeb_harness.prepare import InlinePreparation
+from mmeb_harness.prepare import preparation_for, workers_for
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.store import Encoded
-from mmeb_harness.types import BudgetedEmbedder, Embedder, ModelInfo, Work
+from mmeb_harness.types import Embedder, ModelInfo, Work
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Setup:
     """What an actor has to know before its first chunk.
 
     Attributes:
+        workers: processes of an actor that read media ahead; `None`: as many as suit its node.
         folder: where the run was started: paths in the model's arguments may be relative to it.
     """
 
     spec: ModelSpec
     batch_tokens: int
+    workers: int | None
     folder: Path
 
 
@@ -100,9 +102,11 @@ class ChunkWorker:
         return Answer(tuple(batches.taken), self._encoder.usage, notes)
 
     def _local_encoder(self, embedder: Embedder) -> LocalEncoder:
-        preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
-        tokens = self._setup.batch_tokens
-        return LocalEncoder(embedder, preparation, tokens, self._notes.append, Undisturbed())
+        setup, note = self._setup, self._notes.append
+        neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
+        workers = workers_for(embedder, neighbours) if setup.workers is None else setup.workers
+        preparation = preparation_for(embedder, setup.spec, workers, note)  # ends with this process
+        return LocalEncoder(embedder, preparation, setup.batch_tokens, note, Undisturbed())
 
 
 class BatchList:
@@ -118,6 +122,8 @@ class BatchList:
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
         self.taken.append((list(keys), encoded))
         self._keys.update(keys)
+
+    def check_writable(self) -> None: ...
 
     def flush(self) -> None: ...
 

@@ -24,8 +24,9 @@ from mmeb_harness import (
 )
 from mmeb_harness.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode import LocalEncoder, is_out_of_memory
+from mmeb_harness.media import MediaHashes
 from mmeb_harness.prepare import InlinePreparation
-from mmeb_harness.store import Encoded, VectorStore, content_key
+from mmeb_harness.store import Encoded, VectorStore, content_keys
 from tests.toy import HashEmbedder, WordsEmbedder
 
 
@@ -58,7 +59,7 @@ def encode_items(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Encoded, list[str]]:
     """What the store has afterwards, and the items' keys."""
-    keys = [content_key(item, role, root) for item in items]
+    keys = content_keys(items, role, MediaHashes(root / ".media", root))
     keyed: list[Keyed] = list(dict(zip(keys, items, strict=True)).items())
     preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
     chunks = plan_chunks(embedder, keyed, role, batch_tokens)
@@ -203,6 +204,35 @@ def test_an_item_that_does_not_fit_by_itself_is_named(tmp_path: Path) -> None:
     message = r"out of memory even with one item at a time, 'long' \(about 300 tokens\): CUDA out of memory\. A smaller"
     with pytest.raises(ModelError, match=message):
         encode_items(Small(room=0), items, "query", VectorStore(tmp_path), tmp_path)
+
+
+class Uploading(BudgetedHash):
+    """Marks what it moves."""
+
+    def upload(self, prepared: Any) -> Any:
+        self.calls.append("upload")
+        return (*prepared, "moved")
+
+    def encode_prepared(self, prepared: Any) -> EncodeResult:
+        items, role, mark = prepared
+        assert mark == "moved"
+        return super().encode_prepared((items, role))
+
+
+def test_batches_are_moved_ahead(tmp_path: Path) -> None:
+    embedder, items = Uploading(), items_of(*["x" * n for n in range(90, 100)])
+    encoded, _ = encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path, batch_tokens=100)
+    assert np.array_equal(encoded.vectors, np.stack([embedder.vector(item.text) for item in items]))
+    assert embedder.calls.count("upload") == 10
+
+
+def test_an_error_while_moving_reaches_the_caller(tmp_path: Path) -> None:
+    class Full(Uploading):
+        def upload(self, prepared: Any) -> Any:
+            raise OutOfMemoryError("out of memory")
+
+    with pytest.raises(ModelError, match="even with one item at a time"):
+        encode_items(Full(), items_of("a"), "query", VectorStore(tmp_path), tmp_path)
 
 
 class Streaming(BudgetedHash):
