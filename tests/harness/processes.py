@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,7 +47,13 @@ class Place:
         """Python with these words."""
         command, pipe = [sys.executable, *map(str, words)], subprocess.PIPE
         return subprocess.Popen(
-            command, cwd=self.folder, env=dict(self.environment), stdout=pipe, stderr=pipe, text=True
+            command,
+            cwd=self.folder,
+            env=dict(self.environment),
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
         )
 
     def call(self, *words: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -57,7 +64,8 @@ class Place:
         try:
             out, err = process.communicate(timeout=90)
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, name: str, *more: str, seconds: float = 0.0, marks: bool = True) -> list[str]:
