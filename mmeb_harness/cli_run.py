@@ -208,12 +208,17 @@ def _run_here(config: RunConfig, console: Console) -> None:
 
 def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
     """One of torchrun's processes. All of them but the first are silent unless something is wrong."""
+    from mmeb_harness.errors import OptionError
     from mmeb_harness.progress import LineReporter, reporter_for
     from mmeb_harness.ranks import Meeting
     from mmeb_harness.report import print_run
     from mmeb_harness.run import encode_share, evaluate
     from mmeb_harness.shares import GatheringEncoder, ShareEncoder
 
+    if str(config.device).startswith("cuda:"):
+        raise OptionError(
+            f"--device {config.device}: each process of torchrun sees one GPU, its own; use --device cuda"
+        )
     # Started again, nobody may start over: what was encoded before the failure counts.
     job = _job(dataclasses.replace(config, fresh=config.fresh and ranks.restarts == 0), console)
     meeting = Meeting(job.settings.output, ranks)
@@ -246,7 +251,7 @@ def _run_on_ray(config: RunConfig, under_torchrun: bool, console: Console) -> No
     setup = Setup(job.spec, job.settings.batch_tokens, config.workers, Path.cwd())
     with connected(address):
         encoder = RayEncoder(setup, config.ray_workers, address == LOCAL, reporter.note)
-        embedder = driver_model(job.spec, encoder.introduction())
+        embedder = driver_model(job.spec, encoder.introduction(), reporter.note)
         result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
     print_run(result, job.settings.output, console)
 

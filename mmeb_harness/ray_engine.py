@@ -412,7 +412,7 @@ class PlannedModel:
         return StoredModel(self.info).encode((), "query")
 
 
-def driver_model(spec: ModelSpec, first: Introduction) -> Embedder:
+def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
     """The actors' model as the driver needs it: their identity, and the costs that the plan follows from.
 
     Its weights are never loaded, and this machine needs no GPU.
@@ -420,11 +420,11 @@ def driver_model(spec: ModelSpec, first: Introduction) -> Embedder:
     Raises:
         ResultError: here is another model, or another release.
     """
-    local = on_cpu(spec).load()
+    local, versions = on_cpu(spec).load(), environment.package_versions()
     here = {
         "model": local.info.name,
         "model revision": local.info.revision,
-        "mmeb-harness": environment.package_versions().get("mmeb-harness"),
+        "mmeb-harness": versions.get("mmeb-harness"),
     }
     if found := difference(here, {name: first.identity.get(name) for name in here}):
         what, mine, theirs = found
@@ -432,6 +432,10 @@ def driver_model(spec: ModelSpec, first: Introduction) -> Embedder:
             f"this machine has {what} {mine!r}, an actor on {first.node} {theirs!r}: who plans a run and who "
             "encodes it need the same"
         )
+    there = {name: first.identity.get(name) for name in versions}
+    others = [f"{name} {mine}, there {there[name]}" for name, mine in versions.items() if mine != there[name]]
+    if others:  # a head node without GPUs has another build of torch, say
+        note(f"the actors have other packages than this machine, whose the results name: {'; '.join(others)}")
     return PlannedModel(local, first.info) if isinstance(local, BudgetedEmbedder) else StoredModel(first.info)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -201,13 +202,17 @@ def test_what_an_actor_takes_of_its_node() -> None:
 def test_the_driver_needs_neither_weights_nor_gpu_but_the_same_model(plugin: None, tmp_path: Path) -> None:
     first = ChunkWorker(setup_of(tmp_path)).introduce()
     assert isinstance(first, Introduction)
-    model = ray_engine.driver_model(ModelSpec("company"), first)
+    notes: list[str] = []
+    other = dataclasses.replace(first, identity={**first.identity, "numpy": "1.0"})
+    model = ray_engine.driver_model(ModelSpec("company", {}, {"device": None}), other, notes.append)
+    assert len(notes) == 1
+    assert notes[0].endswith(", there 1.0")
     assert model.info == first.info
     assert model.cost(Item("a", text="eight ch"), "query") == 3
     with pytest.raises(ModelError, match="isn't loaded"):
         model.encode([], "query")
     with pytest.raises(ResultError, match=r"this machine has model 'random', an actor on .* 'company'"):
-        ray_engine.driver_model(ModelSpec("random"), first)
+        ray_engine.driver_model(ModelSpec("random"), first, notes.append)
 
 
 def test_an_actor_counts_each_chunk_by_itself(plugin: None, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_a_killed_shard_goes_on_and_merging_needs_no_model(sharded: Place) -> No
     assert "3 of 3 tasks were finished before" in sharded.call("merge", "shards/run").stdout
 
 
+def test_other_batches_would_be_other_rankings(sharded: Place) -> None:
+    """Or the tests that compare them could not fail."""
+    assert sharded.call(*sharded.run("other"), "--batch-tokens", "200").returncode == 0
+    assert sharded.rankings("other") != sharded.rankings("alone")
+
+
 def test_merging_without_the_vectors_says_where_they_should_be(sharded: Place, copy: Path) -> None:
     shutil.rmtree(copy / ".vectors")
     text = refusal(sharded, "merge", str(copy / "run"))

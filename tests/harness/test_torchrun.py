@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
@@ -90,6 +91,13 @@ def test_each_process_of_a_node_takes_a_gpu_of_those_it_may_see(monkeypatch: pyt
         assert environ["CUDA_VISIBLE_DEVICES"] == chosen
     with pytest.raises(ResultError, match=r"process 3 of its node, which has 2 GPUs: torchrun --nproc-per-node 2"):
         take_own_gpu(rank(1, local_index=2), {"CUDA_VISIBLE_DEVICES": "2,3"})
+
+
+def test_a_rank_can_not_have_another_ones_gpu(place: Place) -> None:
+    ranked = dataclasses.replace(place, environment={**place.environment, "RANK": "1", "WORLD_SIZE": "2"})
+    done = ranked.call(*place.run("x"), "--device", "cuda:1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --device cuda:1: each process of torchrun sees one GPU, its own")
 
 
 def test_without_gpus_nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
