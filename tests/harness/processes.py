@@ -35,7 +35,8 @@ class Place:
     @classmethod
     def in_folder(cls, folder: Path, cache: Path) -> Place:
         paths = [install(folder / "plugin"), str(ROOT), str(ROOT / "tasks"), str(ROOT / "baselines")]
-        keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        keep = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+        keep["HOME"] = str(folder)  # Ray leaves a token there
         own = {"MMEB_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         return cls(folder, keep | own | {"COLUMNS": "150"})
 

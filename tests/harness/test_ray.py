@@ -39,6 +39,7 @@ def setup_of(folder: Path, **args: str) -> Setup:
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         path = install(tmp_path_factory.mktemp("plugin"))
+        patched.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray leaves a token there
         patched.syspath_prepend(path)
         patched.setenv("PYTHONPATH", os.pathsep.join([path, str(ROOT), str(ROOT / "tasks"), str(ROOT / "baselines")]))
         yield
