@@ -1,4 +1,4 @@
-"""`mmeb-eval run` and `mmeb-eval merge`: who encodes (this process, ranks of torchrun, a shard), and who ranks.
+"""`mmeb-eval run` and `mmeb-eval merge`: who encodes (this process, torchrun's ranks, a shard, Ray), and who ranks.
 
 Heavy imports stay inside the commands, so that `--help` answers at once.
 """
@@ -54,6 +54,19 @@ LONGEST_VALUE = 60
 )
 @click.option("--workers", type=int, metavar="N", help="Processes that read media ahead of a GPU. Default: by cores.")
 @click.option("--shard", metavar="I/N", help="Encode the I-th of N shares only; `mmeb-eval merge` ranks them all.")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Encode on a Ray cluster: auto, HOST:PORT; without a value one of this machine's own.",
+)
+@click.option(
+    "--ray-workers",
+    type=int,
+    metavar="N",
+    help="Actors on it. Default: one a GPU, at any time; without GPUs one per two CPUs.",
+)
 @click.option("--seed", type=int, help="Seed of the mini suite. Default: 0.")
 @click.option("--resume/--fresh", "resume", default=None, help="Keep what is done (default), or start over.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with any of these options.")
@@ -75,7 +88,9 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     console = Console(stderr=False)
     ranks = ranks_from(os.environ)
-    if config.shard:
+    if config.ray:
+        _run_on_ray(config, ranks is not None, console)
+    elif config.shard:
         _run_shard(config, parse_share(config.shard), ranks is not None, console)
     elif ranks is not None:
         take_own_gpu(ranks, os.environ)
@@ -135,7 +150,6 @@ class _Job:
     """What is evaluated, and how."""
 
     spec: ModelSpec
-    embedder: Embedder
     tasks: list[RegisteredTask]
     registered: dict[str, RegisteredTask]
     info: DataInfo
@@ -166,19 +180,18 @@ def _job(config: RunConfig, console: Console) -> _Job:
         vectors=Path(config.vectors) if config.vectors else None,
         model_args=model_args,
     )
-    return _Job(spec, spec.load(), tasks, registered, info, settings)
+    return _Job(spec, tasks, registered, info, settings)
 
 
 def _encoder(
-    job: _Job, config: RunConfig, reporter: Reporter, processes: int = 1
+    job: _Job, embedder: Embedder, config: RunConfig, reporter: Reporter, processes: int = 1
 ) -> AbstractContextManager[LocalEncoder]:
     """This process; `processes` of a run are on this machine."""
-    from mmeb_harness.prepare import default_workers
+    from mmeb_harness.prepare import workers_for
     from mmeb_harness.run import local_encoder
 
-    on_accelerator = str(job.embedder.info.settings.get("device", "cpu")) != "cpu"
-    workers = default_workers(on_accelerator, processes) if config.workers is None else config.workers
-    return local_encoder(job.embedder, job.settings.batch_tokens, reporter, job.spec, workers)
+    workers = workers_for(embedder, processes) if config.workers is None else config.workers
+    return local_encoder(embedder, job.settings.batch_tokens, reporter, job.spec, workers)
 
 
 def _run_here(config: RunConfig, console: Console) -> None:
@@ -187,31 +200,60 @@ def _run_here(config: RunConfig, console: Console) -> None:
     from mmeb_harness.run import evaluate
 
     job, reporter = _job(config, console), reporter_for(console)
-    with _encoder(job, config, reporter) as encoder:
-        result = evaluate(job.embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
+    embedder = job.spec.load()
+    with _encoder(job, embedder, config, reporter) as encoder:
+        result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
     print_run(result, job.settings.output, console)
 
 
 def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
     """One of torchrun's processes. All of them but the first are silent unless something is wrong."""
+    from mmeb_harness.errors import OptionError
     from mmeb_harness.progress import LineReporter, reporter_for
     from mmeb_harness.ranks import Meeting
     from mmeb_harness.report import print_run
     from mmeb_harness.run import encode_share, evaluate
     from mmeb_harness.shares import GatheringEncoder, ShareEncoder
 
+    if str(config.device).startswith("cuda:"):
+        raise OptionError(
+            f"--device {config.device}: each process of torchrun sees one GPU, its own; use --device cuda"
+        )
     # Started again, nobody may start over: what was encoded before the failure counts.
     job = _job(dataclasses.replace(config, fresh=config.fresh and ranks.restarts == 0), console)
     meeting = Meeting(job.settings.output, ranks)
+    meeting.prepare()
+    embedder = job.spec.load()
     reporter = reporter_for(console) if ranks.is_first else LineReporter(console, f"rank {ranks.share.index}: ")
-    with _encoder(job, config, reporter, ranks.local_count) as encoder:
+    with _encoder(job, embedder, config, reporter, ranks.local_count) as encoder:
         own = ShareEncoder(encoder, ranks.share)
         if ranks.is_first:
-            inputs = (job.embedder, job.tasks, job.registered, job.info, job.settings)
+            inputs = (embedder, job.tasks, job.registered, job.info, job.settings)
             result = evaluate(*inputs, reporter, GatheringEncoder(own, meeting.absent), meeting)
             print_run(result, job.settings.output, console)
         else:
-            encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
+            encode_share(embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
+
+
+def _run_on_ray(config: RunConfig, under_torchrun: bool, console: Console) -> None:
+    from mmeb_harness.errors import OptionError
+    from mmeb_harness.progress import reporter_for
+    from mmeb_harness.ray_engine import LOCAL, RayEncoder, connected, driver_model
+    from mmeb_harness.ray_worker import Setup
+    from mmeb_harness.report import print_run
+    from mmeb_harness.run import evaluate
+
+    if config.shard or under_torchrun:
+        other = "--shard" if config.shard else "torchrun"
+        raise OptionError(f"--ray and {other} both share a run out; use one of them")
+    address = str(config.ray)
+    job, reporter = _job(config, console), reporter_for(console)
+    setup = Setup(job.spec, job.settings.batch_tokens, config.workers, Path.cwd())
+    with connected(address):
+        encoder = RayEncoder(setup, config.ray_workers, address == LOCAL, reporter.note)
+        embedder = driver_model(job.spec, encoder.introduction(), reporter.note)
+        result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
+    print_run(result, job.settings.output, console)
 
 
 def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: Console) -> None:
@@ -232,19 +274,18 @@ def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: C
             "--output and --vectors, or delete them"
         )
     started, job, reporter = time.monotonic(), _job(config, console), reporter_for(console)
+    embedder = job.spec.load()
     output = job.settings.output
     with (
         locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"),
-        _encoder(job, config, reporter) as encoder,
+        _encoder(job, embedder, config, reporter) as encoder,
     ):
         shard_file(output, share).unlink(missing_ok=True)
         own = ShareEncoder(encoder, share)
-        identity = encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, own)
+        identity = encode_share(embedder, job.tasks, job.info, job.settings, reporter, own)
         names = [one.task.name for one in job.tasks]
         seconds = time.monotonic() - started
-        save_shard(
-            output, shard_result(share, identity, job.embedder.info, names, job.info.name, job.settings, seconds)
-        )
+        save_shard(output, shard_result(share, identity, embedder.info, names, job.info.name, job.settings, seconds))
     line = f"shard {share} is encoded ({seconds:.0f} s); when all are: mmeb-eval merge {output}"
     console.print(line, highlight=False, soft_wrap=True)
 

@@ -26,6 +26,8 @@ class RunConfig:
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
         workers: processes that read media ahead; `None`: as many as suit the machine, 0: none.
         shard: "I/N": encode that share only.
+        ray: address of a Ray cluster, "local" for one of this machine's own; `None`: without Ray.
+        ray_workers: how many actors; `None`: as the cluster has room.
         reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
             its default.
     """
@@ -51,6 +53,8 @@ class RunConfig:
     vectors: str | None = None
     workers: int | None = None
     shard: str | None = None
+    ray: str | None = None
+    ray_workers: int | None = None
     seed: int = 0
     fresh: bool = False
 
@@ -97,6 +101,10 @@ def make_config(from_file: Mapping[str, Any], from_options: Mapping[str, Any]) -
         raise OptionError(f"--batch-tokens must be at least 1, not {config.batch_tokens}")
     if config.workers is not None and config.workers < 0:
         raise OptionError(f"--workers must be at least 0, not {config.workers}")
+    if config.ray_workers is not None and config.ray_workers < 1:
+        raise OptionError(f"--ray-workers must be at least 1, not {config.ray_workers}")
+    if config.ray_workers is not None and not config.ray:
+        raise OptionError("--ray-workers says how many actors --ray has; without --ray there are none")
     return config
 
 
@@ -114,6 +122,7 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         "dim": int,
         "batch_tokens": int,
         "workers": int,
+        "ray_workers": int,
         "seed": int,
         "fresh": bool,
         "trust_remote_code": bool,

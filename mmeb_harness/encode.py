@@ -190,7 +190,10 @@ class LocalEncoder:
                 result = self._embedder.encode(payload, chunk.role)
             del payload  # before the next one is asked for
             done = time.perf_counter()
-            self._keep(batch, result, prepare_seconds, done - ready, (done - started) / len(batch), sink)
+            sink.add(
+                batch.keys,
+                self._checked(batch, result, prepare_seconds, done - ready, (done - started) / len(batch)),
+            )
             on_progress(len(batch))
             self._interrupts.check()
 
@@ -225,8 +228,12 @@ class LocalEncoder:
             on_progress(-shown)
             raise
         wall = time.perf_counter() - started
-        for batch, result, prepare_seconds in zip(chunk.batches, results, seconds, strict=True):
-            self._keep(batch, result, prepare_seconds, wall, wall / len(chunk), sink)
+        encoded = [
+            self._checked(batch, result, prepare_seconds, wall, wall / len(chunk))
+            for batch, result, prepare_seconds in zip(chunk.batches, results, seconds, strict=True)
+        ]
+        # One addition: a process killed between two would leave a part, and the rest would be encoded without it.
+        sink.add([key for batch in chunk.batches for key in batch.keys], _joined(encoded))
 
     def _next(self, prepared: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
         started = time.perf_counter()
@@ -235,13 +242,11 @@ class LocalEncoder:
         self.usage.prepare_seconds += prepare_seconds
         return payload, prepare_seconds
 
-    def _keep(
-        self, batch: Batch, result: EncodeResult, prepare: float, encode: float, share: float, sink: Sink
-    ) -> None:
+    def _checked(self, batch: Batch, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
         check_result(self._embedder, result, len(batch))
-        sink.add(batch.keys, _timed(result, prepare, encode, share))
         if result.work is not None:
             self.usage.work += result.work
+        return _timed(result, prepare, encode, share)
 
 
 @contextmanager
@@ -344,4 +349,19 @@ def _timed(result: EncodeResult, prepare: float, encode: float, share: float) ->
         traces=traces,
         latency_seconds=prepare + np.array(latencies, dtype=np.float64),
         share_seconds=np.full(n, share),
+    )
+
+
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    """One after another; at least one."""
+    vectors = [one.vectors for one in parts]
+    tokens = [one for one in vectors if isinstance(one, TokenVectors)]
+    flat = [one for one in vectors if isinstance(one, np.ndarray)]
+    return Encoded(
+        vectors=TokenVectors.of_items([one[item] for one in tokens for item in range(len(one))])
+        if tokens
+        else np.concatenate(flat),
+        traces=tuple(trace for one in parts for trace in one.traces),
+        latency_seconds=np.concatenate([one.latency_seconds for one in parts]),
+        share_seconds=np.concatenate([one.share_seconds for one in parts]),
     )

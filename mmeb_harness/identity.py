@@ -16,15 +16,22 @@ def run_identity(
     embedder: Embedder, plan: Sequence[PlannedTask], limit: int | None, batch_tokens: int
 ) -> dict[str, Scalar]:
     """Names of things, and their values: equal ones give equal vectors, but for what processors round differently."""
-    info, profile = embedder.info, plan[0].profile
+    return {
+        "tasks": fingerprint([one.task.name for one in plan]),
+        "data revision": fingerprint([one.data_revision for one in plan]),
+        "frames": plan[0].profile.frames.video,
+        "limit": limit,
+        "batch tokens": batch_tokens,
+        **model_identity(embedder),
+    }
+
+
+def model_identity(embedder: Embedder) -> dict[str, Scalar]:
+    """The part of it that a process knows that has seen no data: the model, and the packages that compute."""
+    info = embedder.info
     return {
         "model": info.name,
         "model revision": info.revision,
-        "tasks": fingerprint([one.task.name for one in plan]),
-        "data revision": fingerprint([one.data_revision for one in plan]),
-        "frames": profile.frames.video,
-        "limit": limit,
-        "batch tokens": batch_tokens,
         # Device and dtype among them.
         **{f"model setting {name}": value for name, value in info.settings.items()},
         "model fingerprint": fingerprint_of(embedder),

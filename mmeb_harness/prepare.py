@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +32,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeAlias, cast
 
-from mmeb_harness.errors import HarnessError, ModelError, shortened
+from mmeb_harness.errors import ModelError, shortened
+from mmeb_harness.failures import Failure
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.types import BudgetedEmbedder, Embedder, Item, Role
 
@@ -416,10 +416,10 @@ class _Worker:
         Raises:
             EOFError, OSError: it is dead.
         """
-        answer: _Ready | _Failed | _Prepared = self.connection.recv()
+        answer: _Ready | Failure | _Prepared = self.connection.recv()
         if isinstance(answer, _Prepared):
             return _Block.received(self.connection, answer)
-        return answer.error() if isinstance(answer, _Failed) else None
+        return answer.error("In a preparation worker") if isinstance(answer, Failure) else None
 
     def kill(self) -> None:
         """End it, whatever it is at: nothing that others use can be left half done."""
@@ -478,40 +478,6 @@ class _Prepared:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """A worker's error.
-
-    Attributes:
-        pickled: itself, or type and message of a HarnessError: not each can be made again from its arguments. `None`
-            if it can't be pickled.
-        text: its traceback.
-    """
-
-    pickled: bytes | None
-    text: str
-
-    @classmethod
-    def of(cls, error: Exception) -> _Failed:
-        told = (type(error), str(error)) if isinstance(error, HarnessError) else error
-        text = "".join(traceback.format_exception(error))
-        try:
-            pickled = pickle.dumps(told)
-            pickle.loads(pickled)
-        except Exception:  # whatever an exception of somebody else does when it is pickled
-            return cls(None, text)
-        return cls(pickled, text)
-
-    def error(self) -> Exception:
-        """The error, to be raised in this process."""
-        told = RuntimeError(self.text.splitlines()[-1]) if self.pickled is None else pickle.loads(self.pickled)
-        if isinstance(told, Exception):
-            told.add_note(f"In a preparation worker:\n{self.text}")
-            return told
-        kind, message = told
-        return cast(HarnessError, kind.__new__(kind, message))
-
-
 def _start_deaf(process: BaseProcess) -> None:
     """Start a process to which Ctrl-C never comes: signals that are blocked here stay blocked there."""
     resource_tracker.ensure_running()  # or `start` would start it, which unblocks the signal
@@ -542,7 +508,7 @@ def _work(pipe: Connection, recipe: bytes) -> None:
             embedder = cast(BudgetedEmbedder, pickle.loads(recipe).load())
             _keep_torch_to_one_thread()
         except Exception as error:
-            pipe.send(_Failed.of(error))
+            pipe.send(Failure.of(error))
             return
         pipe.send(_Ready())
         while True:
@@ -555,7 +521,7 @@ def _answer(pipe: Connection, embedder: BudgetedEmbedder, items: Sequence[Item],
         try:
             lengths = _write(file, embedder.prepare(items, role))
         except Exception as error:
-            pipe.send(_Failed.of(error))
+            pipe.send(Failure.of(error))
             return
         pipe.send(_Prepared(lengths, time.perf_counter() - started))
         reduction.send_handle(pipe, file.fileno(), os.getppid())
@@ -607,6 +573,24 @@ def default_workers(on_accelerator: bool, processes: int = 1) -> int:
         processes: that want some, on this machine.
     """
     return min(MAX_WORKERS, max(1, available_cpus() // processes) - 1) if on_accelerator else 0
+
+
+def workers_for(embedder: Embedder, processes: int = 1) -> int:
+    """The same, by where the model says that it runs."""
+    return default_workers(str(embedder.info.settings.get("device", "cpu")) != "cpu", processes)
+
+
+def preparation_for(
+    embedder: Embedder, spec: ModelSpec | None, workers: int, note: Callable[[str], None]
+) -> Preparation | None:
+    """Processes, where there should be any and the way to make the model is known; else a thread.
+
+    Returns:
+        `None` for a model that doesn't prepare.
+    """
+    if not isinstance(embedder, BudgetedEmbedder):
+        return None
+    return WorkerPreparation(spec, workers, note=note) if spec is not None and workers else InlinePreparation(embedder)
 
 
 def available_cpus() -> int:

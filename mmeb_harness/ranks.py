@@ -6,6 +6,8 @@ business; what it had encoded is in the store when it comes back.
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -53,7 +55,10 @@ def ranks_from(environ: Mapping[str, str]) -> Ranks | None:
     if count == 1 or "RANK" not in environ:
         return None
     names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
-    launch = "-".join("".join(c if c.isalnum() else "_" for c in environ.get(name, "")) for name in names)
+    parts = [environ.get(name, "") for name in names]
+    # By default torchrun gives every launch the same names; on one node its process tells them apart.
+    parts += [str(os.getppid())] if environ.get("LOCAL_WORLD_SIZE") == environ["WORLD_SIZE"] else []
+    launch = "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts)
     return Ranks(
         Share(int(environ["RANK"]), count),
         int(environ.get("LOCAL_RANK", "0")),
@@ -88,16 +93,23 @@ class Meeting:
         self._output, self._ranks, self._patience = output, ranks, patience_seconds
         self._folder = output / ".ranks" / ranks.launch
 
+    def prepare(self) -> None:
+        """Rank 0, first of all: nobody may take what an earlier launch of the same name left for this one's."""
+        if self._ranks.is_first:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     @contextmanager
     def opened(self, identity: Identity) -> Iterator[None]:
         """Rank 0: let the others in, until the run ends."""
-        self._clear()  # what a killed run of the same name left
+        for earlier in self._folder.parent.glob("*"):  # of killed runs: nobody else holds this run's folder
+            if earlier != self._folder:
+                shutil.rmtree(earlier, ignore_errors=True)
         write_json(self._file(0), _described(identity))
         try:
             yield
             self._wait_for_all()
         finally:
-            self._clear()
+            shutil.rmtree(self._folder.parent, ignore_errors=True)
 
     def join(self, identity: Identity) -> None:
         """Other ranks: wait for rank 0 and compare.
@@ -146,10 +158,6 @@ class Meeting:
 
     def _file(self, rank: int) -> Path:
         return self._folder / f"rank-{rank}.json"
-
-    def _clear(self) -> None:
-        for path in self._folder.glob("rank-*.json"):
-            path.unlink(missing_ok=True)
 
 
 def _described(identity: Identity) -> dict[str, Any]:

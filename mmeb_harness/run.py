@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
-from mmeb_harness.prepare import InlinePreparation, Preparation, WorkerPreparation
+from mmeb_harness.prepare import preparation_for
 from mmeb_harness.progress import Reporter
 from mmeb_harness.ranks import Meeting
 from mmeb_harness.registry import ModelSpec, RegisteredTask, benchmark_rows
@@ -42,7 +42,7 @@ from mmeb_harness.results import (
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import VectorStore, content_keys
-from mmeb_harness.types import BudgetedEmbedder, Embedder, Profile, Quantization, Samples, Task
+from mmeb_harness.types import Embedder, Profile, Quantization, Samples, Task
 from mmeb_harness.windows import ReadTask, Window, windows
 
 
@@ -195,13 +195,8 @@ def local_encoder(
     Args:
         workers: how many; 0: a thread.
     """
-    with ExitStack() as stack:
-        preparation: Preparation | None = None
-        if isinstance(embedder, BudgetedEmbedder):
-            if spec is not None and workers:
-                preparation = stack.enter_context(WorkerPreparation(spec, workers, note=reporter.note))
-            else:
-                preparation = stack.enter_context(InlinePreparation(embedder))
+    preparation = preparation_for(embedder, spec, workers, reporter.note)
+    with preparation or nullcontext():
         yield LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import processes
 from tests.harness.fetching import EVAL, Call, environment_for
 from tests.hub import Hub, serve
 from tests.published import publish
@@ -58,3 +59,12 @@ def data(tmp_path: Path) -> Path:
     write_toy(folder, "one", pooled=True)
     write_toy(folder, "two", pooled=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> processes.Place:
+    """Where runs over several processes are; "alone" is one that a single process did without interruption."""
+    made = processes.Place.in_folder(tmp_path_factory.mktemp("processes"), cache)
+    done = made.call(*made.run("alone"))
+    assert done.returncode == 0, done.stderr
+    return made

@@ -263,6 +263,30 @@ def test_a_stream_gets_a_chunk_at_once_and_all_or_nothing_of_it_is_kept(tmp_path
     assert np.array_equal(store.get([key for key, _ in keyed]).vectors, wanted)
 
 
+def test_a_stream_of_several_vectors_an_item_reaches_the_store_in_one_piece(tmp_path: Path) -> None:
+    class Words(Streaming):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = WordsEmbedder()
+            self.info = self.words.info
+
+        def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+            return self.words.encode(items, role)
+
+    embedder = Words()
+    keyed = [(f"key {n}", Item(str(n), text="word " * n)) for n in range(1, 9)]
+    store = VectorStore(tmp_path, "max_sim")
+    additions: list[Sequence[str]] = []
+    add = store.add
+    store.add = lambda keys, encoded: (additions.append(keys), add(keys, encoded))[1]  # type: ignore[method-assign]
+    chunks = plan_chunks(embedder, keyed, "query", 50)
+    assert len(chunks[0].batches) > 1
+    LocalEncoder(embedder, InlinePreparation(embedder), 50).encode(chunks, store)
+    assert len(additions) == 1
+    kept = store.get([key for key, _ in keyed]).vectors
+    assert all(np.array_equal(kept[n], embedder.words.vectors(item)) for n, (_, item) in enumerate(keyed))
+
+
 def test_results_that_are_missing_are_said(tmp_path: Path) -> None:
     class Silent(Streaming):
         def encode_stream(self, prepared: Iterator[Any]) -> Iterator[EncodeResult]:
