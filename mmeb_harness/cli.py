@@ -1,5 +1,5 @@
 """`mmeb-eval`: run, tasks, models, check; further commands are added from cli_data, cli_scores,
-cli_leaderboard and cli_page.
+cli_leaderboard, cli_page and cli_bench.
 
 Turns options into values and errors into one line; decides nothing else.
 
@@ -17,23 +17,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness import __version__
+from mmeb_harness.cli_bench import bench
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_leaderboard import leaderboard
-from mmeb_harness.cli_options import check_folder, model_options, print_table, selection_options
+from mmeb_harness.cli_options import (
+    DEFAULT_MODEL,
+    check_folder,
+    model_choices,
+    model_options,
+    open_data,
+    print_table,
+    selection_options,
+)
 from mmeb_harness.cli_page import report
 from mmeb_harness.cli_scores import COMMANDS
 from mmeb_harness.entry import run_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmeb_harness.config import RunConfig
     from mmeb_harness.data import DataInfo
     from mmeb_harness.registry import RegisteredTask
     from mmeb_harness.types import Embedder
 
-DEFAULT_MODEL = "mmemb_r1"
-DEFAULT_SUITE = "mini"
 #: Letters of a model's VALUE in the name of its results folder.
 LONGEST_VALUE = 60
 
@@ -49,7 +54,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (data, *COMMANDS, leaderboard, report):
+for command in (data, *COMMANDS, leaderboard, report, bench):
     cli.add_command(command)
 
 
@@ -89,7 +94,7 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     console = Console(stderr=False)
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
-    info = _data(config, console)
+    info = open_data(config, console)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     output = Path(config.output) if config.output else _default_output(config, model_args, info)
     check_folder(output)
@@ -160,19 +165,6 @@ def check(model: str, **options: Any) -> None:
         sys.exit(1)
 
 
-def _data(config: RunConfig, console: Console) -> DataInfo:
-    from mmeb_harness.data import MANIFEST, describe, ensure_suite, suite_folder
-    from mmeb_harness.registry import load_suite
-
-    if config.data:
-        return describe(Path(config.data).expanduser().resolve())
-    suite = load_suite(DEFAULT_SUITE)
-    folder = suite_folder(suite, config.seed)
-    if not (folder / MANIFEST).is_file():
-        console.print(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …", soft_wrap=True)
-    return describe(ensure_suite(suite, config.seed))
-
-
 def _default_output(config: RunConfig, model_args: Mapping[str, str], info: DataInfo) -> Path:
     """Named by what tells runs apart; arguments of the model, e.g. its path, by a hash.
 
@@ -198,14 +190,7 @@ def _default_output(config: RunConfig, model_args: Mapping[str, str], info: Data
 def _load_model(model: str, model_args: Mapping[str, str], config: RunConfig) -> Embedder:
     from mmeb_harness.registry import load_model
 
-    options: Mapping[str, str | int | bool | None] = {
-        "device": config.device,
-        "dtype": config.dtype,
-        "reasoning": config.reasoning,
-        "candidate_reasoning": config.candidate_reasoning,
-        "trust_remote_code": config.trust_remote_code,
-    }
-    return load_model(model, model_args, options)
+    return load_model(model, model_args, model_choices(config))
 
 
 def _task_row(one: RegisteredTask) -> tuple[str, ...]:

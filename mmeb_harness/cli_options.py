@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mmeb_harness.errors import ResultError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmeb_harness.config import RunConfig
+    from mmeb_harness.data import DataInfo
+
+DEFAULT_MODEL = "mmemb_r1"
+DEFAULT_SUITE = "mini"
 REASONING = ("adaptive", "always", "never")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,6 +82,35 @@ model_options = options(
     click.option("--dtype", help="auto, float32, bfloat16, float16."),
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
 )
+
+
+def open_data(config: RunConfig, console: Console) -> DataInfo:
+    """The data folder that was named, or the mini suite, made on first use.
+
+    Raises:
+        DataError: the folder is missing, or can't be read.
+    """
+    from mmeb_harness.data import MANIFEST, describe, ensure_suite, suite_folder
+    from mmeb_harness.registry import load_suite
+
+    if config.data:
+        return describe(Path(config.data).expanduser().resolve())
+    suite = load_suite(DEFAULT_SUITE)
+    folder = suite_folder(suite, config.seed)
+    if not (folder / MANIFEST).is_file():
+        console.print(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …", soft_wrap=True)
+    return describe(ensure_suite(suite, config.seed))
+
+
+def model_choices(config: RunConfig) -> Mapping[str, str | int | bool | None]:
+    """A run's own options of a model; see `registry.load_model`."""
+    return {
+        "device": config.device,
+        "dtype": config.dtype,
+        "reasoning": config.reasoning,
+        "candidate_reasoning": config.candidate_reasoning,
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
