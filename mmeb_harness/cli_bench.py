@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.config import RunConfig
     from mmeb_harness.registry import ModelSpec
+    from mmeb_harness.types import Item
 
 DEFAULT_REPEATS = 5
+#: Of each task, for the curve over written tokens to choose from.
+_QUERIES_A_TASK = 8
 
 
 def budgets(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[int, ...]:
@@ -129,8 +132,8 @@ def _bench(given: dict[str, Any]) -> None:
 def growth(**given: Any) -> None:
     """Measure how the time grows: with candidates, queries, frames of a video, and tokens written.
 
-    On made-up items; writes growth.json and a picture, growth.png and growth.svg. Up to a million candidates are
-    ranked, for which memory must have room twice.
+    On made-up items, and on those queries of the mini suite that make the model write most. Writes growth.json and a
+    picture, growth.png and growth.svg. Up to a million candidates are ranked, for which memory must have room twice.
     """
     import dataclasses
     import tempfile
@@ -143,11 +146,12 @@ def growth(**given: Any) -> None:
     plan = _plan(given | {"references": False, "reference_items": None})
     if len(plan.batch_tokens) > 1:
         raise OptionError("bench growth takes one --batch-tokens")
-    _, spec = _config_and_spec(given)
+    config, spec = _config_and_spec(given)
+    queries = _first_queries(config)
     output = _output(given, "growth", spec)
     sizes = Sizes(dimensions=given["dimensions"])
     with tempfile.TemporaryDirectory(prefix="mmeb-growth-") as folder:
-        found = measure_growth(spec, plan.batch_tokens[0], plan.repeats, sizes, Path(folder), _say)
+        found = measure_growth(spec, plan.batch_tokens[0], plan.repeats, sizes, queries, Path(folder), _say)
     write_json(output / "growth.json", dataclasses.asdict(found))
     save_pictures([draw_growth(found)], output)
     for curve in found.curves:
@@ -155,6 +159,19 @@ def growth(**given: Any) -> None:
     for one in found.left_out:
         click.echo(f"left out: {one.over}: {one.why}", err=True)
     click.echo(f"results: {output}")
+
+
+def _first_queries(config: RunConfig) -> list[Item]:
+    """The first queries of each task of the mini suite."""
+    from rich.console import Console
+
+    from mmeb_harness.data import load_samples
+    from mmeb_harness.registry import load_tasks, select_tasks
+    from mmeb_harness.types import Frames
+
+    info = open_data(config, Console(stderr=True))
+    tasks = [one.task for one in select_tasks(load_tasks(config.edition))]
+    return [item for task in tasks for item in load_samples(task, info, Frames(), _QUERIES_A_TASK).queries]
 
 
 def _plan(given: dict[str, Any]) -> Plan:

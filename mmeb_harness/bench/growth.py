@@ -19,7 +19,7 @@ from mmeb_harness import environment
 from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
 from mmeb_harness.bench.sides import MemorySink
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
-from mmeb_harness.chunks import plan_chunks
+from mmeb_harness.chunks import Keyed, plan_chunks
 from mmeb_harness.encode import LocalEncoder
 from mmeb_harness.errors import OptionError, UnknownNameError
 from mmeb_harness.registry import ModelSpec
@@ -128,12 +128,14 @@ def measure_growth(
     batch_tokens: int,
     repeats: int,
     sizes: Sizes,
+    queries: Sequence[Item],
     folder: Path,
     note: Note,
 ) -> Growth:
     """Measure all curves.
 
     Args:
+        queries: of real tasks; those that make the model write most are used for the curve over written tokens.
         folder: for made-up pictures.
         note: told what is going on.
 
@@ -155,7 +157,7 @@ def measure_growth(
         what = f"encoding of {_VIDEOS} videos"
         curves += [_curve("frames of a video", what, sizes.frames, repeats, lambda size: encode(videos[size]))]
     note("encoding, over tokens written")
-    written = _over_written_tokens(spec, batch_tokens, repeats, sizes, folder, note)
+    written = _over_written_tokens(spec, batch_tokens, repeats, sizes, queries, note)
     if isinstance(written, Curve):
         curves.append(written)
     left_out = (written,) if isinstance(written, NotMeasured) else ()
@@ -186,7 +188,7 @@ def ranking_over_queries(sizes: Sizes, repeats: int) -> Curve:
     """Ever more queries against some candidates."""
     everything = _unit_vectors(max(sizes.queries), sizes.dimensions)
     candidates = _unit_vectors(sizes.ranked_candidates, sizes.dimensions)
-    what = f"ranking among {sizes.ranked_candidates:,} candidates"
+    what = f"ranking of {sizes.ranked_candidates:,} candidates"
     return _curve("queries", what, sizes.queries, repeats, lambda size: _timed_rank(everything[:size], candidates))
 
 
@@ -218,29 +220,39 @@ def _timed_encoding(
 
 
 def _over_written_tokens(
-    spec: ModelSpec, batch_tokens: int, repeats: int, sizes: Sizes, folder: Path, note: Note
+    spec: ModelSpec, batch_tokens: int, repeats: int, sizes: Sizes, queries: Sequence[Item], note: Note
 ) -> Curve | NotMeasured:
     """The same queries with ever higher bounds; over the tokens that were really written, since a model may stop."""
-    over, items = "tokens written an item", _questions(_WRITERS)
+    over = "tokens written an item"
     points: dict[float, list[float]] = {}
-    for bound in sizes.new_tokens:
+    keyed = [(str(place), item) for place, item in enumerate(queries)]
+    for bound in (max(sizes.new_tokens), *sizes.new_tokens):
         bounded = dataclasses.replace(spec, args={**spec.args, "max_new_tokens": str(bound)})
         try:
             embedder = with_mode(bounded, "always").load()
         except (OptionError, UnknownNameError) as error:
             return NotMeasured(over, str(error))
-        keyed = [(content_key(item, "query", folder), item) for item in items]
-        keys = [key for key, _ in keyed]
         with open_encoders(embedder, note) as make_encoder:
             encoder = make_encoder(batch_tokens)
-            encoder.encode(plan_chunks(embedder, keyed, "query", batch_tokens), MemorySink())  # warm
+            tokens, _ = _written_once(embedder, encoder, batch_tokens, keyed)  # the first time to choose, then to warm
+            if len(keyed) > _WRITERS:
+                keyed = [keyed[place] for place in np.argsort(-tokens, kind="stable")[:_WRITERS]]
+                continue
             for _ in range(repeats):
-                sink, started = MemorySink(), time.perf_counter()
-                encoder.encode(plan_chunks(embedder, keyed, "query", batch_tokens), sink)
-                seconds = time.perf_counter() - started
-                written = float(np.mean([trace.reasoning_tokens for trace in sink.get(keys).traces]))
-                points.setdefault(written, []).append(seconds)
-    return curve_of(over, f"encoding of {_WRITERS} queries", points, repeats)
+                tokens, seconds = _written_once(embedder, encoder, batch_tokens, keyed)
+                points.setdefault(float(tokens.mean()), []).append(seconds)
+    return curve_of(over, f"encoding of {len(keyed)} queries", points, repeats)
+
+
+def _written_once(
+    embedder: Embedder, encoder: LocalEncoder, batch_tokens: int, keyed: Sequence[Keyed]
+) -> tuple[NDArray[np.int64], float]:
+    """Tokens written for each, and the seconds of all."""
+    sink, started = MemorySink(), time.perf_counter()
+    encoder.encode(plan_chunks(embedder, keyed, "query", batch_tokens), sink)
+    seconds = time.perf_counter() - started
+    traces = sink.get([key for key, _ in keyed]).traces
+    return np.array([trace.reasoning_tokens for trace in traces], dtype=np.int64), seconds
 
 
 def _curve(over: str, what: str, sizes: Sequence[int], repeats: int, once: Callable[[int], float]) -> Curve:

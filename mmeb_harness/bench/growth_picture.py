@@ -18,6 +18,8 @@ from mmeb_harness.pictures.style import QUIET, colour, house_style, mark, new_fi
 
 #: Room left and right of the first and last point, and below and above, as factors.
 _ROOM_ACROSS, _ROOM_UP = 1.6, 2.0
+#: An axis that spans less has more numbers on it.
+_FEW_DECADES = 50
 
 
 def draw_growth(growth: Growth) -> Picture:
@@ -58,12 +60,13 @@ def _draw_panel(axes: Axes, over: str, curves: Sequence[Curve]) -> None:
     axes.set_xlim(min(sizes) / _ROOM_ACROSS, max(sizes) * _ROOM_ACROSS)
     axes.set_ylim(min(seconds) / _ROOM_UP, max(seconds) * _ROOM_UP ** (1 + len(curves)))  # room for the legend
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator())
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _FEW_DECADES * low else (1,)))
         axis.set_major_formatter(FuncFormatter(_plain))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(over)
     axes.set_ylabel("seconds")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", handlelength=1, fontsize=8)
 
 
 def _draw_curve(axes: Axes, number: int, curve: Curve) -> None:
