@@ -10,16 +10,15 @@ import click
 from click.core import ParameterSource
 
 from mmeb_harness.cli_options import (
-    DEFAULT_MODEL,
     REASONING,
     check_folder,
-    model_choices,
     model_options,
+    model_spec,
     names,
-    open_data,
     options,
     selection_options,
 )
+from mmeb_harness.cli_run import DEFAULT_MODEL, open_data
 from mmeb_harness.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def budgets(_context: click.Context, _parameter: click.Parameter, values: Sequen
 measure_options = options(
     click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}."),
     model_options,
+    model_spec,
     click.option(
         "--batch-tokens",
         multiple=True,
@@ -201,12 +201,12 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
     import dataclasses
 
     from mmeb_harness.config import RunConfig, make_config
-    from mmeb_harness.registry import ModelSpec, resolve_model
+    from mmeb_harness.registry import resolve_model
 
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"batch_tokens"}
     config = make_config({}, {name: value for name, value in given.items() if name in fields})
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
-    return config, ModelSpec(model, model_args, model_choices(config))
+    return config, model_spec(model, model_args, config)
 
 
 def _output(given: dict[str, Any], kind: str, spec: ModelSpec) -> Path:

@@ -11,13 +11,9 @@ import click
 from mmeb_harness.errors import ResultError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmeb_harness.config import RunConfig
-    from mmeb_harness.data import DataInfo
+    from mmeb_harness.registry import ModelSpec
 
-DEFAULT_MODEL = "mmemb_r1"
-DEFAULT_SUITE = "mini"
 REASONING = ("adaptive", "always", "never")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,37 +80,22 @@ model_options = options(
 )
 
 
-def open_data(config: RunConfig, console: Console) -> DataInfo:
-    """The data folder that was named, or the mini suite, made on first use.
-
-    Raises:
-        DataError: the folder is missing, or can't be read.
-    """
-    from mmeb_harness.data import MANIFEST, describe, ensure_suite, suite_folder
-    from mmeb_harness.registry import load_suite
-
-    if config.data:
-        return describe(Path(config.data).expanduser().resolve())
-    suite = load_suite(DEFAULT_SUITE)
-    folder = suite_folder(suite, config.seed)
-    if not (folder / MANIFEST).is_file():
-        console.print(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …", soft_wrap=True)
-    return describe(ensure_suite(suite, config.seed))
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned plain text: fits a pipe as well as a terminal."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def model_choices(config: RunConfig) -> Mapping[str, str | int | bool | None]:
-    """A run's own options of a model; see `registry.load_model`."""
-    return {
+def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> ModelSpec:
+    """The model that a command's options ask for."""
+    from mmeb_harness.registry import ModelSpec
+
+    options: dict[str, str | int | bool | None] = {
         "device": config.device,
         "dtype": config.dtype,
         "reasoning": config.reasoning,
         "candidate_reasoning": config.candidate_reasoning,
         "trust_remote_code": config.trust_remote_code,
     }
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned plain text: fits a pipe as well as a terminal."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return ModelSpec(model, dict(model_args), options)

@@ -24,6 +24,8 @@ class RunConfig:
         dim: how many of the vectors' first dimensions to compare; `None`: all.
         quantize: the vectors compared.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
+        workers: processes that read media ahead; `None`: as many as suit the machine, 0: none.
+        shard: "I/N": encode that share only.
         reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
             its default.
     """
@@ -47,6 +49,8 @@ class RunConfig:
     trust_remote_code: bool | None = None
     output: str | None = None
     vectors: str | None = None
+    workers: int | None = None
+    shard: str | None = None
     seed: int = 0
     fresh: bool = False
 
@@ -91,6 +95,8 @@ def make_config(from_file: Mapping[str, Any], from_options: Mapping[str, Any]) -
         raise OptionError(f"--quantize must be one of {', '.join(get_args(Quantization))}, not {config.quantize!r}")
     if config.batch_tokens < 1:
         raise OptionError(f"--batch-tokens must be at least 1, not {config.batch_tokens}")
+    if config.workers is not None and config.workers < 0:
+        raise OptionError(f"--workers must be at least 0, not {config.workers}")
     return config
 
 
@@ -107,6 +113,7 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         "frames": int,
         "dim": int,
         "batch_tokens": int,
+        "workers": int,
         "seed": int,
         "fresh": bool,
         "trust_remote_code": bool,

@@ -48,6 +48,14 @@ class Sink(Protocol):
         """Take a batch."""
         ...
 
+    def flush(self) -> None:
+        """Keep what was added, come what may."""
+        ...
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have added."""
+        ...
+
 
 class Encoder(Protocol):
     """Who encodes a run's chunks: this process, or many."""
@@ -147,6 +155,8 @@ class LocalEncoder:
             if not is_out_of_memory(error):
                 raise
             return shortly(error)  # not the error itself: its traceback holds the tensors that have to go
+        finally:
+            sink.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
         return None
 
     def _prepared(self, chunks: list[Chunk]) -> Generator[tuple[Any, float]]:

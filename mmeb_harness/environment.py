@@ -54,11 +54,21 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def gpus() -> str | None:
-    """Names of the GPUs the driver lists, e.g. "2 x NVIDIA H100 80GB HBM3"; `None` without a driver."""
+def gpu_names() -> list[str]:
+    """One a GPU that the driver lists; none without a driver."""
     names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
-    counted = Counter(name.strip() for name in names)
+    return [name.strip() for name in names]
+
+
+def gpus() -> str | None:
+    """Names and numbers of GPUs, e.g. "2 x NVIDIA H100 80GB HBM3"; `None` without any."""
+    counted = Counter(gpu_names())
     return ", ".join(f"{count} x {name}" for name, count in counted.items()) or None
+
+
+def processors() -> str:
+    """What computes here, by kind, not by number: equal ones round alike."""
+    return ", ".join(sorted(set(gpu_names()))) or platform.machine()
 
 
 def machine() -> dict[str, Scalar]:

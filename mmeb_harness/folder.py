@@ -44,9 +44,13 @@ class RunFolder:
 
 
 @contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run folder; a second run on it stops at once instead of mixing with the first."""
-    lock = folder.root / ".lock"
+def locked(folder: RunFolder, name: str = ".lock") -> Iterator[None]:
+    """Hold the run folder; a second run on it stops at once instead of mixing with the first.
+
+    Args:
+        name: of the lock; shards of one run have one each.
+    """
+    lock = folder.root / name
     check_writable(folder.root)
     with lock.open("w") as held:
         try:

@@ -91,8 +91,8 @@ class BarReporter:
 class LineReporter:
     """Plain lines for logs: one a task, and one now and then while much is encoded, with the time left."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, prefix: str = "") -> None:
+        self._console, self._prefix = console, prefix
         self._tasks = self._done = self._items = self._encoded = 0
         self._label = ""
         self._started = self._encoding_started = self._last = 0.0
@@ -121,7 +121,7 @@ class LineReporter:
         self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
 
     def note(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(f"{self._prefix}{line}", highlight=False, soft_wrap=True, markup=False)
 
     def stop(self) -> None:
         return

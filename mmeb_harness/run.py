@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +20,12 @@ from mmeb_harness.encode import Encoder, LocalEncoder
 from mmeb_harness.errors import ResultError
 from mmeb_harness.files import check_writable, read_json, read_parquet, write_parquet
 from mmeb_harness.folder import RunFolder, clear, locked
+from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
 from mmeb_harness.prepare import InlinePreparation
 from mmeb_harness.progress import Reporter
+from mmeb_harness.ranks import Meeting
 from mmeb_harness.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
     EncodeStats,
@@ -82,6 +85,7 @@ def evaluate(
     settings: RunSettings,
     reporter: Reporter,
     encoder: Encoder | None = None,
+    meeting: Meeting | None = None,
 ) -> RunResult:
     """Evaluate `embedder` on `tasks` and write everything below `settings.output`.
 
@@ -91,6 +95,7 @@ def evaluate(
     Args:
         registered: all tasks known; those of the benchmark decide which means are complete.
         encoder: who encodes; `None`: this process.
+        meeting: of the ranks of which this is the first; `None`: there are no others.
 
     Raises:
         HarnessError: on the first thing a user has to mend. Results written until then stay valid.
@@ -125,7 +130,11 @@ def evaluate(
 
             write_run(list(done.values()), "running")
             encoder = encoder or local_encoder(embedder, settings.batch_tokens, reporter)
-            results = _evaluate_all(embedder, encoder, plan, done, info, settings, folder, reporter)
+            identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
+            with meeting.opened(identity) if meeting else nullcontext():
+                results = _evaluate_all(embedder, encoder, plan, done, info, settings, folder, reporter)
+                for remark in meeting.remarks() if meeting else []:
+                    reporter.note(remark)
             return write_run(results, "finished")
         finally:
             reporter.stop()
@@ -213,6 +222,40 @@ def _evaluate_all(
     return [results[one.task.name] for one in plan]
 
 
+def encode_share(
+    embedder: Embedder,
+    tasks: Sequence[RegisteredTask],
+    info: DataInfo,
+    settings: RunSettings,
+    reporter: Reporter,
+    encoder: Encoder,
+    meeting: Meeting | None = None,
+) -> Identity:
+    """Encode a share of a run that somebody else ranks.
+
+    Args:
+        meeting: of the ranks of which this is not the first; `None` for one of `--shard`.
+
+    Returns:
+        What the run is, for those who put the shares together.
+
+    Raises:
+        HarnessError: as `evaluate`.
+    """
+    folder = RunFolder(settings.output)
+    profile = profile_of(embedder, settings)
+    plan = [plan_task(one.task, info, embedder, profile, settings.limit) for one in tasks]
+    identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
+    if meeting is not None:
+        meeting.join(identity)
+    done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
+    check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
+    store = open_store(embedder, settings, folder)
+    for window in read_windows(embedder, plan, done, info, settings):
+        _encode_window(encoder, window, done, store, reporter)
+    return identity
+
+
 def read_windows(
     embedder: Embedder,
     plan: Sequence[PlannedTask],
@@ -244,11 +287,8 @@ def _encode_window(
     needed = {key for one in waiting for keys in one.keys.values() for key in keys}
     stored = {key for key in needed if key in store}
     reporter.start_encoding([one.task.name for one in waiting], len(needed) - len(stored))
-    try:
-        # Chunks of which nothing is needed keep their place: shares are given out by it.
-        encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
-    finally:
-        store.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
+    # Chunks of which nothing is needed keep their place: shares are given out by it.
+    encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
     return stored
 
 

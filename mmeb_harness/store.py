@@ -104,7 +104,7 @@ class VectorStore:
     """
 
     def __init__(self, folder: Path, similarity: Similarity = "dot", since: int = 0) -> None:
-        self._folder = folder
+        self._folder, self._since = folder, since
         self._several = similarity == "max_sim"  # vectors an item
         self._suffix = _SUFFIXES[similarity]
         _check_kind(folder, similarity)
@@ -114,9 +114,7 @@ class VectorStore:
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
-        for path in sorted(folder.glob(f"chunk-*{self._suffix}")):
-            if not since or path.name >= _chunk_name(since):
-                self._index_chunk(path)
+        self.refresh()
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -133,6 +131,13 @@ class VectorStore:
         overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
         if overdue or len(self._pending) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
             self.flush()
+
+    def refresh(self) -> None:
+        """Take notice of chunks that other processes have written."""
+        known = set(self._chunks)
+        for path in sorted(self._folder.glob(f"chunk-*{self._suffix}")):
+            if path not in known and (not self._since or path.name >= _chunk_name(self._since)):
+                self._index_chunk(path)
 
     def flush(self) -> None:
         """Write what is pending as one chunk."""

@@ -119,6 +119,12 @@ class MemorySink:
         """As `encode.Sink` says."""
         self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))
 
+    def flush(self) -> None:
+        """As `encode.Sink` says; memory keeps what it has."""
+
+    def refresh(self) -> None:
+        """As `encode.Sink` says; nobody else adds."""
+
     def get(self, keys: Sequence[str]) -> Encoded:
         """In that order."""
         return gathered([self._rows[key] for key in keys])

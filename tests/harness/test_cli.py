@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness.cli import _default_output
+from mmeb_harness.cli_run import default_output
 from mmeb_harness.config import RunConfig
 from mmeb_harness.data import describe
 from mmeb_harness.results import load_run_result, load_task_result
@@ -122,7 +122,7 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
     data = describe(cache / "mini-v1-seed0")
 
     def name(model: str, key: str = "path") -> str:
-        output = _default_output(RunConfig(model=model), {key: model.partition(":")[2]}, data)
+        output = default_output(RunConfig(model=model), {key: model.partition(":")[2]}, data)
         assert output.parent == Path("runs")
         return output.name
 
