@@ -18,12 +18,13 @@ from mmeb_harness.cli_options import (
     options,
     selection_options,
 )
-from mmeb_harness.cli_run import DEFAULT_MODEL, open_data
+from mmeb_harness.cli_run import DEFAULT_MODEL, default_output, open_data
 from mmeb_harness.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.config import RunConfig
+    from mmeb_harness.data import DataInfo
     from mmeb_harness.registry import ModelSpec
     from mmeb_harness.types import Item
 
@@ -44,7 +45,6 @@ def budgets(_context: click.Context, _parameter: click.Parameter, values: Sequen
 measure_options = options(
     click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}."),
     model_options,
-    model_spec,
     click.option(
         "--batch-tokens",
         multiple=True,
@@ -109,7 +109,7 @@ def _bench(given: dict[str, Any]) -> None:
     console = Console(stderr=False)
     chosen = select_tasks(load_tasks(config.edition), config.tasks, config.groups, config.modalities)
     info = open_data(config, console)
-    output = _output(given, f"bench-{info.name.lower()}", spec)
+    output = _output(config, "bench", spec, info)
     settings = BenchSettings(
         plan=plan,
         modes=modes,
@@ -138,6 +138,8 @@ def growth(**given: Any) -> None:
     import dataclasses
     import tempfile
 
+    from rich.console import Console
+
     from mmeb_harness.bench.growth import Sizes, measure_growth
     from mmeb_harness.bench.growth_picture import draw_growth, in_words
     from mmeb_harness.files import write_json
@@ -147,8 +149,9 @@ def growth(**given: Any) -> None:
     if len(plan.batch_tokens) > 1:
         raise OptionError("bench growth takes one --batch-tokens")
     config, spec = _config_and_spec(given)
-    queries = _first_queries(config)
-    output = _output(given, "growth", spec)
+    info = open_data(config, Console(stderr=True))
+    queries = _first_queries(config, info)
+    output = _output(config, "growth", spec, info)
     sizes = Sizes(dimensions=given["dimensions"])
     with tempfile.TemporaryDirectory(prefix="mmeb-growth-") as folder:
         found = measure_growth(spec, plan.batch_tokens[0], plan.repeats, sizes, queries, Path(folder), _say)
@@ -161,15 +164,12 @@ def growth(**given: Any) -> None:
     click.echo(f"results: {output}")
 
 
-def _first_queries(config: RunConfig) -> list[Item]:
+def _first_queries(config: RunConfig, info: DataInfo) -> list[Item]:
     """The first queries of each task of the mini suite."""
-    from rich.console import Console
-
     from mmeb_harness.data import load_samples
     from mmeb_harness.registry import load_tasks, select_tasks
     from mmeb_harness.types import Frames
 
-    info = open_data(config, Console(stderr=True))
     tasks = [one.task for one in select_tasks(load_tasks(config.edition))]
     return [item for task in tasks for item in load_samples(task, info, Frames(), _QUERIES_A_TASK).queries]
 
@@ -209,8 +209,9 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
     return config, model_spec(model, model_args, config)
 
 
-def _output(given: dict[str, Any], kind: str, spec: ModelSpec) -> Path:
-    output = Path(given["output"]) if given["output"] else Path("runs") / f"{kind}-{spec.model}"
+def _output(config: RunConfig, kind: str, spec: ModelSpec, info: DataInfo) -> Path:
+    own = default_output(config, spec.args, info)
+    output = Path(config.output) if config.output else own.with_name(f"{kind}-{own.name}")
     check_folder(output)
     return output
 
