@@ -1,7 +1,6 @@
 """A whole run on toy tasks: scores, resuming, kill -9, staleness, limits, errors."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -194,7 +193,7 @@ SLOW_RUN = """
     import sys, time
     from pathlib import Path
     import faiss, pyarrow.parquet  # before the clock starts
-    import mmeb_harness.encode, mmeb_harness.store
+    import mmeb_harness.chunks, mmeb_harness.store
     from tests.harness.test_run import run_toy
     from tests.toy import HashEmbedder
 
@@ -203,7 +202,7 @@ SLOW_RUN = """
             time.sleep(0.03)
             return super().encode(items, role)
 
-    mmeb_harness.encode.PLAIN_BATCH_ITEMS = 3   # many small batches, each on disk at once
+    mmeb_harness.chunks.PLAIN_BATCH_ITEMS = 3   # many small batches, each on disk at once
     mmeb_harness.store.FLUSH_SECONDS = 0.0
     print("started", flush=True)
     run_toy(Path(sys.argv[1]), Path(sys.argv[2]), embedder=Slow())
@@ -221,9 +220,17 @@ def start(data: Path, output: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def chunks_in(vectors: Path) -> int:
+    return len(list(vectors.rglob("chunk-*")))
+
+
+def kill_in_mid_run(process: subprocess.Popen[bytes], vectors: Path, more_chunks: int, seconds: float) -> bool:
+    """So long after that many further chunks are there."""
+    wanted = chunks_in(vectors) + more_chunks
+    while process.poll() is None and chunks_in(vectors) < wanted:
+        time.sleep(0.002)
     time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     return process.wait() == -signal.SIGKILL
 
 
@@ -231,11 +238,10 @@ def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: 
     write_toy(data, "one", num_queries=30, num_candidates=30)
     write_toy(data, "two", num_queries=30, num_candidates=30, pooled=False)
     undisturbed = run_toy(data, tmp_path / "reference" / "run")
-    rng, output = random.Random(0), tmp_path / "killed" / "run"
-    kills = [kill_after(start(data, output), rng.uniform(0.05, 0.5)) for _ in range(8)]
-    assert sum(kills) >= 2
-    progress = len(list((tmp_path / "killed" / ".vectors").rglob("chunk-*.parquet")))
-    assert progress > 0  # it was killed at work, not before
+    rng, output, vectors = random.Random(0), tmp_path / "killed" / "run", tmp_path / "killed" / ".vectors"
+    kills = [kill_in_mid_run(start(data, output), vectors, rng.randrange(5), rng.uniform(0.0, 0.05)) for _ in range(5)]
+    assert sum(kills) >= 4
+    assert chunks_in(vectors) > 0  # it was killed at work, not before
     assert start(data, output).wait() == 0
     assert load_run_result(output / "run.json").aggregates == undisturbed.aggregates
     for name in ("one", "two"):
