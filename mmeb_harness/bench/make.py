@@ -76,8 +76,7 @@ def run_bench(
         embedder = own.load()
         info_of_model = embedder.info
         if not modes:
-            model_settings = dict(embedder.info.settings)
-            speed = speed_of(model_settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
+            speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
         frames = run_profile(embedder, settings.frames, None, "none").frames
         sample = read_sample(tasks, info, frames, settings.limit)
         with open_encoders(embedder, note) as make_encoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -32,10 +32,10 @@ GPUS: tuple[tuple[str, float, float], ...] = (
 #: Types of numbers for which the table holds.
 _HALF = ("bfloat16", "float16")
 
-_PRODUCT, _COPY_BYTES, _TRIES = 1536, 256 << 20, 7
+_PRODUCT, _COPY_BYTES, _TRIES = 1024, 256 << 20, 5
 
 
-def speed_of(settings: dict[str, Scalar], teraflops: float | None, gigabytes: float | None) -> Speed | None:
+def speed_of(settings: Mapping[str, Scalar], teraflops: float | None, gigabytes: float | None) -> Speed | None:
     """Of the machine that a model runs on; `None` if nobody knows.
 
     Args:
@@ -52,15 +52,15 @@ def speed_of(settings: dict[str, Scalar], teraflops: float | None, gigabytes: fl
             raise OptionError(f"--peak-tflops and --bandwidth-gbs must be above 0, not {teraflops:g} and {gigabytes:g}")
         return Speed(teraflops * 1e12, gigabytes * 1e9, "given")
     if settings.get("device") == "cuda":
-        return known_gpu(environment.gpus() or "") if settings.get("dtype") in _HALF else None
+        return known_gpu(environment.gpu_names()) if settings.get("dtype") in _HALF else None
     return measure_cpu() if settings.get("device") == "cpu" else None
 
 
-def known_gpu(names: str) -> Speed | None:
-    """By what `environment.gpus` calls it; `None` if it isn't in the table, or there are several kinds."""
-    if "," in names:
+def known_gpu(names: Sequence[str]) -> Speed | None:
+    """By what nvidia-smi calls the GPUs; `None` if they are of several kinds, or of none in the table."""
+    if len(set(names)) != 1:
         return None
-    name = re.sub(r"^\d+ x ", "", names)
+    name = names[0]
     for pattern, teraflops, gigabytes in GPUS:
         if re.search(pattern, name, re.IGNORECASE):
             return Speed(teraflops * 1e12, gigabytes * 1e9, f"vendor data sheet, {name}, dense bfloat16")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mmeb_harness.bench.agreement import disagreement
 from mmeb_harness.bench.values import BenchResult, Measured, ModeResult, Ratio, Spread
+from mmeb_harness.pictures.words import counted
 
 #: Stages in the order in which they are shown; others stand before "rank".
 _FIRST_STAGES, _LAST_STAGES = ("plan", "wait"), ("rank", "other")
@@ -49,7 +50,7 @@ def title(result: BenchResult) -> str:
     """What was measured."""
     data = f"{result.data}, synthetic" if result.data_synthetic else result.data
     limited = f", first {result.limit} queries of each" if result.limit is not None else ""
-    return f"bench of {result.model} on {data}: {len(result.tasks)} tasks{limited}"
+    return f"bench of {result.model} on {data}: {counted(len(result.tasks), 'task')}{limited}"
 
 
 def grids(result: BenchResult) -> Iterator[Grid]:
