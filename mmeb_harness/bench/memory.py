@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from mmeb_harness.types import Embedder, MemoryEmbedder
 
 
 def forget_peak() -> None:
-    """Start over for `peak_memory`, of this process and its workers. Only Linux can."""
+    """Start over for `peak_memory`, of this process and those below it. Only Linux can."""
     for process in _processes():
         try:
             Path(f"/proc/{process}/clear_refs").write_text("5")
@@ -21,14 +20,17 @@ def forget_peak() -> None:
 
 
 def peak_memory() -> int | None:
-    """Bytes: this process's most since `forget_peak` (elsewhere than on Linux: ever), and its workers' most, summed."""
+    """Bytes: the most of this process and of each below it, summed, since `forget_peak`.
+
+    What processes share counts for each of them. Elsewhere than on Linux: of this process alone, ever.
+    """
     if not sys.platform.startswith("linux"):
         return _peak_of_life()
     return sum(_status_bytes(process, "VmHWM") for process in _processes())
 
 
 def resident_memory() -> int:
-    """Bytes that this process and its workers hold now; on Linux."""
+    """Bytes that this process and those below it hold now; on Linux."""
     return sum(_status_bytes(process, "VmRSS") for process in _processes())
 
 
@@ -38,15 +40,27 @@ def device_peak(embedder: Embedder) -> int | None:
 
 
 def _processes() -> list[int]:
-    workers = [one.pid for one in multiprocessing.active_children()]
-    return [os.getpid(), *(pid for pid in workers if pid is not None)]
+    """This one and all below it."""
+    parent_of = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*")}
+    found = [os.getpid()]
+    for known in found:  # grows
+        found += [pid for pid, parent in parent_of.items() if parent == known]
+    return found
+
+
+def _parent(path: Path) -> int | None:
+    try:
+        # "pid (name) state parent …"; the name may hold anything.
+        return int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # has just ended
 
 
 def _status_bytes(process: int, name: str) -> int:
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
-        return 0  # a worker that has just ended
+        return 0  # has just ended
     found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found.group(1)) << 10 if found else 0
 
