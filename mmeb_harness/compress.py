@@ -8,6 +8,9 @@ import numpy as np
 
 from mmeb_harness.types import AnyVectors, Profile, Vectors
 
+#: Vectors that are shortened at a time: a large corpus has room for its shorter vectors, but for no third of its size.
+BLOCK_VECTORS = 10_000
+
 
 def compress(queries: AnyVectors, candidates: AnyVectors, profile: Profile) -> tuple[AnyVectors, AnyVectors]:
     """Queries and candidates of one task as `profile` has them: shortened first, then quantised.
@@ -31,8 +34,12 @@ def shorten(vectors: Vectors, dimensions: int) -> Vectors:
     A vector that is zero there has no direction and stays zero: it ties with everything, which is counted.
     """
     first = vectors[:, :dimensions]
-    lengths = np.linalg.norm(first, axis=1, keepdims=True)
-    return (first / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
+    shorter = np.empty(first.shape, dtype=np.float32)
+    for start in range(0, len(first), BLOCK_VECTORS):
+        block = first[start : start + BLOCK_VECTORS]
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        shorter[start : start + BLOCK_VECTORS] = block / np.where(lengths > 0, lengths, 1)
+    return shorter
 
 
 def int8(vectors: Vectors) -> Vectors:

@@ -6,6 +6,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from mmeb_harness.types import (
     StreamingEmbedder,
     TokenVectors,
     Trace,
+    UploadingEmbedder,
     Vectors,
     WarmableEmbedder,
     Work,
@@ -164,7 +166,9 @@ class LocalEncoder:
             yield from ((batch.items, 0.0) for chunk in chunks for batch in chunk.batches)
             return
         asked = ((batch.items, chunk.role, batch.tokens) for chunk in chunks for batch in chunk.batches)
-        yield from self._preparation.run(asked)
+        prepared = self._preparation.run(asked)
+        upload = self._embedder.upload if isinstance(self._embedder, UploadingEmbedder) else None
+        yield from prepared if upload is None else _uploaded(prepared, upload)
 
     def _encode_chunk(
         self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress
@@ -234,6 +238,21 @@ class LocalEncoder:
         sink.add(batch.keys, _timed(result, prepare, encode, share))
         if result.work is not None:
             self.usage.work += result.work
+
+
+def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any]) -> Generator[tuple[Any, float]]:
+    """Batches on their way to the accelerator: while one is computed there, a thread starts the copy of the next."""
+
+    def take() -> tuple[Any, float] | None:
+        payload, seconds = next(prepared, (None, None))
+        return None if seconds is None else (upload(payload), seconds)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload") as pool:
+        ahead = pool.submit(take)
+        while (one := ahead.result()) is not None:
+            ahead = pool.submit(take)
+            yield one
+            del one
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.search import FLOAT32_MARGIN, ExactScores, Floats, Positions, RankedQuery, best_places, rank_list
+from mmeb_harness.nearest import Positions
+from mmeb_harness.search import FLOAT32_MARGIN, ExactScores, Floats, Proposal, RankedQuery, rank_list
 from mmeb_harness.types import TokenSequence
 
 #: Bounds each of the four arrays that the pass works on: vectors of a block of candidates and of a block of
@@ -46,9 +47,9 @@ def rank_tokens(
                 own = scores[row, np.searchsorted(distinct, listed[i])]
                 # The greatest of products that are each off by less than a margin is off by less than it, too;
                 # so the sum, of as many as the query has vectors and added in float64, by that many margins.
-                proposer = _Scored(own, FLOAT32_MARGIN * len(queries[i]))
+                proposal = Proposal(own, FLOAT32_MARGIN * len(queries[i]))
                 exact = _exact(queries[i], candidates)
-                ranked[i] = rank_list(exact, listed[i], relevant[i], proposer, i, depth=depth, cut=cut)
+                ranked[i] = rank_list(exact, listed[i], relevant[i], proposal, depth=depth, cut=cut)
     return [ranked[i] for i in range(len(queries))]
 
 
@@ -127,20 +128,3 @@ def _candidate_blocks(
 def _joined(parts: Sequence[Floats]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     firsts = np.cumsum([0, *(len(part) for part in parts[:-1])], dtype=np.int64)
     return np.concatenate(parts, dtype=np.float32), firsts
-
-
-class _Scored:
-    """The proposer of one query whose scores are known."""
-
-    def __init__(self, scores: NDArray[np.float32], margin: float) -> None:
-        self._scores = scores
-        self._margin = margin
-
-    def propose(self, query: int, n: int) -> tuple[Positions, NDArray[np.float32]]:
-        return best_places(self._scores, n)
-
-    def scores(self, query: int) -> NDArray[np.float32]:
-        return self._scores
-
-    def margin(self, query: int) -> float:
-        return self._margin

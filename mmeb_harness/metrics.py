@@ -108,11 +108,16 @@ def set_order_gains(gains: Gains) -> dict[str, float] | None:
 
 def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:
     """Expected hit@1 or ndcg_linear@5 of a uniformly random ranking of `pool`, in closed form."""
+    return chance_among(metric, gains, [one for one in pool if one in gains], len(pool))
+
+
+def chance_among(metric: str, gains: Gains, relevant: Sequence[str], num_listed: int) -> float:
+    """`chance` of a list of so many candidates, given the relevant ones in it (repeats kept): the rest may be long."""
     if metric == "hit@1":
-        return sum(one in gains for one in pool) / len(pool)
+        return len(relevant) / num_listed
     if metric == "ndcg_linear@5":
-        mean_gain = sum(gains.get(one, 0.0) for one in pool) / len(pool)
-        return mean_gain * sum(_discounts(min(5, len(pool)))) / _ideal(list(gains.values()), 5)
+        mean_gain = sum(gains[one] for one in relevant) / num_listed
+        return mean_gain * sum(_discounts(min(5, num_listed))) / _ideal(list(gains.values()), 5)
     raise ValueError(f"no chance level is defined for {metric!r}")
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmeb_harness.max_sim import rank_tokens
-from mmeb_harness.metrics import METRIC_NAMES, chance, ndcg_of_gains, query_metrics, set_order_gains
-from mmeb_harness.search import Positions, RankedQuery, rank_corpus, rank_pools
+from mmeb_harness.metrics import METRIC_NAMES, chance_among, ndcg_of_gains, query_metrics, set_order_gains
+from mmeb_harness.nearest import Positions
+from mmeb_harness.search import RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.store import Encoded
 from mmeb_harness.types import AnyVectors, Samples, Task, Trace
 
@@ -57,8 +58,8 @@ def score_queries(task: Task, samples: Samples, queries: AnyVectors, candidates:
     ranked = _rank(task, samples, queries, candidates, position_of)
     scored = []
     for query, ranking in zip(samples.queries, ranked, strict=True):
-        pool = samples.pools[query.id] if samples.pools is not None else ids
-        scored.append(_score(task, query.id, ranking, samples.gains[query.id], ids, pool))
+        relevant, num_ranked = _relevant_in_list(samples, query.id, position_of)
+        scored.append(_score(task, query.id, ranking, samples.gains[query.id], ids, relevant, num_ranked))
     return scored
 
 
@@ -158,6 +159,15 @@ def _rank(
     return rank_pools(queries, candidates, pools, relevant, depth=DEPTH, cut=cut)
 
 
+def _relevant_in_list(samples: Samples, query_id: str, position_of: Mapping[str, int]) -> tuple[list[str], int]:
+    """Relevant candidates in a query's list, in its order and repeats kept; and the length of the list."""
+    gains = samples.gains[query_id]
+    if samples.pools is not None:
+        pool = samples.pools[query_id]
+        return [one for one in pool if one in gains], len(pool)
+    return sorted(gains.keys() & position_of.keys(), key=position_of.__getitem__), len(position_of)
+
+
 def _positions(ids: Sequence[str], position_of: Mapping[str, int]) -> Positions:
     """Ids outside the candidate set (answers of unanswerable queries) have no position."""
     return np.array([position_of[one] for one in ids if one in position_of], dtype=np.int64)
@@ -183,7 +193,8 @@ def _score(
     ranking: RankedQuery,
     gains: Mapping[str, float],
     ids: Sequence[str],
-    pool: Sequence[str],
+    relevant: Sequence[str],
+    num_ranked: int,
 ) -> ScoredQuery:
     top_ids = tuple(ids[position] for position in ranking.positions)
     # Where the official value depends on PYTHONHASHSEED there is none to reproduce: grades stay on their labels.
@@ -194,9 +205,9 @@ def _score(
         top_scores=tuple(ranking.scores.tolist()),
         first_relevant=ranking.first_relevant,
         tied_decisions=ranking.tied_decisions,
-        num_ranked=len(pool),
+        num_ranked=num_ranked,
         metrics=query_metrics(top_ids, official),
         corrected=query_metrics(top_ids, gains)[task.metric],
         random_ties=_expected_over_ties(task, ranking, gains, ids),
-        chance=chance(task.metric, gains, pool),
+        chance=chance_among(task.metric, gains, relevant, num_ranked),
     )

@@ -205,6 +205,35 @@ def test_an_item_that_does_not_fit_by_itself_is_named(tmp_path: Path) -> None:
         encode_items(Small(room=0), items, "query", VectorStore(tmp_path), tmp_path)
 
 
+class Uploading(BudgetedHash):
+    """Marks what it moves."""
+
+    def upload(self, prepared: Any) -> Any:
+        self.calls.append("upload")
+        return (*prepared, "moved")
+
+    def encode_prepared(self, prepared: Any) -> EncodeResult:
+        items, role, mark = prepared
+        assert mark == "moved"
+        return super().encode_prepared((items, role))
+
+
+def test_batches_are_moved_ahead(tmp_path: Path) -> None:
+    embedder, items = Uploading(), items_of(*["x" * n for n in range(90, 100)])
+    encoded, _ = encode_items(embedder, items, "query", VectorStore(tmp_path), tmp_path, batch_tokens=100)
+    assert np.array_equal(encoded.vectors, np.stack([embedder.vector(item.text) for item in items]))
+    assert embedder.calls.count("upload") == 10
+
+
+def test_an_error_while_moving_reaches_the_caller(tmp_path: Path) -> None:
+    class Full(Uploading):
+        def upload(self, prepared: Any) -> Any:
+            raise OutOfMemoryError("out of memory")
+
+    with pytest.raises(ModelError, match="even with one item at a time"):
+        encode_items(Full(), items_of("a"), "query", VectorStore(tmp_path), tmp_path)
+
+
 class Streaming(BudgetedHash):
     """Takes all batches of a chunk before it gives the first result."""
 
