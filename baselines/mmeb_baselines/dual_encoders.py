@@ -22,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from numpy.typing import NDArray
+
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
-from mmeb_baselines.weights import batch_advice, is_out_of_memory, load_weights, placed
+from mmeb_baselines.weights import load_weights
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.uploads import Upload, Uploads
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +192,6 @@ class Batch:
 
     Attributes:
         size: number of items.
-        item_tokens: estimate of the costliest item.
         texts: inputs of the text encoder, (t, length) each.
         text_items: which item each text belongs to, (t,).
         pictures: inputs of the picture encoder, (p, …) each.
@@ -197,10 +199,20 @@ class Batch:
     """
 
     size: int
-    item_tokens: int
-    texts: Mapping[str, torch.Tensor]
+    texts: Mapping[str, NDArray[Any]]
     text_items: tuple[int, ...]
-    pictures: Mapping[str, torch.Tensor]
+    pictures: Mapping[str, NDArray[Any]]
+    picture_items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class UploadedBatch:
+    """The same, with its inputs on the model's device, or on their way to it; `None`: there are none."""
+
+    size: int
+    texts: Upload | None
+    text_items: tuple[int, ...]
+    pictures: Upload | None
     picture_items: tuple[int, ...]
 
 
@@ -217,6 +229,7 @@ class DualEncoder:
         self._found.require_safetensors()
         self._family, self._instruction = family, instruction
         self._device, self._dtype = resolve_place(torch, device, dtype)
+        self._uploads = Uploads(torch, self._device, self._dtype)
         self._inputs = InputReader(self._found, family.text)
         self._model: Any = None
         self.info = self._describe()
@@ -240,7 +253,6 @@ class DualEncoder:
         pictures = [(index, path) for index, item in enumerate(items) for path in item.media]
         return Batch(
             size=len(items),
-            item_tokens=max((self.cost(item, role) for item in items), default=0),
             texts=self._inputs.tokens(list(texts.values())),
             text_items=tuple(texts),
             pictures=self._inputs.pixels([path for _, path in pictures]),
@@ -258,22 +270,21 @@ class DualEncoder:
             return text or None
         return item.instruction
 
-    def encode_prepared(self, prepared: Batch) -> EncodeResult:
+    def upload(self, prepared: Batch) -> UploadedBatch:
+        """The inputs, on their way to the encoders."""
+        texts, pictures = (
+            self._uploads.start(inputs) if inputs else None for inputs in (prepared.texts, prepared.pictures)
+        )
+        return UploadedBatch(prepared.size, texts, prepared.text_items, pictures, prepared.picture_items)
+
+    def encode_prepared(self, prepared: Batch | UploadedBatch) -> EncodeResult:
         """Features of texts and pictures, brought together.
 
         Raises:
-            ModelError: the weights can't be loaded, or the batch doesn't fit.
+            ModelError: the weights can't be loaded.
         """
-        model = self.model
-        try:
-            return EncodeResult(_embed(model, prepared).cpu().numpy())
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            advice = batch_advice(prepared.size, prepared.item_tokens, self._dtype, self._device)
-            raise ModelError(
-                f"{self._found.name}: a batch of {prepared.size} items doesn't fit on {self._device}; {advice}"
-            ) from error
+        batch = self.upload(prepared) if isinstance(prepared, Batch) else prepared
+        return EncodeResult(_embed(self.model, batch).cpu().numpy())
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same in one call."""
@@ -357,7 +368,7 @@ class InputReader:
             raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
         self.sizes = _sizes(config, self._processor)
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Texts, truncated to what the encoder can read; its end token stays."""
         if not texts:
             return {}
@@ -367,15 +378,15 @@ class InputReader:
             padding_side="right",
             truncation=True,
             max_length=self.sizes.text_tokens,
-            return_tensors="pt",
+            return_tensors="np",
         )
         return {name: found[name] for name in self._rules.inputs}
 
-    def pixels(self, paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         """Pictures in RGB: a grey one would be refused."""
         if not paths:
             return {}
-        return dict(self._processor(images=[open_picture(path) for path in paths], return_tensors="pt"))
+        return dict(self._processor(images=[open_picture(path) for path in paths], return_tensors="np"))
 
 
 def _sizes(config: Any, processor: Any) -> Sizes:
@@ -389,17 +400,17 @@ def _sizes(config: Any, processor: Any) -> Sizes:
     return Sizes(width, text_tokens, (side // patch_side) ** 2, side**2, side**2)
 
 
-def _embed(model: Any, batch: Batch) -> torch.Tensor:
+def _embed(model: Any, batch: UploadedBatch) -> torch.Tensor:
     """Unit vectors, (size, d): the sum of a text's features and the mean of the pictures', normalised at the end."""
     import torch
 
     with torch.inference_mode():
         parts = []
         if batch.texts:
-            texts = model.get_text_features(**placed(batch.texts, model))
+            texts = model.get_text_features(**batch.texts.ready())
             parts.append(_mean_of_each_item(texts.pooler_output, batch.text_items, batch.size))
         if batch.pictures:
-            pictures = model.get_image_features(**placed(batch.pictures, model))
+            pictures = model.get_image_features(**batch.pictures.ready())
             parts.append(_mean_of_each_item(pictures.pooler_output, batch.picture_items, batch.size))
         return torch.nn.functional.normalize(torch.stack(parts).sum(dim=0), dim=-1)
 

@@ -27,13 +27,13 @@ from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
-from mmeb_baselines.weights import placed
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.uploads import Uploads
 
 if TYPE_CHECKING:
-    from mmeb_baselines.qwen.model import Batch
+    from mmeb_baselines.qwen.model import Batch, UploadedBatch
 
 FrameRule = Literal["all, a picture each", "the first one"]
 
@@ -247,6 +247,7 @@ class LateInteractionEmbedder:
         config = read_config(checkpoint, family.model)
         self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
+        self._uploads = Uploads(torch, self._device, self._dtype)
         self._form = family.form(checkpoint, family.wording)
         self._model: Any = None
         self.info = ModelInfo(
@@ -292,11 +293,19 @@ class LateInteractionEmbedder:
         batches = self._form.batches([sheet for _, sheet in shown])
         return [dataclasses.replace(batch, rows=[shown[place][0] for place in batch.rows]) for batch in batches]
 
-    def encode_prepared(self, prepared: list[Batch]) -> EncodeResult:
+    def upload(self, prepared: list[Batch]) -> list[UploadedBatch]:
+        """The inputs, on their way to the model."""
+        from mmeb_baselines.qwen.model import uploaded
+
+        return uploaded(prepared, self._uploads)
+
+    def encode_prepared(self, prepared: list[Batch] | list[UploadedBatch]) -> EncodeResult:
         """Every token's vector; float16 where the model runs in half precision."""
+        from mmeb_baselines.qwen.model import uploaded
+
         kind: type[np.floating[Any]] = np.float32 if self._dtype == "float32" else np.float16
         vectors: dict[int, list[NDArray[np.float32]]] = {}
-        for batch in prepared:
+        for batch in uploaded(prepared, self._uploads):
             for row, found in zip(batch.rows, token_vectors(self.model, batch), strict=True):
                 vectors.setdefault(row, []).append(found)
         items = [np.concatenate(vectors[row]).astype(kind) for row in range(len(vectors))]
@@ -336,18 +345,16 @@ class ColPaliForm:
         return [self._batch(rows, [sheets[row] for row in rows]) for rows in kinds if rows]
 
     def _batch(self, rows: list[int], sheets: Sequence[Item]) -> Batch:
-        import torch
-
         from mmeb_baselines.qwen.model import Batch
 
         texts = [self._picture if sheet.images else sheet.text for sheet in sheets]
-        options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "pt"}
+        options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "np"}
         found = self._tokenizer(texts, **options)
         inputs = {name: found[name] for name in ("input_ids", "attention_mask")}
         # As the processor gives it: all of type 0, so that every token sees every other one.
-        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
         if shown := [open_picture(path) for sheet in sheets for path in sheet.images]:
-            inputs["pixel_values"] = self._processor(images=shown, return_tensors="pt")["pixel_values"]
+            inputs["pixel_values"] = self._processor(images=shown, return_tensors="np")["pixel_values"]
         return Batch(rows, inputs)
 
 
@@ -377,21 +384,16 @@ class ColQwen2Form:
         return [self._wording.before, *pictures(sheet, self._steps), self._wording.after]
 
 
-def token_vectors(model: Any, batch: Batch) -> list[NDArray[np.float32]]:
-    """The vectors (t_i, d) of each row's tokens, of unit length.
-
-    Raises:
-        ModelError: out of memory.
-    """
+def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.float32]]:
+    """The vectors (t_i, d) of each row's tokens, of unit length."""
     import torch
 
-    from mmeb_baselines.qwen.model import memory_errors
-
-    with memory_errors(model, batch, "fewer frames (--frames)"), torch.inference_mode():
-        states = model.vlm(**placed(batch.inputs, model), use_cache=False).last_hidden_state  # (b, t, hidden)
+    inputs = batch.inputs.ready()
+    with torch.inference_mode():
+        states = model.vlm(**inputs, use_cache=False).last_hidden_state  # (b, t, hidden)
         projected = model.embedding_proj_layer(states).float()  # (b, t, d)
-    vectors = torch.nn.functional.normalize(projected, dim=-1).cpu()
-    return [found[kept].numpy() for found, kept in zip(vectors, batch.inputs["attention_mask"].bool(), strict=True)]
+    vectors, kept = torch.nn.functional.normalize(projected, dim=-1).cpu(), inputs["attention_mask"].bool().cpu()
+    return [found[mask].numpy() for found, mask in zip(vectors, kept, strict=True)]
 
 
 def _with_prefix(wording: Wording, prefix: str | None) -> Wording:

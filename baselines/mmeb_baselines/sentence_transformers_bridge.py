@@ -196,8 +196,7 @@ class SentenceTransformerEmbedder:
         """By `encode_query` or `encode_document`, items of one prompt and kind together.
 
         Raises:
-            ModelError: an item of a kind that the model doesn't take, vectors that can't be ranked, or too little
-                memory.
+            ModelError: an item of a kind that the model doesn't take, or vectors that can't be ranked.
             DataError: a picture that can't be opened.
         """
         alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -219,16 +218,7 @@ class SentenceTransformerEmbedder:
         kept = {"video": {"do_sample_frames": False}} if "video" in kinds and self._keeps_frames else {}
         options: dict[str, Any] = {"processing_kwargs": kept} if kept else {}
         options |= {"batch_size": self._batch_size, "show_progress_bar": False, "convert_to_numpy": True}
-        inputs = [content_of(item) for item in items]
-        try:
-            returned: Sequence[Returned] = encode(inputs, prompt=prompt, **options)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ModelError(
-                f"{self._name}: {self._device} has too little memory for {min(self._batch_size, len(items))} items at "
-                f"once; use --model-arg batch_size={max(1, self._batch_size // 2)}, or --dtype bfloat16"
-            ) from error
+        returned: Sequence[Returned] = encode([content_of(item) for item in items], prompt=prompt, **options)
         return returned
 
     def _check_kinds(self, item: Item, kinds: tuple[str, ...]) -> None:

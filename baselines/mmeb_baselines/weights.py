@@ -6,8 +6,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.uploads import Uploads
 
 if TYPE_CHECKING:
     import torch
@@ -56,12 +59,11 @@ def read_weights(
     return model.eval(), sorted(report["missing_keys"])
 
 
-def placed(inputs: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:
     """Inputs on the model's device; pixels in its dtype."""
-    return {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }
+    import torch
+
+    return Uploads(torch, str(model.device), str(model.dtype).removeprefix("torch.")).start(inputs).ready()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -79,13 +81,6 @@ def memory_advice(parameters: int | None, dtype: str, device: str) -> str:
     if dtype == "float32":
         return f"its weights need {4 * parameters / _GB:.1f} GB as float32; --dtype bfloat16 needs {half}"
     return f"its weights need {half} as {dtype}; {_elsewhere(device)}"
-
-
-def batch_advice(items: int, item_tokens: int, dtype: str, device: str) -> str:
-    """What to change when a batch of `items`, each of up to `item_tokens` by their estimate, doesn't fit."""
-    ways = [f"--batch-tokens {items // 2 * item_tokens}"] if items > 1 else []
-    ways += ["--dtype bfloat16"] if dtype == "float32" else []
-    return f"try {' or '.join(ways)}" if ways else _elsewhere(device)
 
 
 def _elsewhere(device: str) -> str:

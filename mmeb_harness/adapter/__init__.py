@@ -1,9 +1,10 @@
-"""What model plugins share and needn't write again: checkpoint folders, pictures, HTTP servers.
+"""What model plugins share and needn't write again: checkpoint folders, pictures, uploads, HTTP servers.
 
     from mmeb_harness.adapter.addresses import check_address
     from mmeb_harness.adapter.checkpoints import find_checkpoint, resolve_place
     from mmeb_harness.adapter.pictures import open_picture
     from mmeb_harness.adapter.remote import Endpoint, Remote
+    from mmeb_harness.adapter.uploads import Uploads
 
 Public, like the names in `mmeb_harness`. No torch in here; nothing is imported before it is asked for.
 """

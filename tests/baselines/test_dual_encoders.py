@@ -161,7 +161,7 @@ def test_tokens_are_those_of_transformers_used_plainly(kind: str, checkpoints: d
     for text in ("A Cat.", "Word and another word " * 30):
         found, expected = embedder.prepare([Item("", text=text)], "query").texts, plain.tokens(text)
         assert set(found) == set(expected)
-        assert all(torch.equal(found[name], expected[name]) for name in found)
+        assert all(np.array_equal(found[name], expected[name]) for name in found)
 
 
 @pytest.mark.parametrize("instruction", ["none", "text"])
@@ -315,31 +315,6 @@ def test_weights_that_do_not_fit_say_what_would(
     monkeypatch.setattr(AutoModel, "from_pretrained", fail)
     with pytest.raises(ModelError, match=rf"doesn't fit on cpu: its weights need 0\.0 GB as {dtype}; {way_out}"):
         embedder.warm_up()
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("2 TiB"), RuntimeError("can't allocate memory: 2 TiB")])
-def test_a_batch_that_does_not_fit_says_what_would(
-    error: RuntimeError, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(**inputs: object) -> None:
-        raise error
-
-    embedder = load_clip(str(checkpoints["clip"]))
-    monkeypatch.setattr(embedder.model, "get_text_features", fail)
-    with pytest.raises(ModelError, match=r"a batch of 4 items .* try --batch-tokens 154 or --dtype bfloat16"):
-        embedder.encode([Item("", text="a")] * 4, "query")
-
-
-def test_other_errors_of_the_model_keep_their_traceback(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(**inputs: object) -> None:
-        raise RuntimeError("shapes")
-
-    embedder = load_clip(str(checkpoints["clip"]))
-    monkeypatch.setattr(embedder.model, "get_text_features", fail)
-    with pytest.raises(RuntimeError, match="shapes"):
-        embedder.encode([Item("", text="a")], "query")
 
 
 def test_a_broken_picture_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def token_vectors(embedder: LateInteractionEmbedder, *items: Item) -> list[np.nd
 def tokens(embedder: LateInteractionEmbedder, item: Item) -> list[list[int]]:
     """Of each text or picture of an item, without padding."""
     (batch,) = embedder.prepare([item], "query")
-    ids, kept = batch.inputs["input_ids"], batch.inputs["attention_mask"].bool()
+    ids, kept = batch.inputs["input_ids"], batch.inputs["attention_mask"].astype(bool)
     return [row[mask].tolist() for row, mask in zip(ids, kept, strict=True)]
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -155,7 +156,9 @@ def test_messages_have_pictures_before_the_words(server: Chat, make: Load, tmp_p
         Item("a", text="what moves?", frames=frames, instruction="Answer."),
         Item("b", images=frames[:1], instruction="Describe."),
     ]
-    make(style="messages", max_parallel=1).encode(items, "query")
+    embedder = make(style="messages", max_parallel=1)
+    # Requests may be written in another process.
+    embedder.encode_prepared(pickle.loads(pickle.dumps(embedder.prepare(items, "query"), protocol=5)))
     first, second = (asked.body["messages"] for asked in server.asked)
     assert first[0] == {"role": "system", "content": "Answer."}
     assert [part["type"] for part in first[1]["content"]] == ["image_url", "image_url", "text"]

@@ -11,9 +11,10 @@ from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
+from mmeb_harness.adapter.uploads import Uploads
 
 if TYPE_CHECKING:
-    from mmeb_baselines.qwen.model import Batch, Positions, Side
+    from mmeb_baselines.qwen.model import Batch, Positions, Side, UploadedBatch
 
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 #: Folder, device, dtype, attention → a model; a language head on it is left alone.
@@ -82,6 +83,7 @@ class QwenEmbedder:
         config = read_config(described, family.model)
         self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
+        self._uploads = Uploads(torch, self._device, self._dtype)
         self._reader = _reader(described, config, family.max_length)
         self._model: Any = None
         self.info = ModelInfo(
@@ -138,14 +140,20 @@ class QwenEmbedder:
         """The CPU's part."""
         return self.collate(self.prompts(items, role))
 
-    def encode_prepared(self, prepared: list[Batch]) -> EncodeResult:
+    def upload(self, prepared: list[Batch]) -> list[UploadedBatch]:
+        """The inputs, on their way to the model."""
+        from mmeb_baselines.qwen.model import uploaded
+
+        return uploaded(prepared, self._uploads)
+
+    def encode_prepared(self, prepared: list[Batch] | list[UploadedBatch]) -> EncodeResult:
         """Last tokens' states."""
         import numpy as np
 
-        from mmeb_baselines.qwen.model import last_states
+        from mmeb_baselines.qwen.model import last_states, uploaded
 
         vectors = np.empty((sum(len(batch.rows) for batch in prepared), self.info.dimensions), dtype=np.float32)
-        for batch in prepared:
+        for batch in uploaded(prepared, self._uploads):
             vectors[batch.rows] = last_states(self.model, batch).numpy()
         return EncodeResult(vectors)
 

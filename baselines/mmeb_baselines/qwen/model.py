@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mmeb_baselines.qwen.prompt import Patches, Prompt
-from mmeb_baselines.weights import placed, read_weights
+from mmeb_baselines.qwen.prompt import Prompt
+from mmeb_baselines.weights import read_weights
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.uploads import Upload, Uploads
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
@@ -28,11 +30,27 @@ class Batch:
 
     Attributes:
         rows: where each stands among the items that were asked for.
-        inputs: of the model; tensors on the CPU.
+        inputs: of the model.
     """
 
     rows: list[int]
-    inputs: dict[str, Tensor]
+    inputs: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class UploadedBatch:
+    """The same, with its inputs on the model's device, or on their way to it."""
+
+    rows: list[int]
+    inputs: Upload
+
+
+def uploaded(batches: Sequence[Batch] | Sequence[UploadedBatch], uploads: Uploads) -> list[UploadedBatch]:
+    """Batches on a device; those that are there already stay as they are."""
+    return [
+        batch if isinstance(batch, UploadedBatch) else UploadedBatch(batch.rows, uploads.start(batch.inputs))
+        for batch in batches
+    ]
 
 
 def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side = "right") -> list[Batch]:
@@ -47,13 +65,14 @@ def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions, side)) for rows in kinds.values()]
 
 
-def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, Tensor]:
+def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, NDArray[Any]]:
     longest = max(len(prompt.ids) for prompt in prompts)
 
-    def padded(rows: Sequence[list[int]], filler: int) -> Tensor:
-        fillers = [[filler] * (longest - len(row)) for row in rows]
-        pairs = zip(rows, fillers, strict=True)
-        return torch.tensor([row + fill if side == "right" else fill + row for row, fill in pairs])
+    def padded(rows: Sequence[list[int]], filler: int) -> NDArray[np.int64]:
+        found = np.full((len(rows), longest), filler, dtype=np.int64)
+        for place, row in enumerate(rows):
+            found[place, slice(len(row)) if side == "right" else slice(longest - len(row), None)] = row
+        return found
 
     inputs = {
         "input_ids": padded([prompt.ids for prompt in prompts], pad),
@@ -65,31 +84,27 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     }
     for (pixels, grid), shown in visual.items():
         if shown:
-            inputs |= {pixels: _pixels(shown), grid: torch.tensor([patches.grid for patches in shown])}
+            inputs |= {
+                pixels: np.concatenate([patches.pixels for patches in shown]),
+                grid: np.array([patches.grid for patches in shown], dtype=np.int64),
+            }
     if positions == "sequential":
         # One of three axes each, alike; the model adds no offset of its own.
-        inputs["position_ids"] = torch.arange(longest).expand(3, len(prompts), longest)
+        inputs["position_ids"] = np.tile(np.arange(longest, dtype=np.int64), (3, len(prompts), 1))
     else:
         inputs["mm_token_type_ids"] = padded([prompt.types for prompt in prompts], 0)
     return inputs
 
 
-def _pixels(shown: Sequence[Patches]) -> Tensor:
-    return torch.from_numpy(np.concatenate([patches.pixels for patches in shown]))
-
-
-def last_states(model: Any, batch: Batch) -> Tensor:
+def last_states(model: Any, batch: UploadedBatch) -> Tensor:
     """State (n, d) of each prompt's last token after the final norm, of unit length, float32, on the CPU.
 
     Args:
         model: with or without a language head, which isn't used.
         batch: padded on the right.
-
-    Raises:
-        ModelError: out of memory.
     """
-    inputs = placed(batch.inputs, model)
-    with memory_errors(model, batch), torch.inference_mode():
+    inputs = batch.inputs.ready()
+    with torch.inference_mode():
         states = model.base_model(**inputs, use_cache=False).last_hidden_state
     last = inputs["attention_mask"].sum(dim=1) - 1
     pooled = states[torch.arange(len(last), device=states.device), last]

@@ -1,0 +1,90 @@
+"""Arrays on their way to a device, while it computes something else.
+
+    uploads = Uploads(torch, device, dtype)
+    upload = uploads.start(arrays)               in any thread, ahead of time
+    tensors = upload.ready()                     in the thread that computes with them
+
+torch is handed in: the harness doesn't import it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Tensors by name, on a device or on their way to it.
+
+    Attributes:
+        event: of CUDA, after which they are there; `None`: they are.
+    """
+
+    tensors: Mapping[str, Any]
+    torch: Any
+    event: Any = None
+
+    def ready(self) -> dict[str, Any]:
+        """The tensors, for what the calling thread's current stream computes next. Waits on the device alone."""
+        if self.event is not None:
+            for tensor in self.tensors.values():
+                stream = self.torch.cuda.current_stream(tensor.device)
+                stream.wait_event(self.event)
+                # Else its memory would be free for the next upload once nobody has the tensor, though this stream
+                # may not have come to it yet.
+                tensor.record_stream(stream)
+        return dict(self.tensors)
+
+
+class Uploads:
+    """Copies to one device. On CUDA from pinned memory and in a stream of their own; on the CPU nothing is copied."""
+
+    def __init__(self, torch: Any, device: str, dtype: str) -> None:
+        """Touch no device yet.
+
+        Args:
+            torch: the module.
+            device: by torch's name, e.g. "cuda:0".
+            dtype: by torch's name; what floating-point arrays become, whatever they were.
+        """
+        self._torch, self._device, self._dtype = torch, torch.device(device), getattr(torch, dtype)
+
+    def start(self, arrays: Mapping[str, NDArray[Any]]) -> Upload:
+        """Start the copies; the arrays aren't needed any more when this returns.
+
+        On the CPU tensors share memory with the arrays, unless their numbers have to become others.
+        """
+        torch = self._torch
+        if self._device.type != "cuda":
+            return Upload({name: self._converted(array).to(self._device) for name, array in arrays.items()}, torch)
+        with torch.cuda.stream(self._stream):
+            tensors = {name: self._pinned(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
+            return Upload(tensors, torch, self._stream.record_event())
+
+    @functools.cached_property
+    def _stream(self) -> Any:
+        return self._torch.cuda.Stream(self._device)
+
+    def _converted(self, array: NDArray[Any]) -> Any:
+        tensor = self._tensor(array)
+        return tensor.to(self._kept(tensor))
+
+    def _pinned(self, array: NDArray[Any]) -> Any:
+        """In memory from which the device reads by itself; converted on the way into it.
+
+        torch keeps such memory for later uploads, and reuses none before what was copied from it has arrived.
+        """
+        tensor = self._tensor(array)
+        return self._torch.empty(tensor.shape, dtype=self._kept(tensor), pin_memory=True).copy_(tensor)
+
+    def _kept(self, tensor: Any) -> Any:
+        return self._dtype if tensor.is_floating_point() else tensor.dtype
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        return self._torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy only if need be
