@@ -55,7 +55,8 @@ measure_options = options(
     click.option(
         "--repeats", type=click.IntRange(min=1), default=DEFAULT_REPEATS, show_default=True, help="Of everything."
     ),
-    click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/bench-<data>-<model>."),
+    click.option("--workers", type=int, metavar="N", help="Processes that read media ahead. Default: as in a run."),
+    click.option("--output", metavar="FOLDER", help="Results folder. Default: in runs, named by data and model."),
 )
 
 
@@ -115,6 +116,7 @@ def _bench(given: dict[str, Any]) -> None:
         modes=modes,
         frames=config.frames,
         limit=config.limit,
+        workers=config.workers,
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
@@ -154,7 +156,9 @@ def growth(**given: Any) -> None:
     output = _output(config, "growth", spec, info)
     sizes = Sizes(dimensions=given["dimensions"])
     with tempfile.TemporaryDirectory(prefix="mmeb-growth-") as folder:
-        found = measure_growth(spec, plan.batch_tokens[0], plan.repeats, sizes, queries, Path(folder), _say)
+        found = measure_growth(
+            spec, plan.batch_tokens[0], plan.repeats, config.workers, sizes, queries, Path(folder), _say
+        )
     write_json(output / "growth.json", dataclasses.asdict(found))
     save_pictures([draw_growth(found)], output)
     for curve in found.curves:

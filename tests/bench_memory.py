@@ -27,9 +27,12 @@ from PIL import Image, ImageDraw
 from mmeb_harness import Frames, Item, Samples, Task
 from mmeb_harness.bench.memory import resident_memory
 from mmeb_harness.data import DataInfo
+from mmeb_harness.encode import LocalEncoder
+from mmeb_harness.prepare import InlinePreparation, WorkerPreparation
 from mmeb_harness.registry import BENCHMARK, ModelSpec, RegisteredTask
 from mmeb_harness.run import RunSettings, evaluate
 from mmemb_r1_model import tiny
+from mmemb_r1_model.embedder import MMEmbR1Embedder
 from mmemb_r1_model.settings import read_settings, write_settings
 from tests.toy import QuietReporter
 
@@ -128,12 +131,16 @@ def measure(folder: Path, pages: int, workers: int, max_pixels: int) -> bool:
     task = Task("Pages", "visdoc", "Memory", "ndcg_linear@5", read_pages, annotations=("pages",))
     spec = ModelSpec("mmemb_r1", {"path": str(copy_tiny(folder / "model", max_pixels))}, {"device": "cpu"})
     embedder = spec.load()
-    embedder.warm_up()  # type: ignore[attr-defined]
+    assert isinstance(embedder, MMEmbR1Embedder)
+    embedder.warm_up()
     before, started = resident_memory(), time.perf_counter()
     registered = {task.name: RegisteredTask(task, BENCHMARK)}
     settings = RunSettings(output=folder / "run", batch_tokens=16_384)
-    with watched() as peak:
-        evaluate(embedder, [*registered.values()], registered, DataInfo(folder / "data"), settings, QuietReporter())
+    preparation = WorkerPreparation(spec, workers, note=print) if workers else InlinePreparation(embedder)
+    with watched() as peak, preparation:
+        encoder = LocalEncoder(embedder, preparation, settings.batch_tokens)
+        info, reporter = DataInfo(folder / "data"), QuietReporter()
+        evaluate(embedder, [*registered.values()], registered, info, settings, reporter, encoder)
     seconds, beyond = time.perf_counter() - started, peak.bytes - before
     print(
         f"{seconds:.0f} s, {pages / seconds:,.0f} pages/s; with the model warm {before / 1e9:.2f} GB, at most "

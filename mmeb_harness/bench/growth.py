@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness import environment
-from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
+from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode, workers_for
 from mmeb_harness.bench.sides import MemorySink
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
 from mmeb_harness.chunks import Keyed, plan_chunks
@@ -127,6 +127,7 @@ def measure_growth(
     spec: ModelSpec,
     batch_tokens: int,
     repeats: int,
+    workers: int | None,
     sizes: Sizes,
     queries: Sequence[Item],
     folder: Path,
@@ -136,6 +137,7 @@ def measure_growth(
 
     Args:
         queries: of real tasks; those that make the model write most are used for the curve over written tokens.
+        workers: as in a run.
         folder: for made-up pictures.
         note: told what is going on.
 
@@ -146,7 +148,7 @@ def measure_growth(
     embedder = spec.load()
     note("ranking, over candidates")
     curves = [ranking_over_candidates(sizes, repeats)]
-    with open_encoders(embedder, note) as make_encoder:
+    with open_encoders(embedder, spec, workers_for(embedder, workers), note) as make_encoder:
         encoder = make_encoder(batch_tokens)
         encode = _timed_encoding(embedder, encoder, batch_tokens, folder)
         note("encoding and ranking, over queries")
@@ -227,12 +229,12 @@ def _over_written_tokens(
     points: dict[float, list[float]] = {}
     keyed = [(str(place), item) for place, item in enumerate(queries)]
     for bound in (max(sizes.new_tokens), *sizes.new_tokens):
-        bounded = dataclasses.replace(spec, args={**spec.args, "max_new_tokens": str(bound)})
+        bounded = with_mode(dataclasses.replace(spec, args={**spec.args, "max_new_tokens": str(bound)}), "always")
         try:
-            embedder = with_mode(bounded, "always").load()
+            embedder = bounded.load()
         except (OptionError, UnknownNameError) as error:
             return NotMeasured(over, str(error))
-        with open_encoders(embedder, note) as make_encoder:
+        with open_encoders(embedder, bounded, 0, note) as make_encoder:
             encoder = make_encoder(batch_tokens)
             tokens, _ = _written_once(embedder, encoder, batch_tokens, keyed)  # the first time to choose, then to warm
             if len(keyed) > _WRITERS:

@@ -23,7 +23,7 @@ from mmeb_harness.errors import OptionError
 from mmeb_harness.files import write_json, write_text
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.plan import run_profile
-from mmeb_harness.prepare import InlinePreparation
+from mmeb_harness.prepare import InlinePreparation, Recipe, WorkerPreparation, default_workers
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.search import require_faiss
 from mmeb_harness.types import BudgetedEmbedder, Embedder, Task
@@ -79,7 +79,8 @@ def run_bench(
             speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
         frames = run_profile(embedder, settings.frames, None, "none").frames
         sample = read_sample(tasks, info, frames, settings.limit)
-        with open_encoders(embedder, note) as make_encoder:
+        workers = workers_for(embedder, settings.workers)
+        with open_encoders(embedder, own, workers, note) as make_encoder:
             name = mode_name(embedder, mode)
             modes.append(measure_mode(embedder, name, sample, settings.plan, make_encoder, speed, note))
         del embedder  # its memory, before the next one is loaded
@@ -93,7 +94,7 @@ def run_bench(
         limit=settings.limit,
         frames=settings.frames,
         repeats=settings.plan.repeats,
-        workers=settings.workers,
+        workers=workers,
         speed=speed,
         modes=tuple(modes),
         seconds=time.monotonic() - started,
@@ -130,10 +131,20 @@ def num_threads() -> int | None:
 
 
 @contextmanager
-def open_encoders(embedder: Embedder, note: Note) -> Iterator[MakeEncoder]:
-    """Encoders as a run has them, by token budget."""
-    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
-    yield lambda batch_tokens: LocalEncoder(embedder, preparation, batch_tokens, note, Interrupts(note))
+def open_encoders(embedder: Embedder, spec: Recipe, workers: int, note: Note) -> Iterator[MakeEncoder]:
+    """Encoders as a run has them, by token budget; they share what prepares for them."""
+    if not isinstance(embedder, BudgetedEmbedder):
+        yield lambda batch_tokens: LocalEncoder(embedder, None, batch_tokens, note, Interrupts(note))
+        return
+    with WorkerPreparation(spec, workers, note=note) if workers else InlinePreparation(embedder) as preparation:
+        yield lambda batch_tokens: LocalEncoder(embedder, preparation, batch_tokens, note, Interrupts(note))
+
+
+def workers_for(embedder: Embedder, asked_for: int | None) -> int:
+    """As many as in a run."""
+    if asked_for is not None:
+        return asked_for
+    return default_workers(embedder.info.settings.get("device") not in (None, "cpu"))
 
 
 def save_bench(folder: Path, result: BenchResult) -> None:

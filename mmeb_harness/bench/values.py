@@ -191,7 +191,7 @@ class BenchResult:
     limit: int | None
     frames: int | None
     repeats: int
-    workers: int | None
+    workers: int
     speed: Speed | None
     modes: tuple[ModeResult, ...]
     seconds: float

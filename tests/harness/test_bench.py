@@ -22,6 +22,7 @@ from mmeb_harness.bench.tables import as_markdown
 from mmeb_harness.bench.values import BenchResult, ModeResult, Pass, Speed, Spread
 from mmeb_harness.cli import cli
 from mmeb_harness.pictures import save_pictures
+from mmeb_harness.registry import ModelSpec
 from tests.toy import HashEmbedder, info_of, toy_task
 
 
@@ -66,7 +67,7 @@ def sample(data: Path) -> Sample:
 
 def measured(embedder: HashEmbedder, sample: Sample, mode: str = "adaptive", **plan: Any) -> ModeResult:
     chosen = Plan(**{"batch_tokens": (8,), "repeats": 3} | plan)
-    with open_encoders(embedder, print) as make_encoder:
+    with open_encoders(embedder, ModelSpec("toy"), 0, print) as make_encoder:
         return measure_mode(embedder, mode, sample, chosen, make_encoder, Speed(1e9, 1e9, "given"), print)
 
 
@@ -161,7 +162,7 @@ def test_a_part_for_slow_references(sample: Sample) -> None:
 
 def bench_of(*modes: ModeResult) -> BenchResult:
     return BenchResult(
-        *("toy", "1", {}, "toy", True, ("one", "two"), None, None, 3, None, None, modes, 1.0, "", {}, 1, {}, None)
+        *("toy", "1", {}, "toy", True, ("one", "two"), None, None, 3, 0, None, modes, 1.0, "", {}, 1, {}, None)
     )
 
 
