@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from mmeb_harness.config import RunConfig
     from mmeb_harness.data import DataInfo
+    from mmeb_harness.encode import LocalEncoder
+    from mmeb_harness.progress import Reporter
     from mmeb_harness.ranks import Ranks
     from mmeb_harness.registry import ModelSpec, RegisteredTask
     from mmeb_harness.run import RunSettings
@@ -166,14 +169,26 @@ def _job(config: RunConfig, console: Console) -> _Job:
     return _Job(spec, spec.load(), tasks, registered, info, settings)
 
 
+def _encoder(
+    job: _Job, config: RunConfig, reporter: Reporter, processes: int = 1
+) -> AbstractContextManager[LocalEncoder]:
+    """This process; `processes` of a run are on this machine."""
+    from mmeb_harness.prepare import default_workers
+    from mmeb_harness.run import local_encoder
+
+    on_accelerator = str(job.embedder.info.settings.get("device", "cpu")) != "cpu"
+    workers = default_workers(on_accelerator, processes) if config.workers is None else config.workers
+    return local_encoder(job.embedder, job.settings.batch_tokens, reporter, job.spec, workers)
+
+
 def _run_here(config: RunConfig, console: Console) -> None:
     from mmeb_harness.progress import reporter_for
     from mmeb_harness.report import print_run
-    from mmeb_harness.run import evaluate, local_encoder
+    from mmeb_harness.run import evaluate
 
     job, reporter = _job(config, console), reporter_for(console)
-    encoder = local_encoder(job.embedder, job.settings.batch_tokens, reporter)
-    result = evaluate(job.embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
+    with _encoder(job, config, reporter) as encoder:
+        result = evaluate(job.embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
     print_run(result, job.settings.output, console)
 
 
@@ -182,27 +197,28 @@ def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
     from mmeb_harness.progress import LineReporter, reporter_for
     from mmeb_harness.ranks import Meeting
     from mmeb_harness.report import print_run
-    from mmeb_harness.run import encode_share, evaluate, local_encoder
+    from mmeb_harness.run import encode_share, evaluate
     from mmeb_harness.shares import GatheringEncoder, ShareEncoder
 
     # Started again, nobody may start over: what was encoded before the failure counts.
     job = _job(dataclasses.replace(config, fresh=config.fresh and ranks.restarts == 0), console)
     meeting = Meeting(job.settings.output, ranks)
     reporter = reporter_for(console) if ranks.is_first else LineReporter(console, f"rank {ranks.share.index}: ")
-    own = ShareEncoder(local_encoder(job.embedder, job.settings.batch_tokens, reporter), ranks.share)
-    if ranks.is_first:
-        encoder = GatheringEncoder(own, meeting.absent)
-        inputs = (job.embedder, job.tasks, job.registered, job.info, job.settings)
-        print_run(evaluate(*inputs, reporter, encoder, meeting), job.settings.output, console)
-    else:
-        encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
+    with _encoder(job, config, reporter, ranks.local_count) as encoder:
+        own = ShareEncoder(encoder, ranks.share)
+        if ranks.is_first:
+            inputs = (job.embedder, job.tasks, job.registered, job.info, job.settings)
+            result = evaluate(*inputs, reporter, GatheringEncoder(own, meeting.absent), meeting)
+            print_run(result, job.settings.output, console)
+        else:
+            encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
 
 
 def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: Console) -> None:
     from mmeb_harness.errors import OptionError
     from mmeb_harness.folder import RunFolder, locked
     from mmeb_harness.progress import reporter_for
-    from mmeb_harness.run import encode_share, local_encoder
+    from mmeb_harness.run import encode_share
     from mmeb_harness.shards import save_shard, shard_file, shard_result
     from mmeb_harness.shares import ShareEncoder
 
@@ -216,11 +232,14 @@ def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: C
             "--output and --vectors, or delete them"
         )
     started, job, reporter = time.monotonic(), _job(config, console), reporter_for(console)
-    encoder = ShareEncoder(local_encoder(job.embedder, job.settings.batch_tokens, reporter), share)
     output = job.settings.output
-    with locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"):
+    with (
+        locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"),
+        _encoder(job, config, reporter) as encoder,
+    ):
         shard_file(output, share).unlink(missing_ok=True)
-        identity = encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, encoder)
+        own = ShareEncoder(encoder, share)
+        identity = encode_share(job.embedder, job.tasks, job.info, job.settings, reporter, own)
         names = [one.task.name for one in job.tasks]
         seconds = time.monotonic() - started
         save_shard(

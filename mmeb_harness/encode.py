@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.chunks import Batch, Chunk, smaller_batches
-from mmeb_harness.errors import ModelError
+from mmeb_harness.errors import ModelError, ResultError
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.prepare import Preparation
 from mmeb_harness.store import Encoded
@@ -44,6 +44,10 @@ class Sink(Protocol):
 
     def __contains__(self, key: str) -> bool:
         """Whether a key's vector is there."""
+        ...
+
+    def check_writable(self) -> None:
+        """Find out before the weights are loaded whether what is added can be kept."""
         ...
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
@@ -110,10 +114,12 @@ class LocalEncoder:
 
         Raises:
             ModelError: vectors that can't be ranked, or an item that doesn't fit in memory by itself.
+            ResultError: the sink can't keep them.
             KeyboardInterrupt: asked for; what was under way is finished and in the sink.
         """
         queue = deque(left for chunk in chunks if (left := self._left(chunk, sink)).batches)
         if queue:
+            sink.check_writable()
             self._warm_up()
         while queue:
             if (problem := self._encode_queue(queue, sink, on_progress)) is None:
@@ -148,7 +154,7 @@ class LocalEncoder:
     def _encode_queue(self, queue: deque[Chunk], sink: Sink, on_progress: Progress) -> str | None:
         """Work the queue off; what is done leaves it. Out of memory: what the library said, in one line."""
         try:
-            with self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
+            with flushing(sink), self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
                 while queue:
                     self._encode_chunk(queue[0], prepared, sink, on_progress)
                     queue.popleft()
@@ -157,8 +163,6 @@ class LocalEncoder:
             if not is_out_of_memory(error):
                 raise
             return shortly(error)  # not the error itself: its traceback holds the tensors that have to go
-        finally:
-            sink.flush()  # an error or Ctrl-C in one batch doesn't cost the batches before it
         return None
 
     def _prepared(self, chunks: list[Chunk]) -> Generator[tuple[Any, float]]:
@@ -238,6 +242,23 @@ class LocalEncoder:
         sink.add(batch.keys, _timed(result, prepare, encode, share))
         if result.work is not None:
             self.usage.work += result.work
+
+
+@contextmanager
+def flushing(sink: Sink) -> Iterator[None]:
+    """Flush at the end, come what may: an error or Ctrl-C in one batch doesn't cost the batches before it.
+
+    Of two errors the first is raised.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            sink.flush()
+        except ResultError as second:
+            error.add_note(str(second))
+        raise
+    sink.flush()
 
 
 def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any]) -> Generator[tuple[Any, float]]:

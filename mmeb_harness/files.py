@@ -42,7 +42,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise ResultError(f"can't write {path}: {error.strerror or error}") from error
+        why = os.strerror(error.errno) if error.errno else error  # pyarrow words it in a way of its own
+        raise ResultError(f"can't write {path}: {why}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

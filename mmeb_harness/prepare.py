@@ -600,9 +600,13 @@ def _keep_torch_to_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def default_workers(on_accelerator: bool) -> int:
-    """How many workers there should be; 0: a thread, since a model on the CPU wants the cores for itself."""
-    return min(MAX_WORKERS, available_cpus() - 1) if on_accelerator else 0
+def default_workers(on_accelerator: bool, processes: int = 1) -> int:
+    """How many workers there should be; 0: a thread, since a model on the CPU wants the cores for itself.
+
+    Args:
+        processes: that want some, on this machine.
+    """
+    return min(MAX_WORKERS, max(1, available_cpus() // processes) - 1) if on_accelerator else 0
 
 
 def available_cpus() -> int:

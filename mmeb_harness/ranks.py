@@ -30,13 +30,14 @@ class Ranks:
 
     Attributes:
         share: of the chunks, which is also its rank and the number of ranks.
-        local_index: on its node.
+        local_index, local_count: on its node.
         launch: names this start of all of them.
         restarts: how often torchrun had to start them again.
     """
 
     share: Share
     local_index: int
+    local_count: int
     launch: str
     restarts: int
 
@@ -56,6 +57,7 @@ def ranks_from(environ: Mapping[str, str]) -> Ranks | None:
     return Ranks(
         Share(int(environ["RANK"]), count),
         int(environ.get("LOCAL_RANK", "0")),
+        int(environ.get("LOCAL_WORLD_SIZE", "1")),
         launch,
         int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )

@@ -127,6 +127,12 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         " latency: of an item in its batch, duplicates included."
     ]
     lines.append(profile_line(run.profile))
+    stats = run.queries + run.candidates
+    if stats.reused:
+        lines.append(
+            f"reused: {_percent(stats.reused / stats.encoded)} % of {stats.encoded:,} distinct items had been encoded "
+            "before, for another task or in another run."
+        )
     if counted := sum((Counter(result.notes) for result in results), Counter()):
         lines.append("counted: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counted.items())) + ".")
     if run.data_synthetic:

@@ -8,12 +8,13 @@
 Beside the run's folder, shared by all runs there, unless told otherwise:
 
 .vectors/<fingerprint>/         one model's vectors, by content
+.vectors/.media/                hashes of media files
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -44,6 +45,8 @@ class EncodeStats:
         reasoned: items (of all asked for) whose vector came from a rationale.
         reasoning_tokens: generated tokens of these.
         truncated: items whose generation had to be closed by rule.
+        reused: distinct items whose vector was there when the task came: from another task or run. Older files
+            don't say, and count as none.
     """
 
     items: int = 0
@@ -52,6 +55,7 @@ class EncodeStats:
     reasoned: int = 0
     reasoning_tokens: int = 0
     truncated: int = 0
+    reused: int = 0
 
     def __add__(self, other: EncodeStats) -> EncodeStats:
         mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
@@ -73,8 +77,12 @@ class EncodeStats:
         return self.reasoning_tokens / self.reasoned if self.reasoned else 0.0
 
 
-def encode_stats(encoded: Encoded, keys: Sequence[str]) -> EncodeStats:
-    """Sum up one side of a task; time counts once for items with equal keys."""
+def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Container[str] = ()) -> EncodeStats:
+    """Sum up one side of a task; time counts once for items with equal keys.
+
+    Args:
+        reused_keys: those whose vectors were there when the task came.
+    """
     distinct = {key: index for index, key in enumerate(keys)}
     return EncodeStats(
         items=len(keys),
@@ -83,6 +91,7 @@ def encode_stats(encoded: Encoded, keys: Sequence[str]) -> EncodeStats:
         reasoned=sum(trace.path == "reasoned" for trace in encoded.traces),
         reasoning_tokens=sum(trace.reasoning_tokens for trace in encoded.traces),
         truncated=sum(trace.truncated for trace in encoded.traces),
+        reused=sum(key in reused_keys for key in distinct),
     )
 
 

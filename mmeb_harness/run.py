@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +18,16 @@ from mmeb_harness.compress import compress
 from mmeb_harness.data import DataInfo, load_samples, query_labels
 from mmeb_harness.encode import Encoder, LocalEncoder
 from mmeb_harness.errors import ResultError
-from mmeb_harness.files import check_writable, read_json, read_parquet, write_parquet
+from mmeb_harness.files import read_json, read_parquet, write_parquet
 from mmeb_harness.folder import RunFolder, clear, locked
 from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
+from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
-from mmeb_harness.prepare import InlinePreparation
+from mmeb_harness.prepare import InlinePreparation, Preparation, WorkerPreparation
 from mmeb_harness.progress import Reporter
 from mmeb_harness.ranks import Meeting
-from mmeb_harness.registry import RegisteredTask, benchmark_rows
+from mmeb_harness.registry import ModelSpec, RegisteredTask, benchmark_rows
 from mmeb_harness.results import (
     EncodeStats,
     RunResult,
@@ -40,7 +41,7 @@ from mmeb_harness.results import (
 )
 from mmeb_harness.score import candidate_table, mean_metrics, query_table, score_queries
 from mmeb_harness.search import require_faiss
-from mmeb_harness.store import VectorStore, content_key
+from mmeb_harness.store import VectorStore, content_keys
 from mmeb_harness.types import BudgetedEmbedder, Embedder, Profile, Quantization, Samples, Task
 from mmeb_harness.windows import ReadTask, Window, windows
 
@@ -129,9 +130,11 @@ def evaluate(
                 return run
 
             write_run(list(done.values()), "running")
-            encoder = encoder or local_encoder(embedder, settings.batch_tokens, reporter)
             identity = run_identity(embedder, plan, settings.limit, settings.batch_tokens)
-            with meeting.opened(identity) if meeting else nullcontext():
+            with ExitStack() as stack:
+                if meeting is not None:
+                    stack.enter_context(meeting.opened(identity))
+                encoder = encoder or stack.enter_context(local_encoder(embedder, settings.batch_tokens, reporter))
                 results = _evaluate_all(embedder, encoder, plan, done, info, settings, folder, reporter)
                 for remark in meeting.remarks() if meeting else []:
                     reporter.note(remark)
@@ -183,10 +186,23 @@ def profile_of(embedder: Embedder, settings: RunSettings) -> Profile:
     return run_profile(embedder, settings.frames, settings.dimensions, settings.quantization)
 
 
-def local_encoder(embedder: Embedder, batch_tokens: int, reporter: Reporter) -> LocalEncoder:
-    """This process, a thread of which prepares."""
-    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
-    return LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
+@contextmanager
+def local_encoder(
+    embedder: Embedder, batch_tokens: int, reporter: Reporter, spec: ModelSpec | None = None, workers: int = 0
+) -> Iterator[LocalEncoder]:
+    """This process, which prepares in a thread or, where it is told how the model is made, in processes.
+
+    Args:
+        workers: how many; 0: a thread.
+    """
+    with ExitStack() as stack:
+        preparation: Preparation | None = None
+        if isinstance(embedder, BudgetedEmbedder):
+            if spec is not None and workers:
+                preparation = stack.enter_context(WorkerPreparation(spec, workers, note=reporter.note))
+            else:
+                preparation = stack.enter_context(InlinePreparation(embedder))
+        yield LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
 
 
 def _evaluate_all(
@@ -207,10 +223,10 @@ def _evaluate_all(
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
     results = dict(done)
     if len(done) < len(plan):
-        store = open_store(embedder, settings, folder)
+        store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
         labels = query_labels(info)
         planned = {one.task.name: one for one in plan}
-        for window in read_windows(embedder, plan, done, info, settings):
+        for window in read_windows(embedder, plan, done, info, settings, hashes):
             stored_before = _encode_window(encoder, window, done, store, reporter)
             for one in window.tasks:
                 name = one.task.name
@@ -219,6 +235,8 @@ def _evaluate_all(
                     results[name] = _score_task(planned[name], one, settings, folder, store, stored_before, difficulty)
                     reporter.finish_task(_task_line(results[name]))
                 stored_before |= {*one.query_keys, *one.candidate_keys}
+        if hashes.problem is not None:
+            reporter.note(f"hashes of media are not remembered: {hashes.problem}")
     return [results[one.task.name] for one in plan]
 
 
@@ -250,8 +268,8 @@ def encode_share(
         meeting.join(identity)
     done = {one.task.name: result for one in plan if (result := _earlier_result(folder, one)) is not None}
     check_readable([one.task for one in plan if one.task.name not in done], info, profile.frames)
-    store = open_store(embedder, settings, folder)
-    for window in read_windows(embedder, plan, done, info, settings):
+    store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
+    for window in read_windows(embedder, plan, done, info, settings, hashes):
         _encode_window(encoder, window, done, store, reporter)
     return identity
 
@@ -262,6 +280,7 @@ def read_windows(
     done: Mapping[str, TaskResult],
     info: DataInfo,
     settings: RunSettings,
+    hashes: MediaHashes,
 ) -> Iterator[Window]:
     """What is to be encoded, up to the last task that isn't done."""
     last = max((position for position, one in enumerate(plan) if one.task.name not in done), default=-1)
@@ -272,8 +291,8 @@ def read_windows(
         return ReadTask(
             task,
             samples,
-            [content_key(item, "query", info.root) for item in samples.queries],
-            [content_key(item, "candidate", info.root) for item in samples.candidates],
+            content_keys(samples.queries, "query", hashes),
+            content_keys(samples.candidates, "candidate", hashes),
         )
 
     return windows([one.task for one in plan[: last + 1]], read, embedder, settings.batch_tokens)
@@ -296,15 +315,16 @@ def open_store(embedder: Embedder, settings: RunSettings, folder: RunFolder) -> 
     """The model's vectors.
 
     Raises:
-        ResultError: they can't be kept there.
+        ResultError: those that are there can't be used.
     """
     vectors = settings.vectors_folder / fingerprint_of(embedder)
-    try:
-        check_writable(vectors)
-    except ResultError as error:
-        raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
     since = read_json(folder.fresh_file) if folder.fresh_file.is_file() else 0
-    return VectorStore(vectors, embedder.info.similarity, since)
+    return VectorStore(vectors, embedder.info.similarity, since, embedder.info)
+
+
+def open_hashes(info: DataInfo, settings: RunSettings) -> MediaHashes:
+    """Hashes of the data's media, remembered beside the vectors."""
+    return MediaHashes(settings.vectors_folder / MEDIA_FOLDER, info.root)
 
 
 def _score_task(
@@ -334,8 +354,8 @@ def _score_task(
         num_candidates=len(samples.candidates),
         tied_decisions=sum(query.tied_decisions for query in scored),
         limited=settings.limit is not None,
-        queries=encode_stats(queries, read.query_keys),
-        candidates=encode_stats(candidates, read.candidate_keys),
+        queries=encode_stats(queries, read.query_keys, stored_before),
+        candidates=encode_stats(candidates, read.candidate_keys, stored_before),
         data_revision=planned.data_revision,
         fingerprint=planned.fingerprint,
         edition=task.edition,

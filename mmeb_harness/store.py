@@ -1,19 +1,20 @@
 """Vectors on disk, named by what went into them, so that a killed run goes on in the middle of a task.
 
-A store is a folder of chunks, each written whole: parquet where an item has one vector; uncompressed Arrow,
-mapped into memory, where it has several, since those of a task may be larger than memory. A key hashes an
-item's words, its media (path, size, time of change) and its role; the folder itself is named by the model's
-fingerprint. Whatever is embedded twice, in one task or in two, in one run or in two, is found here the second time.
+A store is a folder of chunks (see `store_files`), each written whole and mapped into memory to be read. A key hashes an
+item's words, the bytes of its media and its role; the folder itself is named by the model's fingerprint. Whatever is
+embedded twice, in one task or in two, in one run or in two, is found here the second time.
 
-Several processes may add to one folder: a chunk is whole or absent, its name is nobody else's and begins with the
-time it was written. What two of them encoded alike is there twice; of equal keys the latest chunk's counts.
+Several processes may add to one folder: a chunk is whole or absent, and its name is nobody else's. What two of them
+encoded alike is there twice; of equal keys the latest chunk's counts. A process holds the folder while it uses it, so
+that nothing is pruned under its hands.
 """
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.errors import DataError, ResultError
-from mmeb_harness.files import fingerprint, map_arrow, read_parquet, write_arrow, write_parquet
-from mmeb_harness.types import AnyVectors, Item, Role, Similarity, TokenVectors, Trace, Vectors
+from mmeb_harness.errors import ResultError
+from mmeb_harness.files import check_writable, fingerprint
+from mmeb_harness.media import MediaHashes
+from mmeb_harness.store_files import (
+    DESCRIPTION,
+    check_description,
+    chunk_files,
+    chunk_name,
+    flat_vectors,
+    map_chunk,
+    share,
+    vector_offsets,
+    write_chunk,
+    write_description,
+    written_ns,
+)
+from mmeb_harness.types import AnyVectors, Item, ModelInfo, Role, Similarity, TokenVectors, Trace, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,27 +49,24 @@ FLUSH_ITEMS = 4096
 #: Bounds what waits in memory: the tokens of one page may take a megabyte.
 FLUSH_BYTES = 256 << 20
 
-_SUFFIXES: dict[Similarity, str] = {"dot": ".parquet", "max_sim": ".arrow"}
+#: A place is a chunk's number and a row in one integer: a million take 100 MB less than as pairs.
+_ROW_BITS = 32
+_TRACE_COLUMNS = ("path", "gate", "rationale", "reasoning_tokens", "truncated", "latency_seconds", "share_seconds")
 
 
-def content_key(item: Item, role: Role, root: Path) -> str:
-    """What an item's vector depends on, besides the model; ids don't count.
+def content_keys(items: Sequence[Item], role: Role, hashes: MediaHashes) -> list[str]:
+    """What each item's vector depends on, besides the model: words, the bytes of its media, role. Ids don't count.
 
     Raises:
         DataError: if a media file is missing.
     """
-    media = [_media_identity(path, root) for path in item.media]
+    media = hashes.of([path for item in items for path in item.media])
+    return [_content_key(item, role, [media[path] for path in item.media]) for item in items]
+
+
+def _content_key(item: Item, role: Role, media: Sequence[str]) -> str:
     kind = "frames" if item.frames else "images"
     return fingerprint(role, item.text, item.instruction, item.source.layout, item.source.instruction, kind, media)
-
-
-def _media_identity(path: Path, root: Path) -> list[Any]:
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"item's media file {path} can't be read: {error.strerror or error}") from error
-    relative = path.relative_to(root) if path.is_relative_to(root) else path
-    return [relative.as_posix(), stat.st_size, stat.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -96,131 +108,165 @@ class StoredTokens:
 class VectorStore:
     """Append-only store of one model's vectors. Call `flush` when what was added must survive.
 
+    Nothing is written before the first `flush`: a complete store may be read-only.
+
     Args:
-        since: chunks written before are ignored (nanoseconds since the epoch).
+        since: what was written before is ignored (nanoseconds since the epoch).
+        model: whose vectors they are, for those who look at the folder later.
 
     Raises:
-        ResultError: a chunk can't be read, or the vectors are of the other similarity.
+        ResultError: a chunk is broken, or the vectors are of the other similarity or of another store version.
     """
 
-    def __init__(self, folder: Path, similarity: Similarity = "dot", since: int = 0) -> None:
-        self._folder, self._since = folder, since
+    def __init__(
+        self, folder: Path, similarity: Similarity = "dot", since: int = 0, model: ModelInfo | None = None
+    ) -> None:
+        self._folder, self._similarity, self._since, self._model = folder, similarity, since, model
         self._several = similarity == "max_sim"  # vectors an item
-        self._suffix = _SUFFIXES[similarity]
-        _check_kind(folder, similarity)
-        self._places: dict[str, tuple[int, int]] = {}  # key → chunk, row
+        self._is_held = False
+        if (folder / DESCRIPTION).is_file():
+            self._hold()
+        check_description(folder, similarity)
+        self._places: dict[str, int] = {}
         self._chunks: list[Path] = []
-        self._open_chunk: tuple[int, pa.Table] | None = None
-        self._pending: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}  # name of a chunk → its number
+        self._pending: dict[str, dict[str, Any]] = {}
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._places or key in self._pending
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places.keys() | self._pending.keys())
+
+    def refresh(self) -> None:
+        """Take in what other processes have written since, and forget what is gone."""
+        there = {path.name: path for path in chunk_files(self._folder)}
+        if gone := [self._numbers.pop(name) for name in self._numbers.keys() - there.keys()]:
+            lost = frozenset(gone)
+            self._places = {key: place for key, place in self._places.items() if place >> _ROW_BITS not in lost}
+        oldest = chunk_name(self._since)
+        for name, path in there.items():
+            if name not in self._numbers and (not self._since or name >= oldest):
+                self._index(path)
+
+    def check_writable(self) -> None:
+        """Find out before the first item is encoded whether it can be kept.
+
+        Raises:
+            ResultError: it can't.
+        """
+        try:
+            check_writable(self._folder)
+        except ResultError as error:
+            raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
         """Add one batch; on disk at the latest after `FLUSH_SECONDS` of further batches, or on `flush`."""
         for row, key in enumerate(keys):
-            self._places[key] = (len(self._chunks), len(self._pending))
-            self._pending.append(_to_row(key, encoded, row))
-            self._pending_bytes += self._pending[-1]["vector"].nbytes
+            self._pending[key] = _to_row(key, encoded, row)
+            self._pending_bytes += self._pending[key]["vector"].nbytes
         overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
         if overdue or len(self._pending) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
             self.flush()
 
-    def refresh(self) -> None:
-        """Take notice of chunks that other processes have written."""
-        known = set(self._chunks)
-        for path in sorted(self._folder.glob(f"chunk-*{self._suffix}")):
-            if path not in known and (not self._since or path.name >= _chunk_name(self._since)):
-                self._index_chunk(path)
-
     def flush(self) -> None:
-        """Write what is pending as one chunk."""
+        """Write what is pending as one chunk. If that fails it stays pending.
+
+        Raises:
+            ResultError: the folder can't be written, or is full.
+        """
         self._last_flush = time.monotonic()
         if not self._pending:
             return
-        path = self._folder / f"{_chunk_name(time.time_ns())}-{uuid.uuid4().hex}{self._suffix}"
-        vectors = [row["vector"] for row in self._pending]
-        if self._several:
-            write_arrow(path, _to_table(self._pending, _token_column(vectors)))
-        else:
-            write_parquet(path, _to_table(self._pending, _vector_column(vectors)))
-        self._chunks.append(path)
-        self._pending, self._pending_bytes = [], 0
+        rows = list(self._pending.values())
+        vectors = [row["vector"] for row in rows]
+        column = _token_column(vectors) if self._several else _vector_column(vectors)
+        try:
+            self._describe()
+            path = write_chunk(self._folder, _to_table(rows, column))
+        except ResultError as error:
+            raise ResultError(
+                f"{error}; vectors written before are kept: make room, or name another folder with --vectors, and run "
+                "again"
+            ) from error
+        self._place(path, list(self._pending))
+        self._pending, self._pending_bytes = {}, 0
 
     def get(self, keys: Sequence[str]) -> Encoded:
         """Vectors and traces of `keys`, in that order; every key must be in the store.
 
-        Several vectors an item stay on disk, as `StoredTokens`.
+        One vector an item is read into one array, chunk by chunk; several stay on disk, as `StoredTokens`.
+
+        Raises:
+            ResultError: a chunk is broken, or was deleted meanwhile.
         """
         self.flush()
-        rows: list[dict[str, Any] | None] = [None] * len(keys)
-        vectors: Vectors | StoredTokens | None = self._tokens(keys) if self._several else None
-        for chunk, wanted in self._by_chunk(keys):
-            table = self._read(chunk)
-            positions = [position for position, _ in wanted]
-            taken = [row for _, row in wanted]
-            if not isinstance(vectors, StoredTokens):
-                block = _vectors(table)
-                if vectors is None:
-                    vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32)
+        places = np.fromiter((self._places[key] for key in keys), dtype=np.int64, count=len(keys))
+        chunks, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        vectors: Vectors | None = None
+        tokens: dict[int, TokenVectors] = {}
+        traces = np.empty(len(keys), dtype=object)
+        latency, share_of_time = np.empty(len(keys)), np.empty(len(keys))
+        for chunk, positions in _groups(chunks):
+            table, taken = map_chunk(self._chunks[chunk]), rows[positions]
+            if self._several:
+                tokens[chunk] = _token_vectors(table)
+            else:
+                block = flat_vectors(table)
+                vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
-            for position, row in zip(positions, table.drop(["vector"]).take(taken).to_pylist(), strict=True):
-                rows[position] = row
-        complete = [row for row in rows if row is not None]
-        if vectors is None or len(complete) != len(keys):
-            raise KeyError("a vector that was asked for is not in the store")
-        return Encoded(
-            vectors=vectors,
-            traces=tuple(_to_trace(row) for row in complete),
-            latency_seconds=np.array([row["latency_seconds"] for row in complete], dtype=np.float64),
-            share_seconds=np.array([row["share_seconds"] for row in complete], dtype=np.float64),
-        )
+            columns = table.select(list(_TRACE_COLUMNS)).take(taken)
+            traces[positions] = _to_traces(columns)
+            latency[positions] = columns.column("latency_seconds").to_numpy()
+            share_of_time[positions] = columns.column("share_seconds").to_numpy()
+        found: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._several else vectors
+        if found is None:
+            raise KeyError("vectors of no items were asked for")
+        return Encoded(found, tuple(traces), latency, share_of_time)
 
-    def _tokens(self, keys: Sequence[str]) -> StoredTokens:
-        places = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
-        chunks = sorted(set(places[:, 0].tolist()))
-        return StoredTokens({chunk: _token_vectors(map_arrow(self._chunks[chunk])) for chunk in chunks}, places)
+    def _hold(self) -> None:
+        lock = share(self._folder)
+        if lock is not None:
+            weakref.finalize(self, os.close, lock)
+        self._is_held = True
 
-    def _index_chunk(self, path: Path) -> None:
-        table = map_arrow(path) if self._several else read_parquet(path, ["key"])
-        for row, key in enumerate(table.column("key").to_pylist()):
-            self._places[key] = (len(self._chunks), row)
+    def _describe(self) -> None:
+        """Before the first chunk: a folder with chunks and without a description is one of an old release."""
+        if not (self._folder / DESCRIPTION).is_file():
+            write_description(self._folder, self._similarity, self._model)
+        if not self._is_held:
+            self._hold()
+
+    def _index(self, path: Path) -> None:
+        try:
+            table = map_chunk(path)
+        except ResultError:
+            if path.exists():
+                raise
+            return  # pruned since it was listed
+        self._place(path, table.column("key").to_pylist(), written_ns(table) >= self._since)
+
+    def _place(self, path: Path, keys: Sequence[str], counts: NDArray[np.bool_] | None = None) -> None:
+        """Note where a chunk's keys are, unless a later chunk has them."""
+        number = len(self._chunks)
         self._chunks.append(path)
-
-    def _by_chunk(self, keys: Sequence[str]) -> list[tuple[int, list[tuple[int, int]]]]:
-        groups: dict[int, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            chunk, row = self._places[key]
-            groups.setdefault(chunk, []).append((position, row))
-        return sorted(groups.items())
-
-    def _read(self, chunk: int) -> pa.Table:
-        """One chunk is kept, since a task's items mostly lie in the chunk written last."""
-        if self._open_chunk is None or self._open_chunk[0] != chunk:
-            read = map_arrow if self._several else read_parquet
-            self._open_chunk = (chunk, read(self._chunks[chunk]))
-        return self._open_chunk[1]
+        self._numbers[path.name] = number
+        for row, key in enumerate(keys):
+            earlier = self._places.get(key)
+            is_latest = earlier is None or self._chunks[earlier >> _ROW_BITS].name < path.name
+            if is_latest and (counts is None or counts[row]):
+                self._places[key] = number << _ROW_BITS | row
 
 
-def _chunk_name(nanoseconds: int) -> str:
-    """How the name of a chunk of that time begins; names sort by time."""
-    return f"chunk-{nanoseconds:020d}"
-
-
-def _check_kind(folder: Path, similarity: Similarity) -> None:
-    """A folder is named by a fingerprint that an adapter's author may forget to change."""
-    other = _SUFFIXES["dot" if similarity == "max_sim" else "max_sim"]
-    if stray := next(folder.glob(f"chunk-*{other}"), None):
-        raise ResultError(
-            f"{stray} holds vectors of another similarity than {similarity!r}; delete {folder}, or give the model "
-            "another revision"
-        )
+def _groups(chunks: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Chunks, and the positions that are in each."""
+    order = np.argsort(chunks, kind="stable")
+    for positions in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1):
+        if len(positions):
+            yield int(chunks[positions[0]]), positions
 
 
 def _to_row(key: str, encoded: Encoded, row: int) -> dict[str, Any]:
@@ -238,18 +284,12 @@ def _to_row(key: str, encoded: Encoded, row: int) -> dict[str, Any]:
     }
 
 
-def _to_trace(row: dict[str, Any]) -> Trace:
-    return Trace(
-        path=row["path"],
-        gate=row["gate"],
-        rationale=row["rationale"],
-        reasoning_tokens=row["reasoning_tokens"],
-        truncated=row["truncated"],
-        seconds=row["latency_seconds"],
-    )
+def _to_traces(table: pa.Table) -> list[Trace]:
+    names = ("path", "gate", "rationale", "reasoning_tokens", "truncated", "latency_seconds")
+    return [Trace(*values) for values in zip(*(table.column(name).to_pylist() for name in names), strict=True)]
 
 
-def _to_table(rows: list[dict[str, Any]], vectors: pa.Array) -> pa.Table:
+def _to_table(rows: Sequence[Mapping[str, Any]], vectors: pa.Array) -> pa.Table:
     import pyarrow as pa
 
     columns: dict[str, Any] = {"key": pa.array([row["key"] for row in rows], pa.string()), "vector": vectors}
@@ -264,13 +304,14 @@ def _to_table(rows: list[dict[str, Any]], vectors: pa.Array) -> pa.Table:
     }
     for name, kind in types.items():
         columns[name] = pa.array([row[name] for row in rows], kind)
+    columns["written_ns"] = pa.array(np.full(len(rows), time.time_ns(), dtype=np.int64))
     return pa.table(columns)
 
 
 def _vector_column(vectors: Sequence[Vectors]) -> pa.Array:
     import pyarrow as pa
 
-    flat = np.concatenate(vectors).astype(np.float32)
+    flat = np.concatenate(vectors).astype(np.float32, copy=False)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), len(vectors[0]))
 
 
@@ -284,12 +325,4 @@ def _token_column(vectors: Sequence[NDArray[np.floating[Any]]]) -> pa.Array:
 
 def _token_vectors(table: pa.Table) -> TokenVectors:
     """Views of the mapped file, not copies."""
-    column = table.column("vector").chunk(0)
-    flat = column.values.values.to_numpy(zero_copy_only=True)
-    return TokenVectors(flat.reshape(-1, column.type.value_type.list_size), column.offsets.to_numpy())
-
-
-def _vectors(table: pa.Table) -> Vectors:
-    column = table.column("vector").combine_chunks()
-    flat: Vectors = column.values.to_numpy(zero_copy_only=False)
-    return flat.reshape(len(table), -1)
+    return TokenVectors(flat_vectors(table), vector_offsets(table))

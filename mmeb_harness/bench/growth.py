@@ -25,7 +25,6 @@ from mmeb_harness.errors import OptionError, UnknownNameError
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.score import DEPTH
 from mmeb_harness.search import rank_corpus, require_faiss
-from mmeb_harness.store import content_key
 from mmeb_harness.types import Embedder, Item, Scalar, Vectors
 
 #: Main metrics look at so many places at most.
@@ -150,7 +149,7 @@ def measure_growth(
     curves = [ranking_over_candidates(sizes, repeats)]
     with open_encoders(embedder, spec, workers_for(embedder, workers), note) as make_encoder:
         encoder = make_encoder(batch_tokens)
-        encode = _timed_encoding(embedder, encoder, batch_tokens, folder)
+        encode = _timed_encoding(embedder, encoder, batch_tokens)
         note("encoding and ranking, over queries")
         curves += [_curve("queries", "encoding", sizes.queries, repeats, lambda size: encode(_questions(size)))]
         curves += [ranking_over_queries(sizes, repeats)]
@@ -207,14 +206,12 @@ def _unit_vectors(number: int, dimensions: int) -> Vectors:
     return vectors
 
 
-def _timed_encoding(
-    embedder: Embedder, encoder: LocalEncoder, batch_tokens: int, folder: Path
-) -> Callable[[Sequence[Item]], float]:
+def _timed_encoding(embedder: Embedder, encoder: LocalEncoder, batch_tokens: int) -> Callable[[Sequence[Item]], float]:
     """Plan and encode queries, as a run does."""
 
     def encode(items: Sequence[Item]) -> float:
         started = time.perf_counter()
-        keyed = [(content_key(item, "query", folder), item) for item in items]
+        keyed = [(item.id, item) for item in items]
         encoder.encode(plan_chunks(embedder, keyed, "query", batch_tokens), MemorySink())
         return time.perf_counter() - started
 

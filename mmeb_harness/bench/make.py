@@ -144,7 +144,7 @@ def workers_for(embedder: Embedder, asked_for: int | None) -> int:
     """As many as in a run."""
     if asked_for is not None:
         return asked_for
-    return default_workers(embedder.info.settings.get("device") not in (None, "cpu"))
+    return default_workers(embedder.info.settings.get("device", "cpu") != "cpu")
 
 
 def save_bench(folder: Path, result: BenchResult) -> None:

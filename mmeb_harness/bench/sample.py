@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from mmeb_harness.data import DataInfo, load_samples
-from mmeb_harness.store import content_key
+from mmeb_harness.media import MediaHashes
+from mmeb_harness.store import content_keys
 from mmeb_harness.types import Frames, Item, Role, Samples, Task
 from mmeb_harness.windows import ReadTask
 
@@ -53,15 +56,17 @@ class Sample:
 
     @cached_property
     def keys(self) -> list[str]:
-        """Of all places; not for use while a clock runs, since a run makes them too."""
-        return [self.key(place) for place in self.places]
+        """Of all places, as a run names what it stores; made once, so not for use while a clock runs."""
+        with self.hashes() as hashes:
+            return [key for block in self.blocks for key in content_keys(block.items, block.role, hashes)]
 
-    def key(self, place: Place) -> str:
-        """As a run names what it stores."""
-        return content_key(place.item, place.role, self.root)
+    @contextmanager
+    def hashes(self) -> Iterator[MediaHashes]:
+        """Of media that nobody has hashed yet, as in a model's first run on the data."""
+        with tempfile.TemporaryDirectory(prefix="mmeb-bench-") as folder:
+            yield MediaHashes(Path(folder), self.root)
 
-    @property
-    def reader(self) -> Callable[[Task], ReadTask]:
+    def reader(self, hashes: MediaHashes) -> Callable[[Task], ReadTask]:
         """Hands out what was read; the keys are made each time, as a run has to."""
         samples_of = {task.name: samples for task, samples in self.tasks}
 
@@ -70,8 +75,8 @@ class Sample:
             return ReadTask(
                 task,
                 samples,
-                [content_key(item, "query", self.root) for item in samples.queries],
-                [content_key(item, "candidate", self.root) for item in samples.candidates],
+                content_keys(samples.queries, "query", hashes),
+                content_keys(samples.candidates, "candidate", hashes),
             )
 
         return read

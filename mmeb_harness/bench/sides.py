@@ -13,8 +13,9 @@ import numpy as np
 from mmeb_harness.bench.sample import Block, Sample
 from mmeb_harness.chunks import Chunk, plan_chunks
 from mmeb_harness.encode import LocalEncoder, Usage
+from mmeb_harness.media import MediaHashes
 from mmeb_harness.score import score_queries
-from mmeb_harness.store import Encoded
+from mmeb_harness.store import Encoded, content_keys
 from mmeb_harness.types import (
     AnyVectors,
     BudgetedEmbedder,
@@ -115,6 +116,9 @@ class MemorySink:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def check_writable(self) -> None:
+        """As `encode.Sink` says; it always is."""
+
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
         """As `encode.Sink` says."""
         self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))
@@ -179,32 +183,37 @@ class Ours:
 
     def _through(self, sample: Sample, sink: MemorySink, watch: Stopwatch) -> list[float]:
         scores: list[float] = []
-        parts = planned(sample, self._embedder, self.batch_tokens)
-        while True:
-            with watch.on("plan"):
-                part = next(parts, None)
-            if part is None:
-                return scores
-            chunks, tasks = part
-            with watch.on("encode"):
-                self._encoder.encode(chunks, sink)
-            with watch.on("rank"):
-                for one in tasks:
-                    queries, candidates = sink.get(one.query_keys), sink.get(one.candidate_keys)
-                    scores.append(mean_score(one.task, one.samples, queries.vectors, candidates.vectors))
+        with sample.hashes() as hashes:
+            parts = planned(sample, hashes, self._embedder, self.batch_tokens)
+            while True:
+                with watch.on("plan"):
+                    part = next(parts, None)
+                if part is None:
+                    return scores
+                chunks, tasks = part
+                with watch.on("encode"):
+                    self._encoder.encode(chunks, sink)
+                with watch.on("rank"):
+                    scores += [_ranked(one, sink) for one in tasks]
+
+
+def _ranked(one: ReadTask, sink: MemorySink) -> float:
+    queries, candidates = sink.get(one.query_keys), sink.get(one.candidate_keys)
+    return mean_score(one.task, one.samples, queries.vectors, candidates.vectors)
 
 
 def planned(
-    sample: Sample, embedder: Embedder, batch_tokens: int
+    sample: Sample, hashes: MediaHashes, embedder: Embedder, batch_tokens: int
 ) -> Iterator[tuple[Sequence[Chunk], Sequence[ReadTask]]]:
     """Chunks, and the tasks that can be ranked once these are encoded; whole tasks exactly as in a run."""
     if sample.tasks:
-        for window in windows([task for task, _ in sample.tasks], sample.reader, embedder, batch_tokens):
+        for window in windows([task for task, _ in sample.tasks], sample.reader(hashes), embedder, batch_tokens):
             yield window.chunks, window.tasks
         return
     chunks: list[Chunk] = []
     for role in ROLES:
-        distinct = {sample.key(place): place.item for place in sample.places if place.role == role}
+        items = [place.item for place in sample.places if place.role == role]
+        distinct = dict(zip(content_keys(items, role, hashes), items, strict=True))
         chunks += plan_chunks(embedder, list(distinct.items()), role, batch_tokens)
     yield sorted(chunks, key=lambda chunk: -chunk.tokens), ()
 

@@ -98,12 +98,13 @@ def test_shorter_and_smaller_vectors_from_a_file_and_from_options(call, tmp_path
     assert "first 32 dimensions; int8 vectors" in done.stdout
     run = load_run_result(tmp_path / "runs/mini-bag_of_features-dim32-int8/run.json")
     assert (run.profile.dimensions, run.profile.quantization) == (32, "int8")
-    chunks = set((tmp_path / "kept").rglob("chunk-*.parquet"))
+    chunks = set((tmp_path / "kept").rglob("chunk-*.arrow"))
+    assert chunks
     assert chunks
     assert call("run", "--config", "run.yaml", "--quantize", "binary", "--dim", "16").returncode == 0
     other = load_run_result(tmp_path / "runs/mini-bag_of_features-dim16-binary/run.json")
     assert (other.profile.dimensions, other.profile.quantization) == (16, "binary")
-    assert set((tmp_path / "kept").rglob("chunk-*.parquet")) == chunks  # nothing was encoded for it
+    assert set((tmp_path / "kept").rglob("chunk-*.arrow")) == chunks  # nothing was encoded for it
     compared = call("compare", "runs/mini-bag_of_features-dim32-int8", "runs/mini-bag_of_features-dim16-binary")
     assert "profiles differ" in compared.stdout
 

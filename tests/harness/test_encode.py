@@ -24,8 +24,9 @@ from mmeb_harness import (
 )
 from mmeb_harness.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode import LocalEncoder, is_out_of_memory
+from mmeb_harness.media import MediaHashes
 from mmeb_harness.prepare import InlinePreparation
-from mmeb_harness.store import Encoded, VectorStore, content_key
+from mmeb_harness.store import Encoded, VectorStore, content_keys
 from tests.toy import HashEmbedder, WordsEmbedder
 
 
@@ -58,7 +59,7 @@ def encode_items(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Encoded, list[str]]:
     """What the store has afterwards, and the items' keys."""
-    keys = [content_key(item, role, root) for item in items]
+    keys = content_keys(items, role, MediaHashes(root / ".media", root))
     keyed: list[Keyed] = list(dict(zip(keys, items, strict=True)).items())
     preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
     chunks = plan_chunks(embedder, keyed, role, batch_tokens)

@@ -74,6 +74,14 @@ def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> 
     assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
 
 
+def test_a_file_from_before_reuse_was_counted_is_read(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    del stored["queries"]["reused"], stored["candidates"]["reused"]
+    (tmp_path / "a.json").write_text(json.dumps(stored))
+    assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
+
+
 def test_what_was_computed_before_a_profile_had_dimensions_still_counts() -> None:
     """The fingerprints that release gave to this model and task."""
     profile = Profile("p", pooling="mean", frames=Frames(64))
@@ -93,8 +101,8 @@ def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
 
 
 def test_stats_add_up() -> None:
-    total = EncodeStats(4, 3, 1.0, 2, 10, 1) + EncodeStats(6, 5, 3.0, 1, 2, 0)
-    assert dataclasses.astuple(total) == (10, 8, 4.0, 3, 12, 1)
+    total = EncodeStats(4, 3, 1.0, 2, 10, 1, 2) + EncodeStats(6, 5, 3.0, 1, 2, 0, 1)
+    assert dataclasses.astuple(total) == (10, 8, 4.0, 3, 12, 1, 3)
     assert (total.reasoning_rate, total.items_per_second, total.tokens_per_reasoned) == (0.3, 2.0, 4.0)
 
 

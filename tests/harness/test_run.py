@@ -124,6 +124,13 @@ def test_a_second_run_encodes_nothing(data: Path, tmp_path: Path) -> None:
     assert not reporter.finished
 
 
+def test_what_was_encoded_for_another_run_is_counted(data: Path, tmp_path: Path) -> None:
+    first, limited = run_toy(data, tmp_path / "run", ("one",)), run_toy(data, tmp_path / "limited", limit=2)
+    assert (first.queries.reused, first.candidates.reused) == (0, 0)
+    assert (limited.queries.encoded, limited.queries.reused) == (4, 2)  # those of task one
+    assert (limited.candidates.encoded, limited.candidates.reused) == (24, 12)
+
+
 def test_fresh_starts_over(data: Path, tmp_path: Path) -> None:
     run_toy(data, tmp_path / "run")
     embedder = HashEmbedder()
@@ -221,7 +228,7 @@ def start(data: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 def chunks_in(vectors: Path) -> int:
-    return len(list(vectors.rglob("chunk-*")))
+    return len(list(vectors.rglob("chunk-*.arrow")))
 
 
 def kill_in_mid_run(process: subprocess.Popen[bytes], vectors: Path, more_chunks: int, seconds: float) -> bool:
