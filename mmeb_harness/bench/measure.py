@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -136,12 +137,15 @@ def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
     gc.collect()
     forget_peak()
     device_peak(embedder)
+    before = time.process_time()
     outcome = side.run()
+    cpu_seconds = time.process_time() - before
     places = side.sample.places
     of_queries = np.array([place.role == "query" for place in places])
     return outcome, Pass(
         turn=turn,
         seconds=outcome.seconds,
+        cpu_seconds=cpu_seconds,
         stages=outcome.stages,
         prepare_seconds=outcome.prepare_seconds,
         written_tokens=_written(side, outcome),
@@ -182,6 +186,7 @@ def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
         encoded=encoded,
         score=runs.score,
         seconds=Spread.of([one.seconds for one in passes]),
+        cpu_seconds=float(np.median([one.cpu_seconds for one in passes])),
         items_per_second=Spread.of([items / one.seconds for one in passes]),
         encoded_per_second=Spread.of([encoded / one.encode_seconds for one in passes]),
         prompt_tokens_per_second=Spread.of(prompts) if prompts else None,

@@ -48,6 +48,7 @@ class Pass:
     Attributes:
         turn: its place in the order of its repeat, from 0.
         seconds: from the first item until everything is ranked.
+        cpu_seconds: of all threads of this process meanwhile.
         stages: where the seconds went; they add up. "plan": content keys, batches; "wait": nothing to compute until
             media were decoded; stages of the accelerator, of models that tell them apart; "rank"; "other".
         prepare_seconds: decoding media and tokenising, wherever it ran: what of it nobody waited for is hidden
@@ -60,6 +61,7 @@ class Pass:
 
     turn: int
     seconds: float
+    cpu_seconds: float
     stages: Mapping[str, float]
     prepare_seconds: float | None
     written_tokens: int
@@ -108,7 +110,7 @@ class Measured:
         items: asked for, duplicates too.
         encoded: given to the model.
         score: mean over the tasks of their main metric; `None` if nothing was ranked.
-        stages, latency_seconds: medians.
+        cpu_seconds, stages, latency_seconds: medians.
         prompt_tokens_per_second, written_tokens_per_second: over the time of encoding.
         memory, device_memory: the most of any repeat.
     """
@@ -121,6 +123,7 @@ class Measured:
     encoded: int
     score: float | None
     seconds: Spread
+    cpu_seconds: float
     items_per_second: Spread
     encoded_per_second: Spread
     prompt_tokens_per_second: Spread | None

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mmeb_harness import EncodeResult, Frames, HarnessError, Item, OptionError, Role, Work
+from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.bench.growth import Curve, Growth, Sizes, curve_of, power_law, ranking_over_candidates
 from mmeb_harness.bench.growth_picture import draw_growth, in_words
 from mmeb_harness.bench.make import open_encoders
@@ -113,7 +115,7 @@ def test_all_time_is_accounted_for(sample: Sample) -> None:
     for side in result.sides:
         for one in side.passes:
             assert sum(one.stages.values()) == pytest.approx(one.seconds)
-            assert one.seconds > 0
+            assert min(one.seconds, one.cpu_seconds) > 0
             assert min(one.stages["rank"], one.latency_seconds["p50"]) > 0
     ours, plain, fixed = result.sides
     assert "prefill" in ours.stages
@@ -171,7 +173,7 @@ def test_the_floor_is_the_longer_of_computing_and_moving_bytes() -> None:
     work = Work(prefill_flops=500.0, prefill_bytes=20.0, decode_flops=100.0, decode_bytes=30.0)
     assert floor_seconds(work, speed) == 5.0 + 3.0
     work += Work({"prefill": 10.0})
-    taken = Pass(0, 25.0, {"rank": 5.0}, None, 0, {}, work, None, None)
+    taken = Pass(0, 25.0, 25.0, {"rank": 5.0}, None, 0, {}, work, None, None)
     found = efficiency_of((taken,), speed)
     assert found is not None
     assert (found.flops_utilisation, found.share_of_encoding, found.share_of_accelerator) == (0.3, 0.4, 0.8)
@@ -252,6 +254,17 @@ def test_the_peak_of_memory_is_of_this_pass() -> None:
     assert held is not None
     assert after is not None
     assert held - after > 64 << 20
+
+
+def test_the_peak_of_a_devices_memory() -> None:
+    assert peak_device_memory(torch, "cpu") is None
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    held = torch.zeros(1 << 26, dtype=torch.uint8, device="cuda:0")
+    assert (peak_device_memory(torch, "cuda:0") or 0) >= held.numel()
+    del held
+    peak_device_memory(torch, "cuda:0")  # of when it was still there
+    assert (peak_device_memory(torch, "cuda:0") or 0) < 1 << 26
 
 
 def invoke(*arguments: str) -> None:
