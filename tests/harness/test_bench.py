@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmeb_harness import EncodeResult, Frames, HarnessError, Item, OptionError, Role, Work
+from mmeb_harness import Embedder, EncodeResult, Frames, HarnessError, Item, OptionError, Role, Work
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.bench.growth import Curve, Growth, Sizes, curve_of, power_law, ranking_over_candidates
 from mmeb_harness.bench.growth_picture import draw_growth, in_words
@@ -25,7 +25,7 @@ from mmeb_harness.bench.values import BenchResult, ModeResult, Pass, Speed, Spre
 from mmeb_harness.cli import cli
 from mmeb_harness.pictures import save_pictures
 from mmeb_harness.registry import ModelSpec
-from tests.toy import HashEmbedder, info_of, toy_task
+from tests.toy import HashEmbedder, WordsEmbedder, info_of, toy_task
 
 
 class Counting(HashEmbedder):
@@ -67,7 +67,7 @@ def sample(data: Path) -> Sample:
     return read_sample([toy_task("one"), toy_task("two")], info_of(data), Frames(), None)
 
 
-def measured(embedder: HashEmbedder, sample: Sample, mode: str = "adaptive", **plan: Any) -> ModeResult:
+def measured(embedder: Embedder, sample: Sample, mode: str = "adaptive", **plan: Any) -> ModeResult:
     chosen = Plan(**{"batch_tokens": (8,), "repeats": 3} | plan)
     with open_encoders(embedder, ModelSpec("toy"), 0, print) as make_encoder:
         return measure_mode(embedder, mode, sample, chosen, make_encoder, Speed(1e9, 1e9, "given"), print)
@@ -135,6 +135,13 @@ def test_what_is_measured_scores_as_a_run_would(sample: Sample) -> None:
     assert [ratio.agreement.same_rationales for ratio in result.ratios] == [1.0, 1.0]
     written = [side.passes[0].written_tokens for side in result.sides]
     assert written[1] == written[2] == written[0] + 4  # equal items are written about once
+
+
+def test_several_vectors_an_item(sample: Sample) -> None:
+    result = measured(WordsEmbedder(), sample, "direct")
+    assert len({side.score for side in result.sides}) == 1
+    assert [ratio.agreement.lowest_cosine for ratio in result.ratios] == pytest.approx([1.0, 1.0])
+    assert [ratio.agreement.largest_difference for ratio in result.ratios] == [0.0, 0.0]
 
 
 def test_two_sides_that_disagree_are_told(sample: Sample) -> None:
