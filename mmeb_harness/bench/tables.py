@@ -176,7 +176,8 @@ def remarks(result: BenchResult) -> list[str]:
         "Seconds are of this machine today; ratios are what travels.",
         "plain loop: batches of 4 in the order of the files, duplicates too, one thing after another, through the "
         "library's own generate where the model has that. fixed batches: 16 in the order of the files.",
-        "CPU s: of all threads of this process; threads that wait for each other count.",
+        "CPU s: of all threads of this process; threads that wait for each other count. process GB: with its workers "
+        f"({result.workers}), what they share counted for each.",
         "plan: content keys and batches; wait: nothing to compute until media were decoded; decode media: all of that "
         "work, wherever it ran, hidden or not.",
     ]
