@@ -3,8 +3,8 @@
     mmeb-eval run … --output runs/x --shard 2/8     encodes its share; leaves runs/x/shards/2-of-8.json
     mmeb-eval merge runs/x                          ranks what all of them encoded; needs no model and no GPU
 
-Where the machines share no folder, `runs/x/shards` and the vectors' folder are copied together: no two files in them
-have one name.
+Where the machines share no folder, `runs/x/shards` and the vectors' folder are copied together: chunks and shards have
+names of their own, and what has one name is equal.
 """
 
 from __future__ import annotations

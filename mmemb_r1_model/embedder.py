@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace
+from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.items import ItemReader
-from mmemb_r1_model.prompt import Prompt
-from mmemb_r1_model.settings import Settings
+from mmemb_r1_model.prompt import END_OF_TEXT, Prompt, extended
+from mmemb_r1_model.settings import EMB, Settings
 
 if TYPE_CHECKING:
-    from mmemb_r1_model.engine import Batch, Engine, Readout
+    from mmemb_r1_model.engine import Embedded, Engine, Readout
 
 Reasoning = Literal["adaptive", "always", "never"]
+Graphs = Literal["auto", "on", "off"]
 
 #: Characters of one text token, for estimates.
 _CHARACTERS_PER_TOKEN = 3
@@ -34,6 +37,7 @@ def load(
     threshold: float | None = None,
     max_new_tokens: int | None = None,
     trust_remote_code: bool = False,
+    graphs: Graphs = "auto",
 ) -> MMEmbR1Embedder:
     """MMEmb-R1 on any Qwen3-VL checkpoint that has its tokens; the embedded tiny one if no path is given.
 
@@ -47,6 +51,7 @@ def load(
         attention: of transformers; auto is its default (sdpa).
         threshold: gate probability above which an item reasons; default: the checkpoint's.
         max_new_tokens: longest rationale; default: the checkpoint's.
+        graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
 
     Raises:
         ModelError: the checkpoint can't be used.
@@ -64,7 +69,7 @@ def load(
     if settings.max_new_tokens < 1:
         raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
-    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code)
+    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs)
 
 
 def _profile(settings: Settings) -> Profile:
@@ -94,13 +99,14 @@ class MMEmbR1Embedder:
         dtype: str,
         attention: str,
         trust_remote_code: bool,
+        graphs: Graphs,
     ) -> None:
         import torch
 
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
         self._items = ItemReader(checkpoint, settings)
         self._device, self._dtype = resolve_place(torch, device, dtype)
-        self._attention, self._trust_remote_code = attention, trust_remote_code
+        self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
         self._engine: Engine | None = None
         self.info = ModelInfo(
             name="mmemb_r1",
@@ -136,7 +142,7 @@ class MMEmbR1Embedder:
                 self._attention,
                 self._trust_remote_code,
             )
-            self._engine = Engine(model, self._checkpoint.tokenizer)
+            self._engine = Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
         return self._engine
 
     def warm_up(self) -> None:
@@ -149,24 +155,61 @@ class MMEmbR1Embedder:
         rationale = 0 if self._modes[role] == "never" else self._settings.max_new_tokens // 4
         return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
 
-    def prepare(self, items: Sequence[Item], role: Role) -> tuple[Batch, Role]:
+    def prepare(self, items: Sequence[Item], role: Role) -> tuple[Collated, Role]:
         """Open, resize and tokenise; on the CPU."""
-        from mmemb_r1_model.engine import collate
-
         prompts = [self.prompt(item) for item in items]
-        return collate(prompts, pad_id=self._checkpoint.tokenizer.id_of("<|endoftext|>")), role
+        if self._modes[role] != "always":
+            prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
+        return collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role
 
-    def encode_prepared(self, prepared: tuple[Batch, Role]) -> EncodeResult:
-        """Gate, direct or reasoned readout."""
+    def upload(self, prepared: tuple[Collated, Role]) -> tuple[Collated | Uploaded, Role]:
+        """Start the copy to a GPU; elsewhere there is nothing to do."""
+        import torch
+
         batch, role = prepared
-        vectors, readouts = self.engine.embed(
-            batch, self._modes[role], self._settings.threshold, self._settings.max_new_tokens
-        )
-        return EncodeResult(vectors.numpy(), tuple(_trace(readout) for readout in readouts))
+        device = torch.device(self._device)
+        return (Uploaded.of(batch, device, getattr(torch, self._dtype)) if device.type == "cuda" else batch), role
+
+    def encode_stream(self, prepared: Iterator[tuple[Collated | Uploaded, Role]]) -> Iterator[EncodeResult]:
+        """Gate, direct or reasoned readout; rationales of several batches are written side by side."""
+        first = next(prepared, None)
+        if first is None:
+            return
+        role, threshold = first[1], self._settings.threshold
+        batches = (batch for batch, _ in itertools.chain([first], prepared))
+        for embedded in self.engine.stream(batches, self._modes[role], threshold):
+            yield self._result(embedded)
+
+    def encode_prepared(self, prepared: tuple[Collated | Uploaded, Role]) -> EncodeResult:
+        """The same for one batch."""
+        (result,) = self.encode_stream(iter([prepared]))
+        return result
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
+
+    def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same as papers do it: `generate` of transformers on one padded batch, then a second pass."""
+        from mmemb_r1_model.reference import embed_plainly
+
+        prompts = [self.prompt(item) for item in items]
+        vectors, readouts = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
+        return EncodeResult(vectors.numpy(), tuple(map(_trace, readouts)))
+
+    def _result(self, embedded: Embedded) -> EncodeResult:
+        usage = embedded.usage
+        decode = self.engine.costs.decode(usage.steps, usage.tokens, usage.columns)
+        work = Work(
+            usage.seconds,
+            embedded.prompt_tokens,
+            usage.tokens,
+            embedded.prefill.flops,
+            decode.flops,
+            embedded.prefill.bytes,
+            decode.bytes,
+        )
+        return EncodeResult(embedded.vectors_BD.numpy(), tuple(map(_trace, embedded.readouts)), work)
 
     def prompt(self, item: Item) -> Prompt:
         """An item as tokens and patches.

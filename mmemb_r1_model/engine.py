@@ -1,30 +1,29 @@
-"""The forward pass: one prefill gives the gate; the direct or the reasoned embedding is read from the same cache.
+"""The forward pass: one prefill gives the gate, the direct embedding, and the cache in which rationales are written.
 
     direct    : prompt <emb>                            z = h at <emb>, scaled to unit length
     reasoned  : prompt <think> r </think> <emb>         the same, after a rationale
 
-h is the hidden state after the final norm. Every row of a batch takes its own path: in the step after the
-prefill a direct row is fed <emb> and is done, a reasoned row is fed <think> and goes on. Finished rows leave
-the batch and its cache.
+h is the hidden state after the final norm. <emb> stands behind every prompt in the prefill, unless all rows reason: the
+model is causal, so it moves nothing before it. A direct row is done then; a row that reasons goes on after its prompt,
+in a slot of the decoder.
 
-Legend of shapes: B rows, L tokens, V vocabulary, D hidden size.
+Legend of shapes: B rows, L tokens, D hidden size.
 """
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmemb_r1_model.prompt import IMAGE, TURN_END, VIDEO, Prompt, PromptTokenizer
+from mmemb_r1_model.collate import Batch, Collated, Uploaded
+from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
+from mmemb_r1_model.prompt import TURN_END, PromptTokenizer
 from mmemb_r1_model.settings import EMB, END_THINK, THINK
 
 Mode = Literal["adaptive", "always", "never"]
@@ -51,75 +50,20 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Prompts as tensors, padded on the left. Built on the CPU; `to` moves it."""
+class Embedded:
+    """A batch's outcome.
 
-    ids_BL: Tensor
-    mask_BL: Tensor
-    types_BL: Tensor
-    positions_3BL: Tensor
-    next_position_B: Tensor
-    pixels: dict[str, Tensor]  # pixel values and grids, by transformers' names
+    Attributes:
+        vectors_BD: of unit length, float32, on the CPU.
+        prefill: what reading it could not do without.
+        usage: what the device did since the result before this one, for whatever batch.
+    """
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        """The batch on a device; pixel values in the model's dtype."""
-
-        def moved(name: str, tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if name.startswith("pixel") else None, non_blocking=True)
-
-        return Batch(
-            self.ids_BL.to(device),
-            self.mask_BL.to(device),
-            self.types_BL.to(device),
-            self.positions_3BL.to(device),
-            self.next_position_B.to(device),
-            {name: moved(name, tensor) for name, tensor in self.pixels.items()},
-        )
-
-
-def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
-    """Pad on the left: every row answers at the same place."""
-    rows, length = len(prompts), max(len(prompt) for prompt in prompts)
-    ids = np.full((rows, length), pad_id, dtype=np.int64)
-    mask = np.zeros((rows, length), dtype=np.int64)
-    types = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((3, rows, length), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        start = length - len(prompt)
-        ids[row, start:], mask[row, start:], types[row, start:] = prompt.ids, 1, prompt.types
-        positions[:, row, start:] = prompt.positions
-    return Batch(
-        ids_BL=torch.from_numpy(ids),
-        mask_BL=torch.from_numpy(mask),
-        types_BL=torch.from_numpy(types),
-        positions_3BL=torch.from_numpy(positions),
-        next_position_B=torch.tensor([prompt.next_position for prompt in prompts]),
-        pixels=pixels_of(prompts),
-    )
-
-
-def pixels_of(pieces: Sequence[Prompt]) -> dict[str, Tensor]:
-    """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
-    found: dict[str, Tensor] = {}
-    for kind, values, grid in (
-        (IMAGE, "pixel_values", "image_grid_thw"),
-        (VIDEO, "pixel_values_videos", "video_grid_thw"),
-    ):
-        patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
-        if patches:
-            found[values] = torch.from_numpy(np.concatenate([one.pixels for one in patches]))
-            found[grid] = torch.tensor([one.grid for one in patches])
-    return found
-
-
-@dataclass
-class _Row:
-    """A row that reasons, while it does."""
-
-    index: int  # in the batch
-    fed: list[int]  # tokens fed after the prompt
-    closing: bool = False  # </think> was fed: <emb> comes next
-    truncated: bool = False
+    vectors_BD: Tensor
+    readouts: tuple[Readout, ...]
+    prompt_tokens: int
+    prefill: Passes
+    usage: Usage
 
 
 def feed(model: Any, past: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor, **inputs: Tensor) -> Tensor:
@@ -135,27 +79,97 @@ def feed(model: Any, past: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor,
         attention_mask=mask_BL,
         position_ids=positions_3BL,
         use_cache=True,
-        **{_cache_argument(type(model.model).forward): past},
+        **{cache_argument(type(model.model).forward): past},
     )
     hidden: Tensor = output.last_hidden_state[:, -1]
     return hidden
 
 
-@lru_cache
-def _cache_argument(forward: Callable[..., Any]) -> str:
-    """Renamed in transformers 5.2x; both spellings are in use."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+@dataclass(frozen=True)
+class Rationale:
+    """How a rationale is written: <think>, at most `limit` tokens, </think>, <emb>. A `decoding.Rule`."""
+
+    think: int
+    end_think: int
+    emb: int
+    turn_end: int
+    never: Sequence[int]
+    limit: int
+
+    @property
+    def mark(self) -> int:
+        """<emb>."""
+        return self.emb
+
+    @property
+    def longest(self) -> int:
+        """With its three markers."""
+        return self.limit + 3
+
+    def choose(self, row: Row, wanted: int) -> int | None:
+        """The model's token, unless the answer has to be closed by rule."""
+        if not row.fed:
+            return self.think
+        if row.fed[-1] == self.emb:
+            return None
+        if row.closing:
+            row.truncated |= wanted != self.emb
+            return self.emb
+        written = len(row.fed) - 1  # without <think>
+        if wanted == self.end_think:
+            row.truncated |= written == 0
+        elif wanted in (self.emb, self.turn_end) or written >= self.limit:
+            row.truncated = True
+            wanted = self.end_think
+        row.closing = wanted == self.end_think
+        return wanted
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch after its prefill.
+
+    Attributes:
+        direct_BD: states at <emb>; `None` if all rows reason.
+        seconds: that it took.
+        tokens: of its prompts.
+        passes: what it could not do without.
+    """
+
+    gates: list[float]
+    direct_BD: Tensor | None
+    seconds: float
+    tokens: int
+    passes: Passes
 
 
 class Engine:
     """A loaded model and what its answers are made of."""
 
-    def __init__(self, model: Any, tokenizer: PromptTokenizer) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PromptTokenizer,
+        max_new_tokens: int,
+        graphs: Graphs = "auto",
+        slots: int | None = None,
+    ) -> None:
+        """Set up; nothing is computed.
+
+        Args:
+            model: Qwen3VLForConditionalGeneration.
+            max_new_tokens: longest rationale; then it is closed and counted as truncated.
+            graphs: see `decoding.step`; auto: on a GPU.
+            slots: most rationales at once; by default as many as pay.
+        """
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self._think, self._end_think, self._emb = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
-        self._turn_end = tokenizer.id_of(TURN_END)
-        self._suppressed = torch.tensor(tokenizer.unwritable((self._end_think, self._emb, self._turn_end)))
+        think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
+        never = tokenizer.unwritable((end_think, emb, turn_end))
+        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens)
+        self.decoder = Decoder(model, self.rule, graphs, slots)
+        self.costs = Costs.of(model)
+        self._gate_tokens = torch.tensor([think, emb], device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -169,134 +183,84 @@ class Engine:
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
-    @torch.inference_mode()
-    def embed(self, batch: Batch, mode: Mode, threshold: float, max_new_tokens: int) -> tuple[Tensor, list[Readout]]:
-        """Embed a batch.
+    def stream(self, batches: Iterator[Collated | Uploaded], mode: Mode, threshold: float) -> Iterator[Embedded]:
+        """Embed batches, one result each, in order.
 
         Args:
+            batches: their prompts end in <emb> unless `mode` is "always".
             mode: adaptive: reason where the gate is above `threshold`.
-            max_new_tokens: longest rationale; then it is closed and counted as truncated.
 
-        Returns:
-            Unit vectors (B, D) in float32 on the CPU, and how each came about.
+        Raises:
+            torch.OutOfMemoryError: with smaller batches, it may go.
         """
+        for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
+            yield self._embedded(answered)
+
+    def _open(self, collated: Collated | Uploaded, mode: Mode, threshold: float) -> Opened[_Read]:
         started = time.perf_counter()
-        batch = batch.to(self.device, self.dtype)
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        hidden = feed(
-            self.model,
-            cache,
-            batch.mask_BL,
-            batch.positions_3BL,
+        clock = self.decoder.clock
+        with clock.stage("prefill"):
+            batch = collated.to(self.device, self.dtype)
+            arrays = batch.arrays
+            past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
+            hidden_BLD = self._prefill(batch, past)
+            answered_BD = hidden_BLD[:, -1 if mode == "always" else -2]
+            direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
+        with clock.stage("gate"):
+            gates: list[float] = self.gate(answered_BD).tolist()
+        reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
+        passes = self.costs.prefill(arrays.lengths, arrays.grids)
+        read = _Read(gates, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
+        rows = [row for row, one in enumerate(reasons) if one]
+        if not rows:
+            return Opened(read)
+        extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
+        width, lengths, positions = batch.ids_BL.shape[1], arrays.lengths, arrays.next_position_B.tolist()
+        return Opened(
+            read,
+            rows=rows,
+            starts=[width - lengths[row] for row in rows],
+            lengths=[lengths[row] - extra for row in rows],
+            positions=[positions[row] - extra for row in rows],
+            wanted=[self.rule.think] * len(rows),
+            past=past,
+        )
+
+    def _prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
+        """States (B, L, D), after the final norm."""
+        hidden_BLD: Tensor = self.model.model(
             input_ids=batch.ids_BL,
             mm_token_type_ids=batch.types_BL,
+            attention_mask=batch.mask_BL,
+            position_ids=batch.positions_3BL,
+            use_cache=past is not None,
+            **({} if past is None else {cache_argument(type(self.model.model).forward): past}),
             **batch.pixels,
-        )
-        gate_B = self.gate(hidden)
-        reasons_B = self._decide(gate_B, mode, threshold)
-        answer = _Answer(self, batch, cache, reasons_B, max_new_tokens, started)
-        answer.run()
-        vectors = torch.nn.functional.normalize(answer.hidden_BD.float(), dim=-1).cpu()
-        return vectors, [answer.readout(row, float(gate)) for row, gate in enumerate(gate_B.tolist())]
+        ).last_hidden_state
+        return hidden_BLD
 
     def gate(self, hidden_BD: Tensor) -> Tensor:
         """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins."""
-        logits = self.model.lm_head(hidden_BD).float()
-        return torch.sigmoid(logits[:, self._think] - logits[:, self._emb])
+        logits_B2 = torch.nn.functional.linear(hidden_BD, self.model.lm_head.weight[self._gate_tokens]).float()
+        return torch.sigmoid(logits_B2[:, 0] - logits_B2[:, 1])
 
-    def _decide(self, gate_B: Tensor, mode: Mode, threshold: float) -> Tensor:
-        if mode == "adaptive":
-            return gate_B > threshold
-        return torch.full_like(gate_B, mode == "always", dtype=torch.bool)
+    @torch.inference_mode()
+    def _embedded(self, answered: Answered[_Read]) -> Embedded:
+        read, of_row = answered.extra, {answer.index: answer for answer in answered.answers}
+        states_BD = torch.stack([answer.state for answer in of_row.values()]) if of_row else None
+        hidden_BD = read.direct_BD
+        if states_BD is not None:
+            rows = torch.tensor(list(of_row), device=states_BD.device)
+            hidden_BD = torch.empty_like(states_BD) if hidden_BD is None else hidden_BD
+            hidden_BD[rows] = states_BD
+        assert hidden_BD is not None, "a batch without rows"
+        vectors_BD = torch.nn.functional.normalize(hidden_BD.float(), dim=-1).cpu()
+        readouts = tuple(self._readout(read, row, of_row.get(row)) for row in range(len(read.gates)))
+        return Embedded(vectors_BD, readouts, read.tokens, read.passes, answered.usage)
 
-    def _next_tokens(self, hidden_BD: Tensor) -> list[int]:
-        """Greedy, without the suppressed tokens."""
-        logits_BV = self.model.lm_head(hidden_BD).float()
-        logits_BV[:, self._suppressed.to(logits_BV.device)] = -torch.inf
-        tokens: list[int] = logits_BV.argmax(dim=-1).tolist()
-        return tokens
-
-
-class _Answer:
-    """The answers of one batch, token by token."""
-
-    def __init__(
-        self, engine: Engine, batch: Batch, cache: DynamicCache, reasons_B: Tensor, max_new_tokens: int, started: float
-    ) -> None:
-        self._engine, self._cache, self._max_new_tokens, self._started = engine, cache, max_new_tokens, started
-        self._mask_BL, self._position_B = batch.mask_BL, batch.next_position_B
-        self._reasons: list[bool] = reasons_B.tolist()
-        self._rows: dict[int, _Row] = {}
-        self._seconds = [0.0] * len(self._reasons)
-        hidden_size = engine.model.config.get_text_config().hidden_size
-        self.hidden_BD = torch.zeros(len(self._reasons), hidden_size, dtype=engine.dtype, device=engine.device)
-
-    def run(self) -> None:
-        """Feed until every row's <emb> is read."""
-        engine = self._engine
-        active = [_Row(index, []) for index in range(len(self._reasons))]
-        tokens = [engine._think if reasons else engine._emb for reasons in self._reasons]
-        while active:
-            hidden = self._feed(tokens)
-            done = [position for position, token in enumerate(tokens) if token == engine._emb]
-            for row, token in zip(active, tokens, strict=True):
-                row.fed.append(token)
-            self._finish([active[position] for position in done], hidden[done])
-            going = [position for position, token in enumerate(tokens) if token != engine._emb]
-            active = [active[position] for position in going]
-            if done and active:
-                self._keep(going)
-            if active:
-                wanted = engine._next_tokens(hidden[going])
-                tokens = [self._choose(row, token) for row, token in zip(active, wanted, strict=True)]
-
-    def _choose(self, row: _Row, wanted: int) -> int:
-        """The model's token, unless the answer has to be closed by rule."""
-        engine = self._engine
-        if row.closing:
-            row.truncated |= wanted != engine._emb
-            return engine._emb
-        written = len(row.fed) - 1  # without <think>
-        if wanted == engine._end_think:
-            row.truncated |= written == 0
-        elif wanted in (engine._emb, engine._turn_end) or written >= self._max_new_tokens:
-            row.truncated = True
-            wanted = engine._end_think
-        row.closing = wanted == engine._end_think
-        return wanted
-
-    def _feed(self, tokens: list[int]) -> Tensor:
-        ids = torch.tensor(tokens, device=self._mask_BL.device)[:, None]
-        self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(ids)], dim=1)
-        positions = self._position_B[None, :, None].expand(3, -1, 1)
-        self._position_B = self._position_B + 1
-        return feed(self._engine.model, self._cache, self._mask_BL, positions, input_ids=ids)
-
-    def _keep(self, rows: list[int]) -> None:
-        """Drop the other rows from the cache: nobody waits for what is done."""
-        index = torch.tensor(rows, device=self._mask_BL.device)
-        self._cache.batch_select_indices(index)
-        self._mask_BL, self._position_B = self._mask_BL[index], self._position_B[index]
-
-    def _finish(self, rows: list[_Row], hidden: Tensor) -> None:
-        if not rows:
-            return
-        self.hidden_BD[[row.index for row in rows]] = hidden
-        if hidden.device.type == "cuda":
-            torch.cuda.synchronize(hidden.device)
-        now = time.perf_counter() - self._started
-        for row in rows:
-            self._rows[row.index] = row
-            self._seconds[row.index] = now
-
-    def readout(self, index: int, gate: float) -> Readout:
-        """What became of a row."""
-        row, reasoned = self._rows[index], self._reasons[index]
-        return Readout(
-            gate=gate,
-            reasoned=reasoned,
-            rationale=self._engine.tokenizer.decode(row.fed[1:-2]).strip() if reasoned else None,
-            generated=len(row.fed) if reasoned else 0,
-            truncated=row.truncated,
-            seconds=self._seconds[index],
-        )
+    def _readout(self, read: _Read, row: int, answer: Answer | None) -> Readout:
+        gate = read.gates[row]
+        if answer is None:
+            return Readout(gate, False, None, 0, False, read.seconds)
+        text = self.tokenizer.decode(list(answer.fed[1:-2])).strip()
+        return Readout(gate, True, text, len(answer.fed), answer.truncated, answer.seconds)

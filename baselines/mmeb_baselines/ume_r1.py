@@ -10,7 +10,7 @@ Unlike that code:
 - greedy always; there, the checkpoint's generation_config decides, which samples in the 7B.
 - an answer without <gen_emb> gets one, and counts as truncated; there, its vector is that of the batch's last step,
   which may be padding.
-- vectors come from a pass of their own over prompt and answer: the same states without keeping those of each step.
+- of the states that the steps compute anyway only the last <gen_emb>'s is kept, of every row.
 
 A literal <gen_emb> or <disc_emb> in data becomes the token, as there, but is never read: the vector is that of the
 prompt's last token, which is the adapter's own <disc_emb>, or of a token of the answer.
@@ -22,9 +22,13 @@ wants the vectors of single items runs `--batch-tokens 1`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.families import MODELS_OF_TYPE
@@ -47,15 +51,16 @@ from mmeb_baselines.qwen.prompt import (
     video,
 )
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
-from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace
+from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
 if TYPE_CHECKING:
-    from mmeb_baselines.qwen.generation import Writing
+    from mmeb_baselines.qwen.generation import Writer, Writing, Written
     from mmeb_baselines.qwen.model import Batch
 
 Reasoning = Literal["always", "never"]
 Spelling = Literal["training", "readme"]
+Graphs = Literal["auto", "on", "off"]
 
 GEN, DISC = "<gen_emb>", "<disc_emb>"
 #: What ends an answer: Qwen2-VL's own two.
@@ -130,6 +135,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     attention: Attention = "auto",
+    graphs: Graphs = "auto",
 ) -> UmeR1Embedder:
     """UME-R1 on Qwen2-VL 2B and 7B: embeds after a rationale (gen) or at once (disc).
 
@@ -138,6 +144,7 @@ def load(
         candidate_reasoning: the same for candidates.
         max_new_tokens: longest answer; one that has no <gen_emb> by then gets it.
         prompt: training: the request as its training data have it, on one line; readme: on three.
+        graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
 
     Raises:
         ModelError: the checkpoint can't be used.
@@ -161,7 +168,8 @@ def load(
             "frame_sizes": "qwen-vl-utils 0.0.11, then 100,352 to 602,112 pixels each",
         },
     )
-    return UmeR1Embedder(open_embedder(family, path, revision, Place(device, dtype, attention)), modes, max_new_tokens)
+    core = open_embedder(family, path, revision, Place(device, dtype, attention))
+    return UmeR1Embedder(core, modes, max_new_tokens, graphs)
 
 
 def _check(modes: Mapping[Role, Reasoning], max_new_tokens: int) -> None:
@@ -214,35 +222,22 @@ class Question:
     batches: list[Batch]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What stands after a prompt.
-
-    Attributes:
-        ids: up to and with the last <gen_emb>.
-        tokens: all that were written, what came after it included.
-        closed: the model wrote none; it was added.
-    """
-
-    ids: list[int]
-    tokens: int
-    closed: bool
-
-
-def ended(written: list[int], gen: int) -> Answer:
-    """An answer that ends in <gen_emb>, whose id is `gen`."""
+def ended(written: list[int], gen: int) -> list[int]:
+    """An answer up to its last <gen_emb>, whose id is `gen`; one without any gets one."""
     if gen not in written:
-        return Answer([*written, gen], len(written) + 1, closed=True)
-    after = written[::-1].index(gen)
-    return Answer(written[: len(written) - after], len(written), closed=False)
+        return [*written, gen]
+    return written[: len(written) - written[::-1].index(gen)]
 
 
 class UmeR1Embedder:
     """Asks, and embeds prompt and answer; or embeds the prompt alone."""
 
-    def __init__(self, core: QwenEmbedder, modes: Mapping[Role, Reasoning], max_new_tokens: int) -> None:
-        self._core, self._modes, self._max_new_tokens = core, modes, max_new_tokens
+    def __init__(
+        self, core: QwenEmbedder, modes: Mapping[Role, Reasoning], max_new_tokens: int, graphs: Graphs
+    ) -> None:
+        self._core, self._modes, self._max_new_tokens, self._graphs = core, modes, max_new_tokens, graphs
         self._ids = _token_ids(core, (GEN, DISC, *STOPS, *VISUAL))
+        self._loaded: Writer | None = None
         self.info = dataclasses.replace(core.info, reasons=True)
 
     def warm_up(self) -> None:
@@ -261,45 +256,94 @@ class UmeR1Embedder:
         prompts = self._core.prompts(items, role)
         return Question(prompts, self._core.collate(prompts, side="left"))
 
+    def encode_stream(self, prepared: Iterator[Question | list[Batch]]) -> Iterator[EncodeResult]:
+        """States at <disc_emb>, or at the <gen_emb> of answers; those of several batches are written side by side."""
+        first = next(prepared, None)
+        if first is None:
+            return
+        whole = itertools.chain([first], prepared)
+        if isinstance(first, Question):
+            yield from self._asked(one for one in whole if isinstance(one, Question))
+        else:
+            yield from (self._core.encode_prepared(one) for one in whole if not isinstance(one, Question))
+
     def encode_prepared(self, prepared: Question | list[Batch]) -> EncodeResult:
-        """States at <disc_emb>, or at the <gen_emb> of the answers."""
-        if not isinstance(prepared, Question):
-            return self._core.encode_prepared(prepared)
-        answers = self._answers(prepared)
-        whole = [_continued(*pair) for pair in zip(prepared.prompts, answers, strict=True)]
-        vectors = self._core.encode_prepared(self._core.collate(whole)).vectors
-        return EncodeResult(vectors, tuple(map(self._trace, answers)))
+        """The same for one batch."""
+        (result,) = self.encode_stream(iter([prepared]))
+        return result
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
 
-    def _answers(self, question: Question) -> list[Answer]:
+    def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same by `generate` of transformers, and a pass of its own over prompt and answer."""
         from mmeb_baselines.qwen.generation import write
 
+        prepared = self.prepare(items, role)
+        if not isinstance(prepared, Question):
+            return self._core.encode_prepared(prepared)
         written: dict[int, list[int]] = {}
-        for batch in question.batches:
-            written |= zip(batch.rows, write(self._core.model, batch, self._writing()), strict=True)
-        return [ended(written[row], self._ids[GEN]) for row in range(len(question.prompts))]
+        for batch in prepared.batches:
+            written |= zip(batch.rows, write(self._core.model, batch, self._writing), strict=True)
+        answers = [written[row] for row in range(len(prepared.prompts))]
+        gen = self._ids[GEN]
+        whole = [_continued(prompt, ended(ids, gen)) for prompt, ids in zip(prepared.prompts, answers, strict=True)]
+        vectors = self._core.encode_prepared(self._core.collate(whole)).vectors
+        return EncodeResult(
+            vectors, tuple(self._trace(ids, len(ids) + (gen not in ids), gen not in ids) for ids in answers)
+        )
 
+    def _asked(self, questions: Iterator[Question]) -> Iterator[EncodeResult]:
+        """A question's batches go their own ways; its result is theirs together."""
+        begun: deque[Question] = deque()
+
+        def batches() -> Iterator[Batch]:
+            for question in questions:
+                begun.append(question)
+                yield from question.batches
+
+        results = self._writer.stream(batches())
+        for written, work in results:
+            question = begun.popleft()
+            rows = dict(zip(question.batches[0].rows, written, strict=True))
+            for batch, (more, more_work) in zip(question.batches[1:], results, strict=False):
+                rows |= zip(batch.rows, more, strict=True)
+                work += more_work
+            yield self._result([rows[row] for row in range(len(rows))], work)
+
+    def _result(self, written: Sequence[Written], work: Work) -> EncodeResult:
+        vectors = np.stack([one.state.numpy() for one in written])
+        traces = (self._trace(one.ids, len(one.ids), one.closed, one.seconds) for one in written)
+        return EncodeResult(vectors, tuple(traces), work)
+
+    @property
+    def _writer(self) -> Writer:
+        from mmeb_baselines.qwen.generation import Writer
+
+        if self._loaded is None:
+            self._loaded = Writer(self._core.model, self._writing, self._graphs)
+        return self._loaded
+
+    @property
     def _writing(self) -> Writing:
         from mmeb_baselines.qwen.generation import Writing
 
         stops, never = (tuple(self._ids[token] for token in tokens) for tokens in (STOPS, VISUAL))
-        return Writing(self._max_new_tokens, stops, never)
+        return Writing(self._max_new_tokens, stops, never, self._ids[GEN])
 
-    def _trace(self, answer: Answer) -> Trace:
+    def _trace(self, ids: list[int], tokens: int, closed: bool, seconds: float | None = None) -> Trace:
         return Trace(
             path="reasoned",
-            rationale=self._core.tokenizer.decode(answer.ids[:-1]).strip(),
-            reasoning_tokens=answer.tokens,
-            truncated=answer.closed,
+            rationale=self._core.tokenizer.decode(ended(ids, self._ids[GEN])[:-1]).strip(),
+            reasoning_tokens=tokens,
+            truncated=closed,
+            seconds=seconds,
         )
 
 
-def _continued(prompt: Prompt, answer: Answer) -> Prompt:
-    types = [*prompt.types, *[TEXT] * len(answer.ids)]
-    return Prompt([*prompt.ids, *answer.ids], types, prompt.images, prompt.videos)
+def _continued(prompt: Prompt, ids: list[int]) -> Prompt:
+    return Prompt([*prompt.ids, *ids], [*prompt.types, *[TEXT] * len(ids)], prompt.images, prompt.videos)
 
 
 def _token_ids(core: QwenEmbedder, tokens: Sequence[str]) -> dict[str, int]:

@@ -210,14 +210,14 @@ class _Qwen3VLInputs:
         return self._tokenizer.unwritable(self.end_ids, self._num_rows)
 
     def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        from mmemb_r1_model.engine import collate
+        from mmemb_r1_model.collate import collate
 
         prompts = [self._reader.prompt(self._asked(item)) for item in items]
         if self._thinking:
             # As the thinking models' own template has it.
             opening = [self._tokenizer.id_of(THINK), *self._tokenizer.plain("\n")]
             prompts = [extended(prompt, opening) for prompt in prompts]
-        batch = collate(prompts, self._tokenizer.id_of(END_OF_TEXT))
+        batch = collate(prompts, self._tokenizer.id_of(END_OF_TEXT)).tensors()
         inputs = {
             "input_ids": batch.ids_BL,
             "attention_mask": batch.mask_BL,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.engine import Batch, pixels_of
+from mmemb_r1_model.collate import Batch, Collated, pixels_of
 from mmemb_r1_model.prompt import Prompt
 
 
@@ -92,14 +92,14 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
             here = slice(first, first + len(piece))
             ids[row, here], types[row, here], part[row, here] = piece.ids, piece.types, number
             positions[:, row, here] = piece.positions + offset
-    batch = Batch(
-        ids_BL=torch.from_numpy(ids),
-        mask_BL=torch.from_numpy((part >= 0).astype(np.int64)),
-        types_BL=torch.from_numpy(types),
-        positions_3BL=torch.from_numpy(positions),
-        next_position_B=torch.tensor([prompt.next_position for prompt in prompts]),
+    batch = Collated(
+        ids_BL=ids,
+        mask_BL=(part >= 0).astype(np.int64),
+        types_BL=types,
+        positions_3BL=positions,
+        next_position_B=np.array([prompt.next_position for prompt in prompts], dtype=np.int64),
         pixels=pixels_of([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
-    )
+    ).tensors()
     return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(found))
 
 

@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from transformers import DynamicCache
 
-from mmemb_r1_model.engine import collate, feed
+from mmemb_r1_model.collate import collate
+from mmemb_r1_model.engine import feed
 from mmemb_r1_model.prompt import TURN_END, Prompt
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.student import PackedModel, Student

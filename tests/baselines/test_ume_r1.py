@@ -24,6 +24,7 @@ from mmeb_harness.folder import RunFolder
 from mmeb_harness.registry import load_tasks
 from mmeb_harness.results import load_task_result
 from mmeb_harness.run import RunSettings, evaluate
+from mmemb_r1_model.decoding import Decoder
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
 from tests.toy import QuietReporter
@@ -177,10 +178,48 @@ def test_a_rationale_is_the_same_alone_and_beside_others(writer: Path, items: di
         assert trace.rationale == tokenizer.decode(ended[:last]).strip()
 
 
+@pytest.mark.parametrize("which", ["writer", "mute"])
+def test_the_cache_gives_what_generate_and_a_second_pass_give(
+    which: str, request: pytest.FixtureRequest, items: dict[str, Item]
+) -> None:
+    folder = request.getfixturevalue(which)
+    for limit in (1, 2, LIMIT):
+        embedder = load(folder, max_new_tokens=limit)
+        found = embedder.encode([*items.values()], "query")
+        plain = embedder.encode_reference([*items.values()], "query")
+        np.testing.assert_allclose(found.vectors, plain.vectors, atol=1e-5)
+        assert [dataclasses.replace(trace, seconds=None) for trace in found.traces or ()] == list(plain.traces or ())
+    found, plain = (
+        getattr(load(folder, reasoning="never"), way)([*items.values()], "query")
+        for way in ("encode", "encode_reference")
+    )
+    np.testing.assert_array_equal(found.vectors, plain.vectors)
+
+
+def test_a_stream_of_batches_gives_one_result_each(writer: Path, items: dict[str, Item]) -> None:
+    """In two slots, with batches of one and of several kinds of media."""
+    embedder = load(writer)
+    embedder.encode([items["text"]], "query")
+    embedder._writer._decoder = Decoder(embedder._core.model, embedder._writing, slots=2)
+    groups = [["text", "image", "video"], ["label"], ["video", "marked"], ["image", "text", "label"]]
+    prepared = (embedder.prepare([items[name] for name in group], "query") for group in groups)
+    results = list(embedder.encode_stream(prepared))
+    for group, result in zip(groups, results, strict=True):
+        assert result.traces is not None
+        for name, vector, trace in zip(group, result.vectors, result.traces, strict=True):
+            expected = load(writer).encode([items[name]], "query")
+            assert expected.traces is not None
+            np.testing.assert_allclose(vector, expected.vectors[0], atol=1e-5, err_msg=name)
+            assert trace.rationale == expected.traces[0].rationale
+    written = sum(trace.reasoning_tokens for result in results for trace in result.traces or ())
+    assert sum(result.work.new_tokens for result in results if result.work) == written
+
+
 def traces(embedder: ume_r1.UmeR1Embedder, items: Sequence[Item]) -> list[Trace]:
     found = embedder.encode(items, "candidate").traces
     assert found is not None
-    return list(found)
+    assert all(trace.seconds and trace.seconds > 0 for trace in found)
+    return [dataclasses.replace(trace, seconds=None) for trace in found]
 
 
 def test_an_answer_without_the_token_is_closed_by_rule(mute: Path, items: dict[str, Item]) -> None:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from mmeb_harness import Item, Trace
+from mmemb_r1_model.collate import Batch, collate
+from mmemb_r1_model.decoding.step import likeliest
 from mmemb_r1_model.embedder import MMEmbR1Embedder, load
-from mmemb_r1_model.engine import Batch, Engine, collate
+from mmemb_r1_model.engine import Engine
 from mmemb_r1_model.prompt import Prompt, extended
 
 TOLERANCE = 1e-5
@@ -25,7 +27,7 @@ def embed(embedder: MMEmbR1Embedder, items: Sequence[Item]) -> tuple[np.ndarray,
 
 def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
     """Hidden state of the last token in one uncached pass of the whole model, scaled to unit length."""
-    batch: Batch = collate([prompt], 0)
+    batch: Batch = collate([prompt], 0).tensors()
     with torch.inference_mode():
         hidden = engine.model.model(
             input_ids=batch.ids_BL,
@@ -63,11 +65,11 @@ def generated_tokens(embedder: MMEmbR1Embedder, item: Item) -> list[int]:
     fed = [tokenizer.id_of("<think>")]
     limit = embedder._settings.max_new_tokens
     for _ in range(limit):
-        batch = collate([prompt], 0)
+        batch = collate([prompt], 0).tensors()
         hidden = engine.model.model(
             input_ids=batch.ids_BL, attention_mask=batch.mask_BL, mm_token_type_ids=batch.types_BL, **batch.pixels
         ).last_hidden_state[:, -1]
-        token = engine._next_tokens(hidden)[0]
+        token = int(likeliest(engine.model.lm_head, hidden, never(engine))[0])
         if token in (tokenizer.id_of("</think>"), tokenizer.id_of("<emb>"), tokenizer.id_of("<|im_end|>")):
             break
         fed.append(token)
@@ -131,17 +133,23 @@ def test_queries_and_candidates_have_modes_of_their_own(random_checkpoint: Path,
     assert [trace.path for trace in (*candidates, *queries)] == ["direct"] * 2 + ["reasoned"] * 2
 
 
+def never(engine: Engine) -> torch.Tensor:
+    """-inf where a token can't be chosen."""
+    head_V = torch.zeros(len(engine.model.lm_head.weight))
+    head_V[list(engine.rule.never)] = -torch.inf
+    return head_V
+
+
 class ScriptedHead(torch.nn.Module):
     """Says what it is told, one step after the other, whatever the hidden state."""
 
-    def __init__(self, vocabulary: int, script: list[int]) -> None:
+    def __init__(self, weight: torch.Tensor, script: list[int]) -> None:
         super().__init__()
-        self._vocabulary, self._script, self.asked = vocabulary, script, 0
+        self.weight, self._script, self.asked = weight, script, 0
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(len(hidden), self._vocabulary)
-        if self.asked > 0:  # the first call is the gate's
-            logits[:, self._script[min(self.asked - 1, len(self._script) - 1)]] = 9.0
+        logits = torch.zeros(len(hidden), len(self.weight))
+        logits[:, self._script[min(self.asked, len(self._script) - 1)]] = 9.0
         self.asked += 1
         return logits
 
@@ -165,7 +173,7 @@ def test_bad_generations_are_closed_by_rule_and_counted(
     tokens = [
         tokenizer.added_tokens[word] if word in tokenizer.added_tokens else tokenizer.plain(word)[0] for word in script
     ]
-    model.lm_head = ScriptedHead(model.config.text_config.vocab_size, tokens)
+    model.lm_head = ScriptedHead(model.lm_head.weight, tokens)
     _, (trace,) = embed(embedder, items[:1])
     assert (trace.rationale, trace.reasoning_tokens, trace.truncated) == (rationale, generated, truncated)
 
@@ -176,7 +184,7 @@ def test_special_tokens_are_never_generated(random_checkpoint: Path) -> None:
     with torch.no_grad():
         head.weight[ids["<|image_pad|>"]] += 100.0
     hidden = torch.ones(1, engine.model.config.text_config.hidden_size)
-    assert engine._next_tokens(hidden)[0] != ids["<|image_pad|>"]
+    assert int(likeliest(head, hidden, never(engine))[0]) != ids["<|image_pad|>"]
 
 
 def test_later_finishers_take_longer(items: list[Item]) -> None:
@@ -196,3 +204,52 @@ def test_in_bfloat16_the_batch_moves_a_vector_by_rounding_only(random_checkpoint
     full, _ = embed(load(str(random_checkpoint), reasoning="never"), items)
     assert np.sum(together * full, axis=1).min() > 0.995
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5  # scaled to unit length in float32
+
+
+@torch.inference_mode()
+def gap(engine: Engine, prompt: Prompt, fed: Sequence[int], tokens: Sequence[int]) -> float:
+    """Between the logits of two tokens after `fed`, in units of what bfloat16 resolves there."""
+    batch = collate([extended(prompt, fed)], 0).to(engine.device, engine.dtype)
+    hidden = engine.model.model(
+        input_ids=batch.ids_BL,
+        attention_mask=batch.mask_BL,
+        mm_token_type_ids=batch.types_BL,
+        position_ids=batch.positions_3BL,
+        **batch.pixels,
+    ).last_hidden_state[:, -1]
+    logits = engine.model.lm_head(hidden).float()[0, list(tokens)]
+    return float(logits.diff().abs() / 2.0 ** (logits.abs().max().log2().floor() - 7))
+
+
+@pytest.mark.parametrize("which", ["random", "trained"])
+def test_in_bfloat16_rationales_part_at_near_ties_only(which: str, random_checkpoint: Path, items: list[Item]) -> None:
+    path = str(random_checkpoint) if which == "random" else None
+    embedder = load(path, reasoning="always", dtype="bfloat16")
+    engine = embedder.engine
+    shapes = [
+        f"{colour} {shape} left of a red {other}"
+        for colour in ("blue", "green")
+        for shape in ("circle", "square")
+        for other in ("circle", "square", "triangle")
+    ]
+    many = [*items, *(Item(text, text=text, instruction="find the image that matches") for text in shapes)]
+    prompts = [embedder.prompt(item) for item in many]
+
+    def answers(size: int) -> list[tuple[tuple[int, ...], np.ndarray]]:
+        batches = [collate(prompts[start : start + size], 0) for start in range(0, len(prompts), size)]
+        fed = []
+        for answered in engine.decoder.stream(iter(batches), lambda batch: engine._open(batch, "always", 0.0)):
+            for answer in sorted(answered.answers, key=lambda one: one.index):
+                state = torch.nn.functional.normalize(answer.state.float(), dim=0).numpy()
+                fed.append((answer.fed, state))
+        return fed
+
+    parted = 0
+    for prompt, (ids, vector), (alone, single) in zip(prompts, answers(8), answers(1), strict=True):
+        if ids == alone:
+            assert vector @ single > 0.999
+            continue
+        parted += 1
+        same = next(place for place, pair in enumerate(zip(ids, alone, strict=False)) if pair[0] != pair[1])
+        assert gap(engine, prompt, ids[:same], (ids[same], alone[same])) <= 4
+    assert parted <= len(many) // 4

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mmeb_harness import Item
+from mmemb_r1_model.collate import collate
 from mmemb_r1_model.embedder import load
-from mmemb_r1_model.engine import collate
 from mmemb_r1_model.prompt import Prompt, continuation
 from mmemb_r1_model.training.packing import pack, run_packed
 from mmemb_r1_model.training.prompts import PromptCache, compact
@@ -27,8 +27,8 @@ def alone(model: object, pieces: list[Prompt]) -> torch.Tensor:
         positions.append(piece.positions + start)
         start += piece.next_position
     joined = Prompt(np.concatenate(ids), np.concatenate(types), np.concatenate(positions, axis=1), start, None)
-    batch = collate([joined], 0)
-    pixels = collate(pieces, 0).pixels
+    batch = collate([joined], 0).tensors()
+    pixels = collate(pieces, 0).tensors().pixels
     return model.model(  # type: ignore[attr-defined,no-any-return]
         input_ids=batch.ids_BL,
         attention_mask=batch.mask_BL,
@@ -77,7 +77,7 @@ def test_batched_vision_attention_equals_the_librarys(random_checkpoint: Path, i
     embedder = load(str(random_checkpoint))
     model = embedder.engine.model
     pictures = [item for item in items if item.media]
-    batch = collate([embedder.prompt(item) for item in pictures], 0)
+    batch = collate([embedder.prompt(item) for item in pictures], 0).tensors()
 
     def states() -> torch.Tensor:
         found: torch.Tensor = model.model(

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, Qwen3VLForConditionalGeneration
 
 from mmeb_harness import DataError, Item
+from mmemb_r1_model.collate import collate
 from mmemb_r1_model.embedder import load
-from mmemb_r1_model.engine import collate
 from mmemb_r1_model.prompt import PromptTokenizer
 from mmemb_r1_model.vision import PictureError, VisionShape, image_patches, image_size, video_patches, video_size
 
@@ -79,7 +79,7 @@ def test_positions_are_the_librarys_own(random_checkpoint: Path, items: list[Ite
     model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(random_checkpoint))
     for item in items:
         prompt = embedder.prompt(item)
-        batch = collate([prompt], 0)
+        batch = collate([prompt], 0).tensors()
         grids = {name: tensor for name, tensor in batch.pixels.items() if name.endswith("thw")}
         positions, delta = model.model.get_rope_index(batch.ids_BL, mm_token_type_ids=batch.types_BL, **grids)
         assert torch.equal(positions, batch.positions_3BL), item.id

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from transformers import DynamicCache
 
 from mmemb_r1_model.checkpoint import load_weights, open_checkpoint
-from mmemb_r1_model.engine import collate, feed
+from mmemb_r1_model.collate import collate
+from mmemb_r1_model.engine import feed
 from mmemb_r1_model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended
 from mmemb_r1_model.vision import Patches, image_patches, video_patches
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Raw, Reply
@@ -98,7 +99,7 @@ class TinyVllm:
         ids: list[int] = []
         content = []
         while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body["stop_token_ids"]):
-            batch = collate([extended(prompt, ids)], 0)
+            batch = collate([extended(prompt, ids)], 0).tensors()
             cache = DynamicCache(config=model.config.get_text_config())
             hidden = feed(
                 model,

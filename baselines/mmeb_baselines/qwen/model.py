@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,27 +108,6 @@ def last_states(model: Any, batch: UploadedBatch) -> Tensor:
     last = inputs["attention_mask"].sum(dim=1) - 1
     pooled = states[torch.arange(len(last), device=states.device), last]
     return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
-
-
-@contextlib.contextmanager
-def memory_errors(model: Any, batch: Batch, more: str = "") -> Iterator[None]:
-    """Says which batch didn't fit, and what would.
-
-    Args:
-        more: a further way out.
-
-    Raises:
-        ModelError: out of memory.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        rows, tokens = batch.inputs["input_ids"].shape
-        raise ModelError(
-            f"out of memory on {model.device} with {rows} items of up to {tokens} tokens; try --batch-tokens "
-            f"{max(1, rows * tokens // 2)}{more and ', ' + more}"
-            + ("" if model.dtype == torch.bfloat16 else ", or --dtype bfloat16")
-        ) from error
 
 
 def load_backbone(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:

@@ -1,0 +1,28 @@
+"""Rows continued token by token, many at once: slots in one cache, rows that leave and enter, a clock by stage.
+
+Knows torch and transformers, and a text model with its language head; no prompt format, no harness. Both embedders that
+write rationales, MMEmb-R1's and UME-R1's, run on it.
+"""
+
+from mmemb_r1_model.decoding.clock import StageClock
+from mmemb_r1_model.decoding.costs import Costs, Passes
+from mmemb_r1_model.decoding.library import cache_argument
+from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
+from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
+
+__all__ = [
+    "Answer",
+    "Answered",
+    "Costs",
+    "Decoder",
+    "Graphs",
+    "Opened",
+    "Passes",
+    "Row",
+    "Rule",
+    "StageClock",
+    "Usage",
+    "cache_argument",
+    "likeliest",
+    "suppressed",
+]
