@@ -295,6 +295,9 @@ def test_the_command_with_the_tiny_model(
     never, always = found["modes"]
     assert [side["side"] for side in never["sides"]] == ["ours", "plain loop", "fixed batches"]
     assert [side["batch_tokens"] for side in always["sides"]] == [2048, None]
+    assert {"prefill", "rank"} <= set(never["sides"][0]["stages"])
+    assert {"prefill", "generate"} <= set(always["sides"][0]["stages"])
+    assert never["sides"][0]["efficiency"]["floor_seconds"] > 0
     for mode in found["modes"]:
         assert all(ratio["times"]["median"] > 0 for ratio in mode["ratios"])
         assert all(ratio["agreement"]["lowest_cosine"] > 0.9999 for ratio in mode["ratios"])
