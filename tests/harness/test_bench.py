@@ -25,6 +25,7 @@ from mmeb_harness.bench.values import BenchResult, ModeResult, Pass, Speed, Spre
 from mmeb_harness.cli import cli
 from mmeb_harness.pictures import save_pictures
 from mmeb_harness.registry import ModelSpec
+from mmemb_r1_model.embedder import load
 from tests.toy import HashEmbedder, WordsEmbedder, info_of, toy_task
 
 
@@ -265,6 +266,9 @@ def test_the_peak_of_memory_is_of_this_pass() -> None:
 
 def test_the_peak_of_a_devices_memory() -> None:
     assert peak_device_memory(torch, "cpu") is None
+    assert isinstance(tiny := load(device="cpu"), MemoryEmbedder)
+    assert isinstance(tiny, ReferenceEmbedder)
+    assert tiny.peak_device_memory() is None
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     held = torch.zeros(1 << 26, dtype=torch.uint8, device="cuda:0")
