@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmeb_harness import Embedder, EncodeResult, Frames, HarnessError, Item, OptionError, Role, Work
+from mmeb_harness import (
+    Embedder,
+    EncodeResult,
+    Frames,
+    HarnessError,
+    Item,
+    MemoryEmbedder,
+    OptionError,
+    ReferenceEmbedder,
+    Role,
+    Work,
+)
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.bench.growth import Curve, Growth, Sizes, curve_of, power_law, ranking_over_candidates
 from mmeb_harness.bench.growth_picture import draw_growth, in_words
