@@ -1,5 +1,5 @@
 """`mmeb-eval`: tasks, models, check; further commands are added from cli_run, cli_data, cli_cache,
-cli_scores, cli_leaderboard and cli_page.
+cli_scores, cli_leaderboard, cli_page and cli_bench.
 
 Turns options into values and errors into one line; decides nothing else.
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness import __version__
+from mmeb_harness.cli_bench import bench
 from mmeb_harness.cli_cache import cache
 from mmeb_harness.cli_data import data
 from mmeb_harness.cli_leaderboard import leaderboard
@@ -39,7 +40,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (run, merge, data, *COMMANDS, leaderboard, report, cache):
+for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
     cli.add_command(command)
 
 

@@ -123,7 +123,7 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
     first = shards[0]
     registered = load_tasks(first.edition or None)
     tasks = select_tasks(registered, first.tasks, (), ())
-    info = _data(RunConfig(data=data, seed=first.seed), console)
+    info = open_data(RunConfig(data=data, seed=first.seed), console)
     settings = RunSettings(
         output=Path(output),
         edition=first.edition,
@@ -162,7 +162,7 @@ def _job(config: RunConfig, console: Console) -> _Job:
 
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
-    info = _data(config, console)
+    info = open_data(config, console)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     output = Path(config.output) if config.output else default_output(config, model_args, info)
     check_folder(output)
@@ -290,7 +290,12 @@ def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: C
     console.print(line, highlight=False, soft_wrap=True)
 
 
-def _data(config: RunConfig, console: Console) -> DataInfo:
+def open_data(config: RunConfig, console: Console) -> DataInfo:
+    """The data folder that was named, or the mini suite, made on first use.
+
+    Raises:
+        DataError: the folder is missing, or can't be read.
+    """
     from mmeb_harness.data import MANIFEST, describe, ensure_suite, suite_folder
     from mmeb_harness.registry import load_suite
 

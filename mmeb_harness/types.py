@@ -541,3 +541,12 @@ class WarmableEmbedder(Protocol):
     def warm_up(self) -> None:
         """Load the weights and run them once. Called before the first item, outside of all timings."""
         ...
+
+
+@runtime_checkable
+class MemoryEmbedder(Protocol):
+    """An embedder that can say how much of its accelerator's memory it takes, for `mmeb-eval bench`."""
+
+    def peak_device_memory(self) -> int | None:
+        """Bytes: the most that was in use since the last call; `None` on a CPU."""
+        ...

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import resolve_place
+from mmeb_harness.adapter.memory import peak_device_memory
 from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.items import ItemReader
@@ -297,6 +298,12 @@ class MMEmbR1Embedder:
             decode.bytes,
         )
         return EncodeResult(embedded.vectors_BD.numpy(), tuple(map(_trace, embedded.readouts)), work)
+
+    def peak_device_memory(self) -> int | None:
+        """See `MemoryEmbedder`."""
+        import torch
+
+        return peak_device_memory(torch, self._device)
 
     def prompt(self, item: Item) -> Prompt:
         """An item as tokens and patches.

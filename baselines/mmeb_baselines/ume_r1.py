@@ -244,6 +244,10 @@ class UmeR1Embedder:
         """Load the weights, and run them once; nothing is written."""
         self._core.warm_up()
 
+    def peak_device_memory(self) -> int | None:
+        """See `MemoryEmbedder`."""
+        return self._core.peak_device_memory()
+
     def cost(self, item: Item, role: Role) -> int:
         """Estimated tokens, with those of an ordinary rationale."""
         planned = min(_PLANNED_TOKENS, self._max_new_tokens) if self._modes[role] == "always" else 0

@@ -11,6 +11,7 @@ from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
+from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -139,6 +140,12 @@ class QwenEmbedder:
     def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
         """The CPU's part."""
         return self.collate(self.prompts(items, role))
+
+    def peak_device_memory(self) -> int | None:
+        """See `MemoryEmbedder`."""
+        import torch
+
+        return peak_device_memory(torch, self._device)
 
     def upload(self, prepared: list[Batch]) -> list[UploadedBatch]:
         """The inputs, on their way to the model."""

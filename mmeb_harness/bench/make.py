@@ -1,0 +1,157 @@
+"""One call of `mmeb-eval bench`: each mode's model, the machine, everything measured, and the files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mmeb_harness import environment
+from mmeb_harness.bench.measure import DIRECT, MakeEncoder, Plan, measure_mode
+from mmeb_harness.bench.sample import read_sample
+from mmeb_harness.bench.speed import speed_of
+from mmeb_harness.bench.tables import as_markdown
+from mmeb_harness.bench.values import BenchResult, ModeResult, Speed
+from mmeb_harness.data import DataInfo
+from mmeb_harness.encode import LocalEncoder
+from mmeb_harness.errors import OptionError
+from mmeb_harness.files import write_json, write_text
+from mmeb_harness.interrupt import Interrupts
+from mmeb_harness.plan import run_profile
+from mmeb_harness.prepare import InlinePreparation, Recipe, WorkerPreparation, default_workers
+from mmeb_harness.registry import ModelSpec
+from mmeb_harness.search import require_faiss
+from mmeb_harness.types import BudgetedEmbedder, Embedder, Task
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How to measure, besides what and with which model.
+
+    Attributes:
+        modes: values of --reasoning; none: the model's own choice.
+        frames, limit: as in a run.
+        workers: see `mmeb-eval run`; `None`: its default.
+        peak_teraflops, bandwidth_gigabytes: a second, of the machine; `None`: known or measured here.
+    """
+
+    plan: Plan
+    modes: tuple[str, ...] = ()
+    frames: int | None = None
+    limit: int | None = None
+    workers: int | None = None
+    peak_teraflops: float | None = None
+    bandwidth_gigabytes: float | None = None
+
+
+Note = Callable[[str], None]  # called with a line that the user should see
+
+
+def run_bench(
+    spec: ModelSpec,
+    tasks: Sequence[Task],
+    info: DataInfo,
+    settings: BenchSettings,
+    note: Note,
+) -> BenchResult:
+    """Measure every mode of a model on these tasks.
+
+    Args:
+        note: told what is going on.
+
+    Raises:
+        HarnessError: a mode or an option that the model doesn't have, or data that can't be read.
+    """
+    require_faiss()
+    started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    speed: Speed | None = None
+    modes: list[ModeResult] = []
+    for mode in settings.modes or (None,):
+        own = with_mode(spec, mode)
+        embedder = own.load()
+        info_of_model = embedder.info
+        if not modes:
+            speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
+        frames = run_profile(embedder, settings.frames, None, "none").frames
+        sample = read_sample(tasks, info, frames, settings.limit)
+        workers = workers_for(embedder, settings.workers)
+        with open_encoders(embedder, own, workers, note) as make_encoder:
+            name = mode_name(embedder, mode)
+            modes.append(measure_mode(embedder, name, sample, settings.plan, make_encoder, speed, note))
+        del embedder  # its memory, before the next one is loaded
+    return BenchResult(
+        model=info_of_model.name,
+        model_revision=info_of_model.revision,
+        model_args=dict(spec.args),
+        data=info.name,
+        data_synthetic=info.synthetic,
+        tasks=tuple(task.name for task in tasks),
+        limit=settings.limit,
+        frames=settings.frames,
+        repeats=settings.plan.repeats,
+        workers=workers,
+        speed=speed,
+        modes=tuple(modes),
+        seconds=time.monotonic() - started,
+        started=started_at,
+        machine=environment.machine(),
+        threads=num_threads(),
+        versions=environment.package_versions(),
+        git_commit=environment.git_commit(),
+    )
+
+
+def with_mode(spec: ModelSpec, mode: str | None) -> ModelSpec:
+    """The same model, asked to reason so."""
+    return spec if mode is None else dataclasses.replace(spec, options={**spec.options, "reasoning": mode})
+
+
+def mode_name(embedder: Embedder, mode: str | None) -> str:
+    """What the mode is called.
+
+    Raises:
+        OptionError: the model can't reason, and a mode was asked for.
+    """
+    if not embedder.info.reasons:
+        if mode is not None:
+            raise OptionError(f"model {embedder.info.name!r} can't reason, so it has no mode {mode!r}; leave it out")
+        return DIRECT
+    return mode or str(embedder.info.settings.get("reasoning", "default"))
+
+
+def num_threads() -> int | None:
+    """As many as OMP_NUM_THREADS allows; `None` where it isn't set."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() else None
+
+
+@contextmanager
+def open_encoders(embedder: Embedder, spec: Recipe, workers: int, note: Note) -> Iterator[MakeEncoder]:
+    """Encoders as a run has them, by token budget; they share what prepares for them."""
+    if not isinstance(embedder, BudgetedEmbedder):
+        yield lambda batch_tokens: LocalEncoder(embedder, None, batch_tokens, note, Interrupts(note))
+        return
+    with WorkerPreparation(spec, workers, note=note) if workers else InlinePreparation(embedder) as preparation:
+        yield lambda batch_tokens: LocalEncoder(embedder, preparation, batch_tokens, note, Interrupts(note))
+
+
+def workers_for(embedder: Embedder, asked_for: int | None) -> int:
+    """As many as in a run."""
+    if asked_for is not None:
+        return asked_for
+    return default_workers(embedder.info.settings.get("device", "cpu") != "cpu")
+
+
+def save_bench(folder: Path, result: BenchResult) -> None:
+    """Write bench.json and bench.md.
+
+    Raises:
+        ResultError: the folder can't be written.
+    """
+    write_json(folder / "bench.json", dataclasses.asdict(result))
+    write_text(folder / "bench.md", as_markdown(result))

@@ -1,0 +1,224 @@
+"""All sides in turn, several times over, in an order that alternates; medians of what they took."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmeb_harness.bench.agreement import compare_encoded
+from mmeb_harness.bench.memory import device_peak, forget_peak, peak_memory
+from mmeb_harness.bench.sample import Sample
+from mmeb_harness.bench.sides import Ours, Outcome, Side, fixed_batches, plain_loop
+from mmeb_harness.bench.speed import efficiency_of
+from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
+from mmeb_harness.encode import LocalEncoder
+from mmeb_harness.search import rank_corpus
+from mmeb_harness.store import Encoded
+from mmeb_harness.types import Embedder
+
+#: The mode of a model that can't reason.
+DIRECT = "direct"
+#: Modes in which every vector is read directly; fixed batches have a meaning there.
+DIRECT_MODES = (DIRECT, "never")
+#: What every side encodes before anything is measured.
+WARM_UP_ITEMS = 64
+
+MakeEncoder = Callable[[int], LocalEncoder]  # token budget → encoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of a mode.
+
+    Attributes:
+        batch_tokens: budgets; ours is measured with each.
+        references: whether the plain loops run at all.
+        reference_items: how many items these get; `None`: all.
+    """
+
+    batch_tokens: tuple[int, ...]
+    repeats: int
+    references: bool = True
+    reference_items: int | None = None
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """One side's outcomes, the vectors of the first repeat only."""
+
+    side: Side
+    passes: tuple[Pass, ...]
+    encoded: Encoded
+    score: float | None
+
+
+def measure_mode(
+    embedder: Embedder,
+    mode: str,
+    sample: Sample,
+    plan: Plan,
+    make_encoder: MakeEncoder,
+    speed: Speed | None,
+    note: Callable[[str], None],
+) -> ModeResult:
+    """Measure one mode of a model.
+
+    Args:
+        note: told what is going on.
+    """
+    part = sample if plan.reference_items is None else sample.part(plan.reference_items)
+    sides = _sides(embedder, mode, sample, part, plan, make_encoder)
+    note(f"{mode}: warming up")
+    for side in sides:
+        side.warm_up(sample.part(WARM_UP_ITEMS))
+    _warm_up_ranking()
+    runs = _run_all(embedder, mode, sides, plan.repeats, note)
+    return ModeResult(
+        mode=mode,
+        model_settings=dict(embedder.info.settings),
+        part_items=len(part) if len(part) < len(sample) else None,
+        sides=tuple(_measured(one, one.side.sample is sample, speed) for one in runs),
+        ratios=tuple(_ratios(runs, part)),
+    )
+
+
+def _sides(
+    embedder: Embedder, mode: str, sample: Sample, part: Sample, plan: Plan, make_encoder: MakeEncoder
+) -> list[Side]:
+    encoders = {tokens: make_encoder(tokens) for tokens in plan.batch_tokens}
+    sides: list[Side] = [Ours(embedder, encoder, sample, tokens) for tokens, encoder in encoders.items()]
+    if not plan.references:
+        return sides
+    if part is not sample:
+        sides += [Ours(embedder, encoder, part, tokens) for tokens, encoder in encoders.items()]
+    sides.append(plain_loop(embedder, part))
+    if mode in DIRECT_MODES:
+        sides.append(fixed_batches(embedder, part))
+    return sides
+
+
+def _warm_up_ranking() -> None:
+    """Load FAISS."""
+    vectors = np.eye(8, dtype=np.float32)
+    rank_corpus(vectors, vectors, [np.array([0])] * len(vectors), depth=1, cut=1)
+
+
+def _run_all(
+    embedder: Embedder, mode: str, sides: Sequence[Side], repeats: int, note: Callable[[str], None]
+) -> list[_Runs]:
+    passes: list[list[Pass]] = [[] for _ in sides]
+    first: list[Outcome | None] = [None] * len(sides)
+    for repeat in range(repeats):
+        for turn, place in enumerate(order(len(sides), repeat)):
+            side = sides[place]
+            outcome, taken = _run_one(embedder, side, turn)
+            passes[place].append(taken)
+            first[place] = first[place] or outcome
+            size = f"{side.batch_tokens:,} tokens" if side.batch_tokens else f"{side.batch_items} items"
+            note(f"{mode}: repeat {repeat + 1} of {repeats}, {side.name} ({size} a batch): {outcome.seconds:.2f} s")
+    return [
+        _Runs(side, tuple(taken), outcome.encoded, float(np.mean(outcome.scores)) if outcome.scores else None)
+        for side, taken, outcome in zip(sides, passes, first, strict=True)
+        if outcome is not None
+    ]
+
+
+def order(sides: int, repeat: int) -> list[int]:
+    """First to last, then last to first, and so on: none is always measured after the same one."""
+    places = list(range(sides))
+    return places if repeat % 2 == 0 else places[::-1]
+
+
+def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
+    gc.collect()
+    forget_peak()
+    device_peak(embedder)
+    before = time.process_time()
+    outcome = side.run()
+    cpu_seconds = time.process_time() - before
+    places = side.sample.places
+    of_queries = np.array([place.role == "query" for place in places])
+    return outcome, Pass(
+        turn=turn,
+        seconds=outcome.seconds,
+        cpu_seconds=cpu_seconds,
+        stages=outcome.stages,
+        prepare_seconds=outcome.prepare_seconds,
+        written_tokens=_written(side, outcome),
+        latency_seconds=_percentiles(outcome.encoded.latency_seconds[of_queries]),
+        work=outcome.work,
+        memory=peak_memory(),
+        device_memory=device_peak(embedder),
+    )
+
+
+def _written(side: Side, outcome: Outcome) -> int:
+    """Tokens of the rationales that were written; ours writes those of equal items once."""
+    tokens = [trace.reasoning_tokens for trace in outcome.encoded.traces]
+    if isinstance(side, Ours):
+        return sum(dict(zip(side.sample.keys, tokens, strict=True)).values())
+    return sum(tokens)
+
+
+def _percentiles(seconds: np.ndarray) -> dict[str, float]:
+    if len(seconds) == 0:
+        return {}
+    names = ("p50", "p95", "p99")
+    return dict(zip(names, np.percentile(seconds, [50, 95, 99]).tolist(), strict=True))
+
+
+def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
+    side, passes = runs.side, runs.passes
+    items = len(side.sample)
+    encoded = len(set(side.sample.keys)) if isinstance(side, Ours) else items
+    prompts = [one.work.prompt_tokens / one.encode_seconds for one in passes if one.work and one.work.prompt_tokens]
+    prepared = [one.prepare_seconds for one in passes if one.prepare_seconds is not None]
+    return Measured(
+        side=side.name,
+        sample="whole" if whole else "part",
+        batch_tokens=side.batch_tokens,
+        batch_items=side.batch_items,
+        items=items,
+        encoded=encoded,
+        score=runs.score,
+        seconds=Spread.of([one.seconds for one in passes]),
+        cpu_seconds=float(np.median([one.cpu_seconds for one in passes])),
+        items_per_second=Spread.of([items / one.seconds for one in passes]),
+        encoded_per_second=Spread.of([encoded / one.encode_seconds for one in passes]),
+        prompt_tokens_per_second=Spread.of(prompts) if prompts else None,
+        written_tokens_per_second=Spread.of([one.written_tokens / one.encode_seconds for one in passes]),
+        stages=_medians([one.stages for one in passes]),
+        prepare_seconds=float(np.median(prepared)) if prepared else None,
+        latency_seconds=_medians([one.latency_seconds for one in passes]),
+        efficiency=efficiency_of(passes, speed),
+        memory=max((one.memory for one in passes if one.memory is not None), default=None),
+        device_memory=max((one.device_memory for one in passes if one.device_memory is not None), default=None),
+        passes=passes,
+    )
+
+
+def _medians(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for one in each for name in one)
+    return {name: float(np.median([one.get(name, 0.0) for one in each])) for name in names}
+
+
+def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:
+    ours = [one for one in runs if one.side.batch_tokens is not None and one.side.sample is part]
+    return [
+        Ratio(
+            reference=reference.side.name,
+            batch_tokens=one.side.batch_tokens,
+            times=Spread.of(
+                [theirs.seconds / mine.seconds for mine, theirs in zip(one.passes, reference.passes, strict=True)]
+            ),
+            agreement=compare_encoded(one.encoded, reference.encoded),
+        )
+        for reference in runs
+        if reference.side.batch_tokens is None
+        for one in ours
+        if one.side.batch_tokens is not None
+    ]

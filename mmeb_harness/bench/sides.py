@@ -1,0 +1,326 @@
+"""The sides that are measured: a run's own way of encoding and ranking, and plain loops that do the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from mmeb_harness.bench.sample import Block, Sample
+from mmeb_harness.chunks import Chunk, plan_chunks
+from mmeb_harness.encode import LocalEncoder, Usage
+from mmeb_harness.media import MediaHashes
+from mmeb_harness.score import score_queries
+from mmeb_harness.store import Encoded, content_keys
+from mmeb_harness.types import (
+    AnyVectors,
+    BudgetedEmbedder,
+    Embedder,
+    EncodeResult,
+    Item,
+    ReferenceEmbedder,
+    Role,
+    Samples,
+    Task,
+    Trace,
+    Work,
+)
+from mmeb_harness.windows import ROLES, ReadTask, windows
+
+#: Batches of the two references.
+PLAIN_BATCH, FIXED_BATCH = 4, 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one way through the sample gave and took.
+
+    Attributes:
+        encoded: of every place of the sample, in order.
+        scores: each task's mean main metric.
+        prepare_seconds: see `values.Pass`; the same of `stages`.
+    """
+
+    encoded: Encoded
+    scores: tuple[float, ...]
+    seconds: float
+    stages: Mapping[str, float]
+    prepare_seconds: float | None
+    work: Work | None
+
+
+class Side(Protocol):
+    """One way of encoding and ranking a sample."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        ...
+
+    @property
+    def sample(self) -> Sample:
+        """What it encodes and ranks."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Budget of a batch, where it has one."""
+        ...
+
+    @property
+    def batch_items(self) -> int | None:
+        """Items of a batch, where it is fixed."""
+        ...
+
+    def warm_up(self, sample: Sample) -> None:
+        """Encode a few items."""
+        ...
+
+    def run(self) -> Outcome:
+        """Once through all of it."""
+        ...
+
+
+class Stopwatch:
+    """Adds up what parts of the work take."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        """What happens inside counts for this stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+Row: TypeAlias = tuple[Encoded, int]  # a batch, and one of its rows
+
+
+class MemorySink:
+    """Keeps what is encoded, by key."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def check_writable(self) -> None:
+        """As `encode.Sink` says; it always is."""
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        """As `encode.Sink` says."""
+        self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))
+
+    def flush(self) -> None:
+        """As `encode.Sink` says; memory keeps what it has."""
+
+    def refresh(self) -> None:
+        """As `encode.Sink` says; nobody else adds."""
+
+    def get(self, keys: Sequence[str]) -> Encoded:
+        """In that order."""
+        return gathered([self._rows[key] for key in keys])
+
+
+def gathered(rows: Sequence[Row]) -> Encoded:
+    """Rows of several batches as one."""
+    vectors = [encoded.vectors[row] for encoded, row in rows]
+    one_each = isinstance(rows[0][0].vectors, np.ndarray)
+    return Encoded(
+        vectors=np.stack(vectors) if one_each else vectors,
+        traces=tuple(encoded.traces[row] for encoded, row in rows),
+        latency_seconds=np.array([encoded.latency_seconds[row] for encoded, row in rows]),
+        share_seconds=np.array([encoded.share_seconds[row] for encoded, row in rows]),
+    )
+
+
+class Ours:
+    """Windows, chunks and the local encoder, as in a run; vectors stay in memory."""
+
+    name = "ours"
+    batch_items = None
+
+    def __init__(self, embedder: Embedder, encoder: LocalEncoder, sample: Sample, batch_tokens: int) -> None:
+        self._embedder, self._encoder = embedder, encoder
+        self.sample, self.batch_tokens = sample, batch_tokens
+
+    def warm_up(self, sample: Sample) -> None:
+        """As the protocol says."""
+        self._through(sample, MemorySink(), Stopwatch())
+
+    def run(self) -> Outcome:
+        """As the protocol says."""
+        self._encoder.usage = Usage(Work())
+        sink, watch = MemorySink(), Stopwatch()
+        started = time.perf_counter()
+        scores = self._through(self.sample, sink, watch)
+        seconds = time.perf_counter() - started
+        usage = self._encoder.usage
+        own = dict(usage.work.seconds) or {"encode": watch.seconds.get("encode", 0.0) - usage.wait_seconds}
+        measured = {key: watch.seconds.get(key, 0.0) for key in ("plan", "rank")}
+        return Outcome(
+            encoded=sink.get(self.sample.keys),
+            scores=tuple(scores),
+            seconds=seconds,
+            stages=whole_time(
+                {"plan": measured["plan"], "wait": usage.wait_seconds, **own, "rank": measured["rank"]}, seconds
+            ),
+            prepare_seconds=usage.prepare_seconds,
+            work=usage.work if usage.work != Work() else None,
+        )
+
+    def _through(self, sample: Sample, sink: MemorySink, watch: Stopwatch) -> list[float]:
+        scores: list[float] = []
+        with sample.hashes() as hashes:
+            parts = planned(sample, hashes, self._embedder, self.batch_tokens)
+            while True:
+                with watch.on("plan"):
+                    part = next(parts, None)
+                if part is None:
+                    return scores
+                chunks, tasks = part
+                with watch.on("encode"):
+                    self._encoder.encode(chunks, sink)
+                with watch.on("rank"):
+                    scores += [_ranked(one, sink) for one in tasks]
+
+
+def _ranked(one: ReadTask, sink: MemorySink) -> float:
+    queries, candidates = sink.get(one.query_keys), sink.get(one.candidate_keys)
+    return mean_score(one.task, one.samples, queries.vectors, candidates.vectors)
+
+
+def planned(
+    sample: Sample, hashes: MediaHashes, embedder: Embedder, batch_tokens: int
+) -> Iterator[tuple[Sequence[Chunk], Sequence[ReadTask]]]:
+    """Chunks, and the tasks that can be ranked once these are encoded; whole tasks exactly as in a run."""
+    if sample.tasks:
+        for window in windows([task for task, _ in sample.tasks], sample.reader(hashes), embedder, batch_tokens):
+            yield window.chunks, window.tasks
+        return
+    chunks: list[Chunk] = []
+    for role in ROLES:
+        items = [place.item for place in sample.places if place.role == role]
+        distinct = dict(zip(content_keys(items, role, hashes), items, strict=True))
+        chunks += plan_chunks(embedder, list(distinct.items()), role, batch_tokens)
+    yield sorted(chunks, key=lambda chunk: -chunk.tokens), ()
+
+
+#: Results of some items of one role, and what preparing them took, where that can be told.
+EncodeItems: TypeAlias = Callable[[Sequence[Item], Role], tuple[EncodeResult, float | None]]
+
+
+class FixedBatches:
+    """Every item, duplicates too, in the order of the files, so many at a time, one thing after another."""
+
+    batch_tokens = None
+
+    def __init__(self, name: str, encode: EncodeItems, sample: Sample, batch_items: int) -> None:
+        self._encode = encode
+        self.name, self.sample, self.batch_items = name, sample, batch_items
+
+    def warm_up(self, sample: Sample) -> None:
+        """As the protocol says."""
+        for block in sample.blocks:
+            self._block(block, Stopwatch())
+
+    def run(self) -> Outcome:
+        """As the protocol says."""
+        watch, scores = Stopwatch(), []
+        batches: list[list[_Batch]] = []
+        started = time.perf_counter()
+        if not self.sample.tasks:
+            batches = [self._block(block, watch) for block in self.sample.blocks]
+        for place, (task, samples) in enumerate(self.sample.tasks):
+            sides = [self._block(block, watch) for block in self.sample.blocks[2 * place : 2 * place + 2]]
+            with watch.on("rank"):
+                queries, candidates = (_gather(side) for side in sides)
+                scores.append(mean_score(task, samples, queries.vectors, candidates.vectors))
+            batches += sides
+        seconds = time.perf_counter() - started
+        return _outcome([batch for side in batches for batch in side], scores, watch.seconds, seconds)
+
+    def _block(self, block: Block, watch: Stopwatch) -> list[_Batch]:
+        done = []
+        for start in range(0, len(block.items), self.batch_items):
+            items = block.items[start : start + self.batch_items]
+            with watch.on("encode"):
+                started = time.perf_counter()
+                result, prepare_seconds = self._encode(items, block.role)
+                done.append(_Batch(result, prepare_seconds, time.perf_counter() - started))
+        return done
+
+
+@dataclass(frozen=True)
+class _Batch:
+    result: EncodeResult
+    prepare_seconds: float | None
+    seconds: float
+
+    def encoded(self) -> Encoded:
+        """Latency as in a run: preparing the batch, and encoding until an item's vector is ready."""
+        n = len(self.result.vectors)
+        traces = self.result.traces or (Trace(),) * n
+        before = self.prepare_seconds
+        latencies = [
+            self.seconds if before is None or trace.seconds is None else before + trace.seconds for trace in traces
+        ]
+        return Encoded(self.result.vectors, traces, np.array(latencies), np.full(n, self.seconds / n))
+
+
+def _gather(batches: Sequence[_Batch]) -> Encoded:
+    return gathered([(one, row) for one in (batch.encoded() for batch in batches) for row in range(len(one.traces))])
+
+
+def _outcome(batches: Sequence[_Batch], scores: list[float], watched: Mapping[str, float], seconds: float) -> Outcome:
+    prepared = [batch.prepare_seconds for batch in batches if batch.prepare_seconds is not None]
+    prepare = sum(prepared) if len(prepared) == len(batches) else None
+    counted = [batch.result.work for batch in batches if batch.result.work is not None]
+    work = sum(counted, Work()) if len(counted) == len(batches) else None
+    own = dict(work.seconds) if work else {}
+    encode = own or {"encode": watched["encode"] - (prepare or 0.0)}
+    stages = {"wait": prepare or 0.0, **encode, "rank": watched.get("rank", 0.0)}
+    return Outcome(_gather(batches), tuple(scores), seconds, whole_time(stages, seconds), prepare, work)
+
+
+def plain_loop(embedder: Embedder, sample: Sample) -> FixedBatches:
+    """Batches of 4 through the library's own `generate`, where the model has that."""
+    encode = embedder.encode_reference if isinstance(embedder, ReferenceEmbedder) else embedder.encode
+    return FixedBatches("plain loop", lambda items, role: (encode(items, role), None), sample, PLAIN_BATCH)
+
+
+def fixed_batches(embedder: Embedder, sample: Sample) -> FixedBatches:
+    """Batches of 16 through the model's own `encode`."""
+
+    def encode(items: Sequence[Item], role: Role) -> tuple[EncodeResult, float | None]:
+        if not isinstance(embedder, BudgetedEmbedder):
+            return embedder.encode(items, role), None
+        started = time.perf_counter()
+        prepared = embedder.prepare(items, role)  # the two halves of `encode`
+        seconds = time.perf_counter() - started
+        return embedder.encode_prepared(prepared), seconds
+
+    return FixedBatches("fixed batches", encode, sample, FIXED_BATCH)
+
+
+def mean_score(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> float:
+    """Rank one task; the mean of its main metric."""
+    scored = score_queries(task, samples, queries, candidates)
+    return float(np.mean([query.metrics[task.metric] for query in scored]))
+
+
+def whole_time(stages: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """With what is left as "other"; below zero where the accelerator worked while something waited."""
+    return {**stages, "other": seconds - sum(stages.values())}
