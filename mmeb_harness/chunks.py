@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from mmeb_harness.types import BudgetedEmbedder, Embedder, Item, Role
 
-DEFAULT_BATCH_TOKENS = 16_384
+DEFAULT_BATCH_TOKENS = 8192
 #: Batch size for an embedder that can't say what an item costs.
 PLAIN_BATCH_ITEMS = 64
 #: A chunk has at least so many items, where there are as many. What a killed process loses, against the time in which

@@ -50,7 +50,7 @@ measure_options = options(
         multiple=True,
         callback=budgets,
         metavar="N,…",
-        help="Upper bounds of a batch's padded tokens. Default: 16384.",
+        help="Upper bounds of a batch's padded tokens. Default: 8192.",
     ),
     click.option(
         "--repeats", type=click.IntRange(min=1), default=DEFAULT_REPEATS, show_default=True, help="Of everything."

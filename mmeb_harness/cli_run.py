@@ -47,7 +47,7 @@ LONGEST_VALUE = 60
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
 @click.option("--dim", type=int, metavar="N", help="Compare the first N dimensions of each vector only, renormalised.")
 @click.option("--quantize", type=click.Choice(("int8", "binary")), help="Compare quantised vectors.")
-@click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 16384.")
+@click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 8192.")
 @click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/<data>-<model>[-<reasoning>].")
 @click.option(
     "--vectors", metavar="FOLDER", help="Where vectors are kept. Default: .vectors beside the results folder."

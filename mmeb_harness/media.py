@@ -57,6 +57,7 @@ class MediaHashes:
         self._folder, self._root = folder, root
         self._known = read_media_files(folder)
         self._unsaved: _Remembered = {}
+        self._saved = time.monotonic()
         self.problem: ResultError | None = None
 
     def of(self, paths: Sequence[Path]) -> dict[Path, str]:
@@ -70,18 +71,15 @@ class MediaHashes:
         distinct = list(dict.fromkeys(paths))
         goes = [distinct[start : start + _FILES_A_GO] for start in range(0, len(distinct), _FILES_A_GO)]
         found: dict[Path, str] = {}
-        saved = time.monotonic()
         with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
             try:
                 for hashed in pool.map(self._hash_all, goes):
                     self._remember(hashed)
                     found |= {one.path: one.content.hex() for one in hashed}
-                    if time.monotonic() - saved > SAVE_SECONDS:
-                        self._save()
-                        saved = time.monotonic()
+                    if time.monotonic() - self._saved > SAVE_SECONDS:
+                        self.save()
             finally:
                 pool.shutdown(cancel_futures=True)
-                self._save()
         return found
 
     def _hash_all(self, paths: Sequence[Path]) -> list[_Hashed]:
@@ -116,7 +114,9 @@ class MediaHashes:
         self._known |= new
         self._unsaved |= new
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write what is new. `of` does so itself now and then, but not after every handful of files."""
+        self._saved = time.monotonic()
         if not self._unsaved or self.problem is not None:
             return
         try:

@@ -43,7 +43,7 @@ from mmeb_harness.score import candidate_table, mean_metrics, query_table, score
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import VectorStore, content_keys
 from mmeb_harness.types import Embedder, Profile, Quantization, Samples, Task
-from mmeb_harness.windows import ReadTask, Window, windows
+from mmeb_harness.windows import ReadTask, Window, one_ahead, windows
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,7 @@ def _evaluate_all(
                     results[name] = _score_task(planned[name], one, settings, folder, store, stored_before, difficulty)
                     reporter.finish_task(_task_line(results[name]))
                 stored_before |= {*one.query_keys, *one.candidate_keys}
+        hashes.save()
         if hashes.problem is not None:
             reporter.note(f"hashes of media are not remembered: {hashes.problem}")
     return [results[one.task.name] for one in plan]
@@ -266,6 +267,7 @@ def encode_share(
     store, hashes = open_store(embedder, settings, folder), open_hashes(info, settings)
     for window in read_windows(embedder, plan, done, info, settings, hashes):
         _encode_window(encoder, window, done, store, reporter)
+    hashes.save()
     return identity
 
 
@@ -290,7 +292,8 @@ def read_windows(
             content_keys(samples.candidates, "candidate", hashes),
         )
 
-    return windows([one.task for one in plan[: last + 1]], read, embedder, settings.batch_tokens)
+    # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
+    return one_ahead(windows([one.task for one in plan[: last + 1]], read, embedder, settings.batch_tokens))
 
 
 def _encode_window(

@@ -6,8 +6,11 @@ long as unfinished ones follow: without them the later ones' items would meet in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mmeb_harness.chunks import Chunk, Keyed, plan_chunks
 from mmeb_harness.types import Embedder, Item, Role, Samples, Task
@@ -15,6 +18,8 @@ from mmeb_harness.types import Embedder, Item, Role, Samples, Task
 #: A window ends with the task that brings it to so many items: enough that its last chunk doesn't matter, few enough
 #: that a killed run has most of its tasks' results.
 WINDOW_ITEMS = 4096
+
+T = TypeVar("T")
 
 ROLES: tuple[Role, ...] = ("query", "candidate")
 
@@ -70,6 +75,27 @@ def windows(
             # The longest work first: what is left for the end, when workers run out of it, is short.
             yield Window(tuple(together), tuple(sorted(chunks, key=lambda chunk: -chunk.tokens)))
             together = []
+
+
+def one_ahead(values: Iterator[T]) -> Iterator[T]:
+    """The same, each made while the one before it is used; by a thread for which nobody waits at the end."""
+
+    def begin() -> Future[T | None]:
+        future: Future[T | None] = Future()
+
+        def make() -> None:
+            try:
+                future.set_result(next(values, None))
+            except BaseException as error:  # is raised where the value is asked for
+                future.set_exception(error)
+
+        threading.Thread(target=make, name="read ahead", daemon=True).start()
+        return future
+
+    ahead = begin()
+    while (value := ahead.result()) is not None:
+        ahead = begin()
+        yield value
 
 
 def _plan(

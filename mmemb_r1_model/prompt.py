@@ -184,7 +184,8 @@ class PromptBuilder:
         self._tokenizer, self._merge = tokenizer, merge
         self._ids: list[int] = []
         self._types: list[int] = []
-        self._positions: list[NDArray[np.int64]] = []
+        #: Words in a row, by their first position and their number; or positions (3, n) of a picture.
+        self._pieces: list[tuple[int, int] | NDArray[np.int64]] = []
         self._next = 0
 
     def special(self, token: str) -> None:
@@ -218,22 +219,32 @@ class PromptBuilder:
         self._ids += [pad] * (rows * columns)
         self._types += [kind] * (rows * columns)
         row, column = np.divmod(np.arange(rows * columns), columns)
-        self._positions.append(self._next + np.stack([np.zeros_like(row), row, column]))
+        self._pieces.append(self._next + np.stack([np.zeros_like(row), row, column]))
         self._next += max(rows, columns)
         self.special(VISION_END)
 
     def _words(self, ids: list[int]) -> None:
         self._ids += ids
         self._types += [TEXT] * len(ids)
-        self._positions.append(np.tile(self._next + np.arange(len(ids)), (3, 1)))
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, tuple):
+            self._pieces[-1] = (last[0], last[1] + len(ids))
+        else:
+            self._pieces.append((self._next, len(ids)))
         self._next += len(ids)
 
     def build(self, patches: Patches | None) -> Prompt:
         """What was laid out, with its patches."""
+        positions, start = np.empty((3, len(self._ids)), dtype=np.int64), 0
+        for piece in self._pieces:
+            count = piece[1] if isinstance(piece, tuple) else piece.shape[1]
+            where = np.arange(piece[0], piece[0] + count) if isinstance(piece, tuple) else piece
+            positions[:, start : start + count] = where
+            start += count
         return Prompt(
             ids=np.array(self._ids, dtype=np.int64),
             types=np.array(self._types, dtype=np.int64),
-            positions=np.concatenate(self._positions, axis=1).astype(np.int64),
+            positions=positions,
             next_position=self._next,
             patches=patches,
         )

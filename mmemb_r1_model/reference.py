@@ -1,4 +1,5 @@
-"""The same embeddings the plain way, to compare with: a pass for the gate, `generate`, a pass for the vectors.
+"""The same embeddings the plain way, to compare with: a pass for the gate, `generate`, a pass for the vectors; in mode
+never one pass.
 
 No cache outlives `generate`, and a batch waits for its longest rationale. Same rules, same tokens, same vectors.
 """
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from mmemb_r1_model.collate import Batch, collate
+from mmemb_r1_model.decoding import as_the_library_has_it
 from mmemb_r1_model.engine import Engine, Mode, Readout
 from mmemb_r1_model.prompt import END_OF_TEXT, Prompt, extended
 
@@ -27,6 +29,25 @@ def embed_plainly(
     Returns:
         Unit vectors (B, D) in float32 on the CPU, and how each came about.
     """
+    with as_the_library_has_it(engine.model):
+        if mode == "never":
+            return _embed_directly(engine, prompts)
+        return _embed_with_rationales(engine, prompts, mode, threshold)
+
+
+def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Readout]]:
+    """One pass: nothing is written."""
+    started = time.perf_counter()
+    states_BLD = _states(engine, [extended(prompt, [engine.rule.emb]) for prompt in prompts])
+    gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
+    vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+    seconds = time.perf_counter() - started
+    return vectors_BD, [Readout(gate, False, None, 0, False, seconds) for gate in gates]
+
+
+def _embed_with_rationales(
+    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float
+) -> tuple[Tensor, list[Readout]]:
     started = time.perf_counter()
     gates: list[float] = engine.gate(_states(engine, prompts)[:, -1]).tolist()
     reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]

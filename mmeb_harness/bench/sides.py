@@ -29,7 +29,7 @@ from mmeb_harness.types import (
     Trace,
     Work,
 )
-from mmeb_harness.windows import ROLES, ReadTask, windows
+from mmeb_harness.windows import ROLES, ReadTask, one_ahead, windows
 
 #: Batches of the two references.
 PLAIN_BATCH, FIXED_BATCH = 4, 16
@@ -207,7 +207,8 @@ def planned(
 ) -> Iterator[tuple[Sequence[Chunk], Sequence[ReadTask]]]:
     """Chunks, and the tasks that can be ranked once these are encoded; whole tasks exactly as in a run."""
     if sample.tasks:
-        for window in windows([task for task, _ in sample.tasks], sample.reader(hashes), embedder, batch_tokens):
+        tasks = [task for task, _ in sample.tasks]
+        for window in one_ahead(windows(tasks, sample.reader(hashes), embedder, batch_tokens)):
             yield window.chunks, window.tasks
         return
     chunks: list[Chunk] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,16 +12,21 @@ import torch
 
 
 class StageClock:
-    """Adds up what stages take: by CUDA events on a GPU, which wait for nothing, by the wall clock elsewhere."""
+    """Adds up what stages take: by CUDA events on a GPU, which wait for nothing, by the wall clock elsewhere.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        readers: threads of a CPU that share it for stages of reading; each of them has so much less of it.
+    """
+
+    def __init__(self, device: torch.device, readers: int = 1) -> None:
         self._on_gpu = device.type == "cuda"
+        self._readers, self._lock = readers, threading.Lock()
         self._seconds: dict[str, float] = defaultdict(float)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is started inside. Stages must not be nested."""
+    def stage(self, name: str, reading: bool = True) -> Iterator[None]:
+        """Time what is started inside. Stages must not be nested; those of reading may run in several threads."""
         if self._on_gpu:
             start, end = (
                 torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -33,14 +39,17 @@ class StageClock:
         else:
             started = time.perf_counter()
             yield
-            self._seconds[name] += time.perf_counter() - started
+            seconds = (time.perf_counter() - started) / (self._readers if reading else 1)
+            with self._lock:
+                self._seconds[name] += seconds
 
     def take(self) -> dict[str, float]:
         """Seconds by stage since the last call. On a GPU it waits for the last stage's end."""
         for name, start, end in self._events:
             end.synchronize()
             self._seconds[name] += start.elapsed_time(end) / 1000
-        taken = dict(self._seconds)
         self._events.clear()
-        self._seconds.clear()
+        with self._lock:
+            taken = dict(self._seconds)
+            self._seconds.clear()
         return taken

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from mmemb_r1_model.decoding.patches import PatchProjection
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -101,5 +103,5 @@ class Costs:
 
 def _matrices(module: nn.Module) -> int:
     """Entries of all matrices that are multiplied with; positions and other tables are only looked up."""
-    kinds = (nn.Linear, nn.Conv3d)
+    kinds = (nn.Linear, nn.Conv3d, PatchProjection)
     return sum(one.weight.numel() for one in module.modules() if isinstance(one, kinds))

@@ -8,6 +8,7 @@ What runs beside what depends on the batches alone, never on time.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mmemb_r1_model.decoding.clock import StageClock
+from mmemb_r1_model.decoding.patches import multiply_patches
+from mmemb_r1_model.decoding.reading import Reading, reader_count
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache
 from mmemb_r1_model.decoding.step import ROW_BUCKETS, Graphs, Records, Step, rounded
 
@@ -156,6 +159,7 @@ class Decoder:
         if any(getattr(layer.self_attn, "sliding_window", None) for layer in text_model.layers):
             raise ValueError("a model with sliding-window attention can't run in slots; turn use_sliding_window off")
         self._model, self.rule = model, rule
+        multiply_patches(model)
         self._shape = KeyValueShape.of(text_model)
         self._most = slots if slots is not None else SLOTS["cuda" if model.device.type == "cuda" else "cpu"]
         self._last = self._most
@@ -164,7 +168,8 @@ class Decoder:
         self._steps: dict[tuple[int, int], Step] = {}
         self._records = Records() if model.device.type == "cuda" and graphs != "off" else None
         self._streams = 0
-        self.clock = StageClock(model.device)
+        self.readers = reader_count(model.device)
+        self.clock = StageClock(model.device, self.readers)
 
     @property
     def most_rows(self) -> int:
@@ -186,7 +191,8 @@ class Decoder:
         self._streams += 1
         run = _Run(self, batches, open_batch, number=self._streams)
         try:
-            yield from run.results()
+            with contextlib.closing(run):
+                yield from run.results()
         except torch.OutOfMemoryError:
             run.forget()
             self._release()
@@ -276,7 +282,8 @@ class _Run(Generic[BatchT, ExtraT]):
         open_batch: Callable[[BatchT], Opened[ExtraT]],
         number: int,
     ) -> None:
-        self._decoder, self._batches, self._open_batch, self._number = decoder, batches, open_batch, number
+        self._decoder, self._number = decoder, number
+        self._reading = Reading(batches, open_batch, decoder.readers)
         self._rule, self._clock = decoder.rule, decoder.clock
         self._clock.take()
         self._tickets: deque[_Ticket[ExtraT]] = deque()
@@ -296,10 +303,15 @@ class _Run(Generic[BatchT, ExtraT]):
             if self._more and not self._waiting and (not self._active or len(self._active) < self._slots):
                 self._read()
             elif self._active:
+                self._reading.pause()
                 self._advance()
             while self._tickets and not self._tickets[0].open_rows:
                 ticket = self._tickets.popleft()
                 yield Answered(ticket.extra, tuple(ticket.answers), self._usage())
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._reading.close()
 
     def forget(self) -> None:
         """Let go of what lies on the device: an error's traceback may keep this object alive."""
@@ -313,12 +325,11 @@ class _Run(Generic[BatchT, ExtraT]):
         return usage
 
     def _read(self) -> None:
-        batch = next(self._batches, None)
-        if batch is None:
+        found = self._reading.next()
+        if found is None:
             self._more = False
             return
-        started = time.perf_counter()
-        opened = self._open_batch(batch)
+        opened, started = found
         ticket = _Ticket(opened.extra, len(opened.rows), started)
         self._tickets.append(ticket)
         if opened.rows:
@@ -350,7 +361,7 @@ class _Run(Generic[BatchT, ExtraT]):
             self._waiting = None
         slots = free[: len(places)]
         rows, starts, lengths = ([of[place] for place in places] for of in (opened.rows, opened.starts, opened.lengths))
-        with self._clock.stage("generate"):
+        with self._clock.stage("generate", reading=False):
             self.step.admit(opened.past, rows, starts, lengths, slots)
         for slot, place in zip(slots, places, strict=True):
             row = Row(opened.rows[place])
@@ -366,7 +377,7 @@ class _Run(Generic[BatchT, ExtraT]):
         step, rows = self.step, len(self._active)
         tokens, lengths, positions = step.inputs[:, :rows]
         fed = tokens.tolist()
-        with self._clock.stage("generate"):
+        with self._clock.stage("generate", reading=False):
             step(rows)
             chosen: list[int] = step.chosen_S[:rows].tolist()  # the one wait for the device
         self._steps += 1
@@ -387,7 +398,7 @@ class _Run(Generic[BatchT, ExtraT]):
 
     def _leave(self, done: list[int]) -> None:
         """Answers of rows that are complete; their slots go to rows that wait, or to the last ones."""
-        with self._clock.stage("readout"):
+        with self._clock.stage("readout", reading=False):
             states = self.step.kept_SD[torch.tensor(done, device=self.step.kept_SD.device)]
         now = time.perf_counter()
         for slot, state in zip(done, states, strict=True):
