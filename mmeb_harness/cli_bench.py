@@ -55,7 +55,7 @@ measure_options = options(
     click.option(
         "--repeats", type=click.IntRange(min=1), default=DEFAULT_REPEATS, show_default=True, help="Of everything."
     ),
-    click.option("--workers", type=int, metavar="N", help="Processes that read media ahead. Default: as in a run."),
+    click.option("--workers", type=int, metavar="N", help="See `mmeb-eval run`."),
     click.option("--output", metavar="FOLDER", help="Results folder. Default: in runs, named by data and model."),
 )
 

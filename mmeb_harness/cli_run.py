@@ -52,7 +52,12 @@ LONGEST_VALUE = 60
 @click.option(
     "--vectors", metavar="FOLDER", help="Where vectors are kept. Default: .vectors beside the results folder."
 )
-@click.option("--workers", type=int, metavar="N", help="Processes that read media ahead of a GPU. Default: by cores.")
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes that read media ahead of a GPU (default: by cores); on a CPU they encode as well (default: none).",
+)
 @click.option("--shard", metavar="I/N", help="Encode the I-th of N shares only; `mmeb-eval merge` ranks them all.")
 @click.option(
     "--ray",

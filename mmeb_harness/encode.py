@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmeb_harness.chunks import Batch, Chunk, smaller_batches
 from mmeb_harness.errors import ModelError, ResultError
 from mmeb_harness.interrupt import Interrupts
-from mmeb_harness.prepare import Preparation
+from mmeb_harness.prepare import Finished, Preparation
 from mmeb_harness.store import Encoded
 from mmeb_harness.types import (
     BudgetedEmbedder,
@@ -238,7 +238,10 @@ class LocalEncoder:
     def _next(self, prepared: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
         started = time.perf_counter()
         payload, prepare_seconds = next(prepared)
-        self.usage.wait_seconds += time.perf_counter() - started
+        if isinstance(payload, Finished):
+            prepare_seconds -= payload.encode_seconds  # and nobody waited: it was computed meanwhile
+        else:
+            self.usage.wait_seconds += time.perf_counter() - started
         self.usage.prepare_seconds += prepare_seconds
         return payload, prepare_seconds
 

@@ -35,7 +35,7 @@ from typing import IO, Any, Protocol, Self, TypeAlias, cast
 from mmeb_harness.errors import ModelError, shortened
 from mmeb_harness.failures import Failure
 from mmeb_harness.registry import ModelSpec
-from mmeb_harness.types import BudgetedEmbedder, Embedder, Item, Role
+from mmeb_harness.types import BudgetedEmbedder, Embedder, EncodeResult, Item, Role
 
 MAX_WORKERS = 8
 #: So often a batch may take its worker along, or may its worker be late, before it is given up.
@@ -46,12 +46,11 @@ MAX_FAILED_STARTS, START_SECONDS = 3, 600.0
 SPARE_BATCHES = 2
 #: Arrays start at multiples of so many bytes.
 ALIGNMENT = 64
-#: Of a worker, before it makes its embedder: no GPU; one thread, since there is a worker a core; and of the hub what
-#: this process found there, though it may have moved on since.
-ENVIRONMENT = {
-    **{"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
-}
+#: Of a worker, before it makes its embedder: no GPU; and of the hub what this process found there, though it may have
+#: moved on since.
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+#: How many threads libraries start.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 #: Added to a worker's claim to be killed when memory runs out (-1000 to 1000).
 OOM_SCORE = 500
 
@@ -116,6 +115,18 @@ class InlinePreparation:
         return self._embedder.prepare(items, role), time.perf_counter() - started
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A batch that its worker has not only prepared but encoded (see `whole_workers`).
+
+    Attributes:
+        encode_seconds: that the worker took after it had prepared the batch.
+    """
+
+    result: EncodeResult
+    encode_seconds: float
+
+
 class Recipe(Protocol):
     """Makes an embedder; picklable. A `ModelSpec` is one."""
 
@@ -138,6 +149,7 @@ class WorkerPreparation:
         *,
         seconds: float = 600,
         look_ahead_bytes: int = 1 << 30,
+        threads: int = 1,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Start nothing yet.
@@ -148,11 +160,12 @@ class WorkerPreparation:
             seconds: a worker that takes longer over a batch hangs.
             look_ahead_bytes: of prepared batches that wait for the consumer, estimated by what batches of their kind
                 had a token; one batch is always prepared ahead.
+            threads: of each worker.
             note: told of workers that were lost, and what follows.
         """
         if workers < 1:
             raise ValueError(f"{workers} workers prepare nothing; InlinePreparation does without")
-        self._recipe = pickle.dumps(on_cpu(spec))
+        self._recipe, self._threads = pickle.dumps(on_cpu(spec)), threads
         self._limit, self._seconds, self._look_ahead, self._note = workers, seconds, look_ahead_bytes, note
         self._workers: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
@@ -227,7 +240,7 @@ class WorkerPreparation:
         idle = [worker for worker in self._workers if worker.job is None]
         while self._waiting and (idle or len(self._workers) < self._limit):
             if not idle:
-                idle.append(_Worker.start(self._recipe))
+                idle.append(_Worker.start(self._recipe, self._threads))
                 self._workers += idle
             worker = idle.pop()
             if worker.take(self._waiting[0]):
@@ -385,7 +398,7 @@ class _Worker:
     job: _Job | None = None
 
     @classmethod
-    def start(cls, recipe: bytes) -> _Worker:
+    def start(cls, recipe: bytes, threads: int) -> _Worker:
         """Not ready yet.
 
         Raises:
@@ -393,7 +406,7 @@ class _Worker:
         """
         context = multiprocessing.get_context("spawn")  # a fork of a process that uses CUDA can't use it
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, recipe), name="prepare", daemon=True)
+        process = context.Process(target=_work, args=(there, recipe, threads), name="prepare", daemon=True)
         try:
             _start_deaf(process)
         except OSError as error:
@@ -497,16 +510,16 @@ def on_cpu(spec: Recipe) -> Recipe:
     return dataclasses.replace(spec, args=args, options=options)
 
 
-def _work(pipe: Connection, recipe: bytes) -> None:
+def _work(pipe: Connection, recipe: bytes, threads: int) -> None:
     """A worker's life."""
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT | dict.fromkeys(THREADS, str(threads)))
     _stand_in_for_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The pipe breaks when the parent is gone.
     with contextlib.suppress(EOFError, OSError):
         try:
             embedder = cast(BudgetedEmbedder, pickle.loads(recipe).load())
-            _keep_torch_to_one_thread()
+            _keep_torch_to(threads)
         except Exception as error:
             pipe.send(Failure.of(error))
             return
@@ -560,10 +573,10 @@ def _stand_in_for_parent() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def _keep_torch_to_one_thread() -> None:
+def _keep_torch_to(threads: int) -> None:
     """For a torch that was imported before the environment was set, by the main module."""
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 def default_workers(on_accelerator: bool, processes: int = 1) -> int:
@@ -577,20 +590,12 @@ def default_workers(on_accelerator: bool, processes: int = 1) -> int:
 
 def workers_for(embedder: Embedder, processes: int = 1) -> int:
     """The same, by where the model says that it runs."""
-    return default_workers(str(embedder.info.settings.get("device", "cpu")) != "cpu", processes)
+    return default_workers(not runs_on_cpu(embedder), processes)
 
 
-def preparation_for(
-    embedder: Embedder, spec: ModelSpec | None, workers: int, note: Callable[[str], None]
-) -> Preparation | None:
-    """Processes, where there should be any and the way to make the model is known; else a thread.
-
-    Returns:
-        `None` for a model that doesn't prepare.
-    """
-    if not isinstance(embedder, BudgetedEmbedder):
-        return None
-    return WorkerPreparation(spec, workers, note=note) if spec is not None and workers else InlinePreparation(embedder)
+def runs_on_cpu(embedder: Embedder) -> bool:
+    """By what the model says; one that doesn't say needs no accelerator."""
+    return str(embedder.info.settings.get("device", "cpu")) == "cpu"
 
 
 def available_cpus() -> int:

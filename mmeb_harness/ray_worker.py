@@ -15,10 +15,11 @@ from mmeb_harness.encode import LocalEncoder, Usage
 from mmeb_harness.failures import Failure
 from mmeb_harness.identity import Identity, model_identity
 from mmeb_harness.interrupt import Interrupts
-from mmeb_harness.prepare import preparation_for, workers_for
+from mmeb_harness.prepare import workers_for
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.store import Encoded
 from mmeb_harness.types import Embedder, ModelInfo, Work
+from mmeb_harness.whole_workers import encoding_parts
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class ChunkWorker:
         setup, note = self._setup, self._notes.append
         neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
         workers = workers_for(embedder, neighbours) if setup.workers is None else setup.workers
-        preparation = preparation_for(embedder, setup.spec, workers, note)  # ends with this process
-        return LocalEncoder(embedder, preparation, setup.batch_tokens, note, Undisturbed())
+        encoding, preparation = encoding_parts(embedder, setup.spec, workers, note)  # ends with this process
+        return LocalEncoder(encoding, preparation, setup.batch_tokens, note, Undisturbed())
 
 
 class BatchList:

@@ -24,7 +24,6 @@ from mmeb_harness.identity import Identity, run_identity
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.plan import PlannedTask, check_readable, fingerprint_of, plan_task, run_profile
-from mmeb_harness.prepare import preparation_for
 from mmeb_harness.progress import Reporter
 from mmeb_harness.ranks import Meeting
 from mmeb_harness.registry import ModelSpec, RegisteredTask, benchmark_rows
@@ -43,6 +42,7 @@ from mmeb_harness.score import candidate_table, mean_metrics, query_table, score
 from mmeb_harness.search import require_faiss
 from mmeb_harness.store import VectorStore, content_keys
 from mmeb_harness.types import Embedder, Profile, Quantization, Samples, Task
+from mmeb_harness.whole_workers import encoding_parts
 from mmeb_harness.windows import ReadTask, Window, one_ahead, windows
 
 
@@ -190,14 +190,14 @@ def profile_of(embedder: Embedder, settings: RunSettings) -> Profile:
 def local_encoder(
     embedder: Embedder, batch_tokens: int, reporter: Reporter, spec: ModelSpec | None = None, workers: int = 0
 ) -> Iterator[LocalEncoder]:
-    """This process, which prepares in a thread or, where it is told how the model is made, in processes.
+    """This process, with a thread that prepares or, where it is told how the model is made, processes.
 
     Args:
         workers: how many; 0: a thread.
     """
-    preparation = preparation_for(embedder, spec, workers, reporter.note)
+    encoding, preparation = encoding_parts(embedder, spec, workers, reporter.note)
     with preparation or nullcontext():
-        yield LocalEncoder(embedder, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
+        yield LocalEncoder(encoding, preparation, batch_tokens, reporter.note, Interrupts(reporter.note))
 
 
 def _evaluate_all(

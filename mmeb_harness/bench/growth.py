@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness import environment
-from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode, workers_for
+from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
 from mmeb_harness.bench.sides import MemorySink
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
 from mmeb_harness.chunks import Keyed, plan_chunks
 from mmeb_harness.encode import LocalEncoder
 from mmeb_harness.errors import OptionError, UnknownNameError
+from mmeb_harness.prepare import workers_for
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.score import DEPTH
 from mmeb_harness.search import rank_corpus, require_faiss
@@ -147,7 +148,8 @@ def measure_growth(
     embedder = spec.load()
     note("ranking, over candidates")
     curves = [ranking_over_candidates(sizes, repeats)]
-    with open_encoders(embedder, spec, workers_for(embedder, workers), note) as make_encoder:
+    count = workers_for(embedder) if workers is None else workers
+    with open_encoders(embedder, spec, count, note) as make_encoder:
         encoder = make_encoder(batch_tokens)
         encode = _timed_encoding(embedder, encoder, batch_tokens)
         note("encoding and ranking, over queries")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,11 @@ from mmeb_harness.errors import OptionError
 from mmeb_harness.files import write_json, write_text
 from mmeb_harness.interrupt import Interrupts
 from mmeb_harness.plan import run_profile
-from mmeb_harness.prepare import InlinePreparation, Recipe, WorkerPreparation, default_workers
+from mmeb_harness.prepare import Recipe, workers_for
 from mmeb_harness.registry import ModelSpec
 from mmeb_harness.search import require_faiss
-from mmeb_harness.types import BudgetedEmbedder, Embedder, Task
+from mmeb_harness.types import Embedder, Task
+from mmeb_harness.whole_workers import encoding_parts
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_bench(
             speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
         frames = run_profile(embedder, settings.frames, None, "none").frames
         sample = read_sample(tasks, info, frames, settings.limit)
-        workers = workers_for(embedder, settings.workers)
+        workers = workers_for(embedder) if settings.workers is None else settings.workers
         with open_encoders(embedder, own, workers, note) as make_encoder:
             name = mode_name(embedder, mode)
             modes.append(measure_mode(embedder, name, sample, settings.plan, make_encoder, speed, note))
@@ -133,18 +134,9 @@ def num_threads() -> int | None:
 @contextmanager
 def open_encoders(embedder: Embedder, spec: Recipe, workers: int, note: Note) -> Iterator[MakeEncoder]:
     """Encoders as a run has them, by token budget; they share what prepares for them."""
-    if not isinstance(embedder, BudgetedEmbedder):
-        yield lambda batch_tokens: LocalEncoder(embedder, None, batch_tokens, note, Interrupts(note))
-        return
-    with WorkerPreparation(spec, workers, note=note) if workers else InlinePreparation(embedder) as preparation:
-        yield lambda batch_tokens: LocalEncoder(embedder, preparation, batch_tokens, note, Interrupts(note))
-
-
-def workers_for(embedder: Embedder, asked_for: int | None) -> int:
-    """As many as in a run."""
-    if asked_for is not None:
-        return asked_for
-    return default_workers(embedder.info.settings.get("device", "cpu") != "cpu")
+    encoding, preparation = encoding_parts(embedder, spec, workers, note)
+    with preparation or nullcontext():
+        yield lambda batch_tokens: LocalEncoder(encoding, preparation, batch_tokens, note, Interrupts(note))
 
 
 def save_bench(folder: Path, result: BenchResult) -> None:

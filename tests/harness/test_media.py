@@ -58,6 +58,7 @@ def test_a_file_is_read_once_in_all_runs_and_again_when_it_changed(
     reads, folder = reads_of(monkeypatch), tmp_path / "media"
     hashes = MediaHashes(folder, tmp_path / "data")
     first = hashes.of([picture])
+    hashes.save()
     assert hashes.of([picture]) == MediaHashes(folder, tmp_path / "data").of([picture]) == first
     assert reads == ["a.png"]
     stat = picture.stat()
@@ -68,7 +69,9 @@ def test_a_file_is_read_once_in_all_runs_and_again_when_it_changed(
 
 
 def test_the_data_folder_may_move(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    MediaHashes(tmp_path / "media", tmp_path / "data").of([picture])
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
     reads = reads_of(monkeypatch)
     (tmp_path / "data").rename(tmp_path / "moved")
     MediaHashes(tmp_path / "media", tmp_path / "moved").of([tmp_path / "moved" / "a.png"])
@@ -79,7 +82,9 @@ def test_a_file_that_has_just_changed_is_not_remembered(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmeb_harness.media.RACY_SECONDS", 2.0)
-    MediaHashes(tmp_path / "media", tmp_path / "data").of([picture])
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
     assert not (tmp_path / "media").exists()
 
 
@@ -88,15 +93,18 @@ def test_what_was_hashed_before_an_error_is_remembered(picture: Path, tmp_path: 
     many = [picture] * 1 + [picture.with_name(f"{number}.png") for number in range(100)]
     for path in many:
         path.write_bytes(path.name.encode())
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
     with pytest.raises(DataError, match=r"item's media file .*gone\.png can't be read: No such file"):
-        MediaHashes(tmp_path / "media", tmp_path / "data").of([*many, gone])
+        hashes.of([*many, gone])
+    hashes.save()
     assert len(read_media_files(tmp_path / "media")) == 64  # the go before that of the missing one
 
 
 def test_processes_do_not_write_one_file(picture: Path, tmp_path: Path) -> None:
     one, other = (MediaHashes(tmp_path / "media", tmp_path / "data") for _ in range(2))
-    one.of([picture])
-    other.of([picture])
+    for hashes in (one, other):
+        hashes.of([picture])
+        hashes.save()
     assert len(media_files(tmp_path / "media")) == 2
     assert len(read_media_files(tmp_path / "media")) == 1
 
@@ -105,11 +113,14 @@ def test_what_cannot_be_remembered_is_hashed_all_the_same_and_said(picture: Path
     (tmp_path / "file").write_text("")
     hashes = MediaHashes(tmp_path / "file" / "media", tmp_path / "data")
     assert hashes.of([picture])[picture] == hashlib.sha256(b"one").hexdigest()
+    hashes.save()
     assert "can't write" in str(hashes.problem)
 
 
 def test_a_broken_file_of_hashes_is_named(picture: Path, tmp_path: Path) -> None:
-    MediaHashes(tmp_path / "media", tmp_path / "data").of([picture])
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
     path = media_files(tmp_path / "media")[0]
     path.write_bytes(b"half")
     with pytest.raises(ResultError, match=rf"can't read .*{path.name}: .*delete it"):

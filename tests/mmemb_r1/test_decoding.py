@@ -16,6 +16,8 @@ from transformers import DynamicCache
 from mmeb_harness import EncodeResult, Item, Trace
 from mmemb_r1_model.collate import Collated, collate
 from mmemb_r1_model.decoding import Costs, Decoder, Opened, Row
+from mmemb_r1_model.decoding.patches import PatchProjection
+from mmemb_r1_model.decoding.reading import Reading
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache, grouped_attention
 from mmemb_r1_model.decoding.step import Step, rounded
 from mmemb_r1_model.embedder import MMEmbR1Embedder, load
@@ -304,3 +306,43 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
     assert [len(answer.fed) for answer in sorted(answered.answers, key=lambda one: one.index)] == lengths
     assert answered.usage.tokens == sum(lengths)
     assert answered.usage.steps == 13  # 9, 1, 3 in one slot beside 1, 5, 2, 2 in the other
+
+
+def test_batches_are_read_side_by_side_in_order_and_never_during_a_pause() -> None:
+    begun, ended = list[int](), list[int]()
+
+    def read(batch: int) -> int:
+        begun.append(batch)
+        time.sleep(0.02 * (3 - batch % 3))
+        ended.append(batch)
+        return 10 * batch
+
+    reading = Reading(iter(range(5)), read, readers=2)
+    threads = torch.get_num_threads()
+    found = [reading.next()]
+    reading.pause()
+    assert sorted(begun) == sorted(ended)
+    assert torch.get_num_threads() == threads
+    while found[-1] is not None:
+        found.append(reading.next())
+    reading.close()
+    assert [one[0] for one in found if one is not None] == [0, 10, 20, 30, 40]
+
+
+def test_an_error_of_a_reader_comes_when_its_batch_would() -> None:
+    def read(batch: int) -> int:
+        if batch == 1:
+            raise ValueError("no such batch")
+        return batch
+
+    reading = Reading(iter(range(3)), read, readers=2)
+    assert reading.next() is not None
+    with pytest.raises(ValueError, match="no such batch"):
+        reading.next()
+    reading.close()
+
+
+def test_patches_times_a_matrix_are_what_the_convolution_gives() -> None:
+    convolution = torch.nn.Conv3d(3, 16, kernel_size=(2, 4, 4), stride=(2, 4, 4))
+    patches = torch.randn(7, 3, 2, 4, 4)
+    assert torch.allclose(PatchProjection(convolution)(patches), convolution(patches).flatten(1), atol=1e-6)
