@@ -334,7 +334,9 @@ def test_hashes_of_media_are_checked_and_joined(vectors: Path, monkeypatch: pyte
     monkeypatch.setattr("mmeb_harness.media.RACY_SECONDS", -1.0)
     for name in ("a", "b", "c"):
         (vectors.parent / name).write_text(name)
-        MediaHashes(vectors / ".media", vectors.parent).of([vectors.parent / name])
+        hashes = MediaHashes(vectors / ".media", vectors.parent)
+        hashes.of([vectors.parent / name])
+        hashes.save()
     before = read_media_files(vectors / ".media")
     assert "3 files of hashes made one" in call("prune", "--duplicates", "--vectors", vectors).output
     assert read_media_files(vectors / ".media") == before
