@@ -208,16 +208,18 @@ class LocalEncoder:
         """All of a chunk or nothing reaches the sink: its batches were encoded together."""
         seconds: list[float] = []
 
-        def payloads() -> Iterator[Any]:
-            for _ in chunk.batches:
-                payload, prepare_seconds = self._next(prepared)
-                seconds.append(prepare_seconds)
-                yield payload
+        def take() -> Any:
+            payload, prepare_seconds = self._next(prepared)
+            seconds.append(prepare_seconds)
+            return payload
+
+        # Not a generator that names what it gives: it would hold a batch's pixels until the next one is asked for.
+        payloads = (take() for _ in chunk.batches)
 
         started, shown = time.perf_counter(), 0
         results: list[EncodeResult] = []
         try:
-            for result in embedder.encode_stream(payloads()):
+            for result in embedder.encode_stream(payloads):
                 results.append(result)
                 shown += len(result.vectors)
                 on_progress(len(result.vectors))
