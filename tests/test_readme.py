@@ -163,3 +163,22 @@ def test_the_readme_says_what_each_part_is_worth() -> None:
         ("loss on rationales (", "no-generation"),
     ):
         assert f"{start}{score[name]}" in text, name
+
+
+def test_the_readme_says_what_the_bench_measured() -> None:
+    bench = json.loads((ROOT / "results" / "bench" / "bench.json").read_text())
+    for mode in bench["modes"]:
+        ratios = {one["reference"]: one["times"] for one in mode["ratios"]}
+        seconds = {one["side"]: f"{one['seconds']['median']:.1f} s" for one in mode["sides"]}
+        cells = [mode["mode"], seconds["ours"], seconds["plain loop"], times(ratios["plain loop"])]
+        fixed = "fixed batches"
+        cells += [seconds[fixed], times(ratios[fixed])] if fixed in ratios else []
+        assert f"| {' | '.join(cells)} |" in README
+    growth = json.loads((ROOT / "results" / "bench" / "growth.json").read_text())
+    text = " ".join(README.split("How the time grows")[1].split("\n\n")[0].split())
+    for curve in growth["curves"]:
+        assert f"to the {curve['fit']['exponent']['median']:.2f}" in text, curve["what"]
+
+
+def times(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.1f} [{ratio['low']:.1f}, {ratio['high']:.1f}]"
