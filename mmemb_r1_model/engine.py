@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmemb_r1_model.collate import Batch, Collated, Uploaded
+from mmemb_r1_model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
-from mmemb_r1_model.prompt import TURN_END, PromptTokenizer
+from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
 from mmemb_r1_model.settings import EMB, END_THINK, THINK
 
 Mode = Literal["adaptive", "always", "never"]
@@ -225,6 +225,10 @@ class Engine:
             wanted=[self.rule.think] * len(rows),
             past=past,
         )
+
+    def batch(self, prompts: Sequence[Prompt]) -> Batch:
+        """Prompts as one batch, where the weights are."""
+        return collate(prompts, self.tokenizer.id_of(END_OF_TEXT)).to(self.device, self.dtype)
 
     def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
         """States (B, L, D), after the final norm."""

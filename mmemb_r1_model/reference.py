@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from mmemb_r1_model.collate import Batch, collate
 from mmemb_r1_model.decoding import as_the_library_has_it
 from mmemb_r1_model.engine import Engine, Mode, Readout
-from mmemb_r1_model.prompt import END_OF_TEXT, Prompt, extended
+from mmemb_r1_model.prompt import Prompt, extended
 
 
 @torch.inference_mode()
@@ -76,20 +75,7 @@ def _embed_with_rationales(
 
 def _states(engine: Engine, prompts: Sequence[Prompt]) -> Tensor:
     """States (B, L, D) of a full pass."""
-    batch = _batch(engine, prompts)
-    states_BLD: Tensor = engine.model.model(
-        input_ids=batch.ids_BL,
-        attention_mask=batch.mask_BL,
-        mm_token_type_ids=batch.types_BL,
-        position_ids=batch.positions_3BL,
-        use_cache=False,
-        **batch.pixels,
-    ).last_hidden_state
-    return states_BLD
-
-
-def _batch(engine: Engine, prompts: Sequence[Prompt]) -> Batch:
-    return collate(prompts, engine.tokenizer.id_of(END_OF_TEXT)).to(engine.device, engine.dtype)
+    return engine.prefill(engine.batch(prompts), None)
 
 
 def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -104,7 +90,7 @@ def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
         pad_token_id=rule.turn_end,
         suppress_tokens=list(rule.never),
     )
-    batch = _batch(engine, [extended(prompt, [rule.think]) for prompt in prompts])
+    batch = engine.batch([extended(prompt, [rule.think]) for prompt in prompts])
     of_checkpoint = model.generation_config
     model.generation_config = GenerationConfig()  # whatever isn't set above would come from there: penalties, too
     try:

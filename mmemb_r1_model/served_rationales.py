@@ -21,11 +21,11 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.collate import Batch, Collated, Uploaded, collate, prompts_of
+from mmemb_r1_model.collate import Collated, Uploaded, prompts_of
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.engine import Embedded, Engine, Mode, Rationale, Readout
 from mmemb_r1_model.errors import ModelError
-from mmemb_r1_model.prompt import END_OF_TEXT, Prompt, extended
+from mmemb_r1_model.prompt import Prompt, extended
 from mmemb_r1_model.rationale_server import Order, Question, RationaleClient, Send
 
 #: Pixels kept for second passes; above it, no further batch is read until rationales have come back.
@@ -103,7 +103,7 @@ class ServedEngine:
     def _missing_nats(self, begun: Prompt, written: Sequence[int]) -> list[float]:
         """How much less likely each token is here than the likeliest one, as log-probabilities."""
         engine = self._engine
-        states_BLD = engine.prefill(_batch(engine, [extended(begun, written)]), None)
+        states_BLD = engine.prefill(engine.batch([extended(begun, written)]), None)
         logits_LV = engine.model.lm_head(states_BLD[0, -len(written) - 1 : -1]).float()
         logits_LV[:, list(engine.rule.never)] = -torch.inf
         chosen_L = logits_LV.gather(1, torch.tensor(written, device=logits_LV.device)[:, None])[:, 0]
@@ -248,7 +248,7 @@ class _Run:
         """One second pass."""
         engine = self._engine
         with self._clock.stage("readout"):
-            batch = _batch(engine, [one.whole for one in written])
+            batch = engine.batch([one.whole for one in written])
             states_BLD = engine.prefill(batch, None)
             vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
         with self._clock.stage("gate"):
@@ -311,10 +311,6 @@ def _vocabulary(engine: Engine) -> int:
     """Rows of the model's table."""
     rows: int = engine.model.lm_head.weight.shape[0]
     return rows
-
-
-def _batch(engine: Engine, prompts: Sequence[Prompt]) -> Batch:
-    return collate(prompts, engine.tokenizer.id_of(END_OF_TEXT)).to(engine.device, engine.dtype)
 
 
 def _pixel_bytes(prompt: Prompt) -> int:

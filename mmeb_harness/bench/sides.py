@@ -14,7 +14,7 @@ from mmeb_harness.bench.sample import Block, Sample
 from mmeb_harness.chunks import Chunk, plan_chunks
 from mmeb_harness.encode import LocalEncoder, Usage
 from mmeb_harness.media import MediaHashes
-from mmeb_harness.score import score_queries
+from mmeb_harness.score import mean_metrics, score_queries
 from mmeb_harness.store import Encoded, content_keys
 from mmeb_harness.types import (
     AnyVectors,
@@ -318,8 +318,7 @@ def fixed_batches(embedder: Embedder, sample: Sample) -> FixedBatches:
 
 def mean_score(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> float:
     """Rank one task; the mean of its main metric."""
-    scored = score_queries(task, samples, queries, candidates)
-    return float(np.mean([query.metrics[task.metric] for query in scored]))
+    return mean_metrics(score_queries(task, samples, queries, candidates))[task.metric]
 
 
 def whole_time(stages: Mapping[str, float], seconds: float) -> dict[str, float]:
