@@ -1,0 +1,47 @@
+"""What the mini suite is made of, held by one SHA-256 a split.
+
+Every later figure on the mini suite is a figure on exactly these texts and pixels. The two values below are never
+changed: whoever wants other data makes another suite, with another name.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mmeb_tasks.mini import Split, make_split
+from PIL import Image
+
+#: Of the test split as `mmeb-eval run` makes it, and of a training split of as many queries a task; both of seed 0.
+YARDSTICK: dict[Split, str] = {
+    "test": "54ceab7be1d66be2e25f6fa65ef559373e3e252d1b2ef0912134e31d343052e8",
+    "train": "f9d9fa7bf9bd1bb1550b837382b26667ee154461471b075f22874e782aed2116",
+}
+QUERIES_A_TASK = 24
+
+
+def content_of(path: Path) -> bytes:
+    """What a file says, however it is stored: the rows of a table, the decoded pixels of a picture, a file's bytes."""
+    if path.suffix == ".parquet":
+        rows = pq.read_table(path).to_pylist()
+        return json.dumps(rows, sort_keys=True, default=lambda value: value.hex()).encode()
+    if path.suffix in (".png", ".jpg"):
+        with Image.open(path) as picture:
+            return f"{picture.mode} {picture.size}".encode() + picture.tobytes()
+    return path.read_bytes()
+
+
+def sha256_of(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        total.update(f"{name} {hashlib.sha256(content_of(path)).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("split", list(YARDSTICK))
+def test_a_split_is_what_it_was(split: Split, tmp_path: Path) -> None:
+    folder = tmp_path / split
+    make_split(folder, 0, split, QUERIES_A_TASK)
+    assert sha256_of(folder) == YARDSTICK[split]
