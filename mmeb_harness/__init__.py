@@ -3,57 +3,46 @@
 The public names are those in `__all__`; everything that a task or model plugin needs is among them.
 """
 
-from mmeb_harness.entry import run_command
-from mmeb_harness.errors import (
-    DataError,
-    HarnessError,
-    ModelError,
-    OptionError,
-    ResultError,
-    UnknownNameError,
-)
-from mmeb_harness.types import (
-    MODALITIES,
-    Archive,
+from mmeb_harness.core.embedder import (
     BudgetedEmbedder,
-    CandidateInstruction,
     Embedder,
     EncodePath,
     EncodeResult,
+    MemoryEmbedder,
+    ModelInfo,
+    ReferenceEmbedder,
+    StreamingEmbedder,
+    TokenSequence,
+    TokenVectors,
+    Trace,
+    UploadingEmbedder,
+    WarmableEmbedder,
+    Work,
+)
+from mmeb_harness.core.entry import run_command
+from mmeb_harness.core.environment import __version__
+from mmeb_harness.core.errors import DataError, HarnessError, ModelError, OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.items import (
+    MODALITIES,
+    CandidateInstruction,
     Frames,
-    HubSource,
     InstructionPlacement,
     Item,
     Layout,
-    MemoryEmbedder,
     MetricName,
     Modality,
-    ModelInfo,
-    Pages,
     Profile,
     Quantization,
-    ReferenceEmbedder,
     Role,
     Samples,
     Scalar,
     ShortClips,
     Similarity,
     Source,
-    StreamingEmbedder,
-    Suite,
-    Table,
-    Task,
-    TokenSequence,
-    TokenVectors,
-    Trace,
-    UploadingEmbedder,
     Vectors,
-    WarmableEmbedder,
     Whitespace,
-    Work,
 )
-
-__version__ = "0.1.0"
+from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 
 __all__ = [
     "MODALITIES",

@@ -1,5 +1,5 @@
 """`python -m mmeb_harness`: the same as `mmeb-eval`."""
 
-from mmeb_harness.cli import main
+from mmeb_harness.cli.commands import main
 
 main()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmemb_r1_model.errors import run_command
+from mmemb_r1_model.disk.errors import run_command
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
 
@@ -34,7 +34,7 @@ def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _run(config_name: str, output: Path, assignments: Sequence[str], stages: Sequence[str] | None) -> None:
-    from mmemb_r1_model.config import named_config, override, read_yaml
+    from mmemb_r1_model.disk.config import named_config, override, read_yaml
     from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
     values: dict[str, Any] = override(read_yaml(named_config(config_name)), assignments)
@@ -129,7 +129,7 @@ def configs() -> None:
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As for a run.")
 def estimate(config_name: str, gpu: str, gpus: int, assignments: tuple[str, ...]) -> None:
     """What a run would cost: tokens, operations, GPU hours, memory. By arithmetic; nothing is run or measured."""
-    from mmemb_r1_model.config import build_config, named_config, override, read_yaml
+    from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
     from mmemb_r1_model.estimate import report
     from mmemb_r1_model.pipeline import PipelineConfig
 
@@ -143,7 +143,7 @@ def estimate(config_name: str, gpu: str, gpus: int, assignments: tuple[str, ...]
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of a rationale.")
 def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
-    from mmemb_r1_model.build import add_tokens as add
+    from mmemb_r1_model.model.add_tokens import add_tokens as add
 
     add(base, folder, max_new_tokens)
 

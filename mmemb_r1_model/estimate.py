@@ -20,10 +20,11 @@ from typing import Literal
 from mmemb_r1_model.data.pairs import SIDES
 from mmemb_r1_model.data.pairs import Side as SideName
 from mmemb_r1_model.data.recipe import PUBLISHED, TrainingSetConfig
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.model.settings import Settings
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH, image_size, video_size
 from mmemb_r1_model.pipeline import PipelineConfig
 from mmemb_r1_model.rationales.config import Kind, RationaleConfig, WorkerConfig
-from mmemb_r1_model.settings import Settings
 from mmemb_r1_model.shape import MERGED, SHAPES, Shape, shape_of
 from mmemb_r1_model.training.batches import PlanConfig
 from mmemb_r1_model.training.joint import ContrastConfig
@@ -31,7 +32,6 @@ from mmemb_r1_model.training.loop import LoopConfig
 from mmemb_r1_model.training.stage1 import TrainConfig
 from mmemb_r1_model.training.stage2 import AdaptConfig
 from mmemb_r1_model.training.student import StudentConfig
-from mmemb_r1_model.vision import TEMPORAL_PATCH, image_size, video_size
 
 
 @dataclass(frozen=True)

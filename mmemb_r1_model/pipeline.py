@@ -26,13 +26,14 @@ from typing import Any, Literal
 
 from torch import distributed
 
-from mmemb_r1_model.checkpoint import open_checkpoint
-from mmemb_r1_model.config import build_config, open_keys
 from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
-from mmemb_r1_model.errors import DataError, HarnessError, ModelError, OptionError
-from mmemb_r1_model.files import write_json
-from mmemb_r1_model.jsonl import RowWriter
+from mmemb_r1_model.disk.config import build_config, open_keys
+from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.jsonl import RowWriter
+from mmemb_r1_model.model.checkpoint import open_checkpoint
+from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.rationales.stage import RATIONALES, RationaleConfig, write_rationales
 from mmemb_r1_model.selection.judge import (
     CANDIDATE,
@@ -54,7 +55,6 @@ from mmemb_r1_model.selection.stage import (
     judge_rationales,
     select_rationales,
 )
-from mmemb_r1_model.tiny import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished

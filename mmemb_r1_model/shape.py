@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmemb_r1_model.errors import DataError, OptionError
+from mmemb_r1_model.disk.errors import DataError, OptionError
 
 #: Pixels of a patch over its two frames and three colours, for a side of one pixel.
 _CHANNELS = 3 * 2

@@ -26,14 +26,14 @@ from PIL import Image, ImageDraw
 
 from mmeb_harness import Frames, Item, Samples, Task
 from mmeb_harness.bench.memory import resident_memory
-from mmeb_harness.data import DataInfo
-from mmeb_harness.encode import LocalEncoder
-from mmeb_harness.prepare import InlinePreparation, WorkerPreparation
-from mmeb_harness.registry import BENCHMARK, ModelSpec, RegisteredTask
-from mmeb_harness.run import RunSettings, evaluate
-from mmemb_r1_model import tiny
-from mmemb_r1_model.embedder import MMEmbR1Embedder
-from mmemb_r1_model.settings import read_settings, write_settings
+from mmeb_harness.core.registry import BENCHMARK, ModelSpec, RegisteredTask
+from mmeb_harness.data.folder import DataInfo
+from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
+from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmemb_r1_model.embed.embedder import MMEmbR1Embedder
+from mmemb_r1_model.model import tiny_model as tiny
+from mmemb_r1_model.model.settings import read_settings, write_settings
 from tests.toy import QuietReporter
 
 MOST_BYTES = 2_000_000_000
@@ -83,7 +83,7 @@ def read_pages(folder: Path, frames: Frames) -> Samples:
 
 def copy_tiny(folder: Path, max_pixels: int) -> Path:
     """The embedded checkpoint, with another bound of pixels."""
-    shutil.copytree(Path(tiny.__file__).parent / "tiny", folder)
+    shutil.copytree(Path(tiny.__file__).parents[1] / "tiny", folder)
     write_settings(folder, dataclasses.replace(read_settings(folder), max_pixels=max_pixels))
     return folder
 

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from mmeb_harness import Task
-from mmeb_harness.files import write_parquet
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.metrics import METRIC_NAMES
-from mmeb_harness.page.collect import open_runs, summary_of
-from mmeb_harness.page.queries import collect_task
-from mmeb_harness.page.render import packed, write_page
-from mmeb_harness.page.values import QueryItems, TaskQueries
-from mmeb_harness.results import EncodeStats
+from mmeb_harness.core.files import write_parquet
+from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.results.files import EncodeStats
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.show.page.collect import open_runs, summary_of
+from mmeb_harness.show.page.queries import collect_task
+from mmeb_harness.show.page.render import packed, write_page
+from mmeb_harness.show.page.values import QueryItems, TaskQueries
 from tests.browser import chromium
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 

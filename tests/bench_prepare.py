@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from mmeb_harness import BudgetedEmbedder, Item
-from mmeb_harness.prepare import Batch, InlinePreparation, Preparation, WorkerPreparation
-from mmeb_harness.registry import ModelSpec
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.prepare import Batch, InlinePreparation, Preparation, WorkerPreparation
 from tests.baselines.tiny_checkpoints import save_checkpoint
 
 MODEL, NUM_PAGES, BATCH_ITEMS = "qwen3_vl_embedding", 200, 8

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mmeb_tasks.mini import SUITE
 
-from mmeb_harness.data import ensure_suite
+from mmeb_harness.data.folder import ensure_suite
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import time
 import click
 from mmeb_tasks.mini import SUITE
 
-from mmeb_harness.data import ensure_suite
+from mmeb_harness.data.folder import ensure_suite
 from tests.hub import Hub, serve
 from tests.published import publish
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import mmeb_harness
+from tests.rooms import PACKAGES as LARGE_PACKAGES
+from tests.rooms import ROOT, arrows_of, circles_of
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "mmeb_harness": ROOT / "mmeb_harness",
     "mmeb_tasks": ROOT / "tasks" / "mmeb_tasks",
@@ -23,8 +24,45 @@ PLUGINS = [name for name in PACKAGES if name != "mmeb_harness"]
 DECODING = "mmemb_r1_model.decoding"
 ALLOWED_BESIDE = {"mmeb_baselines": {DECODING}}
 #: The only modules of the model that know the harness: items come in through them. Losses and engine know tensors.
-R1_MODULES_THAT_KNOW_THE_HARNESS = {"embedder.py", "checkpoint.py", "items.py", "errors.py"}
+R1_MODULES_THAT_KNOW_THE_HARNESS = {"embed/embedder.py", "model/checkpoint.py", "model/items.py", "disk/errors.py"}
 R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "study"}
+#: Room → rooms it may import. The page and the pictures are rooms inside of `show`.
+MAY_IMPORT = {
+    "mmeb_harness": {
+        "core": "",
+        "adapter": "core",
+        "data": "core",
+        "encode": "core",
+        "ranking": "core",
+        "store": "core",
+        "results": "core ranking",
+        "run": "core data encode ranking results store",
+        "stats": "core results",
+        "spread": "core encode results run store",
+        "show": "core data results stats",
+        "show.pictures": "core data results stats show",
+        "show.page": "core data results stats show",
+        "bench": "core data encode ranking run show show.pictures store",
+        "cli": "core data encode store results stats run spread show show.page show.pictures bench",
+        "__main__": "cli",
+    },
+    "mmemb_r1_model": {
+        "disk": "",
+        "decoding": "",
+        "model": "disk",
+        "data": "disk",
+        "rationales": "data disk model",
+        "vllm": "data disk model",
+        "embed": "decoding disk model vllm",
+        "training": "data disk embed model vllm",
+        "selection": "data disk model training",
+        "pipeline": "data disk model rationales selection training vllm",
+        "study": "data disk embed pipeline rationales selection training",
+        "shape": "disk",
+        "estimate": "data disk model pipeline rationales shape training",
+        "cli": "disk estimate model pipeline study",
+    },
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
@@ -84,6 +122,19 @@ def test_the_decoding_engine_knows_neither_the_harness_nor_the_model_around_it()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize("package", LARGE_PACKAGES)
+def test_every_room_imports_only_rooms_below_it(package: str) -> None:
+    """Also no late or type-only import; see docs/architecture.md for the table and its reasons."""
+    arrows = arrows_of(package)
+    allowed = {room: set(below.split()) for room, below in MAY_IMPORT[package].items()}
+    assert set(arrows) == set(allowed), "a room that the table doesn't have, or one that is gone"
+    strange = [
+        imports for room in arrows for other in set(arrows[room]) - allowed[room] for imports in arrows[room][other]
+    ]
+    assert strange == []
+    assert circles_of({room: {other: set() for other in below} for room, below in allowed.items()}) == []
+
+
 def test_all_is_what_is_public() -> None:
     public = {name for name in vars(mmeb_harness) if not name.startswith("_")}
     submodules = {path.stem for path in PACKAGES["mmeb_harness"].glob("*") if path.suffix == ".py" or path.is_dir()}
@@ -93,7 +144,7 @@ def test_all_is_what_is_public() -> None:
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["tasks"]])
 def test_the_cli_starts_without_torch(command: list[str]) -> None:
     code = (
-        "import sys\nfrom mmeb_harness.cli import cli\n"
+        "import sys\nfrom mmeb_harness.cli.commands import cli\n"
         f"cli({command!r}, standalone_mode=False)\n"
         "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules), 'heavy import'\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.test_data_check import breakfast
+from tests.harness.data.test_data_check import breakfast
 
 EVAL = str(Path(sys.executable).parent / "mmeb-eval")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmeb_harness.registry import load_tasks
-from mmeb_harness.scores import Scores, compose_page_fixed, find_published, load_published, means
+from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.results.published import compose_page_fixed, find_published, load_published
+from mmeb_harness.results.scores import Scores, means
 
 PUBLISHED = load_published()
 REGISTERED = load_tasks()
@@ -19,7 +20,7 @@ PAIRS = [
     ("Qwen3-VL-Embedding-8B", "Qwen3-VL-Embedding-8B@readme"),
 ]
 #: Published means that don't follow from the published tasks: (model, mean) → recomputed points. See
-#: results/published/README.md for what is known of each.
+#: mmeb_harness/published/README.md for what is known of each.
 CONTRADICTIONS = {
     ("VLM2Vec-V1-Qwen2VL-2B", "VisDoc-OOD"): 50.17,
     ("VLM2Vec-V1-Qwen2VL-2B", "visdoc"): 44.32,

@@ -13,8 +13,8 @@ from mmeb_tasks import TASKS
 from mmeb_tasks.mini import SUITE
 from PIL import Image
 
-from mmeb_harness.results import load_run_result, load_task_result
-from mmemb_r1_model.embedder import load
+from mmeb_harness.results.files import load_run_result, load_task_result
+from mmemb_r1_model.embed.embedder import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

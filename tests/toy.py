@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mmeb_harness import DataError, EncodeResult, Frames, Item, ModelInfo, Role, Samples, Task, TokenVectors, Trace
-from mmeb_harness.data import DataInfo
-from mmeb_harness.registry import BENCHMARK, RegisteredTask
+from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
+from mmeb_harness.data.folder import DataInfo
 
 
 def read_toy(name: str, folder: Path, frames: Frames) -> Samples:

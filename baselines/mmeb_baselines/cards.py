@@ -24,7 +24,7 @@ class Card:
         resolution: bounds of a picture.
         frames: how a video is shown.
         license: as stated by its publisher.
-        published: its name in results/published/scores.csv; "" if it has no row there.
+        published: its name in mmeb_harness/published/scores.csv; "" if it has no row there.
         source: where prompt, pooling and sizes were seen.
         unsure: what was not seen in its own code.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.resources import files
 from pathlib import Path
 
 from mmeb_baselines import (
@@ -19,7 +20,7 @@ from mmeb_baselines import (
 from mmeb_baselines.cards import Card
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "scores.csv"
+PUBLISHED = Path(str(files("mmeb_harness"))) / "published" / "scores.csv"
 FAMILIES = (
     *(vlm2vec, qwen3_vl_embedding, gme, lamra, ops_mm, rzen_embed, ume_r1),
     *(late_interaction, dual_encoders),
@@ -49,7 +50,7 @@ code. `mmeb-eval check MODEL:FOLDER` tests one on your machine in seconds.
 Also here, without a card: `random` and `bag_of_features` (floors), `st:ID` (whatever sentence-transformers loads),
 `openai:NAME` (servers of embeddings).
 
-*Score*: published mean over all tasks of MMEB-V2 in %, and its edition; from `results/published/scores.csv`.
+*Score*: published mean over all tasks of MMEB-V2 in %, and its edition; from `mmeb_harness/published/scores.csv`.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from mmeb_harness.errors import OptionError
+from mmeb_harness.core.errors import OptionError
 
 # Upper case only: a key that was put here by mistake is hardly ever of that form, and must not be shown.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness.errors import ModelError, OptionError
+from mmeb_harness.core.errors import ModelError, OptionError
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmeb_harness.errors import DataError
+from mmeb_harness.core.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import httpx2 as httpx
 
 from mmeb_harness.adapter.pictures import unreadable
-from mmeb_harness.errors import ModelError, OptionError
+from mmeb_harness.core.errors import ModelError, OptionError
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mmeb_harness.bench.values import Agreement
-from mmeb_harness.check import SAME_COSINE
-from mmeb_harness.errors import ModelError
-from mmeb_harness.store import Encoded
+from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.errors import ModelError
+from mmeb_harness.encode.check import SAME_COSINE
 
 
 def compare_encoded(ours: Encoded, theirs: Encoded) -> Agreement:

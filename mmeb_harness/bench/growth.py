@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import environment
 from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
 from mmeb_harness.bench.sides import MemorySink
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
-from mmeb_harness.chunks import Keyed, plan_chunks
-from mmeb_harness.encode import LocalEncoder
-from mmeb_harness.errors import OptionError, UnknownNameError
-from mmeb_harness.prepare import workers_for
-from mmeb_harness.registry import ModelSpec
-from mmeb_harness.score import DEPTH
-from mmeb_harness.search import rank_corpus, require_faiss
-from mmeb_harness.types import Embedder, Item, Scalar, Vectors
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import Embedder
+from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.core.items import Item, Scalar, Vectors
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.chunks import Keyed, plan_chunks
+from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.prepare import workers_for
+from mmeb_harness.ranking.corpus import rank_corpus, require_faiss
+from mmeb_harness.ranking.task import DEPTH
 
 #: Main metrics look at so many places at most.
 _CUT = 5

@@ -11,23 +11,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmeb_harness import environment
 from mmeb_harness.bench.measure import DIRECT, MakeEncoder, Plan, measure_mode
 from mmeb_harness.bench.sample import read_sample
 from mmeb_harness.bench.speed import speed_of
 from mmeb_harness.bench.tables import as_markdown
 from mmeb_harness.bench.values import BenchResult, ModeResult, Speed
-from mmeb_harness.data import DataInfo
-from mmeb_harness.encode import LocalEncoder
-from mmeb_harness.errors import OptionError
-from mmeb_harness.files import write_json, write_text
-from mmeb_harness.interrupt import Interrupts
-from mmeb_harness.plan import run_profile
-from mmeb_harness.prepare import Recipe, workers_for
-from mmeb_harness.registry import ModelSpec
-from mmeb_harness.search import require_faiss
-from mmeb_harness.types import Embedder, Task
-from mmeb_harness.whole_workers import encoding_parts
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import Embedder
+from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.files import write_json, write_text
+from mmeb_harness.core.interrupt import Interrupts
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.data.folder import DataInfo
+from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.prepare import Recipe, workers_for
+from mmeb_harness.encode.whole_workers import encoding_parts
+from mmeb_harness.ranking.corpus import require_faiss
+from mmeb_harness.run.plan import run_profile
 
 
 @dataclass(frozen=True)

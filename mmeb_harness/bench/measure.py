@@ -15,10 +15,9 @@ from mmeb_harness.bench.sample import Sample
 from mmeb_harness.bench.sides import Ours, Outcome, Side, fixed_batches, plain_loop
 from mmeb_harness.bench.speed import efficiency_of
 from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
-from mmeb_harness.encode import LocalEncoder
-from mmeb_harness.search import rank_corpus
-from mmeb_harness.store import Encoded
-from mmeb_harness.types import Embedder
+from mmeb_harness.core.embedder import Embedder, Encoded
+from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.ranking.corpus import rank_corpus
 
 #: The mode of a model that can't reason.
 DIRECT = "direct"

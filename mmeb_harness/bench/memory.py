@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from mmeb_harness.types import Embedder, MemoryEmbedder
+from mmeb_harness.core.embedder import Embedder, MemoryEmbedder
 
 
 def forget_peak() -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mmeb_harness.data import DataInfo, load_samples
-from mmeb_harness.media import MediaHashes
-from mmeb_harness.store import content_keys
-from mmeb_harness.types import Frames, Item, Role, Samples, Task
-from mmeb_harness.windows import ReadTask
+from mmeb_harness.core.items import Frames, Item, Role, Samples
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.data.folder import DataInfo, load_samples
+from mmeb_harness.encode.windows import ReadTask
+from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.vectors import content_keys
 
 
 @dataclass(frozen=True)

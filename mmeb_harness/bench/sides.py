@@ -11,25 +11,24 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from mmeb_harness.bench.sample import Block, Sample
-from mmeb_harness.chunks import Chunk, plan_chunks
-from mmeb_harness.encode import LocalEncoder, Usage
-from mmeb_harness.media import MediaHashes
-from mmeb_harness.score import mean_metrics, score_queries
-from mmeb_harness.store import Encoded, content_keys
-from mmeb_harness.types import (
+from mmeb_harness.core.embedder import (
     AnyVectors,
     BudgetedEmbedder,
     Embedder,
+    Encoded,
     EncodeResult,
-    Item,
     ReferenceEmbedder,
-    Role,
-    Samples,
-    Task,
     Trace,
     Work,
 )
-from mmeb_harness.windows import ROLES, ReadTask, one_ahead, windows
+from mmeb_harness.core.items import Item, Role, Samples
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.encode.chunks import Chunk, plan_chunks
+from mmeb_harness.encode.local import LocalEncoder, Usage
+from mmeb_harness.encode.windows import ROLES, ReadTask, one_ahead, windows
+from mmeb_harness.ranking.task import mean_metrics, score_queries
+from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.vectors import content_keys
 
 #: Batches of the two references.
 PLAIN_BATCH, FIXED_BATCH = 4, 16

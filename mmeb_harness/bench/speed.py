@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmeb_harness import environment
 from mmeb_harness.bench.values import Efficiency, Pass, Speed
-from mmeb_harness.errors import OptionError
-from mmeb_harness.types import Scalar, Work
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import Work
+from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.items import Scalar
 
 #: What nvidia-smi calls a GPU → teraflops of dense bfloat16 products (accumulated in float32) and gigabytes a second
 #: by the maker's data sheets, halved where these count sparse operations. The first that is found counts.

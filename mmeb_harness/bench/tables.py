@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mmeb_harness.bench.agreement import disagreement
 from mmeb_harness.bench.values import BenchResult, Measured, ModeResult, Ratio, Spread
-from mmeb_harness.pictures.words import counted
+from mmeb_harness.show.pictures.words import counted
 
 #: Stages in the order in which they are shown; others stand before "rank".
 _FIRST_STAGES = ("plan", "wait", "prefill", "gate", "generate", "readout", "encode")

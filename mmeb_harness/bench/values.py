@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmeb_harness.types import Scalar, Work
+from mmeb_harness.core.embedder import Work
+from mmeb_harness.core.items import Scalar
 
 SCHEMA_VERSION = 1
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmemb_r1_model.data.rows import write_whole
-from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.disk.errors import DataError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 

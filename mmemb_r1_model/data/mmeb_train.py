@@ -30,7 +30,7 @@ from mmeb_harness import Item
 from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Pair
 from mmemb_r1_model.data.rows import Row, find_files, read_columns
-from mmemb_r1_model.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from mmemb_r1_model.data.llava_hound import Use, open_llava_hound
 from mmemb_r1_model.data.mmeb_train import MmebSplit, open_mmeb_train
 from mmemb_r1_model.data.pairs import PairSet
 from mmemb_r1_model.data.ume import UmeSet, open_ume
-from mmemb_r1_model.errors import OptionError, UnknownNameError
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 
 Kind = Literal[
     "mmeb-train",

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmemb_r1_model.errors import DataError
-from mmemb_r1_model.files import PlacedBytes, replaced
+from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.files import PlacedBytes, replaced
 
 if TYPE_CHECKING:
     import pyarrow as pa

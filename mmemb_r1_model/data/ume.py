@@ -40,7 +40,7 @@ from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
 from mmemb_r1_model.data.mmeb_train import NO_POSITIVE, NO_QUERY, split_instruction
 from mmemb_r1_model.data.pairs import Pair, Side
 from mmemb_r1_model.data.rows import JsonRows, Row, RowFacts
-from mmemb_r1_model.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 
 UmeSet = Literal["sft", "rl"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mmeb_harness.adapter.addresses import check_address
 from mmemb_r1_model.data.pairs import SIDES, Side
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError
 
 Kind = Literal["instruct", "thinking", "api"]
 Backend = Literal["local", "endpoint", "recorded"]

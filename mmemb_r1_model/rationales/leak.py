@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.rationales.text import words
 
 #: Queries whose scores against all candidates are held at once.

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.pictures import open_picture
-from mmemb_r1_model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.errors import ModelError
-from mmemb_r1_model.items import ItemReader
-from mmemb_r1_model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
+from mmemb_r1_model.disk.errors import ModelError
+from mmemb_r1_model.model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import loops
 from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text, turn_text
-from mmemb_r1_model.settings import EMB, END_THINK, THINK
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +210,7 @@ class _Qwen3VLInputs:
         return self._tokenizer.unwritable(self.end_ids, self._num_rows)
 
     def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        from mmemb_r1_model.collate import collate
+        from mmemb_r1_model.model.collate import collate
 
         prompts = [self._reader.prompt(self._asked(item)) for item in items]
         if self._thinking:

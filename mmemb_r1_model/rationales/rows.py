@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Side
-from mmemb_r1_model.errors import DataError
-from mmemb_r1_model.hashing import hash64
-from mmemb_r1_model.jsonl import read_rows, rewrite
+from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.hashing import hash64
+from mmemb_r1_model.disk.jsonl import read_rows, rewrite
 from mmemb_r1_model.rationales.text import normal_form
 
 Number = TypeVar("Number", np.uint32, np.uint64)

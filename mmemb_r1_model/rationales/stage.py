@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side, item_of
-from mmemb_r1_model.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.files import write_json
-from mmemb_r1_model.jsonl import RowWriter
+from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
 from mmemb_r1_model.rationales.rows import (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmemb_r1_model.settings import END_THINK, THINK
+from mmemb_r1_model.model.settings import END_THINK, THINK
 
 #: A tail that says the same at least so often, over at least so many words, is a loop.
 LOOP_REPEATS = 4

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.errors import ModelError, OptionError
-from mmemb_r1_model.items import ItemReader
-from mmemb_r1_model.prompt import (
+from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.prompt import (
     END_OF_TEXT,
     IMAGE_PAD,
     TURN_END,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmemb_r1_model.hashing import hash64
+from mmemb_r1_model.disk.hashing import hash64
 
 Rule = Literal["argmax", "sampled", "random", "longest"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, item_of
-from mmemb_r1_model.errors import DataError, OptionError
-from mmemb_r1_model.files import read_json, write_json
-from mmemb_r1_model.jsonl import KeyedRows, RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.errors import DataError, OptionError
+from mmemb_r1_model.disk.files import read_json, write_json
+from mmemb_r1_model.disk.jsonl import KeyedRows, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of

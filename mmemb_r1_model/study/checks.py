@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness import Frames, Item, Samples, Task, Trace
 from mmemb_r1_model.data.suite import find_tasks, read_labels
-from mmemb_r1_model.embedder import load
+from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.rationales.leak import leak_test
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student

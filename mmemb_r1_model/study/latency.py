@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import Frames, Item
 from mmemb_r1_model.data.suite import find_tasks
-from mmemb_r1_model.embedder import MMEmbR1Embedder, Reasoning, load
+from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, Reasoning, load
 from mmemb_r1_model.study.plan import MODES
 
 if TYPE_CHECKING:

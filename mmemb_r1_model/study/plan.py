@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmemb_r1_model.config import build_config, named_config, override, read_yaml
-from mmemb_r1_model.embedder import Reasoning
-from mmemb_r1_model.errors import OptionError, UnknownNameError
-from mmemb_r1_model.files import write_json
+from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.embed.embedder import Reasoning
 from mmemb_r1_model.pipeline import (
     Pipeline,
     PipelineConfig,

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmemb_r1_model.data.suite import find_tasks
-from mmemb_r1_model.errors import DataError
-from mmemb_r1_model.files import write_json
-from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
 from mmemb_r1_model.study.markdown import interval, percent, table

@@ -8,9 +8,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmemb_r1_model.errors import DataError
-from mmemb_r1_model.files import read_json
-from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.files import read_json
+from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
 from mmemb_r1_model.study.policies import sample_of
 from mmemb_r1_model.study.rows import read_checkpoint

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmemb_r1_model.data.suite import QUERY_LABELS
-from mmemb_r1_model.errors import DataError
+from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.study.plan import MODES
 
 if TYPE_CHECKING:

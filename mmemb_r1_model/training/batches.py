@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
-from mmemb_r1_model.errors import OptionError, UnknownNameError
-from mmemb_r1_model.hashing import hash64
-from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
+from mmemb_r1_model.disk.hashing import hash64
+from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import LoopConfig
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError
 
 Value = TypeVar("Value")
 

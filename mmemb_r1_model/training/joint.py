@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.losses import Embeddings, JointWeights, contrastive_terms
 from mmemb_r1_model.training.batches import Input, StepBatch, same_answers
 from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.losses import Embeddings, JointWeights, contrastive_terms
 from mmemb_r1_model.training.student import Student
 
 

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import torch
 
-from mmemb_r1_model.errors import ModelError, OptionError
-from mmemb_r1_model.files import write_json
-from mmemb_r1_model.jsonl import RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.collate import Batch, Collated, pixels_of
-from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.model.collate import Batch, Collated, pixels_of
+from mmemb_r1_model.model.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Item, content_key
-from mmemb_r1_model.prompt import Prompt
-from mmemb_r1_model.vision import Patches
+from mmemb_r1_model.model.prompt import Prompt
+from mmemb_r1_model.model.vision import Patches
 
 
 @dataclass(frozen=True, slots=True)

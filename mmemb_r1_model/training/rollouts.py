@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from transformers import DynamicCache
 
-from mmemb_r1_model.collate import collate
-from mmemb_r1_model.engine import feed
-from mmemb_r1_model.prompt import TURN_END, Prompt
+from mmemb_r1_model.embed.engine import feed
+from mmemb_r1_model.model.collate import collate
+from mmemb_r1_model.model.prompt import TURN_END, Prompt
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.student import PackedModel, Student
 

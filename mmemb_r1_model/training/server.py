@@ -27,13 +27,13 @@ import httpx2 as httpx
 
 from mmeb_harness.adapter.addresses import check_address
 from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, json_object
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.rollouts import Marks, Rollout, finished
 from mmemb_r1_model.training.student import Student, StudentConfig
-from mmemb_r1_model.vllm import (
+from mmemb_r1_model.vllm.request import (
     CHAT_PATH,
     CLOSING_TOKENS,
     Json,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mmemb_r1_model.errors import ModelError
+from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.training.distributed import World
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import Item, Side
-from mmemb_r1_model.errors import OptionError
-from mmemb_r1_model.losses import JointWeights
-from mmemb_r1_model.prompt import Prompt
+from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
 from mmemb_r1_model.training.batches import Input, Labels, PlanConfig, Rationales, StepBatch, WeightedSet, open_steps
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
+from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmemb_r1_model.checkpoint import Checkpoint, load_weights, open_checkpoint
-from mmemb_r1_model.errors import ModelError, OptionError
-from mmemb_r1_model.items import ItemReader
-from mmemb_r1_model.losses import token_log_probs
-from mmemb_r1_model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
-from mmemb_r1_model.settings import EMB, END_THINK, THINK, Settings, write_settings
+from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write_settings
 from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.losses import token_log_probs
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
 from mmemb_r1_model.training.sharding import gather_on_first, is_sharded, shard, whole, with_weights, without_weights
 

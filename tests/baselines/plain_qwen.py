@@ -66,7 +66,7 @@ def plain_vector(
 
 def as_video(frames: Sequence[Image.Image], patch: int, processor: Any) -> dict[str, Any]:
     """Patches of a clip by the formula of the vision tower: time pairs, blocks of 2 x 2 patches."""
-    from mmemb_r1_model.vision import VisionShape, video_patches
+    from mmemb_r1_model.model.vision import VisionShape, video_patches
 
     shape = VisionShape(patch, 2, tuple(processor.image_mean), tuple(processor.image_std))
     height, width = frames[0].height, frames[0].width

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from mmeb_harness import DataError, Item, ModelError, OptionError
-from mmeb_harness.check import check_embedder, probe_items
+from mmeb_harness.encode.check import check_embedder, probe_items
 from tests.baselines.tiny_dual_encoders import (
     VISION,
     make_clip,

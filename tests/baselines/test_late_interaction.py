@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import ColPaliForRetrieval, ColPaliProcessor, ColQwen2ForRetrieval, ColQwen2Processor
 
 from mmeb_harness import DataError, Item, ModelError, Source, TokenVectors
-from mmeb_harness.check import check_embedder
-from mmeb_harness.data import describe
-from mmeb_harness.files import read_parquet
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.registry import load_tasks
-from mmeb_harness.run import RunSettings, evaluate
+from mmeb_harness.core.files import read_parquet
+from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.data.folder import describe
+from mmeb_harness.encode.check import check_embedder
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.run.evaluate import RunSettings, evaluate
 from tests.baselines.tiny_late_interaction import DIMENSIONS, save_colpali, save_colqwen2
 from tests.toy import QuietReporter
 

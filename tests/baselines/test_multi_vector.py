@@ -18,13 +18,13 @@ from PIL import Image
 
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import find_checkpoint
-from mmeb_harness.check import check_embedder
-from mmeb_harness.data import describe
-from mmeb_harness.files import read_parquet
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.max_sim import max_sim, rank_tokens
-from mmeb_harness.registry import load_tasks
-from mmeb_harness.run import RunSettings, evaluate
+from mmeb_harness.core.files import read_parquet
+from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.data.folder import describe
+from mmeb_harness.encode.check import check_embedder
+from mmeb_harness.ranking.max_sim import max_sim, rank_tokens
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.run.evaluate import RunSettings, evaluate
 from tests.baselines.tiny_late_interaction import save_colpali, save_colqwen2
 from tests.toy import QuietReporter
 

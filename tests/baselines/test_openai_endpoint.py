@@ -20,9 +20,9 @@ from rich.console import Console
 
 from mmeb_harness import BudgetedEmbedder, DataError, Item, ModelError, OptionError, WarmableEmbedder
 from mmeb_harness.adapter import remote
-from mmeb_harness.check import check_embedder
-from mmeb_harness.progress import LineReporter
-from mmeb_harness.run import RunSettings, evaluate
+from mmeb_harness.core.progress import LineReporter
+from mmeb_harness.encode.check import check_embedder
+from mmeb_harness.run.evaluate import RunSettings, evaluate
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Chat, Fail, Raw, Reply, Trickle, serve
 from tests.toy import info_of, registered, toy_task, write_toy
 

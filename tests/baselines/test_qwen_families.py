@@ -14,7 +14,7 @@ import torch
 from mmeb_baselines import gme, lamra, ops_mm, qwen3_vl_embedding, rzen_embed, vlm2vec
 
 from mmeb_harness import DataError, Item, ModelError, Role, Source
-from mmeb_harness.check import check_embedder
+from mmeb_harness.encode.check import check_embedder
 from tests.baselines.plain_qwen import Shown, fetched, noise, opened, plain_vector
 from tests.baselines.tiny_qwen import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mmeb_harness.cli import cli
+from mmeb_harness.cli.commands import cli
 from tests.baselines.tiny_checkpoints import MAKERS, save_checkpoint
 
 TASKS = ("CIRR", "MSR-VTT", "ViDoRe_arxivqa")

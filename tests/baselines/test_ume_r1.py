@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
 from mmeb_harness import DataError, Item, ModelError, OptionError, Role, Source, Trace
-from mmeb_harness.check import check_embedder
-from mmeb_harness.data import describe
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.registry import load_tasks
-from mmeb_harness.results import load_task_result
-from mmeb_harness.run import RunSettings, evaluate
+from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.data.folder import describe
+from mmeb_harness.encode.check import check_embedder
+from mmeb_harness.results.files import load_task_result
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.run.evaluate import RunSettings, evaluate
 from mmemb_r1_model.decoding import Decoder
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows

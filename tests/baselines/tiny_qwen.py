@@ -17,7 +17,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from mmemb_r1_model.tiny import build_tokenizer
+from mmemb_r1_model.model.tiny_model import build_tokenizer
 
 HIDDEN = 48
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmeb_harness import Frames, Profile, Task
-from mmeb_harness.data import describe
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.metrics import METRIC_NAMES
-from mmeb_harness.registry import BENCHMARK, benchmark_rows, load_model, load_tasks
-from mmeb_harness.results import (
+from mmeb_harness.core.registry import BENCHMARK, benchmark_rows, load_model, load_tasks
+from mmeb_harness.data.folder import describe
+from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.results.files import (
     EncodeStats,
     RunResult,
     TaskResult,
@@ -24,7 +23,8 @@ from mmeb_harness.results import (
     model_fingerprint,
     save_result,
 )
-from mmeb_harness.run import RunSettings, evaluate
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.run.evaluate import RunSettings, evaluate
 from tests.toy import QuietReporter
 
 PROFILE = Profile("made", pooling="last token", frames=Frames(64))

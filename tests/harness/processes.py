@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmeb_harness.files import read_parquet
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.results import load_task_result
+from mmeb_harness.core.files import read_parquet
+from mmeb_harness.results.files import load_task_result
+from mmeb_harness.results.folder import RunFolder
 from tests.harness.company import install
 
 ROOT = Path(__file__).parents[2]

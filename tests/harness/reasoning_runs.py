@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mmeb_harness.files import read_parquet, write_parquet
-from mmeb_harness.folder import RunFolder
-from mmeb_harness.results import RunResult, TaskResult, expected_fingerprint, model_fingerprint, save_result
-from mmeb_harness.scores import read_run
+from mmeb_harness.core.files import read_parquet, write_parquet
+from mmeb_harness.results.files import RunResult, TaskResult, expected_fingerprint, model_fingerprint, save_result
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.scores import read_run
 from tests.harness.made_runs import mini_run
 
 NAMES = ("OK-VQA", "MVBench", "ViDoSeek-doc")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmeb_harness import Item
-from mmemb_r1_model.tiny import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
+from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 
 TEXTS = [
     "a red circle left of a blue square",

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
-from mmemb_r1_model.files import write_json
-from mmemb_r1_model.losses import JointWeights
+from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import FINAL, LoopConfig
+from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from tests.mmemb_r1.training import make_pairs, make_student
+from tests.mmemb_r1.small_training import make_pairs, make_student
 
 LOOP = LoopConfig(steps=4, learning_rate=1e-3, warmup=2, log_every=1, save_every=2, seed=3, cached_prompts=1000)
 #: One extra candidate, so one process has a chunk more; two items a chunk, so some chunks have no picture.

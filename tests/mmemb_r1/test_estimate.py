@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from transformers import Qwen3VLForConditionalGeneration
 
 from mmemb_r1_model.cli import cli
-from mmemb_r1_model.config import build_config, named_config, override, read_yaml
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.estimate import GPUS, UME_R1_HOURS, Assumptions, Estimator, Row, layer_bytes, report, ume_r1_hours
 from mmemb_r1_model.pipeline import PipelineConfig
 from mmemb_r1_model.shape import Shape

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mmemb_r1_model.config import build_config, named_config, override, read_yaml
 from mmemb_r1_model.data.recipe import PUBLISHED
-from mmemb_r1_model.errors import HarnessError, OptionError
-from mmemb_r1_model.jsonl import read_rows
+from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.disk.errors import HarnessError, OptionError
+from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
 from tests.mmemb_r1.calls import call
-from tests.mmemb_r1.test_training_sets import MMEB_ROWS, mmeb_root
+from tests.mmemb_r1.data.test_training_sets import MMEB_ROWS, mmeb_root
 
 SMALL = [
     "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from mmemb_r1_model.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.shape import MERGED, SHAPES, Shape, shape_of
 
 #: All sizes different, so that none can stand in for another.

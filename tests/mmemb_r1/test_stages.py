@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmemb_r1_model.embedder import load
-from mmemb_r1_model.errors import OptionError
-from mmemb_r1_model.losses import JointWeights
+from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.training import stage1
 from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError
+from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from tests.mmemb_r1.training import Written, make_pairs, make_student
+from tests.mmemb_r1.small_training import Written, make_pairs, make_student
 
 LOOP = LoopConfig(steps=20, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
 TRAIN = TrainConfig(

@@ -20,11 +20,11 @@ from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from transformers import DynamicCache
 
-from mmemb_r1_model.checkpoint import load_weights, open_checkpoint
-from mmemb_r1_model.collate import collate
-from mmemb_r1_model.engine import feed
-from mmemb_r1_model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended
-from mmemb_r1_model.vision import Patches, image_patches, video_patches
+from mmemb_r1_model.embed.engine import feed
+from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
+from mmemb_r1_model.model.collate import collate
+from mmemb_r1_model.model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended
+from mmemb_r1_model.model.vision import Patches, image_patches, video_patches
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Raw, Reply
 
 CHAT, LOAD, UNLOAD, MODELS = "chat/completions", "load_lora_adapter", "unload_lora_adapter", "models"

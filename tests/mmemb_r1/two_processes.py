@@ -10,7 +10,7 @@ import torch
 from mmemb_r1_model.training.batches import Plan, PlanConfig, StepReader, WeightedSet
 from mmemb_r1_model.training.distributed import join_world, leave_world
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from tests.mmemb_r1.training import gradient, make_pairs, make_student
+from tests.mmemb_r1.small_training import gradient, make_pairs, make_student
 
 
 def main(checkpoint: str, folder: str, output: str) -> None:

@@ -11,8 +11,8 @@ from mmeb_baselines.official_text import official_text
 from mmeb_tasks import TASKS
 
 from mmeb_harness import DataError, Frames, Item, Samples
-from mmeb_harness.metrics import METRIC_NAMES
-from mmeb_harness.score import mean_metrics, score_queries
+from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.ranking.task import mean_metrics, score_queries
 from tests.tasks.golden import ERROR_CASES, GOLDEN_TASKS, toy_vector, write_case
 
 BY_NAME = {task.name: task for task in TASKS}

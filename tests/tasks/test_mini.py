@@ -26,7 +26,7 @@ from mmeb_tasks.mini.world import (
 )
 
 from mmeb_harness import DataError, Frames, Samples
-from mmeb_harness.data import DataInfo, describe, load_samples
+from mmeb_harness.data.folder import DataInfo, describe, load_samples
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,9 @@ from mmeb_tasks.miniworld.world import (
 )
 
 from mmeb_harness import DataError, Frames, Samples, UnknownNameError
-from mmeb_harness.cli import cli
-from mmeb_harness.data import describe, load_samples
-from mmeb_harness.results import load_run_result, load_task_result
+from mmeb_harness.cli.commands import cli
+from mmeb_harness.data.folder import describe, load_samples
+from mmeb_harness.results.files import load_run_result, load_task_result
 
 Row = Mapping[str, Any]
 Key = tuple[str, str]  # task, query id

@@ -21,7 +21,8 @@ from mmeb_tasks.readers.video import MOMENTSEEKER_INSTRUCTIONS, lettered, option
 from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION, page_content
 from PIL import ExifTags, Image
 
-from mmeb_harness import DataError, Frames, official_names
+from mmeb_harness import DataError, Frames
+from mmeb_harness.results import official_names
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
 
 OFFICIAL: list[dict[str, Any]] = read_golden("tasks")

@@ -1,0 +1,215 @@
+"""`mmeb-eval cache show | check | prune`: stored vectors, which runs share.
+
+As in `cli`: options become values, and heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmeb_harness.cli.options import options, print_table
+from mmeb_harness.core.errors import OptionError, UnknownNameError
+
+if TYPE_CHECKING:
+    from mmeb_harness.store.upkeep import ModelStore
+
+DEFAULT_VECTORS = "runs/.vectors"
+
+_vectors_option = options(
+    click.option(
+        "--vectors",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_VECTORS,
+        show_default=True,
+        metavar="FOLDER",
+        help="Where runs keep their vectors.",
+    )
+)
+_model_option = options(
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="MODEL",
+        help="Of this model only: its name, or a fingerprint as `show` prints it; may be repeated.",
+    )
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(context: click.Context) -> None:
+    """Show, check and prune stored vectors. Without a command: show those in runs/.vectors."""
+    if context.invoked_subcommand is None:
+        context.invoke(show)
+
+
+@cache.command()
+@_vectors_option
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="The same, to a file.")
+def show(vectors: Path, json_file: Path | None) -> None:
+    """List the models whose vectors are kept, and what they take."""
+    from mmeb_harness.core.files import write_json
+    from mmeb_harness.store.upkeep import model_folders, survey
+
+    stores = [survey(folder) for folder in model_folders(vectors)]
+    if stores:
+        header = ("model", "revision", "fingerprint", "items", "repeated", "size", "chunks", "written", "")
+        print_table(header, [_row(store) for store in stores])
+    items = sum(store.items or 0 for store in stores)
+    click.echo(f"{len(stores)} models, {items:,} items, {_size(sum(store.size for store in stores))} in {vectors}")
+    if json_file is not None:
+        write_json(json_file, [_values(store) for store in stores])
+
+
+@cache.command()
+@_vectors_option
+@_model_option
+def check(vectors: Path, models: Sequence[str]) -> None:
+    """Read all vectors: can they be read, are they what was written, finite, and of unit length?
+
+    Exit code 1 if anything is wrong.
+    """
+    from mmeb_harness.store.upkeep import check as check_store
+    from mmeb_harness.store.upkeep import check_media
+
+    wrong = 0
+    for folder in _chosen(vectors, models):
+        checked = check_store(folder)
+        store = checked.store
+        if not store.is_current:
+            click.echo(f"other  {folder}: store version {store.description.version}, not read by this release")
+            continue
+        repeated = f", {store.duplicates:,} repeated" if store.duplicates else ""
+        mark = "WRONG" if checked.problems else "ok   "
+        click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks{repeated}")
+        for problem in checked.problems:
+            click.echo(f"       {problem}")
+        wrong += len(checked.problems)
+    for problem in check_media(vectors):
+        click.echo(f"WRONG  {problem}")
+        wrong += 1
+    if wrong:
+        click.echo(f"mend: mmeb-eval cache prune --broken --vectors {vectors}")
+        sys.exit(1)
+
+
+@cache.command()
+@_vectors_option
+@_model_option
+@click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Models that no run used for DAYS.")
+@click.option("--older-versions", is_flag=True, help="Vectors that an older release wrote and this one can't use.")
+@click.option("--broken", is_flag=True, help="Chunks that `check` finds wrong.")
+@click.option("--duplicates", is_flag=True, help="Items that are there twice; makes many small chunks few.")
+@click.option("--temporary", is_flag=True, help="What killed processes left.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def prune(
+    vectors: Path,
+    models: Sequence[str],
+    older_than: float | None,
+    older_versions: bool,
+    broken: bool,
+    duplicates: bool,
+    temporary: bool,
+    dry_run: bool,
+) -> None:
+    """Delete vectors: what the options name, of the models named (default: of all). --model alone: all of its vectors.
+
+    What a run is using is left alone, and the exit code is then 1. What is deleted is encoded again when it is needed.
+    """
+    from mmeb_harness.store.upkeep import Wanted, prune_media
+    from mmeb_harness.store.upkeep import prune as prune_stores
+
+    parts = older_than is not None or older_versions or broken or duplicates or temporary
+    if not parts and not models:
+        raise OptionError(
+            "nothing to prune: name a --model, or say --older-than DAYS, --older-versions, --broken, --duplicates or "
+            "--temporary"
+        )
+    wanted = Wanted(not parts, older_than, broken, duplicates, temporary, older_versions)
+    folders = _chosen(vectors, models)
+    freed, skipped = 0, 0
+    steps = [prune_stores(folders, wanted, dry_run=dry_run)]
+    steps += [] if models else [prune_media(vectors, wanted, dry_run=dry_run)]
+    for one in (one for step in steps for one in step):
+        verb = "skipped" if one.in_use else "would go" if dry_run else "pruned"
+        click.echo(f"{verb}: {one.what}" + ("" if one.in_use else f" ({_size(one.size)})"))
+        freed, skipped = freed + one.size, skipped + one.in_use
+    click.echo(f"{_size(freed)} {'would be free' if dry_run else 'freed'} in {vectors}")
+    if skipped:
+        sys.exit(1)
+
+
+def _chosen(vectors: Path, models: Sequence[str]) -> list[Path]:
+    """The folders of the named models; all if none is named.
+
+    Raises:
+        UnknownNameError: of a name that none has.
+    """
+    from mmeb_harness.store.chunk_files import read_description
+    from mmeb_harness.store.upkeep import model_folders
+
+    folders = model_folders(vectors)
+    names = {folder: {folder.name, described.name} for folder in folders if (described := read_description(folder))}
+    known = {name for both in names.values() for name in both if name}
+    for name in models:
+        if name not in known:
+            raise UnknownNameError("model with vectors here", name, known)
+    return [folder for folder in folders if not models or names[folder] & set(models)]
+
+
+def _row(store: ModelStore) -> tuple[str, ...]:
+    remarks = [f"{len(store.broken)} broken chunks"] if store.broken else []
+    remarks += [] if store.is_current else [f"store version {store.description.version}: not used by this release"]
+    return (
+        _name(store),
+        store.description.revision[:12],
+        store.folder.name,
+        "-" if store.items is None else f"{store.items:,}",
+        f"{100 * store.duplicates / store.items:.1f} %" if store.items else "-",
+        _size(store.size),
+        f"{store.chunks:,}",
+        _day(store.written),
+        ", ".join(remarks),
+    )
+
+
+def _values(store: ModelStore) -> dict[str, Any]:
+    described = store.description
+    return {
+        "folder": str(store.folder),
+        "store_version": described.version,
+        "model": described.name,
+        "revision": described.revision,
+        "dimensions": described.dimensions,
+        "similarity": described.similarity,
+        "items": store.items,
+        "duplicates": store.duplicates,
+        "bytes": store.size,
+        "chunks": store.chunks,
+        "broken": list(store.broken),
+        "written": store.written,
+        "used": store.used,
+    }
+
+
+def _name(store: ModelStore) -> str:
+    return store.description.name or "(unnamed)"
+
+
+def _day(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

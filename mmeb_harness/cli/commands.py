@@ -1,0 +1,111 @@
+"""`mmeb-eval`: tasks, models, check; further commands are added from cli_run, cli_data, cli_cache,
+cli_scores, cli_leaderboard, cli_page and cli_bench.
+
+Turns options into values and errors into one line; decides nothing else.
+
+Heavy imports stay inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmeb_harness.cli.bench import bench
+from mmeb_harness.cli.cache import cache
+from mmeb_harness.cli.data import data
+from mmeb_harness.cli.leaderboard import leaderboard
+from mmeb_harness.cli.options import model_options, model_spec, print_table, selection_options
+from mmeb_harness.cli.page import report
+from mmeb_harness.cli.run import merge, run
+from mmeb_harness.cli.scores import COMMANDS
+from mmeb_harness.core.entry import run_command
+from mmeb_harness.core.environment import __version__
+
+if TYPE_CHECKING:
+    from mmeb_harness.core.registry import RegisteredTask
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(cli)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mmeb-eval")
+def cli() -> None:
+    """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
+
+
+for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
+    cli.add_command(command)
+
+
+@cli.command()
+@selection_options
+def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str, ...], edition: str | None) -> None:
+    """List the registered tasks."""
+    from mmeb_harness.core.registry import load_tasks, select_tasks
+
+    registered = load_tasks(edition)
+    chosen = (
+        select_tasks(registered, tasks, groups, modalities) if tasks or groups or modalities else registered.values()
+    )
+    print_table(
+        ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
+        [_task_row(one) for one in chosen],
+    )
+
+
+@cli.command()
+def models() -> None:
+    """List the registered models."""
+    from mmeb_harness.core.registry import model_summaries
+
+    print_table(("model", "package", "what it is"), model_summaries())
+
+
+@cli.command()
+@click.argument("model")
+@model_options
+def check(model: str, **options: Any) -> None:
+    """Test the adapter of MODEL (NAME or NAME:VALUE) offline, in seconds, on made-up items.
+
+    Text, image, frames and mixed items; order, batch and padding invariance; unit length.
+    """
+    import tempfile
+
+    from mmeb_harness.cli.config import make_config
+    from mmeb_harness.encode.check import check_embedder
+
+    config = make_config({}, options)
+    embedder = model_spec(model, config.model_args, config).load()
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
+        for outcome in check_embedder(embedder, Path(folder)):
+            failed += not outcome.passed
+            click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
+    click.echo(f"{model}: {failed} checks failed" if failed else f"{model}: all checks passed")
+    if failed:
+        sys.exit(1)
+
+
+def _task_row(one: RegisteredTask) -> tuple[str, ...]:
+    task = one.task
+    return (
+        task.name,
+        task.modality,
+        task.group,
+        task.metric,
+        _count(task.num_queries),
+        _count(task.num_candidates),
+        task.in_distribution or "-",
+        task.source or one.collection,
+    )
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)

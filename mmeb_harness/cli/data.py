@@ -1,0 +1,275 @@
+"""`mmeb-eval data plan | get | check`: real data, from the hub to one local folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmeb_harness.cli.options import options, print_table, selection_options
+from mmeb_harness.core.errors import DataError, HarnessError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from mmeb_harness.core.tasks import Task
+    from mmeb_harness.data.check import Outcome
+    from mmeb_harness.data.plan import Plan
+
+DEFAULT_FOLDER = "data"
+DEFAULT_WORKERS = 8
+
+_folder_options = options(
+    click.option(
+        "--data",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_FOLDER,
+        show_default=True,
+        help="The data folder.",
+    ),
+    click.option("--workers", type=click.IntRange(1), default=DEFAULT_WORKERS, show_default=True, metavar="N"),
+)
+
+_source_options = options(
+    click.option(
+        "--lock",
+        "lock_file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="A lock file of another machine: fetch the same bytes.",
+    ),
+    click.option("--update", is_flag=True, help="Take the newest revisions instead of the locked ones."),
+    click.option("--redo", is_flag=True, help="Fetch again what is done, e.g. after a failed check."),
+)
+
+
+@click.group()
+def data() -> None:
+    """Fetch MMEB-V2's data from the hub into one folder, and check it.
+
+    Evaluations read that folder and never open a connection: `mmeb-eval run --data FOLDER`.
+    """
+
+
+@data.command()
+@selection_options
+@_folder_options
+@_source_options
+def plan(**chosen: Any) -> None:
+    """Show what the chosen tasks need: repositories, files, sizes, what is there, disk space."""
+    from mmeb_harness.data.get import check_folder, check_room
+
+    planned = _plan(**chosen)
+    check_folder(planned.root)
+    _print_plan(planned, chosen["workers"])
+    _say_failures(planned.failures, "can't be planned")
+    check_room(planned, chosen["workers"])
+
+
+@data.command()
+@selection_options
+@_folder_options
+@_source_options
+def get(**chosen: Any) -> None:
+    """Fetch annotations, pages and media of the chosen tasks (default: all 78) into one folder.
+
+    Goes on where it stopped, fetches nothing twice, and writes a lock file that gives another machine the same bytes.
+    """
+    from mmeb_harness.data import get as getting
+
+    planned = _plan(**chosen)
+    sizes = {file.digest: file.size for step in planned.open_steps for file in step.files}
+    with _progress(sum(sizes.values())) as reporter:
+        outcome = getting.get(planned, chosen["workers"], reporter)
+    done = len(planned.steps) - len(planned.open_steps)
+    click.echo(
+        f"{outcome.steps} steps done, {done} were done before: {outcome.files:,} files, "
+        f"{getting.gigabytes(outcome.size)} in {planned.root}"
+    )
+    if outcome.kept:
+        names = ", ".join(sorted(outcome.kept))
+        click.echo(f"kept in {planned.root / '.work'} for tasks that are not done: {names}")
+    if outcome.copies:
+        click.echo(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
+    _say_failures(outcome.failures, "are not done; the rest is. The same command tries again")
+    click.echo(f"next: mmeb-eval data check {_same_choice(planned.root, **chosen)}")
+    click.echo(f"      mmeb-eval run {_same_choice(planned.root, **chosen)}")
+
+
+def _same_choice(
+    root: Path,
+    *,
+    tasks: Sequence[str],
+    groups: Sequence[str],
+    modalities: Sequence[str],
+    edition: str | None,
+    **_: object,
+) -> str:
+    """The options that choose the same tasks in another command."""
+    named = (("--tasks", tasks), ("--groups", groups), ("--modality", modalities), ("--edition", [edition or ""]))
+    parts = [f"--data {shlex.quote(str(root))}"]
+    parts += [f"{option} {','.join(names)}" for option, names in named if any(names)]
+    return " ".join(parts)
+
+
+@data.command()
+@selection_options
+@_folder_options
+@click.option("--quick", is_flag=True, help="Compare sizes instead of hashes, and decode no image.")
+@click.option(
+    "--frames", type=click.IntRange(1), default=8, show_default=True, help="Frames of a video a run will show."
+)
+def check(
+    tasks: Sequence[str],
+    groups: Sequence[str],
+    modalities: Sequence[str],
+    edition: str | None,
+    folder: Path,
+    workers: int,
+    quick: bool,
+    frames: int,
+) -> None:
+    """Say for each chosen task that it is ready, or what is wrong and what mends it. Exit code 1 if any is not."""
+    from mmeb_harness.core.items import Frames
+    from mmeb_harness.data.check import check_tasks
+    from mmeb_harness.data.folder import describe
+
+    chosen, _ = _tasks(tasks, groups, modalities, edition)
+    info, outcomes = describe(folder.expanduser()), []
+    for outcome in check_tasks(chosen, info, Frames(frames, min(frames, 8)), quick=quick, workers=workers):
+        outcomes.append(outcome)
+        _print_outcome(outcome)
+    wrong = [outcome for outcome in outcomes if not outcome.ready]
+    click.echo(f"{len(chosen) - len(wrong)} of {len(chosen)} tasks are ready")
+    if len(wrong) > 1:
+        for command in _joined_commands(wrong):
+            click.echo(f"mend: {command}")
+    if wrong:
+        sys.exit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    summary = ": ".join(part for part in (outcome.summary, "; ".join(outcome.remarks)) if part)
+    click.echo(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
+    for problem in outcome.problems:
+        click.echo(f"       {problem}")
+    if outcome.mend:
+        click.echo(f"       mend: {outcome.mend}")
+
+
+def _joined_commands(outcomes: Sequence[Outcome]) -> list[str]:
+    """The mending commands, those that differ in nothing but the task as one."""
+    tasks: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        tasks.setdefault(outcome.mend.removesuffix(f" --tasks {outcome.task}"), []).append(outcome.task)
+    return [
+        f"{command} --tasks {','.join(names)}" if "data get" in command else command for command, names in tasks.items()
+    ]
+
+
+def _tasks(
+    tasks: Sequence[str], groups: Sequence[str], modalities: Sequence[str], edition: str | None
+) -> tuple[list[Task], list[Task]]:
+    """The chosen tasks, and all there are."""
+    from mmeb_harness.core.registry import load_tasks, select_tasks
+
+    registered = load_tasks(edition)
+    chosen = select_tasks(registered, tasks, groups, modalities)
+    return [one.task for one in chosen], [one.task for one in registered.values()]
+
+
+def _plan(
+    *,
+    tasks: Sequence[str],
+    groups: Sequence[str],
+    modalities: Sequence[str],
+    edition: str | None,
+    folder: Path,
+    workers: int,
+    lock_file: Path | None,
+    update: bool,
+    redo: bool,
+) -> Plan:
+    from mmeb_harness.data.lock import LOCK, read_lock
+    from mmeb_harness.data.locking import knows_all, lock_repos
+    from mmeb_harness.data.plan import make_plan
+
+    if lock_file and update:
+        raise click.UsageError("--lock and --update contradict each other")
+    chosen, known = _tasks(tasks, groups, modalities, edition)
+    root = folder.expanduser().resolve()
+    own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
+    if given or update or not knows_all(chosen, own):
+        click.echo("asking the hub what there is …", err=True)
+    locked = lock_repos(chosen, own, given, update=update, workers=workers)
+    return make_plan(chosen, known, root, locked, redo=redo)
+
+
+def _print_plan(planned: Plan, workers: int) -> None:
+    from mmeb_harness.data.get import free_bytes, gigabytes
+    from mmeb_harness.data.plan import room
+
+    header = ("repository", "revision", "files", "size", "there", "tasks")
+    print_table(header, [_plan_row(planned, repo) for repo in dict.fromkeys(step.repo for step in planned.steps)])
+    needed = room(planned, free_bytes(planned.root), workers)
+    sizes = {(file.repo, file.path): file.size for step in planned.steps for file in step.files}
+    kept = f", {gigabytes(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
+    click.echo(f"on the hub:  {len(sizes):,} files, {gigabytes(sum(sizes.values()))}")
+    click.echo(f"to download: {gigabytes(needed.download)}")
+    click.echo(f"disk:        up to {gigabytes(needed.result)} to stay{kept}, {gigabytes(needed.passing)} in passing")
+    click.echo(f"free:        {gigabytes(needed.free)} in {planned.root}")
+
+
+def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
+    from mmeb_harness.data.get import gigabytes
+    from mmeb_harness.data.locking import WORK
+    from mmeb_harness.data.plan import there
+
+    steps = [step for step in planned.steps if step.repo == repo]
+    files = {file.path: file.size for step in steps for file in step.files}
+    left = {file.path: file.size for step in steps if not step.done for file in step.files}
+    tasks = {task for step in steps for task in step.tasks}
+    size = sum(files.values())
+    fetched = {file.path: there(file, planned.root / WORK) for step in steps if not step.done for file in step.files}
+    have = "all" if not left else gigabytes(size - sum(left.values()) + sum(fetched.values()))
+    return repo, planned.locked.lock[repo].revision[:8], str(len(files)), gigabytes(size), have, str(len(tasks))
+
+
+def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: str) -> None:
+    """Every failure in a line of its own; then the way on.
+
+    Raises:
+        DataError: if there is any.
+    """
+    for what, error in failures:
+        click.echo(f"not done: {what}: {' '.join(str(error).split())}", err=True)
+    if failures:
+        raise DataError(f"{len(failures)} of the sources above {what_of_them}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[_Reporter]:
+    """A bar in a terminal, a line a step elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console()
+    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield _Reporter(bar, bar.add_task("fetching", total=total))
+
+
+class _Reporter:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def bytes_came(self, number: int) -> None:
+        self._bar.update(self._task, advance=number)
+
+    def step_done(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,101 @@
+"""Options that several commands of `mmeb-eval` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mmeb_harness.core.errors import ResultError
+
+if TYPE_CHECKING:
+    from mmeb_harness.cli.config import RunConfig
+    from mmeb_harness.core.registry import ModelSpec
+
+REASONING = ("adaptive", "always", "never")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """Comma-separated names, of an option that may be repeated."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` pairs; dashes in a key become underscores."""
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        pairs[key.replace("-", "_")] = text
+    return pairs
+
+
+def check_folder(output: Path) -> None:
+    """Refuse an --output that is no folder.
+
+    Raises:
+        ResultError: it is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise ResultError(f"--output {output} is a file; name a folder")
+
+
+def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(wanted):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+selection_options = options(
+    click.option("--tasks", multiple=True, callback=names, help="Task names, comma-separated; these options add up."),
+    click.option("--groups", multiple=True, callback=names, help="Groups, e.g. I-CLS,V-QA."),
+    click.option("--modality", "modalities", multiple=True, callback=names, help="image, video, visdoc."),
+    click.option("--edition", help="Of the benchmark: page-fixed (default), or v2.0.0 for old tables."),
+)
+
+model_options = options(
+    click.option(
+        "--model-arg",
+        "model_args",
+        multiple=True,
+        callback=arguments,
+        metavar="KEY=VALUE",
+        help="An argument of the model itself, e.g. path=…; may be repeated.",
+    ),
+    click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
+    click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
+    click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
+    click.option("--dtype", help="auto, float32, bfloat16, float16."),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
+)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned plain text: fits a pipe as well as a terminal."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> ModelSpec:
+    """The model that a command's options ask for."""
+    from mmeb_harness.core.registry import ModelSpec
+
+    options: dict[str, str | int | bool | None] = {
+        "device": config.device,
+        "dtype": config.dtype,
+        "reasoning": config.reasoning,
+        "candidate_reasoning": config.candidate_reasoning,
+        "trust_remote_code": config.trust_remote_code,
+    }
+    return ModelSpec(model, dict(model_args), options)

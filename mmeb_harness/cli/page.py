@@ -1,0 +1,61 @@
+"""`mmeb-eval report`: finished runs as one HTML page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from mmeb_harness.cli.scores import PATH
+
+DEFAULT_THUMBNAILS = 8
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...", required=True)
+@click.option("--output", type=PATH, required=True, metavar="FILE", help="The HTML file to write.")
+@click.option("--data", type=PATH, metavar="FOLDER", help="Of the runs. Default: the suite's, for runs of a suite.")
+@click.option(
+    "--thumbnails",
+    type=int,
+    default=DEFAULT_THUMBNAILS,
+    show_default=True,
+    metavar="N",
+    help="Queries of each task that are shown with their pictures.",
+)
+@click.option("--allow-editions", is_flag=True, help="Runs of several editions of the benchmark on one page.")
+def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: int, allow_editions: bool) -> None:
+    """Write one HTML page of runs: scores, all tasks, every query side by side.
+
+    It holds all it needs and opens from a file. The first run is the reference. Pictures are shown of the queries
+    over which the runs disagree, then of wrong ones.
+    """
+    from mmeb_harness.show.page.make import make_page
+    from mmeb_harness.show.page.values import InlinePicture
+    from mmeb_harness.show.pictures import pictures_of, png_of
+
+    pictures, left_out = pictures_of(runs, allow_editions=allow_editions)
+    page = make_page(
+        runs,
+        output,
+        data=data,
+        thumbnails=thumbnails,
+        allow_editions=allow_editions,
+        pictures=[InlinePicture(one.title, one.alt, png_of(one)) for one in pictures],
+        progress=_with_progress_bar,
+    )
+    for line in left_out:
+        click.echo(f"no picture of {line}", err=True)
+    for remark in page.remarks:
+        click.echo(f"remark: {remark}", err=True)
+    click.echo(
+        f"{page.num_runs} runs, {page.num_tasks} tasks, {page.num_queries:,} queries, "
+        f"{page.num_bytes / 2**20:.1f} MB: {output}"
+    )
+
+
+def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:
+    with click.progressbar(names, label="tasks", show_pos=True, file=sys.stderr) as bar:
+        yield from bar

@@ -1,0 +1,235 @@
+"""`mmeb-eval` on finished scores: submit, import, export, verify, compare, plot.
+
+As in `cli`: options become values, and heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmeb_harness.cli.options import check_folder, names
+from mmeb_harness.core.errors import OptionError, ResultError
+from mmeb_harness.show.pictures import NAMES
+
+if TYPE_CHECKING:
+    from mmeb_harness.results.submission import DataSource
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="FILE", help="The submission file to write.")
+@click.option("--model-name", help="As on the leaderboard. Default: the run's model.")
+@click.option("--model-backbone", help='E.g. "Qwen3-VL".')
+@click.option("--model-size", help='Free text, e.g. "2B parameters".')
+@click.option("--embedding-dimension", type=int, metavar="N", help="Of the vectors.")
+@click.option("--max-length-tokens", type=int, metavar="N", help="Longest input, media included.")
+@click.option("--model-release-date", metavar="YYYY-MM-DD", help="Of the weights.")
+@click.option("--url", help="Where the model is described.")
+@click.option(
+    "--data-source",
+    type=click.Choice(("Self-Reported", "TIGER-Lab")),
+    default="Self-Reported",
+    show_default=True,
+    help="Who ran it.",
+)
+def submit(
+    run: Path,
+    output: Path,
+    model_name: str | None,
+    model_backbone: str | None,
+    model_size: str | None,
+    embedding_dimension: int | None,
+    max_length_tokens: int | None,
+    model_release_date: str | None,
+    url: str | None,
+    data_source: DataSource,
+) -> None:
+    """Write the leaderboard's submission file of a finished, complete run on the real data."""
+    from mmeb_harness.core.registry import BENCHMARK, load_tasks
+    from mmeb_harness.results.scores import read_run_file
+    from mmeb_harness.results.submission import Metadata, check_submittable, write_submission
+
+    result = read_run_file(run)
+    registered = load_tasks(result.edition or None).values()
+    tasks = [one.task for one in registered if one.collection == BENCHMARK]
+    check_submittable(run, tasks)
+    metadata = Metadata(
+        model_name=model_name or result.model,
+        model_backbone=model_backbone or "",
+        model_size=model_size or "",
+        embedding_dimension=embedding_dimension or 0,
+        max_length_tokens=max_length_tokens or 0,
+        model_release_date=model_release_date or "",
+        data_source=data_source,
+        url=url or "",
+    )
+    for line in write_submission(run, metadata, output, tasks):
+        click.echo(f"warning: {line}", err=True)
+    click.echo(f"{len(tasks)} tasks, edition {result.edition}: {output}")
+
+
+@click.command("import")
+@click.argument("path", type=PATH)
+@click.option("--output", type=PATH, metavar="FILE", help="Keep the scores as JSON, to compare them later.")
+@click.option("--name", help="Of the model. Default: the submission's own, or the folder's name.")
+@click.option("--edition", help="Of the data, where the files can't tell: page-fixed, v2.0.0 or v2.0.1.")
+def import_scores(path: Path, output: Path | None, name: str | None, edition: str | None) -> None:
+    """Read official results: a submission file, or a folder of *_score.json and *_pred.jsonl.
+
+    Rankings are scored again, and must agree with the score file beside them.
+    """
+    from mmeb_harness.core.registry import BENCHMARK, load_tasks
+    from mmeb_harness.results.official import import_scores as read_official
+    from mmeb_harness.results.scores import save_scores
+    from mmeb_harness.show.compare import compare, console, print_comparison
+
+    registered = load_tasks()
+    scores = read_official(path, registered.values(), name=name, edition=edition)
+    if output is not None:
+        save_scores(output, scores)
+    incomplete = len(scores.tasks) < sum(one.collection == BENCHMARK for one in registered.values())
+    print_comparison(compare([scores], registered, with_tasks=incomplete), console())
+    click.echo(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--trec", type=PATH, required=True, metavar="FOLDER", help="Where <task>.run and <task>.qrels go.")
+def export(run: Path, trec: Path) -> None:
+    """Write a run's rankings (first 100 places) and judgements in TREC format.
+
+    Whitespace and % in ids are percent-encoded. Tied scores are nudged apart, so that the order survives.
+    """
+    from mmeb_harness.results.trec import export_trec
+
+    exported = export_trec(run, trec)
+    for task in exported:
+        if task.repeats:
+            click.echo(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
+    click.echo(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {trec}")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+def verify(run: Path) -> None:
+    """Recompute a run's scores and means from its stored rankings. Exit code 1 if any differs."""
+    from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.results.scores import read_run_file
+    from mmeb_harness.results.verify import summary, verify_run
+
+    outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
+    for outcome in sorted(outcomes, key=lambda outcome: not outcome.passed):  # what failed stands last
+        detail = f"largest difference {outcome.difference:.1e}" if outcome.passed else summary(outcome.problems)
+        click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
+    failed = sum(not outcome.passed for outcome in outcomes)
+    click.echo(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: all is as its rankings say")
+    if failed:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--published", multiple=True, metavar="MODEL", help="Add a published model; may be repeated.")
+@click.option("--published-file", type=PATH, metavar="FILE", help="Default: the table that comes with the package.")
+@click.option("--allow-editions", is_flag=True, help="Compare across editions of the benchmark all the same.")
+@click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Everything, and the queries that changed sides.")
+def compare(
+    runs: tuple[Path, ...],
+    published: tuple[str, ...],
+    published_file: Path | None,
+    allow_editions: bool,
+    tasks_too: bool,
+    json_file: Path | None,
+) -> None:
+    """Compare scores: run folders, imported scores, published ones. The first is the reference.
+
+    Differences are in points, and only between means over all of their tasks. Runs are compared query by query as well,
+    each with the first: intervals, p-values, wins and losses. One model's runs in the modes never, always and adaptive
+    show what its gate is worth.
+    """
+    from mmeb_harness.core.files import write_json
+    from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
+    from mmeb_harness.show.compare import compare as put_side_by_side
+    from mmeb_harness.show.compare import console, load_any, print_comparison
+    from mmeb_harness.show.paired_tables import as_json
+
+    if not runs and not published:
+        raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
+    columns = [load_any(path) for path in runs]
+    if published:
+        known = load_published(published_file or PUBLISHED_FILE)
+        columns += [find_published(known, name) for name in published]
+    comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
+    print_comparison(comparison, console())
+    names = [one.name for one in comparison.columns]
+    folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}
+    compared = _print_runs(folders, with_tasks=tasks_too)
+    if json_file is not None:
+        write_json(json_file, {"scores": as_json(comparison), **compared})
+        click.echo(f"comparison: {json_file}")
+
+
+def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, Any]:
+    """Print runs query by query, each against the first, and the modes of one model; what was printed, for JSON.
+
+    Args:
+        folders: runs, and what the table above calls them.
+    """
+    from mmeb_harness.core.registry import benchmark_rows, load_tasks
+    from mmeb_harness.show.compare import console
+    from mmeb_harness.show.paired_tables import as_json, paired_json, print_gate, print_paired
+    from mmeb_harness.stats.paired import compare_runs, has_queries
+    from mmeb_harness.stats.policies import judge_gate, mode_runs
+
+    rows, terminal = benchmark_rows(load_tasks().values()), console()
+    for folder in folders:
+        if not has_queries(folder):
+            click.echo(f"{folder} holds no single queries (no folder queries), so it isn't compared query by query")
+    folders = {folder: name for folder, name in folders.items() if has_queries(folder)}
+    pairs = []
+    for first, folder in itertools.product(list(folders)[:1], list(folders)[1:]):
+        paired = compare_runs(first, folder, rows)
+        print_paired(paired, f"{folders[folder]} - {folders[first]}", terminal, with_tasks=with_tasks)
+        pairs.append({"first": str(first), "second": str(folder), **paired_json(paired)})
+    modes = mode_runs(list(folders))
+    gate = judge_gate(modes) if modes else None
+    if gate:
+        print_gate(gate, terminal)
+    return {"paired": pairs, "gate": as_json(gate)}
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where NAME.png and NAME.svg go.")
+@click.option("--only", multiple=True, callback=names, metavar="NAME", help=f"Only some of {', '.join(NAMES)}.")
+@click.option("--allow-editions", is_flag=True, help="Draw runs of different editions all the same.")
+def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_editions: bool) -> None:
+    """Draw runs: accuracy and cost, groups, tasks, what reasoning pays, latency.
+
+    Means are over the tasks that all runs have. What reasoning pays is drawn from a run with --reasoning never and
+    one with always, of the same model, settings and data.
+    """
+    from mmeb_harness.show.pictures import pictures_of, save_pictures
+
+    check_folder(output)
+    pictures, reasons = pictures_of(runs, allow_editions=allow_editions, only=only)
+    if not pictures:
+        raise ResultError(f"no picture can be drawn: {'; '.join(reasons)}")
+    save_pictures(pictures, output)
+    for picture in pictures:
+        click.echo(f"{output / picture.name}.png, .svg\n    {picture.alt}")
+    for reason in reasons:
+        click.echo(f"left out: {reason}", err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare, plot)

@@ -1,0 +1,85 @@
+"""What a result was computed with: versions, commit, machine. Nothing that identifies a person or a host."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mmeb_harness.core.items import Scalar
+
+__version__ = "0.1.0"
+
+PACKAGES = (
+    *("mmeb-harness", "torch", "transformers", "sentence-transformers"),
+    *("faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "pillow"),
+)
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of what can move a score, and of Python."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # not installed is an answer: only what is there can have moved a score
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the harness's own checkout, "-dirty" appended if it has changes; `None` outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(root: Path, *args: str) -> str | None:
+    return _output("git", "-C", str(root), *args)
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; `None` if it is not installed or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def gpu_names() -> list[str]:
+    """One a GPU that the driver lists; none without a driver."""
+    names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
+    return [name.strip() for name in names]
+
+
+def gpus() -> str | None:
+    """Names and numbers of GPUs, e.g. "2 x NVIDIA H100 80GB HBM3"; `None` without any."""
+    counted = Counter(gpu_names())
+    return ", ".join(f"{count} x {name}" for name, count in counted.items()) or None
+
+
+def processors() -> str:
+    """What computes here, by kind, not by number: equal ones round alike."""
+    return ", ".join(sorted(set(gpu_names()))) or platform.machine()
+
+
+def machine() -> dict[str, Scalar]:
+    """Platform, processor, cores, memory and GPUs."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1) if memory else None,
+        "gpus": gpus(),
+    }

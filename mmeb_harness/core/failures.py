@@ -1,0 +1,45 @@
+"""An error on its way from one process to another."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import cast
+
+from mmeb_harness.core.errors import HarnessError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Picklable, whatever the error was.
+
+    Attributes:
+        pickled: the error, or kind and message of a HarnessError: not each can be made again from its arguments.
+            `None` if it can't be pickled.
+        text: its traceback.
+    """
+
+    pickled: bytes | None
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """To be sent."""
+        told = (type(error), str(error)) if isinstance(error, HarnessError) else error
+        text = "".join(traceback.format_exception(error))
+        try:
+            pickled = pickle.dumps(told)
+            pickle.loads(pickled)
+        except Exception:  # whatever an exception of somebody else does when it is pickled
+            return cls(None, text)
+        return cls(pickled, text)
+
+    def error(self, where: str) -> Exception:
+        """To be raised here. What is no HarnessError has its traceback in a note."""
+        told = RuntimeError(self.text.splitlines()[-1]) if self.pickled is None else pickle.loads(self.pickled)
+        if isinstance(told, Exception):
+            told.add_note(f"{where}:\n{self.text}")
+            return told
+        kind, message = told
+        return cast(HarnessError, kind.__new__(kind, message))

@@ -1,0 +1,210 @@
+"""Items and samples: what is embedded and ranked, and how a model is shown it. Frozen data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.core.errors import DataError
+
+Vectors: TypeAlias = NDArray[np.float32]
+
+
+Modality = Literal["image", "video", "visdoc"]
+
+
+Role = Literal["query", "candidate"]
+
+
+MetricName = Literal["hit@1", "ndcg_linear@5"]
+
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+#: "unstated": the adapter doesn't say, and nobody can compare its scores knowingly.
+InstructionPlacement = Literal["unstated", "none", "system turn", "user text"]
+
+
+CandidateInstruction = Literal["unstated", "none", "the task's own", "one for all"]
+
+
+Whitespace = Literal["unstated", "kept", "stripped", "official"]
+
+
+ShortClips = Literal["as they are", "last frame repeated"]
+
+
+#: "dot": one vector an item. "max_sim": several, compared token by token (late interaction).
+Similarity = Literal["dot", "max_sim"]
+
+
+Quantization = Literal["none", "int8", "binary"]
+
+
+MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
+
+
+#: Which of the benchmark's own text layouts a row goes through in the official evaluation. A fact about
+#: the row; what string follows from it is the business of the adapter that reproduces a given model.
+#: The rules stand in `mmeb_baselines.official_text`.
+Layout = Literal[
+    "bare",  # the text alone, untouched
+    "basic",  # [media token +] instruction [+ space + text]
+    "classification",  # image tasks: image_cls and image_i2t queries
+    "question",  # image tasks: image_qa and image_i2i_vg queries
+    "text_query",  # image tasks: image_t2i queries
+    "dialogue_query",  # image tasks: image_t2i queries of VisDial
+    "captioned",  # image tasks: image candidates of a row whose first caption is not blank
+    "uncaptioned_line",  # image tasks: caption-less image_t2i candidates
+    "uncaptioned",  # image tasks: caption-less image_i2i_vg candidates
+    "video_question",  # video tasks: the five video QA sets
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the benchmark's own data and code spell an item.
+
+    Only adapters that must reproduce an official input string byte for byte look here.
+    """
+
+    layout: Layout
+    instruction: str = ""  # as stored: legacy tokens and outer whitespace kept
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to embed: the data set's own words and media, no template and no special tokens.
+
+    `images` and `frames` are never both set. `instruction` is ready to use: legacy media tokens and
+    outer whitespace are gone; `source` keeps them.
+    """
+
+    id: str
+    text: str = ""
+    images: tuple[Path, ...] = ()
+    frames: tuple[Path, ...] = ()
+    instruction: str = ""
+    source: Source = field(default=Source("basic"))
+
+    @property
+    def media(self) -> tuple[Path, ...]:
+        """The item's image, or its frames in order."""
+        return self.images or self.frames
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One task, read: what to embed, what to rank, and what is relevant.
+
+    Attributes:
+        queries: in the data set's order; unique ids.
+        candidates: all distinct candidates in the official order; unique ids.
+        gains: query id → {candidate id → relevance > 0}, in the official label order.
+        pools: query id → candidate ids to rank, in official order, repeats kept; `None` if every query
+            ranks all candidates.
+        unanswerable: queries whose relevant candidates the data itself leaves out of the candidate set. They
+            score 0, as officially, and count; any other query without its answer is refused.
+        notes: what the reader defined rather than refused, e.g. {"short clips": 3}; counted in the result.
+
+    Raises:
+        DataError: if a score computed from these values would be silently wrong.
+    """
+
+    queries: tuple[Item, ...]
+    candidates: tuple[Item, ...]
+    gains: Mapping[str, Mapping[str, float]]
+    pools: Mapping[str, tuple[str, ...]] | None = None
+    unanswerable: frozenset[str] = frozenset()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.queries:
+            raise DataError("no queries")
+        query_ids = _unique("query", [query.id for query in self.queries])
+        candidate_ids = _unique("candidate", [candidate.id for candidate in self.candidates])
+        for query_id in query_ids:
+            _check_gains(query_id, self.gains.get(query_id, {}), candidate_ids, query_id in self.unanswerable)
+            if self.pools is not None:
+                _check_pool(query_id, self.pools.get(query_id, ()), candidate_ids)
+        for name, ids in (("gains", self.gains.keys()), ("pools", (self.pools or {}).keys())):
+            if stray := next((key for key in ids if key not in query_ids), None):
+                raise DataError(f"{name} name a query {stray!r} that does not exist")
+
+
+def _unique(kind: str, ids: Sequence[str]) -> set[str]:
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise DataError(f"duplicate {kind} id {one!r}; ids must be unique within a task")
+        seen.add(one)
+    return seen
+
+
+def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], unanswerable: bool) -> None:
+    if not relevant:
+        raise DataError(f"query {query_id!r} has no relevant candidate")
+    for candidate_id, gain in relevant.items():
+        if candidate_id not in candidate_ids and not unanswerable:
+            raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
+        if not gain > 0:
+            raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
+
+
+def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -> None:
+    if not pool:
+        raise DataError(f"query {query_id!r} has an empty candidate pool")
+    if missing := next((one for one in pool if one not in candidate_ids), None):
+        raise DataError(f"query {query_id!r}: pool candidate {missing!r} is not in the candidate set")
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """How many saved frames a model is shown. A score is comparable only with one of equal frames.
+
+    Attributes:
+        video: of a whole video, evenly spaced, both ends included.
+        clip: of a clip in moment retrieval.
+        short: what happens to a video with fewer frames. The official evaluation of MMEB-V2 uses them as they
+            are; later upstream code repeats the last one (HMDB51: 86.8 and 84.5 for one model).
+    """
+
+    video: int = 8
+    clip: int = 8
+    short: ShortClips = "as they are"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The choices of input and readout that move a score, by name. Stands in every result, table and comparison.
+
+    Attributes:
+        name: of the whole, e.g. that of the code it follows.
+        instruction: where a query's instruction stands.
+        candidate_instruction: what candidates carry.
+        whitespace: of the data's texts.
+        pooling: which hidden state becomes the vector.
+        min_pixels, max_pixels: bounds of one image, after resizing; `None`: none, or unstated.
+        video_min_pixels, video_max_pixels: the same for all frames of a video together.
+        dimensions: how many of a vector's first dimensions are compared; `None`: all.
+        quantization: of the vectors compared: "int8" of candidates, "binary" of both sides.
+    """
+
+    name: str = "unstated"
+    instruction: InstructionPlacement = "unstated"
+    candidate_instruction: CandidateInstruction = "unstated"
+    whitespace: Whitespace = "unstated"
+    pooling: str = "unstated"
+    frames: Frames = Frames()
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    video_min_pixels: int | None = None
+    video_max_pixels: int | None = None
+    dimensions: int | None = None
+    quantization: Quantization = "none"

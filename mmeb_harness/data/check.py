@@ -1,0 +1,231 @@
+"""Is a data folder what it should be? Per task: ready, or what is wrong and the command that mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mmeb_harness.core.errors import DataError, ResultError
+from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
+from mmeb_harness.data.lock import LOCK, read_lock
+from mmeb_harness.data.locking import Locked
+from mmeb_harness.data.plan import make_plan
+from mmeb_harness.data.records import read_record, recorded_files
+
+#: Problems of one kind that are named; the others are counted.
+NAMED = 3
+
+#: path → what is wrong with the file, `None` if nothing is. Tasks share media.
+Seen = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One task's state.
+
+    Attributes:
+        problems: why it isn't ready.
+        remarks: what a reader of its scores should know; doesn't stop a run.
+        mend: the command that mends the problems; "" if there are none.
+    """
+
+    task: str
+    summary: str
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+    mend: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether a run on it gives the score of the declared data."""
+        return not self.problems
+
+
+def check_tasks(
+    tasks: Sequence[Task], info: DataInfo, frames: Frames, *, quick: bool, workers: int
+) -> Iterator[Outcome]:
+    """Check tasks one by one.
+
+    Args:
+        frames: how many of a video a run would show: fewer saved ones are counted, the shown ones are opened.
+        quick: sizes instead of hashes, and no image is decoded.
+    """
+    stale = _stale(tasks, info.root)
+    seen: Seen = {}
+    for task in tasks:
+        yield _check_task(task, info, frames, stale.get(task.name, ()), seen, quick=quick, workers=workers)
+
+
+def _stale(tasks: Sequence[Task], root: Path) -> dict[str, tuple[str, ...]]:
+    """task → what the lock file names and isn't done, or is of other bytes; nothing for a folder without one."""
+    lock = read_lock(root / LOCK)
+    return {
+        task.name: tuple(step.label for step in make_plan([task], [], root, Locked(lock)).open_steps) for task in tasks
+    }
+
+
+def _check_task(
+    task: Task, info: DataInfo, frames: Frames, stale: Sequence[str], seen: Seen, *, quick: bool, workers: int
+) -> Outcome:
+    problems = [f"{what} is missing, unfinished, or of another revision than the lock file's" for what in stale]
+    remarks: list[str] = []
+    samples, summary, outdated = None, "", False
+    try:
+        samples = load_samples(task, info, frames)
+    except DataError as error:
+        problems.append(_without_way_out(task.name, error))
+        outdated = isinstance(error, RevisionError)
+    recorded = _recorded(task, info.root)
+    damaged = _changed(recorded, info.root, workers, quick=quick)
+    if samples is not None:
+        summary = _summary(samples)
+        remarks += [*_counted(samples), *_candidate_counts(task, samples, info)]
+        damaged += _unopened(samples, info.root, seen, workers, quick=quick)
+        damaged += _unrecorded(samples, info.root, recorded)
+    if not recorded and not info.synthetic:
+        remarks.append("not fetched by `mmeb-eval data get`: no hashes to check")
+    # What has a record counts as done, and what is locked stays: damage, or another revision, has to be asked for.
+    # Something missing that was never there is not in this revision.
+    missing = bool(problems) and not stale and not damaged
+    how = ("--update " if outdated or (missing and recorded) else "") + ("--redo " if damaged else "")
+    problems += damaged
+    mend = _mend(task, info, how) if problems else ""
+    return Outcome(task.name, summary, tuple(problems), tuple(remarks), mend)
+
+
+def _mend(task: Task, info: DataInfo, how: str) -> str:
+    if info.synthetic:
+        return f"delete {info.root}; it is made again on the next run"
+    edition = f"--edition {task.edition} " if task.edition else ""
+    return f"mmeb-eval data get {how}--data {shlex.quote(str(info.root))} {edition}--tasks {task.name}"
+
+
+def _without_way_out(name: str, error: DataError) -> str:
+    text = str(error).removeprefix(f"{name}: ")
+    for way_out in (". Get it: ", ". Look closer: "):
+        text = text.partition(way_out)[0]
+    return text
+
+
+def _summary(samples: Samples) -> str:
+    media = _media(samples)
+    return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {len(media):,} images or frames"
+
+
+def _counted(samples: Samples) -> list[str]:
+    return [f"{count:,} {name}" for name, count in samples.notes.items() if count]
+
+
+def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]:
+    """Against the declared number: of the corpus, or of each query's list. Published numbers, so only a remark."""
+    if task.num_candidates is None or info.synthetic:
+        return []
+    pools = samples.pools
+    found = {len(samples.candidates)} if pools is None else {len(pool) for pool in pools.values()}
+    if found == {task.num_candidates}:
+        return []
+    span = f"{min(found):,}" if len(found) == 1 else f"{min(found):,} to {max(found):,}"
+    what = "candidates" if samples.pools is None else "candidates a query"
+    return [f"{span} {what}, published as {task.num_candidates:,}"]
+
+
+def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: bool) -> list[str]:
+    paths = _media(samples)
+    new = [path for path in sorted(paths) if str(path) not in seen]
+    with ThreadPoolExecutor(workers) as pool:
+        for some in _slices(new):
+            problems = pool.map(lambda one: open_picture(one, quick=quick), some)
+            seen.update((str(path), problem) for path, problem in zip(some, problems, strict=True))
+    return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in sorted(paths) if seen[str(path)]])
+
+
+def _media(samples: Samples) -> set[Path]:
+    return {path for item in (*samples.queries, *samples.candidates) for path in item.media}
+
+
+def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, bytes]]) -> list[str]:
+    """Pictures in folders that were fetched and are shown from, that were not fetched themselves: they shift frames."""
+    fetched = {PurePosixPath(path).parent for path in recorded}
+    shown = {PurePosixPath(frame.relative_to(root).as_posix()).parent for frame in _frames(samples)}
+    strange = [
+        f"{folder}/{name}"
+        for folder in sorted(shown & fetched)
+        for name in sorted(os.listdir(root / folder))
+        if f"{folder}/{name}" not in recorded and not name.startswith(".")
+    ]
+    return _shortened([f"{path} was not fetched: remove it" for path in strange])
+
+
+def _frames(samples: Samples) -> set[Path]:
+    return {path for item in (*samples.queries, *samples.candidates) for path in item.frames}
+
+
+def _slices(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]]:
+    """A pool makes a future for everything at once: a GB for two million files."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def open_picture(path: Path, *, quick: bool) -> str | None:
+    """What is wrong with a picture; `None` if it opens (`quick`: if its header can be read)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if not quick:
+                image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"can't be opened ({error})"
+    return None
+
+
+def _recorded(task: Task, root: Path) -> dict[str, tuple[int, bytes]]:
+    """path → (size, sha256) of everything that was fetched for a task."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for source in task.sources:
+        key = source_key(task.name, source)
+        if read_record(root, key) is not None:
+            with contextlib.suppress(ResultError):  # a damaged record counts as unfinished, and is said to be
+                found.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
+    return found
+
+
+def _changed(recorded: Mapping[str, tuple[int, bytes]], root: Path, workers: int, *, quick: bool) -> list[str]:
+    def problem(entry: tuple[str, tuple[int, bytes]]) -> str | None:
+        path, (size, sha256) = entry
+        return _difference(root / path, size, None if quick else sha256)
+
+    found: list[str] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for some in _slices(list(recorded.items())):
+            found += [f"{path} {what}" for (path, _), what in zip(some, pool.map(problem, some), strict=True) if what]
+    return _shortened(found)
+
+
+def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:
+    try:
+        if path.stat().st_size != size:
+            return f"has {path.stat().st_size:,} bytes, {size:,} were fetched"
+        if sha256 is None:
+            return None
+        with path.open("rb") as file:
+            return None if hashlib.file_digest(file, "sha256").digest() == sha256 else "isn't what was fetched (hash)"
+    except FileNotFoundError:
+        return "is gone"
+    except OSError as error:
+        return f"can't be read ({error.strerror or error})"
+
+
+def _shortened(problems: Iterable[str]) -> list[str]:
+    listed = list(problems)
+    more = [f"and {len(listed) - NAMED:,} more files like it"] if len(listed) > NAMED else []
+    return [*listed[:NAMED], *more]

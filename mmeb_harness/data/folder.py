@@ -1,0 +1,183 @@
+"""What a data folder says of itself, and which data exactly a task's score belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.files import hash_files, read_json, read_parquet
+from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Task
+
+MANIFEST = "manifest.json"
+QUERY_LABELS = "query_labels.parquet"
+MANIFEST_SCHEMA_VERSION = 1
+
+
+class RevisionError(DataError):
+    """The rows are readable, but not those of the benchmark's edition or of its current revision."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A data folder's own description; the defaults hold for a folder without a manifest.
+
+    Attributes:
+        synthetic: made by a suite. Such scores never stand in a table of MMEB-V2 scores.
+        revision: of a suite; of real data, a name for all of `revisions`.
+        revisions: key of a source → the commit its files are of, where `mmeb-eval data get` fetched them.
+        num_queries: declared counts, which override those of the task table.
+    """
+
+    root: Path
+    name: str = "MMEB-V2"
+    synthetic: bool = False
+    revision: str = "unpinned"
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    num_queries: Mapping[str, int] = field(default_factory=dict)
+
+
+def describe(root: Path) -> DataInfo:
+    """Read the manifest of a data folder.
+
+    Raises:
+        DataError: if the folder is missing, or its manifest is of a newer schema.
+    """
+    if not root.is_dir():
+        raise DataError(f"data folder {root} {'is a file' if root.exists() else 'does not exist'}")
+    if not (root / MANIFEST).is_file():
+        return DataInfo(root)
+    manifest = read_json(root / MANIFEST)
+    version = manifest.get("schema_version")
+    if version != MANIFEST_SCHEMA_VERSION:
+        raise DataError(
+            f"{root / MANIFEST} has schema version {version}; this release reads {MANIFEST_SCHEMA_VERSION}: "
+            "upgrade mmeb-harness or make the folder again"
+        )
+    return DataInfo(
+        root=root,
+        name=str(manifest["name"]),
+        synthetic=bool(manifest["synthetic"]),
+        revision=str(manifest["revision"]),
+        revisions={str(source): str(commit) for source, commit in manifest.get("revisions", {}).items()},
+        num_queries={str(task): int(n) for task, n in manifest.get("num_queries", {}).items()},
+    )
+
+
+def suite_folder(suite: Suite, seed: int) -> Path:
+    """Where a suite is kept: below $MMEB_CACHE, else the user's cache folder."""
+    cache = os.environ.get("MMEB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmeb"
+    return Path(cache) / f"{suite.name}-v{suite.version}-seed{seed}"
+
+
+def ensure_suite(suite: Suite, seed: int) -> Path:
+    """The suite's folder, made on first use."""
+    folder = suite_folder(suite, seed)
+    if not (folder / MANIFEST).is_file():
+        suite.make(folder, seed)
+    return folder
+
+
+def data_revision(task: Task, info: DataInfo) -> str:
+    """Identifies what a task reads: the commits of its sources, and a hash of its annotations.
+
+    Only its own: fetching another task's data makes no earlier result stale.
+    """
+    keys = {source_key(task.name, source): repo_of(source) for source in task.sources}
+    commits = sorted({f"{repo}@{info.revisions[key][:12]}" for key, repo in keys.items() if key in info.revisions})
+    return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
+
+
+def repo_of(source: HubSource) -> str:
+    """The repository that a source is in."""
+    return source.table.repo if isinstance(source, Pages) else source.repo
+
+
+def source_key(task: str, source: HubSource) -> str:
+    """Names a source in the manifest. Tasks share tables; of an archive each task has its own part."""
+    if isinstance(source, Archive):
+        return f"{source.repo}/{source.file}@{task}"
+    table = source.table if isinstance(source, Pages) else source
+    return f"{table.repo}/{table.config or 'default'}/{table.split}"
+
+
+def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:
+    """Read a task and hold it against its edition and its declared number of queries; then cut to `limit` queries.
+
+    Raises:
+        DataError: if the reader refuses.
+        RevisionError: if the rows are of another edition, or their number is not the declared one: a score over
+            fewer queries than declared is not a score.
+    """
+    samples = task.load(info.root, frames)
+    if not info.synthetic and task.recognise is not None:
+        found = task.recognise(samples)
+        if found not in (None, task.edition):
+            raise RevisionError(
+                f"{task.name}: the rows in {info.root} are of edition {found}, the run asks for {task.edition}; run "
+                f"with --edition {found}, or fetch them again: mmeb-eval data get --update --data "
+                f"{shlex.quote(str(info.root))} --edition {task.edition} --tasks {task.name}"
+            )
+    expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
+    if expected is not None and len(samples.queries) != expected:
+        raise RevisionError(
+            f"{task.name}: expected {expected} queries, found {len(samples.queries)} in {info.root} "
+            f"(another data revision of {task.source or 'its source'}?)"
+        )
+    if not info.synthetic:
+        samples = _with_counted_candidates(task, samples, info)
+    return samples if limit is None else _first_queries(samples, limit)
+
+
+def _with_counted_candidates(task: Task, samples: Samples, info: DataInfo) -> Samples:
+    """Candidates held against the declared number: fewer of them make a task easier.
+
+    A corpus of pages that lacks some is refused: it is a table of its own, and can be incomplete. All other candidates
+    come with the query rows, whose number is checked; fewer of them than published are counted.
+
+    Raises:
+        RevisionError: the corpus is smaller than declared.
+    """
+    if task.num_candidates is None:
+        return samples
+    if samples.pools is None:
+        missing = task.num_candidates - len(samples.candidates)
+        if missing > 0 and task.modality != "visdoc":
+            return dataclasses.replace(samples, notes={**samples.notes, "candidates fewer than declared": missing})
+        if missing > 0:
+            raise RevisionError(
+                f"{task.name}: expected {task.num_candidates} candidates, found {len(samples.candidates)} in "
+                f"{info.root} (incomplete, or another data revision of {task.source or 'its source'}?)"
+            )
+        return samples
+    short = sum(len(pool) < task.num_candidates for pool in samples.pools.values())
+    return dataclasses.replace(samples, notes={**samples.notes, "candidate lists shorter than declared": short})
+
+
+def _first_queries(samples: Samples, limit: int) -> Samples:
+    """The first queries; candidates that no remaining pool needs are dropped, a global corpus stays whole."""
+    queries = samples.queries[:limit]
+    gains = {query.id: samples.gains[query.id] for query in queries}
+    unanswerable = samples.unanswerable & gains.keys()
+    if samples.pools is None:
+        return Samples(queries, samples.candidates, gains, None, unanswerable, samples.notes)
+    pools = {query.id: samples.pools[query.id] for query in queries}
+    needed = {one for pool in pools.values() for one in pool} | {one for gain in gains.values() for one in gain}
+    candidates = tuple(candidate for candidate in samples.candidates if candidate.id in needed)
+    return Samples(queries, candidates, gains, pools, unanswerable, samples.notes)
+
+
+def query_labels(info: DataInfo) -> Mapping[str, Mapping[str, str]]:
+    """task → query id → "easy" or "hard", where the data folder says so (suites do; real data does not)."""
+    path = info.root / QUERY_LABELS
+    if not path.is_file():
+        return {}
+    labels: dict[str, dict[str, str]] = {}
+    for row in read_parquet(path, ["task", "query_id", "difficulty"]).to_pylist():
+        labels.setdefault(row["task"], {})[row["query_id"]] = row["difficulty"]
+    return labels

@@ -1,0 +1,180 @@
+"""Which revisions: those of a given lock file, the folder's own, or the hub's newest; and the lock file kept true."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.tasks import Pages, Table, Task
+from mmeb_harness.data.folder import repo_of
+from mmeb_harness.data.hub import LOCKS, Failures, UnreachableError, locked, resolve
+from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, table_key, write_lock
+
+#: Fetched files and locks, until what they are for is done.
+WORK = ".work"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Repositories at fixed revisions, for a choice of tasks.
+
+    Attributes:
+        lock: of the repositories that the tasks need and that could be resolved.
+        replaced: those of them whose entry takes the place of the folder's own: asked for by --update or --lock.
+        failures: (repository or table, what is wrong) of what can't be resolved.
+    """
+
+    lock: Lock
+    replaced: frozenset[str] = frozenset()
+    failures: tuple[tuple[str, DataError], ...] = ()
+
+
+def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, workers: int) -> Locked:
+    """Revisions for `tasks`: those of a given lock file, else the folder's own, else the hub's newest.
+
+    Args:
+        own: the folder's lock.
+        given: another machine's lock; held against what the hub says of its revisions.
+        update: take the newest instead of the folder's own.
+
+    Raises:
+        UnreachableError: nobody answers; there is no point in asking 40 times more.
+    """
+    wanted = _wanted_tables(tasks)
+    lock: Lock = {}
+    failures: Failures = []
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="resolve")
+    futures = {
+        pool.submit(_lock_repo, repo, own.get(repo), given.get(repo), tables, update, stop): repo
+        for repo, tables in wanted.items()
+    }
+    try:
+        for future in as_completed(futures):
+            repo = futures[future]
+            try:
+                lock[repo], missing = future.result()
+                failures += missing
+            except UnreachableError:
+                raise
+            except DataError as error:
+                failures.append((repo, error))
+    finally:  # also on Ctrl-C: whoever waits for an answer or a further attempt is not waited for
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+    replaced = frozenset(repo for repo in lock if update or repo in given)
+    return Locked(lock, replaced, tuple(failures))
+
+
+def knows_all(tasks: Iterable[Task], own: Lock) -> bool:
+    """Whether a folder's lock has everything that the tasks need, so that no hub has to be asked."""
+    return all(repo in own and not _unknown(tables, own[repo]) for repo, tables in _wanted_tables(tasks).items())
+
+
+def _wanted_tables(tasks: Iterable[Task]) -> dict[str, list[Table]]:
+    """repository → tables needed of it."""
+    wanted: dict[str, list[Table]] = {}
+    for task in tasks:
+        for source in task.sources:
+            tables = wanted.setdefault(repo_of(source), [])
+            table = source.table if isinstance(source, Pages) else source
+            if isinstance(table, Table) and table not in tables:
+                tables.append(table)
+    return wanted
+
+
+def _lock_repo(
+    repo: str,
+    own: LockedRepo | None,
+    given: LockedRepo | None,
+    tables: Sequence[Table],
+    update: bool,
+    stop: threading.Event,
+) -> tuple[LockedRepo, Failures]:
+    def wait(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise DataError("stopped")
+
+    # Tables of other tasks that the folder has are resolved too: its lock file must go on describing all of it.
+    known = [_table_of(repo, key) for key in own.tables] if own is not None else []
+    everything = [*tables, *(table for table in known if table not in tables)]
+    if given is not None:
+        found, failures = resolve(repo, given.revision, _unknown(everything, given), wait)
+        _check_given(repo, given, found)
+        return _with_tables(found, given), _of(tables, repo, failures)
+    if own is None:
+        return resolve(repo, None, tables, wait)
+    if update:
+        found, failures = resolve(repo, None, everything, wait)
+        return found, _of(tables, repo, failures)
+    if unknown := _unknown(tables, own):
+        try:
+            found, failures = resolve(repo, own.revision, unknown, wait)
+        except UnreachableError:
+            raise
+        except DataError as error:  # what the lock file knows can be had all the same
+            return own, [(f"{repo} {table_key(table.config, table.split)}", error) for table in unknown]
+        return _with_tables(found, own), failures
+    return own, []
+
+
+def _of(tables: Sequence[Table], repo: str, failures: Failures) -> Failures:
+    """Failures of these tables: that others are gone is for those who ask for them."""
+    names = {f"{repo} {table_key(table.config, table.split)}" for table in tables}
+    return [failure for failure in failures if failure[0] in names]
+
+
+def _unknown(tables: Sequence[Table], entry: LockedRepo) -> list[Table]:
+    return [table for table in tables if table_key(table.config, table.split) not in entry.tables]
+
+
+def _with_tables(found: LockedRepo, before: LockedRepo) -> LockedRepo:
+    return LockedRepo(found.revision, found.files, {**before.tables, **found.tables})
+
+
+def _table_of(repo: str, key: str) -> Table:
+    config, split = key.rsplit("/", 1)
+    return Table(repo, None if config == "default" else config, split)
+
+
+def _check_given(repo: str, given: LockedRepo, found: LockedRepo) -> None:
+    for path in {path for paths in given.tables.values() for path in paths} | set(given.files):
+        if given.files.get(path) != found.files.get(path):
+            raise DataError(
+                f"{repo}: the lock file has {given.files.get(path)} for {path}, the hub {found.files.get(path)} at "
+                f"revision {given.revision[:12]}; the lock file is damaged: copy it again"
+            )
+
+
+def _says(there: Lock, wanted: Lock) -> bool:
+    """Whether a lock holds all of another one already."""
+    return all(repo in there and there[repo] == _with_tables(entry, there[repo]) for repo, entry in wanted.items())
+
+
+def merge_lock(root: Path, chosen: Locked) -> None:
+    """Write the lock file; what another process locked meanwhile stays.
+
+    Raises:
+        DataError: it locked another revision of what this one is about to fetch.
+    """
+    if _says(read_lock(root / LOCK), chosen.lock):
+        return  # a finished folder may be read-only
+    with locked(root / WORK / LOCKS / "lock-file.lock"):
+        before = read_lock(root / LOCK)
+        merged = dict(before)
+        for repo, entry in chosen.lock.items():
+            there = merged.get(repo)
+            if there is not None and there.revision == entry.revision:
+                entry = _with_tables(entry, there)
+            elif there is not None and repo not in chosen.replaced:
+                raise DataError(
+                    f"{repo} was locked at revision {there.revision[:12]} by another process just now; the same "
+                    "command again takes that"
+                )
+            merged[repo] = entry
+        if merged != before:
+            write_lock(root / LOCK, merged)

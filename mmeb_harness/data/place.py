@@ -1,0 +1,384 @@
+"""Fetched files to where readers look for them. Nothing is ever written outside of the data folder.
+
+Every file appears whole, under its name, or not at all; one that is there with the same content is left alone, so
+that an interrupted step goes on fast and the vectors of unchanged media stay valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.tasks import Pages, Table
+from mmeb_harness.data.records import RecordWriter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Pages by content, below the data folder. A task's page is a second name (hard link) of one of these.
+PAGE_POOL = "visdoc-tasks/.pages"
+#: Parquet rows that carry images, held in memory at once.
+_PAGES_AT_ONCE = 32
+
+Place = Callable[[str], str | None]
+
+
+def place_table(parts: Sequence[tuple[str, Path]], table: Table, root: Path, record: RecordWriter) -> None:
+    """Annotations as parquet: as published, or converted by `datasets` where they are published as something else.
+
+    Args:
+        parts: (name on the hub, fetched file) of the table's files, in order.
+
+    Raises:
+        DataError: a file is no parquet, or of a kind that can't be converted.
+    """
+    folder = root / table.folder
+    names = shard_names(table.split, len(parts))
+    for name, (hub_name, path) in zip(names, parts, strict=True):
+        with _as_parquet(hub_name, path) as parquet:
+            _check_parquet(hub_name, parquet)
+            _put_file(folder / name, parquet)
+        record.add_file(folder / name)
+    remove_other_shards(root, table, names)
+
+
+def shard_names(split: str, number: int) -> list[str]:
+    """File names of a table in so many parts."""
+    if number == 1:
+        return [f"{split}.parquet"]
+    return [f"{split}-{index:05d}-of-{number:05d}.parquet" for index in range(number)]
+
+
+def remove_other_shards(root: Path, table: Table, keep: Sequence[str]) -> None:
+    """Another revision may have had other shards; read beside the new ones, their rows would be doubled."""
+    for pattern in table.patterns:
+        for path in root.glob(pattern):
+            if path.name not in keep:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _as_parquet(hub_name: str, path: Path) -> Iterator[Path]:
+    suffix = PurePosixPath(hub_name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".parquet":
+        yield path
+        return
+    kinds = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".arrow": "arrow"}
+    if suffix not in kinds:
+        raise DataError(f"{hub_name}: annotations of kind {suffix or 'unknown'} can't be read; expected parquet")
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory(prefix="mmeb-convert-", dir=path.parent) as folder:
+        named = Path(folder) / PurePosixPath(hub_name).name  # compression is told by the name
+        named.symlink_to(path.resolve())
+        try:
+            rows = datasets.load_dataset(kinds[suffix], data_files=str(named), split="train", cache_dir=folder)
+        except (DatasetsError, ValueError, OSError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise DataError(f"{hub_name} can't be read as {kinds[suffix]}: {reason}") from error
+        converted = Path(folder) / "converted.parquet"
+        rows.to_parquet(converted)
+        yield converted
+
+
+def _check_parquet(hub_name: str, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches(batch_size=4096):
+                pass
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{hub_name} is no readable parquet ({error}), although its checksum is the hub's: this revision is "
+            "damaged; another one may not be (--update)"
+        ) from error
+
+
+def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, record: RecordWriter) -> int:
+    """A corpus's images as files, and its table without them: each page is stored once.
+
+    Equal pages, of one corpus or of two tasks' corpora, are names of one file.
+
+    Returns:
+        How many pages had to be stored again, because the file system knows no hard links.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, copies = pages.table, 0
+    seen: set[str] = set()
+    slim = root / table.folder / f"{table.split}.parquet"
+    writer: Any = None
+    try:
+        with _replacing(slim) as temporary:
+            for hub_name, path in parts:
+                for batch in _page_batches(hub_name, path, pages):
+                    copies += _place_batch(batch, pages, root, record, seen)
+                    rest = batch.drop_columns([pages.image_column])
+                    writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
+                    writer.write_batch(rest)
+            if writer is None:
+                raise DataError(f"{table.repo}: {table.config} has no rows")
+            writer.close()
+    except (pa.ArrowException, ValueError) as error:  # e.g. ids that are integers in one file and text in another
+        raise DataError(f"{table.repo}: the files of {table.config} don't fit together: {error}") from error
+    remove_other_shards(root, table, [slim.name])
+    record.add_file(slim)
+    return copies
+
+
+def _page_batches(hub_name: str, path: Path, pages: Pages) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for column in (pages.id_column, pages.image_column):
+                if column not in file.schema_arrow.names:
+                    raise DataError(f"{pages.table.repo}: {hub_name} lacks the column {column!r}")
+            yield from file.iter_batches(batch_size=_PAGES_AT_ONCE)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{pages.table.repo}: {hub_name} is no readable parquet ({error})") from error
+
+
+def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter, seen: set[str]) -> int:
+    """Of an id that occurs twice the first page counts, as for readers; `seen` are those of earlier batches."""
+    copies = 0
+    ids, images = (batch.column(name).to_pylist() for name in (pages.id_column, pages.image_column))
+    for row_id, image in zip(map(str, ids), images, strict=True):
+        if row_id in seen:
+            continue
+        seen.add(row_id)
+        stored = (image or {}).get("bytes")
+        if not stored:
+            raise DataError(f"{pages.table.repo}: page {row_id!r} has no image")
+        content = pages.content_of(row_id, stored)
+        relative = pages.file_of(row_id)
+        copies += not put_shared(inside(root, relative), content, root / PAGE_POOL)
+        record.add(relative, content)
+    return copies
+
+
+def put_shared(target: Path, content: bytes, pool: Path) -> bool:
+    """Make `target` a name of the one file with this content. False: the file system can't, so it is a copy."""
+    digest = hashlib.sha256(content).hexdigest()
+    pooled = pool / digest[:2] / digest
+    if not _publish(pooled, content):
+        put(target, content)
+        return False
+    if target.is_file() and target.samefile(pooled):
+        return True
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(target)
+    try:
+        os.link(pooled, temporary)
+    except OSError:  # too many names of one file: a copy serves as well, and is counted
+        put(target, content)
+        return False
+    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # renaming one name of a file over another of the same file leaves both
+    return True
+
+
+def _publish(pooled: Path, content: bytes) -> bool:
+    """Have the pool hold this content, in one file whoever comes first; False without hard links."""
+    if pooled.is_file():
+        put(pooled, content)  # nothing to do, unless it was damaged
+        return True
+    pooled.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(pooled)
+    try:
+        temporary.write_bytes(content)
+        with contextlib.suppress(FileExistsError):  # another corpus has the page, and was faster
+            os.link(temporary, pooled)
+        return True
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.EMLINK):
+            return False
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unpack(
+    parts: Sequence[Path],
+    name: str,
+    places: Mapping[str, Place],
+    root: Path,
+    records: Mapping[str, RecordWriter],
+    on_member: Callable[[], None] = lambda: None,
+) -> None:
+    """Place the members of a tar archive, in one pass, without ever holding more than one member.
+
+    Args:
+        parts: the archive's parts, in order.
+        places: step → where a member belongs below the data folder, or `None`.
+        records: step → its record.
+        on_member: called before each member; what it raises stops the unpacking.
+
+    Raises:
+        DataError: damaged, cut short, or with a member that leaves the folder (absolute, `..`, or a link that does).
+    """
+    try:
+        with tarfile.open(fileobj=Joined(parts), mode="r|*") as archive:
+            while (member := archive.next()) is not None:
+                # tarfile keeps every member it has seen: a GB of them for a million frames.
+                archive.members = []  # type: ignore[attr-defined]
+                on_member()
+                _place_member(archive, member, name, places, root, records)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"archive {name} is damaged or cut short ({error})") from error
+
+
+def _place_member(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    name: str,
+    places: Mapping[str, Place],
+    root: Path,
+    records: Mapping[str, RecordWriter],
+) -> None:
+    path = _safe(name, member.name)
+    # "._x.jpg" is what macOS puts beside x.jpg; a reader would take it for a frame.
+    if member.isdir() or PurePosixPath(path).name.startswith("._"):
+        return
+    wanted = {step: target for step, place in places.items() if (target := place(path)) is not None}
+    if member.issym() or member.islnk():
+        content = _linked(member, name, path, places, root) if wanted else None
+    elif member.isreg():
+        # Never `None` for a regular file, which mypy can't know.
+        content = archive.extractfile(member).read() if wanted else None  # type: ignore[union-attr]
+    else:
+        raise DataError(f"archive {name}: {member.name!r} is neither a file nor a folder")
+    if content is None:
+        return
+    digest = hashlib.sha256(content).digest()
+    for target in set(wanted.values()):  # tasks share images
+        put(inside(root, target), content)
+    for step, target in wanted.items():
+        records[step].add_hashed(target, len(content), digest)
+
+
+def _safe(name: str, member: str) -> str:
+    if _leaves(member):
+        raise DataError(
+            f"archive {name}: member {member!r} leaves the folder; this isn't the published archive, and no more of it "
+            "is used"
+        )
+    return PurePosixPath(member).as_posix()
+
+
+def _leaves(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return path.is_absolute() or ".." in path.parts or "\0" in relative
+
+
+def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[str, Place], root: Path) -> bytes:
+    """What a link inside the archive points to, if it was placed before. Links themselves are never made."""
+    base = PurePosixPath(path).parent if member.issym() else PurePosixPath()
+    linked = os.path.normpath(base / member.linkname)
+    if linked.startswith(("/", "..")):
+        raise DataError(f"archive {name}: link {member.name!r} points to {member.linkname!r}, outside of the archive")
+    for place in places.values():
+        target = place(linked)
+        if target is not None and inside(root, target).is_file():
+            return inside(root, target).read_bytes()
+    raise DataError(f"archive {name}: link {member.name!r} points to {linked!r}, which doesn't precede it")
+
+
+class Joined(io.RawIOBase):
+    """Several files, read as one."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self._rest = list(parts)
+        self._open: io.BufferedReader | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._open is None:
+                if not self._rest:
+                    return 0
+                self._open = self._rest.pop(0).open("rb")
+            if read := self._open.readinto(buffer):
+                return read
+            self._open.close()
+            self._open = None
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        super().close()
+
+
+def inside(root: Path, relative: str) -> Path:
+    """A path below the data folder.
+
+    Raises:
+        DataError: if it leaves the folder.
+    """
+    if _leaves(relative) or not PurePosixPath(relative).parts:
+        raise DataError(f"{relative!r} leaves the data folder")
+    return root / relative
+
+
+def put(target: Path, content: bytes) -> None:
+    """Write a file, whole; leave one of the same content alone."""
+    if _holds(target, content):
+        return
+    with _replacing(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def _put_file(target: Path, source: Path) -> None:
+    with _replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A file to fill, which then takes the place of `target`; if filling it fails, nothing is left of it.
+
+    Unlike `files.write_atomically` it neither waits for the disk, once for each of a million frames, nor makes another
+    error of a full one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(target)
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except FileNotFoundError:
+        return False
+
+
+def _temporary(target: Path) -> Path:
+    """A name beside `target` that no other thread or process uses."""
+    return target.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")

@@ -1,0 +1,262 @@
+"""What a choice of tasks needs from the hub, what is there already, and how much room the rest takes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.tasks import Archive, HubSource, Pages, Task
+from mmeb_harness.data.folder import repo_of, source_key
+from mmeb_harness.data.hub import downloaded
+from mmeb_harness.data.lock import HubFile, Lock, hub_file, table_key
+from mmeb_harness.data.locking import WORK, Locked
+from mmeb_harness.data.records import read_record, record_sample, slug
+
+
+@dataclass(frozen=True)
+class Step:
+    """One source to fetch and place.
+
+    Attributes:
+        key: names its record; see `mmeb_harness.data.folder.source_key`.
+        tasks: that need it; one for an archive, whose members are placed for each task by itself.
+        files: on the hub, in order.
+        digests: of these files, and of whatever else decides what is placed.
+        done: its record says that these very digests were placed.
+    """
+
+    key: str
+    source: HubSource
+    tasks: tuple[str, ...]
+    files: tuple[HubFile, ...]
+    digests: tuple[str, ...]
+    done: bool
+
+    @property
+    def repo(self) -> str:
+        """The repository it is in."""
+        return repo_of(self.source)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.files[0].path} for {self.tasks[0]}" if isinstance(self.source, Archive) else self.key
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files on the hub."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps for a choice of tasks.
+
+    Attributes:
+        shared: archive, as (repository, file pattern) → keys of the steps of *all* known tasks that use it. An
+            archive is dropped once all of them are done, so that nothing has to be fetched twice.
+        redo: what was done before is done again.
+    """
+
+    root: Path
+    locked: Locked
+    steps: tuple[Step, ...]
+    shared: Mapping[tuple[str, str], frozenset[str]]
+    failures: tuple[tuple[str, DataError], ...] = ()
+    redo: bool = False
+
+    @property
+    def open_steps(self) -> tuple[Step, ...]:
+        """What is left to do."""
+        return tuple(step for step in self.steps if not step.done)
+
+
+def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, locked: Locked, *, redo: bool = False) -> Plan:
+    """Lay out the steps for `tasks`. What could not be resolved is left out: that has been said.
+
+    Args:
+        known: all tasks there are, for what else an archive is used for.
+        redo: count nothing as done.
+    """
+    steps: dict[str, Step] = {}
+    failures = list(locked.failures)
+    for task in tasks:
+        for source in task.sources:
+            key = source_key(task.name, source)
+            if key in steps:
+                steps[key] = dataclasses.replace(steps[key], tasks=(*steps[key].tasks, task.name))
+                continue
+            try:
+                files = _files_of(source, locked.lock)
+            except DataError as error:
+                failures.append((task.name, error))
+                continue
+            if files is not None:
+                digests = tuple(file.digest for file in (*files, *_rows_of(task, source, locked.lock)))
+                done = not redo and is_done(root, key, digests)
+                steps[key] = Step(key, source, (task.name,), files, digests, done)
+    return Plan(root, locked, tuple(steps.values()), _shared_archives(known), tuple(failures), redo)
+
+
+def _shared_archives(known: Iterable[Task]) -> dict[tuple[str, str], frozenset[str]]:
+    shared: dict[tuple[str, str], set[str]] = {}
+    for task in known:
+        for source in task.sources:
+            if isinstance(source, Archive):
+                shared.setdefault((source.repo, source.file), set()).add(source_key(task.name, source))
+    return {archive: frozenset(keys) for archive, keys in shared.items()}
+
+
+def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
+    """The source's files on the hub; `None` if its repository or table isn't in the lock."""
+    repo = repo_of(source)
+    if repo not in lock:
+        return None
+    if isinstance(source, Archive):
+        paths = archive_parts(source.file, lock[repo].files)
+        if not paths:
+            raise DataError(f"{repo} at {lock[repo].revision[:12]} has no file named like {source.file}")
+    else:
+        table = source.table if isinstance(source, Pages) else source
+        key = table_key(table.config, table.split)
+        if key not in lock[repo].tables:
+            return None
+        paths = list(lock[repo].tables[key])
+    return tuple(hub_file(repo, lock[repo], path) for path in paths)
+
+
+def _rows_of(task: Task, source: HubSource, lock: Lock) -> list[HubFile]:
+    """Files of the tables that decide which members of an archive are the task's."""
+    if not (isinstance(source, Archive) and source.by_tables):
+        return []
+    tables = [one for one in task.sources if not isinstance(one, Archive)]
+    return [file for table in tables for file in _files_of(table, lock) or ()]
+
+
+def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
+    """An archive's files: the one that is whole if there is one, else its parts in order."""
+    matching = sorted(path for path in paths if re.fullmatch(pattern, PurePosixPath(path).name))
+    whole = [path for path in matching if not re.search(r"-\d+$", path)]
+    return whole[:1] or matching
+
+
+def is_done(root: Path, key: str, digests: Sequence[str]) -> bool:
+    """By content: a new revision with the same bytes is nothing to do.
+
+    Not while it is being replaced, nor if a look at some of its files shows that they are gone.
+    """
+    record = read_record(root, key)
+    return (
+        record is not None
+        and record.digests == tuple(digests)
+        and not progress_file(root, key).is_file()
+        and _are_there(root, key)
+    )
+
+
+def has_served(root: Path, key: str, files: Sequence[HubFile]) -> bool:
+    """Whether an archive's files have been placed for a step, by whatever rows."""
+    record = read_record(root, key)
+    return (
+        record is not None
+        and record.digests[: len(files)] == tuple(file.digest for file in files)
+        and not progress_file(root, key).is_file()
+    )
+
+
+def _are_there(root: Path, key: str) -> bool:
+    return all(_is_there(root / path, size) for path, size in record_sample(root, key))
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes: still to download; to be written for good, at most; in passing, at most; and free now.
+
+    Attributes:
+        kept: the part of `result` that is archives which further tasks need.
+    """
+
+    download: int
+    result: int
+    kept: int
+    passing: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """At the peak."""
+        return self.result + self.passing
+
+
+def room(plan: Plan, free: int, workers: int) -> Room:
+    """How much room the open steps take, beyond what they have taken already."""
+    folder = plan.root / WORK
+    left = {file.digest: file.size - there(file, folder) for step in plan.open_steps for file in step.files}
+    passing, result, kept = [], 0, 0
+    for key, steps in archive_steps(plan).items():
+        fetched = sum(left[file.digest] for file in steps[0].files)
+        expansion = max(step.source.expansion for step in steps if isinstance(step.source, Archive))
+        placed = sum(placed_bytes(plan.root, one) for one in plan.shared[key])
+        result += max(0, int(steps[0].size * expansion) - placed)
+        if _will_be_dropped(plan, key, steps[0].files):
+            passing.append(fetched)
+        else:
+            kept += fetched
+    tables = [step for step in plan.open_steps if not isinstance(step.source, Archive)]
+    result += sum(max(0, step.size - placed_bytes(plan.root, step.key)) for step in tables) + kept
+    # Archives are handled two at a time, tables as many as there are workers.
+    in_passing = sum(sorted(passing)[-2:])
+    in_passing += sum(sorted(sum(left[file.digest] for file in step.files) for step in tables)[-workers:])
+    return Room(sum(left.values()), result, kept, in_passing, free)
+
+
+def placed_bytes(root: Path, key: str) -> int:
+    """What a step has placed: all of it, or how far an interrupted one got."""
+    record = read_record(root, key)
+    if record is not None:
+        return record.size if _are_there(root, key) else 0
+    try:
+        return int(progress_file(root, key).read_text())
+    except (OSError, ValueError):  # there is none; or it was being written
+        return 0
+
+
+def progress_file(root: Path, key: str) -> Path:
+    """Where a step that unpacks an archive says how far it is; gone once it is finished."""
+    return root / WORK / f"{slug(key)}.placed"
+
+
+def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:
+    """Open steps by the archive they read: one pass over it serves all of them."""
+    found: dict[tuple[str, str], list[Step]] = {}
+    for step in plan.open_steps:
+        if isinstance(step.source, Archive):
+            found.setdefault((step.source.repo, step.source.file), []).append(step)
+    return found
+
+
+def _will_be_dropped(plan: Plan, archive: tuple[str, str], files: Sequence[HubFile]) -> bool:
+    """Whether the archive has served every known task once the plan is carried out."""
+    planned = {step.key for step in plan.steps}
+    return all(key in planned or has_served(plan.root, key, files) for key in plan.shared[archive])
+
+
+def there(file: HubFile, folder: Path) -> int:
+    """Bytes of a file that are fetched already."""
+    target = downloaded(file, folder)
+    for path in (target, target.with_suffix(".part")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # there is none; or it was just renamed
+            return path.stat().st_size
+    return 0

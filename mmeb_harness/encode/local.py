@@ -1,0 +1,370 @@
+"""Chunks to vectors, in this process: prepared ahead, in smaller batches where memory doesn't do, each checked."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.core.embedder import (
+    UNIT_TOLERANCE,
+    BudgetedEmbedder,
+    Embedder,
+    Encoded,
+    EncodeResult,
+    StreamingEmbedder,
+    TokenVectors,
+    Trace,
+    UploadingEmbedder,
+    WarmableEmbedder,
+    Work,
+)
+from mmeb_harness.core.errors import ModelError, ResultError
+from mmeb_harness.core.interrupt import Interrupts
+from mmeb_harness.core.items import Vectors
+from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
+from mmeb_harness.encode.prepare import Finished, Preparation
+
+Progress = Callable[[int], None]  # called with the number of items just encoded
+Note = Callable[[str], None]  # called with a line that the user should see
+
+
+class Sink(Protocol):
+    """Where vectors go: the store, or a list on its way to it."""
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key's vector is there."""
+        ...
+
+    def check_writable(self) -> None:
+        """Find out before the weights are loaded whether what is added can be kept."""
+        ...
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        """Take a batch."""
+        ...
+
+    def flush(self) -> None:
+        """Keep what was added, come what may."""
+        ...
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have added."""
+        ...
+
+
+class Encoder(Protocol):
+    """Who encodes a run's chunks: this process, or many."""
+
+    def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
+        """Give the sink every vector of the chunks that it lacks."""
+        ...
+
+
+@dataclass
+class Usage:
+    """What encoding took so far.
+
+    Attributes:
+        work: on the accelerator, of models that count it.
+        prepare_seconds: reading media and tokenising, summed over workers.
+        wait_seconds: the accelerator had nothing to do because of it.
+    """
+
+    work: Work
+    prepare_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
+class LocalEncoder:
+    """Encodes in this process.
+
+    Args:
+        preparation: of an embedder that prepares; `None` for one that doesn't.
+        batch_tokens: the budget that chunks were planned with.
+        note: told when the budget had to shrink.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        preparation: Preparation | None,
+        batch_tokens: int,
+        note: Note = lambda _: None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        self._embedder, self._preparation, self._note = embedder, preparation, note
+        self._interrupts = interrupts or Interrupts(note)
+        self._planned_tokens = self.batch_tokens = batch_tokens
+        self._warm = False
+        self.usage = Usage(Work())
+
+    def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress = lambda _: None) -> None:
+        """Encode what the sink lacks.
+
+        Raises:
+            ModelError: vectors that can't be ranked, or an item that doesn't fit in memory by itself.
+            ResultError: the sink can't keep them.
+            KeyboardInterrupt: asked for; what was under way is finished and in the sink.
+        """
+        queue = deque(left for chunk in chunks if (left := self._left(chunk, sink)).batches)
+        if queue:
+            sink.check_writable()
+            self._warm_up()
+        while queue:
+            if (problem := self._encode_queue(queue, sink, on_progress)) is None:
+                return
+            self._halve(problem, queue[0])
+            queue = deque(left for chunk in queue if (left := self._left(chunk, sink)).batches)
+
+    def _left(self, chunk: Chunk, sink: Sink) -> Chunk:
+        missing = chunk.only(lambda key: key not in sink)
+        if self.batch_tokens == self._planned_tokens:
+            return missing
+        return smaller_batches(self._embedder, missing, self.batch_tokens)
+
+    def _warm_up(self) -> None:
+        if not self._warm and isinstance(self._embedder, WarmableEmbedder):
+            self._embedder.warm_up()
+        self._warm = True
+
+    def _halve(self, problem: str, chunk: Chunk) -> None:
+        gc.collect()  # what the failed batch held may hang in cycles
+        largest = max(chunk.batches, key=lambda batch: batch.tokens)
+        if self.batch_tokens <= 1:
+            item = largest.keyed[0][1]
+            raise ModelError(
+                f"out of memory even with one item at a time, {item.id!r} (about {largest.tokens} tokens): {problem}. "
+                "A smaller --dtype, fewer --frames, or the model's own bounds of pixels and new tokens would help"
+            )
+        # A budget above what the failed batch needed would only repeat it.
+        self.batch_tokens = max(1, min(self.batch_tokens, largest.tokens) // 2)
+        self._note(f"out of memory ({problem}); going on with batches of at most {self.batch_tokens:,} tokens")
+
+    def _encode_queue(self, queue: deque[Chunk], sink: Sink, on_progress: Progress) -> str | None:
+        """Work the queue off; what is done leaves it. Out of memory: what the library said, in one line."""
+        try:
+            with flushing(sink), self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
+                while queue:
+                    self._encode_chunk(queue[0], prepared, sink, on_progress)
+                    queue.popleft()
+                    self._interrupts.check()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return shortly(error)  # not the error itself: its traceback holds the tensors that have to go
+        return None
+
+    def _prepared(self, chunks: list[Chunk]) -> Generator[tuple[Any, float]]:
+        if self._preparation is None:
+            yield from ((batch.items, 0.0) for chunk in chunks for batch in chunk.batches)
+            return
+        asked = ((batch.items, chunk.role, batch.tokens) for chunk in chunks for batch in chunk.batches)
+        prepared = self._preparation.run(asked)
+        upload = self._embedder.upload if isinstance(self._embedder, UploadingEmbedder) else None
+        yield from prepared if upload is None else _uploaded(prepared, upload)
+
+    def _encode_chunk(
+        self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress
+    ) -> None:
+        if isinstance(self._embedder, StreamingEmbedder):
+            self._stream_chunk(self._embedder, chunk, prepared, sink, on_progress)
+            return
+        for batch in chunk.batches:
+            started = time.perf_counter()
+            payload, prepare_seconds = self._next(prepared)
+            ready = time.perf_counter()
+            if isinstance(self._embedder, BudgetedEmbedder):
+                result = self._embedder.encode_prepared(payload)
+            else:
+                result = self._embedder.encode(payload, chunk.role)
+            del payload  # before the next one is asked for
+            done = time.perf_counter()
+            sink.add(
+                batch.keys,
+                self._checked(batch, result, prepare_seconds, done - ready, (done - started) / len(batch)),
+            )
+            on_progress(len(batch))
+            self._interrupts.check()
+
+    def _stream_chunk(
+        self,
+        embedder: StreamingEmbedder,
+        chunk: Chunk,
+        prepared: Iterator[tuple[Any, float]],
+        sink: Sink,
+        on_progress: Progress,
+    ) -> None:
+        """All of a chunk or nothing reaches the sink: its batches were encoded together."""
+        seconds: list[float] = []
+
+        def take() -> Any:
+            payload, prepare_seconds = self._next(prepared)
+            seconds.append(prepare_seconds)
+            return payload
+
+        # Not a generator that names what it gives: it would hold a batch's pixels until the next one is asked for.
+        payloads = (take() for _ in chunk.batches)
+
+        started, shown = time.perf_counter(), 0
+        results: list[EncodeResult] = []
+        try:
+            for result in embedder.encode_stream(payloads):
+                results.append(result)
+                shown += len(result.vectors)
+                on_progress(len(result.vectors))
+            if len(results) != len(chunk.batches):
+                name = embedder.info.name
+                raise ModelError(f"model {name!r} returned {len(results)} results for {len(chunk.batches)} batches")
+        except Exception:
+            on_progress(-shown)
+            raise
+        wall = time.perf_counter() - started
+        encoded = [
+            self._checked(batch, result, prepare_seconds, wall, wall / len(chunk))
+            for batch, result, prepare_seconds in zip(chunk.batches, results, seconds, strict=True)
+        ]
+        # One addition: a process killed between two would leave a part, and the rest would be encoded without it.
+        sink.add([key for batch in chunk.batches for key in batch.keys], _joined(encoded))
+
+    def _next(self, prepared: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        payload, prepare_seconds = next(prepared)
+        if isinstance(payload, Finished):
+            prepare_seconds -= payload.encode_seconds  # and nobody waited: it was computed meanwhile
+        else:
+            self.usage.wait_seconds += time.perf_counter() - started
+        self.usage.prepare_seconds += prepare_seconds
+        return payload, prepare_seconds
+
+    def _checked(self, batch: Batch, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
+        check_result(self._embedder, result, len(batch))
+        if result.work is not None:
+            self.usage.work += result.work
+        return _timed(result, prepare, encode, share)
+
+
+@contextmanager
+def flushing(sink: Sink) -> Iterator[None]:
+    """Flush at the end, come what may: an error or Ctrl-C in one batch doesn't cost the batches before it.
+
+    Of two errors the first is raised.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            sink.flush()
+        except ResultError as second:
+            error.add_note(str(second))
+        raise
+    sink.flush()
+
+
+def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any]) -> Generator[tuple[Any, float]]:
+    """Batches on their way to the accelerator: while one is computed there, a thread starts the copy of the next."""
+
+    def take() -> tuple[Any, float] | None:
+        payload, seconds = next(prepared, (None, None))
+        return None if seconds is None else (upload(payload), seconds)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload") as pool:
+        ahead = pool.submit(take)
+        while (one := ahead.result()) is not None:
+            ahead = pool.submit(take)
+            yield one
+            del one
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's own, torch's by its name (the harness doesn't import it), or what drivers call so; or caused by one."""
+    known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
+    text = str(error).lower()
+    said = isinstance(error, RuntimeError) and any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    )
+    return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+def shortly(error: BaseException) -> str:
+    """The first sentence of what an error says, in one line; its kind if it says nothing."""
+    words = " ".join(str(error).split())
+    return words.split(". ")[0][:200] or type(error).__name__
+
+
+def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> None:
+    """Refuse vectors whose ranking would be nonsense.
+
+    Raises:
+        ModelError: of the wrong kind, wrong number, wrong width, NaN or infinity, not of unit length, an item
+            without a vector, or a wrong number of traces.
+    """
+    name, width = embedder.info.name, embedder.info.dimensions
+    if isinstance(result.vectors, TokenVectors) != (embedder.info.similarity == "max_sim"):
+        kind = "several vectors an item" if isinstance(result.vectors, TokenVectors) else "one vector an item"
+        raise ModelError(f"model {name!r} returned {kind}, but declares similarity {embedder.info.similarity!r}")
+    vectors, item_of = _flat_vectors(name, result.vectors, expected)
+    if vectors.shape[1] != width:
+        raise ModelError(f"model {name!r} returned vectors of width {vectors.shape[1]}, but declares {width}")
+    if not np.isfinite(vectors).all():
+        bad = item_of[np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0]]
+        raise ModelError(f"model {name!r} returned NaN or infinity for item {bad} of a batch of {expected}")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
+        worst = float(lengths[np.argmax(np.abs(lengths - 1))])
+        raise ModelError(f"model {name!r} returned a vector of length {worst:.4f}; vectors must be of unit length")
+    if result.traces is not None and len(result.traces) != expected:
+        raise ModelError(f"model {name!r} returned {len(result.traces)} traces for {expected} items")
+
+
+def _flat_vectors(
+    name: str, vectors: Vectors | TokenVectors, expected: int
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """All vectors of a batch (t, d), and of which item each is (t,)."""
+    if not isinstance(vectors, TokenVectors):
+        if vectors.ndim != 2 or len(vectors) != expected:
+            raise ModelError(f"model {name!r} returned vectors of shape {vectors.shape} for {expected} items")
+        return vectors, np.arange(expected, dtype=np.int64)
+    if len(vectors) != expected:
+        raise ModelError(f"model {name!r} returned token vectors of {len(vectors)} items for {expected} items")
+    counts = np.diff(vectors.offsets)
+    if not counts.all():
+        empty = int(np.flatnonzero(counts == 0)[0])
+        raise ModelError(f"model {name!r} returned no vector for item {empty} of a batch of {expected}")
+    return vectors.flat, np.repeat(np.arange(expected, dtype=np.int64), counts)
+
+
+def _timed(result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
+    """Latency counts the preparation too: who sends one batch waits for both."""
+    n, vectors = len(result.vectors), result.vectors
+    traces = result.traces or (Trace(),) * n
+    latencies = [encode if trace.seconds is None else trace.seconds for trace in traces]
+    return Encoded(
+        vectors=vectors if isinstance(vectors, TokenVectors) else vectors.astype(np.float32, copy=False),
+        traces=traces,
+        latency_seconds=prepare + np.array(latencies, dtype=np.float64),
+        share_seconds=np.full(n, share),
+    )
+
+
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    """One after another; at least one."""
+    vectors = [one.vectors for one in parts]
+    tokens = [one for one in vectors if isinstance(one, TokenVectors)]
+    flat = [one for one in vectors if isinstance(one, np.ndarray)]
+    return Encoded(
+        vectors=TokenVectors.of_items([one[item] for one in tokens for item in range(len(one))])
+        if tokens
+        else np.concatenate(flat),
+        traces=tuple(trace for one in parts for trace in one.traces),
+        latency_seconds=np.concatenate([one.latency_seconds for one in parts]),
+        share_seconds=np.concatenate([one.share_seconds for one in parts]),
+    )

@@ -1,0 +1,119 @@
+"""A model on the CPU in several processes, each of which prepares and encodes whole batches.
+
+A small model's passes are thousands of small operations, for which threads of one process wait for each other;
+processes don't. They are the workers of `prepare`, with all that these do about deaths and delays, only that what they
+prepare is the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Trace, WarmableEmbedder
+from mmeb_harness.core.items import Item, Role
+from mmeb_harness.encode.prepare import (
+    Finished,
+    InlinePreparation,
+    Preparation,
+    Recipe,
+    WorkerPreparation,
+    available_cpus,
+    runs_on_cpu,
+)
+
+
+@dataclass(frozen=True)
+class WholeRecipe:
+    """Makes the model of which a worker does everything."""
+
+    recipe: Recipe
+
+    def load(self) -> Embedder:
+        """Its `prepare` encodes as well."""
+        return cast(Embedder, _Whole(cast(BudgetedEmbedder, self.recipe.load())))
+
+
+class _Whole:
+    """In a worker."""
+
+    def __init__(self, embedder: BudgetedEmbedder) -> None:
+        self._embedder, self.info = embedder, embedder.info
+        self._is_warm = False
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Finished:
+        if not self._is_warm and isinstance(self._embedder, WarmableEmbedder):
+            self._embedder.warm_up()
+        self._is_warm = True
+        prepared = self._embedder.prepare(items, role)
+        started = time.perf_counter()
+        result = self._embedder.encode_prepared(prepared)
+        return Finished(result, time.perf_counter() - started)
+
+
+class EncodedElsewhere:
+    """In the run's own process: takes what workers have encoded. The model itself loads no weights here."""
+
+    def __init__(self, embedder: BudgetedEmbedder, preparation: WorkerPreparation, workers: int) -> None:
+        self._embedder, self._preparation, self._workers = embedder, preparation, workers
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's."""
+        return self._embedder.info
+
+    def warm_up(self) -> None:
+        """Start the workers, each with its weights."""
+        batches: list[tuple[Sequence[Item], Role, int]] = [([Item("warm-up", text="warm-up")], "query", 1)]
+        for _ in self._preparation.run(batches * self._workers):
+            pass
+
+    def cost(self, item: Item, role: Role) -> int:
+        """The model's."""
+        return self._embedder.cost(item, role)
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Finished:
+        """As a worker would."""
+        return Finished(self._embedder.encode(items, role), 0.0)
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """In this process."""
+        return self._embedder.encode(items, role)
+
+    def encode_prepared(self, prepared: Finished) -> EncodeResult:
+        """What a worker has encoded, in the terms of a run in one process."""
+        result, work = prepared.result, prepared.result.work
+        traces = tuple(
+            dataclasses.replace(trace, seconds=prepared.encode_seconds) if trace.seconds is None else trace
+            for trace in result.traces or (Trace(),) * len(result.vectors)
+        )
+        if work is not None:  # a worker has its part of the processor
+            parts = {stage: part / self._workers for stage, part in work.seconds.items()}
+            work = dataclasses.replace(work, seconds=parts)
+        return dataclasses.replace(result, traces=traces, work=work)
+
+
+def encoding_parts(
+    embedder: Embedder, spec: Recipe | None, workers: int, note: Callable[[str], None]
+) -> tuple[Embedder, Preparation | None]:
+    """Who encodes and who prepares: with workers and an accelerator they prepare, on the CPU they do both.
+
+    Args:
+        spec: how the model is made; `None`: nobody knows, and there are no workers.
+        workers: 0: a thread of this process prepares.
+
+    Returns:
+        No preparation for a model that doesn't prepare.
+    """
+    if not isinstance(embedder, BudgetedEmbedder):
+        return embedder, None
+    if spec is None or not workers:
+        return embedder, InlinePreparation(embedder)
+    if not runs_on_cpu(embedder):
+        return embedder, WorkerPreparation(spec, workers, note=note)
+    threads = max(1, available_cpus() // workers)
+    preparation = WorkerPreparation(WholeRecipe(spec), workers, threads=threads, note=note)
+    return EncodedElsewhere(embedder, preparation, workers), preparation

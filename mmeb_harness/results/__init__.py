@@ -1,0 +1,1 @@
+"""What a run leaves on disk, and the scores that other people published, submitted or ranked."""

@@ -1,0 +1,471 @@
+"""Official results, read back: score files, rankings and submission files of the benchmark's own code.
+
+<path>/[<modality>/]<task>_score.json    means over a task's queries: 24 metrics, num_pred, num_data
+<path>/[<modality>/]<task>_pred.jsonl    a line a query: {"prediction": ids, best first, "label": id or ids,
+                                         "rel_scores": null, or a grade a label}
+<file>.json                              a submission: {"metadata": …, "metrics": {modality: {task: metrics}}}
+
+Metrics this release doesn't know are left aside; whatever else is odd is refused, by file, task and key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
+from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
+from mmeb_harness.results.official_names import (
+    FIXED_SUFFIX,
+    MISSING_MARKS,
+    MOMENT_SEEKER,
+    MOMENT_SEEKER_QUERIES,
+    OFFICIAL_EDITIONS,
+    OLD_MOMENT_SEEKER,
+    PAGE_FIXED,
+    PAGE_TASKS,
+    V2_0_0,
+    is_fixed_key,
+    task_of_key,
+)
+from mmeb_harness.results.scores import Scores, TaskScore, fraction
+
+SCORE_SUFFIX = "_score.json"
+RANKING_SUFFIX = "_pred.jsonl"
+#: Entries that a note names; the others are counted.
+NAMED = 8
+#: A score file and the rankings beside it say the same if they differ by no more.
+TOLERANCE = 1e-6
+
+Form = Literal["submission", "folder"]
+
+#: Tasks behind which editions have other rows.
+_DIFFERING = {*PAGE_TASKS, MOMENT_SEEKER, OLD_MOMENT_SEEKER}
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What a `_pred.jsonl` amounts to: means over its queries.
+
+    Attributes:
+        official: as the official code computes them, with grades in the order of a Python set.
+        corrected: with every grade on its own label.
+        undefined: queries whose official nDCG depends on PYTHONHASHSEED (unequal grades on string ids). It was
+            some value that can't be had again: in `official` their grades stay on their labels.
+    """
+
+    num_queries: int
+    official: Mapping[str, float]
+    corrected: Mapping[str, float]
+    undefined: int
+
+
+@dataclass(frozen=True)
+class OfficialResults:
+    """Official files as they stand, before their names are the benchmark's.
+
+    Attributes:
+        entries: key, as spelled there → scores.
+        modality_of: key → the modality it stands under, where the files say so.
+        missing: key → the mark that stands in place of scores.
+        undefined: key → see `Rankings`.
+    """
+
+    name: str
+    form: Form
+    entries: Mapping[str, TaskScore]
+    modality_of: Mapping[str, str]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    undefined: Mapping[str, int] = field(default_factory=dict)
+
+
+def import_scores(
+    path: Path, registered: Iterable[RegisteredTask], *, name: str | None = None, edition: str | None = None
+) -> Scores:
+    """Read a folder of official results, or a submission file.
+
+    Args:
+        registered: the tasks known; those of the benchmark are taken, any other entry is named in the notes.
+        name: of the model; default: the submission's own, or the folder's name.
+        edition: of the data, where the files can't tell.
+
+    Raises:
+        ResultError: files are missing, broken or contradict one another, or the edition can't be told.
+    """
+    tasks = {one.task.name: one.task for one in registered if one.collection == BENCHMARK}
+    results = _read(path, tasks)
+    found = edition_of(results, edition, str(path))
+    chosen = _chosen_keys(results, found)
+    _check_modalities(results, chosen, tasks)
+    scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
+    odd = _odd_counts(scored, tasks, found)
+    return Scores(
+        name=name or results.name,
+        edition=found,
+        origin="imported",
+        source=str(path),
+        tasks={task: score for task, score in scored.items() if task not in odd},
+        notes=tuple(_notes(results, chosen, scored, odd, found, edition is None)),
+    )
+
+
+def _read(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
+    """A folder, one task's score file or rankings, or a submission file."""
+    for suffix in (SCORE_SUFFIX, RANKING_SUFFIX):
+        if path.name.endswith(suffix) and not path.is_dir():
+            key = path.name.removesuffix(suffix)
+            scores, undefined = _read_task(path.parent, key, tasks.get(task_of_key(key)))
+            return OfficialResults(key, "folder", {key: scores}, {}, {}, {key: undefined})
+    return read_folder(path, tasks) if path.is_dir() else read_submission(path, tasks)
+
+
+def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
+    """Read a submission file.
+
+    Raises:
+        ResultError: it isn't one, or a value in it is no score.
+    """
+    values = _read_json(path)
+    metrics = values.get("metrics") if isinstance(values, dict) else None
+    if not isinstance(metrics, dict):
+        raise ResultError(f"{path} is no submission file (no metrics); name such a file, or a folder of score files")
+    entries: dict[str, TaskScore] = {}
+    missing: dict[str, str] = {}
+    modality_of: dict[str, str] = {}
+    for modality, listed in metrics.items():
+        if listed in MISSING_MARKS:
+            missing[modality] = listed
+            continue
+        if modality not in MODALITIES or not isinstance(listed, dict):
+            raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(MODALITIES)} with its tasks")
+        for key, scores in listed.items():
+            if key in modality_of:
+                raise ResultError(f"{path}: {key} is there twice, under {modality_of[key]} and {modality}; keep one")
+            modality_of[key] = modality
+            if scores in MISSING_MARKS:
+                missing[key] = scores
+            else:
+                entries[key] = _task_score(scores, f"{path}: {key}", tasks.get(task_of_key(key)))
+    metadata = values.get("metadata")
+    name = metadata.get("model_name") if isinstance(metadata, dict) else None
+    return OfficialResults(name if isinstance(name, str) else path.stem, "submission", entries, modality_of, missing)
+
+
+def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
+    """Read a folder of score files and rankings, flat or by modality.
+
+    Raises:
+        ResultError: there are none, one of them is broken, a task is there twice, or a score file and the
+            rankings beside it disagree.
+    """
+    entries: dict[str, TaskScore] = {}
+    modality_of: dict[str, str] = {}
+    undefined: dict[str, int] = {}
+    for folder in (path, *(path / modality for modality in MODALITIES)):
+        for key in _keys_in(folder):
+            if key in entries:
+                raise ResultError(f"{path}: {key} is there twice; keep one of its files")
+            entries[key], undefined[key] = _read_task(folder, key, tasks.get(task_of_key(key)))
+            if folder != path:
+                modality_of[key] = folder.name
+    if not entries:
+        raise ResultError(
+            f"no *{SCORE_SUFFIX} or *{RANKING_SUFFIX} in {path} or its folders {', '.join(MODALITIES)}; name the "
+            "folder that official results were written to"
+        )
+    return OfficialResults(path.resolve().name, "folder", entries, modality_of, {}, undefined)
+
+
+def _keys_in(folder: Path) -> list[str]:
+    return sorted(
+        {
+            file.name.removesuffix(suffix)
+            for suffix in (SCORE_SUFFIX, RANKING_SUFFIX)
+            for file in folder.glob(f"*{suffix}")
+        }
+    )
+
+
+def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, int]:
+    """One task's scores, and of how many queries the official nDCG can't be had again."""
+    score_file, ranking_file = folder / f"{key}{SCORE_SUFFIX}", folder / f"{key}{RANKING_SUFFIX}"
+    if not ranking_file.is_file():
+        return _task_score(_read_json(score_file), f"{score_file}: {key}", task), 0
+    rankings = read_rankings(ranking_file)
+    corrected = rankings.corrected[task.metric] if task is not None else None
+    if not score_file.is_file():
+        return TaskScore(rankings.official, rankings.num_queries, corrected), rankings.undefined
+    stored = _task_score(_read_json(score_file), f"{score_file}: {key}", task)
+    _check_agreement(key, stored, rankings, score_file)
+    return TaskScore(stored.metrics, rankings.num_queries, corrected), 0
+
+
+def _check_agreement(key: str, stored: TaskScore, rankings: Rankings, score_file: Path) -> None:
+    if stored.num_queries not in (None, rankings.num_queries):
+        raise ResultError(
+            f"{key}: {score_file.name} is over {stored.num_queries} queries, the rankings beside it over "
+            f"{rankings.num_queries}; score them again"
+        )
+    for name, value in stored.metrics.items():
+        if rankings.undefined and name.startswith("ndcg"):
+            continue
+        if abs(value - rankings.official[name]) > TOLERANCE:
+            raise ResultError(
+                f"{key}: {name} is {value} in {score_file}, but {rankings.official[name]} by the rankings beside it; "
+                "score them again (the official code keeps an old score file when it encodes anew)"
+            )
+
+
+def read_rankings(path: Path) -> Rankings:
+    """Recompute all metrics of a `_pred.jsonl`.
+
+    Raises:
+        ResultError: a line isn't a ranking as the official code writes and scores it.
+    """
+    official = dict.fromkeys(METRIC_NAMES, 0.0)
+    corrected = dict.fromkeys(METRIC_NAMES, 0.0)
+    queries = undefined = 0
+    for where, ranked, labels, grades in _ranking_lines(path):
+        gains = _gains(labels, grades, where)
+        in_set_order = _official_gains(labels, gains)
+        own, theirs = query_metrics(ranked, gains), query_metrics(ranked, in_set_order or gains)
+        for name in METRIC_NAMES:
+            official[name] += theirs[name]
+            corrected[name] += own[name]
+        undefined += in_set_order is None
+        queries += 1
+    if not queries:
+        raise ResultError(f"{path} is empty: no rankings")
+    return Rankings(queries, _divided(official, queries), _divided(corrected, queries), undefined)
+
+
+def _divided(totals: Mapping[str, float], queries: int) -> dict[str, float]:
+    return {name: total / queries for name, total in totals.items()}
+
+
+def _ranking_lines(path: Path) -> Iterable[tuple[str, list[str], list[int | str], list[float] | None]]:
+    """(where, ranked ids, labels as they stand, grades) of each line; a file can be hundreds of MB."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    where = f"{path}:{number}"
+                    yield where, *_ranking(_parsed(line, where), where)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"can't read {path}: {error}") from error
+
+
+def _ranking(values: object, where: str) -> tuple[list[str], list[int | str], list[float] | None]:
+    if not isinstance(values, dict) or "prediction" not in values or "label" not in values:
+        raise ResultError(f"{where} is no ranking: expected prediction, label and rel_scores")
+    prediction, label, grades = values["prediction"], values["label"], values.get("rel_scores")
+    labels = label if isinstance(label, list) else [label]
+    if not isinstance(prediction, list):
+        raise ResultError(f"{where}: prediction is {prediction!r}, expected a list of ids")
+    if grades is not None and not _are_numbers(grades):
+        raise ResultError(f"{where}: rel_scores is {grades!r}, expected null or a number a label")
+    return [str(_id(one, where)) for one in prediction], [_id(one, where) for one in labels], grades
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(one, int | float) and 0 <= one < float("inf") for one in values)
+
+
+def _id(value: object, where: str) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ResultError(f"{where}: {value!r} is no id; ids are text or integers")
+    return value
+
+
+def _gains(labels: Sequence[int | str], grades: Sequence[float] | None, where: str) -> dict[str, float]:
+    """Grades on their own labels, or 1 for each."""
+    if grades is None:
+        return {str(label): 1.0 for label in labels}
+    if len({str(label) for label in labels}) != len(grades) or len(labels) != len(grades):
+        raise ResultError(
+            f"{where}: {len(labels)} labels ({len(set(labels))} distinct) with {len(grades)} rel_scores; the official "
+            "code refuses that too"
+        )
+    return {str(label): float(grade) for label, grade in zip(labels, grades, strict=True)}
+
+
+def _official_gains(labels: Sequence[int | str], gains: Mapping[str, float]) -> dict[str, float] | None:
+    """Gains after the official detour through a set; digits in a *string* id are hashed as a string."""
+    if len(set(gains.values())) <= 1 or all(isinstance(label, int) for label in labels):
+        return set_order_gains(gains)
+    return None
+
+
+def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
+    """The edition that official files are of, by their keys and counts; the default one if they have no task that
+    differs between editions.
+
+    A submission spells the page tasks by the data they are of. The score files in a folder don't: with the newer
+    MomentSeeker they may be of either, and somebody has to say so.
+
+    Raises:
+        UnknownNameError: `wanted` is no edition.
+        ResultError: `wanted` contradicts the files, or is needed and `None`.
+    """
+    if wanted is not None and wanted not in OFFICIAL_EDITIONS:
+        raise UnknownNameError("edition", wanted, OFFICIAL_EDITIONS)
+    possible, reasons = _possible_editions(results)
+    if not _DIFFERING & {task_of_key(key) for key in (*results.entries, *results.missing)}:
+        return wanted or PAGE_FIXED
+    because = "; ".join(reasons) or "no key or count tells"
+    if wanted is not None and wanted not in possible:
+        raise ResultError(
+            f"{where} is of edition {' or '.join(possible)} ({because}), not {wanted}; leave out --edition"
+        )
+    if wanted is None and len(possible) > 1:
+        raise ResultError(f"can't tell the edition of {where} ({because}); give --edition: {' or '.join(possible)}")
+    return wanted or possible[0]
+
+
+def _possible_editions(results: OfficialResults) -> tuple[list[str], list[str]]:
+    fixed = [key for key in (*results.entries, *results.missing) if is_fixed_key(key)]
+    if fixed:
+        return [PAGE_FIXED], [f"it has {fixed[0]}"]
+    possible, reasons = list(OFFICIAL_EDITIONS), []
+    plain = [key for key in PAGE_TASKS if key in results.entries]
+    if plain and results.form == "submission":
+        possible.remove(PAGE_FIXED)
+        reasons.append(f"a submission with the key {plain[0]} is of the unfixed pages")
+    by_count, reason = _editions_by_moment_seeker(results.entries)
+    return [edition for edition in possible if edition in by_count], reasons + ([reason] if reason else [])
+
+
+def _editions_by_moment_seeker(entries: Mapping[str, TaskScore]) -> tuple[Sequence[str], str]:
+    if MOMENT_SEEKER in entries:
+        count = entries[MOMENT_SEEKER].num_queries
+        fitting = [edition for edition, queries in MOMENT_SEEKER_QUERIES.items() if queries == count]
+        return fitting or OFFICIAL_EDITIONS, f"{MOMENT_SEEKER} has {count} queries"
+    if OLD_MOMENT_SEEKER in entries:
+        return (V2_0_0,), f"it has {OLD_MOMENT_SEEKER} alone"
+    return OFFICIAL_EDITIONS, ""
+
+
+def _chosen_keys(results: OfficialResults, edition: str) -> dict[str, str]:
+    """The benchmark's name → the key that stands for it in this edition.
+
+    Raises:
+        ResultError: two keys stand for one task.
+    """
+    both = [task for task in PAGE_TASKS if {task, task + FIXED_SUFFIX} <= results.entries.keys()]
+    chosen: dict[str, str] = {}
+    for key in results.entries:
+        task = task_of_key(key)
+        if edition == V2_0_0 and key == OLD_MOMENT_SEEKER and MOMENT_SEEKER not in results.entries:
+            task = MOMENT_SEEKER  # what it was called before the newer one took its name
+        if key in both:
+            continue  # the old pages beside the fixed ones
+        if task in chosen:
+            raise ResultError(f"{chosen[task]} and {key} both stand for {task}; keep one of them")
+        chosen[task] = key
+    halves = [task for task in PAGE_TASKS if task in chosen]
+    if any(is_fixed_key(key) for key in results.entries) and not all(is_fixed_key(chosen[task]) for task in halves):
+        raise ResultError(
+            f"{' and '.join(chosen[task] for task in halves)} are of different editions; keep one edition"
+        )
+    return chosen
+
+
+def _check_modalities(results: OfficialResults, chosen: Mapping[str, str], tasks: Mapping[str, Task]) -> None:
+    for task, key in chosen.items():
+        modality = results.modality_of.get(key)
+        if task in tasks and modality not in (None, tasks[task].modality):
+            raise ResultError(f"{key} stands under {modality}, but is a {tasks[task].modality} task; move it there")
+
+
+def _notes(
+    results: OfficialResults,
+    chosen: Mapping[str, str],
+    scored: Mapping[str, TaskScore],
+    odd: Mapping[str, str],
+    edition: str,
+    detected: bool,
+) -> Iterable[str]:
+    if detected and edition != PAGE_FIXED and (reasons := _possible_editions(results)[1]):
+        yield f"edition {edition}: {'; '.join(reasons)}"
+    used = {chosen[task] for task in scored}
+    if marked := [f"{key} ({mark})" for key, mark in results.missing.items()]:
+        yield f"missing: {shortened(marked, NAMED)}"
+    if extra := [key for key in results.entries if key not in used]:
+        yield f"kept out, no tasks of the benchmark: {shortened(extra, NAMED)}"
+    if unstated := [task for task, score in scored.items() if score.num_queries is None]:
+        yield f"number of queries unstated: {shortened(unstated, NAMED)}"
+    if detected and not _possible_editions(results)[1]:
+        yield f"edition {edition} assumed: no task is there that differs between editions"
+    if odd:
+        yield f"left out, not over the declared number of queries: {shortened(list(odd.values()), NAMED)}"
+    if edition == PAGE_FIXED and _has_old_moment_seeker(scored):
+        old = MOMENT_SEEKER_QUERIES[V2_0_0]
+        yield f"{MOMENT_SEEKER} is over the {old} rows of v2.0.0, as in the leaderboard's own rows"
+    for key, queries in results.undefined.items():
+        if queries:
+            yield f"{key}: official nDCG of {queries} queries depends on PYTHONHASHSEED; grades kept on their labels"
+
+
+def _has_old_moment_seeker(scored: Mapping[str, TaskScore]) -> bool:
+    return MOMENT_SEEKER in scored and scored[MOMENT_SEEKER].num_queries == MOMENT_SEEKER_QUERIES[V2_0_0]
+
+
+def _odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], edition: str) -> dict[str, str]:
+    """Tasks whose scores are over another number of queries than declared (those are no scores), with both numbers."""
+    odd: dict[str, str] = {}
+    for name, score in scored.items():
+        other = name == MOMENT_SEEKER and tasks[name].edition != edition
+        declared = MOMENT_SEEKER_QUERIES[edition] if other else tasks[name].num_queries
+        if name == MOMENT_SEEKER and edition == PAGE_FIXED and _has_old_moment_seeker(scored):
+            continue  # the leaderboard's own rows are so; it is noted
+        if declared is not None and score.num_queries not in (None, declared):
+            odd[name] = f"{name} ({score.num_queries}, not {declared})"
+    return odd
+
+
+def _task_score(values: object, where: str, task: Task | None) -> TaskScore:
+    if not isinstance(values, dict):
+        raise ResultError(f"{where} is {values!r}, expected its metrics")
+    metrics = {name: fraction(values[name], f"{where}: {name}") for name in METRIC_NAMES if name in values}
+    if task is not None and task.metric not in metrics:
+        raise ResultError(f"{where}: {task.metric} is missing, the task's main metric")
+    data, predicted = (_count(values.get(key), f"{where}: {key}") for key in ("num_data", "num_pred"))
+    if None not in (data, predicted) and data != predicted:
+        raise ResultError(f"{where}: {predicted} predictions for {data} queries; a score over fewer is none")
+    return TaskScore(metrics, predicted if data is None else data)
+
+
+def _count(value: object, where: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ResultError(f"{where} is {value!r}, expected a number of queries")
+    return value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"can't read {path}: {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself would keep the last of two equal keys, and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except ValueError as error:
+        raise ResultError(f"{where} is not valid JSON ({error}); get the file again") from error

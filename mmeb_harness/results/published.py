@@ -1,0 +1,158 @@
+"""Scores that others published, by model, edition and source: the table that comes with the package."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mmeb_harness.core.errors import ResultError, UnknownNameError
+from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
+from mmeb_harness.results.scores import Scores, TaskScore, fraction
+
+PUBLISHED_FILE = Path(__file__).resolve().parent.parent / "published" / "scores.csv"
+
+
+#: Where published scores come from: the official score files of a release, the leaderboard, a model's own
+#: authors, somebody who ran it again, or a table of means in a README.
+PublishedKind = Literal["v2.0.0", "v2.0.1", "v2.1", "leaderboard", "self-reported", "reproduction", "readme"]
+
+
+_KINDS: Mapping[str, PublishedKind] = {kind: kind for kind in get_args(PublishedKind)}
+
+
+_COLUMNS = ("model", "edition", "task", "metric", "value", "kind", "source")
+
+
+_MEAN = "mean:"
+
+
+_KIND_NOTES: Mapping[PublishedKind, str] = {
+    "readme": "published means, rounded to 0.1 point; no scores of single tasks",
+    "v2.0.1": "ViDoRe, ViDoSeek and MMLongBench were run without instructions",
+    "v2.1": "the scores of v2.0.1 (ViDoRe without instructions) but for the two fixed page tasks; no -doc tasks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _PublishedRow:
+    model: str
+    edition: str
+    task: str
+    metric: str
+    value: float
+    kind: PublishedKind
+    source: str
+
+
+def load_published(path: Path = PUBLISHED_FILE) -> list[Scores]:
+    """Published scores, one value a model and kind of source; the leaderboard's rows of official baselines too.
+
+    A model's leaderboard row, or its only set, bears the model's name; any other is named model@kind.
+
+    Raises:
+        ResultError: the file is missing, or a row can't be read.
+    """
+    sets: dict[tuple[str, PublishedKind], list[_PublishedRow]] = {}
+    for row in _published_rows(path):
+        sets.setdefault((row.model, row.kind), []).append(row)
+    models = [model for model, _ in sets]
+    published = [_published_scores(rows, models.count(model) == 1) for (model, _), rows in sets.items()]
+    return leaderboard_rows(published) + published
+
+
+def find_published(published: Sequence[Scores], name: str) -> Scores:
+    """A published set by name.
+
+    Raises:
+        UnknownNameError: there is none of that name; the nearest is suggested.
+    """
+    by_name = {one.name: one for one in published}
+    if name not in by_name:
+        raise UnknownNameError("published model", name, by_name)
+    return by_name[name]
+
+
+def leaderboard_rows(published: Iterable[Scores]) -> list[Scores]:
+    """The leaderboard's rows of the official baselines, as far as they can be composed.
+
+    They are not any one file: v2.0.0 values, in which the two page tasks are those of the fixed data.
+    """
+    by_name = {one.name: one for one in published}
+    return [
+        compose_page_fixed(name.removesuffix("@v2.0.0"), one, by_name[fixed])
+        for name, one in by_name.items()
+        if name.endswith("@v2.0.0") and (fixed := name.replace("@v2.0.0", "@v2.1")) in by_name
+    ]
+
+
+def compose_page_fixed(name: str, released: Scores, fixed: Scores) -> Scores:
+    """`released` with the two page tasks of `fixed`: what the leaderboard does for the official baselines."""
+    seekers = " (MomentSeeker with 1,800 rows)" if released.edition == V2_0_0 else ""
+    return Scores(
+        name=name,
+        edition=PAGE_FIXED,
+        origin="published",
+        source=f"{released.source}; {fixed.source}",
+        tasks={**released.tasks, **{task: fixed.tasks[task] for task in PAGE_TASKS}},
+        notes=(f"composed: {released.edition} values{seekers}, but {' and '.join(PAGE_TASKS)} on the fixed pages",),
+    )
+
+
+def _published_rows(path: Path) -> list[_PublishedRow]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise ResultError(f"{path} is no table of published scores: expected columns {', '.join(_COLUMNS)}")
+            return [_published_row(row, f"{path}:{reader.line_num}") for row in reader]
+    except OSError as error:
+        raise ResultError(
+            f"can't read published scores {path}: {error.strerror or error}; they come with a checkout of "
+            "mmeb-harness, or name the file with --published-file"
+        ) from error
+
+
+def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow:
+    try:
+        value = float(row["value"])
+    except (TypeError, ValueError):
+        raise ResultError(f"{where}: value {row['value']!r} is not a number") from None
+    if row["kind"] not in _KINDS:
+        raise ResultError(f"{where}: kind {row['kind']!r} is none of {', '.join(_KINDS)}")
+    if row["edition"] not in OFFICIAL_EDITIONS:
+        raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(OFFICIAL_EDITIONS)}")
+    if row["metric"] not in METRIC_NAMES and not row["task"].startswith(_MEAN):
+        raise ResultError(f"{where}: no metric is named {row['metric']!r}")
+    return _PublishedRow(
+        model=row["model"],
+        edition=row["edition"],
+        task=row["task"],
+        metric=row["metric"],
+        value=fraction(value, f"{where}: {row['task']}"),
+        kind=_KINDS[row["kind"]],
+        source=row["source"],
+    )
+
+
+def _published_scores(rows: Sequence[_PublishedRow], only: bool) -> Scores:
+    first = rows[0]
+    if odd := next((row for row in rows if row.edition != first.edition), None):
+        raise ResultError(f"published scores of {odd.model} ({odd.kind}) are of {first.edition} and {odd.edition}")
+    read_means = {
+        "overall" if row.task == f"{_MEAN}ALL" else row.task.removeprefix(_MEAN): row.value
+        for row in rows
+        if row.task.startswith(_MEAN)
+    }
+    return Scores(
+        name=first.model if only or first.kind == "leaderboard" else f"{first.model}@{first.kind}",
+        edition=first.edition,
+        origin="published",
+        source="; ".join(dict.fromkeys(row.source for row in rows)),
+        tasks={row.task: TaskScore({row.metric: row.value}) for row in rows if not row.task.startswith(_MEAN)},
+        means=read_means,
+        notes=(_KIND_NOTES[first.kind],) if first.kind in _KIND_NOTES else (),
+    )

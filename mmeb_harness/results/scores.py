@@ -1,0 +1,302 @@
+"""One value for any set of scores, whatever its origin: a run here, official files, a published table.
+
+Means over the benchmark follow the one rule of `results.mean_scores`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import read_json, write_json
+from mmeb_harness.core.items import Frames, Profile
+from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
+from mmeb_harness.core.tasks import Task
+from mmeb_harness.results.files import (
+    ADDED_TO_PROFILE,
+    Aggregate,
+    RunResult,
+    TaskResult,
+    benchmark_members,
+    expected_fingerprint,
+    load_run_result,
+    load_task_result,
+    mean_scores,
+    model_fingerprint,
+    read_profile,
+)
+from mmeb_harness.results.folder import RunFolder
+
+SCORES_SCHEMA_VERSION = 1
+_ROUNDING = 1e-9
+
+Origin = Literal["run", "imported", "published"]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One task's scores.
+
+    Attributes:
+        metrics: fractions, as the official code computes them; all 24, or what was published.
+        num_queries: over how many queries; `None` where the source doesn't say.
+        corrected: the main metric with every grade on its own label; `None` where that can't be known.
+    """
+
+    metrics: Mapping[str, float]
+    num_queries: int | None = None
+    corrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's scores, and all that decides what they may be compared with.
+
+    Attributes:
+        name: by which people know it.
+        edition: of the benchmark; "" for a run of tasks that have none.
+        source: folder, file or publication that the scores come from.
+        tasks: task → scores.
+        profile: the model's choices of input and readout; `None` if the source doesn't state them.
+        synthetic: of made-up data.
+        limited: over the first queries of each task only.
+        data_revision: of the data as a whole, where known.
+        means: "overall", modality or group → published mean, of a source that has no scores of single tasks.
+        notes: remarks that must stand beside the scores.
+    """
+
+    name: str
+    edition: str
+    origin: Origin
+    source: str
+    tasks: Mapping[str, TaskScore]
+    profile: Profile | None = None
+    synthetic: bool = False
+    limited: bool = False
+    data_revision: str | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCORES_SCHEMA_VERSION
+
+
+def fraction(value: object, where: str) -> float:
+    """A score as read from a file.
+
+    Raises:
+        ResultError: not a number in [0, 1], but for rounding; NaN is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_ROUNDING <= value <= 1 + _ROUNDING:
+        raise ResultError(f"{where} is {value!r}, expected a fraction in [0, 1]")
+    return float(value)
+
+
+def main_score(scores: Scores, task: Task) -> float | None:
+    """A task's main metric; `None` if the task was not scored.
+
+    Raises:
+        ResultError: if it was, but by other metrics.
+    """
+    found = scores.tasks.get(task.name)
+    if found is None:
+        return None
+    if task.metric not in found.metrics:
+        raise ResultError(f"{scores.name}: {task.name} has no {task.metric}, by which it is ranked ({scores.source})")
+    return found.metrics[task.metric]
+
+
+def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggregate, ...]:
+    """Means over the benchmark: of the tasks' scores, or as published where there are none."""
+    registered = list(registered)
+    rows = benchmark_rows(registered)
+    if scores.means and not scores.tasks:
+        return tuple(_published_mean(name, tasks, scores.means) for name, tasks in benchmark_members(rows).items())
+    found = {one.task.name: main_score(scores, one.task) for one in registered if one.collection == BENCHMARK}
+    return mean_scores({task: score for task, score in found.items() if score is not None}, rows)
+
+
+def _published_mean(name: str, tasks: Sequence[str], published: Mapping[str, float]) -> Aggregate:
+    if name not in published:
+        return Aggregate(name, None, None, 0, tuple(tasks))
+    return Aggregate(name, published[name], None, len(tasks), ())
+
+
+def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
+    """Refuse what must not stand in one table. Incomplete scores may: their means are marked.
+
+    Raises:
+        ResultError: synthetic scores beside real ones, limited ones beside any, or several editions.
+    """
+    synthetic = [one.name for one in scores if one.synthetic]
+    if 0 < len(synthetic) < len(scores):
+        raise ResultError(
+            f"{', '.join(synthetic)}: scores of made-up data never stand beside MMEB-V2 scores; compare them with one "
+            "another"
+        )
+    if len(scores) > 1 and (limited := [one.name for one in scores if one.limited]):
+        raise ResultError(
+            f"{', '.join(limited)}: scores of the first queries only are not comparable with any other; run again "
+            "without --limit"
+        )
+    if len({one.edition for one in scores}) > 1 and not allow_editions:
+        each = ", ".join(f"{one.name} is of {one.edition or 'none'}" for one in scores)
+        raise ResultError(
+            f"scores of different editions: {each}; up to 60 points of a task lie between editions, not models. "
+            "Compare within one, or go on with --allow-editions"
+        )
+
+
+def read_run(folder: Path) -> tuple[RunResult, list[TaskResult]]:
+    """A finished run and its tasks' results, in the run's order.
+
+    Raises:
+        ResultError: see `read_run_file` and `task_of_run`.
+    """
+    run = read_run_file(folder)
+    return run, [task_of_run(run, name, RunFolder(folder)) for name in run.tasks]
+
+
+def read_run_file(folder: Path) -> RunResult:
+    """A finished run's own file.
+
+    Raises:
+        ResultError: no run folder, or not finished: its folder may still hold results of earlier settings.
+    """
+    run_file = RunFolder(folder).run_file
+    if not run_file.is_file():
+        raise ResultError(
+            f"{folder} is not a run's folder (no {run_file.name}); name the --output of a run. Official results are "
+            "read by `mmeb-eval import`"
+        )
+    run = load_run_result(run_file)
+    if run.status != "finished":
+        raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
+    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
+    if run.model_fingerprint != model_fingerprint(*identity):
+        raise ResultError(f"{run_file}: model, settings or profile were changed by hand; run again")
+    return run
+
+
+def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
+    """One of a run's tasks.
+
+    Raises:
+        ResultError: not there, broken, or of another run than `run`.
+    """
+    result = load_task_result(files.task_file(name))
+    of_run = result.profile == run.profile and result.limited == (run.limit is not None)
+    if (
+        result.name != name
+        or not of_run
+        or result.edition not in ("", run.edition)
+        or result.fingerprint != expected_fingerprint(run, result)
+    ):
+        raise ResultError(f"{files.task_file(name)} is not of the run in {files.root}; run the same command again")
+    return result
+
+
+def scores_of_run(folder: Path) -> Scores:
+    """The scores of a finished run.
+
+    Raises:
+        ResultError: see `read_run`.
+    """
+    return scores_of_results(folder, *read_run(folder))
+
+
+def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult]) -> Scores:
+    """The scores of a finished run that was read from `folder`."""
+    return Scores(
+        name=run.name,
+        edition=run.edition,
+        origin="run",
+        source=f"{folder} ({run.model})",
+        tasks={one.name: TaskScore(dict(one.metrics), one.num_queries, one.corrected_score) for one in results},
+        profile=run.profile,
+        synthetic=run.data_synthetic,
+        limited=run.limit is not None,
+        data_revision=f"{run.data} {run.data_revision}",
+        notes=_notes_of_run(results),
+    )
+
+
+def _notes_of_run(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    counted = [f"{one.name}: {count:,} {what}" for one in results for what, count in one.notes.items()]
+    return (f"counted: {'; '.join(counted)}",) if counted else ()
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Write scores as JSON, atomically."""
+    write_json(path, dataclasses.asdict(scores))
+
+
+def load_scores(path: Path) -> Scores:
+    """Read scores that `save_scores` wrote.
+
+    Raises:
+        ResultError: not readable, not such a file, of a newer release, or with values that are no scores.
+    """
+    values = _checked(path)
+    tasks = {task: _task_score(f"{path}: {task}", one) for task, one in values["tasks"].items()}
+    read_means = {name: fraction(value, f"{path}: means: {name}") for name, value in values["means"].items()}
+    profile = None if values["profile"] is None else read_profile(values["profile"])
+    return Scores(**{**values, "tasks": tasks, "means": read_means, "profile": profile, "notes": (*values["notes"],)})
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The file's values, with every field there and of the kind that JSON can tell."""
+    values = read_json(path)
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or "origin" not in values:
+        raise ResultError(
+            f"{path} is not a scores file of this harness; name a run's folder, or a file that `mmeb-eval import` wrote"
+        )
+    if version > SCORES_SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {version}, this release reads up to {SCORES_SCHEMA_VERSION}: "
+            "upgrade mmeb-harness"
+        )
+    odd = sorted(set(get_type_hints(Scores)) ^ set(values))
+    odd = odd or [name for name, fits in _FIELD_CHECKS.items() if not fits(values[name])]
+    if odd:
+        raise ResultError(f"{path} is not a scores file of schema version {version} (fields: {', '.join(odd)})")
+    return dict(values)
+
+
+def _is_profile(value: object) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) | set(ADDED_TO_PROFILE) != set(get_type_hints(Profile)):
+        return False
+    return isinstance(value["frames"], dict) and set(value["frames"]) == set(get_type_hints(Frames))
+
+
+_FIELD_CHECKS: Mapping[str, Callable[[object], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "edition": lambda value: isinstance(value, str),
+    "origin": lambda value: value in get_args(Origin),
+    "source": lambda value: isinstance(value, str),
+    "tasks": lambda value: isinstance(value, dict),
+    "profile": _is_profile,
+    "synthetic": lambda value: isinstance(value, bool),
+    "limited": lambda value: isinstance(value, bool),
+    "data_revision": lambda value: isinstance(value, str | None),
+    "means": lambda value: isinstance(value, dict),
+    "notes": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+}
+
+
+def _task_score(where: str, values: object) -> TaskScore:
+    if not isinstance(values, dict) or set(values) != set(get_type_hints(TaskScore)):
+        raise ResultError(f"{where} is not a task's score: expected metrics, num_queries and corrected")
+    metrics, corrected = values["metrics"], values["corrected"]
+    if not isinstance(metrics, dict) or not isinstance(values["num_queries"], int | None):
+        raise ResultError(f"{where} is not a task's score: metrics or num_queries are of another type")
+    return TaskScore(
+        metrics={name: fraction(value, f"{where}: {name}") for name, value in metrics.items()},
+        num_queries=values["num_queries"],
+        corrected=None if corrected is None else fraction(corrected, f"{where}: corrected"),
+    )

@@ -1,0 +1,131 @@
+"""A run's rankings in TREC format, so that anybody's tool can score them again.
+
+<output>/<task>.run     query Q0 candidate rank score model     the first 100 places; synthetic or limited runs are
+                                                                marked as such in the last column
+<output>/<task>.qrels   query 0 candidate gain
+
+Fields are separated by blanks, and ids may hold some (labels do) or be empty: whitespace and % are written as
+%20, %25 …, the empty id as %; `decode_id` undoes it.
+
+trec_eval ignores the rank column: it sorts by score, read as a 32-bit float, and breaks ties by id. So scores are
+written as float32 that strictly decrease, tied ones nudged down by the least step: the harness's order survives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import read_parquet, write_atomically
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.scores import read_run
+
+_COLUMNS = ["query_id", "top_ids", "top_scores", "relevant_ids", "relevant_gains"]
+_EMPTY_ID = "%"  # no other id is written so: a % is always followed by two digits
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class ExportedTask:
+    """What was written for one task.
+
+    Attributes:
+        repeats: places left out because the candidate stands further up already: some pools list one twice, and
+            a TREC run can't. Metrics over such a ranking differ from the official ones, which count both.
+    """
+
+    name: str
+    num_queries: int
+    repeats: int
+
+
+def export_trec(folder: Path, output: Path) -> list[ExportedTask]:
+    """Write a finished run's rankings and relevance judgements, a pair of files a task.
+
+    Raises:
+        ResultError: not a finished run, a table is missing or broken, or a gain is not a whole number.
+    """
+    run, _ = read_run(folder)
+    files = RunFolder(folder)
+    if foreign := sorted({path.stem for path in output.glob("*.run")} - set(run.tasks)):
+        raise ResultError(f"{output} holds other rankings already ({foreign[0]}.run …); choose an empty folder")
+    marks = ("-synthetic" if run.data_synthetic else "") + ("-limited" if run.limit is not None else "")
+    tag = encode_id(run.model + marks)
+    return [_export_task(name, files.queries_file(name), output, tag) for name in run.tasks]
+
+
+def encode_id(text: str) -> str:
+    """An id without whitespace, never empty; distinct ids stay distinct."""
+    if not text:
+        return _EMPTY_ID
+    return re.sub(r"[\s%]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def decode_id(text: str) -> str:
+    """What `encode_id` made `text` of."""
+    return "" if text == _EMPTY_ID else unquote(text)
+
+
+def decreasing_scores(scores: Sequence[float]) -> list[float]:
+    """float32 values that strictly decrease, as near to `scores` (best first) as that allows."""
+    written: list[float] = []
+    for score in scores:
+        value = float(np.float32(score))
+        written.append(value if not written or value < written[-1] else _next_below(written[-1]))
+    return written
+
+
+def _next_below(value: float) -> float:
+    """The next float32 below; never a subnormal one, which a parser may take for 0."""
+    below = float(np.nextafter(np.float32(value), np.float32(-np.inf)))
+    return below if abs(below) >= _TINY else -_TINY
+
+
+def _export_task(name: str, table: Path, output: Path, tag: str) -> ExportedTask:
+    rows = read_parquet(table, _COLUMNS).to_pylist()
+    run_lines: list[str] = []
+    qrels: list[str] = []
+    repeats = 0
+    for row in rows:
+        query = encode_id(row["query_id"])
+        places = _first_places(row["top_ids"])
+        repeats += len(row["top_ids"]) - len(places)
+        scores = decreasing_scores([row["top_scores"][place] for place in places])
+        for rank, (place, score) in enumerate(zip(places, scores, strict=True), start=1):
+            run_lines.append(f"{query} Q0 {encode_id(row['top_ids'][place])} {rank} {score:.9g} {tag}")
+        for candidate, gain in zip(row["relevant_ids"], row["relevant_gains"], strict=True):
+            qrels.append(f"{query} 0 {encode_id(candidate)} {_whole_gain(gain, name, row['query_id'])}")
+    _write_lines(output / f"{name}.run", run_lines)
+    _write_lines(output / f"{name}.qrels", qrels)
+    return ExportedTask(name, len(rows), repeats)
+
+
+def _first_places(ids: Sequence[str]) -> list[int]:
+    """Places at which an id stands for the first time, best first."""
+    places: dict[str, int] = {}
+    for place, one in enumerate(ids):
+        places.setdefault(one, place)
+    return list(places.values())
+
+
+def _whole_gain(gain: float, task: str, query: str) -> int:
+    if not float(gain).is_integer():
+        raise ResultError(
+            f"{task}: query {query!r} has gain {gain}; TREC judgements are whole numbers, so it can't be exported"
+        )
+    return int(gain)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomically(path, lambda temporary: _write(temporary, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

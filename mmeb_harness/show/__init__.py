@@ -1,0 +1,1 @@
+"""For eyes: tables in a terminal or a file, pictures, the page."""

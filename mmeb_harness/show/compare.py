@@ -1,0 +1,214 @@
+"""Several models' scores side by side: the first is the reference, the others show their difference to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
+from mmeb_harness.results.files import Aggregate
+from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model's score in one row.
+
+    Attributes:
+        score: fraction; `None` if nothing of the row was scored.
+        tasks, of: how many of how many tasks it is the mean of; only a complete one is compared.
+        difference: to the reference, in points; `None` where either is incomplete, and for the reference itself.
+    """
+
+    score: float | None
+    tasks: int
+    of: int
+    difference: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task of the row was scored."""
+        return self.tasks == self.of
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group, a modality, "overall" or a task, with a cell a model."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `mmeb-eval compare` prints.
+
+    Attributes:
+        columns: the models; the first is the reference.
+        blocks: tasks (if asked for), groups, modalities, overall.
+    """
+
+    columns: tuple[Scores, ...]
+    blocks: tuple[tuple[Row, ...], ...]
+
+
+def load_any(path: Path) -> Scores:
+    """Scores of a run's folder, or of a file that `mmeb-eval import` wrote.
+
+    Raises:
+        ResultError: it is neither.
+    """
+    return scores_of_run(path) if path.is_dir() else load_scores(path)
+
+
+def distinct_names(columns: Sequence[Scores]) -> list[Scores]:
+    """Two runs may be named alike: then they go by where they come from."""
+    names = Counter(one.name for one in columns)
+    return [one if names[one.name] == 1 else dataclasses.replace(one, name=one.source) for one in columns]
+
+
+def console() -> Console:
+    """As wide as the terminal; wide enough for any comparison where there is none."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def compare(
+    columns: Sequence[Scores],
+    registered: Mapping[str, RegisteredTask],
+    *,
+    allow_editions: bool = False,
+    with_tasks: bool = False,
+) -> Comparison:
+    """Put scores side by side.
+
+    Raises:
+        ResultError: they must not stand in one table (see `check_comparable`).
+    """
+    columns = distinct_names(columns)
+    check_comparable(columns, allow_editions=allow_editions)
+    by_name = [{one.name: one for one in means(scores, registered.values())} for scores in columns]
+    names = list(by_name[0])
+    blocks: list[list[str]] = [
+        [name for name in names if name not in MODALITIES and name != "overall"],
+        [name for name in names if name in MODALITIES],
+        ["overall"],
+    ]
+    rows = [tuple(_row(name, [_mean_cell(one[name]) for one in by_name]) for name in block) for block in blocks]
+    if with_tasks:
+        rows.insert(0, tuple(_task_rows(columns, registered)))
+    return Comparison(tuple(columns), tuple(rows))
+
+
+def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
+    for name, _, _ in benchmark_rows(registered.values()):
+        scores = [main_score(one, registered[name].task) for one in columns]
+        if all(score is None for score in scores):
+            continue
+        yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
+
+
+def _mean_cell(mean: Aggregate) -> Cell:
+    return Cell(mean.score, mean.tasks, mean.tasks + len(mean.missing))
+
+
+def _row(name: str, cells: Sequence[Cell]) -> Row:
+    reference = cells[0]
+    return Row(name, (reference, *(_compared(cell, reference) for cell in cells[1:])))
+
+
+def _compared(cell: Cell, reference: Cell) -> Cell:
+    if cell.score is None or reference.score is None or not (cell.complete and reference.complete):
+        return cell
+    return Cell(cell.score, cell.tasks, cell.of, 100 * (cell.score - reference.score))
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print what each column is, then the table."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    for number, scores in enumerate(comparison.columns, start=1):
+        for text in describe(scores, number, comparison):
+            line(text)
+    for text in remarks(comparison.columns):
+        line(text)
+    line("")
+    console.print(_table(comparison))
+
+
+def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
+    """The lines that say what a column is: edition, data, marks, profile, notes."""
+    from mmeb_harness.results.profile import profile_line
+
+    overall = next(row for block in comparison.blocks for row in block if row.name == "overall").cells[number - 1]
+    marks = [
+        "synthetic" if scores.synthetic else "",
+        "limited to the first queries of each task" if scores.limited else "",
+        "" if overall.complete else f"incomplete: {overall.tasks} of {overall.of} tasks",
+    ]
+    data = [f"edition {scores.edition or 'none'}", f"data revision {scores.data_revision or 'unstated'}"]
+    return [
+        f"[{number}] {scores.name}: {'; '.join(data + [mark for mark in marks if mark])}",
+        f"    {scores.origin}: {scores.source}",
+        f"    {'profile unstated' if scores.profile is None else profile_line(scores.profile)}",
+        *(f"    {note}" for note in scores.notes),
+    ]
+
+
+def remarks(columns: Sequence[Scores]) -> list[str]:
+    """What makes a comparison of these columns doubtful, a line each."""
+    lines = []
+    if len({one.edition for one in columns}) > 1:
+        lines.append("editions differ: ViDoSeek-page, MMLongBench-page and MomentSeeker are not the same tasks.")
+    if len({one.data_revision for one in columns if one.data_revision is not None}) > 1:
+        lines.append("data revisions differ: a difference may be the data's.")
+    if len({one.profile for one in columns if one.profile is not None}) > 1:
+        lines.append("profiles differ: a difference may be that of input or readout.")
+    return lines
+
+
+def _table(comparison: Comparison) -> Table:
+    from rich.table import Table
+
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("%", no_wrap=True)
+    for number, scores in enumerate(comparison.columns, start=1):
+        table.add_column(f"[{number}] {scores.name}".replace("[", "\\["), justify="right", overflow="fold")
+        if number > 1:
+            table.add_column("- \\[1]", justify="right", no_wrap=True)
+    for block in comparison.blocks:
+        for row in block:
+            cells = [text for number, cell in enumerate(row.cells) for text in _texts(cell, is_reference=number == 0)]
+            table.add_row(row.name, *cells, style="bold" if row.name == "overall" else None)
+        table.add_section()
+    return table
+
+
+def _texts(cell: Cell, *, is_reference: bool) -> list[str]:
+    return [_score_text(cell)] if is_reference else [_score_text(cell), difference_text(cell.difference)]
+
+
+def _score_text(cell: Cell) -> str:
+    if not cell.complete:
+        return f"{cell.tasks} of {cell.of}" if cell.of > 1 else "-"
+    return "-" if cell.score is None else f"{100 * cell.score:.1f}"
+
+
+def difference_text(difference: float | None) -> str:
+    """A difference in points, with its sign; empty where there is none to tell."""
+    if difference is None:
+        return ""
+    return f"{round(difference, 1) + 0.0:+.1f}" if round(difference, 1) else "0.0"

@@ -1,0 +1,520 @@
+"""Own runs, imported scores and published ones in one ranking, with how certain each place is.
+
+`leaderboard` is a pure function of its entries; what it returns is all that any format shows (see
+`leaderboard_formats`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.items import MODALITIES, Scalar
+from mmeb_harness.core.registry import RegisteredTask, benchmark_edition, benchmark_rows, load_tasks
+from mmeb_harness.results.files import Aggregate, RunResult, TaskResult, benchmark_members
+from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
+from mmeb_harness.results.scores import (
+    Origin,
+    Scores,
+    check_comparable,
+    load_scores,
+    main_score,
+    means,
+    read_run,
+    scores_of_results,
+)
+from mmeb_harness.show.compare import distinct_names, remarks
+from mmeb_harness.stats.paired import QueryScores, has_queries, read_queries
+from mmeb_harness.stats.places import Contender, Place, places
+from mmeb_harness.stats.resampling import RESAMPLES
+
+Value = str | float | int | None
+Kind = Literal["score", "share", "tokens", "seconds", "count", "text"]
+Block = Literal["overall", "groups", "tasks", "about"]
+
+#: Stands by the name of a model whose scores are of another edition than the table's.
+OTHER_EDITION = "†"
+#: Published means, to the tenth of a point, of models that have a set of all tasks under another name;
+#: tests/test_published.py holds the two against each other.
+SAME_MODEL: Mapping[str, str] = {
+    "VLM2Vec-V2": "VLM2Vec-V2.0-Qwen2VL-2B",
+    "VLM2Vec-2B": "VLM2Vec-V1-Qwen2VL-2B",
+    "GME-2B": "gme-Qwen2-VL-2B-Instruct",
+    "GME-7B": "gme-Qwen2-VL-7B-Instruct",
+}
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run's queries took; `None` where nobody wrote it down.
+
+    Attributes:
+        parameters: of the model.
+        reasoning_rate: share of queries that reasoned.
+        rationale_tokens: mean generated tokens of these.
+        p50_seconds, p95_seconds: latency of a query in its batch.
+    """
+
+    parameters: int | None = None
+    reasoning_rate: float | None = None
+    rationale_tokens: float | None = None
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What wants a row.
+
+    Attributes:
+        results: of a run's tasks; empty for anything but a run.
+        folder: of a run whose single queries can be read.
+        machine: that a run was timed on.
+    """
+
+    scores: Scores
+    cost: Cost = Cost()
+    results: Mapping[str, TaskResult] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+    machine: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands in one column.
+
+    Attributes:
+        key: in CSV and JSON.
+        title: for people.
+    """
+
+    key: str
+    title: str
+    kind: Kind
+    block: Block
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model's value in one column.
+
+    Attributes:
+        value: a fraction, seconds, a count or text; `None` where there is none. Never rounded.
+        best: whether no ranked model has a better one.
+        rank: among the ranked models, equal ones sharing the better; of scores only.
+    """
+
+    value: Value
+    best: bool = False
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model.
+
+    Attributes:
+        rank: by the mean over all tasks; `None` of what must not be ranked.
+        rank_interval: best and worst rank that 95 % of the resamples leave.
+        ties: letters; models that share one can't be told apart by that mean.
+        unranked: why it has no rank.
+        tasks: how many of the benchmark's were scored.
+        other_edition: than the table's.
+        cells: a cell a column.
+    """
+
+    name: str
+    rank: int | None
+    rank_interval: tuple[int, int] | None
+    ties: str
+    unranked: str
+    tasks: int
+    edition: str
+    other_edition: bool
+    origin: Origin
+    source: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """What `mmeb-eval leaderboard` shows.
+
+    Attributes:
+        columns: of `Row.cells`.
+        rows: the ranked ones, best first, then the others.
+        notes: what a reader must know, a line each.
+    """
+
+    title: str
+    edition: str
+    synthetic: bool
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Rows that have a rank."""
+        return [row for row in self.rows if row.rank is not None]
+
+    @property
+    def apart(self) -> list[Row]:
+        """Rows that have none."""
+        return [row for row in self.rows if row.rank is None]
+
+
+def load_entry(path: Path) -> Entry:
+    """A run's folder, or a file that `mmeb-eval import` wrote.
+
+    Raises:
+        ResultError: it is neither, or the run isn't finished.
+    """
+    if not path.is_dir():
+        return Entry(load_scores(path))
+    run, results = read_run(path)
+    return Entry(
+        scores=scores_of_results(path, run, results),
+        cost=_cost(run),
+        results={one.name: one for one in results},
+        folder=path if has_queries(path) else None,
+        machine=run.machine,
+    )
+
+
+def _cost(run: RunResult) -> Cost:
+    queries, latency = run.queries, run.latency_seconds.get("queries", {})
+    return Cost(
+        parameters=run.model_parameters,
+        reasoning_rate=queries.reasoning_rate if queries.items else None,
+        rationale_tokens=queries.tokens_per_reasoned if queries.reasoned else None,
+        p50_seconds=latency.get("p50"),
+        p95_seconds=latency.get("p95"),
+    )
+
+
+def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
+    """The tasks that a leaderboard of an edition covers.
+
+    Raises:
+        UnknownNameError: no such edition.
+    """
+    try:
+        return load_tasks(edition)
+    except UnknownNameError:
+        if edition not in OFFICIAL_EDITIONS:
+            raise
+    # v2.0.1 was never run here; its 78 tasks have as many queries as the default edition's.
+    return load_tasks()
+
+
+def all_published(published: Sequence[Scores], edition: str) -> list[Scores]:
+    """One published set of each model in an edition: its leaderboard row or only set, else the first there is."""
+    of_edition: dict[str, list[Scores]] = {}
+    for one in published:
+        if one.edition == edition:
+            of_edition.setdefault(one.name.partition("@")[0], []).append(one)
+    return [
+        next((one for one in sets if one.name == model), sets[0])
+        for model, sets in of_edition.items()
+        if SAME_MODEL.get(model) not in of_edition
+    ]
+
+
+def leaderboard(
+    entries: Sequence[Entry],
+    registered: Mapping[str, RegisteredTask],
+    *,
+    edition: str | None = None,
+    allow_editions: bool = False,
+    with_tasks: bool = False,
+) -> Leaderboard:
+    """Rank entries by their mean over all of the benchmark's tasks.
+
+    Args:
+        edition: of the table; default: that of `registered`.
+
+    Raises:
+        ResultError: they must not stand in one table, or a run's queries can't be read.
+        OptionError: nothing to rank, or one of them twice.
+    """
+    edition = edition or benchmark_edition(registered.values())
+    entries = _named_apart(entries)
+    _check(entries, edition, allow_editions=allow_editions)
+    standings = [_standing(one, registered) for one in entries]
+    ranked = sorted((one for one in standings if not one.unranked), key=lambda one: (-one.overall, one.name))
+    apart = sorted((one for one in standings if one.unranked), key=lambda one: (-one.tasks, one.name))
+    found = places([_contender(one, registered) for one in ranked], _names(registered))
+    columns = _columns(registered, with_tasks=with_tasks)
+    levels = [_levels(column, ranked) for column in columns]
+    return Leaderboard(
+        title=_title(entries, edition),
+        edition=edition,
+        synthetic=entries[0].scores.synthetic,
+        columns=tuple(columns),
+        rows=(
+            *(_ranked_row(one, place, columns, levels, edition) for one, place in zip(ranked, found, strict=True)),
+            *(_row(one, [Cell(one.values[column.key]) for column in columns], edition) for one in apart),
+        ),
+        notes=tuple(_notes([one.entry for one in ranked], found, [one.entry for one in apart], edition)),
+    )
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """An entry, what stands in its columns, and why it must not be ranked."""
+
+    entry: Entry
+    values: Mapping[str, Value]
+    tasks: int
+    unranked: str
+
+    @property
+    def name(self) -> str:
+        return self.entry.scores.name
+
+    @property
+    def overall(self) -> float:
+        found = self.values["overall"]
+        assert isinstance(found, float)  # of what may be ranked
+        return found
+
+
+def _standing(one: Entry, registered: Mapping[str, RegisteredTask]) -> _Standing:
+    by_name = {mean.name: mean for mean in means(one.scores, registered.values())}
+    overall = by_name["overall"]
+    return _Standing(
+        entry=one,
+        values={
+            **{name: main_score(one.scores, registered[name].task) for name in _names(registered)},
+            **{name: mean.score if mean.complete else None for name, mean in by_name.items()},
+            "parameters": one.cost.parameters,
+            "reasoning_rate": one.cost.reasoning_rate,
+            "rationale_tokens": one.cost.rationale_tokens,
+            "latency_p50_seconds": one.cost.p50_seconds,
+            "latency_p95_seconds": one.cost.p95_seconds,
+            "edition": one.scores.edition or None,
+            "profile": None if one.scores.profile is None else plain(one.scores.profile.name),
+            "data_revision": one.scores.data_revision,
+        },
+        tasks=overall.tasks,
+        unranked=_why_unranked(one.scores, overall),
+    )
+
+
+def _why_unranked(scores: Scores, overall: Aggregate) -> str:
+    reasons = ["first queries of each task only"] if scores.limited else []
+    if not overall.complete:
+        missing = ", ".join(overall.missing[:_NAMED]) + (" …" if len(overall.missing) > _NAMED else "")
+        reasons.append(f"{overall.tasks} of {overall.tasks + len(overall.missing)} tasks, without {missing}")
+    return "; ".join(reasons)
+
+
+def _levels(column: Column, ranked: Sequence[_Standing]) -> list[float]:
+    """What the ranked models have in a column, the better the larger; empty where no value is better than another."""
+    if column.kind != "score" and not (column.kind == "seconds" and _one_machine([one.entry for one in ranked])):
+        return []
+    return [_level(column, value) for one in ranked if isinstance(value := one.values[column.key], float)]
+
+
+def _level(column: Column, value: float) -> float:
+    return -value if column.kind == "seconds" else value
+
+
+def _ranked_row(
+    one: _Standing, place: Place, columns: Sequence[Column], levels: Sequence[Sequence[float]], edition: str
+) -> Row:
+    cells = [
+        _ranked_cell(column, one.values[column.key], others) for column, others in zip(columns, levels, strict=True)
+    ]
+    row = _row(one, cells, edition)
+    return dataclasses.replace(row, rank=cells[0].rank, rank_interval=place.interval, ties=place.ties)
+
+
+def _ranked_cell(column: Column, value: Value, levels: Sequence[float]) -> Cell:
+    if not levels or not isinstance(value, float):
+        return Cell(value)
+    rank = 1 + sum(other > _level(column, value) for other in levels)
+    return Cell(value, best=rank == 1 and len(levels) > 1, rank=rank if column.kind == "score" else None)
+
+
+def _row(one: _Standing, cells: Sequence[Cell], edition: str) -> Row:
+    scores = one.entry.scores
+    return Row(
+        name=one.name,
+        rank=None,
+        rank_interval=None,
+        ties="",
+        unranked=one.unranked,
+        tasks=one.tasks,
+        edition=scores.edition,
+        other_edition=scores.edition != edition,
+        origin=scores.origin,
+        source=scores.source,
+        cells=tuple(cells),
+    )
+
+
+def plain(text: str) -> str:
+    """Text from files on one line, without what a terminal or browser would obey rather than show."""
+    shown = "".join(" " if one.isspace() else one if one.isprintable() else "\ufffd" for one in text)
+    return " ".join(shown.split()) or "unnamed"
+
+
+def _named_apart(entries: Sequence[Entry]) -> list[Entry]:
+    shown = [
+        dataclasses.replace(
+            one.scores,
+            name=plain(one.scores.name),
+            source=plain(one.scores.source),
+            data_revision=None if one.scores.data_revision is None else plain(one.scores.data_revision),
+            notes=tuple(plain(note) for note in one.scores.notes),
+        )
+        for one in entries
+    ]
+    return [dataclasses.replace(one, scores=scores) for one, scores in zip(entries, distinct_names(shown), strict=True)]
+
+
+def _check(entries: Sequence[Entry], edition: str, *, allow_editions: bool) -> None:
+    if not entries:
+        raise OptionError(
+            "nothing to rank; name a run's folder, a scores file, a --published model, or --all-published"
+        )
+    twice = [name for name, count in Counter(one.scores.name for one in entries).items() if count > 1]
+    if twice:
+        raise OptionError(f"{', '.join(twice)}: the same scores are named twice; name them once")
+    check_comparable([one.scores for one in entries], allow_editions=allow_editions)
+    odd = sorted({one.scores.edition or "none" for one in entries if one.scores.edition != edition})
+    if odd and not allow_editions:
+        raise ResultError(
+            f"these scores are of edition {', '.join(odd)}, this leaderboard is of {edition}; "
+            "choose --edition, or go on with --allow-editions"
+        )
+
+
+def _names(registered: Mapping[str, RegisteredTask]) -> list[str]:
+    return [name for name, _, _ in benchmark_rows(registered.values())]
+
+
+def _columns(registered: Mapping[str, RegisteredTask], *, with_tasks: bool) -> list[Column]:
+    members = list(benchmark_members(benchmark_rows(registered.values())))
+    return [
+        Column("overall", "All", "score", "overall"),
+        *(Column(name, name, "score", "overall") for name in members if name in MODALITIES),
+        *(Column(name, name, "score", "groups") for name in members if name not in ("overall", *MODALITIES)),
+        *(Column(name, name, "score", "tasks") for name in _names(registered) if with_tasks),
+        Column("parameters", "parameters", "count", "about"),
+        Column("reasoning_rate", "reasoned", "share", "about"),
+        Column("rationale_tokens", "tokens", "tokens", "about"),
+        Column("latency_p50_seconds", "p50 ms", "seconds", "about"),
+        Column("latency_p95_seconds", "p95 ms", "seconds", "about"),
+        Column("edition", "edition", "text", "about"),
+        Column("profile", "profile", "text", "about"),
+        Column("data_revision", "data", "text", "about"),
+    ]
+
+
+def _contender(one: _Standing, registered: Mapping[str, RegisteredTask]) -> Contender:
+    names, folder = _names(registered), one.entry.folder
+    return Contender(
+        name=one.name,
+        overall=one.overall,
+        scores={name: score for name in names if isinstance(score := one.values[name], float)},
+        num_queries={name: _num_queries(one.entry.scores, registered[name]) for name in names},
+        queries=None if folder is None else partial(_queries, folder, one.entry.results),
+    )
+
+
+def _queries(folder: Path, results: Mapping[str, TaskResult], task: str) -> QueryScores:
+    return read_queries(folder, results[task])
+
+
+def _num_queries(scores: Scores, registered: RegisteredTask) -> int:
+    task = scores.tasks.get(registered.task.name)
+    count = (task.num_queries if task else None) or registered.task.num_queries
+    if count is None:
+        raise ResultError(f"{scores.name}: over how many queries {registered.task.name} was scored is not known")
+    return count
+
+
+def _one_machine(entries: Sequence[Entry]) -> bool:
+    """Whether all that were timed were timed on the same kind of machine."""
+    timed = [one.machine for one in entries if one.cost.p50_seconds is not None]
+    return all(machine == timed[0] for machine in timed)
+
+
+def _title(entries: Sequence[Entry], edition: str) -> str:
+    if entries[0].scores.synthetic:
+        return f"Synthetic data, edition {edition}: these are not MMEB-V2 scores"
+    return f"MMEB-V2, edition {edition}"
+
+
+def _notes(ranked: Sequence[Entry], found: Sequence[Place], apart: Sequence[Entry], edition: str) -> list[str]:
+    entries = [*ranked, *apart]
+    scores = [one.scores for one in entries]
+    lines = [
+        "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %.",
+        *(_about_places(ranked, found) if len(ranked) > 1 else []),
+        *_about_cost(entries),
+        *remarks(scores),
+    ]
+    if odd := [one.name for one in scores if one.edition != edition]:
+        lines.append(f"{OTHER_EDITION} of another edition than {edition}: {', '.join(odd)}.")
+    noted: dict[str, list[str]] = {}
+    for one in scores:
+        for note in one.notes:
+            noted.setdefault(note, []).append(one.name)
+    return lines + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
+
+
+def _about_places(ranked: Sequence[Entry], found: Sequence[Place]) -> list[str]:
+    lines = [
+        f"rank 95 %: best and worst rank by All that 95 % of {RESAMPLES:,} resamples of the queries leave. The tasks "
+        "are held fixed, and what another run of the same model would change is not in it.",
+        "ties: models that share a letter can't be told apart by All: the 95 % interval of their difference holds "
+        "zero, each pair by itself.",
+    ]
+    known = [one for one in ranked if one.folder is not None]
+    alone = [one for one, place in zip(ranked, found, strict=True) if one in known and not place.clustered]
+    bound = [one for one in ranked if one.folder is None]
+    means_only = [one for one in bound if not one.scores.tasks]
+    if known:
+        lines.append(
+            f"{_listed(known, ranked)}: the queries themselves are resampled, those of one picture, video or page "
+            "together, the same draws for all such runs."
+        )
+    if alone:
+        lines.append(
+            f"{_listed(alone, ranked)}: results of an earlier release, which don't say what queries show; there each "
+            "is resampled by itself, and the intervals may be too narrow."
+        )
+    if bound:
+        lines.append(
+            f"{_listed(bound, ranked)}: single queries are not known. Drawn by itself, with the variance of hit@1 over "
+            "as many queries as the task has: none is larger while queries are independent, so the intervals are wide "
+            "rather than narrow; that several queries share a picture, video or page can't be told."
+        )
+    if means_only:
+        lines.append(f"{_listed(means_only, ranked)}: no scores of tasks either; each is drawn as if at 50 %.")
+    return lines
+
+
+def _about_cost(entries: Sequence[Entry]) -> Iterable[str]:
+    if any(one.cost != Cost() for one in entries):
+        yield (
+            "reasoned, tokens: share of queries that reasoned, in %, and generated tokens of these. "
+            "p50, p95: latency of a query in its batch."
+        )
+    if not _one_machine(entries):
+        yield "machines differ: latencies are not compared."
+
+
+def _listed(some: Sequence[Entry], ranked: Sequence[Entry]) -> str:
+    return "all models" if len(some) == len(ranked) else ", ".join(one.scores.name for one in some)

@@ -1,0 +1,439 @@
+"""A leaderboard as Markdown, LaTeX, CSV, JSON, HTML, or in a terminal.
+
+For people it is laid out once, as grids of text; each format then only sets and escapes them. CSV and JSON hold the
+values themselves.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mmeb_harness.show.leaderboard import OTHER_EDITION, Cell, Column, Kind, Leaderboard, Row, Value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Format = Literal["md", "latex", "csv", "json", "html", "terminal"]
+
+SCHEMA_VERSION = 1
+#: Of a terminal's lines in a file.
+WIDTH = 200
+_TASKS_A_GRID = 39
+#: Between two columns in a terminal.
+_GAP = 3
+
+SUFFIXES: Mapping[str, Format] = {
+    ".md": "md",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+    ".html": "html",
+    ".txt": "terminal",
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What stands in a place of a grid."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a grid's column."""
+
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table for people.
+
+    Attributes:
+        label: the column whose cells name their rows.
+        steep: whether the heads are long, and on paper best set upright.
+    """
+
+    caption: str
+    heads: tuple[Head, ...]
+    rows: tuple[tuple[Text, ...], ...]
+    label: int = 0
+    steep: bool = False
+
+
+def render(board: Leaderboard, wanted: Format) -> str:
+    """The leaderboard in a format, as text."""
+    return _RENDERERS[wanted](board)
+
+
+def print_board(board: Leaderboard, console: Console) -> None:
+    """Print a leaderboard in a terminal."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    line(board.title)
+    for grid in _narrow(board):
+        line(f"\n{grid.caption}")
+        for part in _fitting(grid, console.width):
+            line("")
+            console.print(_rich_table(part))
+    line("")
+    for note in board.notes:
+        line(note)
+
+
+def _wide(board: Leaderboard) -> list[Grid]:
+    """For formats that can scroll: everything of a model in one row; tasks apart, a row each."""
+    return [
+        *_ranked_grid(board, [column for column in board.columns if column.block != "tasks"]),
+        *_apart_grid(board),
+        *_task_grids(board),
+    ]
+
+
+def _narrow(board: Leaderboard) -> list[Grid]:
+    """For formats with a width: groups, and what a model was run on, in tables of their own."""
+    text = [column for column in board.columns if column.kind == "text"]
+    first = [column for column in board.columns if column.block in ("overall", "about") and column not in text]
+    groups = [column for column in board.columns if column.block == "groups"]
+    return [
+        *_ranked_grid(board, first),
+        *_plain_grid("Groups", board, board.ranked, groups),
+        *_plain_grid("Data and profiles", board, board.ranked, text),
+        *_apart_grid(board),
+        *_task_grids(board),
+    ]
+
+
+def _ranked_grid(board: Leaderboard, columns: Sequence[Column]) -> Iterable[Grid]:
+    if not board.ranked:
+        return
+    heads = (Head("rank"), Head("rank 95 %"), Head("model", numeric=False), *map(_head, columns))
+    place = next(number for number, column in enumerate(columns, start=4) if column.key == "overall")
+    rows = [
+        (Text(str(row.rank)), Text(_interval(row)), Text(_name(row)), *_texts(board, row, columns))
+        for row in board.ranked
+    ]
+    ties = [Text(row.ties or "-") for row in board.ranked]
+    yield Grid(
+        "Ranked by All",
+        (*heads[:place], Head("ties", numeric=False), *heads[place:]),
+        tuple((*row[:place], tie, *row[place:]) for row, tie in zip(rows, ties, strict=True)),
+        label=2,
+    )
+
+
+def _apart_grid(board: Leaderboard) -> Iterable[Grid]:
+    columns = [column for column in board.columns if column.block in ("overall", "groups")]
+    for grid in _plain_grid("Not ranked", board, board.apart, columns):
+        reasons = [Text(row.unranked) for row in board.apart]
+        rows = tuple((*row, reason) for row, reason in zip(grid.rows, reasons, strict=True))
+        yield dataclasses.replace(grid, heads=(*grid.heads, Head("why", numeric=False)), rows=rows)
+
+
+def _plain_grid(caption: str, board: Leaderboard, rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[Grid]:
+    if rows and columns:
+        heads = (Head("model", numeric=False), *map(_head, columns))
+        yield Grid(caption, heads, tuple((Text(_name(row)), *_texts(board, row, columns)) for row in rows))
+
+
+def _task_grids(board: Leaderboard) -> Iterable[Grid]:
+    """A row a task and a column a model; in parts, since no page holds 78 rows."""
+    places = [number for number, column in enumerate(board.columns) if column.block == "tasks"]
+    heads = (Head("task", numeric=False), *(Head(_name(row)) for row in board.rows))
+    for first in range(0, len(places), _TASKS_A_GRID):
+        part = places[first : first + _TASKS_A_GRID]
+        rows = tuple(
+            (
+                Text(board.columns[place].title),
+                *(_text(board.columns[place], row.cells[place]) for row in board.rows),
+            )
+            for place in part
+        )
+        yield Grid(f"Tasks {first + 1} to {first + len(part)}", heads, rows, steep=True)
+
+
+def _head(column: Column) -> Head:
+    return Head(column.title, numeric=column.kind != "text")
+
+
+def _name(row: Row) -> str:
+    return f"{row.name} {OTHER_EDITION}" if row.other_edition else row.name
+
+
+def _interval(row: Row) -> str:
+    if row.rank_interval is None:
+        return "-"
+    best, worst = row.rank_interval
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _texts(board: Leaderboard, row: Row, columns: Sequence[Column]) -> list[Text]:
+    cells = {column.key: cell for column, cell in zip(board.columns, row.cells, strict=True)}
+    return [_text(column, cells[column.key]) for column in columns]
+
+
+def _text(column: Column, cell: Cell) -> Text:
+    return Text(_shown(column.kind, cell.value), cell.best)
+
+
+def _shown(kind: Kind, value: Value) -> str:
+    if not isinstance(value, (int, float)):
+        return value or "-"
+    if kind in ("score", "share"):
+        return f"{100 * value:.1f}"
+    if kind == "seconds":
+        return f"{1000 * value:,.0f}"
+    return f"{value:,}" if kind == "count" else f"{value:.1f}"
+
+
+def _markdown(board: Leaderboard) -> str:
+    parts = [f"# {_escape_markdown(board.title)}"]
+    for grid in _wide(board):
+        parts += [f"**{_escape_markdown(grid.caption)}**", _markdown_table(grid)]
+    parts.append("\n".join(f"- {_escape_markdown(note)}" for note in board.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(grid: Grid) -> str:
+    lines = [
+        [_escape_markdown(head.title) for head in grid.heads],
+        ["---:" if head.numeric else "---" for head in grid.heads],
+        *([_markdown_text(text) for text in row] for row in grid.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_text(text: Text) -> str:
+    escaped = _escape_markdown(text.text)
+    return f"**{escaped}**" if text.bold else escaped
+
+
+_MARKDOWN = {**{ord(mark): f"\\{mark}" for mark in "\\`*_{}[]#|~$@!"}, ord("<"): "&lt;", ord(">"): "&gt;"}
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("&", "&amp;").translate(_MARKDOWN)
+
+
+_LATEX_HEAD = "% In the preamble: \\usepackage{booktabs,graphicx}"
+#: Only what is too wide is made narrower.
+_LATEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
+
+
+def _latex(board: Leaderboard) -> str:
+    grids = _narrow(board)
+    tables = [_latex_table(board, grid, board.notes if grid is grids[0] else ()) for grid in grids]
+    return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
+
+
+def _latex_table(board: Leaderboard, grid: Grid, notes: Sequence[str]) -> str:
+    body = [" & ".join(_latex_text(text) for text in row) + r" \\" for row in grid.rows]
+    return "\n".join(
+        [
+            r"\begin{table}[tp]",
+            r"\centering",
+            rf"\caption{{{_escape_latex(f'{board.title}. {grid.caption}.')}}}",
+            _LATEX_FIT,
+            rf"\begin{{tabular}}{{{''.join('r' if head.numeric else 'l' for head in grid.heads)}}}",
+            r"\toprule",
+            " & ".join(_latex_head(head, steep=grid.steep) for head in grid.heads) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}%",
+            "}",
+            *(rf"\par\smallskip{{\footnotesize\raggedright {_escape_latex(note)}\par}}" for note in notes),
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_head(head: Head, *, steep: bool) -> str:
+    title = _escape_latex(head.title)
+    return rf"\rotatebox{{90}}{{{title}}}" if steep and head.numeric else f"{{{title}}}"
+
+
+def _latex_text(text: Text) -> str:
+    escaped = _escape_latex(text.text)
+    return rf"\textbf{{{escaped}}}" if text.bold else f"{{{escaped}}}"
+
+
+_LATEX = {
+    **{ord(mark): f"\\{mark}" for mark in "&%$#_{}"},
+    **{
+        ord(mark): f"\\text{name}{{}}"
+        for mark, name in (("\\", "backslash"), ("~", "asciitilde"), ("^", "asciicircum"))
+    },
+    **{
+        ord(mark): f"\\text{name}{{}}"
+        for mark, name in (("<", "less"), (">", "greater"), ("|", "bar"), ("†", "dagger"))
+    },
+    ord("–"): "--",
+    ord("…"): r"\ldots{}",
+}
+
+
+def _escape_latex(text: str) -> str:
+    return text.translate(_LATEX)
+
+
+_HTML = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
+body {{ margin: 1.5rem; }}
+div {{ overflow-x: auto; margin-bottom: 1.5rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+caption {{ text-align: left; font-weight: 600; padding: .5rem 0; }}
+th, td {{ padding: .25rem .6rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8886; }}
+.n {{ text-align: right; }}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{tables}
+<h2>Notes</h2>
+<ul>
+{notes}
+</ul>
+</main>
+</body>
+</html>
+"""
+
+
+def _html(board: Leaderboard) -> str:
+    return _HTML.format(
+        title=html.escape(board.title),
+        tables="\n".join(_html_table(grid) for grid in _wide(board)),
+        notes="\n".join(f"<li>{html.escape(note)}</li>" for note in board.notes),
+    )
+
+
+def _html_table(grid: Grid) -> str:
+    caption = html.escape(grid.caption)
+    heads = "".join(f'<th scope="col"{_html_class(head)}>{html.escape(head.title)}</th>' for head in grid.heads)
+    rows = "\n".join(f"<tr>{_html_cells(grid, row)}</tr>" for row in grid.rows)
+    return (
+        f'<div role="region" aria-label="{caption}" tabindex="0">\n<table>\n<caption>{caption}</caption>\n'
+        f"<thead>\n<tr>{heads}</tr>\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
+    )
+
+
+def _html_cells(grid: Grid, row: Sequence[Text]) -> str:
+    return "".join(
+        f'<th scope="row">{_html_text(text)}</th>'
+        if place == grid.label
+        else f"<td{_html_class(grid.heads[place])}>{_html_text(text)}</td>"
+        for place, text in enumerate(row)
+    )
+
+
+def _html_class(head: Head) -> str:
+    return ' class="n"' if head.numeric else ""
+
+
+def _html_text(text: Text) -> str:
+    escaped = html.escape(text.text)
+    return f"<strong>{escaped}</strong>" if text.bold else escaped
+
+
+def _csv(board: Leaderboard) -> str:
+    """Fractions and seconds as they are; an empty field where there is nothing."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        [
+            *("rank", "rank_low", "rank_high", "ties", "model"),
+            *(column.key for column in board.columns),
+            *("tasks", "unranked", "origin", "source"),
+        ]
+    )
+    for row in board.rows:
+        low, high = row.rank_interval or (None, None)
+        values = [cell.value for cell in row.cells]
+        writer.writerow(
+            [row.rank, low, high, row.ties, row.name, *values, row.tasks, row.unranked, row.origin, row.source]
+        )
+    return file.getvalue()
+
+
+def _json(board: Leaderboard) -> str:
+    values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(board)}
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _terminal(board: Leaderboard) -> str:
+    from rich.console import Console
+
+    file = io.StringIO()
+    print_board(board, Console(file=file, width=WIDTH))
+    return file.getvalue()
+
+
+def _fitting(grid: Grid, width: int) -> list[Grid]:
+    """A grid in parts that fit beside one another's labels into `width` letters; very long names fold."""
+    from rich.cells import cell_len
+
+    lengths = [
+        min(width // 2, max(cell_len(text) for text in (head.title, *(row[place].text for row in grid.rows))) + _GAP)
+        for place, head in enumerate(grid.heads)
+    ]
+    parts, used = [list(range(grid.label + 1))], sum(lengths[: grid.label + 1])
+    for place in range(grid.label + 1, len(grid.heads)):
+        if used + lengths[place] > width + _GAP and parts[-1][-1] != grid.label:
+            parts.append([grid.label])
+            used = lengths[grid.label]
+        parts[-1].append(place)
+        used += lengths[place]
+    return [_part(grid, places) for places in parts]
+
+
+def _part(grid: Grid, places: Sequence[int]) -> Grid:
+    return dataclasses.replace(
+        grid,
+        heads=tuple(grid.heads[place] for place in places),
+        rows=tuple(tuple(row[place] for place in places) for row in grid.rows),
+        label=places.index(grid.label),
+    )
+
+
+def _rich_table(grid: Grid) -> Table:
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    table = Table(show_edge=False, pad_edge=False)
+    for head in grid.heads:
+        justify: Literal["right", "left"] = "right" if head.numeric else "left"
+        table.add_column(Styled(head.title), justify=justify, overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Styled(text.text, style="bold" if text.bold else "") for text in row))
+    return table
+
+
+_RENDERERS: Mapping[Format, Callable[[Leaderboard], str]] = {
+    "md": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+    "html": _html,
+    "terminal": _terminal,
+}

@@ -1,0 +1,199 @@
+"""From finished run folders to the page's summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.registry import RegisteredTask, load_tasks
+from mmeb_harness.data.folder import DataInfo
+from mmeb_harness.results.files import EncodeStats, RunResult, TaskResult
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.profile import profile_line
+from mmeb_harness.results.scores import Scores, fraction, read_run, scores_of_results
+from mmeb_harness.show.compare import Comparison, compare, distinct_names, remarks
+from mmeb_harness.show.page.texts import find_data
+from mmeb_harness.show.page.values import RunCard, SideCost, Summary, TaskRow
+from mmeb_harness.show.run_table import differing_versions
+from mmeb_harness.stats.policies import REASONING, apart_from
+
+#: Remarks about single tasks that stand in the summary.
+SHOWN_PROBLEMS = 5
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run as read, its name distinct among those on the page."""
+
+    scores: Scores
+    files: RunFolder
+    run: RunResult
+    tasks: Mapping[str, TaskResult]
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that the page is made of.
+
+    Attributes:
+        data: the data folder, or why there is none.
+        pairs: numbers of runs of one model, in different reasoning modes.
+        registered: the tasks in each run's own edition.
+    """
+
+    runs: tuple[FinishedRun, ...]
+    comparison: Comparison
+    data: DataInfo | str
+    pairs: tuple[tuple[int, ...], ...]
+    registered: tuple[Mapping[str, RegisteredTask], ...]
+
+    @property
+    def task_names(self) -> list[str]:
+        """Tasks of any of the runs: the benchmark's in its order, then others as they come."""
+        there = {name for run in self.runs for name in run.tasks}
+        known = [name for registered in self.registered for name in registered if name in there]
+        return list(dict.fromkeys([*known, *(name for run in self.runs for name in run.tasks)]))
+
+
+def open_runs(folders: Sequence[Path], *, data: Path | None = None, allow_editions: bool = False) -> Source:
+    """Read what the page needs before any query is looked at.
+
+    Raises:
+        ResultError: a folder holds no finished run, or the runs must not stand in one table.
+    """
+    if twice := next((folder for i, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:i])), None):
+        raise ResultError(f"{twice} is named twice; name every run once")
+    runs = [_finished_run(folder) for folder in folders]
+    named = distinct_names([one.scores for one in runs])
+    runs = [FinishedRun(scores, one.files, one.run, one.tasks) for scores, one in zip(named, runs, strict=True)]
+    return Source(
+        runs=tuple(runs),
+        comparison=compare(named, load_tasks(), allow_editions=allow_editions),
+        data=find_data([one.run for one in runs], data),
+        pairs=reasoning_pairs([one.run for one in runs]),
+        registered=tuple(load_tasks(one.run.edition or None) for one in runs),
+    )
+
+
+def _resolved(folders: Iterable[Path]) -> set[Path]:
+    return {folder.resolve() for folder in folders}
+
+
+def _finished_run(folder: Path) -> FinishedRun:
+    run, results = read_run(folder)
+    for result in results:
+        for name in ("score", "corrected_score", "random_ties_score", "chance"):
+            fraction(getattr(result, name), f"{folder}: {result.name}: {name}")
+    scores = scores_of_results(folder, run, results)
+    return FinishedRun(scores, RunFolder(folder), run, {result.name: result for result in results})
+
+
+def reasoning_pairs(runs: Sequence[RunResult]) -> tuple[tuple[int, ...], ...]:
+    """Numbers of runs that differ in nothing but when queries reason: only there does a difference mean anything."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, run in enumerate(runs):
+        if REASONING in run.model_settings:
+            groups.setdefault(apart_from(run), []).append(number)
+    modes = [{runs[number].model_settings[REASONING] for number in numbers} for numbers in groups.values()]
+    return tuple(tuple(one) for one, found in zip(groups.values(), modes, strict=True) if len(found) > 1)
+
+
+def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: Sequence[str]) -> Summary:
+    """What the page shows first.
+
+    Args:
+        written: the date.
+        problems: what the page lacks of single tasks; only the first ones are told here, each stands with its task.
+    """
+    lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
+    lines += [f"{one.scores.name}: {line}" for one in source.runs for line in _versions_remark(one)]
+    lines += [source.data] if isinstance(source.data, str) else []
+    lines += problems[:SHOWN_PROBLEMS]
+    if len(problems) > SHOWN_PROBLEMS:
+        lines.append(f"… and {len(problems) - SHOWN_PROBLEMS} more tasks with remarks of their own.")
+    blocks = source.comparison.blocks
+    return Summary(
+        runs=tuple(_card(one) for one in source.runs),
+        means=tuple(
+            kept for block in blocks if (kept := tuple(row for row in block if any(cell.tasks for cell in row.cells)))
+        ),
+        tasks=tuple(rows),
+        remarks=tuple(lines),
+        reasoning_pairs=bool(source.pairs),
+        written=written,
+    )
+
+
+def _other_revisions(source: Source) -> list[str]:
+    """Runs that look like one model's and aren't: what reasoning does can't be told between them."""
+    revisions: dict[str, dict[str, list[str]]] = {}
+    for one in source.runs:
+        revisions.setdefault(one.run.model, {}).setdefault(one.run.model_revision, []).append(one.scores.name)
+    lines = []
+    for model, found in revisions.items():
+        each = "; ".join(f"{', '.join(runs)} of {revision}" for revision, runs in found.items())
+        lines += [f"revisions of {model} differ: {each}."] if len(found) > 1 else []
+    return lines
+
+
+def _lacking(source: Source) -> list[str]:
+    """How the runs' sets of tasks differ."""
+    lines = []
+    for one in source.runs:
+        if lacking := [name for name in source.task_names if name not in one.tasks]:
+            names = ", ".join(lacking[:5]) + (" …" if len(lacking) > 5 else "")
+            lines.append(f"{one.scores.name} lacks {len(lacking)} tasks that others have: {names}.")
+    return lines
+
+
+def _versions_remark(one: FinishedRun) -> list[str]:
+    differing = differing_versions(list(one.tasks.values()))
+    return [f"computed with different versions: {'; '.join(differing)}."] if differing else []
+
+
+def _card(one: FinishedRun) -> RunCard:
+    run = one.run
+    overall = next((mean for mean in run.aggregates if mean.name == "overall"), None)
+    of = 0 if overall is None else overall.tasks + len(overall.missing)
+    marks = (
+        "synthetic" if run.data_synthetic else "",
+        f"limited to {run.limit} queries a task" if run.limit is not None else "",
+        f"incomplete: {overall.tasks} of {of} tasks" if overall is not None and overall.missing else "",
+    )
+    details = {
+        "Revision": run.model_revision,
+        "Dimensions": str(run.model_dimensions),
+        "Data revision": run.data_revision,
+        "Seed": str(run.seed),
+        "Started": run.started,
+        "Commit": run.git_commit or "",
+        "Versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        "Machine": ", ".join(f"{name} {value}" for name, value in run.machine.items() if value is not None),
+    }
+    return RunCard(
+        name=one.scores.name,
+        model=run.model,
+        edition=run.edition,
+        data=run.data,
+        profile=profile_line(run.profile),
+        marks=tuple(mark for mark in marks if mark),
+        queries=_cost(run.queries, run.latency_seconds.get("queries", {})),
+        candidates=_cost(run.candidates, run.latency_seconds.get("candidates", {})),
+        details={label: value for label, value in details.items() if value},
+        settings=run.model_settings,
+    )
+
+
+def _cost(stats: EncodeStats, latency: Mapping[str, float]) -> SideCost:
+    return SideCost(
+        items=stats.items,
+        distinct=stats.encoded,
+        items_per_second=stats.items_per_second,
+        reasoning_rate=stats.reasoning_rate,
+        tokens_per_reasoned=stats.tokens_per_reasoned,
+        truncated=stats.truncated,
+        p50=latency.get("p50"),
+        p95=latency.get("p95"),
+    )

@@ -1,0 +1,65 @@
+"""Pictures of finished runs: what they scored, what that cost, and where reasoning paid.
+
+matplotlib is imported when pictures are drawn, not with this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmeb_harness.core.errors import UnknownNameError
+from mmeb_harness.show.pictures.picture import LeftOut, Picture, png_of, save_pictures
+
+__all__ = ["NAMES", "LeftOut", "Picture", "pictures_of", "png_of", "save_pictures"]
+
+#: In the order in which they are drawn.
+NAMES = (
+    "accuracy-latency",
+    "accuracy-tokens",
+    "groups",
+    "tasks",
+    "reasoning-share",
+    "utility-gap",
+    "rationale-length",
+    "latency",
+)
+
+
+def pictures_of(
+    folders: Sequence[Path], *, allow_editions: bool = False, only: Sequence[str] = ()
+) -> tuple[list[Picture], list[str]]:
+    """Draw the runs in these folders.
+
+    Args:
+        allow_editions: put runs of different editions into one picture all the same.
+        only: names of the pictures wanted; all if there are none.
+
+    Returns:
+        The pictures, and for what is left out of them a line that says why.
+
+    Raises:
+        ResultError: a run that can't be read or isn't finished, or runs that must not stand side by side.
+        UnknownNameError: `only` has a name that is none of `NAMES`.
+    """
+    if unknown := next((name for name in only if name not in NAMES), None):
+        raise UnknownNameError("picture", unknown, NAMES)
+    from mmeb_harness.show.pictures import costs, reasoning, scores
+    from mmeb_harness.show.pictures.runs import read_runs
+    from mmeb_harness.show.pictures.style import house_style
+
+    makers = {
+        "accuracy-latency": costs.accuracy_latency,
+        "accuracy-tokens": costs.accuracy_tokens,
+        "groups": scores.groups,
+        "tasks": scores.tasks,
+        "reasoning-share": reasoning.reasoning_share,
+        "utility-gap": reasoning.utility_gap,
+        "rationale-length": reasoning.rationale_length,
+        "latency": costs.latency,
+    }
+    shown = read_runs(folders, allow_editions=allow_editions)
+    with house_style():
+        made = [one for name in NAMES if not only or name in only for one in makers[name](shown)]
+    pictures = [one for one in made if isinstance(one, Picture)]
+    return pictures, [f"{one.name}: {one.why}" for one in made if isinstance(one, LeftOut)]

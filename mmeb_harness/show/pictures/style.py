@@ -1,0 +1,261 @@
+"""How pictures look: readable in grey and by colour-blind people, the same on every machine.
+
+No state of matplotlib is changed for longer than a picture takes, and pyplot is not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
+
+from mmeb_harness.stats.resampling import Floats
+
+#: The hues of Okabe and Ito, which colour-blind people can tell apart, lightened and darkened so that in grey, too,
+#: each is a step away from the others.
+COLOURS = ("#004C8C", "#EBAE1A", "#1AAF85", "#C04000", "#8FD0F5", "#000000", "#CC79A7")
+# Nine marks, five lines and eight hatches on seven colours: their pairs repeat late.
+MARKS = "osD^vPX*<"
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (9, 2)))
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "++", "oo")
+INK, QUIET = "#222222", "#666666"
+
+#: Up to so many points are named where they stand; more would not find room, and get a legend.
+MOST_LABELS = 12
+_LONGEST_LINE = 28
+#: Inches.
+HEADER, EDGE, _LEGEND_ROW = 0.56, 0.12, 0.19
+
+_STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": QUIET,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 3,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "mmeb-eval plot",
+    "text.color": INK,
+    "text.parse_math": False,  # a folder's name may hold dollar signs
+    "xtick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.color": QUIET,
+    "ytick.labelcolor": INK,
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Ours, whatever the user's own settings are; theirs again afterwards."""
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float, title: str, subtitle: str, legend: Sequence[str] = ()) -> Figure:
+    """An empty figure of that many inches, with a heading, and more of them for a legend of these names."""
+    height += _LEGEND_ROW * -(-len(legend) // _legend_columns(width, legend))
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADER / height), w_pad=EDGE, h_pad=EDGE / 2)
+    left = EDGE / width
+    figure.text(left, 1 - EDGE / height, title, va="top", fontsize=12, fontweight="bold")
+    figure.text(left, 1 - (EDGE + 0.24) / height, subtitle, va="top", fontsize=8.5, color=QUIET)
+    return figure
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay everything out, once: what is drawn later moves nothing, and written twice it is the same."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def colour(number: int) -> str:
+    """Of the run at this place."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def mark(number: int) -> str:
+    """Of the run at this place."""
+    return MARKS[number % len(MARKS)]
+
+
+def line(number: int) -> Any:
+    """Line style of the run at this place."""
+    return LINES[number % len(LINES)]
+
+
+def hatch(number: int) -> str:
+    """Of the run at this place."""
+    return HATCHES[number % len(HATCHES)]
+
+
+def grey(shade: str | tuple[float, float, float, float]) -> float:
+    """How light a colour prints in grey, from 0 to 1."""
+    return float(np.dot(to_rgb(shade), (0.299, 0.587, 0.114)))
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """One legend for the whole figure, in as many columns as its names leave room for."""
+    columns = _legend_columns(figure.get_figwidth(), names)
+    figure.legend(handles, names, loc="outside lower left", ncols=columns)
+
+
+def _legend_columns(width: float, names: Sequence[str]) -> int:
+    entry = 0.55 + 0.075 * max(map(len, names), default=0)
+    return max(1, min(len(names), int((width - 2 * EDGE) / entry)))
+
+
+def log_milliseconds(axis: Any, low: float, high: float) -> tuple[float, float]:
+    """Make an axis logarithmic with plain numbers on it; returns limits that hold (low, high) with some room."""
+    middle, room = (low * high) ** 0.5, max((high / low) ** 0.5, 1.6) * 1.25
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if room < 30 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator() if room < 30 else LogLocator(subs=tuple(range(2, 10))))
+    axis.set_minor_formatter(NullFormatter())
+    return middle / room, middle * room
+
+
+def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> bool:
+    """Write each name beside its point, clear of other names and of points, and of lines where there is room.
+
+    The figure is laid out by this; nothing may be added afterwards.
+
+    Returns:
+        Whether there was room for all.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    settle(figure)
+    pixels = figure.dpi / 72
+    edges = axes.get_window_extent()
+    inside = Bbox.from_extents(edges.x0, edges.y0, figure.bbox.x1 - 3 * pixels, edges.y1)  # right of it all is blank
+    centres = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
+    taken = _around(np.array(centres), 5 * pixels)
+    lines = np.concatenate([_around(_along(line, 3 * pixels), 1.5 * pixels) for line in axes.lines])
+    room = True
+    for centre, point, name in zip(centres, points, names, strict=True):
+        text = _in_lines(name)
+        place = _best_place(centre, _text_size(figure, text), taken, lines, inside, pixels)
+        taken = np.concatenate([taken, [place.box.extents]])
+        room = room and place.free
+        offset = ((place.box.x0 - centre[0]) / pixels, (place.box.y0 - centre[1]) / pixels)
+        _write_name(axes, text, point, offset, joined=place.distance > 12)
+    return room
+
+
+def _write_name(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], *, joined: bool
+) -> None:
+    axes.annotate(
+        text,
+        point,
+        xytext=offset,
+        textcoords="offset points",
+        ha="left",
+        va="bottom",
+        fontsize=8.5,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.7, "shrinkA": 0, "shrinkB": 4} if joined else None,
+    )
+
+
+def _in_lines(name: str) -> str:
+    """Broken where names have joints; a longer part stays whole."""
+    lines = [""]
+    for part in re.split(r"(?<=[-_/ ])", name):
+        if lines[-1] and len(lines[-1] + part) > _LONGEST_LINE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _text_size(figure: Figure, text: str) -> tuple[float, float]:
+    drawn = figure.text(0, 0, text, fontsize=8.5)
+    extent = drawn.get_window_extent()
+    drawn.remove()
+    return extent.width, extent.height
+
+
+def _along(line: Line2D, step: float) -> Floats:
+    """(N, 2) places on a line, close together, in pixels."""
+    corners = np.asarray(line.get_transform().transform(line.get_path().vertices), dtype=np.float64)
+    if line.get_linestyle() == "None" or len(corners) < 2:
+        return np.empty((0, 2))
+    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(corners, axis=0).T))])
+    places = np.arange(0, lengths[-1], step)
+    return np.stack([np.interp(places, lengths, corners[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _around(centres: Floats, half: float) -> Floats:
+    """(N, 4) boxes: left, bottom, right, top."""
+    return np.concatenate([centres - half, centres + half], axis=1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    box: Bbox
+    distance: float
+    free: bool
+    cost: float
+
+
+#: Where a name may stand, as seen from its point: right, left, above, below, then the corners.
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+#: How far off, in points.
+_DISTANCES = (7.0, 12.0, 20.0, 30.0)
+
+
+def _best_place(
+    centre: tuple[float, float],
+    size: tuple[float, float],
+    taken: Floats,
+    lines: Floats,
+    inside: Bbox,
+    pixels: float,
+) -> _Place:
+    """Free if possible, then near and off the lines; the first of equals."""
+    places = []
+    for distance in _DISTANCES:
+        for right, up in _SIDES:
+            # Of -1, 0 and 1, how much of the text lies left of where it is put, and below.
+            left = centre[0] + right * distance * pixels - size[0] * (1 - right) / 2
+            bottom = centre[1] + up * distance * pixels - size[1] * (1 - up) / 2
+            box = Bbox.from_bounds(left, bottom, *size)
+            outside = size[0] * size[1] - _overlap(box, np.array([inside.extents]))
+            covered = _overlap(box, taken) + outside
+            crossed = _overlap(box, lines)
+            free = covered < 1
+            places.append(_Place(box, distance, free, 100 * covered * (not free) + crossed + 4 * distance))
+    return min(places, key=lambda place: place.cost)
+
+
+def _overlap(box: Bbox, others: Floats) -> float:
+    """Area that the (N, 4) others cover of a box, or more where they overlap one another."""
+    sides = np.minimum(box.max, others[:, 2:]) - np.maximum(box.min, others[:, :2])
+    return float(sides.clip(min=0).prod(axis=1).sum())

@@ -1,0 +1,195 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmeb_harness.core.files import read_parquet
+from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult, load_task_result
+from mmeb_harness.results.profile import profile_line
+
+#: A tenth of a point, as the table prints it.
+VISIBLE_DIFFERENCE = 0.001
+
+
+@dataclass(frozen=True)
+class DifficultyScores:
+    """Mean main metric of queries that the data labels easy and hard; `None` where there is none."""
+
+    easy: float | None
+    hard: float | None
+
+
+def print_run(run: RunResult, folder: Path, console: Console) -> None:
+    """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
+    results = [load_task_result(folder / "tasks" / f"{task}.json") for task in run.tasks]
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    line(f"\n{_title(run)}\n")
+    console.print(_score_table(run, results, folder))
+    line("")
+    console.print(_cost_table(run))
+    line("")
+    for remark in _remarks(run, results):
+        line(remark)
+    line(f"results: {folder} ({run.seconds:.0f} s)")
+
+
+def _score_table(run: RunResult, results: Sequence[TaskResult], folder: Path) -> Table:
+    labelled = {result.name: _difficulty(folder, result.name) for result in results}
+    has_labels = any(one.easy is not None or one.hard is not None for one in labelled.values())
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("")
+    for name in ("tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens"):
+        table.add_column(name, justify="right")
+    for block in _blocks(run, results):
+        for aggregate in block:
+            members = [result for result in results if _belongs(result, aggregate.name)]
+            easy_hard = _mean_difficulty([labelled[result.name] for result in members]) if has_labels else None
+            table.add_row(*_cells(aggregate, members, easy_hard), style="bold" if aggregate.name == "overall" else None)
+        table.add_section()
+    return table
+
+
+def _title(run: RunResult) -> str:
+    data = f"{run.data}, synthetic" if run.data_synthetic else run.data
+    data += f", edition {run.edition}" if run.edition else ""
+    limited = f", first {run.limit} queries of each task only" if run.limit is not None else ""
+    modes = [
+        f"{name.replace('_', ' ')} {run.model_settings[name]}"
+        for name in ("reasoning", "candidate_reasoning")
+        if name in run.model_settings
+    ]
+    return f"{run.model} on {data}{limited}" + (f"  ({', '.join(modes)})" if modes else "")
+
+
+def _blocks(run: RunResult, results: Sequence[TaskResult]) -> list[list[Aggregate]]:
+    """Groups, then modalities, then overall; tasks outside the benchmark come last, by themselves."""
+    scored = [aggregate for aggregate in run.aggregates if aggregate.tasks]
+    overall = [aggregate for aggregate in scored if aggregate.name == "overall"]
+    modalities = [aggregate for aggregate in scored if aggregate.name in MODALITIES]
+    groups = [aggregate for aggregate in scored if aggregate not in overall and aggregate not in modalities]
+    covered = {aggregate.name for aggregate in groups}
+    others = [
+        Aggregate(result.name, result.score, result.chance, 1, ()) for result in results if result.group not in covered
+    ]
+    return [block for block in (groups, modalities, overall, others) if block]
+
+
+def _belongs(result: TaskResult, name: str) -> bool:
+    return name in ("overall", result.modality, result.group, result.name)
+
+
+def _cells(aggregate: Aggregate, members: Sequence[TaskResult], labels: DifficultyScores | None) -> list[str]:
+    queries = sum((result.queries for result in members), EncodeStats())
+    total = aggregate.tasks + len(aggregate.missing)
+    return [
+        aggregate.name,
+        str(aggregate.tasks) if aggregate.complete else f"{aggregate.tasks} of {total}",
+        _percent(aggregate.score),
+        _percent(aggregate.chance),
+        *((_percent(labels.easy), _percent(labels.hard)) if labels else ()),
+        _percent(queries.reasoning_rate),
+        f"{queries.tokens_per_reasoned:.1f}" if queries.reasoned else "-",
+    ]
+
+
+def _cost_table(run: RunResult) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("encoding")
+    for name in ("items", "distinct", "items/s", "p50 ms", "p95 ms", "reasoned", "truncated"):
+        table.add_column(name, justify="right")
+    for side, stats in (("queries", run.queries), ("candidates", run.candidates)):
+        latency = run.latency_seconds.get(side, {})
+        table.add_row(
+            side,
+            f"{stats.items:,}",
+            f"{stats.encoded:,}",
+            f"{stats.items_per_second:,.0f}",
+            *(f"{1000 * latency[name]:,.0f}" if name in latency else "-" for name in ("p50", "p95")),
+            _percent(stats.reasoning_rate),
+            f"{stats.truncated:,}",
+        )
+    return table
+
+
+def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
+    lines = [
+        "score: mean over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %."
+        " latency: of an item in its batch, duplicates included."
+    ]
+    lines.append(profile_line(run.profile))
+    stats = run.queries + run.candidates
+    if stats.reused:
+        lines.append(
+            f"reused: {_percent(stats.reused / stats.encoded)} % of {stats.encoded:,} distinct items had been encoded "
+            "before, for another task or in another run."
+        )
+    if counted := sum((Counter(result.notes) for result in results), Counter()):
+        lines.append("counted: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counted.items())) + ".")
+    if run.data_synthetic:
+        lines.append(f"{run.data}, synthetic: made-up pictures and pages; these are not MMEB-V2 scores.")
+    if run.limit is not None:
+        lines.append(f"limited to {run.limit} queries a task: not comparable with any other score.")
+    overall = next((aggregate for aggregate in run.aggregates if aggregate.name == "overall"), None)
+    if overall is not None and not overall.complete and overall.tasks:
+        names = ", ".join(overall.missing[:5]) + (" …" if len(overall.missing) > 5 else "")
+        lines.append(f"incomplete: {len(overall.missing)} of the benchmark's tasks were not run ({names}).")
+    ties = sum(result.tied_decisions for result in results)
+    by_position, at_random = (
+        sum(getattr(result, name) for result in results) / len(results)
+        for name in ("corrected_score", "random_ties_score")
+    )
+    lines.append(f"{ties:,} top-k decisions were ties, settled by candidate position.")
+    if abs(by_position - at_random) >= VISIBLE_DIFFERENCE:
+        lines.append(
+            f"ties matter: settled at random instead, the mean over the tasks would be {_percent(at_random)}, not "
+            f"{_percent(by_position)} (image tasks list the answer first, and position favours it)."
+        )
+    if differing := differing_versions(results):
+        lines.append(f"computed with different versions: {'; '.join(differing)}.")
+    moved = [result for result in results if abs(result.score - result.corrected_score) > 1e-12]
+    lines += [
+        f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with "
+        "every grade on its own page."
+        for result in moved
+    ]
+    return lines
+
+
+def differing_versions(results: Sequence[TaskResult]) -> list[str]:
+    """Packages of which a run's tasks were computed with several versions, and which."""
+    names = dict.fromkeys(name for result in results for name in result.versions)
+    found = {name: sorted({result.versions.get(name, "none") for result in results}) for name in names}
+    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
+
+
+def _difficulty(folder: Path, task: str) -> DifficultyScores:
+    rows = read_parquet(folder / "queries" / f"{task}.parquet", ["difficulty", "score"]).to_pylist()
+    return DifficultyScores(
+        *(_mean([row["score"] for row in rows if row["difficulty"] == kind]) for kind in ("easy", "hard"))
+    )
+
+
+def _mean_difficulty(scores: Sequence[DifficultyScores]) -> DifficultyScores:
+    return DifficultyScores(
+        easy=_mean([one.easy for one in scores if one.easy is not None]),
+        hard=_mean([one.hard for one in scores if one.hard is not None]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,1 @@
+"""One run over many processes: shards, torchrun's ranks, Ray's actors."""

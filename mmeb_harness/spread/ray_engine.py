@@ -1,0 +1,444 @@
+"""A run on a Ray cluster: chunks go to whichever actor is free, actors come and go.
+
+    mmeb-eval run … --ray                    a cluster of this machine's own, for the time of the run
+    mmeb-eval run … --ray 10.0.0.1:6379      one that runs already (`auto`: the one this machine is part of)
+
+The driver reads, plans, stores and ranks; an actor makes the model and encodes a chunk at a time. What an actor had
+under way when it, or its node, died goes to another one. Vectors come back through Ray, so that the nodes share no
+folder for them; data and model have to lie at the same path on each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Work
+from mmeb_harness.core.errors import DataError, ModelError, OptionError, ResultError, shortened
+from mmeb_harness.core.failures import Failure
+from mmeb_harness.core.interrupt import Interrupts
+from mmeb_harness.core.items import Item, Role
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.chunks import Chunk
+from mmeb_harness.encode.local import Note, Progress, Sink, Usage, flushing, shortly
+from mmeb_harness.encode.prepare import on_cpu
+from mmeb_harness.run.identity import difference
+from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
+from mmeb_harness.spread.shards import StoredModel
+
+#: Ray's own word for a cluster that is started for this run.
+LOCAL = "local"
+#: How long to wait for an answer before looking at signals and clocks.
+POLL_SECONDS = 0.5
+#: A cluster answers within so long.
+KNOCK_SECONDS = 10.0
+#: How often to look whether nodes have come.
+LOOK_SECONDS = 10.0
+#: An actor that needs longer for a chunk hangs: longer than the slowest chunk of a large reasoning model.
+HANG_SECONDS = 3600.0
+#: So long a run may be without any actor.
+PATIENCE_SECONDS = 600.0
+#: So many actors a chunk may take along, or may die in a row before they are ready.
+MAX_DEATHS = 3
+#: Chunks given to an actor beyond the one under way: it isn't idle while an answer travels.
+AHEAD = 1
+#: Of an actor without a GPU, where nobody says how many actors there should be.
+CPUS_PER_ACTOR = 2
+
+TOKEN_HINT = (
+    "If it asks for a token (Ray 2.60 does where it finds one): RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+    "~/.ray/auth_token as on its head node"
+)
+
+Reference: TypeAlias = Any  # ray.ObjectRef: Ray is not imported before it is asked for
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be the driver of a cluster.
+
+    Args:
+        address: as `ray.init` takes it.
+
+    Raises:
+        OptionError: Ray isn't installed.
+        ResultError: there is no such cluster, or it doesn't let this process in.
+    """
+    # Ray reads it when it is imported: nothing leaves the machine that isn't asked for.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise OptionError("--ray needs Ray: pip install 'mmeb-harness[ray]'") from error
+    _knock(address)
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    try:
+        ray.init(address=address, logging_level="CRITICAL", log_to_driver=False, **own)
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        hint = "" if address == LOCAL else f". {TOKEN_HINT}"
+        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}{hint}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries a host that isn't there for minutes.
+
+    Raises:
+        ResultError: nobody listens.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # `auto`, `local`: Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {error}") from error
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an actor takes of its node.
+
+    Attributes:
+        gpus: one or none.
+    """
+
+    cpus: int
+    gpus: int
+
+    def __str__(self) -> str:
+        return "a GPU each" if self.gpus else f"{self.cpus} CPU{'s' if self.cpus > 1 else ''} each"
+
+
+def needs_of(spec: ModelSpec, resources: Mapping[str, float], workers: int | None) -> Needs:
+    """A GPU, where the cluster has any or the model is told to use one; else CPUs.
+
+    Args:
+        resources: the cluster's, by Ray's names.
+        workers: how many actors were asked for.
+
+    Raises:
+        OptionError: a GPU by its number.
+    """
+    device = str(spec.options.get("device") or spec.args.get("device") or "auto")
+    if device.startswith("cuda:"):
+        raise OptionError(f"--device {device}: an actor of --ray sees one GPU, whichever is free; use --device cuda")
+    if device == "cuda" or (device == "auto" and resources.get("GPU", 0) >= 1):
+        return Needs(cpus=1, gpus=1)
+    return Needs(cpus=1 if workers else min(CPUS_PER_ACTOR, max(1, int(resources.get("CPU", 1)))), gpus=0)
+
+
+def room_for(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many actors fit; at least 1, which an autoscaler can find room for.
+
+    Args:
+        nodes: resources of each, by Ray's names.
+    """
+    of = ("GPU", needs.gpus) if needs.gpus else ("CPU", needs.cpus)
+    return max(1, sum(int(node.get(of[0], 0)) // of[1] for node in nodes))
+
+
+class RayEncoder:
+    """Encodes on the actors of the cluster that this process is connected to.
+
+    Args:
+        workers: how many actors there should be; `None`: as many as there is room for, at any time.
+        is_local: the cluster is this machine alone.
+        note: told of actors that come and go.
+    """
+
+    def __init__(
+        self, setup: Setup, workers: int | None, is_local: bool, note: Note, interrupts: Interrupts | None = None
+    ) -> None:
+        import ray
+
+        self._note, self._interrupts = note, interrupts or Interrupts(note)
+        self._setup, self._workers, self._is_local = setup, workers, is_local
+        self._needs = needs_of(setup.spec, ray.cluster_resources(), workers)
+        self._actors: list[_Actor] = []
+        self._waiting: deque[_Job] = deque()
+        self._first: Introduction | None = None
+        self._processors: set[str] = set()
+        self._failed_starts = 0
+        self._next_look = self._last_ready = time.monotonic()
+        self.usage = Usage(Work())
+
+    def introduction(self) -> Introduction:
+        """What the first actor says of itself; waits for it.
+
+        Raises:
+            HarnessError: the model can't be made there, or no actor gets ready.
+        """
+        while self._first is None:
+            self._staff(1)
+            self._step(None, lambda _: None)
+        return self._first
+
+    def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
+        """Encode what the sink lacks.
+
+        Raises:
+            HarnessError: what an actor raised; a chunk that takes actor after actor along; no actors any more.
+            KeyboardInterrupt: asked for; what was under way is finished and in the sink.
+        """
+        missing = (chunk.only(lambda key: key not in sink) for chunk in chunks)
+        self._waiting = deque(_Job(chunk) for chunk in missing if chunk.batches)
+        self._next_look = self._last_ready = time.monotonic()
+        if self._waiting:
+            sink.check_writable()
+        with flushing(sink), self._interrupts.deferred():
+            while jobs := len(self._waiting) + sum(len(actor.tasks) for actor in self._actors):
+                self._staff(jobs)
+                self._hand_out()
+                self._step(sink, on_progress)
+                self._stop_if_asked(sink, on_progress)
+
+    def _staff(self, jobs: int) -> None:
+        """Start the actors that are missing: at first, after a death, when nodes have come."""
+        import ray
+
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        room = self._workers or room_for(self._needs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        missing = min(room, jobs) - len(self._actors)
+        for _ in range(missing):
+            self._actors.append(_Actor.start(self._setup, self._needs))
+        if missing > 0 and self._first is not None:
+            self._note(f"{len(self._actors)} actors, {self._needs}")
+
+    def _hand_out(self) -> None:
+        """First one chunk to each actor, then one in advance, as long as nobody else could begin it sooner."""
+        ready = [actor for actor in self._actors if actor.said is not None]
+        for depth in range(AHEAD + 1):
+            for actor in ready:
+                if self._waiting and len(actor.tasks) == depth and (depth == 0 or len(self._waiting) >= len(ready)):
+                    actor.give(self._waiting.popleft())
+
+    def _step(self, sink: Sink | None, on_progress: Progress) -> None:
+        """Wait a little for an actor's word, and take it; then look at those of whom nothing is heard."""
+        import ray
+
+        expected = {one.expected: one for one in self._actors if one.expected is not None}
+        if not expected:
+            time.sleep(POLL_SECONDS)
+        for reference in ray.wait(list(expected), timeout=POLL_SECONDS)[0] if expected else []:
+            self._hear(expected[reference], sink, on_progress)
+        now = time.monotonic()
+        for actor in [one for one in self._actors if one.tasks and now - one.since > HANG_SECONDS]:
+            self._bury(actor, f"no answer for {HANG_SECONDS:.0f} s")
+        if any(actor.said is not None for actor in self._actors):
+            self._last_ready = now
+        elif now - self._last_ready > PATIENCE_SECONDS:
+            raise ResultError(
+                f"no actor ({self._needs}) of the Ray cluster has been ready for {PATIENCE_SECONDS:.0f} s, of which it "
+                f"has {_listed(ray.cluster_resources())}; the same command goes on from what is there"
+            )
+
+    def _hear(self, actor: _Actor, sink: Sink | None, on_progress: Progress) -> None:
+        import ray
+
+        try:
+            said: Introduction | Answer | Failure = ray.get(actor.expected)
+        except ray.exceptions.RayTaskError:
+            raise  # a programming error, with the actor's traceback
+        except ray.exceptions.RayError as error:
+            self._bury(actor, shortly(error))
+            return
+        if isinstance(said, Failure):
+            raise self._error(said, actor)
+        if isinstance(said, Introduction):
+            self._welcome(actor, said)
+            return
+        job = actor.finish()
+        assert sink is not None, "chunks are given out by `encode` alone"
+        for keys, encoded in said.batches:
+            sink.add(keys, encoded)
+        for line in said.notes:
+            self._note(f"{actor}: {line}")
+        self.usage.work += said.usage.work
+        self.usage.prepare_seconds += said.usage.prepare_seconds
+        self.usage.wait_seconds += said.usage.wait_seconds
+        on_progress(len(job.chunk))
+
+    def _welcome(self, actor: _Actor, said: Introduction) -> None:
+        actor.introduce(said)
+        self._failed_starts = 0
+        if self._first is None:
+            self._first = said
+        elif differing := difference(said.identity, self._first.identity):
+            what, mine, first = differing
+            raise ResultError(
+                f"an actor on {said.node} has {what} {mine!r}, the first one, on {self._first.node}, {first!r}: parts "
+                "of one run have to be computed alike; make the nodes equal"
+            )
+        before = set(self._processors)
+        self._processors.add(said.processors)
+        if before and said.processors not in before:
+            listed = ", ".join(sorted(self._processors))
+            self._note(f"the actors have different processors ({listed}): their vectors may differ in the last digits")
+
+    def _error(self, failure: Failure, actor: _Actor) -> Exception:
+        error = failure.error(f"In an actor on {actor}")
+        if self._is_local or not isinstance(error, (DataError, ModelError)):
+            return error
+        return type(error)(f"{error} (on {actor}; data and model have to lie at the same path on every node)")
+
+    def _bury(self, actor: _Actor, reason: str) -> None:
+        """What a dead or hanging actor had goes to the next that is free.
+
+        Raises:
+            ModelError: it isn't the first that this happens to.
+        """
+        import ray
+
+        self._actors.remove(actor)
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(actor.handle)
+        self._next_look = 0.0
+        jobs = [job for _, job in actor.tasks]
+        self._waiting.extendleft(reversed(jobs))
+        if jobs:
+            jobs[0].deaths += 1
+            self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(jobs[0].chunk)} items comes again")
+            if jobs[0].deaths >= MAX_DEATHS:
+                ids = shortened([repr(item.id) for _, item in jobs[0].chunk.keyed], 3)
+                raise ModelError(f"{MAX_DEATHS} actors died of the chunk of items {ids}, the last: {reason}")
+        if actor.said is None:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_DEATHS:
+                raise ModelError(
+                    f"{MAX_DEATHS} actors in a row died before they were ready, the last: {reason}. Is the same "
+                    "release installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
+                )
+
+    def _stop_if_asked(self, sink: Sink, on_progress: Progress) -> None:
+        try:
+            self._interrupts.check()
+        except KeyboardInterrupt:
+            self._waiting.clear()
+            for actor in self._actors:
+                del actor.tasks[1:]
+            while any(actor.tasks for actor in self._actors):
+                self._step(sink, on_progress)
+            raise
+
+
+@dataclass
+class _Job:
+    """A chunk to be encoded, and how many actors died of it."""
+
+    chunk: Chunk
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Actor:
+    """An actor, from the driver's side.
+
+    Attributes:
+        hello: its introduction, to come.
+        said: what that was.
+        tasks: chunks it has, and their answers to come; it works on the first.
+        since: when it began that one.
+    """
+
+    handle: Any
+    hello: Reference
+    said: Introduction | None = None
+    tasks: list[tuple[Reference, _Job]] = field(default_factory=list)
+    since: float = 0.0
+
+    @classmethod
+    def start(cls, setup: Setup, needs: Needs) -> _Actor:
+        """Not ready yet, nor placed: that may take until a node has room."""
+        import ray
+
+        handle = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus)(ChunkWorker).remote(setup)
+        return cls(handle, handle.introduce.remote())
+
+    def __str__(self) -> str:
+        return f"node {self.said.node}" if self.said else "a node"
+
+    @property
+    def expected(self) -> Reference | None:
+        """What it will say next; `None`: it has nothing to do."""
+        if self.said is None:
+            return self.hello
+        return self.tasks[0][0] if self.tasks else None
+
+    def introduce(self, said: Introduction) -> None:
+        """It is ready."""
+        self.said = said
+
+    def give(self, job: _Job) -> None:
+        """One chunk more."""
+        if not self.tasks:
+            self.since = time.monotonic()
+        self.tasks.append((self.handle.encode.remote(job.chunk), job))
+
+    def finish(self) -> _Job:
+        """Its first chunk is done."""
+        self.since = time.monotonic()
+        return self.tasks.pop(0)[1]
+
+
+class PlannedModel:
+    """A model that others run: here it says only what items cost."""
+
+    def __init__(self, local: BudgetedEmbedder, info: ModelInfo) -> None:
+        self.info, self.cost = info, local.cost
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """Never."""
+        return StoredModel(self.info).encode(items, role)
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Any:
+        """Never."""
+        return StoredModel(self.info).encode(items, role)
+
+    def encode_prepared(self, prepared: Any) -> EncodeResult:
+        """Never."""
+        return StoredModel(self.info).encode((), "query")
+
+
+def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
+    """The actors' model as the driver needs it: their identity, and the costs that the plan follows from.
+
+    Its weights are never loaded, and this machine needs no GPU.
+
+    Raises:
+        ResultError: here is another model, or another release.
+    """
+    local, versions = on_cpu(spec).load(), environment.package_versions()
+    here = {
+        "model": local.info.name,
+        "model revision": local.info.revision,
+        "mmeb-harness": versions.get("mmeb-harness"),
+    }
+    if found := difference(here, {name: first.identity.get(name) for name in here}):
+        what, mine, theirs = found
+        raise ResultError(
+            f"this machine has {what} {mine!r}, an actor on {first.node} {theirs!r}: who plans a run and who "
+            "encodes it need the same"
+        )
+    there = {name: first.identity.get(name) for name in versions}
+    others = [f"{name} {mine}, there {there[name]}" for name, mine in versions.items() if mine != there[name]]
+    if others:  # a head node without GPUs has another build of torch, say
+        note(f"the actors have other packages than this machine, whose the results name: {'; '.join(others)}")
+    return PlannedModel(local, first.info) if isinstance(local, BudgetedEmbedder) else StoredModel(first.info)
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return f"{int(resources.get('CPU', 0))} CPUs and {int(resources.get('GPU', 0))} GPUs"

@@ -1,0 +1,139 @@
+"""What an actor of a Ray cluster does. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import Embedder, Encoded, ModelInfo, Work
+from mmeb_harness.core.failures import Failure
+from mmeb_harness.core.interrupt import Interrupts
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.chunks import Chunk
+from mmeb_harness.encode.local import LocalEncoder, Usage
+from mmeb_harness.encode.prepare import workers_for
+from mmeb_harness.encode.whole_workers import encoding_parts
+from mmeb_harness.run.identity import Identity, model_identity
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an actor has to know before its first chunk.
+
+    Attributes:
+        workers: processes of an actor that read media ahead; `None`: as many as suit its node.
+        folder: where the run was started: paths in the model's arguments may be relative to it.
+    """
+
+    spec: ModelSpec
+    batch_tokens: int
+    workers: int | None
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """An actor, ready.
+
+    Attributes:
+        node: its machine's name.
+        identity: what has to be the same of all actors.
+    """
+
+    node: str
+    pid: int
+    info: ModelInfo
+    identity: Identity
+    processors: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A chunk, encoded.
+
+    Attributes:
+        batches: content keys and what they became, as they go to a store.
+        notes: lines that the user should see.
+    """
+
+    batches: tuple[tuple[Sequence[str], Encoded], ...]
+    usage: Usage
+    notes: tuple[str, ...]
+
+
+class ChunkWorker:
+    """Makes the model, then encodes a chunk at a time. Errors come back as values: none ends the actor."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._notes: list[str] = []
+        self._embedder: Embedder | None = None
+        self._encoder: LocalEncoder | None = None
+
+    def introduce(self) -> Introduction | Failure:
+        """Make the model; the weights are loaded with the first chunk."""
+        if self._setup.folder.is_dir():
+            os.chdir(self._setup.folder)
+        try:
+            self._embedder = self._setup.spec.load()
+            identity = model_identity(self._embedder)
+        except Exception as error:
+            return Failure.of(error)
+        processors = environment.processors()
+        return Introduction(socket.gethostname(), os.getpid(), self._embedder.info, identity, processors)
+
+    def encode(self, chunk: Chunk) -> Answer | Failure:
+        """Its vectors."""
+        assert self._embedder is not None, "introduce comes first"
+        if self._encoder is None:
+            self._encoder = self._local_encoder(self._embedder)
+        batches = BatchList()
+        self._encoder.usage = Usage(Work())
+        try:
+            self._encoder.encode([chunk], batches)
+        except Exception as error:
+            return Failure.of(error)
+        notes, self._notes[:] = tuple(self._notes), []
+        return Answer(tuple(batches.taken), self._encoder.usage, notes)
+
+    def _local_encoder(self, embedder: Embedder) -> LocalEncoder:
+        setup, note = self._setup, self._notes.append
+        neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
+        workers = workers_for(embedder, neighbours) if setup.workers is None else setup.workers
+        encoding, preparation = encoding_parts(embedder, setup.spec, workers, note)  # ends with this process
+        return LocalEncoder(encoding, preparation, setup.batch_tokens, note, Undisturbed())
+
+
+class BatchList:
+    """A sink that keeps the order in which batches came."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Sequence[str], Encoded]] = []
+        self._keys: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        self.taken.append((list(keys), encoded))
+        self._keys.update(keys)
+
+    def check_writable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
+class Undisturbed(Interrupts):
+    """Signals are the business of whoever hands out chunks."""
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Change nothing."""
+        yield

@@ -1,0 +1,161 @@
+"""A run in shards: job arrays, or machines that share nothing but, in the end, files.
+
+    mmeb-eval run … --output runs/x --shard 2/8     encodes its share; leaves runs/x/shards/2-of-8.json
+    mmeb-eval merge runs/x                          ranks what all of them encoded; needs no model and no GPU
+
+Where the machines share no folder, `runs/x/shards` and the vectors' folder are copied together: chunks and shards have
+names of their own, and what has one name is equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import EncodeResult, ModelInfo
+from mmeb_harness.core.errors import ModelError, ResultError
+from mmeb_harness.core.files import read_json, write_json
+from mmeb_harness.core.items import Item, Quantization, Role, Scalar
+from mmeb_harness.results.files import read_profile
+from mmeb_harness.run.evaluate import RunSettings
+from mmeb_harness.run.identity import Identity, difference
+from mmeb_harness.spread.shares import Share
+
+SHARD_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a finished shard says of itself: enough to rank without its model.
+
+    Attributes:
+        identity: see `run_identity`.
+        seconds: what it took, reading included.
+        processors: names of its GPUs, or its kind of processor.
+    """
+
+    shard: int
+    shards: int
+    identity: Identity
+    model: ModelInfo
+    model_args: Mapping[str, str]
+    tasks: tuple[str, ...]
+    edition: str
+    data: str
+    frames: int | None
+    limit: int | None
+    dimensions: int | None
+    quantization: Quantization
+    seed: int
+    batch_tokens: int
+    seconds: float
+    processors: str
+    schema_version: int = SHARD_SCHEMA_VERSION
+
+
+def shard_result(
+    share: Share,
+    identity: Identity,
+    model: ModelInfo,
+    tasks: Sequence[str],
+    data: str,
+    settings: RunSettings,
+    seconds: float,
+) -> ShardResult:
+    """What a shard that has just been finished says of itself."""
+    return ShardResult(
+        shard=share.index + 1,
+        shards=share.count,
+        identity=identity,
+        model=model,
+        model_args=dict(settings.model_args),
+        tasks=tuple(tasks),
+        edition=settings.edition,
+        data=data,
+        frames=settings.frames,
+        limit=settings.limit,
+        dimensions=settings.dimensions,
+        quantization=settings.quantization,
+        seed=settings.seed,
+        batch_tokens=settings.batch_tokens,
+        seconds=seconds,
+        processors=environment.processors(),
+    )
+
+
+def processors_of(shards: Sequence[ShardResult]) -> list[str]:
+    """What they ran on, each kind once."""
+    return sorted({one.processors for one in shards})
+
+
+class StoredModel:
+    """A model of which only the vectors are here."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """Never."""
+        raise ModelError(f"model {self.info.name!r} isn't loaded: its shards have encoded everything")
+
+
+def shard_file(output: Path, share: Share) -> Path:
+    """Where a shard says that it is finished."""
+    return output / "shards" / f"{share.index + 1}-of-{share.count}.json"
+
+
+def save_shard(output: Path, result: ShardResult) -> None:
+    """Write what a finished shard says of itself."""
+    write_json(shard_file(output, Share(result.shard - 1, result.shards)), dataclasses.asdict(result))
+
+
+def load_shards(output: Path) -> list[ShardResult]:
+    """All shards of a run, which belong together and are complete.
+
+    Raises:
+        ResultError: there are none, some are missing, or they aren't of one run.
+    """
+    files = sorted((output / "shards").glob("*-of-*.json"))
+    found = [path for path in files if re.fullmatch(r"\d+-of-\d+\.json", path.name)]
+    if not found:
+        raise ResultError(f"{output} has no finished shard; mmeb-eval run … --output {output} --shard 1/N writes one")
+    shards = [_load(path) for path in found]
+    counts = sorted({one.shards for one in shards})
+    if len(counts) > 1:
+        raise ResultError(
+            f"{output / 'shards'} holds shards of {' and of '.join(map(str, counts))}; delete the files of those that "
+            "don't belong to this run"
+        )
+    missing = sorted(set(range(1, counts[0] + 1)) - {one.shard for one in shards})
+    if missing:
+        raise ResultError(
+            f"{len(missing)} of {counts[0]} shards are not finished: {', '.join(map(str, missing))}; the same command "
+            f"as for the others with --shard {missing[0]}/{counts[0]} finishes the first"
+        )
+    for one in shards[1:]:
+        if differing := difference(one.identity, shards[0].identity):
+            what, theirs, first = differing
+            raise ResultError(
+                f"shard {one.shard} was computed with {what} {theirs!r}, shard {shards[0].shard} with {first!r}: they "
+                "are no parts of one run; encode one of them again"
+            )
+    return sorted(shards, key=lambda one: one.shard)
+
+
+def _load(path: Path) -> ShardResult:
+    values: dict[str, Any] = read_json(path)
+    fields = {one.name for one in dataclasses.fields(ShardResult)}
+    if not isinstance(values, dict) or values.get("schema_version") != SHARD_SCHEMA_VERSION or set(values) != fields:
+        raise ResultError(
+            f"{path} is no shard that this release can read (schema version {SHARD_SCHEMA_VERSION}); encode the shard "
+            "again with the release that merges"
+        )
+    model: dict[str, Any] = values["model"]
+    settings: dict[str, Scalar] = model["settings"]
+    info = ModelInfo(**{**model, "settings": settings, "profile": read_profile(model["profile"])})
+    return ShardResult(**{**values, "model": info, "tasks": tuple(values["tasks"])})

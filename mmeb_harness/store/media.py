@@ -1,0 +1,163 @@
+"""What a media file is: the hash of its bytes, wherever it lies and whatever it is called.
+
+A file is read once: its hash is remembered with its path below the data folder, size, and times of change, so that a
+second run only looks at those. The files that remember are append-only and never written by two processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from mmeb_harness.core.errors import DataError, ResultError
+from mmeb_harness.core.files import read_parquet, write_parquet
+
+#: Beside the folders of vectors.
+MEDIA_FOLDER = ".media"
+#: A file that changed so shortly before it was read may change again within the same tick of the file system's clock.
+RACY_SECONDS = 2.0
+#: A killed run hashes again what it hashed since the last time it wrote.
+SAVE_SECONDS = 10.0
+#: Files that a thread looks at in one go: a look takes a microsecond, and handing over an order twenty.
+_FILES_A_GO = 64
+
+#: Hash of a file's path, size and times → hash of its bytes. Both as bytes: half a million take 100 MB.
+_Remembered: TypeAlias = dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    path: Path
+    identity: bytes
+    content: bytes
+    is_new: bool
+    stays: bool  # old enough for its times to tell the next change
+
+
+class MediaHashes:
+    """Hashes of media files by their bytes, remembered in `folder`.
+
+    Where that can't be written nothing is remembered, and `problem` says why.
+
+    Args:
+        root: the data folder; a file below it is remembered by its path from there, so that the folder may move.
+
+    Raises:
+        ResultError: what was remembered can't be read.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder, self._root = folder, root
+        self._known = read_media_files(folder)
+        self._unsaved: _Remembered = {}
+        self._saved = time.monotonic()
+        self.problem: ResultError | None = None
+
+    def of(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Path → SHA-256 of the file's bytes, in hexadecimal.
+
+        SHA-256 is what processors have instructions for: 1.1 GB/s a core, where BLAKE2b takes 0.8.
+
+        Raises:
+            DataError: a file is missing or can't be read.
+        """
+        distinct = list(dict.fromkeys(paths))
+        goes = [distinct[start : start + _FILES_A_GO] for start in range(0, len(distinct), _FILES_A_GO)]
+        found: dict[Path, str] = {}
+        with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
+            try:
+                for hashed in pool.map(self._hash_all, goes):
+                    self._remember(hashed)
+                    found |= {one.path: one.content.hex() for one in hashed}
+                    if time.monotonic() - self._saved > SAVE_SECONDS:
+                        self.save()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return found
+
+    def _hash_all(self, paths: Sequence[Path]) -> list[_Hashed]:
+        return [self._hash(path) for path in paths]
+
+    def _hash(self, path: Path) -> _Hashed:
+        try:
+            identity, _ = self._identity(path)
+            if content := self._known.get(identity):
+                return _Hashed(path, identity, content, is_new=False, stays=True)
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            after, changed = self._identity(path)
+        except OSError as error:
+            raise DataError(f"item's media file {path} can't be read: {error.strerror or error}") from error
+        stays = after == identity and time.time() - changed > RACY_SECONDS
+        return _Hashed(path, identity, content, is_new=True, stays=stays)
+
+    def _identity(self, path: Path) -> tuple[bytes, float]:
+        """What tells a file's next change, and when it last changed.
+
+        The inode's time of change is among it: unpacked archives give two revisions of a file one path, one time of
+        modification and, with bad luck, one size.
+        """
+        stat = path.stat()
+        relative = path.relative_to(self._root) if path.is_relative_to(self._root) else path
+        named = f"{relative.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+        return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), max(stat.st_mtime, stat.st_ctime)
+
+    def _remember(self, hashed: Sequence[_Hashed]) -> None:
+        new = {one.identity: one.content for one in hashed if one.is_new and one.stays}
+        self._known |= new
+        self._unsaved |= new
+
+    def save(self) -> None:
+        """Write what is new. `of` does so itself now and then, but not after every handful of files."""
+        self._saved = time.monotonic()
+        if not self._unsaved or self.problem is not None:
+            return
+        try:
+            write_media_file(self._folder, self._unsaved)
+        except ResultError as error:  # costs time, not correctness: a read-only store may be complete
+            self.problem = error
+        self._unsaved = {}
+
+
+def media_files(folder: Path) -> list[Path]:
+    """The files that remember."""
+    return sorted(folder.glob("media-*.parquet"))
+
+
+def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> Path:
+    """Remember `hashes` in a file that nobody else writes.
+
+    Raises:
+        ResultError: if it can't be written.
+    """
+    import pyarrow as pa
+
+    path = folder / f"media-{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
+    columns = {"identity": pa.array(list(hashes), pa.binary()), "sha256": pa.array(list(hashes.values()), pa.binary())}
+    write_parquet(path, pa.table(columns))
+    return path
+
+
+def read_media_files(folder: Path) -> dict[bytes, bytes]:
+    """All that is remembered.
+
+    Raises:
+        ResultError: a file can't be read.
+    """
+    known: _Remembered = {}
+    for path in media_files(folder):
+        try:
+            table = read_parquet(path, ["identity", "sha256"])
+        except ResultError:
+            if path.exists():
+                raise
+            continue  # joined with others since it was listed; what it held is hashed again
+        known.update(zip(table.column("identity").to_pylist(), table.column("sha256").to_pylist(), strict=True))
+    return known

@@ -1,0 +1,325 @@
+"""MMEmb-R1 as the harness sees it: items in, unit vectors and traces out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
+from mmeb_harness.adapter.checkpoints import resolve_place
+from mmeb_harness.adapter.memory import peak_device_memory
+from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.collate import Collated, Uploaded, collate
+from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
+from mmemb_r1_model.model.settings import EMB, Settings
+
+if TYPE_CHECKING:
+    from mmemb_r1_model.embed.engine import Embedded, Engine, Readout
+    from mmemb_r1_model.embed.served import ServedEngine
+    from mmemb_r1_model.vllm.client import Question, RationaleServer
+
+Reasoning = Literal["adaptive", "always", "never"]
+Graphs = Literal["auto", "on", "off"]
+
+#: Characters of one text token, for estimates.
+_CHARACTERS_PER_TOKEN = 3
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    reasoning: Reasoning = "adaptive",
+    candidate_reasoning: Reasoning = "never",
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
+    threshold: float | None = None,
+    max_new_tokens: int | None = None,
+    trust_remote_code: bool = False,
+    graphs: Graphs = "auto",
+    rationales: str | None = None,
+    rationales_model: str | None = None,
+    rationales_key_env: str | None = None,
+    rationales_parallel: int = 64,
+) -> MMEmbR1Embedder:
+    """MMEmb-R1 on any Qwen3-VL checkpoint that has its tokens; the embedded tiny one if no path is given.
+
+    Args:
+        path: checkpoint folder or hub id.
+        revision: of a hub id.
+        reasoning: when queries write a rationale before they are embedded.
+        candidate_reasoning: the same for candidates. Short labels gain nothing from it.
+        device: auto takes a GPU if there is one.
+        dtype: auto is bfloat16 on a GPU, float32 on a CPU.
+        attention: of transformers; auto is its default (sdpa).
+        threshold: gate probability above which an item reasons; default: the checkpoint's.
+        max_new_tokens: longest rationale; default: the checkpoint's.
+        graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
+        rationales: address of a vLLM server that serves this checkpoint and writes the rationales; by default they are
+            written here.
+        rationales_model: the server's name for it; by default the only one it has.
+        rationales_key_env: name of the variable with the server's key.
+        rationales_parallel: requests under way at once.
+
+    Raises:
+        ModelError: the checkpoint can't be used.
+        OptionError: a device, dtype or address that is none.
+    """
+    checkpoint = open_checkpoint(path, revision)
+    stored = checkpoint.settings
+    settings = dataclasses.replace(
+        stored,
+        threshold=stored.threshold if threshold is None else threshold,
+        max_new_tokens=stored.max_new_tokens if max_new_tokens is None else max_new_tokens,
+    )
+    if not 0 <= settings.threshold <= 1:
+        raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")
+    if settings.max_new_tokens < 1:
+        raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
+    modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
+    server = _server(rationales, rationales_model, rationales_key_env, rationales_parallel)
+    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
+
+
+def _server(address: str | None, model: str | None, key_env: str | None, max_parallel: int) -> RationaleServer | None:
+    if address is None:
+        if model is not None or key_env is not None:
+            given = "rationales_model" if model is not None else "rationales_key_env"
+            raise OptionError(
+                f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1"
+            )
+        return None
+    from mmemb_r1_model.vllm.client import RationaleServer, check_server
+
+    server = RationaleServer(address, model, key_env, max_parallel)
+    check_server(server)
+    return server
+
+
+def _profile(settings: Settings) -> Profile:
+    """What the harness compares by. Eight frames, the benchmark's default; `mmeb-eval run --frames` shows others."""
+    return Profile(
+        name="mmemb_r1",
+        instruction="system turn",
+        candidate_instruction="the task's own",
+        whitespace="kept",
+        pooling="<emb>, after the final norm",
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        video_min_pixels=settings.video_min_pixels,
+        video_max_pixels=settings.video_max_pixels,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch, read and tokenised, perhaps on its way to a GPU.
+
+    Attributes:
+        questions: an item each, where a server writes rationales.
+    """
+
+    batch: Collated | Uploaded
+    role: Role
+    questions: tuple[Question, ...] = ()
+
+
+class MMEmbR1Embedder:
+    """Loads the weights when the first item comes: what is already done needs none."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        modes: dict[Role, Reasoning],
+        device: str,
+        dtype: str,
+        attention: str,
+        trust_remote_code: bool,
+        graphs: Graphs,
+        server: RationaleServer | None = None,
+    ) -> None:
+        import torch
+
+        self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
+        self._items = ItemReader(checkpoint, settings)
+        self._device, self._dtype = resolve_place(torch, device, dtype)
+        self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
+        self._engine: Engine | None = None
+        # Where nothing reasons, there is nothing to ask for.
+        self._server = server if set(modes.values()) != {"never"} else None
+        self._served: ServedEngine | None = None
+        self.info = ModelInfo(
+            name="mmemb_r1",
+            revision=checkpoint.revision,
+            dimensions=checkpoint.hidden_size,
+            settings={
+                "checkpoint": Path(checkpoint.name).name,
+                "reasoning": modes["query"],
+                "candidate_reasoning": modes["candidate"],
+                "device": self._device.split(":")[0],
+                "dtype": self._dtype,
+                "attention": attention,
+                "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
+                **dataclasses.asdict(settings),
+                # Its address is no part of results.
+                **({} if self._server is None else {"rationales": "vllm"}),
+            },
+            reasons=True,
+            profile=_profile(settings),
+            parameters=checkpoint.parameters,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model."""
+        if self._engine is None:
+            import torch
+
+            from mmemb_r1_model.embed.engine import Engine
+
+            model = load_weights(
+                self._checkpoint,
+                torch.device(self._device),
+                getattr(torch, self._dtype),
+                self._attention,
+                self._trust_remote_code,
+            )
+            self._engine = Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
+        return self._engine
+
+    @property
+    def served(self) -> ServedEngine | None:
+        """The same with rationales of a server, if there is one."""
+        if self._server is not None and self._served is None:
+            from mmemb_r1_model.embed.served import ServedEngine
+            from mmemb_r1_model.vllm.client import RationaleClient
+
+            rule, name = self.engine.rule, self.info.settings["checkpoint"]
+            ends = (rule.emb, rule.turn_end)
+            client = RationaleClient(self._server, self._checkpoint.tokenizer, rule.never, ends, str(name))
+            self._served = ServedEngine(self.engine, client, self._settings.planned_rationale)
+        return self._served
+
+    def warm_up(self) -> None:
+        """Load the weights, and run them once: the first batch on a device pays for its set-up.
+
+        Raises:
+            ModelError: the server that writes rationales can't be reached, or doesn't serve this checkpoint.
+        """
+        item = Item("warm-up", text="warm-up")
+        if self.served is not None:
+            self.served.check(self.prompt(item), self._question(item))
+        self.encode([item], "query")
+
+    def cost(self, item: Item, role: Role) -> int:
+        """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
+        characters = len(item.text) + len(item.instruction) + len(self._settings.request)
+        rationale = 0 if self._modes[role] == "never" else self._settings.planned_rationale
+        return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
+
+    def prepare(self, items: Sequence[Item], role: Role) -> Prepared:
+        """Open, resize and tokenise; on the CPU."""
+        mode, prompts = self._modes[role], [self.prompt(item) for item in items]
+        if mode != "always":
+            prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
+        asks = self._server is not None and mode != "never"
+        questions = tuple(map(self._question, items)) if asks else ()
+        return Prepared(collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role, questions)
+
+    def _question(self, item: Item) -> Question:
+        from mmemb_r1_model.vllm.client import Question
+        from mmemb_r1_model.vllm.request import chat
+
+        return Question(item.id, chat(item, self._settings))
+
+    def upload(self, prepared: Prepared) -> Prepared:
+        """Start the copy to a GPU; elsewhere, or if a server has to write first, there is nothing to do."""
+        import torch
+
+        device = torch.device(self._device)
+        waits = bool(prepared.questions) and self._modes[prepared.role] == "always"
+        if device.type != "cuda" or waits or not isinstance(prepared.batch, Collated):
+            return prepared
+        moved = Uploaded.of(prepared.batch, device, getattr(torch, self._dtype))
+        return dataclasses.replace(prepared, batch=moved)
+
+    def encode_stream(self, prepared: Iterator[Prepared]) -> Iterator[EncodeResult]:
+        """Gate, direct or reasoned readout; rationales of several batches are written side by side.
+
+        Raises:
+            ModelError: a server that is to write rationales doesn't.
+        """
+        first = next(prepared, None)
+        if first is not None:
+            for embedded in self._stream(itertools.chain([first], prepared), self._modes[first.role]):
+                yield self._result(embedded)
+
+    def _stream(self, prepared: Iterator[Prepared], mode: Reasoning) -> Iterator[Embedded]:
+        threshold = self._settings.threshold
+        if mode == "never" or self.served is None:
+            return self.engine.stream((one.batch for one in prepared), mode, threshold)
+        from mmemb_r1_model.embed.served import Asked
+
+        return self.served.stream((Asked(one.batch, one.questions) for one in prepared), mode, threshold)
+
+    def encode_prepared(self, prepared: Prepared) -> EncodeResult:
+        """The same for one batch."""
+        (result,) = self.encode_stream(iter([prepared]))
+        return result
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same in one call."""
+        return self.encode_prepared(self.prepare(items, role))
+
+    def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same as papers do it: `generate` of transformers on one padded batch, then a second pass."""
+        from mmemb_r1_model.embed.reference import embed_plainly
+
+        prompts = [self.prompt(item) for item in items]
+        vectors, readouts = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
+        return EncodeResult(vectors.numpy(), tuple(map(_trace, readouts)))
+
+    def _result(self, embedded: Embedded) -> EncodeResult:
+        usage = embedded.usage
+        decode = self.engine.costs.decode(usage.steps, usage.tokens, usage.columns)
+        work = Work(
+            usage.seconds,
+            embedded.prompt_tokens,
+            usage.tokens,
+            embedded.prefill.flops,
+            decode.flops,
+            embedded.prefill.bytes,
+            decode.bytes,
+        )
+        return EncodeResult(embedded.vectors_BD.numpy(), tuple(map(_trace, embedded.readouts)), work)
+
+    def peak_device_memory(self) -> int | None:
+        """See `MemoryEmbedder`."""
+        import torch
+
+        return peak_device_memory(torch, self._device)
+
+    def prompt(self, item: Item) -> Prompt:
+        """An item as tokens and patches.
+
+        Raises:
+            DataError: a picture that can't be opened or used; it is named.
+        """
+        return self._items.prompt(item)
+
+
+def _trace(readout: Readout) -> Trace:
+    return Trace(
+        path="reasoned" if readout.reasoned else "direct",
+        gate=readout.gate,
+        rationale=readout.rationale,
+        reasoning_tokens=readout.generated,
+        truncated=readout.truncated,
+        seconds=readout.seconds,
+    )

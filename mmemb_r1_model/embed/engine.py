@@ -1,0 +1,270 @@
+"""The forward pass: one prefill gives the gate, the direct embedding, and the cache in which rationales are written.
+
+    direct    : prompt <emb>                            z = h at <emb>, scaled to unit length
+    reasoned  : prompt <think> r </think> <emb>         the same, after a rationale
+
+h is the hidden state after the final norm. <emb> stands behind every prompt in the prefill, unless all rows reason: the
+model is causal, so it moves nothing before it. A direct row is done then; a row that reasons goes on after its prompt,
+in a slot of the decoder.
+
+Legend of shapes: B rows, L tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
+from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
+from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
+
+Mode = Literal["adaptive", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One row's outcome.
+
+    Attributes:
+        gate: p(reason | x).
+        rationale: text between the markers; `None` on the direct path.
+        generated: number of tokens fed after the prompt, markers included; 0 on the direct path.
+        truncated: no </think>, no <emb> after it, or nothing between the markers: closed by rule.
+        seconds: from the start of the batch until the embedding was there.
+    """
+
+    gate: float
+    reasoned: bool
+    rationale: str | None
+    generated: int
+    truncated: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch's outcome.
+
+    Attributes:
+        vectors_BD: of unit length, float32, on the CPU.
+        prefill: what reading it could not do without.
+        usage: what the device did since the result before this one, for whatever batch.
+    """
+
+    vectors_BD: Tensor
+    readouts: tuple[Readout, ...]
+    prompt_tokens: int
+    prefill: Passes
+    usage: Usage
+
+
+def feed(model: Any, past: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor, **inputs: Tensor) -> Tensor:
+    """Feed tokens behind what `past` holds; hidden state (B, D), after the final norm, of the last one.
+
+    Args:
+        model: Qwen3VLForConditionalGeneration.
+        mask_BL: over everything fed so far.
+        positions_3BL: of the new tokens.
+    """
+    output = model.model(
+        **inputs,
+        attention_mask=mask_BL,
+        position_ids=positions_3BL,
+        use_cache=True,
+        **{cache_argument(type(model.model).forward): past},
+    )
+    hidden: Tensor = output.last_hidden_state[:, -1]
+    return hidden
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """How a rationale is written: <think>, at most `limit` tokens, </think>, <emb>. A `decoding.Rule`."""
+
+    think: int
+    end_think: int
+    emb: int
+    turn_end: int
+    never: Sequence[int]
+    limit: int
+
+    @property
+    def mark(self) -> int:
+        """<emb>."""
+        return self.emb
+
+    @property
+    def longest(self) -> int:
+        """With its three markers."""
+        return self.limit + 3
+
+    def choose(self, row: Row, wanted: int) -> int | None:
+        """The model's token, unless the answer has to be closed by rule."""
+        if not row.fed:
+            return self.think
+        if row.fed[-1] == self.emb:
+            return None
+        if row.closing:
+            row.truncated |= wanted != self.emb
+            return self.emb
+        written = len(row.fed) - 1  # without <think>
+        if wanted == self.end_think:
+            row.truncated |= written == 0
+        elif wanted in (self.emb, self.turn_end) or written >= self.limit:
+            row.truncated = True
+            wanted = self.end_think
+        row.closing = wanted == self.end_think
+        return wanted
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch after its prefill.
+
+    Attributes:
+        direct_BD: states at <emb>; `None` if all rows reason.
+        seconds: that it took.
+        tokens: of its prompts.
+        passes: what it could not do without.
+    """
+
+    gates: list[float]
+    direct_BD: Tensor | None
+    seconds: float
+    tokens: int
+    passes: Passes
+
+
+class Engine:
+    """A loaded model and what its answers are made of."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PromptTokenizer,
+        max_new_tokens: int,
+        graphs: Graphs = "auto",
+        slots: int | None = None,
+    ) -> None:
+        """Set up; nothing is computed.
+
+        Args:
+            model: Qwen3VLForConditionalGeneration.
+            max_new_tokens: longest rationale; then it is closed and counted as truncated.
+            graphs: see `decoding.step`; auto: on a GPU.
+            slots: most rationales at once; by default as many as pay.
+        """
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
+        never = tokenizer.unwritable((end_think, emb, turn_end))
+        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens)
+        self.decoder = Decoder(model, self.rule, graphs, slots)
+        self.costs = Costs.of(model)
+        self._gate_tokens = torch.tensor([think, emb], device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type."""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
+
+    def stream(self, batches: Iterator[Collated | Uploaded], mode: Mode, threshold: float) -> Iterator[Embedded]:
+        """Embed batches, one result each, in order.
+
+        Args:
+            batches: their prompts end in <emb> unless `mode` is "always".
+            mode: adaptive: reason where the gate is above `threshold`.
+
+        Raises:
+            torch.OutOfMemoryError: with smaller batches, it may go.
+        """
+        for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
+            yield self._embedded(answered)
+
+    def _open(self, collated: Collated | Uploaded, mode: Mode, threshold: float) -> Opened[_Read]:
+        started = time.perf_counter()
+        clock = self.decoder.clock
+        with clock.stage("prefill"):
+            batch = collated.to(self.device, self.dtype)
+            arrays = batch.arrays
+            past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
+            hidden_BLD = self.prefill(batch, past)
+            answered_BD = hidden_BLD[:, -1 if mode == "always" else -2]
+            direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
+        with clock.stage("gate"):
+            gates: list[float] = self.gate(answered_BD).tolist()
+        reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
+        passes = self.costs.prefill(arrays.lengths, arrays.grids)
+        read = _Read(gates, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
+        rows = [row for row, one in enumerate(reasons) if one]
+        if not rows:
+            return Opened(read)
+        extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
+        width, lengths, positions = batch.ids_BL.shape[1], arrays.lengths, arrays.next_position_B.tolist()
+        return Opened(
+            read,
+            rows=rows,
+            starts=[width - lengths[row] for row in rows],
+            lengths=[lengths[row] - extra for row in rows],
+            positions=[positions[row] - extra for row in rows],
+            wanted=[self.rule.think] * len(rows),
+            past=past,
+        )
+
+    def batch(self, prompts: Sequence[Prompt]) -> Batch:
+        """Prompts as one batch, where the weights are."""
+        return collate(prompts, self.tokenizer.id_of(END_OF_TEXT)).to(self.device, self.dtype)
+
+    def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
+        """States (B, L, D), after the final norm."""
+        hidden_BLD: Tensor = self.model.model(
+            input_ids=batch.ids_BL,
+            mm_token_type_ids=batch.types_BL,
+            attention_mask=batch.mask_BL,
+            position_ids=batch.positions_3BL,
+            use_cache=past is not None,
+            **({} if past is None else {cache_argument(type(self.model.model).forward): past}),
+            **batch.pixels,
+        ).last_hidden_state
+        return hidden_BLD
+
+    def gate(self, hidden_BD: Tensor) -> Tensor:
+        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins."""
+        logits_B2 = torch.nn.functional.linear(hidden_BD, self.model.lm_head.weight[self._gate_tokens]).float()
+        return torch.sigmoid(logits_B2[:, 0] - logits_B2[:, 1])
+
+    @torch.inference_mode()
+    def _embedded(self, answered: Answered[_Read]) -> Embedded:
+        read, of_row = answered.extra, {answer.index: answer for answer in answered.answers}
+        states_BD = torch.stack([answer.state for answer in of_row.values()]) if of_row else None
+        hidden_BD = read.direct_BD
+        if states_BD is not None:
+            rows = torch.tensor(list(of_row), device=states_BD.device)
+            hidden_BD = torch.empty_like(states_BD) if hidden_BD is None else hidden_BD
+            hidden_BD[rows] = states_BD
+        assert hidden_BD is not None, "a batch without rows"
+        vectors_BD = torch.nn.functional.normalize(hidden_BD.float(), dim=-1).cpu()
+        readouts = tuple(self._readout(read, row, of_row.get(row)) for row in range(len(read.gates)))
+        return Embedded(vectors_BD, readouts, read.tokens, read.passes, answered.usage)
+
+    def _readout(self, read: _Read, row: int, answer: Answer | None) -> Readout:
+        gate = read.gates[row]
+        if answer is None:
+            return Readout(gate, False, None, 0, False, read.seconds)
+        text = self.tokenizer.decode(list(answer.fed[1:-2])).strip()
+        return Readout(gate, True, text, len(answer.fed), answer.truncated, answer.seconds)

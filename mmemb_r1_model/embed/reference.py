@@ -1,0 +1,118 @@
+"""The same embeddings the plain way, to compare with: a pass for the gate, `generate`, a pass for the vectors; in mode
+never one pass.
+
+No cache outlives `generate`, and a batch waits for its longest rationale. Same rules, same tokens, same vectors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from mmemb_r1_model.decoding import as_the_library_has_it
+from mmemb_r1_model.embed.engine import Engine, Mode, Readout
+from mmemb_r1_model.model.prompt import Prompt, extended
+
+
+@torch.inference_mode()
+def embed_plainly(
+    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float
+) -> tuple[Tensor, list[Readout]]:
+    """One padded batch.
+
+    Returns:
+        Unit vectors (B, D) in float32 on the CPU, and how each came about.
+    """
+    with as_the_library_has_it(engine.model):
+        if mode == "never":
+            return _embed_directly(engine, prompts)
+        return _embed_with_rationales(engine, prompts, mode, threshold)
+
+
+def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Readout]]:
+    """One pass: nothing is written."""
+    started = time.perf_counter()
+    states_BLD = _states(engine, [extended(prompt, [engine.rule.emb]) for prompt in prompts])
+    gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
+    vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+    seconds = time.perf_counter() - started
+    return vectors_BD, [Readout(gate, False, None, 0, False, seconds) for gate in gates]
+
+
+def _embed_with_rationales(
+    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float
+) -> tuple[Tensor, list[Readout]]:
+    started = time.perf_counter()
+    gates: list[float] = engine.gate(_states(engine, prompts)[:, -1]).tolist()
+    reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
+    rows = [row for row, one in enumerate(reasons) if one]
+    written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
+    rule = engine.rule
+    tails = [
+        [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
+        for row in range(len(prompts))
+    ]
+    states_BLD = _states(engine, [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)])
+    vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+    # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
+    wanted_B2 = _likeliest(engine, states_BLD[:, -3:-1]).tolist() if rows else []
+    seconds = time.perf_counter() - started
+    readouts = []
+    for row, gate in enumerate(gates):
+        if row not in written:
+            readouts.append(Readout(gate, False, None, 0, False, seconds))
+            continue
+        as_written = wanted_B2[row] == [rule.end_think, rule.emb] and len(written[row]) > 0
+        text = engine.tokenizer.decode(written[row]).strip()
+        readouts.append(Readout(gate, True, text, len(tails[row]), not as_written, seconds))
+    return vectors_BD, readouts
+
+
+def _states(engine: Engine, prompts: Sequence[Prompt]) -> Tensor:
+    """States (B, L, D) of a full pass."""
+    return engine.prefill(engine.batch(prompts), None)
+
+
+def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Tokens between <think> and what ends them, at most as many as the rule allows."""
+    rule, model = engine.rule, engine.model
+    ends = [rule.end_think, rule.emb, rule.turn_end]
+    settings = GenerationConfig(
+        do_sample=False,
+        use_cache=True,
+        max_new_tokens=rule.limit,
+        eos_token_id=ends,
+        pad_token_id=rule.turn_end,
+        suppress_tokens=list(rule.never),
+    )
+    batch = engine.batch([extended(prompt, [rule.think]) for prompt in prompts])
+    of_checkpoint = model.generation_config
+    model.generation_config = GenerationConfig()  # whatever isn't set above would come from there: penalties, too
+    try:
+        ids_BL = model.generate(
+            input_ids=batch.ids_BL,
+            attention_mask=batch.mask_BL,
+            mm_token_type_ids=batch.types_BL,
+            generation_config=settings,
+            **batch.pixels,
+        )
+    finally:
+        model.generation_config = of_checkpoint
+    written = ids_BL[:, batch.ids_BL.shape[1] :].tolist()
+    return [_before(row, ends) for row in written]
+
+
+def _before(ids: list[int], ends: Sequence[int]) -> list[int]:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def _likeliest(engine: Engine, states: Tensor) -> Tensor:
+    logits: Any = engine.model.lm_head(states).float()
+    logits[..., torch.tensor(engine.rule.never, device=logits.device)] = -torch.inf
+    tokens: Tensor = logits.argmax(dim=-1)
+    return tokens

@@ -1,0 +1,317 @@
+"""Embeddings whose rationales a server writes: two passes here, and the writing elsewhere, meanwhile.
+
+    batch ──pass──▶ gate, direct vectors ──rows that reason──▶ server ──rationales──▶ pass ──▶ reasoned vectors
+
+The second pass reads prompt <think> r </think> <emb> anew, in batches of similar length. Which rows share one depends
+on prompts and rationales alone, never on when these come back. If all rows reason, it gives the gate as well, and there
+is no first pass. A rationale ends by the rule of the local engine.
+
+Legend of shapes: B rows, L tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+
+from mmemb_r1_model.decoding import Passes, Row, Usage
+from mmemb_r1_model.disk.errors import ModelError
+from mmemb_r1_model.embed.engine import Embedded, Engine, Mode, Rationale, Readout
+from mmemb_r1_model.model.collate import Collated, Uploaded, prompts_of
+from mmemb_r1_model.model.prompt import Prompt, extended
+from mmemb_r1_model.vllm.client import Order, Question, RationaleClient, Send
+
+#: Pixels kept for second passes; above it, no further batch is read until rationales have come back.
+HELD_BYTES = 8 * 2**30
+#: Of the rationale by which a server shows that it has the same weights.
+_PROBE_TOKENS = 16
+#: By which the server's token may be less likely here than the likeliest: precisions differ, the same weights not more.
+_PROBE_NATS = 1.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch, and what the server must know of each of its items."""
+
+    batch: Collated | Uploaded
+    questions: tuple[Question, ...]
+
+    @property
+    def arrays(self) -> Collated:
+        """The batch on the host."""
+        return self.batch if isinstance(self.batch, Collated) else self.batch.batch.arrays
+
+
+class ServedEngine:
+    """`Engine`'s results, with rationales from a server."""
+
+    def __init__(self, engine: Engine, client: RationaleClient, planned_rationale: int) -> None:
+        """Set up; nothing is asked.
+
+        Args:
+            planned_rationale: tokens that were allowed for a row's rationale when batches were planned.
+        """
+        self._engine, self._client, self._planned_rationale = engine, client, planned_rationale
+
+    def stream(self, batches: Iterator[Asked], mode: Mode, threshold: float) -> Iterator[Embedded]:
+        """As `Engine.stream`.
+
+        Raises:
+            ModelError: no rationale could be had.
+            torch.OutOfMemoryError: with smaller batches, it may go.
+        """
+        with self._client.sending() as send:
+            yield from _Run(self._engine, send, mode, threshold, self._planned_rationale).results(batches)
+
+    def check(self, prompt: Prompt, question: Question) -> None:
+        """Let the server begin a rationale, and see whether these weights would have written it.
+
+        Args:
+            prompt: of a text, up to where the model answers.
+
+        Raises:
+            ModelError: they wouldn't, or the server can't be used at all.
+        """
+        rule, tokenizer = self._engine.rule, self._engine.tokenizer
+        begun = extended(prompt, [rule.think])
+        wanted = min(_PROBE_TOKENS, rule.limit)
+        with self._client.sending() as send:
+            ids = send(Order(question, begun.ids.tolist(), wanted)).result()
+        written = list(takewhile(lambda token: _possible(token, rule, _vocabulary(self._engine)), ids))
+        if not written:
+            raise ModelError(
+                f"rationales: the server begins a rationale with tokens {list(ids[:3])}, which none can contain: it "
+                "must heed `logit_bias` and serve this checkpoint"
+            )
+        for place, (token, missing) in enumerate(zip(written, self._missing_nats(begun, written), strict=True)):
+            if missing > _PROBE_NATS:
+                raise ModelError(
+                    "rationales: the server doesn't write what this checkpoint would: of token "
+                    f"{place + 1}, {tokenizer.decode([token])!r}, the logarithm of the probability is {missing:.1f} "
+                    f"below that of the likeliest one here (up to {_PROBE_NATS:g} could be rounding). Let it serve the "
+                    "same folder, not quantised"
+                )
+
+    @torch.inference_mode()
+    def _missing_nats(self, begun: Prompt, written: Sequence[int]) -> list[float]:
+        """How much less likely each token is here than the likeliest one, as log-probabilities."""
+        engine = self._engine
+        states_BLD = engine.prefill(engine.batch([extended(begun, written)]), None)
+        logits_LV = engine.model.lm_head(states_BLD[0, -len(written) - 1 : -1]).float()
+        logits_LV[:, list(engine.rule.never)] = -torch.inf
+        chosen_L = logits_LV.gather(1, torch.tensor(written, device=logits_LV.device)[:, None])[:, 0]
+        missing: list[float] = (logits_LV.max(dim=1).values - chosen_L).tolist()
+        return missing
+
+
+@dataclass
+class _Ticket:
+    """A batch whose result is owed.
+
+    Attributes:
+        tokens: that it was planned with, padding included.
+        vectors_BD, gates, readouts: filled as they become known.
+        promised: rationales under way, by row.
+    """
+
+    started: float
+    tokens: int
+    vectors_BD: Tensor
+    gates: list[float | None]
+    readouts: list[Readout | None]
+    promised: list[tuple[int, Prompt, Future[tuple[int, ...]]]] = field(default_factory=list)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all its rationales are there."""
+        return all(future.done() for _, _, future in self.promised)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A row with its rationale, which waits for its second pass."""
+
+    ticket: _Ticket
+    row: int
+    prompt: Prompt  # without the rationale
+    answer: Row
+
+    @property
+    def whole(self) -> Prompt:
+        return extended(self.prompt, self.answer.fed)
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer.fed)
+
+
+class _Run:
+    """One stream."""
+
+    def __init__(self, engine: Engine, send: Send, mode: Mode, threshold: float, planned_rationale: int) -> None:
+        self._engine, self._send, self._mode, self._threshold = engine, send, mode, threshold
+        self._planned_rationale = planned_rationale
+        self._clock = engine.decoder.clock
+        self._clock.take()
+        self._owed: deque[_Ticket] = deque()
+        #: Those of the same batches whose rationales weren't taken yet.
+        self._unwritten: deque[_Ticket] = deque()
+        self._wave: list[_Written] = []
+        self._budget = self._held = 0
+        self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
+
+    def results(self, batches: Iterator[Asked]) -> Iterator[Embedded]:
+        for asked in batches:
+            self._read(asked)
+            while self._unwritten and (self._unwritten[0].is_written or self._held > HELD_BYTES):
+                self._take(self._unwritten.popleft())
+            yield from self._finished()
+        while self._unwritten:
+            self._take(self._unwritten.popleft())
+            yield from self._finished()
+        self._read_wave()
+        yield from self._finished()
+
+    def _finished(self) -> Iterator[Embedded]:
+        while self._owed:
+            readouts = [one for one in self._owed[0].readouts if one is not None]
+            if len(readouts) < len(self._owed[0].readouts):
+                return
+            ticket = self._owed.popleft()
+            usage = Usage(self._clock.take(), 0, 0, 0)
+            tokens, spent = self._prompt_tokens, self._spent
+            self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
+            yield Embedded(ticket.vectors_BD, tuple(readouts), tokens, spent, usage)
+
+    def _read(self, asked: Asked) -> None:
+        """The first pass, where there is one; rows that reason go to the server."""
+        arrays = asked.arrays
+        rows, width = arrays.ids_BL.shape
+        size = self._engine.model.config.get_text_config().hidden_size
+        tokens, vectors_BD = rows * (width + self._planned_rationale), torch.empty(rows, size)
+        ticket = _Ticket(time.perf_counter(), tokens, vectors_BD, [None] * rows, [None] * rows)
+        self._owed.append(ticket)
+        self._unwritten.append(ticket)
+        reasons = range(rows) if self._mode == "always" else self._read_directly(asked.batch, ticket)
+        # The prompts end in <emb> where there was a first pass.
+        drop = 0 if self._mode == "always" else 1
+        for row, prompt in zip(reasons, prompts_of(arrays, reasons, drop), strict=True):
+            ids = [*prompt.ids.tolist(), self._engine.rule.think]
+            order = Order(asked.questions[row], ids, self._engine.rule.limit)
+            ticket.promised.append((row, prompt, self._send(order)))
+            self._held += _pixel_bytes(prompt)
+
+    @torch.inference_mode()
+    def _read_directly(self, given: Collated | Uploaded, ticket: _Ticket) -> list[int]:
+        """Gates, and vectors at <emb>; the rows that reason."""
+        engine = self._engine
+        with self._clock.stage("prefill"):
+            batch = given.to(engine.device, engine.dtype)
+            states_BLD = engine.prefill(batch, None)
+            ticket.vectors_BD.copy_(torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1))
+        with self._clock.stage("gate"):
+            gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
+        self._count(batch.arrays)
+        seconds = time.perf_counter() - ticket.started
+        reasons = []
+        for row, gate in enumerate(gates):
+            ticket.gates[row] = gate
+            if self._mode == "adaptive" and gate > self._threshold:
+                reasons.append(row)
+            else:
+                ticket.readouts[row] = Readout(gate, False, None, 0, False, seconds)
+        return reasons
+
+    def _take(self, ticket: _Ticket) -> None:
+        """Wait for a batch's rationales; a second pass when enough have come together for one."""
+        rule, vocabulary = self._engine.rule, _vocabulary(self._engine)
+        for row, prompt, future in ticket.promised:
+            self._wave.append(_Written(ticket, row, prompt, closed_by_rule(future.result(), row, rule, vocabulary)))
+        ticket.promised.clear()
+        self._budget = max(self._budget, ticket.tokens)
+        if sum(map(len, self._wave)) >= self._budget:
+            self._read_wave()
+
+    def _read_wave(self) -> None:
+        for group in by_length([len(one) for one in self._wave], self._budget):
+            self._read_out([self._wave[index] for index in group])
+        self._wave.clear()
+
+    @torch.inference_mode()
+    def _read_out(self, written: Sequence[_Written]) -> None:
+        """One second pass."""
+        engine = self._engine
+        with self._clock.stage("readout"):
+            batch = engine.batch([one.whole for one in written])
+            states_BLD = engine.prefill(batch, None)
+            vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+        with self._clock.stage("gate"):
+            answered = torch.tensor([-len(one.answer.fed) - 1 for one in written], device=states_BLD.device)
+            rows = torch.arange(len(written), device=states_BLD.device)
+            gates: list[float] = engine.gate(states_BLD[rows, answered]).tolist()
+        self._count(batch.arrays)
+        now = time.perf_counter()
+        for one, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
+            self._held -= _pixel_bytes(one.prompt)
+            ticket, answer = one.ticket, one.answer
+            ticket.vectors_BD[one.row] = vector_D
+            decided = ticket.gates[one.row]  # that of the first pass, by which the row reasons
+            text = engine.tokenizer.decode(answer.fed[1:-2]).strip()
+            ticket.readouts[one.row] = Readout(
+                gate=gate if decided is None else decided,
+                reasoned=True,
+                rationale=text,
+                generated=len(answer.fed),
+                truncated=answer.truncated,
+                seconds=now - ticket.started,
+            )
+
+    def _count(self, arrays: Collated) -> None:
+        passes = self._engine.costs.prefill(arrays.lengths, arrays.grids)
+        self._spent = Passes(self._spent.flops + passes.flops, self._spent.bytes + passes.bytes)
+        self._prompt_tokens += sum(arrays.lengths)
+
+
+def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, vocabulary: int) -> Row:
+    """A row as if it had been written here: what a server wrote behind <think>, up to its end, closed if need be."""
+    row, left = Row(index), iter(ids)
+    token: int | None = rule.choose(row, rule.think)
+    while token is not None:
+        row.fed.append(token)
+        wanted = next(left, rule.turn_end)
+        # What can't be written here ends a rationale as the end of the turn does.
+        token = rule.choose(row, wanted if _possible(wanted, rule, vocabulary) else rule.turn_end)
+    return row
+
+
+def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in batches of similar length, which take at most `budget` tokens with padding, or have one row."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        # The last of a group is its longest.
+        if groups and (len(groups[-1]) + 1) * lengths[index] <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _possible(token: int, rule: Rationale, vocabulary: int) -> bool:
+    """Whether the model could choose it here."""
+    return 0 <= token < vocabulary and token not in rule.never
+
+
+def _vocabulary(engine: Engine) -> int:
+    """Rows of the model's table."""
+    rows: int = engine.model.lm_head.weight.shape[0]
+    return rows
+
+
+def _pixel_bytes(prompt: Prompt) -> int:
+    return 0 if prompt.patches is None else prompt.patches.pixels.nbytes

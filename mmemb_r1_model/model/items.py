@@ -1,0 +1,72 @@
+"""From an item to a prompt: media opened, resized and cut into patches, text tokenised. On the CPU, no torch."""
+
+from __future__ import annotations
+
+from mmeb_harness import DataError, Item
+from mmeb_harness.adapter.pictures import open_picture, picture_size
+from mmemb_r1_model.model.checkpoint import Checkpoint
+from mmemb_r1_model.model.prompt import Prompt, build_prompt
+from mmemb_r1_model.model.settings import Settings
+from mmemb_r1_model.model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
+
+
+class ItemReader:
+    """Reads items as one checkpoint wants to see them."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        self._tokenizer, self._vision, self._settings = checkpoint.tokenizer, checkpoint.vision, settings
+
+    def prompt(self, item: Item) -> Prompt:
+        """An item as tokens and patches.
+
+        Raises:
+            DataError: a picture that can't be opened or used; it is named.
+        """
+        return build_prompt(
+            self._tokenizer,
+            self._settings,
+            self._vision.merge,
+            item.instruction,
+            item.text,
+            self.patches(item),
+            is_video=bool(item.frames),
+        )
+
+    def patches(self, item: Item) -> Patches | None:
+        """Patches of the item's picture or frames; `None` if it has none.
+
+        Raises:
+            DataError: as `prompt`.
+        """
+        if not item.media:
+            return None
+        if len(item.images) > 1:
+            raise DataError(f"item {item.id!r} has {len(item.images)} images; mmemb_r1 takes one, or frames")
+        settings = self._settings
+        pictures = [open_picture(path) for path in item.media]
+        try:
+            if item.frames:
+                return video_patches(pictures, self._vision, settings.video_min_pixels, settings.video_max_pixels)
+            return image_patches(pictures[0], self._vision, settings.min_pixels, settings.max_pixels)
+        except PictureError as error:
+            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
+
+    def visual_tokens(self, item: Item) -> int:
+        """How many, from the first picture's header alone.
+
+        Raises:
+            DataError: as `prompt`.
+        """
+        if not item.media:
+            return 0
+        width, height = picture_size(item.media[0])
+        factor, settings = self._vision.factor, self._settings
+        try:
+            if item.frames:
+                bounds = settings.video_min_pixels, settings.video_max_pixels
+                rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
+                return -(-len(item.frames) // 2) * (rows * columns // factor**2 + 8)
+            rows, columns = image_size(height, width, factor, settings.min_pixels, settings.max_pixels)
+        except PictureError as error:
+            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
+        return rows * columns // factor**2 + 2

@@ -1,0 +1,250 @@
+"""An input as tokens: chat template, visual tokens, timestamps, positions. No torch, no harness.
+
+    <|im_start|>system
+    INSTRUCTION<|im_end|>
+    <|im_start|>user
+    MEDIA TEXT
+    REQUEST<|im_end|>
+    <|im_start|>assistant
+
+Text from data is tokenised with no special token in reach: "<emb>" in a caption stays five characters.
+Positions are computed here, per prompt, and handed to the model: they never depend on its state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH, Patches
+
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+END_OF_TEXT = "<|endoftext|>"
+REQUIRED_TOKENS = (THINK, END_THINK, EMB, IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, TURN_START, TURN_END)
+
+TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' mm_token_type_ids
+
+
+class PromptTokenizer:
+    """Tokenises plain text and names special tokens; built from a checkpoint's tokenizer.json."""
+
+    def __init__(self, tokenizer_json: str) -> None:
+        self._whole = Tokenizer.from_str(tokenizer_json)
+        description = json.loads(tokenizer_json)
+        self._added = {str(token["content"]): int(token["id"]) for token in description["added_tokens"]}
+        # The same tokenizer without its added tokens: nothing in a text can become one.
+        self._plain = Tokenizer.from_str(json.dumps({**description, "added_tokens": [], "post_processor": None}))
+        self._cache: dict[str, list[int]] = {}
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> PromptTokenizer:
+        """Read tokenizer.json of a checkpoint folder."""
+        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"))
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """All special and added tokens and their ids."""
+        return dict(self._added)
+
+    @property
+    def size(self) -> int:
+        """Number of tokens; the model's table may have unused rows behind them."""
+        size: int = self._whole.get_vocab_size()
+        return size
+
+    def id_of(self, token: str) -> int:
+        """Id of a special token. `KeyError` if there is none."""
+        return self._added[token]
+
+    def unwritable(self, ends: Iterable[int], num_rows: int = 0) -> list[int]:
+        """What no answer may contain: added tokens but those that end it; a sampled visual one crashes the next pass.
+
+        Args:
+            num_rows: of the model's table; rows without a token are unwritable, too.
+        """
+        return sorted({*self._added.values(), *range(self.size, num_rows)} - set(ends))
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text; short ones, which repeat, are remembered."""
+        if not text:
+            return []
+        if text in self._cache:
+            return self._cache[text]
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        if len(text) < 256 and len(self._cache) < 100_000:
+            self._cache[text] = ids
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated ids, added tokens spelled out."""
+        text: str = self._whole.decode(ids, skip_special_tokens=False)
+        return text
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One input, ready to be batched.
+
+    Attributes:
+        ids: (length,) token ids, up to where the model answers.
+        types: (length,) 0 text, 1 image, 2 video.
+        positions: (3, length) M-RoPE positions.
+        next_position: of the first answered token, in all three dimensions.
+        patches: of its picture or clip.
+    """
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    next_position: int
+    patches: Patches | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def continuation(ids: Sequence[int]) -> Prompt:
+    """Plain tokens, to stand behind something."""
+    n = len(ids)
+    return Prompt(
+        ids=np.array(ids, dtype=np.int64),
+        types=np.full(n, TEXT, dtype=np.int64),
+        positions=np.tile(np.arange(n), (3, 1)),
+        next_position=n,
+        patches=None,
+    )
+
+
+def extended(prompt: Prompt, ids: Sequence[int]) -> Prompt:
+    """A prompt with plain tokens behind it."""
+    more = continuation(ids)
+    return Prompt(
+        ids=np.concatenate([prompt.ids, more.ids]),
+        types=np.concatenate([prompt.types, more.types]),
+        positions=np.concatenate([prompt.positions, more.positions + prompt.next_position], axis=1),
+        next_position=prompt.next_position + more.next_position,
+        patches=prompt.patches,
+    )
+
+
+def build_prompt(
+    tokenizer: PromptTokenizer,
+    settings: Settings,
+    merge: int,
+    instruction: str,
+    text: str,
+    patches: Patches | None,
+    is_video: bool,
+) -> Prompt:
+    """Lay out one input.
+
+    Args:
+        merge: patches of a visual token along each side.
+        is_video: the patches are a clip's: one run of visual tokens a temporal patch, each after its time.
+    """
+    builder = PromptBuilder(tokenizer, merge)
+    builder.special(TURN_START)
+    builder.text("system\n" + system_turn(settings, instruction))
+    builder.special(TURN_END)
+    builder.text("\n")
+    builder.special(TURN_START)
+    builder.text("user\n")
+    builder.media(patches, is_video, settings.frames_per_second)
+    builder.text(user_turn(settings, text))
+    builder.special(TURN_END)
+    builder.text("\n")
+    builder.special(TURN_START)
+    builder.text("assistant\n")
+    return builder.build(patches)
+
+
+def system_turn(settings: Settings, instruction: str) -> str:
+    """The words of the first turn."""
+    return instruction or settings.default_instruction
+
+
+def user_turn(settings: Settings, text: str) -> str:
+    """The words of the second turn, behind its media."""
+    return f"{text}\n{settings.request}" if text else settings.request
+
+
+class PromptBuilder:
+    """Lays out text, pictures and special tokens, with their positions."""
+
+    def __init__(self, tokenizer: PromptTokenizer, merge: int) -> None:
+        self._tokenizer, self._merge = tokenizer, merge
+        self._ids: list[int] = []
+        self._types: list[int] = []
+        #: Words in a row, by their first position and their number; or positions (3, n) of a picture.
+        self._pieces: list[tuple[int, int] | NDArray[np.int64]] = []
+        self._next = 0
+
+    def special(self, token: str) -> None:
+        """A special token, by name."""
+        self._words([self._tokenizer.id_of(token)])
+
+    def text(self, text: str) -> None:
+        """Plain text, in which no special token is recognised."""
+        self._words(self._tokenizer.plain(text))
+
+    def media(self, patches: Patches | None, is_video: bool, frames_per_second: float) -> None:
+        """An item's picture or clip, if it has one."""
+        if patches is not None and is_video:
+            self.video(patches, frames_per_second)
+        elif patches is not None:
+            self.picture(patches.grid, IMAGE)
+
+    def video(self, patches: Patches, frames_per_second: float) -> None:
+        """A clip: one run of visual tokens a temporal patch, each after its time."""
+        time, rows, columns = patches.grid
+        for step in range(time):
+            middle = (step * TEMPORAL_PATCH + (TEMPORAL_PATCH - 1) / 2) / frames_per_second
+            self.text(f"<{middle:.1f} seconds>")
+            self.picture((1, rows, columns), VIDEO)
+
+    def picture(self, grid: tuple[int, int, int], kind: int) -> None:
+        """The visual tokens of one picture."""
+        self.special(VISION_START)
+        rows, columns = grid[1] // self._merge, grid[2] // self._merge
+        pad = self._tokenizer.id_of(IMAGE_PAD if kind == IMAGE else VIDEO_PAD)
+        self._ids += [pad] * (rows * columns)
+        self._types += [kind] * (rows * columns)
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        self._pieces.append(self._next + np.stack([np.zeros_like(row), row, column]))
+        self._next += max(rows, columns)
+        self.special(VISION_END)
+
+    def _words(self, ids: list[int]) -> None:
+        self._ids += ids
+        self._types += [TEXT] * len(ids)
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, tuple):
+            self._pieces[-1] = (last[0], last[1] + len(ids))
+        else:
+            self._pieces.append((self._next, len(ids)))
+        self._next += len(ids)
+
+    def build(self, patches: Patches | None) -> Prompt:
+        """What was laid out, with its patches."""
+        positions, start = np.empty((3, len(self._ids)), dtype=np.int64), 0
+        for piece in self._pieces:
+            count = piece[1] if isinstance(piece, tuple) else piece.shape[1]
+            where = np.arange(piece[0], piece[0] + count) if isinstance(piece, tuple) else piece
+            positions[:, start : start + count] = where
+            start += count
+        return Prompt(
+            ids=np.array(self._ids, dtype=np.int64),
+            types=np.array(self._types, dtype=np.int64),
+            positions=positions,
+            next_position=self._next,
+            patches=patches,
+        )

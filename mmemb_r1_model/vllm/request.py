@@ -1,0 +1,181 @@
+"""How vLLM is asked to write behind a prompt of ours, and what its answers must hold. No torch, no connection.
+
+A request is a chat whose last turn is <think>, to be continued as it stands. Ids are the server's own, never those of
+text that is tokenised again. Stage 2's rollouts (`training.server`) and an evaluation's rationales (`rationale_server`)
+are asked for in this form.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL import ExifTags, Image
+
+from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.remote import data_url
+from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.model.prompt import system_turn, user_turn
+from mmemb_r1_model.model.settings import THINK, Settings
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH
+
+#: What becomes JSON, or was some.
+Json: TypeAlias = dict[str, Any]
+
+CHAT_PATH = "chat/completions"
+#: The least that vLLM takes, for tokens that can't be written: e^-100 of what they had is left.
+BIAS_OF_BANNED = -100.0
+#: Tokens behind a rationale: </think> and <emb>.
+CLOSING_TOKENS = 2
+
+
+class UnfitError(Exception):
+    """An answer without what is needed: what is wrong with it, to be read behind the server's name."""
+
+
+def chat(item: Item, settings: Settings) -> Json:
+    """What of a request depends on the item: its turns, media as data URLs, and how to read these.
+
+    Raises:
+        DataError: a picture that can't be read.
+    """
+    return {
+        "messages": messages(item, settings),
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        **media_settings(item, settings),
+    }
+
+
+def sampling(temperature: float, max_new_tokens: int, banned: Iterable[int], ends: Sequence[int]) -> Json:
+    """How the server chooses tokens, and where it stops.
+
+    Args:
+        max_new_tokens: of the rationale; what closes it is allowed for.
+        banned: tokens that can't be written.
+        ends: tokens that end the answer, and are part of it.
+    """
+    return {
+        "max_tokens": max_new_tokens + CLOSING_TOKENS,
+        # All of them: what is left out, vLLM takes from the checkpoint's generation_config.json.
+        "temperature": temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "logit_bias": {str(token): BIAS_OF_BANNED for token in sorted(banned)},
+        "stop_token_ids": list(ends),
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
+        "return_token_ids": True,
+    }
+
+
+def choices_of(reply: Mapping[str, Any], count: int, item_id: str) -> list[Json]:
+    """The answers of a reply.
+
+    Raises:
+        UnfitError: not as many as were asked for.
+    """
+    found = reply.get("choices")
+    if not isinstance(found, list) or len(found) != count:
+        num_found = len(found) if isinstance(found, list) else 0
+        raise UnfitError(
+            f"gives {num_found} of {count} choices for item {item_id!r}: it doesn't heed `n`, as vLLM does; a proxy in "
+            "between may drop it"
+        )
+    return found
+
+
+def ids_of(choice: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens of an answer.
+
+    Raises:
+        UnfitError: there are none.
+    """
+    ids = choice.get("token_ids")
+    if not isinstance(ids, list):
+        raise UnfitError(
+            "gives no token ids: it must be vLLM 0.10.2 or newer, which has `return_token_ids`, reached without a "
+            "proxy that drops it"
+        )
+    return tuple(ids)
+
+
+def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable[[list[int]], str]) -> str | None:
+    """How the prompt that the server saw differs from ours; `None` if it doesn't, as far as the reply tells."""
+    theirs = reply.get("prompt_token_ids")
+    if theirs is None:
+        usage = reply.get("usage")
+        count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return None if count in (None, len(ours)) else f"{count} tokens instead of {len(ours)}"
+    if theirs == list(ours):
+        return None
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    place = next((place for place, (own, other) in pairs if own != other), min(len(ours), len(theirs)))
+    shown = [repr(decode(list(ids[place : place + 8]))) for ids in (theirs, ours)]
+    return f"{len(theirs)} tokens instead of {len(ours)}; from position {place} on {shown[0]} instead of {shown[1]}"
+
+
+def messages(item: Item, settings: Settings) -> list[Json]:
+    """An item as a chat whose last turn, <think>, is to be continued; pictures as data URLs.
+
+    Raises:
+        DataError: a picture that can't be read.
+    """
+    words = {"type": "text", "text": user_turn(settings, item.text)}
+    return [
+        {"role": "system", "content": system_turn(settings, item.instruction)},
+        {"role": "user", "content": [*_media(item), words]},
+        {"role": "assistant", "content": THINK},
+    ]
+
+
+def _media(item: Item) -> list[Json]:
+    urls = [_picture_url(path) for path in item.media]
+    if not item.frames:
+        return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
+    urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
+    frames = ",".join(url.partition(",")[2] for url in urls)
+    return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
+
+
+def _picture_url(path: Path) -> str:
+    """A picture as it is, but as our reader sees it where a server may see it otherwise: transparent, or turned."""
+    url = data_url(path)
+    with Image.open(path) as picture:
+        if picture.mode != "RGBA" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return url
+    content = BytesIO()
+    open_picture(path).save(content, "PNG", exif=b"")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def media_settings(item: Item, settings: Settings) -> Json:
+    """What vLLM must know to read an item's media as our reader does: sizes, and the times of frames."""
+    if not item.media:
+        return {}
+    if not item.frames:
+        return {"mm_processor_kwargs": _size(settings.min_pixels, settings.max_pixels)}
+    num_frames = len(item.frames) + -len(item.frames) % TEMPORAL_PATCH
+    clip = {
+        "fps": settings.frames_per_second,
+        "frames_indices": list(range(num_frames)),
+        "total_num_frames": num_frames,
+        "duration": num_frames / settings.frames_per_second,
+        "do_sample_frames": False,
+    }
+    return {
+        "mm_processor_kwargs": _size(settings.video_min_pixels, settings.video_max_pixels),
+        "media_io_kwargs": {"video": clip},
+    }
+
+
+def _size(least: int, most: int) -> Json:
+    return {"size": {"shortest_edge": least, "longest_edge": most}}

@@ -1,0 +1,51 @@
+"""Bars on a terminal, plain lines elsewhere; both tell every finished task."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mmeb_harness.core import progress
+from mmeb_harness.core.progress import BarReporter, LineReporter, reporter_for
+
+
+def played(terminal: bool) -> tuple[str, type]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=120)
+    reporter = reporter_for(console)
+    reporter.start_run(3)
+    reporter.skip_tasks(1)
+    for name in ("one", "two"):
+        reporter.start_encoding([name], 10)
+        reporter.advance(4)
+        reporter.advance(6)
+        reporter.finish_task(f"{name}: hit@1 [50.0 %]")
+    reporter.stop()
+    return output.getvalue(), type(reporter)
+
+
+def test_plain_lines_count_what_is_still_to_do() -> None:
+    text, kind = played(terminal=False)
+    assert kind is LineReporter
+    assert text.splitlines() == ["[1/2] one: hit@1 [50.0 %]", "[2/2] two: hit@1 [50.0 %]"]
+
+
+def test_bars_leave_the_lines_of_finished_tasks() -> None:
+    text, kind = played(terminal=True)
+    assert kind is BarReporter
+    assert "one: hit@1 [50.0 %]" in text
+    assert "two: hit@1 [50.0 %]" in text
+    assert "3/3" in text
+
+
+def test_a_long_task_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    reporter = LineReporter(Console(file=output, width=120))
+    clock = iter([0.0, 0.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    reporter.start_run(1)
+    reporter.start_encoding(["long", "longer", "longest"], 100)
+    reporter.advance(25)
+    assert "long and 2 more: 25/100 items, about 60 s left" in output.getvalue()

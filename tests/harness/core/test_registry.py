@@ -1,0 +1,153 @@
+"""Names are found, nearly right names are suggested, arguments are parsed by annotation."""
+
+from typing import Literal
+
+import pytest
+
+from mmeb_harness import MODALITIES, ModelError, OptionError, UnknownNameError
+from mmeb_harness.core.registry import (
+    BENCHMARK,
+    RegisteredTask,
+    load_model,
+    load_tasks,
+    model_names,
+    parse_value,
+    resolve_model,
+    select_tasks,
+)
+from tests.toy import toy_task
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"no model named 'randm'\. Did you mean 'random'\?"):
+        load_model("randm", {}, {})
+    known = load_tasks()
+    with pytest.raises(UnknownNameError, match=r"no task named 'docvqa'\. Did you mean 'DocVQA'\?"):
+        select_tasks(known, ["docvqa"])
+    with pytest.raises(UnknownNameError, match=r"no group named 'I-CLSS'\. Did you mean 'I-CLS'\?"):
+        select_tasks(known, groups=["I-CLSS"])
+    with pytest.raises(UnknownNameError, match=r"no modality named 'audio'\. Known: image, video, visdoc"):
+        select_tasks(known, modalities=["audio"])
+
+
+def test_built_in_models_come_by_entry_point() -> None:
+    assert {"random", "bag_of_features", "mmemb_r1"} <= set(model_names())
+
+
+def test_selection_is_a_union_in_registry_order() -> None:
+    known = {name: RegisteredTask(toy_task(name), "mine") for name in ("a", "b", "c")}
+    assert [one.task.name for one in select_tasks(known, ["c", "a"])] == ["a", "c"]
+    assert [one.task.name for one in select_tasks(known, ["c"], ["I-CLS"])] == ["a", "b", "c"]
+
+
+def test_a_modality_is_the_benchmarks_own_and_so_is_the_default() -> None:
+    """Other collections have data of their own: they are named, or their group is."""
+    known = load_tasks()
+    others = [one.task.name for one in known.values() if one.collection != BENCHMARK]
+    assert others
+    every = select_tasks(known, modalities=MODALITIES)
+    assert len(every) == 78
+    assert every == select_tasks(known)
+    assert {one.task.group for one in select_tasks(known, groups=["miniworld"])} == {"miniworld"}
+    both = select_tasks(known, [others[0]], modalities=["video"])
+    assert [one.task.name for one in both if one.collection != BENCHMARK] == [others[0]]
+
+
+def test_model_arguments_are_parsed_and_checked() -> None:
+    assert load_model("random", {"dimensions": "8", "seed": "3"}, {"reasoning": None}).info.dimensions == 8
+    with pytest.raises(UnknownNameError, match=r"no argument of model 'random' named 'dimension'\. Did you mean 'dim"):
+        load_model("random", {"dimension": "8"}, {})
+    with pytest.raises(OptionError, match="--model-arg dimensions: 'eight' is not an integer"):
+        load_model("random", {"dimensions": "eight"}, {})
+    with pytest.raises(OptionError, match="model 'random' has no option --reasoning; leave it out"):
+        load_model("random", {}, {"reasoning": "always"})
+
+
+def test_a_value_after_the_name_is_the_first_argument() -> None:
+    assert load_model("random:8", {"seed": "3"}, {}).info.dimensions == 8
+    assert resolve_model("random", {"seed": "3"}) == ("random", {"seed": "3"})
+    assert resolve_model("random:8", {"seed": "3"}) == ("random", {"dimensions": "8", "seed": "3"})
+    assert resolve_model("mmemb_r1:/a:b/c", {}) == ("mmemb_r1", {"path": "/a:b/c"})
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "kind", "message"),
+    [
+        ("randm:8", {}, UnknownNameError, r"no model named 'randm'\. Did you mean 'random'\?"),
+        ("random:", {}, OptionError, "model 'random:': no value of 'dimensions' after the colon"),
+        ("random:x", {}, OptionError, "--model-arg dimensions: 'x' is not an integer"),
+        ("random:8", {"dimensions": "8"}, OptionError, "'dimensions' is given twice, in 'random:8' and as --model-arg"),
+    ],
+)
+def test_a_value_that_cannot_be_one(model: str, args: dict[str, str], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        load_model(model, args, {})
+
+
+def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness.core import registry
+
+    plain = EntryPoint("plain", "builtins:object", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plain])
+    with pytest.raises(OptionError, match="model 'plain' takes no argument, so nothing can follow in 'plain:x'"):
+        load_model("plain:x", {}, {})
+
+
+def test_a_missing_argument_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness.core import registry
+
+    needy = EntryPoint("needy", "builtins:object", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [needy])
+
+    def factory(path: str, size: int, seed: int = 0) -> None: ...
+
+    monkeypatch.setattr(EntryPoint, "load", lambda self: factory)
+    with pytest.raises(OptionError, match="model 'needy' needs 'path': --model needy:VALUE, or --model-arg path=VALUE"):
+        load_model("needy", {}, {})
+    with pytest.raises(OptionError, match="model 'needy' needs 'size': --model-arg size=VALUE"):
+        load_model("needy:x", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", int, 3),
+        ("0.5", float, 0.5),
+        ("False", bool, False),
+        ("yes", bool, True),
+        ("none", int | None, None),
+        ("7", int | None, 7),
+        ("never", Literal["never", "always"], "never"),
+        ("/a=b", str, "/a=b"),
+    ],
+)
+def test_values_parse(text: str, annotation: object, value: object) -> None:
+    assert parse_value("x", text, annotation) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "message"),
+    [
+        ("maybe", bool, "'maybe' is not true or false"),
+        ("1.5", int, "'1.5' is not an integer"),
+        ("some", Literal["never", "always"], "'some' is not 'never' or 'always'"),
+    ],
+)
+def test_values_that_do_not_parse_say_what_would(text: str, annotation: object, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse_value("x", text, annotation)
+
+
+def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mmeb_harness.core import registry
+
+    broken = EntryPoint("broken", "no_such_package:Model", registry.MODELS_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    with pytest.raises(ModelError, match=r"plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
+        load_model("broken", {}, {})

@@ -1,0 +1,86 @@
+"""`check` passes good embedders and catches the promises that broken ones break."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmeb_harness import EncodeResult, Item, ModelInfo, Role, TokenVectors
+from mmeb_harness.core.registry import load_model
+from mmeb_harness.encode.check import CheckOutcome, check_embedder
+from tests.toy import WordsEmbedder
+
+
+def test_a_model_of_several_vectors_an_item_passes(tmp_path: Path) -> None:
+    outcomes = list(check_embedder(WordsEmbedder(), tmp_path))
+    assert len(outcomes) == 13
+    assert not failures(outcomes)
+    assert "vectors of width 16" in outcomes[0].detail
+
+
+class FlawedWords(WordsEmbedder):
+    """Right but for one flaw."""
+
+    def __init__(self, flaw: str) -> None:
+        super().__init__()
+        self._flaw = flaw
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        vectors = [self.vectors(item) for item in items]
+        if self._flaw == "padding":  # every item as long as the longest of its batch
+            longest = max(len(one) for one in vectors)
+            vectors = [np.pad(one, ((0, longest - len(one)), (0, 0)), "edge") for one in vectors]
+        if self._flaw == "position" and len(items) == 1:
+            vectors[0][-1] = np.roll(vectors[0][-1], 1)  # one of its vectors
+        if self._flaw == "blind":
+            vectors = [one[:1] * 0 + np.float16(0.25) for one in vectors]
+        return EncodeResult(TokenVectors.of_items(vectors))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "caught"),
+    [("padding", "batch of one"), ("position", "batch of one"), ("blind", "different inputs")],
+)
+def test_each_flaw_of_several_vectors_is_caught(flaw: str, caught: str, tmp_path: Path) -> None:
+    assert caught in failures(list(check_embedder(FlawedWords(flaw), tmp_path)))
+
+
+def failures(outcomes: Sequence[CheckOutcome]) -> set[str]:
+    return {outcome.name for outcome in outcomes if not outcome.passed}
+
+
+@pytest.mark.parametrize("name", ["random", "bag_of_features"])
+def test_the_floors_pass(name: str, tmp_path: Path) -> None:
+    outcomes = list(check_embedder(load_model(name, {}, {}), tmp_path))
+    assert len(outcomes) == 13
+    assert not failures(outcomes)
+
+
+class Flawed:
+    """Right but for one flaw."""
+
+    def __init__(self, flaw: str) -> None:
+        self.info = ModelInfo("flawed", "1", 32)
+        self._flaw, self._right, self._calls = flaw, load_model("random", {"dimensions": "32"}, {}), 0
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        self._calls += 1
+        vectors = np.array(self._right.encode(items, role).vectors)
+        if self._flaw == "position":
+            vectors = np.roll(vectors, 1, axis=1) if len(items) == 1 else vectors
+        if self._flaw == "padding" and len(items) > 9:
+            vectors[:, 0] += 1
+        if self._flaw == "random":
+            vectors += 0.1 * self._calls * np.eye(32, dtype=np.float32)[0]
+        if self._flaw == "blind":
+            vectors[:] = 1
+        return EncodeResult(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "caught"),
+    [("position", "batch of one"), ("padding", "padding"), ("random", "same again"), ("blind", "different inputs")],
+)
+def test_each_flaw_is_caught(flaw: str, caught: str, tmp_path: Path) -> None:
+    assert caught in failures(list(check_embedder(Flawed(flaw), tmp_path)))

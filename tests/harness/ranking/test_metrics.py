@@ -1,0 +1,64 @@
+"""The metrics against values that the official code gave, and against closed forms."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mmeb_harness.ranking.metrics import METRIC_NAMES, chance, ndcg_linear, query_metrics, set_order_gains
+from tests.tasks.golden import read_golden
+
+GOLDEN = read_golden("metrics_golden")
+CASES = [case for case in GOLDEN["cases"] if "error" not in case]
+
+
+def labels_of(case: dict) -> list[str]:
+    label = case["label"]
+    return [str(one) for one in (label if isinstance(label, list) else [label])]
+
+
+def gains_of(case: dict) -> dict[str, float]:
+    grades = case["rel_scores"] if case["rel_scores"] is not None else [1.0] * len(labels_of(case))
+    return dict(zip(labels_of(case), grades, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['id']}-{case['category']}")
+def test_every_golden_case(case: dict) -> None:
+    gains, ranked = gains_of(case), [str(one) for one in case["prediction"]]
+    official = set_order_gains(gains)
+    # Unequal grades on string ids have no defined official nDCG: it depends on PYTHONHASHSEED.
+    assert (official is None) == case["depends_on_PYTHONHASHSEED"]
+    corrected = query_metrics(ranked, gains)
+    found = query_metrics(ranked, official) if official is not None else corrected
+    compared = [name for name in METRIC_NAMES if official is not None or not name.startswith("ndcg")]
+    assert {name: found[name] for name in compared} == pytest.approx(
+        {name: case["metrics"][name] for name in compared}, abs=1e-12
+    )
+    for name, value in case.get("ndcg_if_grades_stay_with_their_label", {}).items():
+        assert corrected[name] == pytest.approx(value, abs=1e-12)
+
+
+def test_the_golden_file_is_the_whole_of_it() -> None:
+    assert len(GOLDEN["cases"]) == 100
+    assert list(METRIC_NAMES) == GOLDEN["metric_keys_in_order"]
+
+
+def test_set_order_follows_the_effective_order_of_the_official_code() -> None:
+    cases = [case for case in CASES if "effective_label_order" in case]
+    assert cases
+    for case in cases:
+        official = set_order_gains(gains_of(case))
+        assert official == dict(zip(map(str, case["effective_label_order"]), case["rel_scores"], strict=True))
+
+
+@pytest.mark.parametrize(("metric", "gains"), [("hit@1", {"a": 1.0}), ("ndcg_linear@5", {"a": 3.0, "d": 2.0})])
+def test_chance_is_the_mean_over_all_rankings(metric: str, gains: dict[str, float]) -> None:
+    pool = list("abcdef")
+    exact = np.mean([query_metrics(order, gains)[metric] for order in itertools.permutations(pool)])
+    assert chance(metric, gains, pool) == pytest.approx(exact, abs=1e-12)
+
+
+def test_gain_is_linear_not_exponential() -> None:
+    # Ideal [3, 1]; found [1, 3]: (1 + 3 / log2(3)) / (3 + 1 / log2(3)).
+    discount = 1 / np.log2(3)
+    assert ndcg_linear(["b", "a"], {"a": 3.0, "b": 1.0}, 5) == pytest.approx((1 + 3 * discount) / (3 + discount))

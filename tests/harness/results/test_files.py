@@ -1,0 +1,125 @@
+"""Results come back as they were written; foreign and newer files are refused; means are over what they say."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from mmeb_harness import Frames, Profile, ResultError
+from mmeb_harness.results.files import (
+    EncodeStats,
+    TaskResult,
+    aggregate,
+    load_task_result,
+    model_fingerprint,
+    save_result,
+    task_fingerprint,
+)
+
+
+def result(name: str, score: float, group: str = "I-CLS", modality: str = "image") -> TaskResult:
+    return TaskResult(
+        name=name,
+        modality=modality,  # type: ignore[arg-type]
+        group=group,
+        metric="hit@1",
+        score=score,
+        corrected_score=score,
+        random_ties_score=score,
+        metrics={"hit@1": score},
+        chance=0.1,
+        num_queries=4,
+        num_candidates=8,
+        tied_decisions=0,
+        limited=False,
+        queries=EncodeStats(4, 4, 1.0, 2, 10, 1),
+        candidates=EncodeStats(8, 6, 0.5),
+        data_revision="r",
+        fingerprint="f",
+        edition="page-fixed",
+        profile=Profile("p", pooling="mean", frames=Frames(64)),
+        versions={"numpy": "2"},
+        notes={"short clips": 1},
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a result of this harness"),
+        ('{"hit@1": 0.5}', "not a result of this harness"),
+        ('{"schema_version": 99}', r"has schema version 99, this release reads up to 2: upgrade"),
+        ('{"schema_version": 2, "score": 1}', "is not a TaskResult of schema version 2"),
+        ('{"schema_version": 1}', "was written by an older release"),
+    ],
+)
+def test_foreign_newer_and_broken_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ResultError, match=message):
+        load_task_result(tmp_path / "a.json")
+
+
+def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    del stored["profile"]["dimensions"], stored["profile"]["quantization"]
+    (tmp_path / "a.json").write_text(json.dumps(stored))
+    assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
+
+
+def test_a_file_from_before_reuse_was_counted_is_read(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    del stored["queries"]["reused"], stored["candidates"]["reused"]
+    (tmp_path / "a.json").write_text(json.dumps(stored))
+    assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
+
+
+def test_what_was_computed_before_a_profile_had_dimensions_still_counts() -> None:
+    """The fingerprints that release gave to this model and task."""
+    profile = Profile("p", pooling="mean", frames=Frames(64))
+    assert model_fingerprint("m", "1", 8, {"a": 1}, profile) == "8036723d8553ace1fa6889e1"
+    about = {"data": "MMEB-V2", "synthetic": False, "data_revision": "r", "model": "f", "limit": None}
+    assert task_fingerprint("t", "e", "hit@1", profile=profile, **about) == "c8d9bc8f2bdfeb208b145630"
+    for change in ({"dimensions": 4}, {"quantization": "int8"}):
+        other = dataclasses.replace(profile, **change)
+        assert model_fingerprint("m", "1", 8, {"a": 1}, other) == "8036723d8553ace1fa6889e1"
+        assert task_fingerprint("t", "e", "hit@1", profile=other, **about) != "c8d9bc8f2bdfeb208b145630"
+
+
+def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save_result(tmp_path / "a.json", result("a", float("nan")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_stats_add_up() -> None:
+    total = EncodeStats(4, 3, 1.0, 2, 10, 1, 2) + EncodeStats(6, 5, 3.0, 1, 2, 0, 1)
+    assert dataclasses.astuple(total) == (10, 8, 4.0, 3, 12, 1, 3)
+    assert (total.reasoning_rate, total.items_per_second, total.tokens_per_reasoned) == (0.3, 2.0, 4.0)
+
+
+def test_means_are_over_tasks_not_over_groups_and_name_what_is_missing() -> None:
+    benchmark = [("a", "image", "I-CLS"), ("b", "image", "I-CLS"), ("c", "image", "I-QA"), ("d", "video", "V-QA")]
+    results = [result("a", 0.0), result("b", 0.5), result("c", 1.0, "I-QA")]
+    means = {one.name: one for one in aggregate(results, benchmark)}  # type: ignore[arg-type]
+    assert means["I-CLS"].score == 0.25
+    assert means["image"].score == 0.5
+    assert means["image"].complete
+    assert not means["overall"].complete
+    assert means["overall"].missing == ("d",)
+    assert means["overall"].score == 0.5
+    assert means["video"].score is None
+
+
+def test_the_json_keys_are_the_field_names(tmp_path: Path) -> None:
+    save_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    assert list(stored) == [field.name for field in dataclasses.fields(TaskResult)]

@@ -1,0 +1,250 @@
+"""A run on Ray: actors that die, hang, differ or run out of memory; nodes that come and go; Ctrl-C."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmeb_harness import DataError, Item, ModelError, OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.failures import Failure
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.chunks import Batch, Chunk
+from mmeb_harness.spread.ray_worker import Answer, BatchList, ChunkWorker, Introduction, Setup
+from tests.harness.company import install
+from tests.harness.processes import ROOT, Place, kill
+
+ray = pytest.importorskip("ray")
+ray_engine = pytest.importorskip("mmeb_harness.spread.ray_engine")
+
+
+def chunk(name: str, batches: int = 2, size: int = 4) -> Chunk:
+    def batch(number: int) -> Batch:
+        items = [Item(f"{name}{number}-{i}", text=f"{name} {number} {i}") for i in range(size)]
+        return Batch(tuple((item.id, item) for item in items), size)
+
+    return Chunk("query", tuple(batch(number) for number in range(batches)))
+
+
+def setup_of(folder: Path, **args: str) -> Setup:
+    return Setup(ModelSpec("company", args), 16_384, None, folder)
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        path = install(tmp_path_factory.mktemp("plugin"))
+        patched.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray leaves a token there
+        patched.syspath_prepend(path)
+        patched.setenv("PYTHONPATH", os.pathsep.join([path, str(ROOT), str(ROOT / "tasks"), str(ROOT / "baselines")]))
+        yield
+    sys.modules.pop("company_model", None)
+
+
+@pytest.fixture(scope="module")
+def cluster(plugin: None) -> Iterator[None]:
+    """Of this process."""
+    with ray_engine.connected("local"):
+        yield
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(ray_engine, "POLL_SECONDS", 0.1)
+
+
+def encoder(folder: Path, notes: list[str], workers: int = 1, **args: str) -> ray_engine.RayEncoder:
+    made = ray_engine.RayEncoder(setup_of(folder, **args), workers, True, notes.append)
+    made.introduction()
+    return made
+
+
+def test_an_actor_dies_and_nothing_else_happens(place: Place) -> None:
+    process = place.start(*place.run("ray", "--ray", "--ray-workers", "2", seconds=0.03))
+    kill(place.wait_for_workers("ray", 2, process)[1])
+    done = place.end(process)
+    assert done.returncode == 0, done.stderr
+    assert place.rankings("ray") == place.rankings("alone")
+    times = place.encoded("ray")
+    assert set(times) == set(place.encoded("alone"))
+    assert sum(times.values()) - len(times) <= 2  # the chunk it was at, perhaps the one behind it
+    assert len(list(place.marks("ray").iterdir())) == 3
+    assert "is gone (The actor died unexpectedly" in done.stdout
+
+
+def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(place: Place) -> None:
+    words = place.run("stopped", "--ray", "--ray-workers", "2", seconds=0.03)
+    process = place.start(*words)
+    place.wait_for_workers("stopped", 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it as well
+    done = place.end(process)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "SIGINT: finishing what is under way" in done.stdout
+    assert done.stderr.splitlines()[-1] == "error: stopped; what is done is kept, the same command goes on from there"
+    begun = place.encoded("stopped")
+    assert len(begun) < len(place.encoded("alone"))
+    assert place.call(*place.run("stopped")).returncode == 0  # without Ray: who encodes doesn't matter
+    assert place.rankings("stopped") == place.rankings("alone")
+    again = place.encoded("stopped")
+    assert sum(again.values()) - len(again) <= 2  # begun in advance when the run ended
+
+
+def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: None, tmp_path: Path) -> None:
+    notes: list[str] = []
+    sink = BatchList()
+    encoder(tmp_path, notes, trouble="memory").encode([chunk("a", 2, 16)], sink, lambda _: None)
+    assert sorted(key for keys, _ in sink.taken for key in keys) == sorted(key for key, _ in chunk("a", 2, 16).keyed)
+    assert any("out of memory (all gone); going on with batches of at most" in line for line in notes)
+
+
+def test_a_chunk_that_takes_actors_along_ends_the_run(cluster: None, impatient: None, tmp_path: Path) -> None:
+    notes: list[str] = []
+    with pytest.raises(ModelError, match=r"3 actors died of the chunk of items 'a0-0', 'a0-1', 'a0-2' and 5 more"):
+        encoder(tmp_path, notes, trouble="death").encode([chunk("a")], BatchList(), lambda _: None)
+    assert sum("its chunk of 8 items comes again" in line for line in notes) == 3
+
+
+def test_a_hanging_actor_is_ended(
+    cluster: None, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "HANG_SECONDS", 0.5)
+    with pytest.raises(ModelError, match=r"3 actors died of the chunk .*, the last: no answer for"):
+        encoder(tmp_path, [], trouble="hang").encode([chunk("a")], BatchList(), lambda _: None)
+
+
+def test_actors_that_compute_differently_are_refused(cluster: None, impatient: None, tmp_path: Path) -> None:
+    slow = encoder(tmp_path, [], 2, trouble="other", seconds="1")
+    with pytest.raises(ResultError, match=r"an actor on .* has model setting process \d+, the first one, on .*, \d+"):
+        slow.encode([chunk(name) for name in "abcdefgh"], BatchList(), lambda _: None)
+
+
+def test_a_run_without_actors_ends_after_a_while(
+    cluster: None, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "PATIENCE_SECONDS", 0.3)
+    setup = Setup(ModelSpec("company", {}, {"device": "cuda"}), 16_384, None, tmp_path)
+    with pytest.raises(ResultError, match=r"no actor \(a GPU each\) .* it has \d+ CPUs and 0 GPUs; the same command"):
+        ray_engine.RayEncoder(setup, None, True, lambda _: None).introduction()
+
+
+def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^a0-0 can't be opened$"):
+        encoder(tmp_path, [], trouble="data").encode([chunk("a")], BatchList(), lambda _: None)
+    with pytest.raises(KeyError, match="no such thing") as raised:
+        encoder(tmp_path, [], trouble="bug").encode([chunk("a")], BatchList(), lambda _: None)
+    assert "_get_into_trouble" in raised.value.__notes__[0]
+    with pytest.raises(UnknownNameError, match="no argument of model 'company' named 'colour'"):
+        encoder(tmp_path, [], colour="red")
+
+
+def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
+    """A process of its own: this one is connected to another cluster."""
+    script = place.folder / "nodes.py"
+    script.write_text(NODES)
+    done = place.end(place.start_script(script))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all there" in done.stdout.splitlines()
+
+
+NODES = """
+import threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from mmeb_harness import ray_engine
+from mmeb_harness.spread.ray_worker import BatchList, Setup
+from mmeb_harness.core.registry import ModelSpec
+from tests.harness.spread.test_ray import chunk
+
+ray_engine.LOOK_SECONDS = 0.3
+notes = []
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+with ray_engine.connected(cluster.address):
+    setup = Setup(ModelSpec("company", {"seconds": "0.1"}), 16_384, None, Path.cwd())
+    encoder = ray_engine.RayEncoder(setup, None, False, notes.append)
+    encoder.introduction()
+    sink = BatchList()
+    chunks = [chunk(f"c{number}-") for number in range(60)]
+    thread = threading.Thread(target=encoder.encode, args=(chunks, sink, lambda _: None))
+    thread.start()
+    node = cluster.add_node(num_cpus=1)
+    while not any("2 actors, 1 CPU each" in line for line in notes) or sum(bool(a.tasks) for a in encoder._actors) < 2:
+        assert thread.is_alive()
+        time.sleep(0.1)
+    cluster.remove_node(node, allow_graceful=False)
+    thread.join()
+    assert any("is gone" in line for line in notes), notes
+    assert {key for keys, _ in sink.taken for key in keys} == {key for one in chunks for key, _ in one.keyed}
+    print("all there")
+cluster.shutdown()
+"""
+
+
+def test_what_an_actor_takes_of_its_node() -> None:
+    spec, gpus, cpus = ModelSpec("company"), {"CPU": 16.0, "GPU": 2.0}, {"CPU": 4.0}
+    assert ray_engine.needs_of(spec, gpus, None) == ray_engine.Needs(1, 1)
+    assert ray_engine.needs_of(spec, cpus, None) == ray_engine.Needs(2, 0)
+    assert ray_engine.needs_of(spec, cpus, 3) == ray_engine.Needs(1, 0)
+    on_cpu = ModelSpec("company", {}, {"device": "cpu"})
+    assert ray_engine.needs_of(on_cpu, gpus, 4) == ray_engine.Needs(1, 0)
+    assert ray_engine.needs_of(ModelSpec("company", {"device": "cuda"}), cpus, None) == ray_engine.Needs(1, 1)
+    with pytest.raises(OptionError, match="--device cuda:1: an actor of --ray sees one GPU"):
+        ray_engine.needs_of(ModelSpec("company", {}, {"device": "cuda:1"}), gpus, None)
+    assert ray_engine.room_for(ray_engine.Needs(1, 1), [gpus, cpus, gpus]) == 4
+    assert ray_engine.room_for(ray_engine.Needs(2, 0), [cpus, {"CPU": 3.0}]) == 3
+    assert ray_engine.room_for(ray_engine.Needs(1, 1), [cpus]) == 1
+
+
+def test_the_driver_needs_neither_weights_nor_gpu_but_the_same_model(plugin: None, tmp_path: Path) -> None:
+    first = ChunkWorker(setup_of(tmp_path)).introduce()
+    assert isinstance(first, Introduction)
+    notes: list[str] = []
+    other = dataclasses.replace(first, identity={**first.identity, "numpy": "1.0"})
+    model = ray_engine.driver_model(ModelSpec("company", {}, {"device": None}), other, notes.append)
+    assert len(notes) == 1
+    assert notes[0].endswith(", there 1.0")
+    assert model.info == first.info
+    assert model.cost(Item("a", text="eight ch"), "query") == 3
+    with pytest.raises(ModelError, match="isn't loaded"):
+        model.encode([], "query")
+    with pytest.raises(ResultError, match=r"this machine has model 'random', an actor on .* 'company'"):
+        ray_engine.driver_model(ModelSpec("random"), first, notes.append)
+
+
+def test_an_actor_counts_each_chunk_by_itself(plugin: None, tmp_path: Path) -> None:
+    worker = ChunkWorker(setup_of(tmp_path))
+    worker.introduce()
+    answers = [worker.encode(chunk(name)) for name in "ab"]
+    assert all(isinstance(one, Answer) for one in answers)
+    assert answers[0].usage is not answers[1].usage
+    assert [len(keys) for one in answers for keys, _ in one.batches] == [8, 8]  # a stream's chunk comes whole
+
+
+def test_an_error_that_can_not_be_pickled_still_tells() -> None:
+    class LocalError(ValueError): ...
+
+    told = Failure.of(LocalError("here")).error("In an actor")
+    assert isinstance(told, RuntimeError)
+    assert "LocalError: here" in str(told)
+    assert told.__notes__[0].startswith("In an actor:\nTraceback") or "LocalError: here" in told.__notes__[0]
+
+
+def test_no_cluster_is_one_line(place: Place) -> None:
+    done = place.call(*place.run("x", "--ray", "127.0.0.1:1"))
+    assert done.returncode == 2
+    assert "error: --ray 127.0.0.1:1: no connection to a Ray cluster" in done.stderr.splitlines()[-1]
+
+
+def test_options_without_their_use_are_refused(place: Place) -> None:
+    for more, text in (
+        (("--ray-workers", "2"), "without --ray there are none"),
+        (("--ray-workers", "0"), "at least 1"),
+    ):
+        done = place.call(*place.run("x", *more))
+        assert done.returncode == 2
+        assert text in done.stderr

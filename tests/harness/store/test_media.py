@@ -1,0 +1,127 @@
+"""A file is its bytes; it is read once, and again when it has changed."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mmeb_harness import DataError, ResultError
+from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
+
+
+@pytest.fixture(autouse=True)
+def _files_are_old_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can give a file an older time of change."""
+    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", -1.0)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "data" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes(b"one")
+    return path
+
+
+def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read from now on."""
+    names: list[str] = []
+    original = hashlib.file_digest
+
+    def noted(file, kind):  # type: ignore[no-untyped-def]
+        names.append(Path(file.name).name)
+        return original(file, kind)
+
+    monkeypatch.setattr("hashlib.file_digest", noted)
+    return names
+
+
+def test_the_hash_is_of_the_bytes(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "b.jpg").write_bytes(b"one")
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    found = hashes.of([picture, tmp_path / "data" / "b.jpg", picture])
+    assert found == dict.fromkeys([picture, tmp_path / "data" / "b.jpg"], hashlib.sha256(b"one").hexdigest())
+
+
+def test_more_files_than_one_thread_takes(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(1000)]
+    for path in paths:
+        path.write_text(path.name)
+    found = MediaHashes(tmp_path / "media", tmp_path).of(paths)
+    assert found == {path: hashlib.sha256(path.name.encode()).hexdigest() for path in paths}
+
+
+def test_a_file_is_read_once_in_all_runs_and_again_when_it_changed(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, folder = reads_of(monkeypatch), tmp_path / "media"
+    hashes = MediaHashes(folder, tmp_path / "data")
+    first = hashes.of([picture])
+    hashes.save()
+    assert hashes.of([picture]) == MediaHashes(folder, tmp_path / "data").of([picture]) == first
+    assert reads == ["a.png"]
+    stat = picture.stat()
+    picture.write_bytes(b"two")
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time of modification
+    assert MediaHashes(folder, tmp_path / "data").of([picture]) != first
+    assert reads == ["a.png", "a.png"]
+
+
+def test_the_data_folder_may_move(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
+    reads = reads_of(monkeypatch)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    MediaHashes(tmp_path / "media", tmp_path / "moved").of([tmp_path / "moved" / "a.png"])
+    assert reads == []
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", 2.0)
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
+    assert not (tmp_path / "media").exists()
+
+
+def test_what_was_hashed_before_an_error_is_remembered(picture: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "data" / "gone.png"
+    many = [picture] * 1 + [picture.with_name(f"{number}.png") for number in range(100)]
+    for path in many:
+        path.write_bytes(path.name.encode())
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    with pytest.raises(DataError, match=r"item's media file .*gone\.png can't be read: No such file"):
+        hashes.of([*many, gone])
+    hashes.save()
+    assert len(read_media_files(tmp_path / "media")) == 64  # the go before that of the missing one
+
+
+def test_processes_do_not_write_one_file(picture: Path, tmp_path: Path) -> None:
+    one, other = (MediaHashes(tmp_path / "media", tmp_path / "data") for _ in range(2))
+    for hashes in (one, other):
+        hashes.of([picture])
+        hashes.save()
+    assert len(media_files(tmp_path / "media")) == 2
+    assert len(read_media_files(tmp_path / "media")) == 1
+
+
+def test_what_cannot_be_remembered_is_hashed_all_the_same_and_said(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    hashes = MediaHashes(tmp_path / "file" / "media", tmp_path / "data")
+    assert hashes.of([picture])[picture] == hashlib.sha256(b"one").hexdigest()
+    hashes.save()
+    assert "can't write" in str(hashes.problem)
+
+
+def test_a_broken_file_of_hashes_is_named(picture: Path, tmp_path: Path) -> None:
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    hashes.of([picture])
+    hashes.save()
+    path = media_files(tmp_path / "media")[0]
+    path.write_bytes(b"half")
+    with pytest.raises(ResultError, match=rf"can't read .*{path.name}: .*delete it"):
+        MediaHashes(tmp_path / "media", tmp_path / "data")

@@ -1,0 +1,350 @@
+"""`mmeb-eval cache`: what it shows, what it finds wrong, and that nothing goes but what was asked for."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from mmeb_harness import ModelInfo, TokenVectors, Trace
+from mmeb_harness.cli.commands import cli
+from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.files import map_arrow, write_arrow, write_parquet
+from mmeb_harness.store.chunk_files import alone, chunk_files, write_chunk
+from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
+from mmeb_harness.store.vectors import VectorStore
+
+A, B = "a" * 24, "b" * 24
+
+
+def encoded(n: int, seed: int, several: bool = False) -> Encoded:
+    flat = np.random.default_rng(seed).normal(size=(2 * n if several else n, 4))
+    flat = (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float16 if several else np.float32)
+    vectors = TokenVectors(flat, np.arange(0, 2 * n + 1, 2)) if several else flat
+    traces = tuple(Trace("reasoned", 0.5, f"r{seed} {i}", i, seconds=0.5) for i in range(n))
+    return Encoded(vectors, traces, np.full(n, 0.5), np.full(n, 0.25))
+
+
+def write(folder: Path, *chunks: list[str], name: str = "m", several: bool = False) -> None:
+    """A store with these keys, a chunk a list; repeated keys get other vectors."""
+    model = ModelInfo(name, f"revision of {name}", 4)
+    store = VectorStore(folder, "max_sim" if several else "dot", model=model)
+    for keys in chunks:
+        store.add(keys, encoded(len(keys), seed=len(chunk_files(folder)), several=several))
+        store.flush()
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    """Two models: one in three chunks that repeat two keys, one in one chunk of several vectors an item."""
+    folder = tmp_path / "v"
+    write(folder / A, ["1", "2"], ["2", "3"], ["4", "1"])
+    write(folder / B, ["1", "2", "3"], name="tokens", several=True)
+    return folder
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["cache", *map(str, arguments)])
+
+
+def error_of(result: Result) -> str:
+    return f"{result.exception}{result.output}"
+
+
+def all_of(folder: Path, *keys: str, several: bool = False) -> tuple[list[bytes], tuple[Trace, ...]]:
+    found = VectorStore(folder, "max_sim" if several else "dot").get(keys)
+    return [found.vectors[i].tobytes() for i in range(len(keys))], found.traces
+
+
+def flip_a_bit(path: Path) -> None:
+    """Of the last vector value: the file is as long and as readable as before."""
+    whole = bytearray(path.read_bytes())
+    value = map_arrow(path).column("vector").chunk(0).values.to_numpy()[-1:].tobytes()
+    whole[whole.rindex(value)] ^= 1
+    path.write_bytes(whole)
+
+
+def test_show_lists_models_and_what_they_take(vectors: Path, tmp_path: Path) -> None:
+    done = call("show", "--vectors", vectors, "--json", tmp_path / "out.json")
+    assert done.exit_code == 0
+    header, first, second, total = done.output.splitlines()
+    assert header.split() == ["model", "revision", "fingerprint", "items", "repeated", "size", "chunks", "written"]
+    assert first.split()[:7] == ["m", "revision", "of", A, "6", "33.3", "%"]  # the beginning of the revision
+    assert second.split()[0] == "tokens"
+    assert total.startswith("2 models, 9 items, ")
+    values = json.loads((tmp_path / "out.json").read_text())
+    assert [(one["model"], one["items"], one["duplicates"], one["chunks"]) for one in values] == [
+        ("m", 6, 2, 3),
+        ("tokens", 3, 0, 1),
+    ]
+    assert values[0]["bytes"] == sum(path.stat().st_size for path in (vectors / A).iterdir())
+
+
+def test_without_a_command_it_shows_what_runs_here_kept(
+    vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "runs/.vectors does not exist: no vectors are there" in error_of(call())
+    (tmp_path / "runs").mkdir()
+    vectors.rename(tmp_path / "runs" / ".vectors")
+    assert "2 models, 9 items" in call().output
+
+
+def test_check_finds_nothing_wrong(vectors: Path) -> None:
+    done = call("check", "--vectors", vectors)
+    assert done.exit_code == 0
+    assert done.output.splitlines() == [
+        f"ok     {vectors / A}: m, 6 items in 3 chunks, 2 repeated",
+        f"ok     {vectors / B}: tokens, 3 items in 1 chunks",
+    ]
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def double(path: Path) -> None:
+    """A chunk as a faulty program might write it, its checksum in order."""
+    table = map_arrow(path)
+    position = table.schema.get_field_index("vector")
+    kind = table.schema.field("vector").type
+    values = table.column("vector").chunk(0).values.to_numpy() * np.float32(2)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values), kind.list_size)
+    write_chunk(path.parent, table.set_column(position, "vector", column)).replace(path)
+
+
+def other_table(path: Path) -> None:
+    write_arrow(path, map_arrow(path).drop(["gate"]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (shorten, "is broken ("),
+        (flip_a_bit, "keys or vectors are not what was written (checksum)"),
+        (double, "a vector of length 2.0000; they must be of unit length"),
+        (other_table, "is broken (a table of something else)"),
+    ],
+)
+def test_check_names_a_broken_chunk_and_prune_deletes_it_alone(
+    damage: Callable[[Path], None], problem: str, vectors: Path
+) -> None:
+    path = chunk_files(vectors / A)[1]
+    damage(path)
+    done = call("check", "--vectors", vectors)
+    assert done.exit_code == 1
+    assert f"       {path.name}: {problem}" in done.output
+    assert f"mend: mmeb-eval cache prune --broken --vectors {vectors}" in done.output
+    pruned = call("prune", "--broken", "--vectors", vectors)
+    assert pruned.exit_code == 0
+    assert f"pruned: {path}: broken (" in pruned.output
+    assert not path.exists()
+    assert call("check", "--vectors", vectors).exit_code == 0
+    assert len(VectorStore(vectors / A)) == 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_joining_keeps_every_latest_vector_bitwise(several: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "v" / A
+    write(folder, *[[f"{i}", f"{i + 1}", f"{i + 2}"] for i in range(20)], several=several)
+    keys = [str(i) for i in range(22)]
+    before = all_of(folder, *keys, several=several)
+    done = call("prune", "--duplicates", "--vectors", tmp_path / "v")
+    assert done.exit_code == 0
+    assert f"pruned: {folder}: 38 repeated items, 20 chunks made few (" in done.output
+    assert len(chunk_files(folder)) == 1
+    assert all_of(folder, *keys, several=several) == before
+    assert call("check", "--vectors", tmp_path / "v").exit_code == 0
+    assert "pruned" not in call("prune", "--duplicates", "--vectors", tmp_path / "v").output  # nothing left to do
+
+
+def test_joined_chunks_are_bounded(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmeb_harness.store.upkeep.JOINED_ROWS", 2)
+    before = all_of(vectors / A, "1", "2", "3", "4")
+    call("prune", "--duplicates", "--vectors", vectors)
+    assert len(chunk_files(vectors / A)) == 2
+    assert all_of(vectors / A, "1", "2", "3", "4") == before
+
+
+def test_joining_makes_nothing_younger(tmp_path: Path) -> None:
+    """A run that was started over with --fresh must not find in a joined chunk what is from before."""
+    folder = tmp_path / "v" / A
+    write(folder, ["old"])
+    since = time.time_ns()
+    write(folder, ["new"])
+    write(folder, ["newer"], ["new"])
+    call("prune", "--duplicates", "--vectors", tmp_path / "v")
+    assert len(chunk_files(folder)) == 1
+    store = VectorStore(folder, since=since)
+    assert [key in store for key in ("old", "new", "newer")] == [False, True, True]
+
+
+JOINING = """
+    import sys
+    from pathlib import Path
+    import numpy, pyarrow
+    import mmeb_harness.store.upkeep
+    from mmeb_harness.store.upkeep import Wanted, prune
+
+    pyarrow.array(numpy.zeros(1))   # imports pandas, before the clock starts
+    mmeb_harness.store.upkeep.JOINED_ROWS = 3   # many new chunks: time to be killed in
+    print("started", flush=True)
+    for _ in prune([Path(sys.argv[1])], Wanted(duplicates=True), dry_run=False):
+        pass
+"""
+
+
+def test_kill_9_while_joining_costs_no_vector(tmp_path: Path) -> None:
+    folder, rng = tmp_path / "v" / A, random.Random(0)
+    write(folder, *[[f"{i}", f"{i + 1}", f"{i + 2}"] for i in range(100)])
+    keys = [str(i) for i in range(102)]
+    before, killed = all_of(folder, *keys), 0
+    for _ in range(5):
+        command = [sys.executable, "-c", textwrap.dedent(JOINING), str(folder)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.01, 0.15))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        assert all_of(folder, *keys) == before
+    assert killed
+    call("prune", "--duplicates", "--temporary", "--vectors", tmp_path / "v")
+    assert len(list(folder.iterdir())) == 3  # a chunk, the description, the lock
+    assert all_of(folder, *keys) == before
+
+
+def test_a_run_that_starts_meanwhile_waits(vectors: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        with alone(vectors / A) as is_alone:
+            assert is_alone
+            opening = pool.submit(VectorStore, vectors / A)
+            assert not wait([opening], timeout=0.2).done
+            chunk_files(vectors / A)[0].unlink()
+        assert len(opening.result(timeout=10)) == 4
+
+
+def test_joining_hides_no_damage(vectors: Path) -> None:
+    path = chunk_files(vectors / A)[0]
+    flip_a_bit(path)
+    done = call("prune", "--duplicates", "--vectors", vectors)
+    assert done.exit_code != 0
+    assert f"{path} is broken (keys or vectors are not what was written)" in error_of(done)
+    assert len(chunk_files(vectors / A)) == 3
+
+
+def test_what_a_run_is_using_is_left_alone(vectors: Path) -> None:
+    running = VectorStore(vectors / A)
+    before = sorted(path.name for path in (vectors / A).iterdir())
+    for what in (["--duplicates"], ["--model", "m"], ["--older-than", "0"]):
+        done = call("prune", *what, "--vectors", vectors)
+        assert done.exit_code == 1
+        assert f"skipped: {vectors / A}: a run is using it" in done.output
+    assert sorted(path.name for path in (vectors / A).iterdir()) == before
+    assert call("prune", "--broken", "--vectors", vectors).exit_code == 0  # nothing to do there
+    del running
+    assert call("prune", "--duplicates", "--vectors", vectors).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["m", A])
+def test_a_models_vectors_go_as_a_whole(name: str, vectors: Path) -> None:
+    (vectors / A / ".chunk-1.arrow.x.tmp").write_bytes(b"half")
+    planned = call("prune", "--model", name, "--vectors", vectors, "--dry-run")
+    assert f"would go: {vectors / A}: all of m (" in planned.output
+    assert len(chunk_files(vectors / A)) == 3
+    done = call("prune", "--model", name, "--vectors", vectors)
+    assert done.exit_code == 0
+    assert planned.output.replace("would go", "pruned").replace("would be free", "freed") == done.output
+    assert [path.name for path in vectors.iterdir()] == [B]
+
+
+def test_a_strangers_file_and_folder_stay(vectors: Path) -> None:
+    (vectors / A / "notes.txt").write_text("mine")
+    (vectors / "pictures").mkdir()
+    (vectors / "pictures" / "a.png").write_bytes(b"mine")
+    call("prune", "--older-than", "0", "--vectors", vectors)
+    assert sorted(path.relative_to(vectors).as_posix() for path in vectors.rglob("*.*")) == [
+        f"{A}/notes.txt",
+        "pictures/a.png",
+    ]
+
+
+def test_an_unknown_model_is_named(vectors: Path) -> None:
+    done = call("prune", "--model", "tokenz", "--vectors", vectors)
+    assert "no model with vectors here named 'tokenz'. Did you mean 'tokens'?" in error_of(done)
+    assert len(list(vectors.iterdir())) == 2
+
+
+def test_nothing_said_nothing_pruned(vectors: Path) -> None:
+    assert "nothing to prune: name a --model, or say --older-than" in error_of(call("prune", "--vectors", vectors))
+
+
+def test_only_models_that_nobody_used_for_long_go(vectors: Path) -> None:
+    for path in (vectors / A).iterdir():
+        os.utime(path, (time.time() - 10 * 86400,) * 2)
+    assert "0 bytes freed" in call("prune", "--older-than", "11", "--vectors", vectors).output
+    VectorStore(vectors / A)  # reading is use
+    assert "0 bytes freed" in call("prune", "--older-than", "9", "--vectors", vectors).output
+    os.utime(vectors / A / ".lock", (time.time() - 10 * 86400,) * 2)
+    call("prune", "--older-than", "9", "--vectors", vectors)
+    assert [path.name for path in vectors.iterdir()] == [B]
+
+
+def test_older_versions_are_shown_and_go(vectors: Path) -> None:
+    old = vectors / ("c" * 24)
+    write_parquet(old / "chunk-00001-x.parquet", pa.table({"key": ["1"]}))
+    assert "store version 1: not used by this release" in call("show", "--vectors", vectors).output
+    assert f"other  {old}: store version 1, not read" in call("check", "--vectors", vectors).output
+    os.utime(old / "chunk-00001-x.parquet", (time.time() - 10 * 86400,) * 2)
+    assert str(old) in call("prune", "--older-than", "9", "--dry-run", "--vectors", vectors).output
+    done = call("prune", "--older-versions", "--vectors", vectors)
+    assert f"pruned: {old}: all of an unnamed model, store version 1 (" in done.output
+    assert sorted(path.name for path in vectors.iterdir()) == [A, B]
+
+
+def test_leftovers_go(vectors: Path) -> None:
+    left = vectors / A / ".chunk-1.arrow.x.tmp"
+    left.write_bytes(b"half")
+    hashes = vectors / ".media" / ".media-1.parquet.x.tmp"
+    hashes.parent.mkdir()
+    hashes.write_bytes(b"half")
+    assert (
+        f"pruned: {left}: left by a killed process (4 bytes)"
+        in call("prune", "--temporary", "--vectors", vectors).output
+    )
+    assert not left.exists()
+    assert hashes.exists()  # no lock says whose it is: it may be in the making
+    os.utime(hashes, (0, 0))
+    call("prune", "--temporary", "--vectors", vectors)
+    assert not hashes.exists()
+    assert len(chunk_files(vectors / A)) == 3
+
+
+def test_hashes_of_media_are_checked_and_joined(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", -1.0)
+    for name in ("a", "b", "c"):
+        (vectors.parent / name).write_text(name)
+        hashes = MediaHashes(vectors / ".media", vectors.parent)
+        hashes.of([vectors.parent / name])
+        hashes.save()
+    before = read_media_files(vectors / ".media")
+    assert "3 files of hashes made one" in call("prune", "--duplicates", "--vectors", vectors).output
+    assert read_media_files(vectors / ".media") == before
+    path = media_files(vectors / ".media")[0]
+    path.write_bytes(b"half")
+    done = call("check", "--vectors", vectors)
+    assert done.exit_code == 1
+    assert path.name in done.output
+    call("prune", "--broken", "--vectors", vectors)
+    assert not path.exists()

@@ -1,0 +1,395 @@
+"""Vectors survive on disk, and come back in the order asked for."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mmeb_harness import DataError, Item, ModelInfo, ResultError, Role, TokenVectors, Trace
+from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.files import write_arrow
+from mmeb_harness.store.chunk_files import chunk_files
+from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.vectors import StoredTokens, VectorStore, content_keys
+
+ROOT = Path(__file__).parents[3]
+
+
+def encoded(n: int, offset: float = 0.0) -> Encoded:
+    return Encoded(
+        vectors=np.arange(n * 3, dtype=np.float32).reshape(n, 3) + np.float32(offset),
+        traces=tuple(Trace("reasoned", 0.5 + i / 100, f"r{i}", i, i % 2 == 0) for i in range(n)),
+        latency_seconds=np.arange(n) / 10,
+        share_seconds=np.full(n, 0.25),
+    )
+
+
+def stored(folder: Path, *keys: str) -> Path:
+    """A store that was left, a chunk a key."""
+    store = VectorStore(folder)
+    for key in keys:
+        store.add([key], encoded(1))
+        store.flush()
+    return folder
+
+
+def test_what_was_flushed_is_there_after_a_restart_across_chunks(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path)
+    store.add(["a", "b"], encoded(2))
+    store.flush()
+    store.add(["c"], encoded(1, 100))
+    store.flush()
+    again = VectorStore(tmp_path)
+    assert len(again) == 3
+    assert "c" in again
+    found = again.get(["c", "b", "a", "c"])
+    assert found.vectors.tolist() == [[100, 101, 102], [3, 4, 5], [0, 1, 2], [100, 101, 102]]
+    assert [trace.rationale for trace in found.traces] == ["r0", "r1", "r0", "r0"]
+    assert found.traces[1] == Trace("reasoned", 0.51, "r1", 1, False, 0.1)
+
+
+def test_what_was_not_flushed_is_not_half_there(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path)
+    store.add(["a"], encoded(1))
+    assert "a" in store
+    assert len(VectorStore(tmp_path)) == 0
+
+
+def test_a_broken_chunk_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "f", "a", "b")
+    path = chunk_files(folder)[0]
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(ResultError, match=rf"{path.name} is broken .*cache prune --broken --vectors {tmp_path}` delet"):
+        VectorStore(folder)
+
+
+def test_a_chunk_of_something_else_is_named(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "f", "a")
+    write_arrow(folder / "chunk-9-x.arrow", pa.table({"key": ["a"]}))
+    with pytest.raises(ResultError, match=r"chunk-9-x\.arrow is broken \(a table of something else\)"):
+        VectorStore(folder)
+
+
+def tokens(*counts: int, dtype: type = np.float16) -> Encoded:
+    """Items of as many vectors; every value is another one."""
+    n, plain = len(counts), encoded(len(counts))
+    flat = np.arange(sum(counts) * 2, dtype=dtype).reshape(-1, 2)
+    vectors = TokenVectors(flat, np.cumsum([0, *counts], dtype=np.int64))
+    return Encoded(vectors, plain.traces, np.arange(n) / 10, np.full(n, 0.25))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_several_vectors_an_item_stay_on_disk(tmp_path: Path, dtype: type) -> None:
+    store = VectorStore(tmp_path, "max_sim")
+    store.add(["a", "b"], tokens(2, 1, dtype=dtype))
+    store.flush()
+    store.add(["c"], tokens(3, dtype=dtype))
+    store.flush()
+    found = VectorStore(tmp_path, "max_sim").get(["c", "b", "a", "c"])
+    assert isinstance(found.vectors, StoredTokens)
+    assert len(found.vectors) == 4
+    c = [[0, 1], [2, 3], [4, 5]]
+    assert [found.vectors[i].tolist() for i in range(4)] == [c, [[4, 5]], [[0, 1], [2, 3]], c]
+    assert found.vectors[0].dtype == dtype
+    assert not found.vectors[0].flags.owndata  # a view of the file
+    assert [trace.rationale for trace in found.traces] == ["r0", "r1", "r0", "r0"]
+
+
+def test_no_file_stays_open_for_a_chunk(tmp_path: Path) -> None:
+    """A long run leaves thousands; a process may open a thousand."""
+    store = VectorStore(tmp_path, "max_sim")
+    for i in range(20):
+        store.add([str(i)], tokens(2))
+        store.flush()
+    before = len(os.listdir("/proc/self/fd"))
+    found = VectorStore(tmp_path, "max_sim").get([str(i) for i in range(20)])
+    assert found.vectors[19].tolist() == [[0, 1], [2, 3]]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", ["one vector", "several"])
+def test_what_is_pending_is_bounded_in_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmeb_harness.store.vectors.FLUSH_BYTES", 24)
+    store = VectorStore(tmp_path, "max_sim" if kind == "several" else "dot")
+    store.add(["a"], tokens(5) if kind == "several" else encoded(1))  # 20 or 12 bytes
+    assert not list(tmp_path.iterdir())
+    store.add(["b"], tokens(1) if kind == "several" else encoded(1))
+    assert len(chunk_files(tmp_path)) == 1
+
+
+def test_a_truncated_chunk_of_several_vectors_is_named(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path, "max_sim")
+    store.add(["a"], tokens(1000))
+    store.flush()
+    path = chunk_files(tmp_path)[0]
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ResultError, match=r"\.arrow is broken"):
+        VectorStore(tmp_path, "max_sim")
+
+
+def test_vectors_of_another_similarity_are_refused(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path)
+    store.add(["a"], encoded(1))
+    store.flush()
+    with pytest.raises(ResultError, match=r"of similarity 'dot', the model declares 'max_sim'; delete"):
+        VectorStore(tmp_path, "max_sim")
+
+
+def test_two_stores_on_one_folder_never_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 7)  # not even in the same nanosecond
+    one, other = VectorStore(tmp_path), VectorStore(tmp_path)
+    one.add(["a"], encoded(1))
+    other.add(["a", "b"], encoded(2))
+    one.flush()
+    other.flush()
+    assert len(chunk_files(tmp_path)) == 2
+    found = VectorStore(tmp_path).get(["a", "b"])
+    assert found.vectors.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert one.get(["a"]).vectors.tolist() == [[0, 1, 2]]
+
+
+def test_a_chunk_that_is_being_written_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / ".chunk-0001.arrow.x.tmp").write_bytes(b"half of it")
+    assert len(VectorStore(tmp_path)) == 0
+
+
+def test_of_equal_keys_the_latest_counts_and_earlier_ones_can_be_ignored(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path)
+    store.add(["a", "b"], encoded(2))
+    store.flush()
+    since = time.time_ns()
+    assert len(VectorStore(tmp_path, since=since)) == 0
+    again = VectorStore(tmp_path, since=since)
+    again.add(["a"], encoded(1, 100))
+    again.flush()
+    assert VectorStore(tmp_path).get(["a", "b"]).vectors.tolist() == [[100, 101, 102], [3, 4, 5]]
+    assert len(VectorStore(tmp_path, since=since)) == 1
+
+
+def key_of(item: Item, role: Role, root: Path) -> str:
+    return content_keys([item], role, MediaHashes(root / ".media", root))[0]
+
+
+def test_the_key_is_the_content(tmp_path: Path) -> None:
+    picture, copy = tmp_path / "a.png", tmp_path / "elsewhere" / "b.png"
+    picture.write_bytes(b"one")
+    copy.parent.mkdir()
+    copy.write_bytes(b"one")
+    base = Item("1", text="t", images=(picture,), instruction="i")
+    key = key_of(base, "query", tmp_path)
+    assert key_of(Item("2", text="t", images=(picture,), instruction="i"), "query", tmp_path) == key
+    assert key_of(Item("1", text="t", images=(copy,), instruction="i"), "query", tmp_path) == key
+    assert key_of(base, "candidate", tmp_path) != key
+    assert key_of(Item("1", text="t", frames=(picture,), instruction="i"), "query", tmp_path) != key
+    assert key_of(Item("1", text="t", images=(picture, copy), instruction="i"), "query", tmp_path) != key
+    assert key_of(Item("1", text="u", images=(picture,), instruction="i"), "query", tmp_path) != key
+    assert key_of(Item("1", text="t", images=(picture,)), "query", tmp_path) != key
+    picture.write_bytes(b"two")
+    assert key_of(base, "query", tmp_path) != key
+
+
+def test_a_missing_media_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png can't be read"):
+        key_of(Item("1", images=(tmp_path / "gone.png",)), "query", tmp_path)
+
+
+def test_what_other_processes_wrote_is_there_after_a_refresh(tmp_path: Path) -> None:
+    one, other = VectorStore(tmp_path), VectorStore(tmp_path)
+    one.add(["mine"], encoded(1))  # pending while the other's chunk comes
+    other.add(["a", "b"], encoded(2))
+    other.flush()
+    assert "b" not in one
+    one.refresh()
+    assert len(one) == 3
+    assert one.get(["b", "mine"]).vectors.tolist() == [[3, 4, 5], [0, 1, 2]]
+
+
+def test_of_equal_keys_all_processes_take_the_same(tmp_path: Path) -> None:
+    """Not the one that they saw last."""
+    earlier, later = VectorStore(tmp_path), VectorStore(tmp_path)
+    earlier.add(["a"], encoded(1))
+    earlier.flush()
+    later.add(["a"], encoded(1, 100))
+    later.flush()
+    for store in (earlier, later, VectorStore(tmp_path)):
+        store.refresh()
+        assert store.get(["a"]).vectors.tolist() == [[100, 101, 102]]
+
+
+def test_what_is_deleted_meanwhile_is_said_and_forgotten(tmp_path: Path) -> None:
+    store = VectorStore(stored(tmp_path / "f", "a", "b"))
+    chunk_files(tmp_path / "f")[0].unlink()
+    with pytest.raises(ResultError, match=r"was deleted while it was in use; run again"):
+        store.get(["a"])
+    store.refresh()
+    assert "a" not in store
+    assert store.get(["b"]).vectors.tolist() == [[0, 1, 2]]
+
+
+def test_the_folder_says_whose_vectors_it_holds(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path / "f", model=ModelInfo("m", "r1", 3, settings={"dtype": "float32"}))
+    assert not (tmp_path / "f").exists()
+    store.add(["a"], encoded(1))
+    store.flush()
+    said = json.loads((tmp_path / "f" / "model.json").read_text())
+    assert (said["store_version"], said["model"], said["revision"], said["dimensions"]) == (2, "m", "r1", 3)
+    assert (said["similarity"], said["settings"], said["profile"]["name"]) == ("dot", {"dtype": "float32"}, "unstated")
+
+
+@pytest.mark.parametrize(("version", "way_out"), [(1, "cache prune --older-versions --vectors "), (3, "upgrade mmeb")])
+def test_another_store_version_is_refused(version: int, way_out: str, tmp_path: Path) -> None:
+    folder = stored(tmp_path / "f", "a")
+    if version == 1:
+        (folder / "model.json").unlink()
+    else:
+        (folder / "model.json").write_text(json.dumps({"store_version": version}))
+    with pytest.raises(ResultError, match=f"of store version {version}, this release reads and writes 2: .*{way_out}"):
+        VectorStore(folder)
+
+
+def test_a_complete_store_needs_no_writing(tmp_path: Path) -> None:
+    """Copied without its lock, to where nothing can be written: a mount that is read-only even for root."""
+    folder = stored(tmp_path / "f", "a", "b")
+    (folder / ".lock").unlink()
+    script = """
+        import sys
+        from pathlib import Path
+        from mmeb_harness.store.vectors import VectorStore
+        from tests.harness.store.test_vectors import encoded
+        store = VectorStore(Path(sys.argv[1]))
+        print(store.get(["b", "a"]).vectors.tolist())
+        store.check_writable()
+    """
+    mounted = read_only(folder)
+    if mounted is None:
+        pytest.skip("this user can't mount")
+    done = python(script, folder, before=mounted)
+    assert done.stdout == "[[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]\n"
+    assert re.search(r"can't write .*Read-only file system.*--vectors says where", done.stderr)
+
+
+def read_only(folder: Path) -> list[str] | None:
+    """A command that runs another one, for which `folder` is a read-only mount; `None` if there is none."""
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    for unshare in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
+        command = [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+        try:
+            if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+                return command
+        except FileNotFoundError:
+            return None
+    return None
+
+
+def python(script: str, *arguments: object, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*before, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+FULL = """
+    import resource, sys
+    from pathlib import Path
+    from mmeb_harness import ModelError, ResultError
+    from mmeb_harness.encode.local import flushing
+    from mmeb_harness.store.vectors import VectorStore
+    from tests.harness.store.test_vectors import encoded
+
+    store = VectorStore(Path(sys.argv[1]))
+    store.add(["a"], encoded(1))
+    store.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))   # no file may become larger: as if full
+    store.add(["b", "c"], encoded(2))
+    try:
+        store.flush()
+    except ResultError as error:
+        print(error)
+    try:
+        with flushing(store):
+            raise ModelError("the first error")
+    except ModelError as error:
+        print(error, "|", *error.__notes__)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    store.flush()
+    print(VectorStore(Path(sys.argv[1])).get(["c", "a"]).vectors.tolist())
+"""
+
+
+def test_a_full_disk_loses_nothing_and_hides_no_other_error(tmp_path: Path) -> None:
+    done = python(FULL, tmp_path)
+    first, second, vectors = done.stdout.splitlines()
+    assert re.fullmatch(r"can't write .*\.arrow: File too large; vectors written before are kept: make room.*", first)
+    assert second.startswith("the first error | can't write ")
+    assert vectors == "[[3.0, 4.0, 5.0], [0.0, 1.0, 2.0]]"
+    assert not list(tmp_path.glob(".chunk*"))  # what didn't fit is gone
+
+
+WRITER = """
+    import sys
+    from pathlib import Path
+    import numpy, pyarrow
+    from mmeb_harness.store.vectors import VectorStore
+    from tests.harness.store.test_vectors import encoded
+
+    pyarrow.array(numpy.zeros(1))   # imports pandas, before the clock starts
+    folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    store = VectorStore(folder)
+    print("started", flush=True)
+    for number in range(count):
+        store.add([f"{name} {number}", f"both {number}"], encoded(2, number))
+        store.flush()
+    store.refresh()
+    print(len(store))
+"""
+
+
+def writer(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(folder), name, str(count)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
+    processes = [writer(tmp_path, name, 150) for name in ("one", "other")]
+    reader, sizes = VectorStore(tmp_path), []
+    while any(process.poll() is None for process in processes):
+        time.sleep(0.01)
+        reader.refresh()
+        sizes.append(len(reader))
+        if "both 3" in reader:
+            assert reader.get(["both 3"]).vectors.tolist() == [[6, 7, 8]]
+    assert [process.returncode for process in processes] == [0, 0]
+    reader.refresh()
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 3  # it read while they wrote
+    assert len(reader) == len(VectorStore(tmp_path)) == 450
+    keys = [f"{name} {number}" for name in ("one", "other") for number in range(150)]
+    assert reader.get(keys).vectors[:, 0].tolist() == [*range(150), *range(150)]  # type: ignore[index]
+
+
+def test_kill_9_leaves_whole_chunks_only(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for attempt in range(6):
+        process = writer(tmp_path, str(attempt), 1_000_000)
+        time.sleep(rng.uniform(0.01, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    store = VectorStore(tmp_path)
+    assert len(store) > 6
+    for attempt in range(6):
+        there = [number for number in range(len(store)) if f"{attempt} {number}" in store]
+        assert there == list(range(len(there)))
+        found = store.get([f"{attempt} {number}" for number in there]) if there else None
+        assert found is None or found.vectors[:, 0].tolist() == there  # type: ignore[index]

@@ -1,0 +1,142 @@
+"""What is no usable checkpoint is refused in one line, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmeb_harness import Item, ModelError, OptionError
+from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.model.add_tokens import add_tokens
+from mmemb_r1_model.model.checkpoint import EMBEDDED
+
+
+def without_emb(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "<emb>"]
+    path.write_text(json.dumps(tokenizer))
+
+
+def as_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def of_another_type(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "qwen2_vl"}))
+
+
+def newer_settings(folder: Path) -> None:
+    (folder / "mmemb_r1.json").write_text('{"schema_version": 2}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_emb, r"has no <emb> token: .*mmemb-r1 add-tokens"),
+        (as_pickle, r"has no \.safetensors file; other formats can run code"),
+        (of_another_type, "is of type 'qwen2_vl'; mmemb_r1 needs 'qwen3_vl'"),
+        (newer_settings, "schema version 2, this release reads 1"),
+        (lambda folder: (folder / "config.json").unlink(), r"it has no config\.json"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_refused(
+    spoil: Callable[[Path], None], message: str, random_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    spoil(folder)
+    with pytest.raises(ModelError, match=message):
+        load(str(folder))
+
+
+def test_missing_weights_are_named(random_checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "layers.1.mlp" in name)
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights: .*layers\.1\.mlp"):
+        load(str(folder)).encode([Item("a", text="x")], "query")
+
+
+def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"checkpoint folder \./nowhere does not exist"):
+        load("./nowhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="hf download nobody/nothing --local-dir"):
+        load("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "abacus"}, "--device 'abacus' is no device"),
+        ({"dtype": "float8"}, "--dtype 'float8' is not known"),
+        ({"threshold": 2.0}, "threshold must be between 0 and 1, not 2.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+    ],
+)
+def test_options_that_are_none(arguments: dict, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        load(**arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_said() -> None:
+    with pytest.raises(ModelError, match="no usable GPU; use --device cpu"):
+        load(device="cuda")
+
+
+def test_the_embedded_checkpoint_is_small() -> None:
+    assert sum(path.stat().st_size for path in EMBEDDED.glob("*.safetensors")) <= 8 << 20
+
+
+def test_settings_and_weights_enter_the_models_identity(random_checkpoint: Path, tmp_path: Path) -> None:
+    first, again = load(str(random_checkpoint)).info, load(str(random_checkpoint)).info
+    assert first == again
+    assert load(str(random_checkpoint), threshold=0.7).info.settings != first.settings
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(content))
+    assert load(str(folder)).info.revision != first.revision
+
+
+def test_the_profile_is_what_the_checkpoint_says(random_checkpoint: Path) -> None:
+    embedder = load(str(random_checkpoint))
+    profile, settings = embedder.info.profile, embedder.info.settings
+    assert (profile.min_pixels, profile.max_pixels) == (settings["min_pixels"], settings["max_pixels"])
+    assert (profile.video_min_pixels, profile.video_max_pixels) == (
+        settings["video_min_pixels"],
+        settings["video_max_pixels"],
+    )
+    assert (profile.instruction, profile.candidate_instruction) == ("system turn", "the task's own")
+    assert profile.frames.video == 8
+
+
+def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Path) -> None:
+    base, built = tmp_path / "base", tmp_path / "built"
+    shutil.copytree(random_checkpoint, base)
+    without_emb(base)
+    (base / "video_preprocessor_config.json").write_text("{}")
+    built.mkdir()
+    add_tokens(str(base), built, max_new_tokens=2048)
+    assert (built / "video_preprocessor_config.json").is_file()
+    embedder = load(str(built))
+    tokenizer, weight = embedder.engine.tokenizer, embedder.engine.model.get_input_embeddings().weight
+    assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])
+    assert embedder.info.settings["max_new_tokens"] == 2048
+    embedder.encode([Item("a", text="x")], "query")

@@ -1,0 +1,196 @@
+"""A study in small: two seeds and two variants, run, run again, and reported; and its arithmetic in closed form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mmemb_r1_model.disk.config import named_config, read_yaml
+from mmemb_r1_model.disk.errors import HarnessError
+from mmemb_r1_model.pipeline import read_pipeline
+from mmemb_r1_model.selection.quality import rank_auc
+from mmemb_r1_model.selection.rule import Judged
+from mmemb_r1_model.study.plan import read_study, seeded
+from mmemb_r1_model.study.policies import gain_over, head_room_closed, latencies, sample_of
+from mmemb_r1_model.study.statistics import Sample, estimate, t_interval
+from tests.mmemb_r1.calls import call
+
+SMALL = """
+base: miniworld
+set:
+  - "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24},
+    {module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}]"
+  - "data=[{kind: suite, path: train, subset: miniworld-text}]"
+  - start.size.vocabulary=640
+  - start.max_new_tokens=8
+  - judge.tiny.size.vocabulary=640
+  - "judge.lessons=[{data: [{kind: suite, path: judge}], training: {batch_size: 8, loop: {steps: 2}}}]"
+  - train.plan.batch_size=8
+  - train.loop.steps=3
+  - adapt.plan.batch_size=8
+  - adapt.groups=4
+  - adapt.rollouts=6
+  - adapt.negatives=8
+  - adapt.loop.steps=2
+  - adapt.loop.log_every=1
+  - train.loop.log_every=1
+seeds: [1, 2]
+test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 40}
+tasks: [miniworld-text]
+timed: 3
+checked: 20
+variants:
+  - {name: random, shares: judge, checkpoint: joint, set: [select.rule.rule=random]}
+  - {name: cost-3, shares: train, set: [adapt.reward.length_cost=3]}
+"""
+
+
+def test_a_study_runs_goes_on_and_reports(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    words = ["--config", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "study")]
+    with pytest.raises(HarnessError, match="base of seeds 1, 2 is not finished"):
+        call("study", "report", *words, "--to", str(tmp_path / "report"))
+    call("study", "run", *words, "--only", "evaluator")
+    first = call("study", "run", *words, "--seed", "1", "--only", "base", "--only", "random")
+    assert "seed 1, base: select" in first
+    call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
+    assert "Not run, and so not shown: cost-3." in (tmp_path / "report" / "README.md").read_text()
+    call("study", "run", *words, "--seed", "1")
+    used = json.loads((tmp_path / "study/seed-1/base/config.json").read_text())
+    assert used["train"]["loop"]["seed"] == 1000
+    assert used["synthetic"][0]["seed"] == 1001
+    call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
+    text = (tmp_path / "report" / "README.md").read_text()
+    for part in ("Goals", "Variants", "length cost", "Calibration", "Checks", "Selection", "Time and losses"):
+        assert part in text
+    assert "nan" not in text
+    numbers = json.loads((tmp_path / "report" / "study.json").read_text())
+    assert set(numbers["variants"]) == {"base", "random", "cost-3"}
+    for name in ("losses", "calibration", "cost"):
+        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 5000
+
+    # Numbers of the report are those of the harness.
+    run = tmp_path / "study/seed-1/base/results/adaptive/always"
+    score = json.loads((run / "tasks/miniworld-text.json").read_text())["score"]
+    shown = numbers["policies"]["base/adaptive"]["miniworld-text"]
+    assert shown["always"]["all"]["value"] == pytest.approx(score)
+    assert shown["oracle"]["all"]["value"] >= max(shown["never"]["all"]["value"], score)
+    weights = (tmp_path / "study/seed-1/base/adaptive/final/model.safetensors").read_bytes()
+    again = call("study", "run", *words, "--seed", "1")
+    assert "train" not in again
+    assert (tmp_path / "study/seed-1/base/adaptive/final/model.safetensors").read_bytes() == weights
+
+    # A variant of fewer seeds than the base is held against the base of those seeds, and says how many they are.
+    alone = numbers["variants"]["cost-3"]["miniworld-text"]["difference"]["value"]
+    call("study", "run", *words, "--seed", "2", "--only", "base")
+    call("study", "report", *words, "--to", str(tmp_path / "report"))
+    text = (tmp_path / "report" / "README.md").read_text()
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| miniworld-text | ")}
+    assert rows["base"].endswith("| 2 |")
+    assert rows["cost-3"].endswith("| 1 |")
+    numbers = json.loads((tmp_path / "report" / "study.json").read_text())
+    assert numbers["variants"]["cost-3"]["miniworld-text"]["difference"]["value"] == alone
+
+
+def test_wrong_names(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="no run of this study named 'rndom'"):
+        call("study", "run", "--config", "ablations", "--output", str(tmp_path), "--only", "rndom")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(SMALL.replace("name: random", "name: base"))
+    with pytest.raises(HarnessError, match="two runs are called base"):
+        read_study(str(twice))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in named_config("miniworld", "studies").parent.glob("*.yaml")])
+def test_every_study_that_comes_along_can_be_read(name: str) -> None:
+    assert read_study(name).seeds
+
+
+def test_seeds_are_moved_everywhere_but_in_the_evaluator() -> None:
+    config = read_pipeline(read_yaml(named_config("miniworld")))
+    moved = seeded(config, 2)
+    assert config.adapt is not None
+    assert moved.train.loop.seed == config.train.loop.seed + 2000
+    assert moved.adapt.loop.seed == config.adapt.loop.seed + 2000
+    assert [one.seed for one in moved.synthetic] == [one.seed + 2000 for one in config.synthetic]
+    assert moved.judge == config.judge
+    assert moved.train.plan == config.train.plan
+
+
+def frame(never: list[float], always: list[float], reasoned: list[float]) -> pd.DataFrame:
+    gate = np.array(reasoned)
+    adaptive = np.where(gate > 0, always, never)
+    return pd.DataFrame(
+        {
+            "never": never,
+            "always": always,
+            "adaptive": adaptive,
+            "reasoned": reasoned,
+            "gate": reasoned,
+            "tokens_always": [4.0] * len(never),
+            "tokens_adaptive": 4.0 * gate,
+            "closed_always": [0.0] * len(never),
+        }
+    )
+
+
+def test_policies_in_closed_form() -> None:
+    # Reasoning helps the first two, hurts the third, changes nothing for the last. The gate misses one.
+    own = frame([0, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0])
+    means = sample_of(own, 0.25, 0).means
+    assert {name: means[f"score_{name}"] for name in ("never", "always", "random", "adaptive", "oracle")} == {
+        "never": 0.5,
+        "always": 0.75,
+        "random": pytest.approx(0.25 * 0.75 + 0.75 * 0.5),
+        "adaptive": 0.75,
+        "oracle": 1.0,
+    }
+    assert means["share_oracle"] == 0.5
+    assert means["tokens_oracle"] == 2.0
+    assert means["tokens_random"] == pytest.approx(1.0)
+    assert gain_over("never")(means) == 0.25
+    assert head_room_closed(means) == 0.0
+    perfect = sample_of(frame([0, 1], [1, 0], [1, 0]), 0.5, 0).means
+    assert head_room_closed(perfect) == 1.0
+    assert np.isnan(head_room_closed(sample_of(frame([1, 1], [1, 1], [1, 0]), 0.5, 0).means))
+
+
+def test_latency_of_policies() -> None:
+    own = frame([0, 1], [1, 0], [1, 0])
+    measured = {
+        "seconds": {"never": [1.0, 1.0], "always": [3.0, 5.0], "adaptive": [3.0, 1.0]},
+        "items_per_second": {"never": 10.0, "always": 2.0, "adaptive": 4.0},
+    }
+    found = latencies(measured, own, 0.5, 0)
+    assert found["oracle"]["mean"] == 2.0
+    assert found["oracle"]["items_per_second"] == pytest.approx(1 / (0.5 / 2 + 0.5 / 10))
+    assert found["always"]["p50"] == 4.0
+
+
+def test_intervals_against_scipy_and_by_coverage() -> None:
+    values = np.array([0.9, 0.95, 0.92])
+    expected = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert t_interval(values) == pytest.approx(expected)
+    assert all(np.isnan(t_interval(values[:1])))
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(300):
+        samples = [Sample({"hit": (rng.random(200) < 0.7).astype(float)}, 2 * trial + one) for one in range(2)]
+        low, high = estimate(samples, lambda means: means["hit"]).queries
+        covered += low <= 0.7 <= high
+    assert 0.92 <= covered / 300 <= 0.98
+
+
+def test_auc_counts_pairs_and_halves_ties() -> None:
+    def judged(gain: float) -> Judged:
+        return Judged("w", 0, "text", 0.0, gain, gain)
+
+    rows = [("key", [judged(1.0), judged(3.0), judged(1.0), judged(2.0)], [True, True, False, False])]
+    # Pairs of right and wrong: 1 = 1 (half), 1 < 2, 3 > 1, 3 > 2.
+    assert rank_auc(rows, "delta") == pytest.approx(2.5 / 4)
+    assert rank_auc([("key", [judged(1.0)], [True])], "delta") is None

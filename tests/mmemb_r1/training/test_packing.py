@@ -1,0 +1,107 @@
+"""A packed pass against separate ones; the student's readouts against the engine's; batched vision attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmeb_harness import Item
+from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.model.collate import collate
+from mmemb_r1_model.model.prompt import Prompt, continuation
+from mmemb_r1_model.training.packing import pack, run_packed
+from mmemb_r1_model.training.prompts import PromptCache, compact
+from mmemb_r1_model.training.student import batch_vision_attention
+from tests.mmemb_r1.small_training import make_student
+
+
+def alone(model: object, pieces: list[Prompt]) -> torch.Tensor:
+    """Last state of pieces one behind the other, in a pass of their own."""
+    start, ids, types, positions = 0, [], [], []
+    for piece in pieces:
+        ids.append(piece.ids)
+        types.append(piece.types)
+        positions.append(piece.positions + start)
+        start += piece.next_position
+    joined = Prompt(np.concatenate(ids), np.concatenate(types), np.concatenate(positions, axis=1), start, None)
+    batch = collate([joined], 0).tensors()
+    pixels = collate(pieces, 0).tensors().pixels
+    return model.model(  # type: ignore[attr-defined,no-any-return]
+        input_ids=batch.ids_BL,
+        attention_mask=batch.mask_BL,
+        position_ids=batch.positions_3BL,
+        mm_token_type_ids=batch.types_BL,
+        use_cache=False,
+        **pixels,
+    ).last_hidden_state[0, -1]
+
+
+@torch.no_grad()
+def test_branches_equal_passes_of_their_own(random_checkpoint: Path, items: list[Item]) -> None:
+    student = make_student(random_checkpoint)
+    prompts = [student.reader.prompt(item) for item in items]
+    picture = student.reader.prompt(items[2])
+    branches = [[continuation([7, 8, 9]), picture, continuation([5])][: 1 + row % 3] for row in range(len(prompts))]
+    packed = pack(prompts, branches, student.pad)
+    hidden = run_packed(student.backbone, packed)
+    assert len(packed.branches) == sum(map(len, branches))
+    for branch, piece in zip(packed.branches, (one for own in branches for one in own), strict=True):
+        expected = alone(student.backbone, [prompts[branch.row], piece])
+        assert (hidden[branch.row, branch.end - 1] - expected).abs().max() < 1e-5
+    for row, prompt in enumerate(prompts):
+        expected = alone(student.backbone, [prompt])
+        assert (hidden[row, packed.prompt_length - 1] - expected).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_student_reads_what_the_embedder_reads(random_checkpoint: Path, items: list[Item]) -> None:
+    student = make_student(random_checkpoint)
+    for mode in ("never", "always"):
+        result = load(str(random_checkpoint), reasoning=mode).encode(items, "query")  # type: ignore[arg-type]
+        assert result.traces is not None
+        for item, vector, trace in zip(items, result.vectors, result.traces, strict=True):
+            completion = [student.emb] if trace.rationale is None else student.completion(trace.rationale)
+            if trace.truncated and trace.rationale is not None:
+                continue  # closed by rule: its text need not tokenise into the tokens that were written
+            encoded = student.encode(student.pack([student.reader.prompt(item)], [[completion]]))
+            assert np.abs(encoded.vectors_RD[0].numpy() - vector).max() < 1e-5
+            gate = torch.sigmoid(encoded.gate_B2[0, 0] - encoded.gate_B2[0, 1])
+            assert trace.gate == pytest.approx(float(gate), abs=1e-5)
+
+
+@torch.no_grad()
+def test_batched_vision_attention_equals_the_librarys(random_checkpoint: Path, items: list[Item]) -> None:
+    embedder = load(str(random_checkpoint))
+    model = embedder.engine.model
+    pictures = [item for item in items if item.media]
+    batch = collate([embedder.prompt(item) for item in pictures], 0).tensors()
+
+    def states() -> torch.Tensor:
+        found: torch.Tensor = model.model(
+            input_ids=batch.ids_BL,
+            attention_mask=batch.mask_BL,
+            position_ids=batch.positions_3BL,
+            mm_token_type_ids=batch.types_BL,
+            **batch.pixels,
+        ).last_hidden_state
+        return found
+
+    library = states()
+    batch_vision_attention(model)
+    assert (states() - library).abs().max() < 1e-5
+
+
+def test_compact_prompts_come_back_as_they_were(items: list[Item], random_checkpoint: Path) -> None:
+    read = load(str(random_checkpoint)).prompt
+    cache = PromptCache(read, limit=3)
+    for item in items * 2:
+        prompt, restored = read(item), compact(read(item)).restore()
+        for other in (restored, cache(item)):
+            assert other.ids.tolist() == prompt.ids.tolist()
+            assert (other.patches is None) == (prompt.patches is None)
+            if prompt.patches is not None and other.patches is not None:
+                # Exact where nothing was resized; within rounding where bicubic values fall between bytes.
+                assert np.abs(other.patches.pixels - prompt.patches.pixels).max() < 1e-6

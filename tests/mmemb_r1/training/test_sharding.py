@@ -1,0 +1,121 @@
+"""Weights split over two processes: curves, weights and checkpoints as without, and no process waits for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.training.distributed import World, join_world
+from mmemb_r1_model.training.loop import TrainingError, within_memory
+from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, run_train
+from tests.mmemb_r1.small_training import make_pairs
+
+pytest.importorskip("accelerate")
+pytest.importorskip("peft")
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return found
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Curves to 1 in 10,000 (delta is a difference of two scores), weights to 0.02 of the learning rate."""
+    rows, others = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (one, other)
+    )
+    assert len(rows) == len(others)
+    for row, expected in zip(rows, others, strict=True):
+        assert row | {"seconds": 0} == pytest.approx(expected | {"seconds": 0}, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(weights_of(one / "final"), weights_of(other / "final"), rtol=0, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    make_pairs(folder, 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(random_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "tests.mmemb_r1.sharded", str(random_checkpoint), str(data), str(folder)]
+    # FSDP takes a GPU where it sees one.
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def test_each_process_keeps_its_part_of_the_weights(runs: Path) -> None:
+    parameters = json.loads((runs / "kept.json").read_text())
+    assert sum(parameters["kept"]) == parameters["all"]
+    assert max(parameters["kept"]) < 0.51 * parameters["all"]
+
+
+def test_stage_1_is_that_of_one_process(random_checkpoint: Path, data: Path, runs: Path, tmp_path: Path) -> None:
+    run_train(CACHED, random_checkpoint, data, tmp_path, World())
+    assert_same_run(runs / "train", tmp_path)
+    load(str(runs / "train" / "final"))
+
+
+def test_stage_1_with_adapters_is_that_of_one_process(
+    random_checkpoint: Path, data: Path, runs: Path, tmp_path: Path
+) -> None:
+    run_train(UNCACHED, random_checkpoint, data, tmp_path, World(), **ADAPTERS)
+    assert_same_run(runs / "train-lora", tmp_path)
+    before, after = weights_of(random_checkpoint), weights_of(runs / "train-lora" / "final")
+    assert before.keys() == after.keys()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any("q_proj" in name for name in changed)
+    assert any("embed_tokens" in name for name in changed)
+    load(str(runs / "train-lora" / "final"))
+
+
+@pytest.mark.parametrize("name", ["train", "adapt-lora"])
+def test_a_run_that_was_broken_off_is_the_whole_one(runs: Path, name: str) -> None:
+    whole, resumed = (runs / one / "final" / "model.safetensors" for one in (name, f"{name}-resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["adapt", "adapt-lora"])
+def test_stage_2_is_that_of_two_processes_with_all_weights(runs: Path, name: str) -> None:
+    assert_same_run(runs / name, runs / f"{name}-replicated")
+    load(str(runs / name / "final"))
+
+
+def test_adapters_for_a_server_are_gathered_whole(runs: Path) -> None:
+    one, other = (load_file(runs / name / "adapter_model.safetensors") for name in ("adapter", "adapter-replicated"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(re.search(r"\.lora_[AB]\.weight$", name) for name in one)
+
+
+def test_one_process_has_nobody_to_share_with() -> None:
+    with pytest.raises(OptionError, match=r"student\.shard: true needs several processes: torchrun"):
+        join_world("cpu", shard=True)
+
+
+def test_of_several_processes_one_without_memory_ends_the_run() -> None:
+    """It must not try a smaller size: the others are in the middle of the step."""
+    sizes = []
+
+    def attempt(size: int) -> dict[str, float]:
+        sizes.append(size)
+        raise torch.OutOfMemoryError("tried to allocate 2 TiB")
+
+    with pytest.raises(TrainingError, match=r"setting: 8 does not fit in memory on process 1 of 2 .*2 TiB"):
+        within_memory(attempt, 8, "setting", World(rank=1, size=2))
+    assert sizes == [8]
