@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A script starts its background jobs with SIGINT ignored, which Python and all it starts would inherit: no Ctrl-C
+# would reach the commands that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests run in parallel, in processes: more threads in each would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -334,47 +335,61 @@ def test_a_full_disk_loses_nothing_and_hides_no_other_error(tmp_path: Path) -> N
     assert not list(tmp_path.glob(".chunk*"))  # what didn't fit is gone
 
 
+#: Writes chunks, and after every so many says how many and waits for a line, or for no more lines.
 WRITER = """
     import sys
     from pathlib import Path
-    import numpy, pyarrow
     from mmeb_harness.store.vectors import VectorStore
     from tests.harness.store.test_vectors import encoded
 
-    pyarrow.array(numpy.zeros(1))   # imports pandas, before the clock starts
-    folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, name, count, every = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     store = VectorStore(folder)
-    print("started", flush=True)
     for number in range(count):
         store.add([f"{name} {number}", f"both {number}"], encoded(2, number))
         store.flush()
-    store.refresh()
-    print(len(store))
+        if (number + 1) % every == 0:
+            print(number + 1, flush=True)
+            sys.stdin.readline()
 """
 
 
-def writer(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(folder), name, str(count)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def writer(folder: Path, name: str, count: int, every: int, stdin: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(folder), name, str(count), str(every)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, text=True)
+
+
+def heard(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    process.stdout.readline()
-    return process
+    return process.stdout.readline().strip()
+
+
+def let_go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("on\n")
+    process.stdin.flush()
 
 
 def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
-    processes = [writer(tmp_path, name, 150) for name in ("one", "other")]
-    reader, sizes = VectorStore(tmp_path), []
-    while any(process.poll() is None for process in processes):
-        time.sleep(0.01)
-        reader.refresh()
-        sizes.append(len(reader))
-        if "both 3" in reader:
-            assert reader.get(["both 3"]).vectors.tolist() == [[6, 7, 8]]
-    assert [process.returncode for process in processes] == [0, 0]
-    reader.refresh()
+    writers = [writer(tmp_path, name, 150, 30, subprocess.PIPE) for name in ("one", "other")]
+    reader, sizes, sizes_at_rest = VectorStore(tmp_path), [], []
+    with ThreadPoolExecutor(len(writers)) as listeners:
+        for count in range(30, 151, 30):
+            reports = [listeners.submit(heard, process) for process in writers]
+            while not all(report.done() for report in reports):  # it reads while they write
+                reader.refresh()
+                sizes.append(len(reader))
+                if "both 3" in reader:
+                    assert reader.get(["both 3"]).vectors.tolist() == [[6, 7, 8]]
+            assert [report.result() for report in reports] == [str(count)] * 2
+            reader.refresh()
+            sizes.append(len(reader))
+            sizes_at_rest.append(len(reader))
+            for process in writers:
+                let_go_on(process)
+    assert [process.wait() for process in writers] == [0, 0]
     assert sizes == sorted(sizes)
-    assert len(set(sizes)) > 3  # it read while they wrote
-    assert len(reader) == len(VectorStore(tmp_path)) == 450
+    assert sizes_at_rest == [90, 180, 270, 360, 450]  # both writers' own keys, and those that both wrote, once
+    assert len(VectorStore(tmp_path)) == 450
     keys = [f"{name} {number}" for name in ("one", "other") for number in range(150)]
     assert reader.get(keys).vectors[:, 0].tolist() == [*range(150), *range(150)]  # type: ignore[index]
 
@@ -382,7 +397,8 @@ def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
 def test_kill_9_leaves_whole_chunks_only(tmp_path: Path) -> None:
     rng = random.Random(0)
     for attempt in range(6):
-        process = writer(tmp_path, str(attempt), 1_000_000)
+        process = writer(tmp_path, str(attempt), 1_000_000, 1, subprocess.DEVNULL)
+        assert heard(process) == "1"
         time.sleep(rng.uniform(0.01, 0.2))
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -391,5 +407,4 @@ def test_kill_9_leaves_whole_chunks_only(tmp_path: Path) -> None:
     for attempt in range(6):
         there = [number for number in range(len(store)) if f"{attempt} {number}" in store]
         assert there == list(range(len(there)))
-        found = store.get([f"{attempt} {number}" for number in there]) if there else None
-        assert found is None or found.vectors[:, 0].tolist() == there  # type: ignore[index]
+        assert store.get([f"{attempt} {number}" for number in there]).vectors[:, 0].tolist() == there  # type: ignore[index]
