@@ -1,4 +1,4 @@
-"""`mmeb-eval bench`: how fast this machine encodes and ranks, beside plain loops; and how the time grows."""
+"""`mmeb-eval bench`: how fast this machine encodes and ranks, beside plain loops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mmeb_harness.cli.options import (
     REASONING,
@@ -15,7 +14,6 @@ from mmeb_harness.cli.options import (
     model_options,
     model_spec,
     names,
-    options,
     selection_options,
 )
 from mmeb_harness.cli.run import DEFAULT_MODEL, default_output, open_data
@@ -24,48 +22,40 @@ from mmeb_harness.core.errors import OptionError, UnknownNameError
 if TYPE_CHECKING:
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.cli.config import RunConfig
-    from mmeb_harness.core.items import Item
     from mmeb_harness.core.registry import ModelSpec
     from mmeb_harness.data.folder import DataInfo
 
 DEFAULT_REPEATS = 5
-#: Of each task, for the curve over written tokens to choose from.
-_QUERIES_A_TASK = 8
 
 
-def budgets(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[int, ...]:
-    """Comma-separated numbers above 0, of an option that may be repeated."""
-    found = names(_context, _parameter, values)
-    for value in found:
+def token_budgets(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[int, ...]:
+    """The comma-separated numbers above 0 of an option that may be repeated."""
+    budgets = names(_context, _parameter, values)
+    for value in budgets:
         if not value.isdigit() or int(value) < 1:
             raise click.BadParameter(f"{value!r} is no number of tokens above 0")
-    return tuple(dict.fromkeys(int(value) for value in found))
+    return tuple(dict.fromkeys(int(value) for value in budgets))
 
 
-measure_options = options(
-    click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}."),
-    model_options,
-    click.option(
-        "--batch-tokens",
-        multiple=True,
-        callback=budgets,
-        metavar="N,…",
-        help="Upper bounds of a batch's padded tokens. Default: 8192.",
-    ),
-    click.option(
-        "--repeats", type=click.IntRange(min=1), default=DEFAULT_REPEATS, show_default=True, help="Of everything."
-    ),
-    click.option("--workers", type=int, metavar="N", help="See `mmeb-eval run`."),
-    click.option("--output", metavar="FOLDER", help="Results folder. Default: in runs, named by data and model."),
-)
-
-
-@click.group(invoke_without_command=True)
-@measure_options
+@click.command()
+@click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
+@model_options
 @selection_options
 @click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
 @click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task.")
+@click.option(
+    "--batch-tokens",
+    multiple=True,
+    callback=token_budgets,
+    metavar="N,…",
+    help="Upper bounds of a batch's padded tokens. Default: 8192.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=DEFAULT_REPEATS, show_default=True, help="Of everything."
+)
+@click.option("--workers", type=int, metavar="N", help="See `mmeb-eval run`.")
+@click.option("--output", metavar="FOLDER", help="Results folder. Default: in runs, named by data and model.")
 @click.option("--modes", multiple=True, callback=names, help="Several of never, always, adaptive; each is measured.")
 @click.option("--references/--no-references", default=True, help="Measure the plain loops too (default), or not.")
 @click.option(
@@ -76,29 +66,13 @@ measure_options = options(
 )
 @click.option("--peak-tflops", type=float, help="What the machine could do; known of common GPUs, measured on a CPU.")
 @click.option("--bandwidth-gbs", type=float, help="The same of its memory, in gigabytes a second.")
-@click.pass_context
-def bench(context: click.Context, /, **given: Any) -> None:
+def bench(**given: Any) -> None:
     """Measure how fast a model's run is, beside plain loops over the same items in the same process.
 
     Items and tokens a second, latency, where the time goes, memory, and how near the machine's floor that is; written
     to bench.json and bench.md. The plain loop: batches of 4 in the order of the files, duplicates too, the library's
     own generate, nothing prepared ahead. Where nothing is generated also batches of 16.
     """
-    if context.invoked_subcommand is not None:
-        _refuse_options_before(context)
-        return
-    _bench(given)
-
-
-def _refuse_options_before(context: click.Context) -> None:
-    """They would be ignored."""
-    for parameter in context.command.params:
-        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
-            name = context.invoked_subcommand
-            raise OptionError(f"{parameter.opts[0]} stands before {name!r}; put it after: mmeb-eval bench {name} …")
-
-
-def _bench(given: dict[str, Any]) -> None:
     from rich.console import Console
 
     from mmeb_harness.bench.make import BenchSettings, run_bench, save_bench
@@ -110,7 +84,7 @@ def _bench(given: dict[str, Any]) -> None:
     console = Console(stderr=False)
     chosen = select_tasks(load_tasks(config.edition), config.tasks, config.groups, config.modalities)
     info = open_data(config, console)
-    output = _output(config, "bench", spec, info)
+    output = _output(config, spec, info)
     settings = BenchSettings(
         plan=plan,
         modes=modes,
@@ -120,62 +94,10 @@ def _bench(given: dict[str, Any]) -> None:
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
-    result = run_bench(spec, [one.task for one in chosen], info, settings, _say)
+    result = run_bench(spec, [registered.task for registered in chosen], info, settings, _say)
     save_bench(output, result)
     print_bench(result, Console() if console.is_terminal else Console(width=200))
     click.echo(f"results: {output} ({result.seconds:.0f} s)")
-
-
-@bench.command()
-@measure_options
-@click.option(
-    "--dimensions", type=click.IntRange(min=2), default=64, show_default=True, help="Of the vectors that are ranked."
-)
-def growth(**given: Any) -> None:
-    """Measure how the time grows: with candidates, queries, frames of a video, and tokens written.
-
-    On made-up items, and on those queries of the mini suite that make the model write most. Writes growth.json and a
-    picture, growth.png and growth.svg. Up to a million candidates are ranked, for which memory must have room twice.
-    """
-    import dataclasses
-    import tempfile
-
-    from rich.console import Console
-
-    from mmeb_harness.bench.growth import Sizes, measure_growth
-    from mmeb_harness.bench.growth_picture import draw_growth, in_words
-    from mmeb_harness.core.files import write_json
-    from mmeb_harness.show.pictures import save_pictures
-
-    plan = _plan(given | {"references": False, "reference_items": None})
-    if len(plan.batch_tokens) > 1:
-        raise OptionError("bench growth takes one --batch-tokens")
-    config, spec = _config_and_spec(given)
-    info = open_data(config, Console(stderr=True))
-    queries = _first_queries(config, info)
-    output = _output(config, "growth", spec, info)
-    sizes = Sizes(dimensions=given["dimensions"])
-    with tempfile.TemporaryDirectory(prefix="mmeb-growth-") as folder:
-        found = measure_growth(
-            spec, plan.batch_tokens[0], plan.repeats, config.workers, sizes, queries, Path(folder), _say
-        )
-    write_json(output / "growth.json", dataclasses.asdict(found))
-    save_pictures([draw_growth(found)], output)
-    for curve in found.curves:
-        click.echo(f"{curve.what} over {curve.over}: {in_words(curve.fit)}")
-    for one in found.left_out:
-        click.echo(f"left out: {one.over}: {one.why}", err=True)
-    click.echo(f"results: {output}")
-
-
-def _first_queries(config: RunConfig, info: DataInfo) -> list[Item]:
-    """The first queries of each task of the mini suite."""
-    from mmeb_harness.core.items import Frames
-    from mmeb_harness.core.registry import load_tasks, select_tasks
-    from mmeb_harness.data.folder import load_samples
-
-    tasks = [one.task for one in select_tasks(load_tasks(config.edition))]
-    return [item for task in tasks for item in load_samples(task, info, Frames(), _QUERIES_A_TASK).queries]
 
 
 def _plan(given: dict[str, Any]) -> Plan:
@@ -213,9 +135,9 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
     return config, model_spec(model, model_args, config)
 
 
-def _output(config: RunConfig, kind: str, spec: ModelSpec, info: DataInfo) -> Path:
+def _output(config: RunConfig, spec: ModelSpec, info: DataInfo) -> Path:
     own = default_output(config, spec.args, info)
-    output = Path(config.output) if config.output else own.with_name(f"{kind}-{own.name}")
+    output = Path(config.output) if config.output else own.with_name(f"bench-{own.name}")
     check_folder(output)
     return output
 

@@ -24,8 +24,6 @@ from mmeb_harness import (
     Work,
 )
 from mmeb_harness.adapter.memory import peak_device_memory
-from mmeb_harness.bench.growth import Curve, Growth, Sizes, curve_of, power_law, ranking_over_candidates
-from mmeb_harness.bench.growth_picture import draw_growth, in_words
 from mmeb_harness.bench.make import open_encoders
 from mmeb_harness.bench.measure import Plan, measure_mode, order
 from mmeb_harness.bench.memory import forget_peak, peak_memory
@@ -35,7 +33,6 @@ from mmeb_harness.bench.tables import as_markdown
 from mmeb_harness.bench.values import BenchResult, ModeResult, Pass, Speed, Spread
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.registry import ModelSpec
-from mmeb_harness.show.pictures import save_pictures
 from mmemb_r1_model.embed.embedder import load
 from tests.toy import HashEmbedder, WordsEmbedder, info_of, toy_task
 
@@ -238,32 +235,6 @@ def test_a_machine_nobody_knows_has_no_floor() -> None:
         speed_of({}, 2.0, 0.0)
 
 
-def test_a_power_law_is_found_exactly() -> None:
-    sizes = [1.0, 2.0, 4.0, 8.0]
-    assert power_law(sizes, [3.0 * size for size in sizes]) == pytest.approx((1.0, 3.0))
-    assert power_law(sizes, [0.5 * size**2 for size in sizes]) == pytest.approx((2.0, 0.5))
-    # A constant hides the growth of small sizes: the upper half is what is fitted.
-    curve = curve_of("n", "squares", {size: [max(16.0, size**2)] * 2 for size in [1.0, 2.0, *sizes, 16.0, 32.0]}, 2)
-    assert curve.fit is not None
-    assert curve.fit.exponent == Spread(*(pytest.approx(2.0),) * 3)
-    assert (curve.fit.first, curve.fit.last) == (8.0, 32.0)
-    assert curve_of("n", "one point", {1.0: [1.0]}, 1).fit is None
-
-
-def test_growth_is_measured_and_drawn(tmp_path: Path) -> None:
-    sizes = Sizes(candidates=(100, 200, 400), ranked_queries=3, dimensions=8)
-    curve = ranking_over_candidates(sizes, 2)
-    assert [point.size for point in curve.points] == [100, 200, 400]
-    assert all(len(point.each) == 2 and min(point.each) > 0 for point in curve.points)
-    other = Curve("frames", "one", curve.points[:1], None)
-    growth = Growth("toy", {}, {}, (curve, other), (), 2, sizes, {}, 1, {}, None)
-    picture = draw_growth(growth)
-    assert "ranking of 3 queries over candidates: exponent" in picture.alt
-    assert in_words(None) in picture.alt
-    paths = save_pictures([picture], tmp_path)
-    assert [path.name for path in paths] == ["growth.png", "growth.svg"]
-
-
 def test_the_peak_of_memory_is_of_this_pass() -> None:
     block = np.ones(96 << 20, dtype=np.uint8)
     held = peak_memory()
@@ -346,8 +317,6 @@ def test_a_model_that_cannot_reason_has_one_mode(cache: Path, tmp_path: Path, mo
         (("--no-references", "--reference-items", "4"), "--reference-items has no meaning"),
         (("--limit", "0"), "--limit must be at least 1"),
         (("--model", "randm"), "no model named 'randm'"),
-        (("--repeats", "5", "growth"), "--repeats stands before 'growth'"),
-        (("growth", "--batch-tokens", "1,2"), "takes one --batch-tokens"),
     ],
 )
 def test_wrong_options_are_one_line(arguments: tuple[str, ...], message: str) -> None:

@@ -1,6 +1,6 @@
 """How much memory a task of 10,000 pages takes beyond the model, from reading it to its result.
 
-python -m tests.bench_memory [--pages N] [--workers N] [--max-pixels N]
+python -m tests.benchmarks.memory [--pages N] [--workers N] [--max-pixels N]
 
 The pages are made up: JPEG files of 1,000 x 1,400 pixels, no two the same, a few hundred of them drawn and the others
 told apart by a comment inside. They are evaluated as `mmeb-eval run` would do it, by the embedded tiny MMEmb-R1 with

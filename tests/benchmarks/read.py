@@ -1,4 +1,4 @@
-"""`python -m tests.bench_read`: time and peak memory to read the two largest shapes of task.
+"""`python -m tests.benchmarks.read`: time and peak memory to read the two largest shapes of task.
 
 An image task of 1,000 queries, each with 1,000 of 20,000 texts; a corpus of 10,000 pages, first as `mmeb-eval data get`
 leaves it (pages are files), then as the hub has it (pages inside the table, written to disk on first use).
@@ -99,7 +99,7 @@ def main() -> None:
         make_image_task(Path(folder))
         make_corpus(Path(folder))
         for what, name in (("", IMAGE_TASK), ("pages written on first use, ", PAGE_TASK), ("", PAGE_TASK)):
-            command = [sys.executable, "-m", "tests.bench_read", folder, name]
+            command = [sys.executable, "-m", "tests.benchmarks.read", folder, name]
             print(what + subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 

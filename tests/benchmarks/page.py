@@ -1,6 +1,6 @@
 """How large the page of large runs is, and how soon it can be used: 78 tasks of 1,000 queries each, in three modes.
 
-python -m tests.bench_page FOLDER [--queries N]
+python -m tests.benchmarks.page FOLDER [--queries N]
 
 The runs are made up: rationales and queries of words drawn as rarely as English ones, a ranking of 100 places a query.
 """

@@ -1,4 +1,9 @@
-"""How the time grows: with candidates, queries, frames of a video, and tokens written. Everything is made up.
+"""How the time grows: with candidates, queries, frames of a video, and tokens written.
+
+python -m tests.benchmarks.growth [--model NAME] [--repeats N] [--dimensions N] [--output FOLDER]
+
+On made-up items, and on those queries of the mini suite that make the model write most. Writes growth.json and a
+picture, growth.png and growth.svg. Up to a million candidates are ranked, for which memory must have room twice.
 
 Each curve is measured several times over, points in turn. The exponent of a power law is fitted to the upper half of
 its points, where what doesn't grow no longer matters: a straight line through the logarithms, by least squares.
@@ -7,12 +12,16 @@ its points, where what doesn't grow no longer matters: a straight line through t
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
+from mmeb_tasks import TASKS
+from mmeb_tasks.mini import SUITE
 from numpy.typing import NDArray
 
 from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
@@ -21,19 +30,24 @@ from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import OptionError, UnknownNameError
-from mmeb_harness.core.items import Item, Scalar, Vectors
-from mmeb_harness.core.registry import ModelSpec
-from mmeb_harness.encode.chunks import Keyed, plan_chunks
+from mmeb_harness.core.files import write_json
+from mmeb_harness.core.items import Frames, Item, Scalar, Vectors
+from mmeb_harness.core.registry import ModelSpec, resolve_model
+from mmeb_harness.data.folder import describe, ensure_suite, load_samples
+from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import workers_for
 from mmeb_harness.ranking.corpus import rank_corpus, require_faiss
 from mmeb_harness.ranking.task import DEPTH
+from mmeb_harness.show.pictures import save_pictures
 
 #: Main metrics look at so many places at most.
 _CUT = 5
 #: Videos of a point, and items of a point of the curve over written tokens.
 _VIDEOS, _WRITERS = 4, 16
 _FRAME = (128, 128)
+#: Of each task of the mini suite, for the curve over written tokens to choose from.
+_QUERIES_A_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -315,3 +329,44 @@ def _frames(folder: Path, video: int, number: int) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", _FRAME, (60 * video, 3 * place, 255 - 3 * place)).save(path)
         yield path
+
+
+def first_queries() -> list[Item]:
+    """The first queries of each task of the mini suite."""
+    info = describe(ensure_suite(SUITE, 0))
+    return [query for task in TASKS for query in load_samples(task, info, Frames(), _QUERIES_A_TASK).queries]
+
+
+@click.command(help=__doc__)
+@click.option("--model", "name", default="mmemb_r1", show_default=True, help="NAME or NAME:VALUE.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 …")
+@click.option("--batch-tokens", type=click.IntRange(min=1), default=DEFAULT_BATCH_TOKENS, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--workers", type=int, help="See `mmeb-eval run`.")
+@click.option("--dimensions", type=click.IntRange(min=2), default=64, show_default=True, help="Of ranked vectors.")
+@click.option("--output", type=click.Path(path_type=Path), default="runs/growth", show_default=True)
+def main(
+    name: str,
+    device: str | None,
+    batch_tokens: int,
+    repeats: int,
+    workers: int | None,
+    dimensions: int,
+    output: Path,
+) -> None:
+    from tests.benchmarks.growth_picture import draw_growth, in_words
+
+    spec = ModelSpec(*resolve_model(name, {}), {"device": device})
+    sizes, queries = Sizes(dimensions=dimensions), first_queries()
+    with tempfile.TemporaryDirectory(prefix="mmeb-growth-") as folder:
+        growth = measure_growth(spec, batch_tokens, repeats, workers, sizes, queries, Path(folder), click.echo)
+    write_json(output / "growth.json", dataclasses.asdict(growth))
+    save_pictures([draw_growth(growth)], output)
+    for curve in growth.curves:
+        click.echo(f"{curve.what} over {curve.over}: {in_words(curve.fit)}")
+    for missing in growth.left_out:
+        click.echo(f"left out: {missing.over}: {missing.why}")
+
+
+if __name__ == "__main__":
+    main()

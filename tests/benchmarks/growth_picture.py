@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mmeb_harness.bench.growth import Curve, Fit, Growth
 from mmeb_harness.show.pictures.picture import Picture
 from mmeb_harness.show.pictures.style import QUIET, colour, house_style, mark, new_figure, settle
+from tests.benchmarks.growth import Curve, Fit, Growth
 
 #: Room left and right of the first and last point, and below and above, as factors.
 _ROOM_ACROSS, _ROOM_UP = 1.6, 2.0

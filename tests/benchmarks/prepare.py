@@ -1,4 +1,4 @@
-"""`python -m tests.bench_prepare [WORKERS]`: pages a second that a thread prepares, and that worker processes do.
+"""`python -m tests.benchmarks.prepare [WORKERS]`: pages a second that a thread prepares, and that worker processes do.
 
 200 JPEG pages of 1,500 x 1,000 pixels, for a tiny Qwen3-VL-Embedding (its pictures are of the real size), in batches of
 8. Workers are warm. What this process spends itself bounds how fast workers could feed it.

@@ -1,7 +1,7 @@
 """How fast a corpus is ranked, against an argsort of every query's scores, and in how much memory.
 
-python -m tests.bench_ranking [--queries N] [--candidates N] [--dimensions N] [--sample N] [--missed SHARE]
-python -m tests.bench_ranking --memory      1,000,000 candidates, 100 queries, no argsort
+python -m tests.benchmarks.ranking [--queries N] [--candidates N] [--dimensions N] [--sample N] [--missed SHARE]
+python -m tests.benchmarks.ranking --memory      1,000,000 candidates, 100 queries, no argsort
 
 Made-up unit vectors: a query is its relevant candidate and noise, which its ranking finds; of a share of the queries
 another candidate is the relevant one, whose rank has to be counted.
