@@ -58,10 +58,10 @@ from mmemb_r1_model.selection.stage import (
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished
-from mmemb_r1_model.training.server import check_server
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import StudentConfig, open_student
+from mmemb_r1_model.vllm.rollouts import check_rollout_server
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
 STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
@@ -230,7 +230,7 @@ class Pipeline:
         if config.start is None and "train" in stages:
             self._check_student()
         if config.adapt and config.adapt.server and "adapt" in stages:
-            check_server(config.adapt.server, config.student)
+            check_rollout_server(config.adapt.server, config.student.lora_rank)
 
     def _check_student(self) -> None:
         student = self.config.student

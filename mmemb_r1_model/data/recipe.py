@@ -16,6 +16,7 @@ from mmemb_r1_model.data.documents import DocumentSet, open_documents
 from mmemb_r1_model.data.llava_hound import Use, open_llava_hound
 from mmemb_r1_model.data.mmeb_train import MmebSplit, open_mmeb_train
 from mmemb_r1_model.data.pairs import PairSet
+from mmemb_r1_model.data.suite import open_suite
 from mmemb_r1_model.data.ume import UmeSet, open_ume
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 
@@ -172,9 +173,7 @@ def _open_ume(config: TrainingSetConfig, root: Path, kind: UmeSet) -> list[PairS
 
 
 def _open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
-    from mmemb_r1_model.data.suite import open_suite
-
-    return open_suite(config, root)
+    return open_suite(root / config.path, config.subset, config.limit)
 
 
 _OPENERS: dict[Kind, Callable[[TrainingSetConfig, Path], list[PairSet]]] = {

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmeb_harness import DataError, Frames, Item, Task, UnknownNameError
 from mmemb_r1_model.data.pairs import Pair, PairSet, Side, content_key
-
-if TYPE_CHECKING:
-    from mmemb_r1_model.data.recipe import TrainingSetConfig
 
 TASKS_GROUP = "mmeb_harness.tasks"
 QUERY_LABELS = "query_labels.parquet"
@@ -42,20 +39,23 @@ class TaskPairs:
         return self.pairs[index]
 
 
-def open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
-    """Tasks of a data folder: all of them, or those that `subset` names, as a task or a group.
+def open_suite(folder: Path, subset: str, limit: int | None) -> list[PairSet]:
+    """Tasks of a data folder.
+
+    Args:
+        subset: a task or a group; "": all.
+        limit: the first queries of each task.
 
     Raises:
         DataError: no such folder, or one without labels.
         UnknownNameError: a subset that the folder doesn't have.
     """
-    folder = root / config.path
     labels = read_labels(folder)
     tasks = [task for task in find_tasks() if task.name in labels]
-    chosen = [task for task in tasks if config.subset in (None, "", task.name, task.group)]
+    chosen = [task for task in tasks if subset in ("", task.name, task.group)]
     if not chosen:
-        raise UnknownNameError(f"subset of {folder}", str(config.subset), {task.name for task in tasks})
-    return [read_task(task, folder, labels[task.name], config.limit) for task in chosen]
+        raise UnknownNameError(f"subset of {folder}", subset, {task.name for task in tasks})
+    return [read_task(task, folder, labels[task.name], limit) for task in chosen]
 
 
 def find_tasks() -> list[Task]:

@@ -17,11 +17,12 @@ from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
 from mmemb_r1_model.model.settings import EMB, Settings
+from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
     from mmemb_r1_model.embed.engine import Embedded, Engine, Readout
     from mmemb_r1_model.embed.served import ServedEngine
-    from mmemb_r1_model.vllm.client import Question, RationaleServer
+    from mmemb_r1_model.vllm.client import Question
 
 Reasoning = Literal["adaptive", "always", "never"]
 Graphs = Literal["auto", "on", "off"]
@@ -86,7 +87,7 @@ def load(
     return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
 
 
-def _server(address: str | None, model: str | None, key_env: str | None, max_parallel: int) -> RationaleServer | None:
+def _server(address: str | None, model: str | None, key_env: str | None, max_parallel: int) -> Server | None:
     if address is None:
         if model is not None or key_env is not None:
             given = "rationales_model" if model is not None else "rationales_key_env"
@@ -94,10 +95,8 @@ def _server(address: str | None, model: str | None, key_env: str | None, max_par
                 f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1"
             )
         return None
-    from mmemb_r1_model.vllm.client import RationaleServer, check_server
-
-    server = RationaleServer(address, model, key_env, max_parallel)
-    check_server(server)
+    server = Server(address, model, key_env, max_parallel=max_parallel)
+    check_server(server, RATIONALES)
     return server
 
 
@@ -142,7 +141,7 @@ class MMEmbR1Embedder:
         attention: str,
         trust_remote_code: bool,
         graphs: Graphs,
-        server: RationaleServer | None = None,
+        server: Server | None = None,
     ) -> None:
         import torch
 
@@ -198,11 +197,12 @@ class MMEmbR1Embedder:
         """The same with rationales of a server, if there is one."""
         if self._server is not None and self._served is None:
             from mmemb_r1_model.embed.served import ServedEngine
-            from mmemb_r1_model.vllm.client import RationaleClient
+            from mmemb_r1_model.vllm.client import Client, Reader
+            from mmemb_r1_model.vllm.request import ids_of
 
             rule, name = self.engine.rule, self.info.settings["checkpoint"]
-            ends = (rule.emb, rule.turn_end)
-            client = RationaleClient(self._server, self._checkpoint.tokenizer, rule.never, ends, str(name))
+            reader = Reader(self._checkpoint.tokenizer, rule.never, (rule.emb, rule.turn_end), str(name))
+            client = Client(self._server, RATIONALES, reader, ids_of)
             self._served = ServedEngine(self.engine, client, self._settings.planned_rationale)
         return self._served
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,7 +27,10 @@ from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import Embedded, Engine, Mode, Rationale, Readout
 from mmemb_r1_model.model.collate import Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
-from mmemb_r1_model.vllm.client import Order, Question, RationaleClient, Send
+from mmemb_r1_model.vllm.client import Client, Order, Question, Send
+
+#: Tokens that a server wrote.
+Ids: TypeAlias = tuple[int, ...]
 
 #: Pixels kept for second passes; above it, no further batch is read until rationales have come back.
 HELD_BYTES = 8 * 2**30
@@ -52,7 +56,7 @@ class Asked:
 class ServedEngine:
     """`Engine`'s results, with rationales from a server."""
 
-    def __init__(self, engine: Engine, client: RationaleClient, planned_rationale: int) -> None:
+    def __init__(self, engine: Engine, client: Client[Ids], planned_rationale: int) -> None:
         """Set up; nothing is asked.
 
         Args:
@@ -83,7 +87,7 @@ class ServedEngine:
         begun = extended(prompt, [rule.think])
         wanted = min(_PROBE_TOKENS, rule.limit)
         with self._client.sending() as send:
-            ids = send(Order(question, begun.ids.tolist(), wanted)).result()
+            (ids,) = send(Order(question, begun.ids.tolist(), wanted)).result()
         written = list(takewhile(lambda token: _possible(token, rule, _vocabulary(self._engine)), ids))
         if not written:
             raise ModelError(
@@ -126,7 +130,7 @@ class _Ticket:
     vectors_BD: Tensor
     gates: list[float | None]
     readouts: list[Readout | None]
-    promised: list[tuple[int, Prompt, Future[tuple[int, ...]]]] = field(default_factory=list)
+    promised: list[tuple[int, Prompt, Future[list[Ids]]]] = field(default_factory=list)
 
     @property
     def is_written(self) -> bool:
@@ -139,7 +143,7 @@ class _Written:
     """A row with its rationale, which waits for its second pass."""
 
     ticket: _Ticket
-    row: int
+    index: int  # of the row in its batch
     prompt: Prompt  # without the rationale
     answer: Row
 
@@ -154,7 +158,7 @@ class _Written:
 class _Run:
     """One stream."""
 
-    def __init__(self, engine: Engine, send: Send, mode: Mode, threshold: float, planned_rationale: int) -> None:
+    def __init__(self, engine: Engine, send: Send[Ids], mode: Mode, threshold: float, planned_rationale: int) -> None:
         self._engine, self._send, self._mode, self._threshold = engine, send, mode, threshold
         self._planned_rationale = planned_rationale
         self._clock = engine.decoder.clock
@@ -180,7 +184,7 @@ class _Run:
 
     def _finished(self) -> Iterator[Embedded]:
         while self._owed:
-            readouts = [one for one in self._owed[0].readouts if one is not None]
+            readouts = [readout for readout in self._owed[0].readouts if readout is not None]
             if len(readouts) < len(self._owed[0].readouts):
                 return
             ticket = self._owed.popleft()
@@ -232,14 +236,15 @@ class _Run:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
         rule, vocabulary = self._engine.rule, _vocabulary(self._engine)
         for row, prompt, future in ticket.promised:
-            self._wave.append(_Written(ticket, row, prompt, closed_by_rule(future.result(), row, rule, vocabulary)))
+            (ids,) = future.result()
+            self._wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, rule, vocabulary)))
         ticket.promised.clear()
         self._budget = max(self._budget, ticket.tokens)
         if sum(map(len, self._wave)) >= self._budget:
             self._read_wave()
 
     def _read_wave(self) -> None:
-        for group in by_length([len(one) for one in self._wave], self._budget):
+        for group in by_length([len(written) for written in self._wave], self._budget):
             self._read_out([self._wave[index] for index in group])
         self._wave.clear()
 
@@ -248,22 +253,22 @@ class _Run:
         """One second pass."""
         engine = self._engine
         with self._clock.stage("readout"):
-            batch = engine.batch([one.whole for one in written])
+            batch = engine.batch([row.whole for row in written])
             states_BLD = engine.prefill(batch, None)
             vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
         with self._clock.stage("gate"):
-            answered = torch.tensor([-len(one.answer.fed) - 1 for one in written], device=states_BLD.device)
-            rows = torch.arange(len(written), device=states_BLD.device)
-            gates: list[float] = engine.gate(states_BLD[rows, answered]).tolist()
+            answered = torch.tensor([-len(row.answer.fed) - 1 for row in written], device=states_BLD.device)
+            every = torch.arange(len(written), device=states_BLD.device)
+            gates: list[float] = engine.gate(states_BLD[every, answered]).tolist()
         self._count(batch.arrays)
         now = time.perf_counter()
-        for one, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
-            self._held -= _pixel_bytes(one.prompt)
-            ticket, answer = one.ticket, one.answer
-            ticket.vectors_BD[one.row] = vector_D
-            decided = ticket.gates[one.row]  # that of the first pass, by which the row reasons
+        for row, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
+            self._held -= _pixel_bytes(row.prompt)
+            ticket, answer = row.ticket, row.answer
+            ticket.vectors_BD[row.index] = vector_D
+            decided = ticket.gates[row.index]  # that of the first pass, by which the row reasons
             text = engine.tokenizer.decode(answer.fed[1:-2]).strip()
-            ticket.readouts[one.row] = Readout(
+            ticket.readouts[row.index] = Readout(
                 gate=gate if decided is None else decided,
                 reasoned=True,
                 rationale=text,

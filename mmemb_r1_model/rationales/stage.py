@@ -33,7 +33,7 @@ from mmemb_r1_model.rationales.rows import (
 )
 from mmemb_r1_model.rationales.summary import RationaleSummary, summarise
 from mmemb_r1_model.rationales.text import is_loop
-from mmemb_r1_model.rationales.workers import Answer, Ask, Worker, open_worker, row_seed
+from mmemb_r1_model.rationales.workers import Answer, Ask, Worker, WorkerPrompt, row_seed
 
 __all__ = ["RATIONALES", "OnProgress", "Progress", "RationaleConfig", "WorkerConfig", "write_rationales"]
 
@@ -97,7 +97,7 @@ def write_rationales(
         written = scan(folder)
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
-        workers = [(one, open_worker(one, config, root)) for one in config.workers]
+        workers = [(one, _open_worker(one, config, root)) for one in config.workers]
         census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
@@ -305,3 +305,29 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise DataError(f"another run is writing to {folder}; wait for it, or end it") from error
         yield
+
+
+def _open_worker(worker: WorkerConfig, config: RationaleConfig, root: Path) -> Worker:
+    """The worker of a configuration. What it needs is opened later, at its first ask.
+
+    Args:
+        root: recorded data folders are relative to it.
+
+    Raises:
+        OptionError: its key's environment variable isn't set.
+        DataError, UnknownNameError: recorded rationales that aren't there.
+    """
+    prompt = WorkerPrompt(config.system_prompt, config.request)
+    match worker.backend:
+        case "endpoint":
+            from mmemb_r1_model.rationales.endpoint import EndpointWorker
+
+            return EndpointWorker(worker, prompt)
+        case "local":
+            from mmemb_r1_model.rationales.local import LocalWorker
+
+            return LocalWorker(worker, prompt)
+        case "recorded":
+            from mmemb_r1_model.rationales.recorded import open_recorded
+
+            return open_recorded(worker, root)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Protocol
 
 from mmemb_r1_model.data.pairs import Item, Side
-from mmemb_r1_model.rationales.config import Kind, RationaleConfig, WorkerConfig
+from mmemb_r1_model.rationales.config import Kind
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import answer_in, clean, thoughts_in
 
@@ -67,32 +66,6 @@ class Worker(Protocol):
             ModelError: the worker as a whole can't go on: not there, not allowed.
         """
         ...
-
-
-def open_worker(worker: WorkerConfig, config: RationaleConfig, root: Path) -> Worker:
-    """The worker of a configuration. What it needs is opened later, at its first ask.
-
-    Args:
-        root: recorded data folders are relative to it.
-
-    Raises:
-        OptionError: its key's environment variable isn't set.
-        DataError, UnknownNameError: recorded rationales that aren't there.
-    """
-    prompt = WorkerPrompt(config.system_prompt, config.request)
-    match worker.backend:
-        case "endpoint":
-            from mmemb_r1_model.rationales.endpoint import EndpointWorker
-
-            return EndpointWorker(worker, prompt)
-        case "local":
-            from mmemb_r1_model.rationales.local import LocalWorker
-
-            return LocalWorker(worker, prompt)
-        case "recorded":
-            from mmemb_r1_model.rationales.recorded import open_recorded
-
-            return open_recorded(worker, root)
 
 
 def input_text(item: Item) -> str:

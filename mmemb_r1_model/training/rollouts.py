@@ -5,18 +5,27 @@ Legend: B prompts, K samples of each, L columns, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from transformers import DynamicCache
 
+from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import feed
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import TURN_END, Prompt
 from mmemb_r1_model.training.batches import Input
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.student import PackedModel, Student
+from mmemb_r1_model.vllm.client import Question, Reader
+from mmemb_r1_model.vllm.request import CLOSING_TOKENS, chat
+from mmemb_r1_model.vllm.rollouts import RolloutWriter, Written
+from mmemb_r1_model.vllm.server import Server
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Marks:
 
     @classmethod
     def of(cls, student: Student) -> Marks:
-        """The student's."""
+        """The marks of a student's vocabulary."""
         banned_V = student.module.banned
         banned = frozenset(banned_V.nonzero()[:, 0].tolist())
         return cls(student.end_think, student.emb, student.tokenizer.id_of(TURN_END), banned, len(banned_V))
@@ -122,10 +131,83 @@ class LocalSampler:
         training = module.training
         module.eval()
         try:
-            flat = _Sampling(self._student, module, [one.prompt for one in inputs], count, max_new_tokens, seed).run()
+            prompts = [given.prompt for given in inputs]
+            flat = _Sampling(self._student, module, prompts, count, max_new_tokens, seed).run()
         finally:
             module.train(training)
         return [flat[start : start + count] for start in range(0, len(flat), count)]
+
+
+class ServerSampler:
+    """Rollouts by a server that gets the student's adapters; see `vllm.rollouts` for what is exact."""
+
+    def __init__(self, student: Student, server: Server, folder: Path, world: World) -> None:
+        """Set up; nothing is asked yet.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            OptionError: the key isn't there.
+        """
+        self._student, self._world = student, world
+        self._marks = Marks.of(student)
+        ends = (self._marks.emb, self._marks.turn_end)
+        checkpoint = student.config.checkpoint
+        self._writer = RolloutWriter(server, Reader(student.tokenizer, self._marks.banned, ends, checkpoint))
+        self._adapter = Path(server.adapter_folder or folder).expanduser().resolve() / "adapter"
+        self._reload_every = server.reload_every
+        self._loaded: int | None = None
+        self._salt = ""
+
+    def refresh(self, step: int) -> None:
+        """Give the server the adapters as they are, if its own are `reload_every` steps old or it has none of us.
+
+        Raises:
+            TrainingError: the server can't load them.
+        """
+        if self._loaded is not None and step - self._loaded < self._reload_every:
+            return
+        self._student.save_adapter(self._adapter)
+        with _stopping():
+            salt = self._writer.load(self._adapter, self._student.config.lora_rank) if self._world.is_first else ""
+        # Also holds the others back until the new weights are there.
+        self._salt = self._world.gather_objects(salt)[0]
+        self._loaded = step
+
+    def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
+        """The server's answers, each up to its end.
+
+        Raises:
+            TrainingError: see `RolloutWriter.write`.
+            DataError: a picture that can't be read.
+        """
+        prompts = [self._prompt(given) for given in inputs]
+        with _stopping():
+            answers = self._writer.write(prompts, count, max_new_tokens, seed, self._salt)
+        return [[self._rollout(written, max_new_tokens) for written in group] for group in answers]
+
+    def _prompt(self, given: Input) -> tuple[Question, list[int]]:
+        question = Question(given.item.id, chat(given.item, self._student.settings))
+        return question, [*given.prompt.ids.tolist(), self._student.think]
+
+    def _rollout(self, written: Written, max_new_tokens: int) -> Rollout:
+        """What a server writes beyond its end is not wanted."""
+        ids = [self._student.think]
+        for token in written.ids[: max_new_tokens + CLOSING_TOKENS]:
+            ids.append(token)
+            if self._marks.end(ids):
+                break
+        return finished(ids, written.log_probs[: len(ids) - 1], self._marks, max_new_tokens)
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Of a server that can't be used: the step isn't taken."""
+    try:
+        yield
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
 
 
 class _Sampling:

@@ -30,9 +30,10 @@ from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
-from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler
-from mmemb_r1_model.training.server import RolloutServer, ServerSampler, check_server
+from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler
 from mmemb_r1_model.training.student import Encoded, Student, StudentConfig
+from mmemb_r1_model.vllm.rollouts import check_rollout_server
+from mmemb_r1_model.vllm.server import Server
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class AdaptConfig:
     kl_weight: float = 0.02
     negatives: int = 256
     sigma_decay: float = 0.9
-    server: RolloutServer | None = None
+    server: Server | None = None
     contrast: ContrastConfig = field(default_factory=lambda: ContrastConfig(weights=JointWeights(generation=0.0)))
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(learning_rate=3e-6))
 
@@ -165,7 +166,7 @@ def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
     if config.groups % world.size:
         raise OptionError(f"adapt.groups {config.groups} can't be split over {world.size} processes")
     if config.server is not None:
-        check_server(config.server, student)
+        check_rollout_server(config.server, student.lora_rank)
 
 
 class Reference:

@@ -1,1 +1,5 @@
-"""Rationales written by a vLLM server that serves the same checkpoint: the form of a request, and the client."""
+"""A vLLM server with our checkpoint: where it is, how it is asked and answers, rollouts by adapters that it is given.
+
+Writes what others decide to ask for: rationales of an evaluation (`embed`), rollouts of stage 2 (`training`). Takes and
+gives token ids; knows items, prompts and HTTP, neither torch nor what the tokens are for.
+"""

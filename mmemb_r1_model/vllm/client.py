@@ -1,8 +1,8 @@
-"""A vLLM server that writes rationales for an evaluation: found, asked, and what it says read. No torch.
+"""Asks a vLLM server what our checkpoint would write behind a prompt, and refuses what can't be from it. No torch.
 
-It must serve the checkpoint that reads the vectors. What shows otherwise stops the run: its name isn't listed, it saw
-other tokens than we do, it writes what these weights would not (see `served_rationales`). What doesn't show: weights
-that differ little, another precision, pictures resized by other code.
+The server must serve the checkpoint that reads what it writes. What shows otherwise stops the run: its name isn't
+listed, it saw other tokens than we do. What doesn't show: weights that differ little (but see `embed.served`), another
+precision, pictures resized by other code.
 
 Greedy decoding on a server depends, in its last digits, on what else is under way there. Where two tokens are nearly
 equally likely, a rationale may come out differently another time; vLLM's VLLM_BATCH_INVARIANT=1 is against that.
@@ -11,15 +11,15 @@ equally likely, a rationale may come out differently another time; vLLM's VLLM_B
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
 
 import httpx2 as httpx
 
-from mmeb_harness.adapter.addresses import check_address
 from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
-from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.model.prompt import PromptTokenizer
 from mmemb_r1_model.vllm.request import (
     CHAT_PATH,
@@ -27,44 +27,13 @@ from mmemb_r1_model.vllm.request import (
     Json,
     UnfitError,
     choices_of,
-    ids_of,
     other_prompt,
     sampling,
 )
+from mmemb_r1_model.vllm.server import Server, Wording
 
-_OWNER = "rationales"
-_ADDRESS, _NAME, _KEY = "--model-arg rationales", "--model-arg rationales_model", "--model-arg rationales_key_env"
-#: For one attempt at one rationale; a busy server lets requests wait.
-_TIMEOUT_SECONDS = 600.0
-_RETRIES = 5
-
-
-@dataclass(frozen=True)
-class RationaleServer:
-    """Where rationales are written.
-
-    Attributes:
-        base_url: up to and with /v1.
-        model: the server's name for the checkpoint; `None`: the only one it has.
-        api_key_env: name of the environment variable with the key; the key itself is stored nowhere.
-        max_parallel: requests under way at once.
-    """
-
-    base_url: str
-    model: str | None = None
-    api_key_env: str | None = None
-    max_parallel: int = 64
-
-
-def check_server(server: RationaleServer) -> None:
-    """Refuse settings that can't be.
-
-    Raises:
-        OptionError: names the setting and the way out.
-    """
-    check_address(server.base_url, server.api_key_env, "", (_ADDRESS, _KEY))
-    if server.max_parallel < 1:
-        raise OptionError(f"--model-arg rationales_parallel must be at least 1, not {server.max_parallel}")
+Answer = TypeVar("Answer")
+Send: TypeAlias = Callable[["Order"], Future[list[Answer]]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +42,7 @@ class Question:
 
     Attributes:
         item_id: for messages.
-        chat: see `vllm.chat`.
+        chat: see `request.chat`.
     """
 
     item_id: str
@@ -82,16 +51,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Order:
-    """A rationale that is wanted.
+    """Answers that are wanted to one prompt.
 
     Attributes:
         prompt: as our own reader has it, <think> included.
         max_new_tokens: of the rationale.
+        count: of answers.
+        more: further fields of the request.
     """
 
     question: Question
     prompt: Sequence[int]
     max_new_tokens: int
+    count: int = 1
+    temperature: float = 0.0
+    more: Json = field(default_factory=dict)
 
     @property
     def longest(self) -> int:
@@ -99,156 +73,201 @@ class Order:
         return len(self.prompt) + self.max_new_tokens + CLOSING_TOKENS
 
 
-Send = Callable[[Order], "Future[tuple[int, ...]]"]
+@dataclass(frozen=True)
+class Reader:
+    """The model that reads what the server writes: what it can write itself, and its name.
+
+    Attributes:
+        banned: tokens that can't be written.
+        ends: tokens that end an answer, and are part of it.
+        checkpoint: its name, for messages.
+    """
+
+    tokenizer: PromptTokenizer
+    banned: Iterable[int]
+    ends: Sequence[int]
+    checkpoint: str
 
 
 @dataclass(frozen=True)
-class _Served:
-    """A model of the server's list.
+class Served:
+    """A model that a server has.
 
     Attributes:
         context: tokens of prompt and answer together; `None`: it doesn't say.
     """
 
     name: str
-    context: int | None
+    context: int | None = None
 
 
-class RationaleClient:
-    """Asks one server for rationales, many at once."""
+class Client(Generic[Answer]):
+    """Asks one server, many prompts at once."""
 
     def __init__(
         self,
-        server: RationaleServer,
-        tokenizer: PromptTokenizer,
-        banned: Sequence[int],
-        ends: Sequence[int],
-        checkpoint: str,
+        server: Server,
+        wording: Wording,
+        reader: Reader,
+        read: Callable[[Json], Answer],
+        served: Served | None = None,
     ) -> None:
         """Set up; nothing is asked yet.
 
         Args:
-            banned: tokens that can't be written.
-            ends: tokens that end an answer.
-            checkpoint: its name, for messages.
+            read: one choice of a reply → what is wanted of it; may raise `UnfitError`.
+            served: what is asked; by default it is looked for in the server's list.
 
         Raises:
             OptionError: the key isn't there.
         """
-        self._tokenizer, self._checkpoint = tokenizer, checkpoint
-        self._banned, self._ends, self._wanted = banned, ends, server.model
+        self._wording, self._reader, self._read = wording, reader, read
+        self._wanted, self._served = server.model, served
         self._endpoint = Endpoint(
             Remote(
-                owner=_OWNER,
+                owner=wording.owner,
                 base_url=server.base_url,
-                model=server.model or checkpoint,
+                model=server.model or reader.checkpoint,
                 api_key_env=server.api_key_env,
-                timeout_seconds=_TIMEOUT_SECONDS,
-                max_retries=_RETRIES,
+                timeout_seconds=server.timeout_seconds,
+                max_retries=server.max_retries,
                 max_parallel=server.max_parallel,
-                base_url_setting=_ADDRESS,
-                api_key_setting=_KEY,
+                base_url_setting=wording.names["base_url"],
+                api_key_setting=wording.names["api_key_env"],
             )
         )
-        self._found: _Served | None = None
 
     @property
-    def served(self) -> _Served:
-        """The model that is asked; found by the first call.
+    def served(self) -> Served:
+        """The model that is asked; looked for at the first call.
 
         Raises:
             ModelError: nobody answers, or the server doesn't have it.
         """
-        if self._found is None:
-            with self._endpoint.client() as client:
-                self._found = self._find(client)
-        return self._found
+        if self._served is None:
+            self._served = self._find(self._listed())
+        return self._served
 
     @contextlib.contextmanager
-    def sending(self) -> Iterator[Send]:
-        """Send orders without waiting; gives a function that promises the ids behind <think>, up to an end.
+    def sending(self) -> Iterator[Send[Answer]]:
+        """Send orders without waiting; gives a function that promises the answers to one.
 
         What a promise may raise instead:
             ModelError: the server is gone, refuses the request, saw another prompt, or answers without what is needed.
         """
         served = self.served
-        with self._endpoint.sending(self._write) as send:
+        with self._endpoint.sending(self._answers) as send:
 
-            def checked(order: Order) -> Future[tuple[int, ...]]:
-                _check_length(order, served)
+            def checked(order: Order) -> Future[list[Answer]]:
+                self._check_length(order, served)
                 return send(order)
 
             yield checked
 
-    def _find(self, client: httpx.Client) -> _Served:
-        try:
-            reply = self._endpoint.get(client, "models", lambda content, _: json_object(content))
-        except (MayPassError, RefusedError) as error:
-            raise ModelError(f"{_OWNER}: the server can't say which models it has: {error}; {_AGAIN}") from error
-        found = reply.get("data")
-        if not isinstance(found, list) or not all(isinstance(one, dict) and "id" in one for one in found):
-            raise ModelError(f"{_OWNER}: the server lists no models; {_ADDRESS} must be a vLLM server's address")
-        # An adapter has the model it is for as its parent.
-        wanted = [one for one in found if (one["id"] == self._wanted if self._wanted else not one.get("parent"))]
-        if len(wanted) != 1:
-            raise ModelError(self._unclear([str(one["id"]) for one in found]))
-        context = wanted[0].get("max_model_len")
-        return _Served(str(wanted[0]["id"]), context if isinstance(context, int) else None)
+    def answers(self, orders: Iterable[Order]) -> list[list[Answer]]:
+        """The answers to each order.
 
-    def _unclear(self, names: Sequence[str]) -> str:
-        listed = ", ".join(map(repr, names)) or "none"
+        Raises:
+            ModelError: as a promise of `sending`.
+        """
+        return list(self._endpoint.each(self._answers, orders))
+
+    def post(self, path: str, body: Json) -> None:
+        """Tell the server something.
+
+        Raises:
+            MayPassError: no attempt succeeded.
+            RefusedError: the server doesn't want it.
+            ModelError: not allowed, no such address, or nobody answers there.
+        """
+        with self._endpoint.client() as connection:
+            self._endpoint.post(connection, path, body, lambda content, seconds: None)
+
+    def _listed(self) -> list[Json]:
+        """The models that the server has."""
+        owner, address = self._wording.owner, self._wording.names["base_url"]
+        try:
+            with self._endpoint.client() as connection:
+                reply = self._endpoint.get(connection, "models", lambda content, _: json_object(content))
+        except (MayPassError, RefusedError) as error:
+            raise ModelError(f"{owner}: the server can't say which models it has: {error}. {self._again}") from error
+        models = reply.get("data")
+        if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+            raise ModelError(f"{owner}: the server lists no models; {address} must be a vLLM server's address")
+        return models
+
+    def _find(self, models: Sequence[Json]) -> Served:
+        """The model of the wanted name; without one the only model there is."""
+        if self._wanted:
+            wanted = [model for model in models if model["id"] == self._wanted]
+        else:  # an adapter has the model it is for as its parent
+            wanted = [model for model in models if not model.get("parent")]
+        if len(wanted) != 1:
+            raise ModelError(f"{self._wording.owner}: {self._unclear([str(model['id']) for model in models])}")
+        context = wanted[0].get("max_model_len")
+        return Served(str(wanted[0]["id"]), context if isinstance(context, int) else None)
+
+    def _unclear(self, models: Sequence[str]) -> str:
+        name, checkpoint = self._wording.names["model"], self._reader.checkpoint
+        listed = ", ".join(map(repr, models)) or "none"
         if self._wanted:
             return (
-                f"{_OWNER}: the server has no model {self._wanted!r} (it has {listed}): give the right {_NAME}, or "
-                f"serve {self._checkpoint} there"
+                f"the server has no model {self._wanted!r} (it has {listed}): give the right {name}, or serve "
+                f"{checkpoint} there"
             )
-        return f"{_OWNER}: which of the server's models is {self._checkpoint}? Name it by {_NAME}; it has {listed}"
+        return f"which of the server's models is {checkpoint}? Name it by {name}; it has {listed}"
 
-    def _write(self, client: httpx.Client, order: Order) -> tuple[int, ...]:
-        """A thread's work: one rationale."""
+    def _answers(self, connection: httpx.Client, order: Order) -> list[Answer]:
+        """A thread's work: the answers to one prompt."""
+        owner, item_id = self._wording.owner, order.question.item_id
         try:
-            reply = self._endpoint.post(client, CHAT_PATH, self._body(order), lambda content, _: json_object(content))
+            body = self._body(order)
+            reply = self._endpoint.post(connection, CHAT_PATH, body, lambda content, _: json_object(content))
             self._check_prompt(order, reply)
-            (choice,) = choices_of(reply, 1, order.question.item_id)
-            return ids_of(choice)
+            return [self._read(choice) for choice in choices_of(reply, order.count, item_id)]
         except MayPassError as error:
-            raise ModelError(f"{_OWNER}: {error}, for item {order.question.item_id!r}; {_AGAIN}") from error
+            raise ModelError(f"{owner}: {error}, for item {item_id!r}. {self._again}") from error
         except RefusedError as error:
             raise ModelError(
-                f"{_OWNER}: the server refuses item {order.question.item_id!r}: {error}. It must serve this checkpoint "
-                f"({self._checkpoint}) with --max-model-len of at least {order.longest}, and understand these settings "
-                "of vLLM"
+                f"{owner}: the server refuses item {item_id!r}: {error}. It must serve this checkpoint "
+                f"({self._reader.checkpoint}) with --max-model-len of at least {order.longest}, and understand these "
+                "settings of vLLM"
             ) from error
         except UnfitError as error:
-            raise ModelError(f"{_OWNER}: the server {error}") from error
+            raise ModelError(f"{owner}: the server {error}") from error
 
     def _body(self, order: Order) -> Json:
         return {
             "model": self.served.name,
-            "n": 1,
-            **sampling(0.0, order.max_new_tokens, self._banned, self._ends),
+            "n": order.count,
+            **order.more,
+            **sampling(order.temperature, order.max_new_tokens, self._reader.banned, self._reader.ends),
             **order.question.chat,
         }
 
     def _check_prompt(self, order: Order, reply: Json) -> None:
-        found = other_prompt(reply, order.prompt, self._tokenizer.decode)
-        if found is None:
+        """The server must have seen what the reader sees."""
+        difference = other_prompt(reply, order.prompt, self._reader.tokenizer.decode)
+        if difference is None:
             return
         raise ModelError(
-            f"{_OWNER}: the server saw another prompt of item {order.question.item_id!r}: {found}. It must serve this "
-            f"checkpoint ({self._checkpoint}) with its own chat template, one that continues an assistant's turn as it "
-            "stands, and resize pictures by min_pixels and max_pixels of mmemb_r1.json. A text that begins with a line "
-            f"break or spells a special token also does it: run its task without {_ADDRESS}"
+            f"{self._wording.owner}: the server saw another prompt of item {order.question.item_id!r}: {difference}. "
+            f"It must serve this checkpoint ({self._reader.checkpoint}) with its own chat template, one that continues "
+            "an assistant's turn as it stands, and resize pictures by min_pixels and max_pixels of mmemb_r1.json. A "
+            f"text that begins with a line break or spells a special token also does it: {self._wording.instead}"
         )
 
+    def _check_length(self, order: Order, served: Served) -> None:
+        if served.context is not None and order.longest > served.context:
+            raise ModelError(
+                f"{self._wording.owner}: item {order.question.item_id!r} needs {order.longest} tokens with its "
+                f"rationale, and the server takes {served.context}: start vLLM with --max-model-len of at least "
+                f"{order.longest}, or give a smaller --model-arg max_new_tokens"
+            )
 
-_AGAIN = "start it again and repeat the command: it goes on from what is stored, also with another address"
-
-
-def _check_length(order: Order, served: _Served) -> None:
-    if served.context is not None and order.longest > served.context:
-        raise ModelError(
-            f"{_OWNER}: item {order.question.item_id!r} needs {order.longest} tokens with its rationale, and the "
-            f"server takes {served.context}: start vLLM with --max-model-len of at least {order.longest}, or give a "
-            "smaller --model-arg max_new_tokens"
+    @property
+    def _again(self) -> str:
+        return (
+            f"Start the server again and repeat the command: it goes on from {self._wording.stored}, also with another "
+            f"{self._wording.names['base_url']}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import threading
@@ -418,24 +419,23 @@ def test_a_text_that_spells_a_special_token(url: str, random_checkpoint: Path) -
         embedder.encode([Item("x", text="a red <emb> circle")], "query")
 
 
-def test_a_server_that_goes(
-    vllm: TinyVllm, url: str, random_checkpoint: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mmemb_r1_model.vllm import client as rationale_server
-
+def test_a_server_that_goes(vllm: TinyVllm, url: str, random_checkpoint: Path, items: list[Item]) -> None:
     with pytest.raises(
         ModelError, match=r"rationales: nobody answers at http://127\.0\.0\.1:9/v1 .*rationales right\?"
     ):
         warm_up(random_checkpoint, "http://127.0.0.1:9/v1")
-    monkeypatch.setattr(rationale_server, "_RETRIES", 2)
     embedder = load(str(random_checkpoint), reasoning="always", rationales=url)
+    assert embedder._server is not None
+    embedder._server = dataclasses.replace(embedder._server, max_retries=2)
     vllm.chat.script = [Fail(503), Raw(b"{half"), Raw(b'{"data": [{"id": "base"}]}'), Break(), Fail(429)]
     embedder.encode(items[:1], "query")
     assert [one.path for one in vllm.chat.asked] == [MODELS] * 3 + [CHAT] * 3
     vllm.chat.reply = lambda asked: Break()
-    with pytest.raises(ModelError, match=r"connection broken .*3 attempts, for item 'text'; start it again and repeat"):
+    with pytest.raises(
+        ModelError, match=r"connection broken .*3 attempts, for item 'text'\. Start the server again and repeat"
+    ):
         embedder.encode(items[:1], "query")
-    with pytest.raises(ModelError, match=r"can't say which models it has: connection broken .*start it again"):
+    with pytest.raises(ModelError, match=r"can't say which models it has: connection broken .*Start the server again"):
         warm_up(random_checkpoint, url)
 
 

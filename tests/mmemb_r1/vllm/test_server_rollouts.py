@@ -23,10 +23,10 @@ from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError
 from mmemb_r1_model.training.losses import JointWeights
-from mmemb_r1_model.training.rollouts import Rollout
-from mmemb_r1_model.training.server import RolloutServer, ServerSampler
+from mmemb_r1_model.training.rollouts import Rollout, ServerSampler
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student
+from mmemb_r1_model.vllm.server import Server
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
 from tests.mmemb_r1.small_training import make_pairs, make_student
 from tests.mmemb_r1.tiny_vllm import CHAT, LOAD, UNLOAD, TinyVllm
@@ -54,9 +54,9 @@ def vllm(random_checkpoint: Path) -> TinyVllm:
 
 
 @pytest.fixture
-def server(vllm: TinyVllm) -> Iterator[RolloutServer]:
+def server(vllm: TinyVllm) -> Iterator[Server]:
     with serve(vllm.chat) as url:
-        yield RolloutServer(url, timeout_seconds=20, max_retries=2, max_parallel=2)
+        yield Server(url, timeout_seconds=20, max_retries=2, max_parallel=2)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def lora_student(checkpoint: Path) -> Student:
     return make_student(checkpoint, lora_rank=4, lora_alpha=8)
 
 
-def run_adapt(student: Student, server: RolloutServer, tmp_path: Path, **changes: object) -> Path:
+def run_adapt(student: Student, server: Server, tmp_path: Path, **changes: object) -> Path:
     pairs, written = make_pairs(tmp_path / "data", 12)
     config = dataclasses.replace(ADAPT, server=server, **changes)  # type: ignore[arg-type]
     return adapt(student, [WeightedSet(pairs, 1.0)], written, config, tmp_path / "run", World())
@@ -88,7 +88,7 @@ def inputs_of(student: Student, items: list[Item]) -> list[Input]:
 
 
 def sample(
-    student: Student, server: RolloutServer, folder: Path, items: list[Item], count: int = 2, longest: int = 12
+    student: Student, server: Server, folder: Path, items: list[Item], count: int = 2, longest: int = 12
 ) -> list[list[Rollout]]:
     sampler = ServerSampler(student, server, folder, World())
     sampler.refresh(0)
@@ -128,7 +128,7 @@ def changed(vllm: TinyVllm, change: Callable[[dict[str, Any]], object]) -> Calla
 
 
 def test_log_probabilities_are_the_students_own(
-    vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     """Of texts, pictures and clips, odd ones too: both sides saw the same tokens, pixels and positions."""
     shake(student)
@@ -145,7 +145,7 @@ def test_log_probabilities_are_the_students_own(
 
 
 def test_pictures_are_sent_as_the_student_sees_them(
-    server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     """Servers lay transparent pictures on white and turn those that say so; the student does neither."""
     shake(student)
@@ -159,7 +159,7 @@ def test_pictures_are_sent_as_the_student_sees_them(
 
 
 def test_the_same_seed_gives_the_same_rollouts(
-    server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     first = sample(student, server, tmp_path, items[:3])
     assert first == sample(student, server, tmp_path, items[:3])
@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_rollouts(
 
 
 def test_three_steps_with_weights_that_are_renewed_every_other_step(
-    vllm: TinyVllm, server: RolloutServer, student: Student, tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
     run_adapt(student, dataclasses.replace(server, reload_every=2), tmp_path)
     rows = log_of(tmp_path)
@@ -187,7 +187,7 @@ def test_three_steps_with_weights_that_are_renewed_every_other_step(
 
 
 def test_the_adapter_is_loaded_anew_in_place_of_the_old(
-    vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     server = dataclasses.replace(server, reload_every=3, adapter_folder=str(elsewhere))
@@ -207,7 +207,7 @@ def test_the_adapter_is_loaded_anew_in_place_of_the_old(
 
 
 def test_what_cant_be_written_ends_a_rationale_by_rule(
-    vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     bad = student.tokenizer.id_of(IMAGE_PAD)
     good = student.tokenizer.plain("red circle")[0]
@@ -269,7 +269,7 @@ def test_an_answer_that_lacks_what_is_needed_stops_the_run(
     change: Callable[[dict[str, Any]], object],
     message: str,
     vllm: TinyVllm,
-    server: RolloutServer,
+    server: Server,
     student: Student,
     items: list[Item],
     tmp_path: Path,
@@ -280,9 +280,7 @@ def test_an_answer_that_lacks_what_is_needed_stops_the_run(
     assert len(vllm.asked(CHAT)) <= 2
 
 
-def test_a_text_that_spells_a_special_token_is_found_out(
-    server: RolloutServer, student: Student, tmp_path: Path
-) -> None:
+def test_a_text_that_spells_a_special_token_is_found_out(server: Server, student: Student, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="spells a special token"):
         sample(student, server, tmp_path, [Item("x", text="a red <emb> circle")])
 
@@ -292,16 +290,21 @@ def test_a_context_that_is_too_short(
 ) -> None:
     vllm = TinyVllm(random_checkpoint, max_model_len=20)
     with serve(vllm.chat) as url, pytest.raises(TrainingError) as error:
-        sample(student, RolloutServer(url), tmp_path, items[:1])
+        sample(student, Server(url), tmp_path, items[:1])
     needed = len(student.reader.prompt(items[0])) + 1 + 14
-    assert f"maximum context length is 20 tokens.. It needs --max-model-len of at least {needed};" in str(error.value)
+    assert f"maximum context length is 20 tokens.. It must serve this checkpoint ({random_checkpoint}) with " in str(
+        error.value
+    )
+    assert f"--max-model-len of at least {needed}," in str(error.value)
 
 
 def test_a_server_of_another_model(
-    vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     vllm.chat.reply = lambda asked: Raw(b"ok") if asked.path != CHAT else vllm.answer(asked)
-    with pytest.raises(ModelError, match=r"The model `student` does not exist.*check base_url .* model 'student'"):
+    with pytest.raises(
+        ModelError, match=r"The model `student` does not exist.*check adapt\.server\.base_url .* model 'student'"
+    ):
         sample(student, server, tmp_path, items[:1])
     with pytest.raises(TrainingError, match="started again in between, repeat the command"):
         sample(student, server, tmp_path, items[:1])
@@ -309,7 +312,7 @@ def test_a_server_of_another_model(
 
 @pytest.mark.parametrize("paths", [{CHAT}, {CHAT, LOAD, UNLOAD}], ids=["not allowed", "not found"])
 def test_adapters_that_cant_be_loaded(
-    paths: set[str], vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    paths: set[str], vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     vllm.chat.paths = frozenset(paths)
     vllm.chat.reply = lambda asked: Fail(404, "No adapter found")
@@ -319,7 +322,7 @@ def test_adapters_that_cant_be_loaded(
 
 def test_nobody_at_the_address_and_a_wrong_key(
     vllm: TinyVllm,
-    server: RolloutServer,
+    server: Server,
     student: Student,
     items: list[Item],
     tmp_path: Path,
@@ -338,11 +341,14 @@ def test_nobody_at_the_address_and_a_wrong_key(
 
 
 def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
-    random_checkpoint: Path, vllm: TinyVllm, server: RolloutServer, student: Student, tmp_path: Path
+    random_checkpoint: Path, vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
     vllm.chat.script = []
     vllm.chat.reply = lambda asked: Break() if len(vllm.asked(CHAT)) > 9 else vllm.answer(asked)
-    with pytest.raises(TrainingError, match=r"connection broken .*3 attempts\. Start the server again and repeat"):
+    with pytest.raises(
+        TrainingError,
+        match=r"connection broken .*3 attempts, for item '.*'\. Start the server again and repeat",
+    ):
         run_adapt(student, server, tmp_path)
     assert (tmp_path / "run" / "checkpoint-0000002" / "state.pt").is_file()
     assert len(log_of(tmp_path)) == 2
@@ -354,7 +360,7 @@ def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
 
 
 def test_what_may_pass_is_tried_again(
-    vllm: TinyVllm, server: RolloutServer, student: Student, items: list[Item], tmp_path: Path
+    vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
     vllm.chat.script = [Fail(503), Fail(404), Break(), Raw(b"ok"), Fail(500), Raw(b"{half an ans")]
     vllm.adapters["student"] = vllm._base
@@ -376,6 +382,6 @@ def test_settings_that_cant_be(
     changes: dict[str, object], lora: bool, message: str, random_checkpoint: Path, tmp_path: Path
 ) -> None:
     student = lora_student(random_checkpoint) if lora else make_student(random_checkpoint)
-    server = dataclasses.replace(RolloutServer("http://127.0.0.1:9/v1"), **changes)  # type: ignore[arg-type]
+    server = dataclasses.replace(Server("http://127.0.0.1:9/v1"), **changes)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=message):
         run_adapt(student, server, tmp_path)
