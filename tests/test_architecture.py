@@ -155,5 +155,5 @@ def test_the_top_level_is_what_it_should_be() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split("/")[0] for line in tracked.splitlines()} == {
         *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
-        *("baselines", "mmeb_harness", "mmemb_r1_model", "results", "tasks", "tests"),
+        *("baselines", "docs", "mmeb_harness", "mmemb_r1_model", "results", "tasks", "tests"),
     }

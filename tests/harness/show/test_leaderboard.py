@@ -37,7 +37,7 @@ from tests.harness.made_runs import PROFILE, benchmark_tasks, task_result, whole
 
 REGISTERED = load_tasks()
 TASKS = benchmark_tasks()
-README = Path(__file__).resolve().parents[3] / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "compare.md"
 HOSTILE = "a|b_&%$#{}~^\\<b>*x*</b>`c`[l](u)\"q'\x1b[31m\u202e\nnext,=1+1"
 
 
@@ -554,7 +554,7 @@ def test_neighbours_on_the_published_leaderboard() -> None:
 
 def test_the_readme_shows_what_the_command_prints() -> None:
     found = re.search(
-        r"<!-- output of: mmeb-eval leaderboard (.*?) -->\n```text\n(.*?)```", README.read_text(), re.DOTALL
+        r"<!-- output of: mmeb-eval leaderboard (.*?) -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL
     )
     assert found
     printed = [line.rstrip() for line in call(*found.group(1).split()).output.splitlines()]

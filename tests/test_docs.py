@@ -1,4 +1,4 @@
-"""The README's examples, to the letter, as a separately installed little package."""
+"""README and docs: the examples as an installed package, figures as the kept runs say, links, size, generated parts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from PIL import Image
 
 from mmeb_harness.results.files import load_run_result, load_task_result
 from mmemb_r1_model.embed.embedder import load
+from tests.test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+EVERYTHING = "\n".join((README, *PAGES.values()))
+LARGEST_README = 9 * 1024
 EVAL = Path(sys.executable).parent / "mmeb-eval"
 
 
 def example(name: str) -> str:
-    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"README has no example {name}"
-    return found.group(1)
+    block = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert block, f"README has no example {name}"
+    return block.group(1)
 
 
 @pytest.fixture(scope="module")
@@ -85,30 +89,88 @@ def test_a_plugin_needs_no_change_here(installed: Path, tmp_path: Path) -> None:
     assert "letters" not in done.stdout
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    listed = subprocess.run([str(EVAL), "--help"], capture_output=True, text=True, check=True).stdout
-    for command in set(re.findall(r"mmeb-eval (\w+)", README)):
-        assert re.search(rf"^  {command}\b", listed, re.MULTILINE), command
+def test_the_readme_is_short_and_shows_a_plugin_early() -> None:
+    assert len(README.encode()) <= LARGEST_README
+    assert README[: README.index("<!-- example: zoo.py -->")].count("\n") < 100
 
 
-def test_the_readme_shows_what_the_kept_runs_say() -> None:
-    found = re.search(r"<!-- output of: mmeb-eval run --model mmemb_r1 -->\n```text\n(.*?)```", README, re.DOTALL)
-    assert found
+def test_every_command_exists() -> None:
+    for program in ("mmeb-eval", "mmemb-r1"):
+        shown = subprocess.run([str(EVAL.with_name(program)), "--help"], capture_output=True, text=True, check=True)
+        for command in set(re.findall(rf"\b{program} ([a-z][\w-]+)", EVERYTHING)):
+            assert re.search(rf"^  {command}\b", shown.stdout, re.MULTILINE), f"{program} {command}"
+
+
+MARKDOWN = [
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "baselines/*.md",
+        "tasks/*.md",
+        "mmemb_r1_model/**/*.md",
+        "mmeb_harness/**/*.md",
+        "results/**/*.md",
+    )
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", path.read_text()):
+        target, _, anchor = link.partition("#")
+        other = path.parent / target if target else path
+        assert other.exists(), link
+        assert not anchor or anchor in anchors(other), link
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_readme_leads_to_every_page(page: str) -> None:
+    assert f"(docs/{page}.md)" in README
+
+
+def test_files_that_the_pages_name_are_there() -> None:
+    named = set(re.findall(r"`((?:mmeb_harness|mmemb_r1_model|tests|tasks|baselines|results)/[\w./-]+)`", EVERYTHING))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_architecture_shows_the_table_that_is_held() -> None:
+    tables = re.findall(r"^\| room of .+\n(?:\|.+\n)+", PAGES["architecture"], re.MULTILINE)
+    for table, rooms in zip(tables, MAY_IMPORT.values(), strict=True):
+        rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
+        shown = {room: set(below.split(", ")) for names, below in rows for room in re.findall(r"`([\w.]+)`", names)}
+        held = {room: set(below.split()) or {"-"} for room, below in rooms.items() if room != "__main__"}
+        assert {room: {"all"} if shown.get(room) == {"all"} else below for room, below in held.items()} == shown
+
+
+def test_what_a_run_prints_is_what_the_kept_runs_say() -> None:
+    block = re.search(r"<!-- output of: mmeb-eval run --model mmemb_r1 -->\n```text\n(.*?)```", PAGES["run"], re.DOTALL)
+    assert block
     run = load_run_result(ROOT / "results" / "mini" / "mmemb_r1.json")
-    rows = {line.split("│")[0].strip(): line for line in found.group(1).splitlines() if "│" in line}
+    rows = {line.split("│")[0].strip(): line for line in block.group(1).splitlines() if "│" in line}
     for aggregate in run.aggregates:
         assert aggregate.score is not None
         assert [f"{100 * aggregate.score:.1f}", str(aggregate.tasks)] == [
             rows[aggregate.name].split("│")[column].strip() for column in (2, 1)
         ]
+    excerpt = re.search(r"```text\n(.*?)```", README, re.DOTALL)
+    assert excerpt
+    assert excerpt.group(1) in block.group(1)
     for name in ("never", "always"):
         score = load_run_result(ROOT / "results" / "mini" / f"mmemb_r1-{name}.json").aggregates[0].score
         assert score is not None
-        assert f"| `mmemb_r1 --reasoning {name}` | {100 * score:.1f} |" in README
+        assert f"| `mmemb_r1 --reasoning {name}` | {100 * score:.1f} |" in PAGES["evidence"]
 
 
 def test_what_compares_the_kept_runs_is_of_these_runs() -> None:
-    """`make results` was run as a whole, and the README says what came of it."""
+    """`make results` was run as a whole, and the page says what came of it."""
     kept = ROOT / "results" / "mini"
     overall = {path.stem: load_run_result(path).aggregates[0].score for path in kept.glob("*.json")}
     board = (kept / "leaderboard.md").read_text(encoding="utf-8").replace("\\", "")
@@ -121,10 +183,12 @@ def test_what_compares_the_kept_runs_is_of_these_runs() -> None:
         if mode:
             assert policies[mode][1].strip() == f"{100 * score:.1f}"
     gained = {policy: policies[policy][7].strip().removeprefix("+") for policy in ("always", "random")}
-    assert f"scores {gained['always']} points more than always, {gained['random']} more" in README
+    assert f"scores {gained['always']} points more than always, {gained['random']} more" in " ".join(
+        PAGES["compare"].split()
+    )
     closed = re.search(r"head-room closed.*: ([\d.]+ %) (\[.*\])\.", modes)
     assert closed
-    assert f"and closes {closed[1]} {closed[2]} of the head-room" in README
+    assert f"and closes {closed[1]} {closed[2]} of the head-room" in PAGES["compare"]
 
 
 def test_the_kept_run_is_of_the_embedded_checkpoint() -> None:
@@ -135,7 +199,8 @@ def test_the_kept_run_is_of_the_embedded_checkpoint() -> None:
     assert run.tasks == tuple(task.name for task in TASKS)
 
 
-def test_the_readme_shows_what_the_study_says() -> None:
+def test_the_pages_show_what_the_study_says() -> None:
+    shown = set(PAGES["evidence"].splitlines())
     numbers = json.loads((ROOT / "results" / "miniworld" / "study.json").read_text())
     for run, title in (("gate-only", "gate alone"), ("base", "gate and rationales")):
         for task in ("text", "graded", "image", "page", "video"):
@@ -145,14 +210,15 @@ def test_the_readme_shows_what_the_study_says() -> None:
             cells.append(f"{100 * numbers['goals'][run][f'miniworld-{task}']['head-room closed']['value']:.0f} %")
             cells.append(f"{100 * own['adaptive']['share']['value']:.0f} %")
             cells.append(f"{own['adaptive']['tokens']:.1f} / {own['always']['tokens']:.1f}")
-            assert f"| {title} | {task} | {' | '.join(cells)} |" in README
+            assert f"| {title} | {task} | {' | '.join(cells)} |" in shown
+    assert {line for line in README.splitlines() if line.startswith("| gate ")} <= shown
 
 
-def test_the_readme_says_what_each_part_is_worth() -> None:
+def test_the_evidence_says_what_each_part_is_worth() -> None:
     numbers = json.loads((ROOT / "results" / "ablations" / "study.json").read_text())
-    found = {name: one["miniworld-text"] for name, one in numbers["variants"].items()}
-    score = {name: f"{100 * one['score_adaptive']['value']:.1f}" for name, one in found.items()}
-    text = " ".join(README.split("**What each part is worth**")[1].split("\n\n")[0].split())
+    variants = {name: tasks["miniworld-text"] for name, tasks in numbers["variants"].items()}
+    score = {name: f"{100 * variant['score_adaptive']['value']:.1f}" for name, variant in variants.items()}
+    text = " ".join(PAGES["evidence"].split("## What each part is worth\n\n")[1].split("\n\n")[0].split())
     for start, name in (
         ("means over all three, base ", "base"),
         ("always reasons: ", "no-stage-2"),
@@ -165,17 +231,17 @@ def test_the_readme_says_what_each_part_is_worth() -> None:
         assert f"{start}{score[name]}" in text, name
 
 
-def test_the_readme_says_what_the_bench_measured() -> None:
+def test_the_page_says_what_the_bench_measured() -> None:
     bench = json.loads((ROOT / "results" / "bench" / "bench.json").read_text())
     for mode in bench["modes"]:
-        ratios = {one["reference"]: one["times"] for one in mode["ratios"]}
-        seconds = {one["side"]: f"{one['seconds']['median']:.1f} s" for one in mode["sides"]}
+        ratios = {ratio["reference"]: ratio["times"] for ratio in mode["ratios"]}
+        seconds = {side["side"]: f"{side['seconds']['median']:.1f} s" for side in mode["sides"]}
         cells = [mode["mode"], seconds["ours"], seconds["plain loop"], times(ratios["plain loop"])]
         fixed = "fixed batches"
         cells += [seconds[fixed], times(ratios[fixed])] if fixed in ratios else []
-        assert f"| {' | '.join(cells)} |" in README
+        assert f"| {' | '.join(cells)} |" in PAGES["speed"]
     growth = json.loads((ROOT / "results" / "bench" / "growth.json").read_text())
-    text = " ".join(README.split("How the time grows")[1].split("\n\n")[0].split())
+    text = " ".join(PAGES["speed"].split("How the time grows")[1].split("\n\n")[0].split())
     for curve in growth["curves"]:
         assert f"to the {curve['fit']['exponent']['median']:.2f}" in text, curve["what"]
 
