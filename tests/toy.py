@@ -5,14 +5,30 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mmeb_harness import DataError, EncodeResult, Frames, Item, ModelInfo, Role, Samples, Task, TokenVectors, Trace
+from mmeb_harness import (
+    DataError,
+    Embedder,
+    EncodeResult,
+    Frames,
+    Item,
+    ModelInfo,
+    Role,
+    Samples,
+    Task,
+    TokenVectors,
+    Trace,
+)
+from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.data.folder import DataInfo
+from mmeb_harness.results.files import RunResult
+from mmeb_harness.run.evaluate import evaluate, this_process
+from mmeb_harness.run.plan import RunSettings, make_plan
 
 
 def read_toy(name: str, folder: Path, frames: Frames) -> Samples:
@@ -49,6 +65,20 @@ def toy_task(name: str, num_queries: int | None = None) -> Task:
 
 def registered(*tasks: Task) -> dict[str, RegisteredTask]:
     return {task.name: RegisteredTask(task, BENCHMARK) for task in tasks}
+
+
+def evaluated(
+    embedder: Embedder,
+    tasks: Sequence[RegisteredTask],
+    registered: Mapping[str, RegisteredTask],
+    data: DataInfo,
+    settings: RunSettings,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """A run in this process, from what is asked for to what run.json says."""
+    reporter = reporter or QuietReporter()
+    plan = make_plan(tasks, registered, data, embedder.info, settings)
+    return evaluate(plan, embedder, this_process(embedder, reporter.note), reporter).result
 
 
 def info_of(folder: Path, synthetic: bool = False) -> DataInfo:

@@ -79,7 +79,7 @@ def run_bench(
         info_of_model = embedder.info
         if not modes:
             speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
-        frames = run_profile(embedder, settings.frames, None, "none").frames
+        frames = run_profile(embedder.info, settings.frames, None, "none").frames
         sample = read_sample(tasks, info, frames, settings.limit)
         workers = workers_for(embedder) if settings.workers is None else settings.workers
         with open_encoders(embedder, own, workers, note) as make_encoder:

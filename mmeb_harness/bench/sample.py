@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 from mmeb_harness.core.items import Frames, Item, Role, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, load_samples
-from mmeb_harness.encode.windows import ReadTask
+from mmeb_harness.run.read import Reading
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import content_keys
 
@@ -67,20 +68,9 @@ class Sample:
         with tempfile.TemporaryDirectory(prefix="mmeb-bench-") as folder:
             yield MediaHashes(Path(folder), self.root)
 
-    def reader(self, hashes: MediaHashes) -> Callable[[Task], ReadTask]:
-        """Hands out what was read; the keys are made each time, as a run has to."""
-        samples_of = {task.name: samples for task, samples in self.tasks}
-
-        def read(task: Task) -> ReadTask:
-            samples = samples_of[task.name]
-            return ReadTask(
-                task,
-                samples,
-                content_keys(samples.queries, "query", hashes),
-                content_keys(samples.candidates, "candidate", hashes),
-            )
-
-        return read
+    def readings(self) -> deque[Reading]:
+        """What was read, to be planned as a run plans it."""
+        return deque(Reading(task, samples) for task, samples in self.tasks)
 
     def part(self, items: int) -> Sample:
         """So many items, evenly spaced over all; they can't be ranked."""

@@ -27,6 +27,7 @@ from mmeb_harness.encode.chunks import Chunk, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder, Usage
 from mmeb_harness.encode.windows import ROLES, ReadTask, one_ahead, windows
 from mmeb_harness.ranking.task import mean_metrics, score_queries
+from mmeb_harness.run.read import with_keys
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import content_keys
 
@@ -206,8 +207,7 @@ def planned(
 ) -> Iterator[tuple[Sequence[Chunk], Sequence[ReadTask]]]:
     """Chunks, and the tasks that can be ranked once these are encoded; whole tasks exactly as in a run."""
     if sample.tasks:
-        tasks = [task for task, _ in sample.tasks]
-        for window in one_ahead(windows(tasks, sample.reader(hashes), embedder, batch_tokens)):
+        for window in one_ahead(windows(with_keys(sample.readings(), hashes), embedder, batch_tokens)):
             yield window.chunks, window.tasks
         return
     chunks: list[Chunk] = []

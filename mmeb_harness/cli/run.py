@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from mmeb_harness.core.progress import Reporter
     from mmeb_harness.core.registry import ModelSpec, RegisteredTask
     from mmeb_harness.data.folder import DataInfo
-    from mmeb_harness.encode.local import LocalEncoder
-    from mmeb_harness.run.evaluate import RunSettings
+    from mmeb_harness.run.evaluate import OpenEncoder
+    from mmeb_harness.run.plan import RunSettings
     from mmeb_harness.spread.shares import Share
     from mmeb_harness.spread.torchrun import Ranks
 
@@ -86,22 +85,17 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     from rich.console import Console
 
     from mmeb_harness.cli.config import make_config, read_config
-    from mmeb_harness.spread.shares import parse_share
-    from mmeb_harness.spread.torchrun import ranks_from, take_own_gpu
 
     from_file = read_config(config_file) if config_file else {}
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
+    part = _part(config)
     console = Console(stderr=False)
-    ranks = ranks_from(os.environ)
-    if config.ray:
-        _run_on_ray(config, ranks is not None, console)
-    elif config.shard:
-        _run_shard(config, parse_share(config.shard), ranks is not None, console)
-    elif ranks is not None:
-        take_own_gpu(ranks, os.environ)
-        _run_rank(config, ranks, console)
-    else:
-        _run_here(config, console)
+    if part.ranks is not None and part.ranks.restarts:
+        config = dataclasses.replace(config, fresh=False)  # what was encoded before the failure counts
+    spec, asked = _asked(config, console)
+    reporter = _reporter(part, console)
+    with _crew(config, part, spec, asked.settings.output, reporter) as crew:
+        _carry_out(asked, crew, reporter, console)
 
 
 @click.command()
@@ -118,60 +112,73 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
     from mmeb_harness.cli.config import RunConfig
     from mmeb_harness.core.progress import reporter_for
     from mmeb_harness.core.registry import load_tasks, select_tasks
-    from mmeb_harness.run.evaluate import RunSettings, evaluate
-    from mmeb_harness.show.run_table import print_run
-    from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of
+    from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
     console = Console(stderr=False)
     shards = load_shards(Path(output))
     first = shards[0]
     registered = load_tasks(first.edition or None)
-    tasks = select_tasks(registered, first.tasks, (), ())
-    info = open_data(RunConfig(data=data, seed=first.seed), console)
-    settings = RunSettings(
-        output=Path(output),
-        edition=first.edition,
-        frames=first.frames,
-        limit=first.limit,
-        seed=first.seed,
-        batch_tokens=first.batch_tokens,
-        dimensions=first.dimensions,
-        quantization=first.quantization,
-        vectors=Path(vectors) if vectors else None,
-        model_args=first.model_args,
+    asked = _Asked(
+        tasks=select_tasks(registered, first.tasks, (), ()),
+        registered=registered,
+        data=open_data(RunConfig(data=data, seed=first.seed), console),
+        settings=settings_of(first, Path(output), Path(vectors) if vectors else None),
     )
-    missing = StoredOnly(
-        f"they should be in {settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
-    )
-    result = evaluate(StoredModel(first.model), tasks, registered, info, settings, reporter_for(console), missing)
-    print_run(result, settings.output, console)
+    hint = f"they should be in {asked.settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
+    crew = _Crew(StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
+    _carry_out(asked, crew, reporter_for(console), console)
     if len(different := processors_of(shards)) > 1:
         console.print(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is evaluated, and how."""
+class _Asked:
+    """What options ask for: what is evaluated, and how."""
 
-    spec: ModelSpec
-    tasks: list[RegisteredTask]
-    registered: dict[str, RegisteredTask]
-    info: DataInfo
+    tasks: Sequence[RegisteredTask]
+    registered: Mapping[str, RegisteredTask]
+    data: DataInfo
     settings: RunSettings
 
 
-def _job(config: RunConfig, console: Console) -> _Job:
+@dataclass(frozen=True)
+class _Crew:
+    """Who does the work: here ways to run differ, and nowhere else.
+
+    Attributes:
+        embedder: the model, as far as this process has it.
+        ranks: whether this process ranks what is encoded, or leaves that to another one.
+    """
+
+    embedder: Embedder
+    open_encoder: OpenEncoder
+    ranks: bool = True
+
+
+def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console) -> None:
+    from mmeb_harness.run.evaluate import encode_share, evaluate
+    from mmeb_harness.run.plan import make_plan
+
+    plan = make_plan(asked.tasks, asked.registered, asked.data, crew.embedder.info, asked.settings)
+    if not crew.ranks:
+        encode_share(plan, crew.embedder, crew.open_encoder, reporter)
+        return
+    from mmeb_harness.show.run_table import print_run
+
+    print_run(evaluate(plan, crew.embedder, crew.open_encoder, reporter), console)
+
+
+def _asked(config: RunConfig, console: Console) -> tuple[ModelSpec, _Asked]:
     from mmeb_harness.core.registry import benchmark_edition, load_tasks, resolve_model, select_tasks
-    from mmeb_harness.run.evaluate import RunSettings
+    from mmeb_harness.run.plan import RunSettings
 
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
-    info = open_data(config, console)
+    data = open_data(config, console)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
-    output = Path(config.output) if config.output else default_output(config, model_args, info)
+    output = Path(config.output) if config.output else default_output(config, model_args, data)
     check_folder(output)
-    spec = model_spec(model, model_args, config)
     settings = RunSettings(
         output=output,
         edition=benchmark_edition(registered.values()),
@@ -185,114 +192,102 @@ def _job(config: RunConfig, console: Console) -> _Job:
         vectors=Path(config.vectors) if config.vectors else None,
         model_args=model_args,
     )
-    return _Job(spec, tasks, registered, info, settings)
+    return model_spec(model, model_args, config), _Asked(tasks, registered, data, settings)
 
 
-def _encoder(
-    job: _Job, embedder: Embedder, config: RunConfig, reporter: Reporter, processes: int = 1
-) -> AbstractContextManager[LocalEncoder]:
-    """This process; `processes` of a run are on this machine."""
-    from mmeb_harness.encode.prepare import workers_for
-    from mmeb_harness.run.evaluate import local_encoder
+@dataclass(frozen=True)
+class _Part:
+    """This process's part of a run that several share, as torchrun or --shard gave it out; neither: all of it."""
 
-    workers = workers_for(embedder, processes) if config.workers is None else config.workers
-    return local_encoder(embedder, job.settings.batch_tokens, reporter, job.spec, workers)
+    ranks: Ranks | None = None
+    shard: Share | None = None
 
 
-def _run_here(config: RunConfig, console: Console) -> None:
-    from mmeb_harness.core.progress import reporter_for
-    from mmeb_harness.run.evaluate import evaluate
-    from mmeb_harness.show.run_table import print_run
+def _part(config: RunConfig) -> _Part:
+    """What this process has to do; one of torchrun's takes a GPU of its own.
 
-    job, reporter = _job(config, console), reporter_for(console)
-    embedder = job.spec.load()
-    with _encoder(job, embedder, config, reporter) as encoder:
-        result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
-    print_run(result, job.settings.output, console)
-
-
-def _run_rank(config: RunConfig, ranks: Ranks, console: Console) -> None:
-    """One of torchrun's processes. All of them but the first are silent unless something is wrong."""
+    Raises:
+        OptionError: ways to share a run out that exclude each other, or an option that one of them can't have.
+    """
     from mmeb_harness.core.errors import OptionError
-    from mmeb_harness.core.progress import LineReporter, reporter_for
-    from mmeb_harness.run.evaluate import encode_share, evaluate
-    from mmeb_harness.show.run_table import print_run
-    from mmeb_harness.spread.shares import GatheringEncoder, ShareEncoder
-    from mmeb_harness.spread.torchrun import Meeting
 
-    if str(config.device).startswith("cuda:"):
-        raise OptionError(
-            f"--device {config.device}: each process of torchrun sees one GPU, its own; use --device cuda"
-        )
-    # Started again, nobody may start over: what was encoded before the failure counts.
-    job = _job(dataclasses.replace(config, fresh=config.fresh and ranks.restarts == 0), console)
-    meeting = Meeting(job.settings.output, ranks)
-    meeting.prepare()
-    embedder = job.spec.load()
-    reporter = reporter_for(console) if ranks.is_first else LineReporter(console, f"rank {ranks.share.index}: ")
-    with _encoder(job, embedder, config, reporter, ranks.local_count) as encoder:
-        own = ShareEncoder(encoder, ranks.share)
-        if ranks.is_first:
-            inputs = (embedder, job.tasks, job.registered, job.info, job.settings)
-            result = evaluate(*inputs, reporter, GatheringEncoder(own, meeting.absent), meeting)
-            print_run(result, job.settings.output, console)
-        else:
-            encode_share(embedder, job.tasks, job.info, job.settings, reporter, own, meeting)
+    ranks = None
+    if "RANK" in os.environ:
+        from mmeb_harness.spread.torchrun import ranks_from, take_own_gpu
 
-
-def _run_on_ray(config: RunConfig, under_torchrun: bool, console: Console) -> None:
-    from mmeb_harness.core.errors import OptionError
-    from mmeb_harness.core.progress import reporter_for
-    from mmeb_harness.run.evaluate import evaluate
-    from mmeb_harness.show.run_table import print_run
-    from mmeb_harness.spread.ray_engine import LOCAL, RayEncoder, connected, driver_model
-    from mmeb_harness.spread.ray_worker import Setup
-
-    if config.shard or under_torchrun:
+        ranks = ranks_from(os.environ)
+    if config.ray and (config.shard or ranks):
         other = "--shard" if config.shard else "torchrun"
         raise OptionError(f"--ray and {other} both share a run out; use one of them")
-    address = str(config.ray)
-    job, reporter = _job(config, console), reporter_for(console)
-    setup = Setup(job.spec, job.settings.batch_tokens, config.workers, Path.cwd())
-    with connected(address):
-        encoder = RayEncoder(setup, config.ray_workers, address == LOCAL, reporter.note)
-        embedder = driver_model(job.spec, encoder.introduction(), reporter.note)
-        result = evaluate(embedder, job.tasks, job.registered, job.info, job.settings, reporter, encoder)
-    print_run(result, job.settings.output, console)
-
-
-def _run_shard(config: RunConfig, share: Share, under_torchrun: bool, console: Console) -> None:
-    from mmeb_harness.core.errors import OptionError
-    from mmeb_harness.core.progress import reporter_for
-    from mmeb_harness.results.folder import RunFolder, locked
-    from mmeb_harness.run.evaluate import encode_share
-    from mmeb_harness.spread.shards import save_shard, shard_file, shard_result
-    from mmeb_harness.spread.shares import ShareEncoder
-
-    if under_torchrun:
+    if config.shard and ranks:
         raise OptionError(
             "--shard is for processes that don't know of each other; torchrun shares the work out by itself"
         )
-    if config.fresh:
+    if config.shard and config.fresh:
         raise OptionError(
             "--shard can't be combined with --fresh: no shard knows whether another one has begun; choose another "
             "--output and --vectors, or delete them"
         )
-    started, job, reporter = time.monotonic(), _job(config, console), reporter_for(console)
-    embedder = job.spec.load()
-    output = job.settings.output
-    with (
-        locked(RunFolder(output), f".lock-{share.index + 1}-of-{share.count}"),
-        _encoder(job, embedder, config, reporter) as encoder,
-    ):
-        shard_file(output, share).unlink(missing_ok=True)
-        own = ShareEncoder(encoder, share)
-        identity = encode_share(embedder, job.tasks, job.info, job.settings, reporter, own)
-        names = [one.task.name for one in job.tasks]
-        seconds = time.monotonic() - started
-        save_shard(output, shard_result(share, identity, embedder.info, names, job.info.name, job.settings, seconds))
-    line = f"shard {share} is encoded ({seconds:.0f} s); when all are: mmeb-eval merge {output}"
-    console.print(line, highlight=False, soft_wrap=True)
+    if config.shard:
+        from mmeb_harness.spread.shares import parse_share
+
+        return _Part(shard=parse_share(config.shard))
+    if ranks is not None:
+        take_own_gpu(ranks, os.environ)
+        if str(config.device).startswith("cuda:"):
+            raise OptionError(
+                f"--device {config.device}: each process of torchrun sees one GPU, its own; use --device cuda"
+            )
+    return _Part(ranks)
+
+
+def _reporter(part: _Part, console: Console) -> Reporter:
+    """All ranks but the first are silent unless something is wrong."""
+    from mmeb_harness.core.progress import LineReporter, reporter_for
+
+    if part.ranks is None or part.ranks.is_first:
+        return reporter_for(console)
+    return LineReporter(console, f"rank {part.ranks.share.index}: ")
+
+
+@contextmanager
+def _crew(config: RunConfig, part: _Part, spec: ModelSpec, output: Path, reporter: Reporter) -> Iterator[_Crew]:
+    """This process alone, one of torchrun's ranks, a shard, or the driver of a Ray cluster."""
+    if config.ray:
+        from mmeb_harness.spread.ray_engine import LOCAL, RayEncoder, connected, driver_model
+        from mmeb_harness.spread.ray_worker import Setup
+
+        setup = Setup(spec, config.batch_tokens, config.workers, Path.cwd())
+        with connected(config.ray):
+            encoder = RayEncoder(setup, config.ray_workers, config.ray == LOCAL, reporter.note)
+            embedder = driver_model(spec, encoder.introduction(), reporter.note)
+            yield _Crew(embedder, lambda _: nullcontext(encoder))
+    elif part.ranks is not None:
+        from mmeb_harness.spread.torchrun import Meeting, encoder_of_rank
+
+        meeting = Meeting(output, part.ranks)
+        meeting.prepare()
+        embedder, own = _this_process(config, spec, reporter, part.ranks.local_count)
+        yield _Crew(embedder, encoder_of_rank(part.ranks, meeting, own, reporter.note), part.ranks.is_first)
+    elif part.shard is not None:
+        from mmeb_harness.spread.shards import encoder_of_shard
+
+        embedder, own = _this_process(config, spec, reporter)
+        yield _Crew(embedder, encoder_of_shard(part.shard, own, reporter.note), ranks=False)
+    else:
+        yield _Crew(*_this_process(config, spec, reporter))
+
+
+def _this_process(
+    config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1
+) -> tuple[Embedder, OpenEncoder]:
+    """The model, and this process as the one that encodes with it; so many do on this machine."""
+    from mmeb_harness.encode.prepare import workers_for
+    from mmeb_harness.run.evaluate import this_process
+
+    embedder = spec.load()
+    workers = workers_for(embedder, processes) if config.workers is None else config.workers
+    return embedder, this_process(embedder, reporter.note, spec, workers)
 
 
 def open_data(config: RunConfig, console: Console) -> DataInfo:

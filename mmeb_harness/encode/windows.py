@@ -7,7 +7,7 @@ long as unfinished ones follow: without them the later ones' items would meet in
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,21 +28,26 @@ ROLES: tuple[Role, ...] = ("query", "candidate")
 
 @dataclass(frozen=True)
 class ReadTask:
-    """A task's samples, and the content keys of its items, in order."""
+    """A task's samples, and the content keys of its items, in order.
+
+    Attributes:
+        is_finished: it has its result, and is here only because later tasks' items meet its own in batches.
+    """
 
     task: Task
     samples: Samples
     query_keys: list[str]
     candidate_keys: list[str]
+    is_finished: bool = False
 
     @property
     def keys(self) -> dict[Role, list[str]]:
-        """Both sides'."""
+        """Content keys of the queries and of the candidates."""
         return {"query": self.query_keys, "candidate": self.candidate_keys}
 
     @property
     def items(self) -> dict[Role, tuple[Item, ...]]:
-        """Both sides'."""
+        """The queries and the candidates."""
         return {"query": self.samples.queries, "candidate": self.samples.candidates}
 
 
@@ -58,25 +63,27 @@ class Window:
     chunks: tuple[Chunk, ...]
 
 
-def windows(
-    tasks: Sequence[Task], read: Callable[[Task], ReadTask], embedder: Embedder, batch_tokens: int
-) -> Iterator[Window]:
-    """Read and plan; a window is made when it is asked for.
+def windows(tasks: Iterable[ReadTask], embedder: Embedder, batch_tokens: int) -> Iterator[Window]:
+    """Plan the tasks' chunks; a window is made when it is asked for.
 
     Args:
-        read: one task's samples and keys.
         batch_tokens: see `plan_chunks`.
     """
     planned: set[str] = set()
+
+    def window(together: Sequence[ReadTask]) -> Window:
+        chunks = [chunk for role in ROLES for chunk in _plan(together, role, planned, embedder, batch_tokens)]
+        # The longest work first: what is left for the end, when workers run out of it, is short.
+        return Window(tuple(together), tuple(sorted(chunks, key=lambda chunk: -chunk.tokens)))
+
     together: list[ReadTask] = []
-    for position, task in enumerate(tasks):
-        together.append(read(task))
-        full = sum(len(keys) for one in together for keys in one.keys.values()) >= WINDOW_ITEMS
-        if full or position == len(tasks) - 1:
-            chunks = [chunk for role in ROLES for chunk in _plan(together, role, planned, embedder, batch_tokens)]
-            # The longest work first: what is left for the end, when workers run out of it, is short.
-            yield Window(tuple(together), tuple(sorted(chunks, key=lambda chunk: -chunk.tokens)))
+    for task in tasks:
+        together.append(task)
+        if sum(len(keys) for other in together for keys in other.keys.values()) >= WINDOW_ITEMS:
+            yield window(together)
             together = []
+    if together:
+        yield window(together)
 
 
 def one_ahead(values: Iterator[T]) -> Iterator[T]:
@@ -105,8 +112,8 @@ def _plan(
 ) -> list[Chunk]:
     """Chunks of one role's items that aren't planned yet; they are, afterwards."""
     keyed: list[Keyed] = []
-    for one in tasks:
-        for key, item in zip(one.keys[role], one.items[role], strict=True):
+    for task in tasks:
+        for key, item in zip(task.keys[role], task.items[role], strict=True):
             if key not in planned:
                 planned.add(key)
                 keyed.append((key, item))

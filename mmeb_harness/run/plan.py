@@ -1,17 +1,53 @@
-"""What a run will evaluate, before anything is encoded: profiles, fingerprints, and whether all can be read."""
+"""What is asked for, as one value: derived once, where options become values, and only read from then on."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from mmeb_harness.core.embedder import Embedder
-from mmeb_harness.core.errors import DataError, OptionError
-from mmeb_harness.core.items import Frames, Profile, Quantization
+from mmeb_harness.core.embedder import ModelInfo
+from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.items import Profile, Quantization
+from mmeb_harness.core.registry import RegisteredTask
 from mmeb_harness.core.tasks import Task
-from mmeb_harness.data.folder import DataInfo, data_revision, load_samples
+from mmeb_harness.data.folder import DataInfo, data_revision
+from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 from mmeb_harness.results.files import model_fingerprint, task_fingerprint
+from mmeb_harness.results.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to evaluate, besides what and with which model.
+
+    Attributes:
+        edition: of the benchmark, as the tasks are of; stands in the results.
+        frames: frames of a video to show; `None`: as many as the model's profile asks for.
+        limit: only the first queries of each task; marks the results, which are then never ranked.
+        dimensions: how many of the vectors' first ones to compare; `None`: all.
+        quantization: of the vectors compared.
+        fresh: forget what the folder holds and start over, encoding too; stored vectors stay for other runs.
+        vectors: where vectors are kept; `None`: `.vectors` beside `output`.
+    """
+
+    output: Path
+    edition: str = ""
+    frames: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    dimensions: int | None = None
+    quantization: Quantization = "none"
+    fresh: bool = False
+    vectors: Path | None = None
+    model_args: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def vectors_folder(self) -> Path:
+        """Holds a folder of vectors for every model's fingerprint."""
+        return self.vectors or self.output.resolve().parent / ".vectors"
 
 
 @dataclass(frozen=True)
@@ -21,27 +57,83 @@ class PlannedTask:
     task: Task
     data_revision: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One evaluation, before anything is read or encoded.
+
+    Attributes:
+        tasks: that are asked for, by name, in order.
+        others: of which the folder has results of earlier invocations; they stay part of the run while they are of
+            the same model, settings and data.
+        registered: all tasks known, by name; those of the benchmark decide which means are complete.
+        model: of the vectors; `fingerprint` names them.
+        profile: the model's, with the run's own choices.
+    """
+
+    tasks: Mapping[str, PlannedTask]
+    others: Mapping[str, PlannedTask]
+    registered: Mapping[str, RegisteredTask]
+    data: DataInfo
+    model: ModelInfo
+    fingerprint: str
     profile: Profile
+    settings: RunSettings
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the results go."""
+        return RunFolder(self.settings.output)
 
 
-def plan_task(task: Task, info: DataInfo, embedder: Embedder, profile: Profile, limit: int | None) -> PlannedTask:
-    """What a task's result will be of."""
-    revision = data_revision(task, info)
-    mark = task_fingerprint(
-        task.name,
-        task.edition,
-        task.metric,
-        data=info.name,
-        synthetic=info.synthetic,
-        data_revision=revision,
-        model=fingerprint_of(embedder),
+def make_plan(
+    tasks: Sequence[RegisteredTask],
+    registered: Mapping[str, RegisteredTask],
+    data: DataInfo,
+    model: ModelInfo,
+    settings: RunSettings,
+) -> Plan:
+    """What evaluating `model` on `tasks`, some of the registered ones, means.
+
+    Raises:
+        OptionError: the model's vectors can't be shortened or quantised as the settings say.
+        DataError: a task's annotations are missing.
+    """
+    profile = run_profile(model, settings.frames, settings.dimensions, settings.quantization)
+    fingerprint = fingerprint_of(model)
+    folder = RunFolder(settings.output)
+
+    def planned(task: Task) -> PlannedTask:
+        revision = data_revision(task, data)
+        mark = task_fingerprint(
+            task.name,
+            task.edition,
+            task.metric,
+            data=data.name,
+            synthetic=data.synthetic,
+            data_revision=revision,
+            model=fingerprint,
+            profile=profile,
+            limit=settings.limit,
+        )
+        return PlannedTask(task, revision, mark)
+
+    asked_for = [one.task.name for one in tasks]
+    left = [name for name in registered if name not in asked_for and folder.task_file(name).is_file()]
+    return Plan(
+        tasks={name: planned(registered[name].task) for name in asked_for},
+        others={} if settings.fresh else {name: planned(registered[name].task) for name in left},
+        registered=registered,
+        data=data,
+        model=model,
+        fingerprint=fingerprint,
         profile=profile,
-        limit=limit,
+        settings=settings,
     )
-    return PlannedTask(task, revision, mark, profile)
 
 
-def run_profile(embedder: Embedder, frames: int | None, dimensions: int | None, quantization: Quantization) -> Profile:
+def run_profile(model: ModelInfo, frames: int | None, dimensions: int | None, quantization: Quantization) -> Profile:
     """The model's profile, with the run's own choices: frames, dimensions, quantization.
 
     A clip is never shown with more frames than the model's profile has for one: few were saved.
@@ -49,21 +141,21 @@ def run_profile(embedder: Embedder, frames: int | None, dimensions: int | None, 
     Raises:
         OptionError: the model's vectors can't be shortened or quantised so.
     """
-    profile = embedder.info.profile
+    profile = model.profile
     if frames is not None:
         clip = min(frames, profile.frames.clip)
         shown = dataclasses.replace(profile.frames, video=frames, clip=clip)
         profile = dataclasses.replace(profile, frames=shown)
     if dimensions is None and quantization == "none":
         return profile
-    _check_compressible(embedder, dimensions)
-    compared = None if dimensions == embedder.info.dimensions else dimensions
+    _check_compressible(model, dimensions)
+    compared = None if dimensions == model.dimensions else dimensions
     return dataclasses.replace(profile, dimensions=compared, quantization=quantization)
 
 
-def _check_compressible(embedder: Embedder, dimensions: int | None) -> None:
-    name, width = embedder.info.name, embedder.info.dimensions
-    if embedder.info.similarity == "max_sim":
+def _check_compressible(model: ModelInfo, dimensions: int | None) -> None:
+    name, width = model.name, model.dimensions
+    if model.similarity == "max_sim":
         raise OptionError(
             f"--dim and --quantize are for models of one vector an item; {name!r} gives several (late interaction)"
         )
@@ -71,25 +163,6 @@ def _check_compressible(embedder: Embedder, dimensions: int | None) -> None:
         raise OptionError(f"--dim {dimensions}: the vectors of {name!r} have {width} dimensions; choose 1 to {width}")
 
 
-def fingerprint_of(embedder: Embedder) -> str:
+def fingerprint_of(model: ModelInfo) -> str:
     """Names a model's vectors."""
-    info = embedder.info
-    return model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
-
-
-def check_readable(tasks: Sequence[Task], info: DataInfo, frames: Frames) -> None:
-    """Read every task once before the first item is encoded: what is missing shows now, not after hours.
-
-    Raises:
-        DataError: the first task's problem, and the names of the others that have one.
-    """
-    problems: list[tuple[str, DataError]] = []
-    for task in tasks:
-        try:
-            load_samples(task, info, frames)
-        except DataError as error:
-            problems.append((task.name, error))
-    if problems:
-        others = ", ".join(name for name, _ in problems[1:6]) + (" …" if len(problems) > 6 else "")
-        more = f" ({len(problems) - 1} more tasks can't be read: {others})" if len(problems) > 1 else ""
-        raise DataError(f"{problems[0][1]}{more}") from problems[0][1]
+    return model_fingerprint(model.name, model.revision, model.dimensions, model.settings, model.profile)

@@ -4,58 +4,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from mmeb_harness.core.files import read_parquet
 from mmeb_harness.core.items import MODALITIES
-from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult, load_task_result
+from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
+from mmeb_harness.results.outcome import FinishedTask, Run
 from mmeb_harness.results.profile import profile_line
 
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
 
 
-@dataclass(frozen=True)
-class DifficultyScores:
-    """Mean main metric of queries that the data labels easy and hard; `None` where there is none."""
-
-    easy: float | None
-    hard: float | None
-
-
-def print_run(run: RunResult, folder: Path, console: Console) -> None:
+def print_run(run: Run, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
-    results = [load_task_result(folder / "tasks" / f"{task}.json") for task in run.tasks]
 
     def line(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    line(f"\n{_title(run)}\n")
-    console.print(_score_table(run, results, folder))
+    line(f"\n{_title(run.result)}\n")
+    console.print(_score_table(run))
     line("")
-    console.print(_cost_table(run))
+    console.print(_cost_table(run.result))
     line("")
-    for remark in _remarks(run, results):
+    for remark in _remarks(run.result, [task.result for task in run.tasks]):
         line(remark)
-    line(f"results: {folder} ({run.seconds:.0f} s)")
+    line(f"results: {run.folder} ({run.result.seconds:.0f} s)")
 
 
-def _score_table(run: RunResult, results: Sequence[TaskResult], folder: Path) -> Table:
-    labelled = {result.name: _difficulty(folder, result.name) for result in results}
-    has_labels = any(one.easy is not None or one.hard is not None for one in labelled.values())
+def _score_table(run: Run) -> Table:
+    has_labels = any(task.easy is not None or task.hard is not None for task in run.tasks)
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("")
     for name in ("tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens"):
         table.add_column(name, justify="right")
-    for block in _blocks(run, results):
+    for block in _blocks(run.result, [task.result for task in run.tasks]):
         for aggregate in block:
-            members = [result for result in results if _belongs(result, aggregate.name)]
-            easy_hard = _mean_difficulty([labelled[result.name] for result in members]) if has_labels else None
-            table.add_row(*_cells(aggregate, members, easy_hard), style="bold" if aggregate.name == "overall" else None)
+            members = [task for task in run.tasks if _belongs(task.result, aggregate.name)]
+            cells = _cells(aggregate, members, with_labels=has_labels)
+            table.add_row(*cells, style="bold" if aggregate.name == "overall" else None)
         table.add_section()
     return table
 
@@ -89,15 +77,16 @@ def _belongs(result: TaskResult, name: str) -> bool:
     return name in ("overall", result.modality, result.group, result.name)
 
 
-def _cells(aggregate: Aggregate, members: Sequence[TaskResult], labels: DifficultyScores | None) -> list[str]:
-    queries = sum((result.queries for result in members), EncodeStats())
+def _cells(aggregate: Aggregate, members: Sequence[FinishedTask], *, with_labels: bool) -> list[str]:
+    queries = sum((task.result.queries for task in members), EncodeStats())
     total = aggregate.tasks + len(aggregate.missing)
+    labelled = (_mean([task.easy for task in members]), _mean([task.hard for task in members]))
     return [
         aggregate.name,
         str(aggregate.tasks) if aggregate.complete else f"{aggregate.tasks} of {total}",
         _percent(aggregate.score),
         _percent(aggregate.chance),
-        *((_percent(labels.easy), _percent(labels.hard)) if labels else ()),
+        *(map(_percent, labelled) if with_labels else ()),
         _percent(queries.reasoning_rate),
         f"{queries.tokens_per_reasoned:.1f}" if queries.reasoned else "-",
     ]
@@ -169,26 +158,14 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
 def differing_versions(results: Sequence[TaskResult]) -> list[str]:
     """Packages of which a run's tasks were computed with several versions, and which."""
     names = dict.fromkeys(name for result in results for name in result.versions)
-    found = {name: sorted({result.versions.get(name, "none") for result in results}) for name in names}
-    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
+    versions_of = {name: sorted({result.versions.get(name, "none") for result in results}) for name in names}
+    return [f"{name} {', '.join(versions)}" for name, versions in versions_of.items() if len(versions) > 1]
 
 
-def _difficulty(folder: Path, task: str) -> DifficultyScores:
-    rows = read_parquet(folder / "queries" / f"{task}.parquet", ["difficulty", "score"]).to_pylist()
-    return DifficultyScores(
-        *(_mean([row["score"] for row in rows if row["difficulty"] == kind]) for kind in ("easy", "hard"))
-    )
-
-
-def _mean_difficulty(scores: Sequence[DifficultyScores]) -> DifficultyScores:
-    return DifficultyScores(
-        easy=_mean([one.easy for one in scores if one.easy is not None]),
-        hard=_mean([one.hard for one in scores if one.hard is not None]),
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """The mean over those that have one."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _percent(value: float | None) -> str:

@@ -19,6 +19,7 @@ from mmeb_harness.encode.local import LocalEncoder, Usage
 from mmeb_harness.encode.prepare import workers_for
 from mmeb_harness.encode.whole_workers import encoding_parts
 from mmeb_harness.run.identity import Identity, model_identity
+from mmeb_harness.run.plan import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class ChunkWorker:
             os.chdir(self._setup.folder)
         try:
             self._embedder = self._setup.spec.load()
-            identity = model_identity(self._embedder)
+            info = self._embedder.info
+            identity = model_identity(info, fingerprint_of(info))
         except Exception as error:
             return Failure.of(error)
         processors = environment.processors()

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,13 @@ from mmeb_harness.core.embedder import EncodeResult, ModelInfo
 from mmeb_harness.core.errors import ModelError, ResultError
 from mmeb_harness.core.files import read_json, write_json
 from mmeb_harness.core.items import Item, Quantization, Role, Scalar
+from mmeb_harness.encode.local import Encoder
 from mmeb_harness.results.files import read_profile
-from mmeb_harness.run.evaluate import RunSettings
-from mmeb_harness.run.identity import Identity, difference
-from mmeb_harness.spread.shares import Share
+from mmeb_harness.results.folder import locked
+from mmeb_harness.run.evaluate import OpenEncoder
+from mmeb_harness.run.identity import Identity, difference, run_identity
+from mmeb_harness.run.plan import Plan, RunSettings
+from mmeb_harness.spread.shares import Share, ShareEncoder
 
 SHARD_SCHEMA_VERSION = 1
 
@@ -58,25 +63,40 @@ class ShardResult:
     schema_version: int = SHARD_SCHEMA_VERSION
 
 
-def shard_result(
-    share: Share,
-    identity: Identity,
-    model: ModelInfo,
-    tasks: Sequence[str],
-    data: str,
-    settings: RunSettings,
-    seconds: float,
-) -> ShardResult:
+def encoder_of_shard(share: Share, open_encoder: OpenEncoder, note: Callable[[str], None]) -> OpenEncoder:
+    """A share of a run of which the others are encoded elsewhere; once it is, its file says so.
+
+    Args:
+        open_encoder: who encodes the share.
+        note: told what comes next.
+    """
+    started = time.monotonic()
+
+    @contextmanager
+    def opened(plan: Plan) -> Iterator[Encoder]:
+        output = plan.settings.output
+        with locked(plan.folder, f".lock-{share.index + 1}-of-{share.count}"), open_encoder(plan) as encoder:
+            shard_file(output, share).unlink(missing_ok=True)
+            yield ShareEncoder(encoder, share)
+            seconds = time.monotonic() - started
+            save_shard(output, shard_result(share, plan, seconds))
+        note(f"shard {share} is encoded ({seconds:.0f} s); when all are: mmeb-eval merge {output}")
+
+    return opened
+
+
+def shard_result(share: Share, plan: Plan, seconds: float) -> ShardResult:
     """What a shard that has just been finished says of itself."""
+    settings = plan.settings
     return ShardResult(
         shard=share.index + 1,
         shards=share.count,
-        identity=identity,
-        model=model,
+        identity=run_identity(plan),
+        model=plan.model,
         model_args=dict(settings.model_args),
-        tasks=tuple(tasks),
+        tasks=tuple(plan.tasks),
         edition=settings.edition,
-        data=data,
+        data=plan.data.name,
         frames=settings.frames,
         limit=settings.limit,
         dimensions=settings.dimensions,
@@ -88,9 +108,29 @@ def shard_result(
     )
 
 
+def settings_of(shard: ShardResult, output: Path, vectors: Path | None) -> RunSettings:
+    """The settings of the run that a shard is a part of.
+
+    Args:
+        vectors: where they are kept; `None`: where a run keeps them by default.
+    """
+    return RunSettings(
+        output=output,
+        edition=shard.edition,
+        frames=shard.frames,
+        limit=shard.limit,
+        seed=shard.seed,
+        batch_tokens=shard.batch_tokens,
+        dimensions=shard.dimensions,
+        quantization=shard.quantization,
+        vectors=vectors,
+        model_args=shard.model_args,
+    )
+
+
 def processors_of(shards: Sequence[ShardResult]) -> list[str]:
     """What they ran on, each kind once."""
-    return sorted({one.processors for one in shards})
+    return sorted({shard.processors for shard in shards})
 
 
 class StoredModel:
@@ -100,7 +140,7 @@ class StoredModel:
         self.info = info
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """Never."""
+        """Refuse: there is nothing left to encode."""
         raise ModelError(f"model {self.info.name!r} isn't loaded: its shards have encoded everything")
 
 
@@ -121,35 +161,35 @@ def load_shards(output: Path) -> list[ShardResult]:
         ResultError: there are none, some are missing, or they aren't of one run.
     """
     files = sorted((output / "shards").glob("*-of-*.json"))
-    found = [path for path in files if re.fullmatch(r"\d+-of-\d+\.json", path.name)]
-    if not found:
+    finished = [path for path in files if re.fullmatch(r"\d+-of-\d+\.json", path.name)]
+    if not finished:
         raise ResultError(f"{output} has no finished shard; mmeb-eval run … --output {output} --shard 1/N writes one")
-    shards = [_load(path) for path in found]
-    counts = sorted({one.shards for one in shards})
+    shards = [_load(path) for path in finished]
+    counts = sorted({shard.shards for shard in shards})
     if len(counts) > 1:
         raise ResultError(
             f"{output / 'shards'} holds shards of {' and of '.join(map(str, counts))}; delete the files of those that "
             "don't belong to this run"
         )
-    missing = sorted(set(range(1, counts[0] + 1)) - {one.shard for one in shards})
+    missing = sorted(set(range(1, counts[0] + 1)) - {shard.shard for shard in shards})
     if missing:
         raise ResultError(
             f"{len(missing)} of {counts[0]} shards are not finished: {', '.join(map(str, missing))}; the same command "
             f"as for the others with --shard {missing[0]}/{counts[0]} finishes the first"
         )
-    for one in shards[1:]:
-        if differing := difference(one.identity, shards[0].identity):
+    for shard in shards[1:]:
+        if differing := difference(shard.identity, shards[0].identity):
             what, theirs, first = differing
             raise ResultError(
-                f"shard {one.shard} was computed with {what} {theirs!r}, shard {shards[0].shard} with {first!r}: they "
-                "are no parts of one run; encode one of them again"
+                f"shard {shard.shard} was computed with {what} {theirs!r}, shard {shards[0].shard} with {first!r}: "
+                "they are no parts of one run; encode one of them again"
             )
-    return sorted(shards, key=lambda one: one.shard)
+    return sorted(shards, key=lambda shard: shard.shard)
 
 
 def _load(path: Path) -> ShardResult:
     values: dict[str, Any] = read_json(path)
-    fields = {one.name for one in dataclasses.fields(ShardResult)}
+    fields = {field.name for field in dataclasses.fields(ShardResult)}
     if not isinstance(values, dict) or values.get("schema_version") != SHARD_SCHEMA_VERSION or set(values) != fields:
         raise ResultError(
             f"{path} is no shard that this release can read (schema version {SHARD_SCHEMA_VERSION}); encode the shard "

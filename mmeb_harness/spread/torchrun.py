@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,11 @@ from typing import Any
 from mmeb_harness.core import environment
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import read_json, write_json
-from mmeb_harness.run.identity import Identity, difference
-from mmeb_harness.spread.shares import Share
+from mmeb_harness.encode.local import Encoder
+from mmeb_harness.run.evaluate import OpenEncoder
+from mmeb_harness.run.identity import Identity, difference, run_identity
+from mmeb_harness.run.plan import Plan
+from mmeb_harness.spread.shares import GatheringEncoder, Share, ShareEncoder
 
 #: Rank 0 reads all tasks before it opens the run.
 PATIENCE_SECONDS = 900.0
@@ -74,7 +77,7 @@ def take_own_gpu(ranks: Ranks, environ: MutableMapping[str, str]) -> None:
     Raises:
         ResultError: more processes on this node than GPUs.
     """
-    shown = [one for one in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    shown = [gpu for gpu in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
     gpus = shown or [str(number) for number in range(len(environment.gpu_names()))]
     if not gpus:
         return
@@ -84,6 +87,32 @@ def take_own_gpu(ranks: Ranks, environ: MutableMapping[str, str]) -> None:
             f"torchrun --nproc-per-node {len(gpus)}"
         )
     environ["CUDA_VISIBLE_DEVICES"] = gpus[ranks.local_index]
+
+
+def encoder_of_rank(
+    ranks: Ranks, meeting: Meeting, open_encoder: OpenEncoder, note: Callable[[str], None]
+) -> OpenEncoder:
+    """A rank's share of a run that all ranks agree on; rank 0 waits for the others' vectors as well.
+
+    Args:
+        open_encoder: who encodes the share.
+        note: told, on rank 0, what a user should know of the others.
+    """
+
+    @contextmanager
+    def opened(plan: Plan) -> Iterator[Encoder]:
+        identity = run_identity(plan)
+        if not ranks.is_first:
+            meeting.join(identity)
+            with open_encoder(plan) as encoder:
+                yield ShareEncoder(encoder, ranks.share)
+            return
+        with meeting.opened(identity), open_encoder(plan) as encoder:
+            yield GatheringEncoder(ShareEncoder(encoder, ranks.share), meeting.absent)
+            for remark in meeting.remarks():
+                note(remark)
+
+    return opened
 
 
 class Meeting:
@@ -126,8 +155,8 @@ class Meeting:
                 )
             time.sleep(POLL_SECONDS)
         theirs = read_json(self._file(0))["identity"]
-        if found := difference(identity, theirs):
-            what, mine, other = found
+        if differing := difference(identity, theirs):
+            what, mine, other = differing
             raise ResultError(
                 f"rank {self._ranks.share.index} has {what} {mine!r}, rank 0 {other!r}: parts of one run have to be "
                 "computed alike; make the nodes equal"

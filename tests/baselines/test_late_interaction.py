@@ -23,9 +23,9 @@ from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.data.folder import describe
 from mmeb_harness.encode.check import check_embedder
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.plan import RunSettings
 from tests.baselines.tiny_late_interaction import DIMENSIONS, save_colpali, save_colqwen2
-from tests.toy import QuietReporter
+from tests.toy import evaluated
 
 LOADERS: dict[str, Callable[..., LateInteractionEmbedder]] = {"colpali": load_colpali, "colqwen2": load_colqwen2}
 #: All pages for each query; a pool of pictures for each query.
@@ -181,7 +181,7 @@ def test_a_run_ranks_by_max_sim(folders: dict[str, Path], cache: Path, tmp_path:
     suite, known = cache / "mini-v1-seed0", load_tasks()
     embedder = LOADERS[name](path=str(folders[name]), device="cpu")
     settings = RunSettings(tmp_path / "run", edition="page-fixed")
-    evaluate(embedder, [known[task] for task in TASKS], known, describe(suite), settings, QuietReporter())
+    evaluated(embedder, [known[task] for task in TASKS], known, describe(suite), settings)
     pooled = []
     for task in TASKS:
         samples = known[task].task.load(suite, embedder.info.profile.frames)

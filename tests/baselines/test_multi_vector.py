@@ -24,9 +24,9 @@ from mmeb_harness.data.folder import describe
 from mmeb_harness.encode.check import check_embedder
 from mmeb_harness.ranking.max_sim import max_sim, rank_tokens
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.plan import RunSettings
 from tests.baselines.tiny_late_interaction import save_colpali, save_colqwen2
-from tests.toy import QuietReporter
+from tests.toy import evaluated
 
 COLBERTS = ("colbert", "pylate", "pylate 3", "stanford")
 ROLES: tuple[Role, ...] = ("query", "candidate")
@@ -152,7 +152,7 @@ def test_a_run_ranks_pages_as_the_library_does(
     reference = plain(library, checkpoints["colpali"])
     embedder = load(str(checkpoints["colpali"]), device="cpu", instruction="none")
     settings = RunSettings(tmp_path / "run", edition="page-fixed")
-    evaluate(embedder, [known[PAGES]], known, describe(suite), settings, QuietReporter())
+    evaluated(embedder, [known[PAGES]], known, describe(suite), settings)
     samples = known[PAGES].task.load(suite, embedder.info.profile.frames)
     pages = reference.encode_document([Image.open(item.images[0]) for item in samples.candidates])
     scores = reference.similarity(reference.encode_query([item.text for item in samples.queries]), pages).numpy()

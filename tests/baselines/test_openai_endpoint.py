@@ -22,9 +22,9 @@ from mmeb_harness import BudgetedEmbedder, DataError, Item, ModelError, OptionEr
 from mmeb_harness.adapter import remote
 from mmeb_harness.core.progress import LineReporter
 from mmeb_harness.encode.check import check_embedder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.plan import RunSettings
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Chat, Fail, Raw, Reply, Trickle, serve
-from tests.toy import info_of, registered, toy_task, write_toy
+from tests.toy import evaluated, info_of, registered, toy_task, write_toy
 
 WIDTH = 8
 Load = Callable[..., EndpointEmbedder]
@@ -345,7 +345,7 @@ def test_the_key_stands_nowhere_in_a_run(
     settings = RunSettings(output=tmp_path / "out", model_args={"model": "m", "api_key_env": "LOOPBACK_KEY"})
     printed = io.StringIO()
     reporter = LineReporter(Console(file=printed))
-    result = evaluate(embedder, list(known.values()), known, info_of(tmp_path), settings, reporter)
+    result = evaluated(embedder, list(known.values()), known, info_of(tmp_path), settings, reporter)
     assert result.status == "finished"
     assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {KEY}"}
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -23,11 +23,11 @@ from mmeb_harness.data.folder import describe
 from mmeb_harness.encode.check import check_embedder
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.plan import RunSettings
 from mmemb_r1_model.decoding import Decoder
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
-from tests.toy import QuietReporter
+from tests.toy import evaluated
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 IMG, VID = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
@@ -251,13 +251,12 @@ def test_the_check_passes(writer: Path, tmp_path: Path, reasoning: str) -> None:
 def test_missing_tokens_are_counted_in_a_task_s_result(mute: Path, cache: Path, tmp_path: Path) -> None:
     registered = load_tasks()
     settings = RunSettings(tmp_path, edition="page-fixed", limit=2)
-    run = evaluate(
+    run = evaluated(
         load(mute, candidate_reasoning="never", max_new_tokens=3),
         [registered["VOC2007"]],
         registered,
         describe(cache / "mini-v1-seed0"),
         settings,
-        QuietReporter(),
     )
     assert (run.queries.reasoned, run.queries.truncated) == (2, 2)
     assert (run.candidates.reasoned, run.candidates.truncated) == (0, 0)

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ from mmeb_harness.core.registry import BENCHMARK, ModelSpec, RegisteredTask
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.evaluate import evaluate
+from mmeb_harness.run.plan import RunSettings, make_plan
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder
 from mmemb_r1_model.model import tiny_model as tiny
 from mmemb_r1_model.model.settings import read_settings, write_settings
@@ -139,8 +140,8 @@ def measure(folder: Path, pages: int, workers: int, max_pixels: int) -> bool:
     preparation = WorkerPreparation(spec, workers, note=print) if workers else InlinePreparation(embedder)
     with watched() as peak, preparation:
         encoder = LocalEncoder(embedder, preparation, settings.batch_tokens)
-        info, reporter = DataInfo(folder / "data"), QuietReporter()
-        evaluate(embedder, [*registered.values()], registered, info, settings, reporter, encoder)
+        plan = make_plan([*registered.values()], registered, DataInfo(folder / "data"), embedder.info, settings)
+        evaluate(plan, embedder, lambda _: nullcontext(encoder), QuietReporter())
     seconds, beyond = time.perf_counter() - started, peak.bytes - before
     print(
         f"{seconds:.0f} s, {pages / seconds:,.0f} pages/s; with the model warm {before / 1e9:.2f} GB, at most "

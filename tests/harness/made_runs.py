@@ -24,8 +24,8 @@ from mmeb_harness.results.files import (
     save_result,
 )
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
-from tests.toy import QuietReporter
+from mmeb_harness.run.plan import RunSettings
+from tests.toy import evaluated
 
 PROFILE = Profile("made", pooling="last token", frames=Frames(64))
 
@@ -116,9 +116,7 @@ def mini_run(cache: Path, output: Path, names: Sequence[str], model: str = "bag_
     registered = load_tasks()
     info = describe(cache / "mini-v1-seed0")
     settings = RunSettings(output, edition="page-fixed")
-    return evaluate(
-        load_model(model, {}, {}), [registered[name] for name in names], registered, info, settings, QuietReporter()
-    )
+    return evaluated(load_model(model, {}, {}), [registered[name] for name in names], registered, info, settings)
 
 
 def write_queries(folder: Path, task: str, scores: Sequence[float], clusters: Sequence[int] | None = None) -> None:

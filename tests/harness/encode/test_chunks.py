@@ -61,8 +61,8 @@ def read(name: str, texts: list[str]) -> ReadTask:
 
 def test_small_tasks_share_a_window_and_what_an_earlier_one_has_is_planned_once() -> None:
     many = [f"{n}" for n in range(WINDOW_ITEMS)]
-    tasks = {"a": read("a", ["1", "new"]), "b": read("b", many), "c": read("c", ["2", "other"])}
-    found = list(windows([one.task for one in tasks.values()], lambda task: tasks[task.name], BudgetedHash(), 500))
+    tasks = [read("a", ["1", "new"]), read("b", many), read("c", ["2", "other"])]
+    found = list(windows(tasks, BudgetedHash(), 500))
     assert [[one.task.name for one in window.tasks] for window in found] == [["a", "b"], ["c"]]
     planned = [[key for chunk in window.chunks for key, _ in chunk.keyed] for window in found]
     assert len(planned[0]) == len(set(planned[0])) == WINDOW_ITEMS + 2  # "1" and the candidate once

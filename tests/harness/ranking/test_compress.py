@@ -16,8 +16,8 @@ from mmeb_harness.results.files import RunResult, load_run_result, load_task_res
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.profile import profile_line
 from mmeb_harness.results.scores import read_run
-from mmeb_harness.run.evaluate import RunSettings, evaluate
-from tests.toy import HashEmbedder, QuietReporter, WordsEmbedder, info_of, registered, toy_task
+from mmeb_harness.run.plan import RunSettings
+from tests.toy import HashEmbedder, WordsEmbedder, evaluated, info_of, registered, toy_task
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -86,7 +86,7 @@ def run_toy(
 ) -> RunResult:
     known = registered(toy_task("one"), toy_task("two"))
     settings = RunSettings(output, dimensions=dimensions, quantization=quantization, fresh=fresh, vectors=vectors)
-    return evaluate(embedder or HashEmbedder(), [*known.values()], known, info_of(data), settings, QuietReporter())
+    return evaluated(embedder or HashEmbedder(), [*known.values()], known, info_of(data), settings)
 
 
 def test_another_run_beside_the_first_encodes_nothing(data: Path, tmp_path: Path) -> None:

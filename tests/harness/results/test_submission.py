@@ -21,9 +21,9 @@ from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.official import import_scores
 from mmeb_harness.results.scores import scores_of_run
 from mmeb_harness.results.submission import Metadata, validate_submission, write_submission
-from mmeb_harness.run.evaluate import RunSettings, evaluate
+from mmeb_harness.run.plan import RunSettings
 from tests.harness.made_runs import benchmark_tasks, task_result, whole_run, write_run
-from tests.toy import QuietReporter
+from tests.toy import evaluated
 
 TASKS = benchmark_tasks()
 REGISTERED = load_tasks()
@@ -99,7 +99,7 @@ def test_a_real_run_of_real_data_would_do(cache: Path, tmp_path: Path) -> None:
     }
     settings = RunSettings(tmp_path / "run", edition="page-fixed")
     model = load_model("random", {}, {})
-    evaluate(model, list(registered.values()), registered, info, settings, QuietReporter())
+    evaluated(model, list(registered.values()), registered, info, settings)
     tasks = [one.task for one in registered.values()]
     warnings = write_submission(tmp_path / "run", METADATA, tmp_path / "m.json", tasks)
     assert [line.split(":")[0] for line in warnings] == ["the data's revision is unpinned"]

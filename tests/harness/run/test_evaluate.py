@@ -16,8 +16,8 @@ from mmeb_harness import DataError, ResultError
 from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
-from tests.toy import HashEmbedder, QuietReporter, info_of, registered, toy_task, write_toy
+from mmeb_harness.run.plan import RunSettings
+from tests.toy import HashEmbedder, QuietReporter, evaluated, info_of, registered, toy_task, write_toy
 
 
 def run_toy(
@@ -32,7 +32,7 @@ def run_toy(
     known = registered(*(toy_task(name) for name in ("one", "two")))
     settings = RunSettings(output, limit=limit, fresh=fresh)
     chosen = [known[name] for name in names]
-    return evaluate(embedder or HashEmbedder(), chosen, known, info_of(data), settings, reporter or QuietReporter())
+    return evaluated(embedder or HashEmbedder(), chosen, known, info_of(data), settings, reporter or QuietReporter())
 
 
 def test_weights_are_loaded_outside_of_all_timings_and_only_if_needed(data: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_nothing_is_encoded_before_every_task_can_be_read(data: Path, tmp_path: 
 def test_fewer_queries_than_declared_is_not_a_score(data: Path, tmp_path: Path) -> None:
     known = registered(toy_task("one", num_queries=1000))
     with pytest.raises(DataError, match="one: expected 1000 queries, found 6"):
-        evaluate(
+        evaluated(
             HashEmbedder(), list(known.values()), known, info_of(data), RunSettings(tmp_path / "run"), QuietReporter()
         )
 
@@ -290,7 +290,7 @@ def test_no_result_stands_beside_another_settings_rankings(
         if path.name == "one.json":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmeb_harness.run.evaluate.save_result", killed)
+    monkeypatch.setattr("mmeb_harness.run.record.save_result", killed)
     with pytest.raises(KeyboardInterrupt):
         run_toy(data, tmp_path / "run", embedder=HashEmbedder(revision="2"))
     assert not (tmp_path / "run" / "tasks" / "one.json").exists()

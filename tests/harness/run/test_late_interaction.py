@@ -14,8 +14,8 @@ from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.data.folder import describe
 from mmeb_harness.results.files import RunResult, load_task_result
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.evaluate import RunSettings, evaluate
-from tests.toy import QuietReporter, WordsEmbedder
+from mmeb_harness.run.plan import RunSettings
+from tests.toy import WordsEmbedder, evaluated
 
 #: A pool of texts, pictures for texts, all pages, clips.
 TASKS = ("OK-VQA", "VisualNews_t2i", "ViDoSeek-doc", "HMDB51")
@@ -25,7 +25,7 @@ def run_mini(embedder: WordsEmbedder, suite: Path, output: Path) -> RunResult:
     known = load_tasks()
     tasks = [known[name] for name in TASKS]
     settings = RunSettings(output, edition="page-fixed")
-    return evaluate(embedder, tasks, known, describe(suite), settings, QuietReporter())
+    return evaluated(embedder, tasks, known, describe(suite), settings)
 
 
 class FailsOnce(WordsEmbedder):

@@ -1,0 +1,198 @@
+"""What a run has in its folder: results that are kept, a task's files once it is ranked, and run.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.core import environment
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import write_parquet
+from mmeb_harness.core.progress import Reporter
+from mmeb_harness.core.registry import benchmark_rows
+from mmeb_harness.encode.windows import ReadTask
+from mmeb_harness.ranking.compress import compress
+from mmeb_harness.ranking.task import mean_metrics, score_queries
+from mmeb_harness.results.files import (
+    EncodeStats,
+    RunResult,
+    TaskResult,
+    aggregate,
+    encode_stats,
+    load_run_result,
+    load_task_result,
+    percentiles,
+    save_result,
+)
+from mmeb_harness.results.folder import clear
+from mmeb_harness.results.outcome import FinishedTask, Run, finished_task, kept_task
+from mmeb_harness.results.tables import candidate_table, query_table
+from mmeb_harness.run.plan import Plan, PlannedTask
+from mmeb_harness.store.vectors import VectorStore
+
+
+@dataclass(frozen=True)
+class Start:
+    """When an invocation began: by the calendar, and by the clock that nobody adjusts."""
+
+    time: str
+    monotonic: float
+
+    @classmethod
+    def now(cls) -> Start:
+        """The invocation begins here."""
+        return cls(datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic())
+
+
+def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
+    """What earlier invocations have left and still counts, by task; a run that starts over forgets it first.
+
+    Raises:
+        ResultError: the folder holds a run of another model or on other data, or files that can't be read.
+    """
+    if plan.settings.fresh:
+        clear(plan.folder)
+    elif plan.folder.run_file.is_file():
+        _check_same_run(load_run_result(plan.folder.run_file), plan)
+    finished = {name: kept_task(plan.folder, result) for name, result in kept_results(plan).items()}
+    reporter.start_run(len(plan.tasks))
+    left_out = [name for name in plan.others if name not in finished]
+    if left_out:
+        names = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
+        reporter.note(f"{len(left_out)} earlier results are of other settings or data and leave the run: {names}")
+    kept = [name for name in plan.tasks if name in finished]
+    if kept:
+        reporter.note(f"{len(kept)} of {len(plan.tasks)} tasks were finished before and are kept (--fresh starts over)")
+        reporter.skip_tasks(len(kept))
+    stale = [name for name in plan.tasks if name not in finished and plan.folder.task_file(name).is_file()]
+    if stale:
+        reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
+    return finished
+
+
+def _check_same_run(earlier: RunResult, plan: Plan) -> None:
+    """Refuse to take over another model's folder; another revision or setting of the same one is computed again."""
+    for what, there, now in (("model", earlier.model, plan.model.name), ("data", earlier.data, plan.data.name)):
+        if there != now:
+            raise ResultError(
+                f"{plan.folder.root} holds a run of {what} {there!r}, not {now!r}; choose another --output, or start "
+                "it over with --fresh"
+            )
+
+
+def kept_results(plan: Plan) -> dict[str, TaskResult]:
+    """Results of earlier invocations that are of the plan's data, model and settings.
+
+    Raises:
+        ResultError: one can't be read, or is of a newer release.
+    """
+    planned = {**plan.tasks, **plan.others}
+    return {name: result for name, one in planned.items() if (result := _kept_result(plan, one)) is not None}
+
+
+def _kept_result(plan: Plan, planned: PlannedTask) -> TaskResult | None:
+    name, folder = planned.task.name, plan.folder
+    if not folder.task_file(name).is_file():
+        return None
+    result = load_task_result(folder.task_file(name))
+    if not (folder.queries_file(name).is_file() and folder.candidates_file(name).is_file()):
+        return None
+    return result if result.fingerprint == planned.fingerprint else None
+
+
+def finish_task(
+    plan: Plan, read: ReadTask, store: VectorStore, reused: Container[str], difficulty: Mapping[str, str]
+) -> FinishedTask:
+    """Rank a task whose vectors are all in the store, score it, and write what it leaves.
+
+    Args:
+        reused: keys of vectors that were there when the task came.
+        difficulty: query id → "easy" or "hard", of queries that the data labels.
+    """
+    task, samples, planned = read.task, read.samples, plan.tasks[read.task.name]
+    queries, candidates = store.get(read.query_keys), store.get(read.candidate_keys)
+    scored = score_queries(task, samples, *compress(queries.vectors, candidates.vectors, plan.profile))
+    metrics = mean_metrics(scored)
+    result = TaskResult(
+        name=task.name,
+        modality=task.modality,
+        group=task.group,
+        metric=task.metric,
+        score=metrics[task.metric],
+        corrected_score=float(np.mean([query.corrected for query in scored])),
+        random_ties_score=float(np.mean([query.random_ties for query in scored])),
+        metrics=metrics,
+        chance=float(np.mean([query.chance for query in scored])),
+        num_queries=len(samples.queries),
+        num_candidates=len(samples.candidates),
+        tied_decisions=sum(query.tied_decisions for query in scored),
+        limited=plan.settings.limit is not None,
+        queries=encode_stats(queries, read.query_keys, reused),
+        candidates=encode_stats(candidates, read.candidate_keys, reused),
+        data_revision=planned.data_revision,
+        fingerprint=planned.fingerprint,
+        edition=task.edition,
+        profile=plan.profile,
+        versions=environment.package_versions(),
+        notes={name: count for name, count in samples.notes.items() if count},
+    )
+    folder = plan.folder
+    folder.task_file(task.name).unlink(missing_ok=True)  # an earlier setting's must not stand beside these rankings
+    query_rows, candidate_rows = (
+        query_table(task, samples, scored, queries, difficulty),
+        candidate_table(samples, candidates),
+    )
+    write_parquet(folder.queries_file(task.name), query_rows)
+    write_parquet(folder.candidates_file(task.name), candidate_rows)
+    save_result(folder.task_file(task.name), result)
+    return finished_task(result, query_rows, candidate_rows)
+
+
+def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: str, start: Start) -> Run:
+    """Write run.json: what the run is, and the means over what is finished."""
+    names = [name for name in plan.registered if name in plan.tasks or name in finished]
+    tasks = tuple(finished[name] for name in names if name in finished)
+    results = [task.result for task in tasks]
+    run = RunResult(
+        name=plan.settings.output.name,
+        model=plan.model.name,
+        model_revision=plan.model.revision,
+        model_dimensions=plan.model.dimensions,
+        model_parameters=plan.model.parameters,
+        model_settings=dict(plan.model.settings),
+        model_fingerprint=plan.fingerprint,
+        model_args=dict(plan.settings.model_args),
+        data=plan.data.name,
+        data_synthetic=plan.data.synthetic,
+        data_revision=plan.data.revision,
+        edition=plan.settings.edition,
+        profile=plan.profile,
+        tasks=tuple(names),
+        limit=plan.settings.limit,
+        seed=plan.settings.seed,
+        batch_tokens=plan.settings.batch_tokens,
+        status=status,
+        aggregates=aggregate(results, benchmark_rows(plan.registered.values())),
+        queries=sum((result.queries for result in results), EncodeStats()),
+        candidates=sum((result.candidates for result in results), EncodeStats()),
+        latency_seconds={
+            "queries": percentiles(_joined([task.query_seconds for task in tasks])),
+            "candidates": percentiles(_joined([task.candidate_seconds for task in tasks])),
+        },
+        seconds=time.monotonic() - start.monotonic,
+        started=start.time,
+        git_commit=environment.git_commit(),
+        versions=environment.package_versions(),
+        machine=environment.machine(),
+    )
+    save_result(plan.folder.run_file, run)
+    return Run(plan.folder.root, run, tasks)
+
+
+def _joined(seconds: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(seconds) if seconds else np.empty(0)
