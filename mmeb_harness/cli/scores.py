@@ -188,8 +188,9 @@ def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, A
     from mmeb_harness.core.registry import benchmark_rows, load_tasks
     from mmeb_harness.show.compare import console
     from mmeb_harness.show.paired_tables import as_json, paired_json, print_gate, print_paired
-    from mmeb_harness.stats.paired import compare_runs, has_queries
+    from mmeb_harness.stats.paired import compare_runs
     from mmeb_harness.stats.policies import judge_gate, mode_runs
+    from mmeb_harness.stats.queries import has_queries
 
     rows, terminal = benchmark_rows(load_tasks().values()), console()
     for folder in folders:

@@ -30,8 +30,8 @@ from mmeb_harness.results.scores import (
     scores_of_results,
 )
 from mmeb_harness.show.compare import distinct_names, remarks
-from mmeb_harness.stats.paired import QueryScores, has_queries, read_queries
 from mmeb_harness.stats.places import Contender, Place, places
+from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
 from mmeb_harness.stats.resampling import RESAMPLES
 
 Value = str | float | int | None

@@ -171,7 +171,7 @@ def _policy_cells(row: PolicyRow) -> list[str]:
         percent(score.queries.value),
         bounds(score.queries),
         percent(row.share),
-        f"{row.tokens:.1f}",
+        f"{row.reasoning_tokens:.1f}",
         *milliseconds,
     ]
 

@@ -1,24 +1,21 @@
-"""Two runs query by query: how far apart they are, how sure that is, and which queries changed sides."""
+"""Two runs compared query by query: how far apart they are, how sure that is, and which queries changed sides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import parquet_columns, read_parquet
 from mmeb_harness.core.items import Modality
-from mmeb_harness.results.files import TaskResult, benchmark_members
-from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.files import benchmark_members
 from mmeb_harness.results.scores import read_run
+from mmeb_harness.stats.queries import QueryScores, read_queries
 from mmeb_harness.stats.resampling import (
     Clusters,
-    Floats,
     Uncertain,
     clusters_of,
     flip_signs,
@@ -28,26 +25,7 @@ from mmeb_harness.stats.resampling import (
     resample,
 )
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 SEED = 0
-
-
-@dataclass(frozen=True)
-class QueryScores:
-    """One run's queries of one task, in the data's order.
-
-    Attributes:
-        scores: (N,) main metric.
-        clusters: (N,) number of the cluster of each.
-        clustered: false in results of earlier releases, which don't say: there each query is its own.
-    """
-
-    ids: tuple[str, ...]
-    scores: Floats
-    clusters: NDArray[np.int64]
-    clustered: bool
 
 
 @dataclass(frozen=True)
@@ -103,47 +81,6 @@ class Paired:
     clustered: bool
 
 
-def has_queries(folder: Path) -> bool:
-    """Whether a run's single queries are there; its scores alone may have been handed on."""
-    return RunFolder(folder).queries_file("").parent.is_dir()
-
-
-def read_queries(folder: Path, result: TaskResult) -> QueryScores:
-    """One task's queries, as `mmeb-eval run` wrote them.
-
-    Raises:
-        ResultError: no such file, another table, or not as many queries as the result says.
-    """
-    path = RunFolder(folder).queries_file(result.name)
-    if not path.is_file():
-        raise ResultError(f"{path} is missing: single queries can't be compared; run the same command again")
-    table = query_table(folder, result, ["query_id", "score"], may_lack=["cluster"])
-    ids = tuple(table.column("query_id").to_pylist())
-    clustered = "cluster" in table.column_names
-    return QueryScores(
-        ids=ids,
-        scores=table.column("score").to_numpy().astype(np.float64),
-        clusters=table.column("cluster").to_numpy() if clustered else np.arange(len(ids)),
-        clustered=clustered,
-    )
-
-
-def query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
-    """Some columns of a task's table of queries; the long ones, rankings and rationales, are seldom needed.
-
-    Raises:
-        ResultError: missing or broken, another table, or not as many queries as the result says.
-    """
-    path = RunFolder(folder).queries_file(result.name)
-    there = parquet_columns(path)
-    if missing := sorted(set(columns) - set(there)):
-        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
-    table = read_parquet(path, [name for name in (*columns, *may_lack) if name in there])
-    if table.num_rows != result.num_queries:
-        raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
-    return table
-
-
 def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modality, str]]) -> Paired:
     """Compare two finished runs on the tasks that both have.
 
@@ -153,19 +90,18 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modal
     Raises:
         ResultError: a run that can't be read, no task in common, or other queries under a task's name.
     """
-    runs = [read_run(folder) for folder in (first, second)]
-    results = [{one.name: one for one in found} for _, found in runs]
+    folders = (first, second)
+    results = [{result.name: result for result in read_run(folder)[1]} for folder in folders]
     common = [name for name in results[0] if name in results[1]]
     if not common:
         raise ResultError(f"{first} and {second} have no task in common")
     pairs = {
-        name: [read_queries(folder, of[name]) for folder, of in zip((first, second), results, strict=True)]
-        for name in common
+        name: [read_queries(folder, of[name]) for folder, of in zip(folders, results, strict=True)] for name in common
     }
-    single = {name: _difference(name, *both) for name, both in pairs.items()}
+    single = {name: _difference(name, *pair) for name, pair in pairs.items()}
     rng = np.random.default_rng(SEED)
-    resampled = {name: resample(one.difference, rng) for name, one in single.items()}
-    flipped = {name: flip_signs(one.difference, rng) for name, one in single.items()}
+    resampled = {name: resample(task.difference, rng) for name, task in single.items()}
+    flipped = {name: flip_signs(task.difference, rng) for name, task in single.items()}
 
     def row(name: str, tasks: Sequence[str], p: float) -> PairedRow:
         return PairedRow(
@@ -178,17 +114,15 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modal
             ties=sum(single[task].ties for task in tasks),
         )
 
-    adjusted = holm([p_of_no_difference([one]) for one in flipped.values()])
-    covered = {
-        name: tasks for name, tasks in benchmark_members(benchmark).items() if all(one in single for one in tasks)
-    }
+    adjusted = holm([p_of_no_difference([task]) for task in flipped.values()])
+    covered = {name: tasks for name, tasks in benchmark_members(benchmark).items() if single.keys() >= set(tasks)}
     return Paired(
         tasks=tuple(row(name, [name], p) for name, p in zip(single, adjusted, strict=True)),
         means=tuple(
             row(name, tasks, p_of_no_difference([flipped[task] for task in tasks])) for name, tasks in covered.items()
         ),
         single=single,
-        clustered=all(one.clustered for both in pairs.values() for one in both),
+        clustered=all(queries.clustered for pair in pairs.values() for queries in pair),
     )
 
 

@@ -3,7 +3,7 @@
 Legend: K models, B resamples.
 
 Runs whose single queries are known are resampled together, whole clusters of queries at a time, so that what is hard
-for all of them moves none of their ranks. Of anything else only a bound is known (`statistics.drawn_means`), drawn by
+for all of them moves none of their ranks. Of anything else only a bound is known (`resampling.drawn_means`), drawn by
 itself.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.stats.paired import QueryScores
+from mmeb_harness.stats.queries import QueryScores
 from mmeb_harness.stats.resampling import (
     RESAMPLES,
     Floats,
@@ -93,7 +93,7 @@ def places(contenders: Sequence[Contender], tasks: Sequence[str], seed: int = 0)
     if not contenders:
         return []
     drawn = draw_means(contenders, tasks, np.random.default_rng(seed))
-    same_KK = not_told_apart([one.overall for one in contenders], drawn)
+    same_KK = not_told_apart([contender.overall for contender in contenders], drawn)
     marks = letters(same_KK)
     return list(map(Place, rank_intervals(drawn.draws_BK), marks, drawn.clustered))
 
@@ -106,9 +106,11 @@ def draw_means(contenders: Sequence[Contender], tasks: Sequence[str], rng: np.ra
     """
     sums_BK = np.zeros((RESAMPLES, len(contenders)))
     units = [0] * len(contenders)
-    clustered = [one.queries is not None for one in contenders]
+    clustered = [contender.queries is not None for contender in contenders]
     for task in tasks:
-        read = {place: _read(one, task) for place, one in enumerate(contenders) if one.queries is not None}
+        read = {
+            place: _read(contender, task) for place, contender in enumerate(contenders) if contender.queries is not None
+        }
         for together in _sharing_queries(read):
             known = _most_clustered([read[place] for place in together])
             scores_NK = np.stack([read[place].scores for place in together], axis=1)
@@ -117,42 +119,43 @@ def draw_means(contenders: Sequence[Contender], tasks: Sequence[str], rng: np.ra
             for place in together:
                 units[place] += drawn.clusters
                 clustered[place] &= known.clustered
-        for place, one in enumerate(contenders):
+        for place, contender in enumerate(contenders):
             if place not in read:
-                sums_BK[:, place] += _bound(one, task, rng)
-                units[place] += one.num_queries[task]
+                sums_BK[:, place] += _bound(contender, task, rng)
+                units[place] += contender.num_queries[task]
     return Drawn(sums_BK / len(tasks), tuple(units), tuple(clustered))
 
 
-def _read(one: Contender, task: str) -> QueryScores:
-    assert one.queries is not None
-    found = one.queries(task)
-    if abs(found.scores.mean() - one.scores[task]) > _SAME_SCORE:
+def _read(contender: Contender, task: str) -> QueryScores:
+    assert contender.queries is not None
+    queries = contender.queries(task)
+    mean, told = queries.scores.mean(), contender.scores[task]
+    if abs(mean - told) > _SAME_SCORE:
         raise ResultError(
-            f"{one.name}: the queries of {task} have a mean of {found.scores.mean():.6f}, its result says "
-            f"{one.scores[task]:.6f}; `mmeb-eval verify` says more, the same `run` command mends it"
+            f"{contender.name}: the queries of {task} have a mean of {mean:.6f}, its result says {told:.6f}; "
+            "`mmeb-eval verify` says more, the same `run` command mends it"
         )
-    return found
+    return queries
 
 
 def _sharing_queries(read: Mapping[int, QueryScores]) -> list[list[int]]:
     """Places of those with the same queries; another edition or data revision may have others."""
     together: dict[tuple[str, ...], list[int]] = {}
-    for place, one in read.items():
-        together.setdefault(one.ids, []).append(place)
+    for place, queries in read.items():
+        together.setdefault(queries.ids, []).append(place)
     return list(together.values())
 
 
 def _most_clustered(runs: Sequence[QueryScores]) -> QueryScores:
     """Of runs on the same queries the first that says which belong together, if one does."""
-    return next((one for one in runs if one.clustered), runs[0])
+    return next((run for run in runs if run.clustered), runs[0])
 
 
-def _bound(one: Contender, task: str, rng: np.random.Generator) -> Floats:
+def _bound(contender: Contender, task: str, rng: np.random.Generator) -> Floats:
     """(B,) a task's score; where it isn't known itself, with the largest variance that any score has."""
-    if task in one.scores:
-        return drawn_means(one.scores[task], one.num_queries[task], rng)
-    return one.overall + drawn_means(0.5, one.num_queries[task], rng) - 0.5
+    if task in contender.scores:
+        return drawn_means(contender.scores[task], contender.num_queries[task], rng)
+    return contender.overall + drawn_means(0.5, contender.num_queries[task], rng) - 0.5
 
 
 def not_told_apart(means: Sequence[float], drawn: Drawn) -> NDArray[np.bool_]:
@@ -161,8 +164,8 @@ def not_told_apart(means: Sequence[float], drawn: Drawn) -> NDArray[np.bool_]:
     for first, second in itertools.combinations(range(len(means)), 2):
         draws_B = drawn.draws_BK[:, first] - drawn.draws_BK[:, second]
         units = min(drawn.units[first], drawn.units[second])
-        found = interval(means[first] - means[second], draws_B, units)
-        same_KK[first, second] = same_KK[second, first] = found.low <= 0 <= found.high
+        difference = interval(means[first] - means[second], draws_B, units)
+        same_KK[first, second] = same_KK[second, first] = difference.low <= 0 <= difference.high
     return same_KK
 
 

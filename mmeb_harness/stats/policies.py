@@ -1,4 +1,4 @@
-"""One model run in its three reasoning modes: what its gate is worth.
+"""Five policies of when to reason, from one model's runs in its three modes: what its gate is worth.
 
     never · always · random (reasons as often as the gate, in each task) · adaptive · oracle (each query's better path)
 
@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.results.files import RunResult, TaskResult
+from mmeb_harness.results.files import RunResult
 from mmeb_harness.results.scores import read_run, read_run_file
-from mmeb_harness.stats.paired import SEED, query_table, read_queries
+from mmeb_harness.stats.paired import SEED
+from mmeb_harness.stats.queries import QueryScores, QueryTraces, read_queries, read_traces
 from mmeb_harness.stats.resampling import (
     Floats,
     Uncertain,
@@ -48,14 +49,14 @@ class PolicyRow:
 
     Attributes:
         share: of the queries that reason; mean over tasks.
-        tokens: written a query; mean over tasks.
+        reasoning_tokens: of a query, all of them counted; mean over tasks.
         p50, p95: latency of a query in seconds, in its batch; `None` of policies that no run has.
     """
 
     policy: Policy
     score: Uncertain
     share: float
-    tokens: float
+    reasoning_tokens: float
     p50: float | None = None
     p95: float | None = None
 
@@ -88,14 +89,27 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """A gate as a forecast that reasoning pays.
+
+    Attributes:
+        bins: of the gate's probability, those with queries.
+        brier: the forecast's Brier score; `base_rate_brier`: that of always saying how often it does.
+    """
+
+    bins: tuple[Bin, ...]
+    brier: float
+    base_rate_brier: float
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a model's gate is worth.
 
     Attributes:
         tasks: that all three runs have.
         head_room_closed: share of what the oracle wins over the better of never and always; nan without head-room.
-        bins: of the gate's probability, those with queries.
-        brier: of the gate as a forecast that reasoning pays; `base_rate_brier`: of always saying how often it does.
+        bins, brier, base_rate_brier: its `Calibration`; empty and `None` of a model without a gate.
     """
 
     model: str
@@ -109,14 +123,47 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One task's queries in all three runs; arrays of (N,)."""
+class Outcomes:
+    """What one policy makes of a task's queries; arrays of (N,).
 
-    scores: Mapping[Policy, Floats]
-    shares: Mapping[Policy, Floats]
-    tokens: Mapping[Policy, Floats]
-    gate: Floats
+    Attributes:
+        scores: main metric.
+        reasoned: whether a query reasons, or with which probability.
+    """
+
+    scores: Floats
+    reasoned: Floats
+    reasoning_tokens: Floats
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One task's queries under all policies."""
+
+    outcomes: Mapping[Policy, Outcomes]
+    gates: Floats
     clusters: NDArray[np.int64]
+
+
+def outcomes_of(runs: Mapping[Mode, Outcomes], share: float) -> dict[Policy, Outcomes]:
+    """All five policies, from the runs of three on the same queries.
+
+    Args:
+        share: with which the random gate reasons: that of the whole task in the adaptive run.
+    """
+    never, always = runs["never"], runs["always"]
+    better = (always.scores > never.scores).astype(np.float64)
+    return {
+        "never": never,
+        "always": always,
+        "random": Outcomes(
+            scores=share * always.scores + (1 - share) * never.scores,
+            reasoned=np.full(len(never.scores), share),
+            reasoning_tokens=share * always.reasoning_tokens,
+        ),
+        "adaptive": runs["adaptive"],
+        "oracle": Outcomes(np.maximum(never.scores, always.scores), better, better * always.reasoning_tokens),
+    }
 
 
 def mode_runs(folders: Sequence[Path]) -> dict[Mode, Path] | None:
@@ -126,11 +173,11 @@ def mode_runs(folders: Sequence[Path]) -> dict[Mode, Path] | None:
         ResultError: a run that can't be read.
     """
     runs = [read_run_file(folder) for folder in folders]
-    found = {str(run.model_settings.get(REASONING)): folder for run, folder in zip(runs, folders, strict=True)}
+    by_mode = {str(run.model_settings.get(REASONING)): folder for run, folder in zip(runs, folders, strict=True)}
     one_model = len({apart_from(run) for run in runs}) == 1
-    if len(folders) != len(MODES) or set(found) != set(MODES) or not one_model:
+    if len(folders) != len(MODES) or set(by_mode) != set(MODES) or not one_model:
         return None
-    return {mode: found[mode] for mode in MODES}
+    return {mode: by_mode[mode] for mode in MODES}
 
 
 def apart_from(run: RunResult, settings: Collection[str] = (REASONING,)) -> tuple[object, ...]:
@@ -145,88 +192,45 @@ def judge_gate(runs: Mapping[Mode, Path]) -> Gate:
     Raises:
         ResultError: a run that can't be read, no task in common, or other queries under a task's name.
     """
-    results = {mode: {one.name: one for one in read_run(folder)[1]} for mode, folder in runs.items()}
-    names = [name for name in results["adaptive"] if all(name in one for one in results.values())]
+    results = {mode: {result.name: result for result in read_run(folder)[1]} for mode, folder in runs.items()}
+    names = [name for name in results["adaptive"] if all(name in of_mode for of_mode in results.values())]
     if not names:
         raise ResultError(f"{', '.join(map(str, runs.values()))} have no task in common")
     tasks = []
     seconds: dict[Mode, list[Floats]] = {mode: [] for mode in MODES}
     for name in names:
         queries = {mode: read_queries(folder, results[mode][name]) for mode, folder in runs.items()}
-        if len({one.ids for one in queries.values()}) > 1:
+        if len({of_mode.ids for of_mode in queries.values()}) > 1:
             raise ResultError(f"{name}: the runs are of other queries; run all modes on the same data revision")
-        written = {mode: _written(folder, results[mode][name]) for mode, folder in runs.items()}
-        for mode, one in written.items():
-            seconds[mode].append(one.seconds)
-        tasks.append(_task({mode: one.scores for mode, one in queries.items()}, written, queries["adaptive"].clusters))
+        traces = {mode: read_traces(folder, results[mode][name]) for mode, folder in runs.items()}
+        for mode, of_mode in traces.items():
+            seconds[mode].append(of_mode.latency_seconds)
+        tasks.append(_task(queries, traces))
     whole = {mode: np.concatenate(parts) for mode, parts in seconds.items()}
     return _gate(read_run_file(runs["adaptive"]).model, names, tasks, whole)
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What one run wrote for a task's queries; arrays of (N,)."""
-
-    reasoned: Floats
-    tokens: Floats
-    gate: Floats
-    seconds: Floats
-
-
-def _written(folder: Path, result: TaskResult) -> _Written:
-    table = query_table(folder, result, ["path", "reasoning_tokens", "gate", "latency_seconds"])
-    paths, tokens, gates, seconds = (column.to_pylist() for column in table.columns)
-    return _Written(
-        reasoned=np.array([path == "reasoned" for path in paths], dtype=np.float64),
-        tokens=np.array(tokens, dtype=np.float64),
-        gate=np.array(gates, dtype=np.float64),
-        seconds=np.array(seconds, dtype=np.float64),
-    )
-
-
-def _task(scores: Mapping[Mode, Floats], written: Mapping[Mode, _Written], clusters: NDArray[np.int64]) -> _Task:
-    never, always, adaptive = (scores[mode] for mode in MODES)
-    reasoned, tokens = written["adaptive"].reasoned, written["always"].tokens
-    share = np.full(len(never), reasoned.mean())
-    better = (always > never).astype(np.float64)
-    return _Task(
-        scores={
-            "never": never,
-            "always": always,
-            "random": share * always + (1 - share) * never,
-            "adaptive": adaptive,
-            "oracle": np.maximum(never, always),
-        },
-        shares={
-            "never": written["never"].reasoned,
-            "always": written["always"].reasoned,
-            "random": share,
-            "adaptive": reasoned,
-            "oracle": better,
-        },
-        tokens={
-            "never": written["never"].tokens,
-            "always": tokens,
-            "random": share * tokens,
-            "adaptive": written["adaptive"].tokens,
-            "oracle": better * tokens,
-        },
-        gate=written["adaptive"].gate,
-        clusters=clusters,
-    )
+def _task(queries: Mapping[Mode, QueryScores], traces: Mapping[Mode, QueryTraces]) -> _Task:
+    runs = {
+        mode: Outcomes(queries[mode].scores, traces[mode].reasoned.astype(np.float64), traces[mode].reasoning_tokens)
+        for mode in MODES
+    }
+    adaptive = runs["adaptive"]
+    outcomes = outcomes_of(runs, share=float(adaptive.reasoned.mean()))
+    return _Task(outcomes, traces["adaptive"].gates, queries["adaptive"].clusters)
 
 
 def _gate(model: str, names: Sequence[str], tasks: Sequence[_Task], seconds: Mapping[Mode, Floats]) -> Gate:
     rng = np.random.default_rng(SEED)
-    columns = [np.stack([one.scores[policy] for policy in POLICIES], axis=1) for one in tasks]
-    resampled = [resample(clusters_of(some, one.clusters), rng) for some, one in zip(columns, tasks, strict=True)]
+    columns = [np.stack([task.outcomes[policy].scores for policy in POLICIES], axis=1) for task in tasks]
+    resampled = [resample(clusters_of(some, task.clusters), rng) for some, task in zip(columns, tasks, strict=True)]
     scores = mean_over_tasks(resampled, rng)
     others: tuple[Policy, ...] = tuple(policy for policy in POLICIES if policy != "adaptive")
-    *differences, closed = statistics_over_tasks(resampled, [*map(_adaptive_minus, others), head_room_closed], rng)
-    gate = np.concatenate([one.gate for one in tasks])
-    gap = np.concatenate([one.scores["always"] - one.scores["never"] for one in tasks])
-    known = ~np.isnan(gate)
-    pays = (gap > 0).astype(np.float64)
+    *differences, closed = statistics_over_tasks(resampled, [*map(adaptive_minus, others), head_room_closed], rng)
+    gates = np.concatenate([task.gates for task in tasks])
+    gaps = np.concatenate([task.outcomes["always"].scores - task.outcomes["never"].scores for task in tasks])
+    known = ~np.isnan(gates)
+    calibration = calibrate(gates[known], gaps[known]) if known.any() else None
     return Gate(
         model=model,
         tasks=tuple(names),
@@ -238,18 +242,22 @@ def _gate(model: str, names: Sequence[str], tasks: Sequence[_Task], seconds: Map
             for policy, difference in zip(others, differences, strict=True)
         ),
         head_room_closed=closed,
-        bins=_bins(gate[known], gap[known]),
-        brier=float(np.mean((gate[known] - pays[known]) ** 2)) if known.any() else None,
-        base_rate_brier=float(pays[known].var()) if known.any() else None,
+        bins=calibration.bins if calibration else (),
+        brier=calibration.brier if calibration else None,
+        base_rate_brier=calibration.base_rate_brier if calibration else None,
     )
 
 
-def _adaptive_minus(policy: Policy) -> Callable[[Floats], Floats]:
+def adaptive_minus(policy: Policy) -> Callable[[Floats], Floats]:
+    """A statistic: (..., 5) means of the policies → (...) what adaptive has more than another one."""
     return lambda means: means[..., POLICIES.index("adaptive")] - means[..., POLICIES.index(policy)]
 
 
 def head_room_closed(means: Floats) -> Floats:
-    """(..., 5) means of the policies → (...); nan where the oracle wins nothing."""
+    """(..., 5) means of the policies → (...) share of what the oracle wins over the better of never and always.
+
+    It is nan where the oracle wins nothing.
+    """
     never, always, _, adaptive, oracle = np.moveaxis(means, -1, 0)
     best = np.maximum(never, always)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -258,16 +266,18 @@ def head_room_closed(means: Floats) -> Floats:
 
 
 def _p(tasks: Sequence[_Task], policy: Policy, rng: np.random.Generator) -> float:
-    changes = [clusters_of(one.scores["adaptive"] - one.scores[policy], one.clusters) for one in tasks]
-    return p_of_no_difference([flip_signs(one, rng) for one in changes])
+    changes = [
+        clusters_of(task.outcomes["adaptive"].scores - task.outcomes[policy].scores, task.clusters) for task in tasks
+    ]
+    return p_of_no_difference([flip_signs(change, rng) for change in changes])
 
 
 def _policy_row(policy: Policy, score: Uncertain, tasks: Sequence[_Task], seconds: Mapping[Mode, Floats]) -> PolicyRow:
     row = PolicyRow(
         policy=policy,
         score=score,
-        share=float(np.mean([one.shares[policy].mean() for one in tasks])),
-        tokens=float(np.mean([one.tokens[policy].mean() for one in tasks])),
+        share=float(np.mean([task.outcomes[policy].reasoned.mean() for task in tasks])),
+        reasoning_tokens=float(np.mean([task.outcomes[policy].reasoning_tokens.mean() for task in tasks])),
     )
     if policy not in MODES:
         return row
@@ -275,16 +285,28 @@ def _policy_row(policy: Policy, score: Uncertain, tasks: Sequence[_Task], second
     return dataclasses.replace(row, p50=p50, p95=p95)
 
 
-def _bins(gate: Floats, gap: Floats) -> tuple[Bin, ...]:
-    places = np.minimum((BINS * gate).astype(int), BINS - 1)
+def calibrate(gates: Floats, gaps: Floats) -> Calibration:
+    """Hold a gate against what reasoning did.
+
+    Args:
+        gates: (N,) p(reason), N > 0.
+        gaps: (N,) scores of always minus those of never.
+    """
+    pays = (gaps > 0).astype(np.float64)
+    rate = float(pays.mean())
+    return Calibration(_bins(gates, gaps), float(np.mean((gates - pays) ** 2)), rate * (1 - rate))
+
+
+def _bins(gates: Floats, gaps: Floats) -> tuple[Bin, ...]:
+    places = np.minimum((BINS * gates).astype(int), BINS - 1)
     return tuple(
         Bin(
             low=place / BINS,
             queries=int((places == place).sum()),
-            gate=float(gate[places == place].mean()),
-            pays=float((gap[places == place] > 0).mean()),
-            hurts=float((gap[places == place] < 0).mean()),
-            gap=float(gap[places == place].mean()),
+            gate=float(gates[places == place].mean()),
+            pays=float((gaps[places == place] > 0).mean()),
+            hurts=float((gaps[places == place] < 0).mean()),
+            gap=float(gaps[places == place].mean()),
         )
         for place in sorted(set(places.tolist()))
     )

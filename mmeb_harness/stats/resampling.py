@@ -132,12 +132,16 @@ def interval(value: float, draws_B: Floats, units: int) -> Interval:
     if units < 2:
         return Interval(value, -np.inf, np.inf)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, units - 1) * np.sqrt(units / (units - 1))
-    tail = float(stats.norm.cdf(-quantile))
+    return Interval(value, *percentile_interval(draws_B, float(stats.norm.cdf(-quantile))))
+
+
+def percentile_interval(draws_B: Floats, tail: float = (1 - CONFIDENCE) / 2) -> tuple[float, float]:
+    """(low, high) between which all but a share `tail` on either side lie; nan values don't count."""
     known = draws_B[~np.isnan(draws_B)]
     if not len(known):
-        return Interval(value, np.nan, np.nan)
+        return np.nan, np.nan
     low, high = np.quantile(known, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+    return float(low), float(high)
 
 
 def mean_over_tasks(tasks: Sequence[Resampled], rng: np.random.Generator) -> list[Uncertain]:
@@ -159,17 +163,17 @@ def statistics_over_tasks(
         tasks: of the same K runs and as many resamples; one or more.
         statistics: (..., K) → (...); where they are nan in a resample, it is left out of their interval.
     """
-    draws_TBK = np.stack([one.draws_BK for one in tasks])
-    means_K = np.mean([one.means_K for one in tasks], axis=0)
+    draws_TBK = np.stack([task.draws_BK for task in tasks])
+    means_K = np.mean([task.means_K for task in tasks], axis=0)
     over_queries_BK, over_tasks_BK = draws_TBK.mean(axis=0), _tasks_resampled(draws_TBK, rng)
-    clusters = sum(one.clusters for one in tasks)
-    found = []
+    clusters = sum(task.clusters for task in tasks)
+    values = []
     for statistic in statistics:
         value = float(statistic(means_K))
         fixed = interval(value, statistic(over_queries_BK), clusters)
         free = fixed if len(tasks) == 1 else interval(value, statistic(over_tasks_BK), len(tasks))
-        found.append(Uncertain(fixed, free))
-    return found
+        values.append(Uncertain(fixed, free))
+    return values
 
 
 def _tasks_resampled(draws_TBK: Floats, rng: np.random.Generator) -> Floats:
@@ -215,11 +219,11 @@ def p_of_no_difference(tasks: Sequence[Flipped]) -> float:
     With few clusters that differ all their signs are gone through and the p-value is exact; otherwise it is (1 + as
     extreme draws) / (1 + draws), never zero.
     """
-    effects = np.concatenate([one.effects for one in tasks]) / len(tasks)
+    effects = np.concatenate([task.effects for task in tasks]) / len(tasks)
     if len(effects) <= _EXACT_CLUSTERS:
         patterns = np.array(list(itertools.product([-1.0, 1.0], repeat=len(effects))))
         return float(np.mean(_as_extreme(patterns @ effects, effects)))
-    draws_B = np.mean([one.draws_B for one in tasks], axis=0)
+    draws_B = np.mean([task.draws_B for task in tasks], axis=0)
     return float((1 + _as_extreme(draws_B, effects).sum()) / (1 + len(draws_B)))
 
 

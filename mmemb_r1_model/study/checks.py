@@ -59,13 +59,12 @@ def _check(
     traces = in_batches[BATCHES[-1]][1]
     own = [trace.rationale or "" for trace in traces]
     groups = [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries]
-    found = {
+    return {
         "swap": _swap(student, samples, queries, own, groups, candidates, seed),
         "leak": _leak(student, samples, queries, own, candidates, seed),
         "batches": _compare_batches(in_batches),
         "format": {"queries": len(queries), "closed_by_rule": sum(trace.truncated for trace in traces)},
     }
-    return found
 
 
 def _encoded(embedder: Any, items: Sequence[Item], size: int) -> tuple[_Vectors, tuple[Trace, ...]]:
@@ -88,26 +87,27 @@ def _swap(
     rng = np.random.default_rng(seed)
     others = list(range(len(queries)))
     for group in sorted(set(groups)):
-        members = [place for place, one in enumerate(groups) if one == group]
+        members = [place for place, own_group in enumerate(groups) if own_group == group]
         shift = int(rng.integers(1, len(members))) if len(members) > 1 else 0
         for place, other in zip(members, members[shift:] + members[:shift], strict=True):
             others[place] = other
     kept = [place for place, other in enumerate(others) if own[other] != own[place]]
-    with_own = _with_rationales(student, [queries[one] for one in kept], [own[one] for one in kept])
-    swapped = _with_rationales(student, [queries[one] for one in kept], [own[others[one]] for one in kept])
-    hits_own, hits_swapped = (_hits(samples, [queries[i] for i in kept], v, candidates) for v in (with_own, swapped))
-    is_hard = np.array([groups[one][1] > 0 for one in kept])
+    tried = [queries[place] for place in kept]
+    with_own = _with_rationales(student, tried, [own[place] for place in kept])
+    swapped = _with_rationales(student, tried, [own[others[place]] for place in kept])
+    hits_own, hits_swapped = (_hits(samples, tried, vectors, candidates) for vectors in (with_own, swapped))
+    is_hard = np.array([groups[place][1] > 0 for place in kept])
     cosine = (with_own * swapped).sum(axis=1)
-    found: dict[str, Any] = {}
-    for name, which in (("all", np.ones(len(kept), bool)), ("hard", is_hard), ("easy", ~is_hard)):
-        if which.any():
-            found[name] = {
-                "queries": int(which.sum()),
-                "cosine": float(cosine[which].mean()),
-                "own": float(hits_own[which].mean()),
-                "swapped": float(hits_swapped[which].mean()),
-            }
-    return found
+    return {
+        name: {
+            "queries": int(which.sum()),
+            "cosine": float(cosine[which].mean()),
+            "own": float(hits_own[which].mean()),
+            "swapped": float(hits_swapped[which].mean()),
+        }
+        for name, which in (("all", np.ones(len(kept), bool)), ("hard", is_hard), ("easy", ~is_hard))
+        if which.any()
+    }
 
 
 def _with_rationales(student: Student, items: Sequence[Item], rationales: Sequence[str]) -> _Vectors:
@@ -126,7 +126,7 @@ def _read_out(student: Student, items: Sequence[Item], completions: Sequence[lis
     for start in range(0, len(items), BATCHES[-1]):
         some = slice(start, start + BATCHES[-1])
         prompts = [student.reader.prompt(item) for item in items[some]]
-        packed = student.pack(prompts, [[own] for own in completions[some]])
+        packed = student.pack(prompts, [[completion] for completion in completions[some]])
         parts.append(student.encode(packed).vectors_RD.numpy())
     return np.concatenate(parts)
 
@@ -158,17 +158,17 @@ def _leak(
     return dataclasses.asdict(result)
 
 
-def _compare_batches(found: Mapping[int, tuple[_Vectors, tuple[Trace, ...]]]) -> dict[str, Any]:
+def _compare_batches(in_batches: Mapping[int, tuple[_Vectors, tuple[Trace, ...]]]) -> dict[str, Any]:
     """Against the largest batches: the worst cosine, and how many rationales are other ones."""
-    reference, reference_traces = found[BATCHES[-1]]
+    reference, reference_traces = in_batches[BATCHES[-1]]
     rows = {}
     for size in BATCHES[:-1]:
-        vectors, traces = found[size]
+        vectors, traces = in_batches[size]
         cosine = (vectors * reference).sum(axis=1)
         pairs = zip(traces, reference_traces, strict=True)
         rows[f"{size} against {BATCHES[-1]}"] = {
             "least_cosine": float(cosine.min()),
             "greatest_difference": float(np.abs(vectors - reference).max()),
-            "other_rationales": sum(one.rationale != other.rationale for one, other in pairs),
+            "other_rationales": sum(trace.rationale != other.rationale for trace, other in pairs),
         }
     return rows

@@ -30,16 +30,16 @@ def losses(logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Pa
         "adaptive": ("direct", "share", "length", "delta"),
     }
     figure, axes = pyplot.subplots(2, 4, figsize=(14, 5.5))
-    for row, (stage, names) in enumerate(terms.items()):
-        for axis, name in zip(axes[row], names, strict=True):
+    for above, (stage, names) in enumerate(terms.items()):
+        for axis, name in zip(axes[above], names, strict=True):
             for number, rows in enumerate(logs[stage]):
-                points = [(one["step"], one[name]) for one in rows if name in one]
+                points = [(row["step"], row[name]) for row in rows if name in row]
                 if points:
                     style = ("-", "--", ":")[number % 3]
                     axis.plot(
                         *zip(*points, strict=True), style, color=COLOURS[number], lw=1.2, label=f"seed {number + 1}"
                     )
-            axis.set_title(f"stage {row + 1}: {name}")
+            axis.set_title(f"stage {above + 1}: {name}")
             axis.set_xlabel("step")
     axes[0][0].legend(frameon=False)
     figure.tight_layout()
@@ -52,11 +52,11 @@ def costs(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> No
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(6.5, 4.5))
     for number, (task, points) in enumerate(curves.items()):
-        shares = [100 * one["share_adaptive"] for one in points]
-        scores = [100 * one["score_adaptive"] for one in points]
+        shares = [100 * point["share_adaptive"] for point in points]
+        scores = [100 * point["score_adaptive"] for point in points]
         axis.plot(shares, scores, marker=MARKS[number], color=COLOURS[number], label=task)
-        for one, x, y in zip(points, shares, scores, strict=True):
-            axis.annotate(f"c={one['cost']:g}", (x, y), textcoords="offset points", xytext=(4, 5), fontsize=7)
+        for point, x, y in zip(points, shares, scores, strict=True):
+            axis.annotate(f"c={point['cost']:g}", (x, y), textcoords="offset points", xytext=(4, 5), fontsize=7)
     axis.set_xlabel("share of queries that reason, %")
     axis.set_ylabel("adaptive, main metric, %")
     axis.legend(frameon=False)
@@ -68,11 +68,11 @@ def calibration(points: Sequence[Mapping[str, float]], path: Path) -> None:
     """How often reasoning pays and hurts, over the gate's probability; area: queries."""
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(5.5, 4.5))
-    gate = [one["gate"] for one in points]
-    largest = max(one["queries"] for one in points)
-    sizes = [20 + 300 * one["queries"] / largest for one in points]
+    gate = [point["gate"] for point in points]
+    largest = max(point["queries"] for point in points)
+    sizes = [20 + 300 * point["queries"] / largest for point in points]
     for name, mark, colour in (("pays", "o", COLOURS[0]), ("hurts", "X", COLOURS[1])):
-        values = [one[name] for one in points]
+        values = [point[name] for point in points]
         axis.plot(gate, values, color=colour, lw=1)
         axis.scatter(gate, values, s=sizes, marker=mark, color=colour, alpha=0.7, label=f"reasoning {name}")
     axis.plot([0, 1], [0, 1], ":", color="grey", lw=1)

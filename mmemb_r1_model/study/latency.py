@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import Frames, Item
+from mmeb_harness.stats.policies import MODES, Mode
 from mmemb_r1_model.data.suite import find_tasks
-from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, Reasoning, load
-from mmemb_r1_model.study.plan import MODES
+from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 
 if TYPE_CHECKING:
     from mmeb_harness import Task
@@ -32,7 +32,7 @@ def measure_latency(model: Path, data: Path, tasks: Sequence[str], count: int) -
     return {task.name: _measure(embedders, task, data, count) for task in find_tasks() if task.name in tasks}
 
 
-def _measure(embedders: dict[Reasoning, MMEmbR1Embedder], task: Task, data: Path, count: int) -> dict[str, Any]:
+def _measure(embedders: dict[Mode, MMEmbR1Embedder], task: Task, data: Path, count: int) -> dict[str, Any]:
     queries = task.load(data, Frames()).queries[:count]
     seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
     for place, query in enumerate(queries):
@@ -43,12 +43,12 @@ def _measure(embedders: dict[Reasoning, MMEmbR1Embedder], task: Task, data: Path
         for mode in _turn(place):
             total[mode] += _time(embedders[mode], queries[start : start + BATCH])
     return {
-        "seconds": {mode: [round(one, 6) for one in values] for mode, values in seconds.items()},
+        "seconds": {mode: [round(value, 6) for value in values] for mode, values in seconds.items()},
         "items_per_second": {mode: round(len(queries) / total[mode], 2) for mode in MODES},
     }
 
 
-def _turn(place: int) -> tuple[Reasoning, ...]:
+def _turn(place: int) -> tuple[Mode, ...]:
     """Each mode comes first, second and last equally often."""
     shift = place % len(MODES)
     return MODES[shift:] + MODES[:shift]

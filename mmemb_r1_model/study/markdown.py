@@ -1,30 +1,27 @@
-"""Estimates and tables as Markdown."""
+"""Estimates and tables as Markdown, written as the harness writes its own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from mmemb_r1_model.study.statistics import Estimate
+from mmeb_harness.show.tables import bounds, markdown_table, percent
+from mmeb_harness.stats.seeds import OverSeeds
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows as long as the header."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    """Rows as long as the header, as lines."""
+    return markdown_table(header, rows) + "\n"
 
 
-def percent(value: float | Estimate | None) -> str:
-    """A fraction in %, one decimal; nothing for nothing, a dash for what isn't defined."""
-    if value is None:
-        return ""
-    number = value.value if isinstance(value, Estimate) else value
-    return "–" if math.isnan(number) else f"{100 * number:.1f}"
+def value_of(estimate: OverSeeds | None) -> str:
+    """An estimate's value in %; empty where there is none."""
+    return "" if estimate is None else percent(estimate.value)
 
 
-def interval(one: Estimate | None) -> str:
-    """In %: value, interval over queries, interval over seeds."""
-    if one is None or math.isnan(one.value):
-        return percent(one)
-    bounds = [one.queries] if math.isnan(one.seeds[0]) else [one.queries, one.seeds]
-    return " ".join([percent(one), *(f"[{percent(low)}, {percent(high)}]" for low, high in bounds)])
+def interval(estimate: OverSeeds | None) -> str:
+    """An estimate in %: value, interval over queries, interval over seeds."""
+    if estimate is None or math.isnan(estimate.value):
+        return value_of(estimate)
+    parts = (value_of(estimate), bounds(*estimate.queries), bounds(*estimate.seeds))
+    return " ".join(part for part in parts if part)

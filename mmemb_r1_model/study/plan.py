@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mmeb_harness.stats.policies import MODES
 from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 from mmemb_r1_model.disk.files import write_json
-from mmemb_r1_model.embed.embedder import Reasoning
 from mmemb_r1_model.pipeline import (
     Pipeline,
     PipelineConfig,
@@ -35,7 +35,6 @@ from mmemb_r1_model.training.loop import FINAL
 
 BASE, EVALUATOR = "base", "evaluator"
 LATENCY, CHECKS = "latency.json", "checks.json"
-MODES: tuple[Reasoning, ...] = ("never", "always", "adaptive")
 Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
@@ -97,7 +96,7 @@ def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
     """
     config = build_config(StudyConfig, override(read_yaml(named_config(name, "studies")), assignments), "")
     names = [BASE, *(variant.name for variant in config.variants)]
-    twice = sorted({one for one in names if names.count(one) > 1})
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"study {name}: two runs are called {', '.join(twice)}; name each its own")
     return config
@@ -107,9 +106,9 @@ def seeded(config: Any, seed: int) -> Any:
     """A configuration with every field called "seed" moved, but for those of the evaluator's training."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return dataclasses.replace(config, **{name: _moved(name, one, seed) for name, one in values.items()})
+        return dataclasses.replace(config, **{name: _moved(name, value, seed) for name, value in values.items()})
     if isinstance(config, tuple):
-        return tuple(seeded(one, seed) for one in config)
+        return tuple(seeded(part, seed) for part in config)
     return config
 
 
@@ -133,7 +132,7 @@ class Study:
             UnknownNameError: a variant that the study hasn't.
             HarnessError: see the stages.
         """
-        known = [EVALUATOR, BASE, *(one.name for one in self.config.variants)]
+        known = [EVALUATOR, BASE, *(variant.name for variant in self.config.variants)]
         for name in only:
             if name not in known:
                 raise UnknownNameError("run of this study", name, known)
@@ -157,7 +156,7 @@ class Study:
         config = _without_evaluation(self._values)
         if config.judge is None:
             return
-        own = tuple(one for one in config.synthetic if one.folder in config.judge.folders)
+        own = tuple(split for split in config.synthetic if split.folder in config.judge.folders)
         run = self.folder / EVALUATOR
         Pipeline(dataclasses.replace(config, synthetic=own), run, lambda line: self._say(f"{EVALUATOR}: {line}")).run(
             ("data", "judge")
@@ -180,8 +179,8 @@ class Study:
         from mmemb_r1_model.study.latency import measure_latency
 
         if self.config.timed and not (run / LATENCY).is_file():
-            found = measure_latency(run / checkpoint / FINAL, self._test(run), self.config.tasks, self.config.timed)
-            write_json(run / LATENCY, found)
+            model, count = run / checkpoint / FINAL, self.config.timed
+            write_json(run / LATENCY, measure_latency(model, self._test(run), self.config.tasks, count))
 
     def _check(self, run: Path, seed: int) -> None:
         from mmemb_r1_model.study.checks import check_model
@@ -198,9 +197,8 @@ class Study:
         last: Stage = variant.shares
         _link(folder / BASE, run, _LINKED[last])
         # Only what isn't shared: another run of a linked stage would write into the base's folder.
-        stages = [
-            one for one in _STAGES[_STAGES.index(last) + 1 :] if one != "adapt" or variant.checkpoint == "adaptive"
-        ]
+        left = _STAGES[_STAGES.index(last) + 1 :]
+        stages = [stage for stage in left if stage != "adapt" or variant.checkpoint == "adaptive"]
         self._train(self._pipeline(seed, variant.set), run, stages, f"seed {seed}, {variant.name}")
         self._evaluate(run, variant.checkpoint)
         self._time(run, variant.checkpoint)

@@ -1,73 +1,85 @@
-"""Five ways to decide who reasons, and what each of them scores, writes and takes.
-
-    never · always · random at the same share · adaptive · oracle (the better path of each query)
-
-The random gate's figures are expectations: every query reasons with the share at which the adaptive gate does in
-that task and seed. The oracle reads the answers: a bound, no method.
-"""
+"""One seed's queries as columns of every policy, and statistics of them; the five policies are those of the harness."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from mmemb_r1_model.study.statistics import Floats, Means, Sample
+from mmeb_harness.stats.policies import MODES, POLICIES, Outcomes, outcomes_of
+from mmeb_harness.stats.resampling import Floats, Resampled, clusters_of, resample
+from mmeb_harness.stats.seeds import OverSeeds, statistic_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-POLICIES = ("never", "always", "random", "adaptive", "oracle")
+#: name of a column → its mean, or its means over resamples.
+Means: TypeAlias = Mapping[str, Floats]
+Statistic: TypeAlias = Callable[[Means], Floats]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One seed's queries: means of columns, as they are and resampled."""
+
+    names: tuple[str, ...]
+    resampled: Resampled
+
+    @property
+    def means(self) -> Means:
+        """Column → its mean."""
+        return _named(self.names, self.resampled.means_K)
+
+
+def sampled(columns: Mapping[str, Floats], seed: int) -> Sample:
+    """Resample queries.
+
+    Args:
+        columns: name → (n,), equally long, n > 0.
+    """
+    values_NK = np.stack(list(columns.values()), axis=1)
+    alone = clusters_of(values_NK, np.arange(len(values_NK)))
+    return Sample(tuple(columns), resample(alone, np.random.default_rng(seed)))
+
+
+def estimate(samples: Sequence[Sample], statistic: Statistic) -> OverSeeds:
+    """A statistic of columns' means over queries and seeds, with its intervals; `samples`: one a seed."""
+    names = samples[0].names
+    return statistic_over_seeds(
+        [sample.resampled for sample in samples], lambda means_K: statistic(_named(names, means_K))
+    )
+
+
+def _named(names: Sequence[str], means_K: Floats) -> Means:
+    return dict(zip(names, np.moveaxis(means_K, -1, 0), strict=True))
+
+
+def of_policies(statistic: Callable[[Floats], Floats]) -> Statistic:
+    """A statistic of the harness, of the five policies' scores."""
+    return lambda means: statistic(np.stack([means[f"score_{policy}"] for policy in POLICIES], axis=-1))
 
 
 def sample_of(frame: pd.DataFrame, share: float, seed: int) -> Sample:
-    """A seed's queries as columns: `score_P`, `share_P`, `tokens_P` of every policy P.
+    """A seed's queries as columns: `score_P`, `share_P`, `tokens_P` of every policy P; where reasoning pays and hurts.
 
     Args:
         frame: rows of `read_checkpoint`, all or some.
         share: of the whole task that reasons adaptively.
     """
-    never, always, adaptive = (frame[mode].to_numpy(float) for mode in ("never", "always", "adaptive"))
-    tokens = frame.tokens_always.to_numpy(float)
-    better = (always > never).astype(float)
-    reasons: dict[str, Floats] = {
-        "never": np.zeros(len(frame)),
-        "always": np.ones(len(frame)),
-        "random": np.full(len(frame), share),
-        "adaptive": frame.reasoned.to_numpy(float),
-        "oracle": better,
-    }
-    scores = {
-        "never": never,
-        "always": always,
-        "random": share * always + (1 - share) * never,
-        "adaptive": adaptive,
-        "oracle": np.maximum(never, always),
+    runs = {
+        mode: Outcomes(*(frame[name].to_numpy(float) for name in (mode, f"reasoned_{mode}", f"tokens_{mode}")))
+        for mode in MODES
     }
     columns: dict[str, Floats] = {}
-    for policy in POLICIES:
-        columns[f"score_{policy}"] = scores[policy]
-        columns[f"share_{policy}"] = reasons[policy]
-        columns[f"tokens_{policy}"] = reasons[policy] * tokens
-    columns["tokens_adaptive"] = frame.tokens_adaptive.to_numpy(float)
-    columns["closed_always"] = frame.closed_always.to_numpy(float)
-    columns["pays"] = better
-    columns["hurts"] = (always < never).astype(float)
-    columns["brier"] = (frame.gate.to_numpy(float) - better) ** 2
-    return Sample(columns, seed)
-
-
-def gain_over(policy: str) -> Any:
-    """A statistic: adaptive minus another policy."""
-    return lambda means: means["score_adaptive"] - means[f"score_{policy}"]
-
-
-def head_room_closed(means: Means) -> Any:
-    """Share of what the oracle wins over the better fixed policy that the gate wins too; nan where it wins nothing."""
-    best = np.maximum(means["score_never"], means["score_always"])
-    room = np.asarray(means["score_oracle"] - best)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(room > 0, (means["score_adaptive"] - best) / room, np.nan)
+    for policy, outcomes in outcomes_of(runs, share).items():
+        columns[f"score_{policy}"] = outcomes.scores
+        columns[f"share_{policy}"] = outcomes.reasoned
+        columns[f"tokens_{policy}"] = outcomes.reasoning_tokens
+    columns["pays"] = (frame.always > frame.never).to_numpy(float)
+    columns["hurts"] = (frame.always < frame.never).to_numpy(float)
+    return sampled(columns, seed)
 
 
 def latencies(measured: dict[str, Any], frame: pd.DataFrame, share: float, seed: int) -> dict[str, dict[str, float]]:
@@ -87,13 +99,12 @@ def latencies(measured: dict[str, Any], frame: pd.DataFrame, share: float, seed:
     speed = dict(measured["items_per_second"])
     for policy, part in (("random", share), ("oracle", float(better.mean()))):
         speed[policy] = 1 / (part / speed["always"] + (1 - part) / speed["never"])
-    found = {}
-    for policy in POLICIES:
-        p50, p95 = np.percentile(times[policy], [50, 95])
-        found[policy] = {
+    return {
+        policy: {
             "mean": float(times[policy].mean()),
-            "p50": float(p50),
-            "p95": float(p95),
+            "p50": float(np.percentile(times[policy], 50)),
+            "p95": float(np.percentile(times[policy], 95)),
             "items_per_second": float(speed[policy]),
         }
-    return found
+        for policy in POLICIES
+    }

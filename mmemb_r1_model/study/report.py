@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmeb_harness.show.tables import percent
+from mmeb_harness.stats.policies import POLICIES, adaptive_minus, calibrate, head_room_closed
+from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
-from mmemb_r1_model.study.markdown import interval, percent, table
+from mmemb_r1_model.study.markdown import interval, table, value_of
 from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoint, StudyConfig, Variant
-from mmemb_r1_model.study.policies import POLICIES, gain_over, head_room_closed, latencies
+from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, sampled
 from mmemb_r1_model.study.results import Chosen, Group, Results
-from mmemb_r1_model.study.statistics import Estimate, Sample, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
 Numbers = dict[str, Any]
 
 #: What the study set out to reach: name, statistic, least value.
-GOALS: tuple[tuple[str, Callable[[Any], Any], float], ...] = (
-    ("adaptive - never", gain_over("never"), 0.05),
-    ("adaptive - always", gain_over("always"), 0.05),
-    ("adaptive - random", gain_over("random"), 0.10),
-    ("head-room closed", head_room_closed, 0.85),
+GOALS: tuple[tuple[str, Statistic, float], ...] = (
+    ("adaptive - never", of_policies(adaptive_minus("never")), 0.05),
+    ("adaptive - always", of_policies(adaptive_minus("always")), 0.05),
+    ("adaptive - random", of_policies(adaptive_minus("random")), 0.10),
+    ("head-room closed", of_policies(head_room_closed), 0.85),
 )
 LATENCY_GOAL = 0.8
 GATE_ONLY = "gate-only"
@@ -61,8 +63,8 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
             f"{folder}: {BASE} of seeds {', '.join(map(str, results.seeds))} is not finished; run the study"
         )
     target.mkdir(parents=True, exist_ok=True)
-    done = [one for one in config.variants if results.seeds_of(one.name)]
-    missing = [one.name for one in config.variants if one not in done]
+    done = [variant for variant in config.variants if results.seeds_of(variant.name)]
+    missing = [variant.name for variant in config.variants if variant not in done]
     numbers: Numbers = {"config": dataclasses.asdict(config), "seeds": results.seeds, "missing": missing}
     sections = [
         _opening(results, name, missing),
@@ -77,7 +79,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         _selection(results, numbers),
         _training(results, target, numbers),
     ]
-    (target / "README.md").write_text("\n".join(one for one in sections if one), encoding="utf-8")
+    (target / "README.md").write_text("\n".join(section for section in sections if section), encoding="utf-8")
     write_json(target / "study.json", numbers)
 
 
@@ -103,28 +105,32 @@ pages nDCG@5 in %.
 
 def _shown(done: Sequence[Variant]) -> Iterable[tuple[str, Checkpoint, str]]:
     yield BASE, "adaptive", "The whole method: stage 2 learns the gate and what to write"
-    if any(one.name == GATE_ONLY for one in done):
+    if any(variant.name == GATE_ONLY for variant in done):
         yield GATE_ONLY, "adaptive", "Stage 2 learns the gate alone, rationales stay as stage 1 left them"
     yield BASE, "joint", "Stage 1 alone: the gate as the direct-only sides left it"
 
 
 def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
-    runs = [BASE, *(one.name for one in done if one.name == GATE_ONLY)]
+    runs = [BASE, *(variant.name for variant in done if variant.name == GATE_ONLY)]
     rows = []
     for run in runs:
         ratios = _latency_ratios(results, run)
         for task, group in results.groups(run).items():
             samples = group.samples()
-            found = [estimate(samples, statistic) for _, statistic, _ in GOALS]
+            reached = [estimate(samples, statistic) for _, statistic, _ in GOALS]
             ratio = ratios.get(task)
-            met = [one.value >= least for one, (_, _, least) in zip(found, GOALS, strict=True)]
+            met = [goal.value >= least for goal, (_, _, least) in zip(reached, GOALS, strict=True)]
             met += [ratio <= LATENCY_GOAL] if ratio is not None else []
-            rows.append([run, task, *map(interval, found), "" if ratio is None else f"{ratio:.2f}"])
+            rows.append([run, task, *map(interval, reached), "" if ratio is None else f"{ratio:.2f}"])
             rows[-1].append(f"{sum(met)} of {len(met)}")
-            own = {name: dataclasses.asdict(one) for one, (name, _, _) in zip(found, GOALS, strict=True)}
+            own = _described(dict(zip((name for name, _, _ in GOALS), reached, strict=True)))
             numbers.setdefault("goals", {}).setdefault(run, {})[task] = {**own, "latency_ratio": ratio}
     header = ["run", "task", *(f"{name} (≥ {100 * least:.0f})" for name, _, least in GOALS)]
     return "## Goals\n\n" + table([*header, f"latency, adaptive / always (≤ {LATENCY_GOAL})", "met"], rows)
+
+
+def _described(estimates: Mapping[str, OverSeeds]) -> Numbers:
+    return {name: dataclasses.asdict(estimate) for name, estimate in estimates.items()}
 
 
 def _stage_2(results: Results, numbers: Numbers) -> str:
@@ -133,11 +139,10 @@ def _stage_2(results: Results, numbers: Numbers) -> str:
     for task, group in results.groups(BASE).items():
         before = results.groups(BASE, "joint")[task]
         samples = _paired(group, before, _gains_over_before)
-        found = {name: estimate(samples, itemgetter(name)) for name in ("never", "always")}
+        gains = {name: estimate(samples, itemgetter(name)) for name in ("never", "always")}
         ratio = estimate(samples, lambda means: means["tokens"] / means["tokens_before"])
-        rows.append([task, interval(found["never"]), interval(found["always"]), f"{ratio.value:.2f}"])
-        described = {**found, "tokens_ratio": ratio}
-        numbers.setdefault("stage_2", {})[task] = {name: dataclasses.asdict(one) for name, one in described.items()}
+        rows.append([task, interval(gains["never"]), interval(gains["always"]), f"{ratio.value:.2f}"])
+        numbers.setdefault("stage_2", {})[task] = _described({**gains, "tokens_ratio": ratio})
     header = ["task", "adaptive - stage 1's never", "adaptive - stage 1's always", "tokens / stage 1's always"]
     return "## The whole method against stage 1's fixed policies\n\n" + table(header, rows)
 
@@ -153,7 +158,7 @@ def _latency_ratios(results: Results, run: str) -> dict[str, float]:
         return {}
     measured = results.json(LATENCY, run)
     return {
-        task: float(np.mean([_mean_time(one[task], "adaptive") / _mean_time(one[task], "always") for one in measured]))
+        task: float(np.mean([_mean_time(of[task], "adaptive") / _mean_time(of[task], "always") for of in measured]))
         for task in results.config.tasks
     }
 
@@ -175,11 +180,11 @@ def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, nu
         for policy in POLICIES:
             score = f"score_{policy}"
             share, tokens = whole[f"share_{policy}"], whole[f"tokens_{policy}"].value
-            row = [task if policy == POLICIES[0] else "", policy, percent(easy.get(score)), percent(hard.get(score))]
-            row += [interval(whole[score]), percent(share), f"{tokens:.1f}"]
+            row = [task if policy == POLICIES[0] else "", policy, value_of(easy.get(score)), value_of(hard.get(score))]
+            row += [interval(whole[score]), value_of(share), f"{tokens:.1f}"]
             rows.append(row + (_speed_cells(speeds[policy], policy) if timed else []))
             parts = {"easy": easy.get(score), "hard": hard.get(score), "all": whole[score], "share": share}
-            described = {name: dataclasses.asdict(one) for name, one in parts.items() if one}
+            described = _described({name: part for name, part in parts.items() if part})
             own.setdefault(task, {})[policy] = {**described, "tokens": tokens, **speeds.get(policy, {})}
     header = ["task", "policy", "easy", "hard", "all", "share", "tokens"]
     header += ["p50 ms", "p95 ms", "items/s"] if timed else []
@@ -194,10 +199,11 @@ always, not run. The random gate reasons as often as the adaptive one of the sam
 def _speeds(results: Results, run: str, task: str, group: Group) -> dict[str, dict[str, float]]:
     """Policy → figures, means over seeds."""
     measured = zip(results.json(LATENCY, run), group.frames, group.shares, group.seeds, strict=True)
-    found = [latencies(one[task], frame, share, seed) for one, frame, share, seed in measured]
-    names = found[0][POLICIES[0]]
+    speeds = [latencies(of[task], frame, share, seed) for of, frame, share, seed in measured]
+    names = speeds[0][POLICIES[0]]
     return {
-        policy: {name: float(np.mean([one[policy][name] for one in found])) for name in names} for policy in POLICIES
+        policy: {name: float(np.mean([speed[policy][name] for speed in speeds])) for name in names}
+        for policy in POLICIES
     }
 
 
@@ -213,11 +219,10 @@ def _degrees(results: Results, numbers: Numbers) -> str:
     for task, group in results.groups(BASE).items():
         total = sum(len(frame) for frame in group.frames)
         for name, chosen in _degrees_of(group):
-            size = sum(one.size for one in group.samples(chosen))
-            found = group.means(columns, chosen)
-            rows.append([task, name, f"{size / total:.0%}", *(percent(found[column]) for column in columns)])
-            described = {column: dataclasses.asdict(one) for column, one in found.items()}
-            numbers.setdefault("degrees", {}).setdefault(task, {})[name] = {"queries": size, **described}
+            size = sum(sample.resampled.clusters for sample in group.samples(chosen))
+            means = group.means(columns, chosen)
+            rows.append([task, name, f"{size / total:.0%}", *(value_of(means[column]) for column in columns)])
+            numbers.setdefault("degrees", {}).setdefault(task, {})[name] = {"queries": size, **_described(means)}
     header = ["task", "queries", "share of them", "direct", "reasoned", "reasoning pays", "hurts", "gate reasons"]
     return "## By degree of difficulty, and out of distribution\n\n" + table(header, rows)
 
@@ -247,27 +252,16 @@ def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
     foreign = {task.name for task in find_tasks() if task.in_distribution == "OOD"}
     frames = [frame for name, group in results.groups(BASE).items() if name not in foreign for frame in group.frames]
     gate, never, always = (np.concatenate([frame[name] for frame in frames]) for name in ("gate", "never", "always"))
-    gain, pays = always - never, (always > never).astype(float)
-    place = np.minimum((10 * gate).astype(int), 9)
-    bins = [
-        {
-            "from": one / 10,
-            "gate": float(gate[place == one].mean()),
-            "queries": int((place == one).sum()),
-            "pays": float(pays[place == one].mean()),
-            "hurts": float((gain[place == one] < 0).mean()),
-            "gain": float(gain[place == one].mean()),
-        }
-        for one in sorted(set(place.tolist()))
-    ]
-    rate = float(pays.mean())
-    brier, of_rate = float(((gate - pays) ** 2).mean()), rate * (1 - rate)
+    calibration = calibrate(gate, always - never)
+    brier, of_rate = calibration.brier, calibration.base_rate_brier
+    names = {"from": "low", "gain": "gap"} | {name: name for name in ("gate", "queries", "pays", "hurts")}
+    bins = [{name: getattr(tenth, field) for name, field in names.items()} for tenth in calibration.bins]
     numbers["calibration"] = {"bins": bins, "brier": brier, "brier_of_base_rate": of_rate}
     figures.calibration(bins, target / "calibration.png")
     rows = [
-        [f"{one['from']:.1f} to {one['from'] + 0.1:.1f}", f"{one['queries']:.0f}"]
-        + [percent(one[name]) for name in ("pays", "hurts", "gain")]
-        for one in bins
+        [f"{tenth['from']:.1f} to {tenth['from'] + 0.1:.1f}", str(tenth["queries"])]
+        + [percent(tenth[name]) for name in ("pays", "hurts", "gain")]
+        for tenth in bins
     ]
     return f"""## Calibration of the gate
 
@@ -285,29 +279,28 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
     if not done:
         return ""
     columns = ("score_never", "score_always", "score_adaptive", "score_oracle", "share_adaptive")
-    partly = any(results.seeds_of(one.name) != results.seeds for one in done)
+    partly = any(results.seeds_of(variant.name) != results.seeds for variant in done)
     rows = []
     for task in results.config.tasks:
         base = results.groups(BASE)[task]
-        for name in (BASE, *(one.name for one in done)):
+        for name in (BASE, *(variant.name for variant in done)):
             group = results.groups(name)[task]
-            found = group.means([*columns, "tokens_adaptive"])
+            means = group.means([*columns, "tokens_adaptive"])
             difference = None if name == BASE else _difference(group, base)
-            rows.append([task, name, *(percent(found[column]) for column in columns)])
-            rows[-1] += [f"{found['tokens_adaptive'].value:.1f}", interval(difference)]
+            rows.append([task, name, *(value_of(means[column]) for column in columns)])
+            rows[-1] += [f"{means['tokens_adaptive'].value:.1f}", interval(difference)]
             rows[-1] += [str(len(group.seeds))] if partly else []
-            described = {column: dataclasses.asdict(one) for column, one in found.items()}
             own = numbers.setdefault("variants", {}).setdefault(name, {})
-            own[task] = {**described, "difference": difference and dataclasses.asdict(difference)}
+            own[task] = {**_described(means), "difference": difference and dataclasses.asdict(difference)}
     settings = "\n".join(
-        f"- `{one.name}`: {' '.join(f'`{each}`' for each in one.set) or one.checkpoint}" for one in done
+        f"- `{variant.name}`: {' '.join(f'`{each}`' for each in variant.set) or variant.checkpoint}" for variant in done
     )
     header = ["task", "run", "never", "always", "adaptive", "oracle", "share", "tokens", "adaptive - base's"]
     header += ["seeds"] if partly else []
     return f"## Variants\n\n{settings}\n\nThe last column is paired by query.\n\n" + table(header, rows)
 
 
-def _difference(group: Group, base: Group) -> Estimate:
+def _difference(group: Group, base: Group) -> OverSeeds:
     samples = _paired(group, base, lambda both: {"difference": both.adaptive - both.adaptive_other})
     return estimate(samples, itemgetter("difference"))
 
@@ -323,13 +316,13 @@ def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[s
     for number, (seed, frame) in enumerate(zip(group.seeds, group.frames, strict=True)):
         theirs = others[seed]
         both = frame.merge(theirs, on="query_id", suffixes=("", "_other"), validate="1:1")
-        samples.append(Sample({name: one.to_numpy(float) for name, one in columns(both).items()}, number))
+        samples.append(sampled({name: values.to_numpy(float) for name, values in columns(both).items()}, number))
     return samples
 
 
 def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Numbers) -> str:
     """Accuracy over the share that reasons, as the length cost changes."""
-    runs = [(float(one.set[0].partition("=")[2]), one.name) for one in done if _sets_cost(one)]
+    runs = [(float(variant.set[0].partition("=")[2]), variant.name) for variant in done if _sets_cost(variant)]
     if not runs:
         return ""
     own_cost = results.json("config.json")[0]["adapt"]["reward"]["length_cost"]
@@ -337,10 +330,10 @@ def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Num
     rows, curves = [], dict[str, list[dict[str, float]]]()
     for task in results.config.tasks:
         for cost, name in sorted([*runs, (float(own_cost), BASE)]):
-            found = results.groups(name)[task].means(columns)
-            curves.setdefault(task, []).append({"cost": cost, **{key: one.value for key, one in found.items()}})
-            rows.append([task, f"{cost:g}", percent(found["share_adaptive"]), f"{found['tokens_adaptive'].value:.1f}"])
-            rows[-1] += [interval(found["score_adaptive"]), percent(found["score_always"])]
+            means = results.groups(name)[task].means(columns)
+            curves.setdefault(task, []).append({"cost": cost, **{key: mean.value for key, mean in means.items()}})
+            rows.append([task, f"{cost:g}", value_of(means["share_adaptive"]), f"{means['tokens_adaptive'].value:.1f}"])
+            rows[-1] += [interval(means["score_adaptive"]), value_of(means["score_always"])]
     numbers["costs"] = curves
     figures.costs(curves, target / "cost.png")
     header = ["task", "c", "share", "tokens", "adaptive", "always"]
@@ -354,24 +347,24 @@ def _sets_cost(variant: Variant) -> bool:
 def _checks(results: Results, numbers: Numbers) -> str:
     if not results.config.checked:
         return ""
-    found = results.json(CHECKS)
-    numbers["checks"] = dict(zip(map(str, results.seeds), found, strict=True))
+    checks = results.json(CHECKS)
+    numbers["checks"] = dict(zip(map(str, results.seeds), checks, strict=True))
     swap, leak, other = [], [], []
     for task in results.config.tasks:
         for part in ("hard", "easy"):
-            if own := [one[task]["swap"][part] for one in found if part in one[task]["swap"]]:
+            if own := [seed[task]["swap"][part] for seed in checks if part in seed[task]["swap"]]:
                 cosine, *hits = (float(np.mean([row[name] for row in own])) for name in ("cosine", "own", "swapped"))
                 swap.append([task, part, f"{cosine:.2f}", *map(percent, hits)])
         names = ("rationale", "query", "difference")
-        leak.append([task, *(percent(float(np.mean([one[task]["leak"][name] for one in found]))) for name in names)])
-        batches = [row for one in found for row in one[task]["batches"].values()]
-        formats = [one[task]["format"] for one in found]
+        leak.append([task, *(percent(np.mean([seed[task]["leak"][name] for seed in checks])) for name in names)])
+        batches = [row for seed in checks for row in seed[task]["batches"].values()]
+        formats = [seed[task]["format"] for seed in checks]
         other.append(
             [
                 task,
                 f"{min(row['least_cosine'] for row in batches):.7f}",
                 str(sum(row["other_rationales"] for row in batches)),
-                f"{sum(one['closed_by_rule'] for one in formats)} of {sum(one['queries'] for one in formats)}",
+                f"{sum(form['closed_by_rule'] for form in formats)} of {sum(form['queries'] for form in formats)}",
             ]
         )
     return f"""## Checks
@@ -390,12 +383,12 @@ out otherwise, generations that had to be closed by rule (always mode).
 
 
 def _selection(results: Results, numbers: Numbers) -> str:
-    found = results.json(f"selected/{QUALITY}")
-    numbers["selection"] = dict(zip(map(str, results.seeds), found, strict=True))
+    measured = results.json(f"selected/{QUALITY}")
+    numbers["selection"] = dict(zip(map(str, results.seeds), measured, strict=True))
     shares = ("right", "right_where_one_is_wrong", "precise", "direct_only")
     rows = []
-    for group in found[0]:
-        parts = [one[group] for one in found]
+    for group in measured[0]:
+        parts = [seed[group] for seed in measured]
         auc = " / ".join(_mean_auc(parts, name) for name in ("delta", "margin"))
         for rule in parts[0]["rules"]:
             means = [float(np.mean([part["rules"][rule][name] for part in parts])) for name in shares]
@@ -432,7 +425,7 @@ def _training(results: Results, target: Path, numbers: Numbers) -> str:
     logs = {stage: results.rows(f"{stage}/log.jsonl") for stage in ("joint", "adaptive")}
     figures.losses(logs, target / "losses.png")
     cells = [
-        [stage, f"{np.mean(each):.0f}", " / ".join(f"{one:.0f}" for one in each)] for stage, each in seconds.items()
+        [stage, f"{np.mean(each):.0f}", " / ".join(f"{took:.0f}" for took in each)] for stage, each in seconds.items()
     ]
     return f"""## Time and losses
 

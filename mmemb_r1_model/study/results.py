@@ -8,13 +8,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import read_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
-from mmemb_r1_model.study.policies import sample_of
+from mmemb_r1_model.study.policies import Sample, estimate, sample_of
 from mmemb_r1_model.study.rows import read_checkpoint
-from mmemb_r1_model.study.statistics import Estimate, Sample, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +36,14 @@ class Group:
 
     def samples(self, chosen: Chosen | None = None) -> list[Sample]:
         """Of all queries, or of those for which `chosen` is true; a seed that has none is left out."""
-        found = []
-        for number, (frame, share) in enumerate(zip(self.frames, self.shares, strict=True)):
-            some = frame if chosen is None else frame[chosen(frame)]
-            if len(some):
-                found.append(sample_of(some, share, number))
-        return found
+        frames = [frame if chosen is None else frame[chosen(frame)] for frame in self.frames]
+        return [
+            sample_of(frame, share, number)
+            for number, (frame, share) in enumerate(zip(frames, self.shares, strict=True))
+            if len(frame)
+        ]
 
-    def means(self, columns: Sequence[str], chosen: Chosen | None = None) -> dict[str, Estimate]:
+    def means(self, columns: Sequence[str], chosen: Chosen | None = None) -> dict[str, OverSeeds]:
         """Column → its mean; empty if no query is chosen."""
         samples = self.samples(chosen)
         return {name: estimate(samples, itemgetter(name)) for name in columns} if samples else {}
@@ -54,7 +54,7 @@ class Results:
 
     def __init__(self, config: StudyConfig, folder: Path, seeds: Sequence[int]) -> None:
         self.config, self.folder, self.seeds = config, folder, tuple(seeds or config.seeds)
-        self._checkpoints: dict[str, Checkpoint] = {one.name: one.checkpoint for one in config.variants}
+        self._checkpoints: dict[str, Checkpoint] = {variant.name: variant.checkpoint for variant in config.variants}
         self._groups: dict[tuple[str, str], dict[str, Group]] = {}
 
     def run(self, seed: int, name: str) -> Path:
@@ -105,4 +105,4 @@ class Results:
 
 def _group(seeds: tuple[int, ...], frames: Sequence[pd.DataFrame], task: str) -> Group:
     own = tuple(frame[frame.task == task].reset_index(drop=True) for frame in frames)
-    return Group(seeds, own, tuple(float(frame.reasoned.mean()) for frame in own))
+    return Group(seeds, own, tuple(float(frame.reasoned_adaptive.mean()) for frame in own))

@@ -1,7 +1,7 @@
 """What the harness wrote for one checkpoint in three modes, beside what the world knows of each query: one row a query.
 
-Columns: task, query_id, difficulty, kind, hops, table, blur; never, always, adaptive (the task's main metric);
-reasoned (0 or 1), gate, tokens_always, tokens_adaptive, closed_always, closed_adaptive (0 or 1).
+Columns: task, query_id, difficulty, kind, hops, table, blur; gate (of the adaptive run); and of each mode its name (the
+task's main metric), `reasoned_MODE` (0 or 1) and `tokens_MODE`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmeb_harness.stats.policies import MODES, Mode
 from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.study.plan import MODES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,24 +36,25 @@ def read_checkpoint(results: Path, data: Path, tasks: Sequence[str]) -> pd.DataF
 
 
 def _read_task(results: Path, task: str, labels: pd.DataFrame) -> pd.DataFrame:
-    found = labels
+    rows = labels
     for mode in MODES:
-        found = found.merge(_read_mode(results / mode, task, mode), on="query_id", how="outer", validate="1:1")
-    if found.isna().any(axis=None):
+        rows = rows.merge(_read_mode(results / mode, task, mode), on="query_id", how="outer", validate="1:1")
+    if rows.isna().any(axis=None):
         raise DataError(f"{results}: the queries of {task} are not those of the split; run the study again")
-    return found
+    return rows
 
 
-def _read_mode(run: Path, task: str, mode: str) -> pd.DataFrame:
+def _read_mode(run: Path, task: str, mode: Mode) -> pd.DataFrame:
     import pandas as pd
 
     path = run / "queries" / f"{task}.parquet"
     if not path.is_file():
         raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")
-    read = pd.read_parquet(path, columns=["query_id", "score", "path", "gate", "reasoning_tokens", "truncated"])
-    columns = {"query_id": read.query_id, mode: read.score}
-    if mode != "never":
-        columns |= {f"tokens_{mode}": read.reasoning_tokens, f"closed_{mode}": read.truncated.astype(float)}
-    if mode == "adaptive":
-        columns |= {"reasoned": (read.path == "reasoned").astype(float), "gate": read.gate}
-    return pd.DataFrame(columns)
+    read = pd.read_parquet(path, columns=["query_id", "score", "path", "gate", "reasoning_tokens"])
+    columns = {
+        "query_id": read.query_id,
+        mode: read.score,
+        f"reasoned_{mode}": (read.path == "reasoned").astype(float),
+        f"tokens_{mode}": read.reasoning_tokens,
+    }
+    return pd.DataFrame(columns | ({"gate": read.gate} if mode == "adaptive" else {}))

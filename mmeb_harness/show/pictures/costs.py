@@ -36,7 +36,7 @@ def accuracy_latency(shown: ShownRuns) -> Made:
     """A point a run: mean main metric over mean latency."""
     if not shown.common:
         return [LeftOut("accuracy-latency", NO_COMMON)]
-    costs = [max(_SHORTEST, 1000 * float(np.mean(one.seconds(shown.common)))) for one in shown.runs]
+    costs = [max(_SHORTEST, 1000 * float(np.mean(run.latency_seconds(shown.common)))) for run in shown.runs]
     texts = [f"{milliseconds(cost)} ms" for cost in costs]
     label = f"mean latency of a query in its batch, ms (logarithmic{shown.machines})"
     return [_accuracy_over(shown, "accuracy-latency", "Accuracy and latency", costs, texts, label, logarithmic=True)]
@@ -46,7 +46,7 @@ def accuracy_tokens(shown: ShownRuns) -> Made:
     """A point a run: mean main metric over generated tokens."""
     if not shown.common:
         return [LeftOut("accuracy-tokens", NO_COMMON)]
-    costs = [float(np.mean(one.tokens(shown.common))) for one in shown.runs]
+    costs = [float(np.mean(run.reasoning_tokens(shown.common))) for run in shown.runs]
     if not any(costs):
         return [LeftOut("accuracy-tokens", NO_REASONING)]
     texts = [f"{cost:.1f} tokens" for cost in costs]
@@ -64,8 +64,8 @@ def _accuracy_over(
     *,
     logarithmic: bool = False,
 ) -> Picture:
-    scores = [100 * one.score(shown.common) for one in shown.runs]
-    names = [one.name for one in shown.runs]
+    scores = [100 * run.score(shown.common) for run in shown.runs]
+    names = [run.name for run in shown.runs]
     what = shown.mean_of(shown.common)
 
     def empty(legend: Sequence[str]) -> tuple[Figure, Axes]:
@@ -86,7 +86,7 @@ def _accuracy_over(
         front, points = _draw_points(axes, costs, scores)
         legend_below(figure, [*points, front], legend)
         settle(figure)
-    each = listed(f"{one} {score:.1f} % at {text}" for one, score, text in zip(names, scores, texts, strict=True))
+    each = listed(f"{run} {score:.1f} % at {text}" for run, score, text in zip(names, scores, texts, strict=True))
     best = listed(names[place] for place in pareto_front(costs, scores))
     return Picture(name, title, f"{title} ({what}): {each}. On the Pareto front: {best}.", figure)
 
@@ -119,10 +119,10 @@ def latency(shown: ShownRuns) -> Made:
     title = "Latency of queries"
     if not shown.common:
         return [LeftOut("latency", NO_COMMON)]
-    each = [np.maximum(_SHORTEST, 1000 * one.seconds(shown.common)) for one in shown.runs]
+    each = [np.maximum(_SHORTEST, 1000 * run.latency_seconds(shown.common)) for run in shown.runs]
     what = f"{len(each[0]):,} queries of {counted(len(shown.common), 'task')}"
     quantiles = [[milliseconds(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]
-    names = [f"{one.name}: p50 {p50}, p95 {p95} ms" for one, (p50, p95) in zip(shown.runs, quantiles, strict=True)]
+    names = [f"{run.name}: p50 {p50}, p95 {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True)]
     figure = new_figure(7.5, 4.3, title, f"{what}; {shown.data}{shown.machines}", names)
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -131,7 +131,7 @@ def latency(shown: ShownRuns) -> Made:
     axes.set_xlabel("latency of a query in its batch, ms (logarithmic)")
     axes.set_ylabel("queries ready by then, %")
     legend_below(figure, [_draw_ecdf(axes, times, number) for number, times in enumerate(each)], names)
-    told = listed(f"{one.name} {p50} / {p95} ms" for one, (p50, p95) in zip(shown.runs, quantiles, strict=True))
+    told = listed(f"{run.name} {p50} / {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True))
     return [Picture("latency", title, f"{title}, median / 95th percentile: {told}.", settle(figure))]
 
 

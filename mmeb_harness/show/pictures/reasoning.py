@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.items import Scalar
+from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import share_curve, task_weights
 from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
@@ -49,25 +50,21 @@ class Modes:
     adaptive: tuple[ShownRun, ...]
     tasks: tuple[str, ...]
 
-    def _column(self, run: ShownRun, name: str) -> Floats:
-        values: Floats = np.concatenate([getattr(run.queries[task], name) for task in self.tasks])
-        return values
-
     @cached_property
     def never_scores(self) -> Floats:
-        """(N,) of all queries, task after task."""
-        return self._column(self.never, "scores")
+        """(N,) main metric of all queries without a rationale, task after task."""
+        return self.never.scores(self.tasks)
 
     @cached_property
     def always_scores(self) -> Floats:
-        """(N,)"""
-        return self._column(self.always, "scores")
+        """(N,) main metric of the same queries with one."""
+        return self.always.scores(self.tasks)
 
     @cached_property
     def gates(self) -> Floats | None:
         """(N,) p(reason), which doesn't depend on the mode; `None` if a query has none."""
-        found = self._column(self.always, "gates")
-        return None if np.isnan(found).any() else found
+        gates = self.always.gates(self.tasks)
+        return None if np.isnan(gates).any() else gates
 
     @cached_property
     def weights(self) -> Floats:
@@ -94,12 +91,12 @@ class Modes:
     @property
     def threshold(self) -> float:
         """Of the gate: a query reasons where its probability is above."""
-        found = (self.adaptive or (self.always,))[0].run.model_settings.get("threshold")
-        return float(found) if isinstance(found, int | float) else _DEFAULT_THRESHOLD
+        threshold = (self.adaptive or (self.always,))[0].run.model_settings.get("threshold")
+        return float(threshold) if isinstance(threshold, int | float) else _DEFAULT_THRESHOLD
 
     def point(self, run: ShownRun) -> tuple[float, float]:
         """Share of queries that reasoned and score, both means over tasks, in %."""
-        share = float(np.mean([run.queries[task].reasoned.mean() for task in self.tasks]))
+        share = float(np.mean([run.traces[task].reasoned.mean() for task in self.tasks]))
         return 100 * share, 100 * run.score(self.tasks)
 
 
@@ -110,26 +107,20 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
         ResultError: two of a model's runs are of other queries under a task's name.
     """
     by_model: dict[tuple[object, ...], list[ShownRun]] = {}
-    for one in shown.runs:
-        run = one.run
+    for candidate in shown.runs:
+        run = candidate.run
         if REASONING in run.model_settings:
             data = (run.data, run.data_revision, run.edition, run.limit)
-            by_model.setdefault((apart_from(run, _MODE_SETTINGS), data), []).append(one)
+            by_model.setdefault((apart_from(run, _MODE_SETTINGS), data), []).append(candidate)
     if not by_model:
         return [], [f"no run says when queries reason (a setting named {REASONING} of the model)"]
-    found, reasons = [], []
-    for runs in by_model.values():
-        modes = _modes(shown, runs)
-        if isinstance(modes, Modes):
-            found.append(modes)
-        else:
-            reasons.append(modes)
-    return found, reasons
+    tried = [_modes(shown, runs) for runs in by_model.values()]
+    return [modes for modes in tried if isinstance(modes, Modes)], [why for why in tried if isinstance(why, str)]
 
 
 def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
-    by_mode = {mode: [one for one in runs if one.run.model_settings[REASONING] == mode] for mode in MODES}
-    names = listed(one.name for one in runs)
+    by_mode = {mode: [run for run in runs if run.run.model_settings[REASONING] == mode] for mode in MODES}
+    names = listed(run.name for run in runs)
     if missing := [mode for mode in ("never", "always") if not by_mode[mode]]:
         return f"{names}: no run with --reasoning {' or '.join(missing)}{_near(shown, runs, missing)}"
     never, always, adaptive = by_mode["never"][0], by_mode["always"][0], tuple(by_mode["adaptive"])
@@ -137,24 +128,23 @@ def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
     if not tasks:
         return f"{names}: these runs have no task in common"
     for task in tasks:
-        for one in (always, *adaptive):
-            if one.queries[task].ids != never.queries[task].ids:
-                raise ResultError(f"{task}: {never.name} and {one.name} are of other queries; run both again")
+        for run in (always, *adaptive):
+            if run.queries[task].ids != never.queries[task].ids:
+                raise ResultError(f"{task}: {never.name} and {run.name} are of other queries; run both again")
     return Modes(never.run.model, never, always, adaptive, tasks)
 
 
 def _near(shown: ShownRuns, runs: Sequence[ShownRun], missing: Sequence[str]) -> str:
     """A run that would have been the missing one, but for some settings."""
     first = runs[0].run
-    for one in shown.runs:
-        run = one.run
+    for other in shown.runs:
+        run = other.run
         if run.model == first.model and run.model_settings.get(REASONING) in missing:
-            return f" ({one.name} differs in {', '.join(_differing(_identity(one), _identity(runs[0])))})"
+            return f" ({other.name} differs in {', '.join(_differing(_identity(run), _identity(first)))})"
     return ""
 
 
-def _identity(one: ShownRun) -> dict[str, Scalar]:
-    run = one.run
+def _identity(run: RunResult) -> dict[str, Scalar]:
     settings = {key: value for key, value in run.model_settings.items() if key not in _MODE_SETTINGS}
     apart: dict[str, Scalar] = {
         "revision": run.model_revision,
@@ -168,25 +158,25 @@ def _identity(one: ShownRun) -> dict[str, Scalar]:
     return settings | apart
 
 
-def _differing(one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> list[str]:
-    return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
+def _differing(first: Mapping[str, Scalar], second: Mapping[str, Scalar]) -> list[str]:
+    return [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
 
 
 def reasoning_share(shown: ShownRuns) -> Made:
     """Score over the share of queries that reason: the gate's threshold moved, chance, and the best choice."""
     title, name = "Accuracy over the share that reasons", "reasoning-share"
-    found, reasons = find_modes(shown)
+    models, reasons = find_modes(shown)
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
-    if not found:
+    if not models:
         return left_out
 
-    means = [shown.mean_of(modes.tasks) for modes in found]
+    means = [shown.mean_of(modes.tasks) for modes in models]
 
     def drawn(*, with_runs: bool) -> tuple[Figure, list[Axes]]:
-        own = [run for modes in found for run in _own_points(modes)[1]] if with_runs else []
-        figure, panels = _panels(shown, found, title, means, legend=[*_CURVES, *dict.fromkeys(own)])
+        own = [run for modes in models for run in _own_points(modes)[1]] if with_runs else []
+        figure, panels = _panels(shown, models, title, means, legend=[*_CURVES, *dict.fromkeys(own)])
         handles: dict[str, Artist] = {}
-        for axes, modes in zip(panels, found, strict=True):
+        for axes, modes in zip(panels, models, strict=True):
             curves, runs = _draw_curves(axes, modes), _draw_runs(axes, modes)
             handles |= curves | (runs if with_runs else {})
         panels[0].set_ylabel("main metric, %")
@@ -194,22 +184,22 @@ def reasoning_share(shown: ShownRuns) -> Made:
         return settle(figure), panels
 
     figure, panels = drawn(with_runs=False)
-    if not all(name_points(axes, *_own_points(modes)) for axes, modes in zip(panels, found, strict=True)):
+    if not all(name_points(axes, *_own_points(modes)) for axes, modes in zip(panels, models, strict=True)):
         figure, _ = drawn(with_runs=True)
-    return [Picture(name, title, f"{title}: {'; '.join(_told(modes) for modes in found)}.", figure), *left_out]
+    return [Picture(name, title, f"{title}: {'; '.join(_told(modes) for modes in models)}.", figure), *left_out]
 
 
 def _panels(
-    shown: ShownRuns, found: Sequence[Modes], title: str, whats: Sequence[str], legend: Sequence[str]
+    shown: ShownRuns, models: Sequence[Modes], title: str, whats: Sequence[str], legend: Sequence[str]
 ) -> tuple[Figure, list[Axes]]:
     """A panel a model, with what is shown of each."""
-    subtitle = f"{whats[0]}; {shown.data}" if len(found) == 1 else shown.data
-    figure = new_figure(max(7.5, 5.2 * len(found)), 4.6, title, subtitle, legend)
-    panels = list(figure.subplots(1, len(found), squeeze=False)[0])
-    for axes, modes, what in zip(panels, found, whats, strict=True):
-        alone = sum(modes.model == other.model for other in found) == 1
+    subtitle = f"{whats[0]}; {shown.data}" if len(models) == 1 else shown.data
+    figure = new_figure(max(7.5, 5.2 * len(models)), 4.6, title, subtitle, legend)
+    panels = list(figure.subplots(1, len(models), squeeze=False)[0])
+    for axes, modes, what in zip(panels, models, whats, strict=True):
+        alone = sum(modes.model == other.model for other in models) == 1
         text = modes.model if alone else f"{modes.model}: {modes.never.name}, {modes.always.name}"
-        axes.set_title(text if len(found) == 1 else f"{text} ({what})")
+        axes.set_title(text if len(models) == 1 else f"{text} ({what})")
     return figure, panels
 
 
@@ -269,15 +259,15 @@ def _told(modes: Modes) -> str:
 def utility_gap(shown: ShownRuns) -> Made:
     """Histogram of what reasoning changed, query by query, on either side of the gate."""
     title, name = "What reasoning changes, query by query", "utility-gap"
-    found, reasons = find_modes(shown)
+    models, reasons = find_modes(shown)
     left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
-    if not found:
+    if not models:
         return left_out
-    counts = [f"{len(modes.gaps):,} queries of {counted(len(modes.tasks), 'task')}" for modes in found]
-    figure, panels = _panels(shown, found, title, counts, legend=["", ""] * 2)
+    counts = [f"{len(modes.gaps):,} queries of {counted(len(modes.tasks), 'task')}" for modes in models]
+    figure, panels = _panels(shown, models, title, counts, legend=["", ""] * 2)
     told = []
-    for axes, modes in zip(panels, found, strict=True):
-        texts = _draw_gaps(axes, modes, narrow=len(found) > 1)
+    for axes, modes in zip(panels, models, strict=True):
+        texts = _draw_gaps(axes, modes, narrow=len(models) > 1)
         told += [f"{modes.model}, {text}" for text in texts]
     panels[0].set_ylabel("queries of that side, %")
     return [Picture(name, title, f"{title}: {'; '.join(told)}.", settle(figure)), *left_out]
@@ -325,7 +315,7 @@ def rationale_length(shown: ShownRuns) -> Made:
     title, name = "Length of rationales", "rationale-length"
     if not shown.common:
         return [LeftOut(name, NO_COMMON)]
-    lengths = {one.name: one.tokens(shown.common)[one.reasoned(shown.common)] for one in shown.runs}
+    lengths = {run.name: run.reasoning_tokens(shown.common)[run.reasoned(shown.common)] for run in shown.runs}
     lengths = {run: tokens for run, tokens in lengths.items() if len(tokens)}
     if not lengths:
         return [LeftOut(name, NO_REASONING)]

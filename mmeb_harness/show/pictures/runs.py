@@ -16,30 +16,8 @@ from mmeb_harness.core.registry import benchmark_rows, load_tasks
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.scores import check_comparable, read_run, scores_of_results
 from mmeb_harness.show.compare import distinct_names
-from mmeb_harness.stats.paired import query_table
+from mmeb_harness.stats.queries import QueryScores, QueryTraces, read_queries, read_traces
 from mmeb_harness.stats.resampling import Floats
-
-_COLUMNS = ["query_id", "score", "path", "gate", "reasoning_tokens", "latency_seconds"]
-
-
-@dataclass(frozen=True)
-class Queries:
-    """One task's queries in one run, in the data's order.
-
-    Attributes:
-        scores: (N,) main metric.
-        gates: (N,) p(reason); NaN where the model has no gate.
-        reasoned: (N,) whether the vector came from a rationale.
-        tokens: (N,) generated ones.
-        seconds: (N,) latency, of a query in its batch.
-    """
-
-    ids: tuple[str, ...]
-    scores: Floats
-    gates: Floats
-    reasoned: NDArray[np.bool_]
-    tokens: Floats
-    seconds: Floats
 
 
 @dataclass(frozen=True)
@@ -53,23 +31,32 @@ class ShownRun:
     name: str
     run: RunResult
     results: Mapping[str, TaskResult]
-    queries: Mapping[str, Queries]
+    queries: Mapping[str, QueryScores]
+    traces: Mapping[str, QueryTraces]
 
     def score(self, tasks: Sequence[str]) -> float:
         """Plain mean over tasks."""
         return float(np.mean([self.results[task].score for task in tasks]))
 
-    def seconds(self, tasks: Iterable[str]) -> Floats:
-        """(N,) latency of the queries of these tasks."""
-        return np.concatenate([self.queries[task].seconds for task in tasks])
+    def scores(self, tasks: Iterable[str]) -> Floats:
+        """(N,) main metric of the queries of these tasks."""
+        return np.concatenate([self.queries[task].scores for task in tasks])
 
-    def tokens(self, tasks: Iterable[str]) -> Floats:
+    def gates(self, tasks: Iterable[str]) -> Floats:
+        """(N,) p(reason) of the queries of these tasks."""
+        return np.concatenate([self.traces[task].gates for task in tasks])
+
+    def latency_seconds(self, tasks: Iterable[str]) -> Floats:
+        """(N,) latency of the queries of these tasks."""
+        return np.concatenate([self.traces[task].latency_seconds for task in tasks])
+
+    def reasoning_tokens(self, tasks: Iterable[str]) -> Floats:
         """(N,) generated tokens of the queries of these tasks."""
-        return np.concatenate([self.queries[task].tokens for task in tasks])
+        return np.concatenate([self.traces[task].reasoning_tokens for task in tasks])
 
     def reasoned(self, tasks: Iterable[str]) -> NDArray[np.bool_]:
         """(N,) which queries of these tasks reasoned."""
-        return np.concatenate([self.queries[task].reasoned for task in tasks])
+        return np.concatenate([self.traces[task].reasoned for task in tasks])
 
 
 @dataclass(frozen=True)
@@ -88,11 +75,11 @@ class ShownRuns:
     @cached_property
     def scored(self) -> Mapping[str, tuple[str, ...]]:
         """Group → its tasks that any run has."""
-        found = {
-            group: tuple(task for task in tasks if any(task in one.results for one in self.runs))
+        scored = {
+            group: tuple(task for task in tasks if any(task in run.results for run in self.runs))
             for group, tasks in self.groups.items()
         }
-        return {group: tasks for group, tasks in found.items() if tasks}
+        return {group: tasks for group, tasks in scored.items() if tasks}
 
     @cached_property
     def common(self) -> tuple[str, ...]:
@@ -101,7 +88,7 @@ class ShownRuns:
 
     def common_to(self, runs: Sequence[ShownRun]) -> tuple[str, ...]:
         """The same for some of the runs."""
-        shared = [task for tasks in self.groups.values() for task in tasks if all(task in one.results for one in runs)]
+        shared = [task for tasks in self.groups.values() for task in tasks if all(task in run.results for run in runs)]
         of_benchmark = tuple(task for task in shared if task in self.benchmark)
         return of_benchmark or tuple(shared)
 
@@ -116,7 +103,7 @@ class ShownRuns:
     @property
     def data(self) -> str:
         """What the scores are of, for the line under each title."""
-        runs = [one.run for one in self.runs]
+        runs = [shown.run for shown in self.runs]
         synthetic = runs[0].data_synthetic
         parts = [" and ".join(dict.fromkeys(run.data for run in runs))]
         parts += ["synthetic: not MMEB-V2 scores"] if synthetic else []
@@ -130,7 +117,7 @@ class ShownRuns:
     def machines(self) -> str:
         """A warning where times were taken on several machines, else nothing."""
         keys = ("platform", "processor", "cores", "gpus")
-        several = len({tuple(str(one.run.machine.get(key)) for key in keys) for one in self.runs}) > 1
+        several = len({tuple(str(shown.run.machine.get(key)) for key in keys) for shown in self.runs}) > 1
         return "; machines differ" if several else ""
 
 
@@ -143,25 +130,26 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
     """
     if not folders:
         raise OptionError("nothing to draw; name the folder of a run")
-    if twice := next((one for one, count in Counter(path.resolve() for path in folders).items() if count > 1), None):
+    if twice := next((path for path, count in Counter(path.resolve() for path in folders).items() if count > 1), None):
         raise OptionError(f"{twice} is named twice")
-    found = [read_run(folder) for folder in folders]
-    columns = distinct_names([scores_of_results(folder, *one) for folder, one in zip(folders, found, strict=True)])
+    read = [read_run(folder) for folder in folders]
+    columns = distinct_names([scores_of_results(folder, *both) for folder, both in zip(folders, read, strict=True)])
     check_comparable(columns, allow_editions=allow_editions)
     runs = tuple(
         ShownRun(
             name=scores.name,
             run=run,
-            results={one.name: one for one in results},
-            queries={one.name: _read_queries(folder, one) for one in results},
+            results={result.name: result for result in results},
+            traces={result.name: read_traces(folder, result) for result in results},
+            queries={result.name: read_queries(folder, result) for result in results},
         )
-        for folder, scores, (run, results) in zip(folders, columns, found, strict=True)
+        for folder, scores, (run, results) in zip(folders, columns, read, strict=True)
     )
     rows = benchmark_rows(load_tasks().values())
     groups: dict[str, list[str]] = {}
     for task, _, group in rows:
         groups.setdefault(group, []).append(task)
-    for result in (result for one in runs for result in one.results.values()):
+    for result in (result for shown in runs for result in shown.results.values()):
         of_group = groups.setdefault(result.group, [])
         if result.name not in of_group:
             of_group.append(result.name)
@@ -169,17 +157,4 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
         runs=runs,
         groups={group: tuple(tasks) for group, tasks in groups.items()},
         benchmark=frozenset(task for task, _, _ in rows),
-    )
-
-
-def _read_queries(folder: Path, result: TaskResult) -> Queries:
-    table = query_table(folder, result, _COLUMNS)
-    ids, scores, paths, gates, tokens, seconds = (table.column(name).to_pylist() for name in _COLUMNS)
-    return Queries(
-        ids=tuple(ids),
-        scores=np.array(scores, dtype=np.float64),
-        gates=np.array(gates, dtype=np.float64),
-        reasoned=np.array([path == "reasoned" for path in paths], dtype=np.bool_),
-        tokens=np.array(tokens, dtype=np.float64),
-        seconds=np.array(seconds, dtype=np.float64),
     )

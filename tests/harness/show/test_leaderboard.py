@@ -31,8 +31,8 @@ from mmeb_harness.results.published import load_published
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
 from mmeb_harness.show.leaderboard import Cell, Cost, Entry, Leaderboard, Row, all_published, leaderboard, load_entry
 from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, print_board, render
-from mmeb_harness.stats.paired import QueryScores
 from mmeb_harness.stats.places import Contender, letters, places
+from mmeb_harness.stats.queries import QueryScores
 from tests.harness.made_runs import PROFILE, benchmark_tasks, task_result, whole_run, write_queries, write_run
 
 REGISTERED = load_tasks()

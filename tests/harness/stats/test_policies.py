@@ -67,7 +67,7 @@ def test_policies_in_closed_form(gate: Gate) -> None:
     assert {row.policy: row.share for row in gate.policies} == pytest.approx(
         {"never": 0.0, "always": 1.0, "random": 0.4, "adaptive": 0.4, "oracle": 0.4}
     )
-    assert {row.policy: row.tokens for row in gate.policies} == pytest.approx(
+    assert {row.policy: row.reasoning_tokens for row in gate.policies} == pytest.approx(
         {"never": 0.0, "always": 10.0, "random": 4.0, "adaptive": 4.0, "oracle": 4.0}
     )
     times = {row.policy: (row.p50, row.p95) for row in gate.policies}

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
+from mmeb_harness.stats.policies import POLICIES, adaptive_minus, head_room_closed
+from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.disk.config import named_config, read_yaml
 from mmemb_r1_model.disk.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
 from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
+from mmemb_r1_model.study.markdown import interval
 from mmemb_r1_model.study.plan import read_study, seeded
-from mmemb_r1_model.study.policies import gain_over, head_room_closed, latencies, sample_of
-from mmemb_r1_model.study.statistics import Sample, estimate, t_interval
+from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
 from tests.mmemb_r1.calls import call
 
 SMALL = """
@@ -117,7 +118,7 @@ def test_seeds_are_moved_everywhere_but_in_the_evaluator() -> None:
     assert config.adapt is not None
     assert moved.train.loop.seed == config.train.loop.seed + 2000
     assert moved.adapt.loop.seed == config.adapt.loop.seed + 2000
-    assert [one.seed for one in moved.synthetic] == [one.seed + 2000 for one in config.synthetic]
+    assert [split.seed for split in moved.synthetic] == [split.seed + 2000 for split in config.synthetic]
     assert moved.judge == config.judge
     assert moved.train.plan == config.train.plan
 
@@ -130,11 +131,13 @@ def frame(never: list[float], always: list[float], reasoned: list[float]) -> pd.
             "never": never,
             "always": always,
             "adaptive": adaptive,
-            "reasoned": reasoned,
+            "reasoned_never": 0.0 * gate,
+            "reasoned_always": 1.0 + 0.0 * gate,
+            "reasoned_adaptive": reasoned,
             "gate": reasoned,
+            "tokens_never": 0.0 * gate,
             "tokens_always": [4.0] * len(never),
             "tokens_adaptive": 4.0 * gate,
-            "closed_always": [0.0] * len(never),
         }
     )
 
@@ -143,7 +146,7 @@ def test_policies_in_closed_form() -> None:
     # Reasoning helps the first two, hurts the third, changes nothing for the last. The gate misses one.
     own = frame([0, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0])
     means = sample_of(own, 0.25, 0).means
-    assert {name: means[f"score_{name}"] for name in ("never", "always", "random", "adaptive", "oracle")} == {
+    assert {policy: means[f"score_{policy}"] for policy in POLICIES} == {
         "never": 0.5,
         "always": 0.75,
         "random": pytest.approx(0.25 * 0.75 + 0.75 * 0.5),
@@ -153,11 +156,11 @@ def test_policies_in_closed_form() -> None:
     assert means["share_oracle"] == 0.5
     assert means["tokens_oracle"] == 2.0
     assert means["tokens_random"] == pytest.approx(1.0)
-    assert gain_over("never")(means) == 0.25
-    assert head_room_closed(means) == 0.0
+    assert of_policies(adaptive_minus("never"))(means) == 0.25
+    assert of_policies(head_room_closed)(means) == 0.0
     perfect = sample_of(frame([0, 1], [1, 0], [1, 0]), 0.5, 0).means
-    assert head_room_closed(perfect) == 1.0
-    assert np.isnan(head_room_closed(sample_of(frame([1, 1], [1, 1], [1, 0]), 0.5, 0).means))
+    assert of_policies(head_room_closed)(perfect) == 1.0
+    assert np.isnan(of_policies(head_room_closed)(sample_of(frame([1, 1], [1, 1], [1, 0]), 0.5, 0).means))
 
 
 def test_latency_of_policies() -> None:
@@ -166,24 +169,27 @@ def test_latency_of_policies() -> None:
         "seconds": {"never": [1.0, 1.0], "always": [3.0, 5.0], "adaptive": [3.0, 1.0]},
         "items_per_second": {"never": 10.0, "always": 2.0, "adaptive": 4.0},
     }
-    found = latencies(measured, own, 0.5, 0)
-    assert found["oracle"]["mean"] == 2.0
-    assert found["oracle"]["items_per_second"] == pytest.approx(1 / (0.5 / 2 + 0.5 / 10))
-    assert found["always"]["p50"] == 4.0
+    figures = latencies(measured, own, 0.5, 0)
+    assert figures["oracle"]["mean"] == 2.0
+    assert figures["oracle"]["items_per_second"] == pytest.approx(1 / (0.5 / 2 + 0.5 / 10))
+    assert figures["always"]["p50"] == 4.0
 
 
-def test_intervals_against_scipy_and_by_coverage() -> None:
-    values = np.array([0.9, 0.95, 0.92])
-    expected = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
-    assert t_interval(values) == pytest.approx(expected)
-    assert all(np.isnan(t_interval(values[:1])))
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(300):
-        samples = [Sample({"hit": (rng.random(200) < 0.7).astype(float)}, 2 * trial + one) for one in range(2)]
-        low, high = estimate(samples, lambda means: means["hit"]).queries
-        covered += low <= 0.7 <= high
-    assert 0.92 <= covered / 300 <= 0.98
+def test_estimates_are_of_columns_by_their_names() -> None:
+    columns = {"hit": np.array([0.0, 1.0, 1.0, 1.0]), "cost": np.array([2.0, 4.0, 6.0, 8.0])}
+    samples = [sampled(columns, seed) for seed in range(2)]
+    assert samples[0].means == {"hit": 0.75, "cost": 5.0}
+    ratio = estimate(samples, lambda means: means["hit"] / means["cost"])
+    assert ratio.value == 0.15
+    assert ratio.queries[0] < 0.15 < ratio.queries[1]
+    assert ratio.seeds == (0.15, 0.15)
+
+
+def test_an_interval_is_written_as_far_as_it_is_known() -> None:
+    assert interval(OverSeeds(0.305, (0.294, 0.317), (0.219, 0.391))) == "30.5 [29.4, 31.7] [21.9, 39.1]"
+    assert interval(OverSeeds(-0.0001, (-0.0004, 0.008), (np.nan, np.nan))) == "0.0 [0.0, 0.8]"
+    assert interval(OverSeeds(np.nan, (np.nan, np.nan), (np.nan, np.nan))) == "-"
+    assert interval(None) == ""
 
 
 def test_auc_counts_pairs_and_halves_ties() -> None:
