@@ -124,17 +124,20 @@ def configs() -> None:
 
 @cli.command()
 @click.option("--config", "config_name", required=True, help=_CONFIG)
-@click.option("--gpu", type=click.Choice(["a100", "h100", "h200", "h20"]), default="h100", show_default=True)
-@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As for a run.")
-def estimate(config_name: str, gpu: str, gpus: int, assignments: tuple[str, ...]) -> None:
-    """What a run would cost: tokens, operations, GPU hours, memory. By arithmetic; nothing is run or measured."""
-    from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
-    from mmemb_r1_model.estimate import report
-    from mmemb_r1_model.pipeline import PipelineConfig
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Timed of each training.")
+@click.option("--shares", type=click.IntRange(min=1), default=8, show_default=True, help="One of N of an evaluation.")
+@click.option("--output", type=click.Path(path_type=Path), help="New folder of the dry run. Default: a temporary one.")
+def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares: int, output: Path | None) -> None:
+    """What a run would take on this machine: a few units of every stage are run and timed, the rest is multiplied."""
+    from mmemb_r1_model.disk.config import named_config, override, read_yaml
+    from mmemb_r1_model.estimate import DryRun, dry_folder, table
+    from mmemb_r1_model.pipeline import read_pipeline
 
-    values = override(read_yaml(named_config(config_name)), assignments)
-    click.echo(report(build_config(PipelineConfig, values, ""), config_name, gpu, gpus))
+    config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
+    with dry_folder(output) as folder:
+        measurements = list(DryRun(config, folder, steps, shares, click.echo).measure())
+    click.echo(f"\nDRY RUN of {config_name}: hours on this machine\n\n{table(measurements)}")
 
 
 @cli.command("add-tokens")

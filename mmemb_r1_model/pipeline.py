@@ -15,6 +15,7 @@ Every stage goes on where it was broken off; a finished one is passed over.
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from typing import Any, Literal
 
 from torch import distributed
 
+from mmemb_r1_model.data.pairs import PairSet
 from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import build_config, open_keys
@@ -34,7 +36,7 @@ from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
-from mmemb_r1_model.rationales.stage import RATIONALES, RationaleConfig, write_rationales
+from mmemb_r1_model.rationales.stage import RATIONALES, Progress, RationaleConfig, write_rationales
 from mmemb_r1_model.selection.judge import (
     CANDIDATE,
     NO,
@@ -64,9 +66,14 @@ from mmemb_r1_model.training.student import StudentConfig, open_student
 from mmemb_r1_model.vllm.rollouts import check_rollout_server
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
+Mode = Literal["never", "always", "adaptive"]
 STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
 #: Stages that every process takes part in; in the others all but the first wait.
 _SHARED: tuple[Stage, ...] = ("select", "train", "adapt")
+#: Which pairs of a data set a stage takes: all of them, or in a dry run some.
+Sample = Callable[[Stage, PairSet], PairSet]
+#: Told of rationales that a worker has given, and of pairs of a data set that are judged: by its name, how many.
+OnUnits = Callable[[str, int], None]
 #: How long they wait: torch's own ten minutes would end a run whose first process asks servers for days.
 _PATIENCE = timedelta(days=60)
 
@@ -125,7 +132,7 @@ class JudgeStage:
     @property
     def folders(self) -> tuple[str, ...]:
         """Of all its data."""
-        return tuple(sorted({*self.tiny.texts, *(one.path for part in self.lessons for one in part.data)}))
+        return tuple(sorted({*self.tiny.texts, *(data.path for lessons in self.lessons for data in lessons.data)}))
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class EvaluateConfig:
     """
 
     data: str = ""
-    modes: tuple[Literal["never", "always", "adaptive"], ...] = ("never", "always", "adaptive")
+    modes: tuple[Mode, ...] = ("never", "always", "adaptive")
     options: tuple[str, ...] = ()
 
 
@@ -188,8 +195,16 @@ def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
 class Pipeline:
     """One output folder and the stages in it."""
 
-    def __init__(self, config: PipelineConfig, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        folder: Path,
+        say: Callable[[str], None],
+        sample: Sample = lambda _, pairs: pairs,
+        on_units: OnUnits = lambda *_: None,
+    ) -> None:
         self.config, self.folder, self._say = config, folder, say
+        self._sample, self._on_units = sample, on_units
         self._root = Path(config.data_root).expanduser() if config.data_root else folder / "data"
 
     def run(self, stages: Sequence[Stage] = STAGES) -> None:
@@ -206,7 +221,7 @@ class Pipeline:
         self.folder.mkdir(parents=True, exist_ok=True)
         if world.is_first:
             write_json(self.folder / "config.json", dataclasses.asdict(self.config))
-        for stage in (one for one in STAGES if one in stages):
+        for stage in (stage for stage in STAGES if stage in stages):
             if world.is_first or stage in _SHARED:
                 self._run_stage(stage, world.is_first)
             wait()
@@ -255,9 +270,9 @@ class Pipeline:
             with RowWriter(self.folder / "times.jsonl") as times:
                 times.write({"stage": stage, "seconds": round(seconds, 1)})
 
-    def sets(self, which: Sequence[TrainingSetConfig]) -> list[WeightedSet]:
-        """Data sets, opened."""
-        return [WeightedSet(pairs, weight) for pairs, weight in open_sets(which, self._root)]
+    def sets(self, configs: Sequence[TrainingSetConfig], stage: Stage) -> list[WeightedSet]:
+        """Data sets, opened, with the pairs that a stage takes."""
+        return [WeightedSet(self._sample(stage, pairs), weight) for pairs, weight in open_sets(configs, self._root)]
 
     def _data(self) -> str:
         return ", ".join(make_synthetic(self.config.synthetic, self.folder / "data"))
@@ -276,8 +291,13 @@ class Pipeline:
         return f"a new student of {len(tokenizer)} tokens"
 
     def _rationales(self) -> str:
-        sets = [one.pairs for one in self.sets(self.config.data)]
-        written = write_rationales(sets, self.config.rationales, self.folder / "rationales", root=self._root)
+        sets = [weighted.pairs for weighted in self.sets(self.config.data, "rationales")]
+        folder = self.folder / "rationales"
+
+        def report(progress: Progress) -> None:
+            self._on_units(progress.worker, 1)
+
+        written = write_rationales(sets, self.config.rationales, folder, root=self._root, progress=report)
         return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:
@@ -291,7 +311,7 @@ class Pipeline:
             # The last one's outcome is the evaluator.
             target = folder if number == len(stage.lessons) else folder / f"lessons-{number}"
             judge = open_judge(JudgeConfig(checkpoint=str(start)), join_world("auto").device)
-            train_judge(judge, self.sets(lessons.data), trusted, lessons.training, target)
+            train_judge(judge, self.sets(lessons.data, "judge"), trusted, lessons.training, target)
             start = target / FINAL
         return "evaluator trained"
 
@@ -300,16 +320,17 @@ class Pipeline:
         if self.config.judge is not None:
             trained = dataclasses.replace(config.judge, checkpoint=str(self.folder / "judge" / FINAL))
             config = dataclasses.replace(config, judge=trained)
-        sets = [one.pairs for one in self.sets(self.config.data)]
+        sets = [weighted.pairs for weighted in self.sets(self.config.data, "select")]
         world = join_world(config.judge.device)
         judge = open_judge(config.judge, world.device)
-        judge_rationales(judge, sets, self.folder / "rationales" / RATIONALES, config, folder, world)
+        rationales = self.folder / "rationales" / RATIONALES
+        judge_rationales(judge, sets, rationales, config, folder, world, self._on_units)
         _patient_barrier(world)()
         if world.is_first:
             select_rationales(config, folder)
             write_json(folder / "config.json", dataclasses.asdict(config))
             if self.config.judge is not None:  # on synthetic data alone, where the truth is known
-                folders = [self._root / path for path in sorted({one.path for one in self.config.data})]
+                folders = [self._root / path for path in sorted({data.path for data in self.config.data})]
                 write_json(folder / QUALITY, selection_quality(folder, folders))
         return "rationales selected"
 
@@ -320,7 +341,7 @@ class Pipeline:
         if self.config.start is not None:
             config = dataclasses.replace(config, checkpoint=str(self.folder / "start"))
         world = join_world(config.device, config.shard)
-        sets, rationales = self._inputs()
+        sets, rationales = self._inputs("train")
         train(open_student(config, world), sets, rationales, self.config.train, self.folder / "joint", world)
         return "stage 1 done"
 
@@ -329,17 +350,17 @@ class Pipeline:
             return ""
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
         world = join_world(config.device, config.shard)
-        sets, rationales = self._inputs()
+        sets, rationales = self._inputs("adapt")
         adapt(open_student(config, world), sets, rationales, self.config.adapt, self.folder / "adaptive", world)
         return "stage 2 done"
 
-    def _inputs(self) -> tuple[list[WeightedSet], SelectedRationales]:
+    def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], SelectedRationales]:
         path = self.folder / "selected" / SELECTED
         if not path.is_file():
             raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
-        sets = self.sets(self.config.data)
+        sets = self.sets(self.config.data, stage)
         rationales = SelectedRationales(path)
-        rationales.check([one.pairs for one in sets])
+        rationales.check([weighted.pairs for weighted in sets])
         return sets, rationales
 
     def _evaluate(self) -> str:
@@ -353,20 +374,20 @@ class Pipeline:
         return "evaluated"
 
 
-def make_synthetic(wanted: Sequence[SyntheticConfig], folder: Path) -> list[str]:
+def make_synthetic(splits: Sequence[SyntheticConfig], folder: Path) -> list[str]:
     """Make splits below `folder` that aren't there; the names of those that were made.
 
     Raises:
         HarnessError: one can't be made.
     """
     made = []
-    for one in wanted:
-        target = folder / one.folder
+    for split in splits:
+        target = folder / split.folder
         if (target / "manifest.json").is_file():
             continue
-        options = ["--split", one.split, "--seed", str(one.seed), "--queries", str(one.queries)]
-        _command([sys.executable, "-m", one.module, str(target), *options])
-        made.append(one.folder)
+        options = ["--split", split.split, "--seed", str(split.seed), "--queries", str(split.queries)]
+        _command([sys.executable, "-m", split.module, str(target), *options])
+        made.append(split.folder)
     return made
 
 
@@ -404,6 +425,8 @@ def _command(words: Sequence[str]) -> None:
     Raises:
         HarnessError: it failed; it has said why.
     """
-    done = subprocess.run(words, check=False)
+    # One process of its own: under torchrun it would take itself for this rank and wait for the others.
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(words, check=False, env=environment)
     if done.returncode:
         raise HarnessError(f"`{' '.join(words[1:])}` ended with code {done.returncode}; see above")

@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "show": "core data results stats",
         "show.pictures": "core data results stats show",
         "show.page": "core data results stats show",
-        "bench": "core data encode ranking run show show.pictures store",
+        "bench": "adapter core data encode ranking run show show.pictures store",
         "cli": "core data encode store results stats run spread show show.page show.pictures bench",
         "__main__": "cli",
     },
@@ -61,8 +61,7 @@ MAY_IMPORT = {
         "selection": "data disk model training",
         "pipeline": "data disk model rationales selection training vllm",
         "study": "data disk embed pipeline rationales selection training",
-        "shape": "disk",
-        "estimate": "data disk model pipeline rationales shape training",
+        "estimate": "data disk pipeline rationales selection training",
         "cli": "disk estimate model pipeline study",
     },
 }

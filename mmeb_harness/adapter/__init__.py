@@ -2,7 +2,7 @@
 
     from mmeb_harness.adapter.addresses import check_address
     from mmeb_harness.adapter.checkpoints import find_checkpoint, resolve_place
-    from mmeb_harness.adapter.memory import peak_device_memory
+    from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
     from mmeb_harness.adapter.pictures import open_picture
     from mmeb_harness.adapter.remote import Endpoint, Remote
     from mmeb_harness.adapter.uploads import Uploads

@@ -1,7 +1,11 @@
-"""What a model takes of its device's memory. torch is handed in: the harness doesn't import it."""
+"""The most memory that was held, of this machine and of a device. torch is handed in: the harness doesn't import it."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -19,3 +23,62 @@ def peak_device_memory(torch: Any, device: str) -> int | None:
     peak = int(torch.cuda.max_memory_allocated(device))
     torch.cuda.reset_peak_memory_stats(device)
     return peak
+
+
+def forget_peak() -> None:
+    """Start over for `peak_memory`, of this process and those below it. Only Linux can."""
+    for process in _processes():
+        try:
+            Path(f"/proc/{process}/clear_refs").write_text("5")
+        except OSError:
+            continue  # not Linux, not allowed, or just ended: the peak is then that of the whole life
+
+
+def peak_memory() -> int | None:
+    """Bytes: the most of this process and of each below it, summed, since `forget_peak`.
+
+    What processes share counts for each of them. Elsewhere than on Linux: of this process alone, ever.
+    """
+    if not sys.platform.startswith("linux"):
+        return _peak_of_life()
+    return sum(_status_bytes(process, "VmHWM") for process in _processes())
+
+
+def resident_memory() -> int:
+    """Bytes that this process and those below it hold now; on Linux."""
+    return sum(_status_bytes(process, "VmRSS") for process in _processes())
+
+
+def _processes() -> list[int]:
+    """This one and all below it."""
+    parent_of = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*")}
+    processes = [os.getpid()]
+    for known in processes:  # grows
+        processes += [process for process, parent in parent_of.items() if parent == known]
+    return processes
+
+
+def _parent(path: Path) -> int | None:
+    try:
+        # "pid (name) state parent …"; the name may hold anything.
+        return int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # has just ended
+
+
+def _status_bytes(process: int, name: str) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0  # has just ended
+    line = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(line.group(1)) << 10 if line else 0
+
+
+def _peak_of_life() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None  # Windows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmeb_harness.adapter.memory import forget_peak, peak_memory
 from mmeb_harness.bench.agreement import compare_encoded
-from mmeb_harness.bench.memory import device_peak, forget_peak, peak_memory
 from mmeb_harness.bench.sample import Sample
 from mmeb_harness.bench.sides import Ours, Outcome, Side, fixed_batches, plain_loop
 from mmeb_harness.bench.speed import efficiency_of
 from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
-from mmeb_harness.core.embedder import Embedder, Encoded
+from mmeb_harness.core.embedder import Embedder, Encoded, MemoryEmbedder
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.ranking.corpus import rank_corpus
 
@@ -135,7 +135,7 @@ def order(sides: int, repeat: int) -> list[int]:
 def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
     gc.collect()
     forget_peak()
-    device_peak(embedder)
+    _device_peak(embedder)
     before = time.process_time()
     outcome = side.run()
     cpu_seconds = time.process_time() - before
@@ -151,8 +151,13 @@ def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
         latency_seconds=_percentiles(outcome.encoded.latency_seconds[of_queries]),
         work=outcome.work,
         memory=peak_memory(),
-        device_memory=device_peak(embedder),
+        device_memory=_device_peak(embedder),
     )
+
+
+def _device_peak(embedder: Embedder) -> int | None:
+    """Bytes of the accelerator since the last call; `None` where the model doesn't tell."""
+    return embedder.peak_device_memory() if isinstance(embedder, MemoryEmbedder) else None
 
 
 def _written(side: Side, outcome: Outcome) -> int:

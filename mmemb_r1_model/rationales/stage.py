@@ -201,8 +201,8 @@ def _pairs(pair_sets: Sequence[PairSet], limit: int | None) -> Iterator[Pair]:
             yield pairs[index]
 
 
-def _pair_sides(pair: Pair, config: RationaleConfig) -> list[Side]:
-    """The sides that get rationales."""
+def sides_to_reason(pair: Pair, config: RationaleConfig) -> list[Side]:
+    """The sides of a pair that get rationales."""
     return [side for side in config.sides if not _is_short(pair, side, config)]
 
 
@@ -219,7 +219,7 @@ def _jobs(
 ) -> Iterator[_Job]:
     """What this worker still has to write."""
     for pair in _pairs(pair_sets, config.pairs_per_set):
-        for side in _pair_sides(pair, config):
+        for side in sides_to_reason(pair, config):
             for sample in _missing(pair, side, worker.name, config.samples, written):
                 ask = Ask(
                     dataset=pair.dataset,
@@ -247,7 +247,7 @@ def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written:
     """
     census = _Census()
     for pair in _pairs(pair_sets, config.pairs_per_set):
-        sides = _pair_sides(pair, config)
+        sides = sides_to_reason(pair, config)
         census.pair_sides += len(sides)
         census.skipped_short += len(config.sides) - len(sides)
         for side in sides:

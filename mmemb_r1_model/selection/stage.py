@@ -75,13 +75,14 @@ def judge_rationales(
     config: SelectConfig,
     folder: Path,
     world: World | None = None,
-    progress: Callable[[int], None] | None = None,
+    on_units: Callable[[str, int], None] = lambda *_: None,
 ) -> None:
     """Write judged.jsonl; what is judged already, by whatever number of processes, is not judged again.
 
     Args:
         rationales: rationales.jsonl.
         world: chunks of pairs are dealt out to its processes; `None`: this one judges all.
+        on_units: told of a data set and how many pairs of it are judged; of none of them when a chunk begins.
 
     Raises:
         DataError: no rationale of any pair: the file is of another data set.
@@ -94,15 +95,15 @@ def judge_rationales(
     seen = len(done)
     with RowWriter(folder / (f"{JUDGED_STEM}-{rank}.jsonl" if rank else JUDGED)) as writer:
         for pairs in sets:
-            for number, some in enumerate(_chunks(range(len(pairs)), config.pairs_at_once)):
+            for number, places in enumerate(_chunks(range(len(pairs)), config.pairs_at_once)):
                 if number % size != rank:
                     continue
-                cases = list(_cases(pairs, some, written, done))
+                on_units(pairs.name, 0)
+                cases = list(_cases(pairs, places, written, done))
                 for row in _judge_cases(judge, pairs, cases, config):
                     writer.write(row)
                 seen += len(cases)
-                if progress:
-                    progress(len(some))
+                on_units(pairs.name, len(places))
     if not seen and rank == 0:
         names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
         raise DataError(

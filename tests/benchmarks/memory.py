@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmeb_harness import Frames, Item, Samples, Task
-from mmeb_harness.bench.memory import resident_memory
+from mmeb_harness.adapter.memory import resident_memory
 from mmeb_harness.core.registry import BENCHMARK, ModelSpec, RegisteredTask
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder

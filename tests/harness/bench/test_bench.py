@@ -23,10 +23,9 @@ from mmeb_harness import (
     Role,
     Work,
 )
-from mmeb_harness.adapter.memory import peak_device_memory
+from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
 from mmeb_harness.bench.make import open_encoders
 from mmeb_harness.bench.measure import Plan, measure_mode, order
-from mmeb_harness.bench.memory import forget_peak, peak_memory
 from mmeb_harness.bench.sample import Sample, read_sample
 from mmeb_harness.bench.speed import efficiency_of, floor_seconds, known_gpu, measure_cpu, speed_of
 from mmeb_harness.bench.tables import as_markdown

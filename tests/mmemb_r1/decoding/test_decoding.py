@@ -14,14 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from mmeb_harness import EncodeResult, Item, Trace
-from mmemb_r1_model.decoding import Costs, Decoder, Opened, Row
+from mmemb_r1_model.decoding import Decoder, Opened, Row
 from mmemb_r1_model.decoding.patches import PatchProjection
 from mmemb_r1_model.decoding.reading import Reading
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache, grouped_attention
 from mmemb_r1_model.decoding.step import Step, rounded
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.model.collate import Collated, collate
-from mmemb_r1_model.shape import shape_of
 
 TOLERANCE = 1e-5
 MODES = ("adaptive", "always", "never")
@@ -138,20 +137,6 @@ def test_work_adds_up(items: list[Item]) -> None:
     assert steps >= total.new_tokens / 3  # three slots
     assert cached % (engine.costs.kv_bytes) == 0
     assert total.prefill_bytes >= len(works) * engine.costs.text_matrices * 4
-
-
-def test_costs_are_those_of_the_shape(random_checkpoint: Path) -> None:
-    costs = Costs.of(load(str(random_checkpoint)).engine.model)
-    shape = shape_of(str(random_checkpoint), "here")
-    assert costs.text_matrices == shape.text_matrices
-    assert costs.vocabulary_matrix == shape.vocabulary_matrix
-    assert (costs.vision_matrices, costs.merger_matrices) == (shape.vision_matrices, shape.merger_matrices)
-    assert costs.kv_bytes == 2 * shape.kv_bytes  # float32 here
-    text = costs.prefill([7], [])
-    assert text.flops == shape.linear_flops(7) + shape.attention_flops(28)
-    seen = costs.prefill([7], [(2, 4, 6)])
-    assert seen.flops - text.flops == shape.vision_flops(2, 24)
-    assert costs.decode(1, 3, 30).flops == shape.linear_flops(3) + shape.head_flops(3) + shape.attention_flops(30)
 
 
 def test_when_memory_runs_out_slots_halve_and_the_next_stream_works(items: list[Item]) -> None:
