@@ -129,15 +129,13 @@ def configs() -> None:
 @click.option("--shares", type=click.IntRange(min=1), default=8, show_default=True, help="One of N of an evaluation.")
 @click.option("--output", type=click.Path(path_type=Path), help="New folder of the dry run. Default: a temporary one.")
 def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares: int, output: Path | None) -> None:
-    """What a run would take on this machine: a few units of every stage are run and timed, the rest is multiplied."""
+    """How long a run would take on this machine: a dry run times a few units of every stage. torchrun: as `train`."""
     from mmemb_r1_model.disk.config import named_config, override, read_yaml
-    from mmemb_r1_model.estimate import DryRun, dry_folder, table
+    from mmemb_r1_model.estimate import dry_run
     from mmemb_r1_model.pipeline import read_pipeline
 
     config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
-    with dry_folder(output) as folder:
-        measurements = list(DryRun(config, folder, steps, shares, click.echo).measure())
-    click.echo(f"\nDRY RUN of {config_name}: hours on this machine\n\n{table(measurements)}")
+    dry_run(config, output, steps, shares, click.echo)
 
 
 @cli.command("add-tokens")

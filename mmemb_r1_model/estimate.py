@@ -330,44 +330,42 @@ def _measurement(stage: str, unit: str, ran: _Ran, kinds: Sequence[_Timed], note
     return Measurement(stage, unit, units, timed, seconds, max(0.0, ran.seconds - done), ran.peak_bytes, note)
 
 
-@contextlib.contextmanager
-def dry_folder(output: Path | None) -> Iterator[Path]:
-    """A temporary folder, or `output`, which must be new: a dry run would take finished stages for its own.
+def dry_run(
+    config: PipelineConfig, output: Path | None, steps: int, shares: int, say: Callable[[str], None]
+) -> list[Measurement]:
+    """Measure every stage, and say it in a table; of several processes the first speaks.
+
+    Args:
+        output: a folder that isn't there yet; `None`: a temporary one.
 
     Raises:
-        OptionError: there is something in `output`, or several processes have no folder in common.
+        OptionError: `output` has something in it, or several processes have no folder in common.
+        HarnessError: see `DryRun.measure`.
     """
-    is_first, several = os.environ.get("RANK", "0") == "0", _processes() > 1
-    if output is None and several:
+    is_first = os.environ.get("RANK", "0") == "0"
+    if output is None and _processes() > 1:
         raise OptionError("several processes need a folder for the dry run in common: --output NEW_FOLDER")
     if output and is_first and output.exists() and any(output.iterdir()):
-        raise OptionError(f"--output {output} has files in it; a dry run needs a new folder, never that of a run")
+        raise OptionError(f"--output {output} has something in it; a dry run needs a new folder, never that of a run")
     with tempfile.TemporaryDirectory() if output is None else contextlib.nullcontext(output) as folder:
-        yield Path(folder)
+        measurements = list(DryRun(config, Path(folder), steps, shares, say).measure())
+    if is_first:
+        say("\nDRY RUN; hours on this machine\n")
+        say(_columns("stage", "measured", "s a unit", "set-up s", "hours", "peak GB"))
+        for measured in measurements:
+            say(_line(measured))
+        say(f"in all, of what was measured: {sum(measured.hours or 0.0 for measured in measurements):.3g} hours")
+    return measurements
 
 
-def table(measurements: Sequence[Measurement]) -> str:
-    """A line a stage, and the hours of all that was measured."""
-    lines = [("stage", "measured", "s a unit", "set-up s", "hours", "peak GB", "")]
-    lines += [_line(measured) for measured in measurements]
-    hours = sum(measured.hours or 0.0 for measured in measurements)
-    missing = [measured.stage for measured in measurements if measured.hours is None]
-    rest = f"without {', '.join(missing)}" if missing else ""
-    lines.append(("in all", "", "", "", f"{hours:.3g}", "", rest))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place in (0, 1, 6) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _line(measured: Measurement) -> tuple[str, str, str, str, str, str, str]:
+def _line(measured: Measurement) -> str:
     counted = f"{measured.units_measured:,} of {measured.units:,} {measured.unit}"
     if measured.hours is None:
-        return measured.stage, counted, "-", "-", "-", "-", measured.note
+        return _columns(measured.stage, counted, "-", "-", "-", "-", measured.note)
     peak = "-" if measured.peak_bytes is None else f"{measured.peak_bytes / 1e9:.2f}"
-    seconds, setup = f"{measured.seconds:.3g}", f"{measured.setup_seconds:.3g}"
-    return measured.stage, counted, seconds, setup, f"{measured.hours:.3g}", peak, measured.note
+    numbers = (f"{number:.3g}" for number in (measured.seconds, measured.setup_seconds, measured.hours))
+    return _columns(measured.stage, counted, *numbers, peak, measured.note)
+
+
+def _columns(stage: str, counted: str, *others: str) -> str:
+    return (f"{stage:<22}  {counted:<28}" + "".join(f"  {cell:>8}" for cell in others)).rstrip()

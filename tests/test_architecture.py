@@ -61,7 +61,7 @@ MAY_IMPORT = {
         "selection": "data disk model training",
         "pipeline": "data disk model rationales selection training vllm",
         "study": "data disk embed pipeline rationales selection training",
-        "estimate": "data disk pipeline rationales selection training",
+        "estimate": "data disk pipeline rationales training",
         "cli": "disk estimate model pipeline study",
     },
 }
