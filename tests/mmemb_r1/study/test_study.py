@@ -19,7 +19,7 @@ from mmemb_r1_model.selection.rule import Judged
 from mmemb_r1_model.study.markdown import interval
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
-from tests.mmemb_r1.calls import call
+from tests.mmemb_r1.calls import call, without_a_process
 
 SMALL = """
 base: miniworld
@@ -41,17 +41,18 @@ set:
   - adapt.loop.log_every=1
   - train.loop.log_every=1
 seeds: [1, 2]
-test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 40}
+test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 24}
 tasks: [miniworld-text]
 timed: 3
-checked: 20
+checked: 8
 variants:
   - {name: random, shares: judge, checkpoint: joint, set: [select.rule.rule=random]}
   - {name: cost-3, shares: train, set: [adapt.reward.length_cost=3]}
 """
 
 
-def test_a_study_runs_goes_on_and_reports(tmp_path: Path) -> None:
+def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)  # 44 of them
     (tmp_path / "small.yaml").write_text(SMALL)
     words = ["--config", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "study")]
     with pytest.raises(HarnessError, match="base of seeds 1, 2 is not finished"):
