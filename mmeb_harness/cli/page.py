@@ -34,7 +34,8 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
     """
     from mmeb_harness.show.page.make import make_page
     from mmeb_harness.show.page.values import InlinePicture
-    from mmeb_harness.show.pictures import pictures_of, png_of
+    from mmeb_harness.show.pictures import pictures_of
+    from mmeb_harness.show.pictures.picture import png_of
 
     pictures, left_out = pictures_of(runs, allow_editions=allow_editions)
     page = make_page(

@@ -282,12 +282,10 @@ def _this_process(
     config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1
 ) -> tuple[Embedder, OpenEncoder]:
     """The model, and this process as the one that encodes with it; so many do on this machine."""
-    from mmeb_harness.encode.prepare import workers_for
     from mmeb_harness.run.evaluate import this_process
 
     embedder = spec.load()
-    workers = workers_for(embedder, processes) if config.workers is None else config.workers
-    return embedder, this_process(embedder, reporter.note, spec, workers)
+    return embedder, this_process(embedder, reporter.note, spec, config.workers, processes)
 
 
 def open_data(config: RunConfig, console: Console) -> DataInfo:

@@ -220,7 +220,8 @@ def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_edit
     Means are over the tasks that all runs have. What reasoning pays is drawn from a run with --reasoning never and
     one with always, of the same model, settings and data.
     """
-    from mmeb_harness.show.pictures import pictures_of, save_pictures
+    from mmeb_harness.show.pictures import pictures_of
+    from mmeb_harness.show.pictures.picture import save_pictures
 
     check_folder(output)
     pictures, reasons = pictures_of(runs, allow_editions=allow_editions, only=only)

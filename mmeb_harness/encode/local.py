@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,12 @@ from mmeb_harness.core.embedder import (
 )
 from mmeb_harness.core.errors import ModelError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.items import Vectors
+from mmeb_harness.core.items import Item, Role, Vectors
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
-from mmeb_harness.encode.prepare import Finished, Preparation
 
 Progress = Callable[[int], None]  # called with the number of items just encoded
 Note = Callable[[str], None]  # called with a line that the user should see
+Unprepared: TypeAlias = tuple[Sequence[Item], Role, int]  # a batch: items, their role, its estimated tokens
 
 
 class Sink(Protocol):
@@ -67,6 +67,38 @@ class Encoder(Protocol):
     def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
         """Give the sink every vector of the chunks that it lacks."""
         ...
+
+
+class Preparation(Protocol):
+    """Prepares batches while others are encoded. A context manager: leaving it closes it."""
+
+    def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
+        """Prepared batches, in order, each with the seconds that preparing it took.
+
+        A batch that can't be prepared raises its error when its turn comes. No more is held of a batch than what the
+        consumer holds. Batches that were prepared ahead are dropped when the iterator is closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what runs, without waiting for batches nobody asked for."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A batch that its worker has not only prepared but encoded (see `whole_workers`).
+
+    Attributes:
+        encode_seconds: that the worker took after it had prepared the batch.
+    """
+
+    result: EncodeResult
+    encode_seconds: float
 
 
 @dataclass
@@ -278,10 +310,10 @@ def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload") as pool:
         ahead = pool.submit(take)
-        while (one := ahead.result()) is not None:
+        while (uploaded := ahead.result()) is not None:
             ahead = pool.submit(take)
-            yield one
-            del one
+            yield uploaded
+            del uploaded
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -357,14 +389,13 @@ def _timed(result: EncodeResult, prepare: float, encode: float, share: float) ->
 
 def _joined(parts: Sequence[Encoded]) -> Encoded:
     """One after another; at least one."""
-    vectors = [one.vectors for one in parts]
-    tokens = [one for one in vectors if isinstance(one, TokenVectors)]
-    flat = [one for one in vectors if isinstance(one, np.ndarray)]
+    tokens = [part.vectors for part in parts if isinstance(part.vectors, TokenVectors)]
+    flat = [part.vectors for part in parts if isinstance(part.vectors, np.ndarray)]
     return Encoded(
-        vectors=TokenVectors.of_items([one[item] for one in tokens for item in range(len(one))])
+        vectors=TokenVectors.of_items([part[item] for part in tokens for item in range(len(part))])
         if tokens
         else np.concatenate(flat),
-        traces=tuple(trace for one in parts for trace in one.traces),
-        latency_seconds=np.concatenate([one.latency_seconds for one in parts]),
-        share_seconds=np.concatenate([one.share_seconds for one in parts]),
+        traces=tuple(trace for part in parts for trace in part.traces),
+        latency_seconds=np.concatenate([part.latency_seconds for part in parts]),
+        share_seconds=np.concatenate([part.share_seconds for part in parts]),
     )

@@ -30,13 +30,14 @@ from multiprocessing import connection, reduction, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeAlias, cast
+from typing import IO, Any, Protocol, Self, cast
 
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
 from mmeb_harness.core.errors import ModelError, shortened
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.local import Unprepared
 
 MAX_WORKERS = 8
 #: So often a batch may take its worker along, or may its worker be late, before it is given up.
@@ -55,29 +56,6 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 #: Added to a worker's claim to be killed when memory runs out (-1000 to 1000).
 OOM_SCORE = 500
 
-#: Items, their role, and the estimated tokens of the whole batch.
-Batch: TypeAlias = tuple[Sequence[Item], Role, int]
-
-
-class Preparation(Protocol):
-    """Prepares batches while others are encoded. A context manager: leaving it closes it."""
-
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Any, float]]:
-        """Prepared batches, in order, each with the seconds that preparing it took.
-
-        A batch that can't be prepared raises its error when its turn comes. No more is held of a batch than what the
-        consumer holds. Batches that were prepared ahead are dropped when the iterator is closed.
-        """
-        ...
-
-    def close(self) -> None:
-        """End what runs, without waiting for batches nobody asked for."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
 
 class InlinePreparation:
     """A thread of this process, one batch ahead."""
@@ -92,7 +70,7 @@ class InlinePreparation:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Any, float]]:
+    def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
         """See `Preparation`."""
         source = iter(batches)
         ahead: deque[Future[tuple[Any, float]]] = deque()
@@ -114,18 +92,6 @@ class InlinePreparation:
     def _prepare(self, items: Sequence[Item], role: Role) -> tuple[Any, float]:
         started = time.perf_counter()
         return self._embedder.prepare(items, role), time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A batch that its worker has not only prepared but encoded (see `whole_workers`).
-
-    Attributes:
-        encode_seconds: that the worker took after it had prepared the batch.
-    """
-
-    result: EncodeResult
-    encode_seconds: float
 
 
 class Recipe(Protocol):
@@ -180,7 +146,7 @@ class WorkerPreparation:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Any, float]]:
+    def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
         """See `Preparation`.
 
         Raises:
@@ -356,7 +322,7 @@ class _Job:
     wanted: bool = True
 
     @classmethod
-    def of(cls, batch: Batch) -> _Job:
+    def of(cls, batch: Unprepared) -> _Job:
         return cls(*batch)
 
     @property

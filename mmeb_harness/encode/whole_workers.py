@@ -15,14 +15,14 @@ from typing import cast
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Trace, WarmableEmbedder
 from mmeb_harness.core.items import Item, Role
+from mmeb_harness.encode.local import Finished, Preparation
 from mmeb_harness.encode.prepare import (
-    Finished,
     InlinePreparation,
-    Preparation,
     Recipe,
     WorkerPreparation,
     available_cpus,
     runs_on_cpu,
+    workers_for,
 )
 
 
@@ -62,7 +62,7 @@ class EncodedElsewhere:
 
     @property
     def info(self) -> ModelInfo:
-        """The model's."""
+        """Identity and settings of the model."""
         return self._embedder.info
 
     def warm_up(self) -> None:
@@ -72,7 +72,7 @@ class EncodedElsewhere:
             pass
 
     def cost(self, item: Item, role: Role) -> int:
-        """The model's."""
+        """What an item costs the model."""
         return self._embedder.cost(item, role)
 
     def prepare(self, items: Sequence[Item], role: Role) -> Finished:
@@ -97,19 +97,21 @@ class EncodedElsewhere:
 
 
 def encoding_parts(
-    embedder: Embedder, spec: Recipe | None, workers: int, note: Callable[[str], None]
+    embedder: Embedder, spec: Recipe | None, workers: int | None, note: Callable[[str], None], processes: int = 1
 ) -> tuple[Embedder, Preparation | None]:
     """Who encodes and who prepares: with workers and an accelerator they prepare, on the CPU they do both.
 
     Args:
         spec: how the model is made; `None`: nobody knows, and there are no workers.
-        workers: 0: a thread of this process prepares.
+        workers: 0: a thread of this process prepares; `None`: as many as suit a machine on which `processes` encode.
 
     Returns:
         No preparation for a model that doesn't prepare.
     """
     if not isinstance(embedder, BudgetedEmbedder):
         return embedder, None
+    if workers is None:
+        workers = workers_for(embedder, processes)
     if spec is None or not workers:
         return embedder, InlinePreparation(embedder)
     if not runs_on_cpu(embedder):

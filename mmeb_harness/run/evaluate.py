@@ -14,14 +14,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mmeb_harness.core.embedder import Embedder
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
 from mmeb_harness.core.files import read_json
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import query_labels
 from mmeb_harness.encode.local import Encoder, LocalEncoder
-from mmeb_harness.encode.whole_workers import encoding_parts
 from mmeb_harness.encode.windows import ReadTask, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
@@ -120,18 +119,26 @@ def _encoded_windows(
 
 
 def this_process(
-    embedder: Embedder, note: Callable[[str], None], spec: ModelSpec | None = None, workers: int = 0
+    embedder: Embedder,
+    note: Callable[[str], None],
+    spec: ModelSpec | None = None,
+    workers: int | None = 0,
+    processes: int = 1,
 ) -> OpenEncoder:
     """This process encodes; a thread prepares or, where it is told how the model is made, further processes.
 
     Args:
         note: told what the user should know.
-        workers: how many processes; 0: a thread.
+        workers: see `encoding_parts`, for all of `processes` that encode on this machine.
     """
 
     @contextmanager
     def opened(plan: Plan) -> Iterator[Encoder]:
-        encoding, preparation = encoding_parts(embedder, spec, workers, note)
+        encoding, preparation = embedder, None
+        if isinstance(embedder, BudgetedEmbedder):
+            from mmeb_harness.encode.whole_workers import encoding_parts
+
+            encoding, preparation = encoding_parts(embedder, spec, workers, note, processes)
         with preparation or nullcontext():
             yield LocalEncoder(encoding, preparation, plan.settings.batch_tokens, note, Interrupts(note))
 

@@ -16,7 +16,6 @@ from mmeb_harness.core.files import write_parquet
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
-from mmeb_harness.ranking.compress import compress
 from mmeb_harness.ranking.task import mean_metrics, score_queries
 from mmeb_harness.results.files import (
     EncodeStats,
@@ -116,7 +115,12 @@ def finish_task(
     """
     task, samples, planned = read.task, read.samples, plan.tasks[read.task.name]
     queries, candidates = store.get(read.query_keys), store.get(read.candidate_keys)
-    scored = score_queries(task, samples, *compress(queries.vectors, candidates.vectors, plan.profile))
+    compared = queries.vectors, candidates.vectors
+    if plan.profile.dimensions is not None or plan.profile.quantization != "none":
+        from mmeb_harness.ranking.compress import compress
+
+        compared = compress(*compared, plan.profile)
+    scored = score_queries(task, samples, *compared)
     metrics = mean_metrics(scored)
     result = TaskResult(
         name=task.name,

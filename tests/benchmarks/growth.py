@@ -39,7 +39,7 @@ from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import workers_for
 from mmeb_harness.ranking.corpus import rank_corpus, require_faiss
 from mmeb_harness.ranking.task import DEPTH
-from mmeb_harness.show.pictures import save_pictures
+from mmeb_harness.show.pictures.picture import save_pictures
 
 #: Main metrics look at so many places at most.
 _CUT = 5

@@ -16,7 +16,8 @@ from PIL import Image
 
 from mmeb_harness import BudgetedEmbedder, Item
 from mmeb_harness.core.registry import ModelSpec
-from mmeb_harness.encode.prepare import Batch, InlinePreparation, Preparation, WorkerPreparation
+from mmeb_harness.encode.local import Preparation, Unprepared
+from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
 from tests.baselines.tiny_checkpoints import save_checkpoint
 
 MODEL, NUM_PAGES, BATCH_ITEMS = "qwen3_vl_embedding", 200, 8
@@ -32,7 +33,7 @@ def make_pages(folder: Path) -> list[Item]:
     return [Item(path.name, images=(path,)) for path in paths]
 
 
-def measure(name: str, preparation: Preparation, batches: list[Batch]) -> str:
+def measure(name: str, preparation: Preparation, batches: list[Unprepared]) -> str:
     """Pages a second, once everything has started."""
     with preparation:
         for _ in preparation.run(batches[:4]):
@@ -54,7 +55,7 @@ def main() -> None:
         spec = ModelSpec(MODEL, {"path": str(save_checkpoint(MODEL, folder / MODEL))}, {"device": "cpu"})
         embedder, pages = spec.load(), make_pages(folder)
         assert isinstance(embedder, BudgetedEmbedder)
-        batches: list[Batch] = []
+        batches: list[Unprepared] = []
         for start in range(0, NUM_PAGES, BATCH_ITEMS):
             items = pages[start : start + BATCH_ITEMS]
             batches.append((items, "candidate", sum(embedder.cost(item, "candidate") for item in items)))

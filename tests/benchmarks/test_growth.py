@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness.bench.values import Spread
-from mmeb_harness.show.pictures import save_pictures
+from mmeb_harness.show.pictures.picture import save_pictures
 from tests.benchmarks.growth import Curve, Growth, Sizes, curve_of, power_law, ranking_over_candidates
 from tests.benchmarks.growth_picture import draw_growth, in_words
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmeb_harness.core.errors import UnknownNameError
-from mmeb_harness.show.pictures.picture import LeftOut, Picture, png_of, save_pictures
 
-__all__ = ["NAMES", "LeftOut", "Picture", "pictures_of", "png_of", "save_pictures"]
+if TYPE_CHECKING:
+    from mmeb_harness.show.pictures.picture import Picture
 
 #: In the order in which they are drawn.
 NAMES = (
@@ -45,6 +46,7 @@ def pictures_of(
     if unknown := next((name for name in only if name not in NAMES), None):
         raise UnknownNameError("picture", unknown, NAMES)
     from mmeb_harness.show.pictures import costs, reasoning, scores
+    from mmeb_harness.show.pictures.picture import LeftOut, Picture
     from mmeb_harness.show.pictures.runs import read_runs
     from mmeb_harness.show.pictures.style import house_style
 
@@ -60,6 +62,6 @@ def pictures_of(
     }
     shown = read_runs(folders, allow_editions=allow_editions)
     with house_style():
-        made = [one for name in NAMES if not only or name in only for one in makers[name](shown)]
-    pictures = [one for one in made if isinstance(one, Picture)]
-    return pictures, [f"{one.name}: {one.why}" for one in made if isinstance(one, LeftOut)]
+        drawn = [made for name in NAMES if not only or name in only for made in makers[name](shown)]
+    pictures = [made for made in drawn if isinstance(made, Picture)]
+    return pictures, [f"{made.name}: {made.why}" for made in drawn if isinstance(made, LeftOut)]

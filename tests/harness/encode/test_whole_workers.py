@@ -10,8 +10,8 @@ import pytest
 
 from mmeb_harness import EncodeResult, Item, Role, Trace, Work
 from mmeb_harness.encode.chunks import plan_chunks
-from mmeb_harness.encode.local import LocalEncoder
-from mmeb_harness.encode.prepare import Finished, InlinePreparation, WorkerPreparation
+from mmeb_harness.encode.local import Finished, LocalEncoder
+from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
 from mmeb_harness.encode.whole_workers import EncodedElsewhere, encoding_parts
 from mmeb_harness.store.vectors import VectorStore
 from tests.harness.encode.test_local import BudgetedHash

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from mmeb_harness import HarnessError
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.show.pictures import NAMES, pictures_of, save_pictures
+from mmeb_harness.show.pictures import NAMES, pictures_of
+from mmeb_harness.show.pictures.picture import save_pictures
 from mmeb_harness.show.pictures.points import ecdf, pareto_front, share_curve, task_weights
 from mmeb_harness.show.pictures.reasoning import find_modes
 from mmeb_harness.show.pictures.runs import read_runs
