@@ -21,7 +21,16 @@ from mmeb_harness.core.embedder import (
 )
 from mmeb_harness.core.entry import run_command
 from mmeb_harness.core.environment import __version__
-from mmeb_harness.core.errors import DataError, HarnessError, ModelError, OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.errors import (
+    DataError,
+    HarnessError,
+    ModelError,
+    OptionError,
+    ResultError,
+    UnknownNameError,
+    one_line,
+)
+from mmeb_harness.core.files import lock_file, replacing
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -90,5 +99,8 @@ __all__ = [
     "Whitespace",
     "Work",
     "__version__",
+    "lock_file",
+    "one_line",
+    "replacing",
     "run_command",
 ]

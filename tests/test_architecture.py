@@ -27,7 +27,13 @@ DECODING = "mmemb_r1_model.decoding"
 PUBLIC_MODULES = ("mmeb_harness.adapter.", "mmeb_harness.stats.", "mmeb_harness.show.tables")
 ALLOWED_BESIDE = {"mmeb_baselines": {DECODING}}
 #: The only modules of the model that know the harness: items come in through them. Losses and engine know tensors.
-R1_MODULES_THAT_KNOW_THE_HARNESS = {"embed/embedder.py", "model/checkpoint.py", "model/items.py", "disk/errors.py"}
+R1_MODULES_THAT_KNOW_THE_HARNESS = {
+    "embed/embedder.py",
+    "model/checkpoint.py",
+    "model/items.py",
+    "disk/errors.py",
+    "disk/files.py",
+}
 R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "study"}
 #: Room → rooms it may import. The page and the pictures are rooms inside of `show`.
 MAY_IMPORT = {

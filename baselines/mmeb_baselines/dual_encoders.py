@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.weights import load_weights
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 from mmeb_harness.adapter.uploads import Upload, Uploads
@@ -365,7 +365,7 @@ class InputReader:
             # With torchvision in the environment the default would be another one, with slightly other pixels.
             self._processor = AutoImageProcessor.from_pretrained(found.path, backend="pil", local_files_only=True)
         except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
+            raise ModelError(f"can't load {found.path}: {one_line(error)}") from error
         self.sizes = _sizes(config, self._processor)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:

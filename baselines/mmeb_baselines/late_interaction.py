@@ -27,7 +27,7 @@ from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 from mmeb_harness.adapter.uploads import Uploads
@@ -429,6 +429,4 @@ def _processors(picture_class: Any, checkpoint: CheckpointFolder) -> tuple[Any, 
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
         return tokenizer, picture_class.from_pretrained(checkpoint.path, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"{checkpoint.path} has no usable tokenizer or picture settings: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ModelError(f"{checkpoint.path} has no usable tokenizer or picture settings: {one_line(error)}") from error

@@ -39,6 +39,7 @@ from mmeb_harness import (
     Profile,
     Role,
     UnknownNameError,
+    one_line,
 )
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -330,5 +331,5 @@ def _load_weights(
         if is_out_of_memory(error):
             advice = memory_advice(checkpoint.parameters, dtype, device)
             raise ModelError(f"{checkpoint.name} doesn't fit on {device}: {advice}") from error
-        reason = " ".join(str(error).split())[:500]
+        reason = one_line(error)
         raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error

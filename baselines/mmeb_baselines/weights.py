@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from mmeb_harness import ModelError
+from mmeb_harness import ModelError, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.uploads import Uploads
 
@@ -55,7 +55,7 @@ def read_weights(
             raise ModelError(
                 f"{found.name} doesn't fit on {device}: {memory_advice(found.parameters, dtype, device)}"
             ) from error
-        raise ModelError(f"can't load {found.path}: {' '.join(str(error).split())[:500]}") from error
+        raise ModelError(f"can't load {found.path}: {one_line(error)}") from error
     return model.eval(), sorted(report["missing_keys"])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness.core.errors import ModelError, OptionError
+from mmeb_harness.core.errors import ModelError, OptionError, one_line
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -72,7 +72,7 @@ class CheckpointFolder:
         except FileNotFoundError as error:
             raise ModelError(f"{self.path} is no checkpoint folder: it has no {file}") from error
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+            raise ModelError(f"{path} can't be read: {one_line(error)}") from error
         if not isinstance(found, dict):
             raise ModelError(f"{path} is no JSON object")
         return found
@@ -179,7 +179,7 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
         ) from error
     except Exception as error:  # the hub client raises a dozen unrelated classes, offline and online ones
         raise ModelError(
-            f"checkpoint {name!r} can't be had from the hub ({type(error).__name__}: {_line(error)}); looked for in "
+            f"checkpoint {name!r} can't be had from the hub ({type(error).__name__}: {one_line(error)}); looked for in "
             f"{constants.HF_HUB_CACHE}. Where there is a network: {get}"
         ) from error
 
@@ -188,7 +188,3 @@ def _why(error: BaseException) -> str:
     from huggingface_hub import constants
 
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error.__cause__ or error).__name__
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

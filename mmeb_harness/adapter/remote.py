@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import httpx2 as httpx
 
 from mmeb_harness.adapter.pictures import unreadable
-from mmeb_harness.core.errors import ModelError, OptionError
+from mmeb_harness.core.errors import ModelError, OptionError, one_line
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -250,12 +250,12 @@ class Endpoint:
         except httpx.ConnectError as error:
             if not self._reached:
                 raise ModelError(
-                    f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({_line(error)}); "
+                    f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({one_line(error)}); "
                     f"is the server running, and {self._remote.base_url_setting} right?"
                 ) from error
-            raise MayPassError(f"can't connect ({_line(error)})") from error
+            raise MayPassError(f"can't connect ({one_line(error)})") from error
         except httpx.HTTPError as error:
-            raise MayPassError(f"connection broken ({_line(error)})") from error
+            raise MayPassError(f"connection broken ({one_line(error)})") from error
         self._judge(url, response, bytes(content))
         return bytes(content)
 
@@ -376,7 +376,3 @@ def _asked_pause(header: str) -> float:
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         seconds = (when - datetime.now(UTC)).total_seconds()
     return min(seconds, LONGEST_PAUSE_SECONDS) if seconds > 0 else 0.0
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,6 +15,7 @@ import click
 
 from mmeb_harness.cli.options import options, print_table
 from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.core.files import readable_size
 
 if TYPE_CHECKING:
     from mmeb_harness.store.upkeep import ModelStore
@@ -60,10 +61,12 @@ def show(vectors: Path, json_file: Path | None) -> None:
 
     stores = [survey(folder) for folder in model_folders(vectors)]
     if stores:
-        header = ("model", "revision", "fingerprint", "items", "repeated", "size", "chunks", "written", "")
+        header = ("model", "revision", "fingerprint", "items", "size", "chunks", "written", "")
         print_table(header, [_row(store) for store in stores])
     items = sum(store.items or 0 for store in stores)
-    click.echo(f"{len(stores)} models, {items:,} items, {_size(sum(store.size for store in stores))} in {vectors}")
+    click.echo(
+        f"{len(stores)} models, {items:,} items, {readable_size(sum(store.size for store in stores))} in {vectors}"
+    )
     if json_file is not None:
         write_json(json_file, [_values(store) for store in stores])
 
@@ -86,9 +89,8 @@ def check(vectors: Path, models: Sequence[str]) -> None:
         if not store.is_current:
             click.echo(f"other  {folder}: store version {store.description.version}, not read by this release")
             continue
-        repeated = f", {store.duplicates:,} repeated" if store.duplicates else ""
         mark = "WRONG" if checked.problems else "ok   "
-        click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks{repeated}")
+        click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
         for problem in checked.problems:
             click.echo(f"       {problem}")
         wrong += len(checked.problems)
@@ -104,21 +106,9 @@ def check(vectors: Path, models: Sequence[str]) -> None:
 @_vectors_option
 @_model_option
 @click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Models that no run used for DAYS.")
-@click.option("--older-versions", is_flag=True, help="Vectors that an older release wrote and this one can't use.")
-@click.option("--broken", is_flag=True, help="Chunks that `check` finds wrong.")
-@click.option("--duplicates", is_flag=True, help="Items that are there twice; makes many small chunks few.")
-@click.option("--temporary", is_flag=True, help="What killed processes left.")
+@click.option("--broken", is_flag=True, help="Chunks that `check` finds wrong, and what killed processes left.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def prune(
-    vectors: Path,
-    models: Sequence[str],
-    older_than: float | None,
-    older_versions: bool,
-    broken: bool,
-    duplicates: bool,
-    temporary: bool,
-    dry_run: bool,
-) -> None:
+def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken: bool, dry_run: bool) -> None:
     """Delete vectors: what the options name, of the models named (default: of all). --model alone: all of its vectors.
 
     What a run is using is left alone, and the exit code is then 1. What is deleted is encoded again when it is needed.
@@ -126,23 +116,19 @@ def prune(
     from mmeb_harness.store.upkeep import Wanted, prune_media
     from mmeb_harness.store.upkeep import prune as prune_stores
 
-    parts = older_than is not None or older_versions or broken or duplicates or temporary
-    if not parts and not models:
-        raise OptionError(
-            "nothing to prune: name a --model, or say --older-than DAYS, --older-versions, --broken, --duplicates or "
-            "--temporary"
-        )
-    wanted = Wanted(not parts, older_than, broken, duplicates, temporary, older_versions)
-    folders = _chosen(vectors, models)
-    freed, skipped = 0, 0
-    steps = [prune_stores(folders, wanted, dry_run=dry_run)]
-    steps += [] if models else [prune_media(vectors, wanted, dry_run=dry_run)]
-    for one in (one for step in steps for one in step):
-        verb = "skipped" if one.in_use else "would go" if dry_run else "pruned"
-        click.echo(f"{verb}: {one.what}" + ("" if one.in_use else f" ({_size(one.size)})"))
-        freed, skipped = freed + one.size, skipped + one.in_use
-    click.echo(f"{_size(freed)} {'would be free' if dry_run else 'freed'} in {vectors}")
-    if skipped:
+    if older_than is None and not broken:
+        if not models:
+            raise OptionError("nothing to prune: name a --model, or say --older-than DAYS or --broken")
+        older_than = 0.0
+    pruned = list(prune_stores(_chosen(vectors, models), Wanted(older_than, broken), dry_run=dry_run))
+    if broken and not models:
+        pruned += prune_media(vectors, dry_run=dry_run)
+    for part in pruned:
+        verb = "skipped" if part.in_use else "would go" if dry_run else "pruned"
+        click.echo(f"{verb}: {part.what}" + ("" if part.in_use else f" ({readable_size(part.size)})"))
+    freed = readable_size(sum(part.size for part in pruned))
+    click.echo(f"{freed} {'would be free' if dry_run else 'freed'} in {vectors}")
+    if any(part.in_use for part in pruned):
         sys.exit(1)
 
 
@@ -172,8 +158,7 @@ def _row(store: ModelStore) -> tuple[str, ...]:
         store.description.revision[:12],
         store.folder.name,
         "-" if store.items is None else f"{store.items:,}",
-        f"{100 * store.duplicates / store.items:.1f} %" if store.items else "-",
-        _size(store.size),
+        readable_size(store.size),
         f"{store.chunks:,}",
         _day(store.written),
         ", ".join(remarks),
@@ -190,7 +175,6 @@ def _values(store: ModelStore) -> dict[str, Any]:
         "dimensions": described.dimensions,
         "similarity": described.similarity,
         "items": store.items,
-        "duplicates": store.duplicates,
         "bytes": store.size,
         "chunks": store.chunks,
         "broken": list(store.broken),
@@ -205,11 +189,3 @@ def _name(store: ModelStore) -> str:
 
 def _day(seconds: float | None) -> str:
     return "-" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.core.errors import OptionError, UnknownNameError, one_line
 from mmeb_harness.core.items import Quantization
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
@@ -71,7 +71,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise OptionError(f"can't read configuration {path}: {' '.join(str(error).split())}") from error
+        raise OptionError(f"can't read configuration {path}: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise OptionError(f"configuration {path} must be a mapping of option names to values")
     hints = get_type_hints(RunConfig)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness.cli.options import options, print_table, selection_options
-from mmeb_harness.core.errors import DataError, HarnessError
+from mmeb_harness.core.errors import DataError, HarnessError, one_line
+from mmeb_harness.core.files import readable_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -89,7 +90,7 @@ def get(**chosen: Any) -> None:
     done = len(planned.steps) - len(planned.open_steps)
     click.echo(
         f"{outcome.steps} steps done, {done} were done before: {outcome.files:,} files, "
-        f"{getting.gigabytes(outcome.size)} in {planned.root}"
+        f"{readable_size(outcome.size)} in {planned.root}"
     )
     if outcome.kept:
         names = ", ".join(sorted(outcome.kept))
@@ -211,22 +212,23 @@ def _plan(
 
 
 def _print_plan(planned: Plan, workers: int) -> None:
-    from mmeb_harness.data.get import free_bytes, gigabytes
+    from mmeb_harness.data.get import free_bytes
     from mmeb_harness.data.plan import room
 
     header = ("repository", "revision", "files", "size", "there", "tasks")
     print_table(header, [_plan_row(planned, repo) for repo in dict.fromkeys(step.repo for step in planned.steps)])
     needed = room(planned, free_bytes(planned.root), workers)
     sizes = {(file.repo, file.path): file.size for step in planned.steps for file in step.files}
-    kept = f", {gigabytes(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
-    click.echo(f"on the hub:  {len(sizes):,} files, {gigabytes(sum(sizes.values()))}")
-    click.echo(f"to download: {gigabytes(needed.download)}")
-    click.echo(f"disk:        up to {gigabytes(needed.result)} to stay{kept}, {gigabytes(needed.passing)} in passing")
-    click.echo(f"free:        {gigabytes(needed.free)} in {planned.root}")
+    kept = f", {readable_size(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
+    click.echo(f"on the hub:  {len(sizes):,} files, {readable_size(sum(sizes.values()))}")
+    click.echo(f"to download: {readable_size(needed.download)}")
+    click.echo(
+        f"disk:        up to {readable_size(needed.result)} to stay{kept}, {readable_size(needed.passing)} in passing"
+    )
+    click.echo(f"free:        {readable_size(needed.free)} in {planned.root}")
 
 
 def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
-    from mmeb_harness.data.get import gigabytes
     from mmeb_harness.data.locking import WORK
     from mmeb_harness.data.plan import there
 
@@ -236,8 +238,8 @@ def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
     tasks = {task for step in steps for task in step.tasks}
     size = sum(files.values())
     fetched = {file.path: there(file, planned.root / WORK) for step in steps if not step.done for file in step.files}
-    have = "all" if not left else gigabytes(size - sum(left.values()) + sum(fetched.values()))
-    return repo, planned.locked.lock[repo].revision[:8], str(len(files)), gigabytes(size), have, str(len(tasks))
+    have = "all" if not left else readable_size(size - sum(left.values()) + sum(fetched.values()))
+    return repo, planned.locked.lock[repo].revision[:8], str(len(files)), readable_size(size), have, str(len(tasks))
 
 
 def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: str) -> None:
@@ -247,7 +249,7 @@ def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: st
         DataError: if there is any.
     """
     for what, error in failures:
-        click.echo(f"not done: {what}: {' '.join(str(error).split())}", err=True)
+        click.echo(f"not done: {what}: {one_line(error, longest=None)}", err=True)
     if failures:
         raise DataError(f"{len(failures)} of the sources above {what_of_them}")
 

@@ -49,6 +49,11 @@ class ResultError(HarnessError):
     """A results folder or file can't be read or written, or was written by a newer version."""
 
 
+def one_line(error: BaseException, longest: int | None = 500) -> str:
+    """What an error says, as one line; its class where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def shortened(names: list[str], limit: int = 12) -> str:
     """The first names, and how many more there are."""
     if not names:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mmeb_harness.core.errors import ResultError
 
@@ -20,32 +23,92 @@ if TYPE_CHECKING:
 #: chunk), so that a run over 100 GB does not start by reading 100 GB.
 WHOLE_HASH_LIMIT = 64 << 20
 _ENDS = 1 << 20
+LOCK_POLL_SECONDS = 0.1
+#: A full disk, a used-up quota, a limit on the size of files.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path, *, durably: bool = True) -> Iterator[Path]:
+    """A name beside `path` to write a file under, which then takes its place: whole, or not there.
+
+    Args:
+        durably: what was renamed survives a power cut. It waits for the disk: not for each of a million frames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        if durably:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it over `path`.
 
     Raises:
-        ResultError: if the folder can't be written.
+        ResultError: if it can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise ResultError(f"can't write {path}: {error.strerror or error}; choose another folder") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            write(temporary)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error  # pyarrow words it in a way of its own
-        raise ResultError(f"can't write {path}: {why}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        way_out = "" if error.errno in NO_ROOM else "; choose another folder"
+        raise ResultError(f"can't write {path}: {why}{way_out}") from error
+
+
+def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:
+    """Take a lock file, waiting for the process that has it. Closed, or with the end of this process, it is free.
+
+    Args:
+        while_held: called again and again while another process has it; what it raises ends the waiting.
+        shared: beside others who share it, against those who don't.
+
+    Raises:
+        OSError: neither read nor written there, or a file system without locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        file = _open_lock(path)
+        try:
+            while not _is_taken(file, kind):
+                while_held()
+                time.sleep(LOCK_POLL_SECONDS)
+            if _lies_at(path, file):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # it was deleted meanwhile, and holds nobody off
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except OSError:
+        if not path.is_file():
+            raise
+        return path.open("rb")  # of a folder that may only be read
+
+
+def _lies_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_taken(file: BinaryIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def check_writable(folder: Path) -> None:
@@ -147,6 +210,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise ResultError(f"{path} is missing; run again") from error
     except (OSError, pa.ArrowException) as error:
         raise ResultError(f"can't read {path}: {error}; delete it and run again") from error
+
+
+def readable_size(size: float) -> str:
+    """1.2 GB, or in smaller units."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
 
 
 def fingerprint(*parts: Any) -> str:

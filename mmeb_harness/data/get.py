@@ -14,16 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from mmeb_harness.core.errors import DataError, HarnessError, ResultError
+from mmeb_harness.core.files import NO_ROOM, lock_file, readable_size
 from mmeb_harness.core.tasks import Archive, Pages, Table
 from mmeb_harness.data.folder import describe
-from mmeb_harness.data.hub import LOCKS, NO_ROOM, NoRoomError, UnreachableError, discard, download, held, locked
+from mmeb_harness.data.hub import LOCKS, NoRoomError, UnreachableError, discard, download, held
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
 from mmeb_harness.data.locking import WORK, merge_lock
 from mmeb_harness.data.place import Place, place_pages, place_table, unpack
-from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room, there
+from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
 from mmeb_harness.data.records import RecordWriter, read_record, record_path, recorded_files, slug, write_manifest
 
 #: Archives fetched and unpacked side by side.
@@ -73,9 +74,10 @@ def check_room(plan: Plan, workers: int) -> None:
     needed = room(plan, free_bytes(plan.root), workers)
     if needed.needed > needed.free:
         raise DataError(
-            f"{plan.root} has {gigabytes(needed.free)} free, but up to {gigabytes(needed.needed)} are needed "
-            f"({gigabytes(needed.result)} to stay, {gigabytes(needed.passing)} in passing): "
-            f"{gigabytes(needed.needed - needed.free)} are missing; free them, choose another --data, or fewer tasks"
+            f"{plan.root} has {readable_size(needed.free)} free, but up to {readable_size(needed.needed)} are needed "
+            f"({readable_size(needed.result)} to stay, {readable_size(needed.passing)} in passing): "
+            f"{readable_size(needed.needed - needed.free)} are missing; free them, choose another --data, or fewer "
+            "tasks"
         )
 
 
@@ -83,15 +85,6 @@ def free_bytes(folder: Path) -> int:
     """Free bytes where `folder` is, or will be."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
-
-
-def gigabytes(size: float) -> str:
-    """1.2 GB, or in smaller units."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
 
 
 def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
@@ -339,12 +332,11 @@ class _Job:
                 self.outcome.failures.append((step.label, error))
         return places
 
-    @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _locked(self, key: str) -> BinaryIO:
         """One process at a time does a step; the others wait, then find it done."""
         self._check_stop()
-        with locked(self._folder / LOCKS / f"{slug(key)}.lock", self._check_stop):
-            yield
+        (self._folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        return lock_file(self._folder / LOCKS / f"{slug(key)}.lock", self._check_stop)
 
     def _is_done(self, step: Step) -> bool:
         return not self.plan.redo and is_done(self.plan.root, step.key, step.digests)
@@ -353,14 +345,12 @@ class _Job:
         return held(file, self._folder, self._bytes)
 
     def _fetch(self, file: HubFile) -> None:
-        """Download a file, or count it as come if it is there."""
-        before = there(file, self._folder)
-        download(file, self._folder, self._bytes, verify=self.plan.redo)
+        """Download a file; what several steps read is counted once."""
         with self._lock:
-            first = file.digest not in self._counted
+            is_first = file.digest not in self._counted
             self._counted.add(file.digest)
-        if first and before == file.size:
-            self._bytes(file.size)
+        on_bytes = self._bytes if is_first else lambda _: self._check_stop()
+        download(file, self._folder, on_bytes, verify=self.plan.redo)
 
     def _bytes(self, number: int) -> None:
         self._check_stop()
@@ -377,7 +367,7 @@ class _Job:
             self.outcome.steps += 1
             self.outcome.files += finished.files
             self.outcome.size += finished.size
-            self.reporter.step_done(f"{step.label}: {finished.files:,} files, {gigabytes(finished.size)}")
+            self.reporter.step_done(f"{step.label}: {finished.files:,} files, {readable_size(finished.size)}")
 
     def _drop(self, step: Step) -> None:
         """Delete fetched files that no other step of this plan still needs."""

@@ -2,16 +2,14 @@
 
 huggingface_hub speaks to the hub, datasets knows which files a configuration's split consists of. One thing is done
 here: since its version 2 the client deletes a partial file whenever a download ends early, so a killed job would
-lose 10 GB of a 12 GB archive. Here the part file is ours, the client's own `http_get` continues it, and what arrives
-is held against the digest that the hub declares.
+lose 10 GB of a 12 GB archive. Here the part file is ours, what it lacks is asked for in the client's own session, and
+what arrives is held against the digest that the hub declares.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import logging
 import os
 import shutil
 import tempfile
@@ -19,11 +17,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.errors import DataError, one_line
+from mmeb_harness.core.files import LOCK_POLL_SECONDS, NO_ROOM, lock_file, replacing
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.data.lock import HubFile, LockedRepo, table_key
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetInfo
+    from huggingface_hub.hf_api import RepoSibling
 
 #: Attempts that end without a new byte before one gives up; the seconds between them double.
 ATTEMPTS = 5
@@ -32,10 +35,8 @@ CONNECT_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
 #: A hub that limits requests says how long to wait; no longer than this is waited.
 LONGEST_PAUSE_SECONDS = 300.0
-LOCK_POLL_SECONDS = 0.1
 #: Folder of lock files, below that of the downloads.
 LOCKS = "locks"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 OnBytes = Callable[[int], None]
 Wait = Callable[[float], None]  # waits so many seconds; what it raises ends whatever waits
@@ -56,9 +57,10 @@ def resolve(
     """
     from huggingface_hub import HfApi
 
-    info = _patiently(
-        repo, revision, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60), wait
-    )
+    def ask() -> DatasetInfo:
+        return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60)
+
+    info = _patiently(repo, revision, ask, wait)
     commit = str(info.sha)
     files = {one.rfilename: (int(one.size or 0), _digest(one)) for one in info.siblings or ()}
     found: dict[str, tuple[str, ...]] = {}
@@ -77,17 +79,36 @@ def resolve(
     return LockedRepo(commit, files, found), failures
 
 
-def _patiently(repo: str, revision: str | None, ask: Callable[[], Answer], wait: Wait) -> Answer:
-    """Ask the hub, again if the transport or the server failed."""
-    pause, attempt = FIRST_PAUSE_SECONDS, 0
+def _patiently(
+    repo: str,
+    revision: str | None,
+    ask: Callable[[], Answer],
+    wait: Wait,
+    arrived: Callable[[], int] = lambda: 0,
+    what: str = "",
+) -> Answer:
+    """Ask the hub, again where the transport or the server failed.
+
+    Args:
+        arrived: bytes of a download; an attempt that brought some doesn't count.
+        what: is downloaded, for messages.
+    """
+    failures, pause = 0, FIRST_PAUSE_SECONDS
     while True:
-        attempt += 1
+        before = arrived()
         try:
             with _explained(repo, revision):
                 return ask()
         except _transient_errors() as error:
-            if attempt >= _attempts(error) or _is_final(error):
-                raise error if isinstance(error, DataError) else _refused(repo, "", error) from error
+            if _is_local(error):
+                raise
+            failures, pause = (0, FIRST_PAUSE_SECONDS) if arrived() > before else (failures + 1, pause)
+            if _is_final(error) or failures >= _attempts(error):
+                if isinstance(error, UnreachableError):
+                    raise
+                kept = f"; {arrived():,} bytes are kept, the same command goes on from there" if what else ""
+                asked = f"{repo}: {what or 'its list of files'}"
+                raise DataError(f"{asked} can't be fetched from {_endpoint()} ({one_line(error)}){kept}") from error
             wait(max(pause, _asked_pause(error)))
             pause *= 2
 
@@ -103,7 +124,7 @@ def _asked_pause(error: Exception) -> float:
     return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdigit() else 0.0
 
 
-def _digest(sibling: Any) -> str:
+def _digest(sibling: RepoSibling) -> str:
     return f"sha256:{sibling.lfs.sha256}" if sibling.lfs else f"git:{sibling.blob_id}"
 
 
@@ -119,10 +140,10 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
             builder = datasets.load_dataset_builder(table.repo, table.config, revision=commit, cache_dir=cache)
         except FileNotFoundError as error:  # its word for gated, private, gone or empty, without saying which
             _ask_for_a_file(table.repo, commit)
-            raise DataError(f"{name}: {' '.join(str(error).split())}") from error
+            raise DataError(f"{name}: {one_line(error)}") from error
         except (ValueError, RuntimeError, yaml.YAMLError) as error:
             # No such configuration, data that only a script can read, or a README that is no YAML.
-            raise DataError(f"{name}: {' '.join(str(error).split())}") from error
+            raise DataError(f"{name}: {one_line(error)}") from error
         splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
     if table.split not in splits:
         raise DataError(f"{name} has no split {table.split!r} (found: {', '.join(sorted(splits)) or 'none'})")
@@ -145,23 +166,23 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
     Several processes may ask for the same file: one fetches it, the others wait for it.
 
     Args:
-        on_bytes: told of every chunk, and with 0 while waiting; what it raises ends the download.
+        on_bytes: told of the bytes that are there and of every chunk that comes, and with 0 while waiting; what it
+            raises ends the download.
         verify: don't trust one that is there already either.
 
     Raises:
         DataError: not reachable after several attempts, not to be had, not the declared bytes, or no room.
     """
     target = downloaded(file, folder)
-    with locked(_lock_file(file, folder), lambda: on_bytes(0)):
+    with _locked(target, lambda: on_bytes(0)):
         if _is_whole(target, file, verify=verify) or _take_from_cache(file, target):
+            on_bytes(file.size)
             return target
         target.unlink(missing_ok=True)
-        found = ""
         for _ in range(2):
-            part = target.with_suffix(".part")
-            _fetch(file, part, on_bytes)
-            found = file_digest(part, file.digest)
-            if found == file.digest:
+            part = _fetch(file, target, on_bytes)
+            arrived = file_digest(part, file.digest)
+            if arrived == file.digest:
                 with part.open("rb") as written:
                     os.fsync(written.fileno())
                 os.replace(part, target)
@@ -169,8 +190,8 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
             part.unlink()
             on_bytes(-file.size)
     raise DataError(
-        f"{file.repo}: {file.path} arrived twice with the wrong checksum ({found}, expected {file.digest}); a proxy or "
-        "mirror may alter it"
+        f"{file.repo}: {file.path} arrived twice with the wrong checksum ({arrived}, expected {file.digest}); a proxy "
+        "or mirror may alter it"
     )
 
 
@@ -189,7 +210,7 @@ def held(file: HubFile, folder: Path, on_bytes: OnBytes) -> Iterator[Path]:
     """
     target = downloaded(file, folder)
     while True:
-        with locked(_lock_file(file, folder), lambda: on_bytes(0), shared=True):
+        with _locked(target, lambda: on_bytes(0), shared=True):
             if _is_whole(target, file, verify=False):
                 yield target
                 return
@@ -201,7 +222,7 @@ def discard(digest: str, folder: Path) -> None:
     target = folder / digest.replace(":", "-")
     part = target.with_suffix(".part")
     if target.is_file() or part.is_file():
-        with contextlib.suppress(BlockingIOError), locked(folder / LOCKS / f"{target.name}.lock", _give_up):
+        with contextlib.suppress(BlockingIOError), _locked(target, _give_up):
             target.unlink(missing_ok=True)
             part.unlink(missing_ok=True)
 
@@ -210,8 +231,9 @@ def _give_up() -> None:
     raise BlockingIOError("held by another process")
 
 
-def _lock_file(file: HubFile, folder: Path) -> Path:
-    return folder / LOCKS / f"{downloaded(file, folder).name}.lock"
+def _locked(target: Path, while_held: Callable[[], None], *, shared: bool = False) -> BinaryIO:
+    (target.parent / LOCKS).mkdir(parents=True, exist_ok=True)
+    return lock_file(target.parent / LOCKS / f"{target.name}.lock", while_held, shared=shared)
 
 
 def _take_from_cache(file: HubFile, target: Path) -> bool:
@@ -226,12 +248,8 @@ def _take_from_cache(file: HubFile, target: Path) -> bool:
     try:
         os.link(os.path.realpath(cached), target)
     except OSError:  # another file system
-        copy = target.with_suffix(".copy")
-        try:
+        with replacing(target) as copy:
             shutil.copyfile(cached, copy)
-            os.replace(copy, target)
-        finally:
-            copy.unlink(missing_ok=True)
     return True
 
 
@@ -240,39 +258,33 @@ def downloaded(file: HubFile, folder: Path) -> Path:
     return folder / file.digest.replace(":", "-")
 
 
-def _fetch(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
-    """Append to the part file until it has the declared size."""
-    failures, pause = 0, FIRST_PAUSE_SECONDS
-    while True:
-        before = part.stat().st_size if part.is_file() else 0
-        if before > file.size:
-            part.unlink()
-            before = 0
-        on_bytes(before)
-        try:
-            _append(file, part, before, on_bytes)
-            return
-        except _transient_errors() as error:
-            if _is_final(error):
-                raise _refused(file.repo, file.path, error) from error
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise NoRoomError(part, error) from error
-            if _is_local(error):
-                raise
-            after = part.stat().st_size if part.is_file() else 0
-            on_bytes(-after)
-            failures, pause = (0, FIRST_PAUSE_SECONDS) if after > before else (failures + 1, pause)
-            if failures >= _attempts(error):
-                kind = UnreachableError if isinstance(error, UnreachableError) else DataError
-                raise kind(
-                    f"{file.repo}: {file.path} can't be fetched ({_first_line(error)}); {after:,} of {file.size:,} "
-                    "bytes are kept, the same command goes on from there"
-                ) from error
-            _sleep(max(pause, _asked_pause(error)), on_bytes)
-            pause *= 2
+def _fetch(file: HubFile, target: Path, on_bytes: OnBytes) -> Path:
+    """The part file, appended to until it has the declared size."""
+    part = target.with_suffix(".part")
+    if _size(part) > file.size:
+        part.unlink()
+    on_bytes(_size(part))
+    try:
+        _patiently(
+            file.repo,
+            file.revision,
+            partial(_append, file, part, on_bytes),
+            partial(_sleep, on_bytes),
+            partial(_size, part),
+            file.path,
+        )
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise NoRoomError(part, error) from error
+        raise
+    return part
 
 
-def _sleep(seconds: float, on_bytes: OnBytes) -> None:
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _sleep(on_bytes: OnBytes, seconds: float) -> None:
     """Wait, unless `on_bytes` ends it."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
@@ -280,49 +292,35 @@ def _sleep(seconds: float, on_bytes: OnBytes) -> None:
         time.sleep(min(left, LOCK_POLL_SECONDS))
 
 
-def _append(file: HubFile, part: Path, resume: int, on_bytes: OnBytes) -> None:
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+def _append(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
+    """Ask once for what the part file lacks. What has come is in it, however this ends."""
+    from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers
 
-    if resume == file.size and resume > 0:
-        return
-    disable_progress_bars()
-    part.parent.mkdir(parents=True, exist_ok=True)
     url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
-    with _explained(file.repo, file.revision), part.open("ab") as opened:
-        counted: Any = _Counted(opened, on_bytes)
-        headers = build_hf_headers(library_name="mmeb-harness")
-        # Not told the size: it would refuse a file of more than 50 GB, which the hub may still serve. Its own attempts
-        # (and its word on each) would multiply with ours, which a Ctrl-C can end.
-        logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
-        http_get(url, counted, resume_size=resume, headers=headers, _nb_retries=0)
-    size = part.stat().st_size
-    if size > file.size:
-        part.unlink()
-        raise DataError(f"{file.repo}: {file.path} has more than the {file.size:,} bytes that are declared")
+    # A range is one of the file, not of something compressed on the way.
+    headers = build_hf_headers(library_name="mmeb-harness", headers={"Accept-Encoding": "identity"})
+    with part.open("ab") as opened:
+        size = opened.tell()
+        if size == file.size:
+            return
+        if size:
+            headers["Range"] = f"bytes={size}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+            hf_raise_for_status(response)
+            if size and response.status_code == 200:  # the server sends all of it
+                opened.truncate(0)
+                on_bytes(-size)
+                size = 0
+            for chunk in response.iter_bytes():
+                size += len(chunk)
+                if size > file.size:
+                    raise DataError(f"{file.repo}: {file.path} has more than the {file.size:,} bytes that are declared")
+                opened.write(chunk)
+                on_bytes(len(chunk))
     if size < file.size:
         raise ConnectionError(f"{size:,} bytes came, {file.size:,} are declared")
-
-
-class _Counted:
-    """A part file that tells how many bytes are written to it, or taken back when the server starts over."""
-
-    def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
-        self._file, self._on_bytes = file, on_bytes
-
-    def write(self, chunk: bytes) -> int:
-        self._on_bytes(len(chunk))
-        return self._file.write(chunk)
-
-    def truncate(self) -> int:
-        before = self._file.seek(0, os.SEEK_CUR)
-        size = os.fstat(self._file.fileno()).st_size
-        self._on_bytes(before - size)
-        return self._file.truncate()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 def file_digest(path: Path, like: str) -> str:
@@ -337,28 +335,6 @@ def file_digest(path: Path, like: str) -> str:
         return f"git:{blob.hexdigest()}"
 
 
-@contextlib.contextmanager
-def locked(path: Path, while_waiting: Callable[[], None] = lambda: None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file (`shared`: beside others who share it), waiting for whoever has it.
-
-    Args:
-        while_waiting: what it raises ends the waiting.
-    """
-    import fcntl
-
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                while_waiting()
-                time.sleep(LOCK_POLL_SECONDS)
-        yield
-
-
 def _transient_errors() -> tuple[type[Exception], ...]:
     """What a further attempt may mend: errors of the transport, of the server, and short reads (an OSError)."""
     from huggingface_hub.utils import httpx
@@ -370,11 +346,6 @@ def _is_final(error: Exception) -> bool:
     """Whether the server has answered, and another attempt would get the same answer."""
     response = getattr(error, "response", None)
     return response is not None and response.status_code < 500 and response.status_code not in (408, 429)
-
-
-def _refused(repo: str, path: str, error: Exception) -> DataError:
-    what = f"{repo}: {path}" if path else repo
-    return DataError(f"{what} can't be fetched from {_endpoint()}: {_first_line(error)}")
 
 
 def _is_local(error: Exception) -> bool:
@@ -419,14 +390,14 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise DataError(f"{repo} is not on the hub, or private and {token}") from error
     except RemoteEntryNotFoundError as error:
-        raise DataError(f"{repo}: a file is gone from revision {revision} ({_first_line(error)})") from error
+        raise DataError(f"{repo}: a file is gone from revision {revision} ({one_line(error)})") from error
     except OfflineModeIsEnabled as error:
         raise DataError("HF_HUB_OFFLINE is set: unset it to fetch data (evaluations never need the network)") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise DataError(f"HF_ENDPOINT {_endpoint()!r} is no address ({_first_line(error)})") from error
+        raise DataError(f"HF_ENDPOINT {_endpoint()!r} is no address ({one_line(error)})") from error
     except httpx.ConnectError as error:
         raise UnreachableError(
-            f"can't reach the hub at {_endpoint()} ({_first_line(error)}); check the network, or set HF_ENDPOINT to a "
+            f"can't reach the hub at {_endpoint()} ({one_line(error)}); check the network, or set HF_ENDPOINT to a "
             "mirror"
         ) from error
 
@@ -443,7 +414,3 @@ def _endpoint() -> str:
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.files import lock_file
 from mmeb_harness.core.tasks import Pages, Table, Task
 from mmeb_harness.data.folder import repo_of
-from mmeb_harness.data.hub import LOCKS, Failures, UnreachableError, locked, resolve
+from mmeb_harness.data.hub import LOCKS, Failures, UnreachableError, resolve
 from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, table_key, write_lock
 
 #: Fetched files and locks, until what they are for is done.
@@ -33,7 +34,7 @@ class Locked:
     failures: tuple[tuple[str, DataError], ...] = ()
 
 
-def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, workers: int) -> Locked:
+def lock_repos(tasks: Sequence[Task], own: Lock, given: Lock, *, update: bool, workers: int) -> Locked:
     """Revisions for `tasks`: those of a given lock file, else the folder's own, else the hub's newest.
 
     Args:
@@ -44,14 +45,15 @@ def lock_repos(tasks: Iterable[Task], own: Lock, given: Lock, *, update: bool, w
     Raises:
         UnreachableError: nobody answers; there is no point in asking 40 times more.
     """
-    wanted = _wanted_tables(tasks)
+    if given or update or not knows_all(tasks, own):
+        import datasets  # noqa: F401 - here, and not first in threads, which would see modules of it half imported
     lock: Lock = {}
     failures: Failures = []
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="resolve")
     futures = {
         pool.submit(_lock_repo, repo, own.get(repo), given.get(repo), tables, update, stop): repo
-        for repo, tables in wanted.items()
+        for repo, tables in _wanted_tables(tasks).items()
     }
     try:
         for future in as_completed(futures):
@@ -163,7 +165,8 @@ def merge_lock(root: Path, chosen: Locked) -> None:
     """
     if _says(read_lock(root / LOCK), chosen.lock):
         return  # a finished folder may be read-only
-    with locked(root / WORK / LOCKS / "lock-file.lock"):
+    (root / WORK / LOCKS).mkdir(parents=True, exist_ok=True)
+    with lock_file(root / WORK / LOCKS / "lock-file.lock"):
         before = read_lock(root / LOCK)
         merged = dict(before)
         for repo, entry in chosen.lock.items():

@@ -14,12 +14,12 @@ import os
 import shutil
 import tarfile
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.errors import DataError, one_line
+from mmeb_harness.core.files import replacing
 from mmeb_harness.core.tasks import Pages, Table
 from mmeb_harness.data.records import RecordWriter
 
@@ -87,7 +87,7 @@ def _as_parquet(hub_name: str, path: Path) -> Iterator[Path]:
         try:
             rows = datasets.load_dataset(kinds[suffix], data_files=str(named), split="train", cache_dir=folder)
         except (DatasetsError, ValueError, OSError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = one_line(error.__cause__ or error)
             raise DataError(f"{hub_name} can't be read as {kinds[suffix]}: {reason}") from error
         converted = Path(folder) / "converted.parquet"
         rows.to_parquet(converted)
@@ -125,7 +125,7 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     slim = root / table.folder / f"{table.split}.parquet"
     writer: Any = None
     try:
-        with _replacing(slim) as temporary:
+        with replacing(slim) as temporary:
             for hub_name, path in parts:
                 for batch in _page_batches(hub_name, path, pages):
                     copies += _place_batch(batch, pages, root, record, seen)
@@ -178,41 +178,29 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
     """Make `target` a name of the one file with this content. False: the file system can't, so it is a copy."""
     digest = hashlib.sha256(content).hexdigest()
     pooled = pool / digest[:2] / digest
-    if not _publish(pooled, content):
+    if pooled.is_file():
+        put(pooled, content)  # nothing to do, unless it was damaged
+    else:
         put(target, content)
-        return False
+        pooled.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(target, pooled)
+            return True
+        except FileExistsError:  # another corpus has the page, and was faster
+            pass
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.EMLINK):
+                return False
+            raise
     if target.is_file() and target.samefile(pooled):
         return True
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
     try:
-        os.link(pooled, temporary)
+        with replacing(target, durably=False) as name:
+            os.link(pooled, name)
     except OSError:  # too many names of one file: a copy serves as well, and is counted
         put(target, content)
         return False
-    os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # renaming one name of a file over another of the same file leaves both
     return True
-
-
-def _publish(pooled: Path, content: bytes) -> bool:
-    """Have the pool hold this content, in one file whoever comes first; False without hard links."""
-    if pooled.is_file():
-        put(pooled, content)  # nothing to do, unless it was damaged
-        return True
-    pooled.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(pooled)
-    try:
-        temporary.write_bytes(content)
-        with contextlib.suppress(FileExistsError):  # another corpus has the page, and was faster
-            os.link(temporary, pooled)
-        return True
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.EMLINK):
-            return False
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def unpack(
@@ -345,31 +333,13 @@ def put(target: Path, content: bytes) -> None:
     """Write a file, whole; leave one of the same content alone."""
     if _holds(target, content):
         return
-    with _replacing(target) as temporary:
+    with replacing(target, durably=False) as temporary:
         temporary.write_bytes(content)
 
 
 def _put_file(target: Path, source: Path) -> None:
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A file to fill, which then takes the place of `target`; if filling it fails, nothing is left of it.
-
-    Unlike `files.write_atomically` it neither waits for the disk, once for each of a million frames, nor makes another
-    error of a full one.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -377,8 +347,3 @@ def _holds(path: Path, content: bytes) -> bool:
         return path.stat().st_size == len(content) and path.read_bytes() == content
     except FileNotFoundError:
         return False
-
-
-def _temporary(target: Path) -> Path:
-    """A name beside `target` that no other thread or process uses."""
-    return target.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")

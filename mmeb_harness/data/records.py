@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import fingerprint, read_json, read_parquet, write_atomically, write_json
+from mmeb_harness.core.files import fingerprint, lock_file, read_json, read_parquet, write_atomically, write_json
 from mmeb_harness.data.folder import MANIFEST, MANIFEST_SCHEMA_VERSION
-from mmeb_harness.data.hub import locked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,7 +187,8 @@ def write_manifest(root: Path) -> None:
     """
     if _is_manifest(root, _manifest(root)):
         return
-    with locked(root / FOLDER / ".lock"):
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    with lock_file(root / FOLDER / ".lock"):
         write_json(root / MANIFEST, _manifest(root))
 
 

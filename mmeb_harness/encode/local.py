@@ -27,7 +27,7 @@ from mmeb_harness.core.embedder import (
     WarmableEmbedder,
     Work,
 )
-from mmeb_harness.core.errors import ModelError, ResultError
+from mmeb_harness.core.errors import ModelError, ResultError, one_line
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.items import Item, Role, Vectors
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
@@ -328,8 +328,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def shortly(error: BaseException) -> str:
     """The first sentence of what an error says, in one line; its kind if it says nothing."""
-    words = " ".join(str(error).split())
-    return words.split(". ")[0][:200] or type(error).__name__
+    return one_line(error).split(". ")[0][:200]
 
 
 def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import check_writable, read_json, write_json
+from mmeb_harness.core.files import check_writable, lock_file, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,12 @@ def locked(folder: RunFolder, name: str = ".lock") -> Iterator[None]:
     Args:
         name: of the lock; shards of one run have one each.
     """
-    lock = folder.root / name
+
+    def refuse() -> NoReturn:
+        raise ResultError(f"another run is writing to {folder.root}; wait for it or choose another --output")
+
     check_writable(folder.root)
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResultError(
-                f"another run is writing to {folder.root}; wait for it or choose another --output"
-            ) from error
+    with lock_file(folder.root / name, refuse):
         yield
 
 

@@ -70,17 +70,17 @@ class MediaHashes:
         """
         distinct = list(dict.fromkeys(paths))
         goes = [distinct[start : start + _FILES_A_GO] for start in range(0, len(distinct), _FILES_A_GO)]
-        found: dict[Path, str] = {}
+        hashes: dict[Path, str] = {}
         with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
             try:
                 for hashed in pool.map(self._hash_all, goes):
                     self._remember(hashed)
-                    found |= {one.path: one.content.hex() for one in hashed}
+                    hashes |= {file.path: file.content.hex() for file in hashed}
                     if time.monotonic() - self._saved > SAVE_SECONDS:
                         self.save()
             finally:
                 pool.shutdown(cancel_futures=True)
-        return found
+        return hashes
 
     def _hash_all(self, paths: Sequence[Path]) -> list[_Hashed]:
         return [self._hash(path) for path in paths]
@@ -110,7 +110,7 @@ class MediaHashes:
         return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), max(stat.st_mtime, stat.st_ctime)
 
     def _remember(self, hashed: Sequence[_Hashed]) -> None:
-        new = {one.identity: one.content for one in hashed if one.is_new and one.stays}
+        new = {file.identity: file.content for file in hashed if file.is_new and file.stays}
         self._known |= new
         self._unsaved |= new
 
@@ -127,11 +127,11 @@ class MediaHashes:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """The files that remember."""
+    """The files of remembered hashes, oldest first."""
     return sorted(folder.glob("media-*.parquet"))
 
 
-def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> Path:
+def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> None:
     """Remember `hashes` in a file that nobody else writes.
 
     Raises:
@@ -142,11 +142,10 @@ def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> Path:
     path = folder / f"media-{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
     columns = {"identity": pa.array(list(hashes), pa.binary()), "sha256": pa.array(list(hashes.values()), pa.binary())}
     write_parquet(path, pa.table(columns))
-    return path
 
 
 def read_media_files(folder: Path) -> dict[bytes, bytes]:
-    """All that is remembered.
+    """All hashes that a folder remembers.
 
     Raises:
         ResultError: a file can't be read.
@@ -158,6 +157,6 @@ def read_media_files(folder: Path) -> dict[bytes, bytes]:
         except ResultError:
             if path.exists():
                 raise
-            continue  # joined with others since it was listed; what it held is hashed again
+            continue  # pruned since it was listed; what it held is hashed again
         known.update(zip(table.column("identity").to_pylist(), table.column("sha256").to_pylist(), strict=True))
     return known

@@ -1,6 +1,6 @@
 """Vectors on disk, named by what went into them, so that a killed run goes on in the middle of a task.
 
-A store is a folder of chunks (see `store_files`), each written whole and mapped into memory to be read. A key hashes an
+A store is a folder of chunks (see `chunk_files`), each written whole and mapped into memory to be read. A key hashes an
 item's words, the bytes of its media and its role; the folder itself is named by the model's fingerprint. Whatever is
 embedded twice, in one task or in two, in one run or in two, is found here the second time.
 
@@ -11,7 +11,6 @@ that nothing is pruned under its hands.
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -207,16 +206,16 @@ class VectorStore:
             traces[positions] = _to_traces(columns)
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
-        found: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._several else vectors
-        if found is None:
+        stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._several else vectors
+        if stored is None:
             raise KeyError("vectors of no items were asked for")
-        return Encoded(found, tuple(traces), latency, share_of_time)
+        return Encoded(stored, tuple(traces), latency, share_of_time)
 
     def _hold(self) -> None:
-        lock = share(self._folder)
-        if lock is not None:
-            weakref.finalize(self, os.close, lock)
-        self._is_held = True
+        held = share(self._folder)
+        if held is not None:
+            weakref.finalize(self, held.close)
+        self._is_held = held is not None
 
     def _describe(self) -> None:
         """Before the first chunk: a folder with chunks and without a description is one of an old release."""

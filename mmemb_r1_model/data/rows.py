@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import PlacedBytes, replaced
+from mmemb_r1_model.disk.files import PlacedBytes, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,7 +178,7 @@ def _keep_index(path: Path, kind: str, state: list[int], index: _Index) -> None:
     header = np.array(json.dumps({"state": state, "groups": index.groups, "skips": index.skips}))
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     try:
-        with replaced(target) as file:
+        with replacing(target, durably=False) as temporary, temporary.open("wb") as file:
             np.savez(file, header=header, **arrays)
     except OSError as error:
         warnings.warn(f"can't keep {target} ({error.strerror}): every process will index {path} anew", stacklevel=2)
@@ -191,9 +191,8 @@ def write_whole(path: Path, content: bytes) -> None:
         DataError: the folder can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as file:
-            file.write(content)
+        with replacing(path, durably=False) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise DataError(f"can't write {path}: {error.strerror or error}; make room, or make it writable") from error
 

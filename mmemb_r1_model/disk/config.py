@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError, one_line
 
 Config = TypeVar("Config")
 
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise OptionError(f"can't read configuration {path}: {' '.join(str(error).split())}") from error
+        raise OptionError(f"can't read configuration {path}: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise OptionError(f"configuration {path} must be a mapping of settings to values")
     return loaded

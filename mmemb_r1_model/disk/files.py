@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mmeb_harness import lock_file, replacing
 
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A temporary neighbour of a file, renamed over it when all is written."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["PlacedBytes", "lock_file", "read_json", "replacing", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
     """A whole JSON file, indented."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import PlacedBytes, replaced
+from mmemb_r1_model.disk.files import PlacedBytes, replacing
 from mmemb_r1_model.disk.hashing import hash64
 
 
@@ -100,7 +100,7 @@ class RowWriter:
 
 def rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A file of these rows, whole; the old one, which `rows` may be read from, stays until they are written."""
-    with replaced(path) as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         for row in rows:
             file.write(_line(row))
 

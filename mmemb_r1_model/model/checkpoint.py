@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness import ModelError
+from mmeb_harness import ModelError, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, SettingsError, read_settings
@@ -99,7 +99,7 @@ def load_weights(
             f"{checkpoint.name} doesn't fit on {device} as {dtype}; try --dtype bfloat16 or another device"
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"can't load {checkpoint.folder}: {' '.join(str(error).split())[:500]}") from error
+        raise ModelError(f"can't load {checkpoint.folder}: {one_line(error)}") from error
     missing = [name for name in report["missing_keys"] if name != "lm_head.weight"]
     if missing:
         raise ModelError(f"checkpoint {checkpoint.folder} lacks weights: {', '.join(sorted(missing)[:3])} …")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.disk.errors import ModelError
+from mmemb_r1_model.disk.errors import ModelError, one_line
 from mmemb_r1_model.model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
@@ -305,7 +305,7 @@ def _model_type(config: WorkerConfig) -> str:
     except (OSError, ValueError) as error:
         raise ModelError(
             f"worker {config.name!r}: model {config.model!r} is neither a local folder nor to be had from the hub "
-            f"({_line(error)}). With a network: hf download {config.model} --local-dir FOLDER, then model: FOLDER"
+            f"({one_line(error)}). With a network: hf download {config.model} --local-dir FOLDER, then model: FOLDER"
         ) from error
 
 
@@ -324,7 +324,7 @@ def _load_chat_model(config: WorkerConfig) -> tuple[Any, Any]:
         processor = AutoProcessor.from_pretrained(config.model, **where)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(
-            f"worker {config.name!r}: can't load {config.model} here: {_line(error)}. If its processor needs "
+            f"worker {config.name!r}: can't load {config.model} here: {one_line(error)}. If its processor needs "
             "torchvision, serve the model with vLLM and use backend endpoint"
         ) from error
     # The output layer is the embedding table again in small models.
@@ -371,7 +371,3 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

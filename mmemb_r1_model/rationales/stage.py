@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.files import lock_file, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
@@ -93,7 +92,7 @@ def write_rationales(
         ModelError: a worker that can't go on. What it wrote is kept, the same command goes on from there.
     """
     check_config(config)
-    with _locked(folder):
+    with _lock(folder):
         written = scan(folder)
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
@@ -295,16 +294,14 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return found
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> BinaryIO:
     """Keep a second run out of the folder: it would ask, and pay, for the same rows."""
+
+    def refuse() -> NoReturn:
+        raise DataError(f"another run is writing to {folder}; wait for it, or end it")
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another run is writing to {folder}; wait for it, or end it") from error
-        yield
+    return lock_file(folder / ".lock", refuse)
 
 
 def _open_worker(worker: WorkerConfig, config: RationaleConfig, root: Path) -> Worker:

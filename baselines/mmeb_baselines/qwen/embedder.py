@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar
+from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.uploads import Uploads
@@ -181,7 +181,7 @@ def _reader(folder: CheckpointFolder, config: Mapping[str, Any], max_length: int
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder.path} has no usable tokenizer: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{folder.path} has no usable tokenizer: {one_line(error)}") from error
     pictures, vision = folder.json("preprocessor_config.json"), config["vision_config"]
     processor = Qwen2VLImageProcessorPil(
         patch_size=int(vision["patch_size"]),

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness import DataError, Frames, Item, Samples, Source, Table
+from mmeb_harness import DataError, Frames, Item, Samples, Source, Table, replacing
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MissingMediaError, check_inside
 from mmeb_tasks.readers.tables import has_column, iter_batches, read_rows
@@ -129,16 +128,8 @@ def _write_page(path: Path, page_id: str, image: dict[str, Any] | None) -> None:
     if not content:
         raise DataError(f"page {page_id!r}: {path} is missing, and the corpus table holds no image for it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".page-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(page_content(page_id, content))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(path, durably=False) as temporary:
+            temporary.write_bytes(page_content(page_id, content))
     except OSError as error:
         raise DataError(f"page {page_id!r} can't be written to {path}: {error.strerror or error}") from error
 

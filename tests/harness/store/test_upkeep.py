@@ -2,11 +2,6 @@
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -21,7 +16,7 @@ from mmeb_harness import ModelInfo, TokenVectors, Trace
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.files import map_arrow, write_arrow, write_parquet
-from mmeb_harness.store.chunk_files import alone, chunk_files, write_chunk
+from mmeb_harness.store.chunk_files import chunk_files, hold_alone, map_chunk, write_chunk
 from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
 from mmeb_harness.store.vectors import VectorStore
 
@@ -79,15 +74,12 @@ def test_show_lists_models_and_what_they_take(vectors: Path, tmp_path: Path) -> 
     done = call("show", "--vectors", vectors, "--json", tmp_path / "out.json")
     assert done.exit_code == 0
     header, first, second, total = done.output.splitlines()
-    assert header.split() == ["model", "revision", "fingerprint", "items", "repeated", "size", "chunks", "written"]
-    assert first.split()[:7] == ["m", "revision", "of", A, "6", "33.3", "%"]  # the beginning of the revision
+    assert header.split() == ["model", "revision", "fingerprint", "items", "size", "chunks", "written"]
+    assert first.split()[:5] == ["m", "revision", "of", A, "4"]  # the beginning of the revision
     assert second.split()[0] == "tokens"
-    assert total.startswith("2 models, 9 items, ")
+    assert total.startswith("2 models, 7 items, ")
     values = json.loads((tmp_path / "out.json").read_text())
-    assert [(one["model"], one["items"], one["duplicates"], one["chunks"]) for one in values] == [
-        ("m", 6, 2, 3),
-        ("tokens", 3, 0, 1),
-    ]
+    assert [(store["model"], store["items"], store["chunks"]) for store in values] == [("m", 4, 3), ("tokens", 3, 1)]
     assert values[0]["bytes"] == sum(path.stat().st_size for path in (vectors / A).iterdir())
 
 
@@ -98,14 +90,14 @@ def test_without_a_command_it_shows_what_runs_here_kept(
     assert "runs/.vectors does not exist: no vectors are there" in error_of(call())
     (tmp_path / "runs").mkdir()
     vectors.rename(tmp_path / "runs" / ".vectors")
-    assert "2 models, 9 items" in call().output
+    assert "2 models, 7 items" in call().output
 
 
 def test_check_finds_nothing_wrong(vectors: Path) -> None:
     done = call("check", "--vectors", vectors)
     assert done.exit_code == 0
     assert done.output.splitlines() == [
-        f"ok     {vectors / A}: m, 6 items in 3 chunks, 2 repeated",
+        f"ok     {vectors / A}: m, 4 items in 3 chunks",
         f"ok     {vectors / B}: tokens, 3 items in 1 chunks",
     ]
 
@@ -154,107 +146,43 @@ def test_check_names_a_broken_chunk_and_prune_deletes_it_alone(
     assert len(VectorStore(vectors / A)) == 3
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_joining_keeps_every_latest_vector_bitwise(several: bool, tmp_path: Path) -> None:
-    folder = tmp_path / "v" / A
-    write(folder, *[[f"{i}", f"{i + 1}", f"{i + 2}"] for i in range(20)], several=several)
-    keys = [str(i) for i in range(22)]
-    before = all_of(folder, *keys, several=several)
-    done = call("prune", "--duplicates", "--vectors", tmp_path / "v")
-    assert done.exit_code == 0
-    assert f"pruned: {folder}: 38 repeated items, 20 chunks made few (" in done.output
-    assert len(chunk_files(folder)) == 1
-    assert all_of(folder, *keys, several=several) == before
-    assert call("check", "--vectors", tmp_path / "v").exit_code == 0
-    assert "pruned" not in call("prune", "--duplicates", "--vectors", tmp_path / "v").output  # nothing left to do
-
-
-def test_joined_chunks_are_bounded(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmeb_harness.store.upkeep.JOINED_ROWS", 2)
-    before = all_of(vectors / A, "1", "2", "3", "4")
-    call("prune", "--duplicates", "--vectors", vectors)
-    assert len(chunk_files(vectors / A)) == 2
-    assert all_of(vectors / A, "1", "2", "3", "4") == before
-
-
-def test_joining_makes_nothing_younger(tmp_path: Path) -> None:
-    """A run that was started over with --fresh must not find in a joined chunk what is from before."""
+def test_a_chunk_of_several_ages_counts_row_by_row(tmp_path: Path) -> None:
+    """Release 0.1 joined chunks: a run that was started over with --fresh must not find in one what is from before."""
     folder = tmp_path / "v" / A
     write(folder, ["old"])
     since = time.time_ns()
     write(folder, ["new"])
-    write(folder, ["newer"], ["new"])
-    call("prune", "--duplicates", "--vectors", tmp_path / "v")
-    assert len(chunk_files(folder)) == 1
+    write(folder, ["newer"])
+    tables = [map_chunk(path).replace_schema_metadata(None) for path in chunk_files(folder)]
+    for path in chunk_files(folder):
+        path.unlink()
+    write_chunk(folder, pa.concat_tables(tables).combine_chunks())
     store = VectorStore(folder, since=since)
     assert [key in store for key in ("old", "new", "newer")] == [False, True, True]
 
 
-JOINING = """
-    import sys
-    from pathlib import Path
-    import numpy, pyarrow
-    import mmeb_harness.store.upkeep
-    from mmeb_harness.store.upkeep import Wanted, prune
-
-    pyarrow.array(numpy.zeros(1))   # imports pandas, before the clock starts
-    mmeb_harness.store.upkeep.JOINED_ROWS = 3   # many new chunks: time to be killed in
-    print("started", flush=True)
-    for _ in prune([Path(sys.argv[1])], Wanted(duplicates=True), dry_run=False):
-        pass
-"""
-
-
-def test_kill_9_while_joining_costs_no_vector(tmp_path: Path) -> None:
-    folder, rng = tmp_path / "v" / A, random.Random(0)
-    write(folder, *[[f"{i}", f"{i + 1}", f"{i + 2}"] for i in range(100)])
-    keys = [str(i) for i in range(102)]
-    before, killed = all_of(folder, *keys), 0
-    for _ in range(5):
-        command = [sys.executable, "-c", textwrap.dedent(JOINING), str(folder)]
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.01, 0.15))
-        process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        assert all_of(folder, *keys) == before
-    assert killed
-    call("prune", "--duplicates", "--temporary", "--vectors", tmp_path / "v")
-    assert len(list(folder.iterdir())) == 3  # a chunk, the description, the lock
-    assert all_of(folder, *keys) == before
-
-
 def test_a_run_that_starts_meanwhile_waits(vectors: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        with alone(vectors / A) as is_alone:
-            assert is_alone
+        held = hold_alone(vectors / A)
+        assert held
+        with held:
             opening = pool.submit(VectorStore, vectors / A)
             assert not wait([opening], timeout=0.2).done
             chunk_files(vectors / A)[0].unlink()
         assert len(opening.result(timeout=10)) == 4
 
 
-def test_joining_hides_no_damage(vectors: Path) -> None:
-    path = chunk_files(vectors / A)[0]
-    flip_a_bit(path)
-    done = call("prune", "--duplicates", "--vectors", vectors)
-    assert done.exit_code != 0
-    assert f"{path} is broken (keys or vectors are not what was written)" in error_of(done)
-    assert len(chunk_files(vectors / A)) == 3
-
-
 def test_what_a_run_is_using_is_left_alone(vectors: Path) -> None:
     running = VectorStore(vectors / A)
     before = sorted(path.name for path in (vectors / A).iterdir())
-    for what in (["--duplicates"], ["--model", "m"], ["--older-than", "0"]):
+    for what in (["--model", "m"], ["--older-than", "0"]):
         done = call("prune", *what, "--vectors", vectors)
         assert done.exit_code == 1
         assert f"skipped: {vectors / A}: a run is using it" in done.output
     assert sorted(path.name for path in (vectors / A).iterdir()) == before
     assert call("prune", "--broken", "--vectors", vectors).exit_code == 0  # nothing to do there
     del running
-    assert call("prune", "--duplicates", "--vectors", vectors).exit_code == 0
+    assert call("prune", "--model", "m", "--vectors", vectors).exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["m", A])
@@ -308,7 +236,7 @@ def test_older_versions_are_shown_and_go(vectors: Path) -> None:
     assert f"other  {old}: store version 1, not read" in call("check", "--vectors", vectors).output
     os.utime(old / "chunk-00001-x.parquet", (time.time() - 10 * 86400,) * 2)
     assert str(old) in call("prune", "--older-than", "9", "--dry-run", "--vectors", vectors).output
-    done = call("prune", "--older-versions", "--vectors", vectors)
+    done = call("prune", "--model", old.name, "--vectors", vectors)
     assert f"pruned: {old}: all of an unnamed model, store version 1 (" in done.output
     assert sorted(path.name for path in vectors.iterdir()) == [A, B]
 
@@ -320,27 +248,24 @@ def test_leftovers_go(vectors: Path) -> None:
     hashes.parent.mkdir()
     hashes.write_bytes(b"half")
     assert (
-        f"pruned: {left}: left by a killed process (4 bytes)"
-        in call("prune", "--temporary", "--vectors", vectors).output
+        f"pruned: {left}: left by a killed process (4 bytes)" in call("prune", "--broken", "--vectors", vectors).output
     )
     assert not left.exists()
     assert hashes.exists()  # no lock says whose it is: it may be in the making
     os.utime(hashes, (0, 0))
-    call("prune", "--temporary", "--vectors", vectors)
+    call("prune", "--broken", "--vectors", vectors)
     assert not hashes.exists()
     assert len(chunk_files(vectors / A)) == 3
 
 
-def test_hashes_of_media_are_checked_and_joined(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_of_media_are_checked(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", -1.0)
     for name in ("a", "b", "c"):
         (vectors.parent / name).write_text(name)
         hashes = MediaHashes(vectors / ".media", vectors.parent)
         hashes.of([vectors.parent / name])
         hashes.save()
-    before = read_media_files(vectors / ".media")
-    assert "3 files of hashes made one" in call("prune", "--duplicates", "--vectors", vectors).output
-    assert read_media_files(vectors / ".media") == before
+    assert len(read_media_files(vectors / ".media")) == 3
     path = media_files(vectors / ".media")[0]
     path.write_bytes(b"half")
     done = call("check", "--vectors", vectors)
@@ -348,3 +273,4 @@ def test_hashes_of_media_are_checked_and_joined(vectors: Path, monkeypatch: pyte
     assert path.name in done.output
     call("prune", "--broken", "--vectors", vectors)
     assert not path.exists()
+    assert len(read_media_files(vectors / ".media")) == 2

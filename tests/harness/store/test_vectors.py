@@ -248,7 +248,7 @@ def test_the_folder_says_whose_vectors_it_holds(tmp_path: Path) -> None:
     assert (said["similarity"], said["settings"], said["profile"]["name"]) == ("dot", {"dtype": "float32"}, "unstated")
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(1, "cache prune --older-versions --vectors "), (3, "upgrade mmeb")])
+@pytest.mark.parametrize(("version", "way_out"), [(1, "cache prune --model f --vectors "), (3, "upgrade mmeb")])
 def test_another_store_version_is_refused(version: int, way_out: str, tmp_path: Path) -> None:
     folder = stored(tmp_path / "f", "a")
     if version == 1:

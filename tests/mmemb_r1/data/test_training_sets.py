@@ -585,10 +585,10 @@ def test_the_index_is_kept_and_built_anew_when_the_file_changes(tmp_path: Path) 
 def test_an_index_that_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lines(tmp_path / "rows.jsonl", [{"n": 1}])
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mmemb_r1_model.disk.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("mmemb_r1_model.data.rows.np.savez", refuse)
     with pytest.warns(UserWarning, match=r"can't keep .*test-index.npz \(Permission denied\)"):
         assert JsonRows(path, "test", lambda row: RowFacts(), "")[0] == {"n": 1}
 
