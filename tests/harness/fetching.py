@@ -19,9 +19,6 @@ from tests.hub import Hub
 EVAL = str(Path(sys.executable).parent / "mmeb-eval")
 BY_NAME = {task.name: task for task in TASKS}
 
-#: Bytes that the client writes at once, in these tests.
-CHUNK = 4096
-
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -33,17 +30,7 @@ def environment_for(endpoint: str, home: Path) -> dict[str, str]:
         "HF_ENDPOINT": endpoint,
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
-        "PYTHONPATH": str(small_chunks(home)),
     }
-
-
-def small_chunks(home: Path) -> Path:
-    """The client writes in chunks of 10 MB, more than a whole file here: smaller ones, so that there is a rest."""
-    folder = home / "small-chunks"
-    folder.mkdir(exist_ok=True)
-    lines = f"from huggingface_hub import constants\nconstants.DOWNLOAD_CHUNK_SIZE = {CHUNK}\n"
-    (folder / "sitecustomize.py").write_text(lines)
-    return folder
 
 
 def get(call: Call, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -105,8 +92,8 @@ def frames_of(folder: Path, name: str) -> set[str]:
 
 def archive_file(folder: Path) -> Path:
     """The one kept archive."""
-    (found,) = [path for path in (folder / WORK).iterdir() if path.name.startswith("sha256-") and path.suffix == ""]
-    return found
+    (archive,) = [path for path in (folder / WORK).iterdir() if path.name.startswith("sha256-") and path.suffix == ""]
+    return archive
 
 
 def fill(path: Path, leave: int) -> None:

@@ -20,7 +20,6 @@ from mmeb_harness.data.place import PAGE_POOL
 from tests import hub as hub_module
 from tests.harness.fetching import (
     BY_NAME,
-    CHUNK,
     EVAL,
     Call,
     environment_for,
@@ -90,8 +89,8 @@ def test_downloads_that_break_off_are_continued(call: Call, hub: Hub, suite: Pat
     get(call, "--tasks", "EgoSchema", "--workers", "3")
     assert same_samples("EgoSchema", suite, tmp_path / "data")
     assert (hub.broken, hub.resumed) == (9, 9)
-    for path in parts:  # each byte once, in four pieces, but for the rest of a chunk at each break
-        assert 0 <= hub.served[path] - len(hub.content(MEDIA_REPO, path)) <= 3 * CHUNK
+    for path in parts:  # each byte once, in four pieces
+        assert hub.served[path] == len(hub.content(MEDIA_REPO, path))
 
 
 def test_what_the_clients_own_cache_holds_is_not_fetched_again(
@@ -248,7 +247,7 @@ def test_several_processes_on_one_folder(endpoint: str, hub: Hub, suite: Path, t
     assert sum(int(re.search(r"(\d+) steps done", text)[1]) for text in printed) == 32  # type: ignore[index]
     for path in ("video-tasks/frames/video_qa.tar.gz-00", "corpus/test-00000-of-00001.parquet"):
         repo = MEDIA_REPO if "video" in path else "VLM2Vec/ViDoSeek-page-fixed"
-        assert 0 <= hub.served[path] - len(hub.content(repo, path)) <= CHUNK
+        assert hub.served[path] == len(hub.content(repo, path))
     assert all(same_samples(name, suite, tmp_path / "data") for name in ("EgoSchema", "MVBench", "ViDoSeek-page"))
 
 
