@@ -8,12 +8,12 @@ vendor's code needs transformers below 4.52; the weights are those of an ordinar
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, profiled_loader
 from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, clipped, within
 from mmeb_harness import Frames, Item, Profile, Role
@@ -77,33 +77,6 @@ LEADERBOARD_PROFILE = dataclasses.replace(
 )
 
 
-def load(
-    path: str | None = None,
-    revision: str | None = None,
-    profile: Literal["own", "leaderboard"] = "own",
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: Attention = "auto",
-) -> QwenEmbedder:
-    """GME on Qwen2-VL 2B and 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
-
-    Args:
-        profile: own: the query's instruction in the system turn, candidates without one, all frames as images.
-            leaderboard: the official strings in the user's turn, a video's middle frame.
-    """
-    own = profile == "own"
-    family = Family(
-        model="gme",
-        cards=CARDS,
-        profile=PROFILE if own else LEADERBOARD_PROFILE,
-        recipe=own_parts if own else leaderboard_parts,
-        positions="sequential",
-        max_length=MAX_LENGTH,
-        settings={"frames": "an image each" if own else "the middle one"},
-    )
-    return open_embedder(family, path, revision, Place(device, dtype, attention))
-
-
 def own_parts(item: Item, role: Role) -> Parts:
     """As the model's own code writes it: an image, then the text, nothing between."""
     system = (item.instruction if role == "query" else "") or DEFAULT_SYSTEM
@@ -125,3 +98,27 @@ def leaderboard_parts(item: Item, role: Role) -> Parts:
 def middle_picture(item: Item, steps: tuple[Resize, ...]) -> list[Slot]:
     """The image, or the one frame that VLM2Vec's wrappers show of a video."""
     return [Slot((item.media[len(item.media) // 2],), False, steps)] if item.media else []
+
+
+FAMILY = Family(
+    model="gme",
+    cards=CARDS,
+    profile=PROFILE,
+    recipe=own_parts,
+    positions="sequential",
+    max_length=MAX_LENGTH,
+    settings={"frames": "an image each"},
+)
+LEADERBOARD_FAMILY = dataclasses.replace(
+    FAMILY, profile=LEADERBOARD_PROFILE, recipe=leaderboard_parts, settings={"frames": "the middle one"}
+)
+load = profiled_loader(
+    FAMILY,
+    LEADERBOARD_FAMILY,
+    """GME on Qwen2-VL 2B and 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
+
+    Args:
+        profile: own: the query's instruction in the system turn, candidates without one, all frames as images.
+            leaderboard: the official strings in the user's turn, a video's middle frame.
+    """,
+)

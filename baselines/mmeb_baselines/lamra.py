@@ -9,14 +9,13 @@ plain positions. Only LamRA's own code for Qwen2.5-VL, of which forks alone coul
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
-from mmeb_baselines.cards import Card, find_pinned
-from mmeb_baselines.families import read_config
+from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED, middle_picture
 from mmeb_baselines.official_text import official_text_without_media_tokens
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
+from mmeb_baselines.qwen.embedder import Family, profiled_loader
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import Item, Profile, Role
@@ -73,34 +72,6 @@ LEADERBOARD_PROFILE = dataclasses.replace(
 )
 
 
-def load(
-    path: str | None = None,
-    revision: str | None = None,
-    profile: Literal["own", "leaderboard"] = "own",
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: Attention = "auto",
-) -> QwenEmbedder:
-    """LamRA-Ret on Qwen2-VL 7B or Qwen2.5-VL 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
-
-    Args:
-        profile: own: "Summarize above … in one word", candidates without instruction, frames as a video. leaderboard:
-            the official strings, a video's middle frame, and the last token after "<emb>.", which is text there.
-    """
-    own = profile == "own"
-    checkpoint = find_pinned(CARDS, path, revision)
-    multimodal = own and read_config(checkpoint, "lamra")["model_type"] == "qwen2_5_vl"
-    family = Family(
-        model="lamra",
-        cards=CARDS,
-        profile=PROFILE if own else LEADERBOARD_PROFILE,
-        recipe=own_parts if own else leaderboard_parts,
-        positions="multimodal" if multimodal else "sequential",
-        settings={"frames": "a video" if own else "the middle one"},
-    )
-    return QwenEmbedder(family, checkpoint, checkpoint, Place(device, dtype, attention))
-
-
 def own_parts(item: Item, role: Role) -> Parts:
     """As LamRA's own data sets write it. A frame list has the bounds of pictures, each frame."""
     spoken = [item.instruction, item.text] if role == "query" else [item.text]
@@ -120,3 +91,31 @@ def leaderboard_parts(item: Item, role: Role) -> Parts:
     text = official_text_without_media_tokens(item) + ("" if shown else "\n")
     closing = "<emb>.<|im_end|>\n<|im_start|>assistant\n"
     return chat(DEFAULT_SYSTEM, [*shown, text], closing)
+
+
+FAMILY = Family(
+    model="lamra",
+    cards=CARDS,
+    profile=PROFILE,
+    recipe=own_parts,
+    positions="sequential",
+    positions_of_type={"qwen2_5_vl": "multimodal"},
+    settings={"frames": "a video"},
+)
+LEADERBOARD_FAMILY = dataclasses.replace(
+    FAMILY,
+    profile=LEADERBOARD_PROFILE,
+    recipe=leaderboard_parts,
+    positions_of_type={},
+    settings={"frames": "the middle one"},
+)
+load = profiled_loader(
+    FAMILY,
+    LEADERBOARD_FAMILY,
+    """LamRA-Ret on Qwen2-VL 7B or Qwen2.5-VL 7B; its own prompts, or those behind its rows on MMEB-V2's leaderboard.
+
+    Args:
+        profile: own: "Summarize above … in one word", candidates without instruction, frames as a video. leaderboard:
+            the official strings, a video's middle frame, and the last token after "<emb>.", which is text there.
+    """,
+)

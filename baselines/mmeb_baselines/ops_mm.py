@@ -9,7 +9,7 @@ from typing import Any
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, loader
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, clipped, within
 from mmeb_harness import Item, Profile, Role
@@ -54,19 +54,11 @@ PROFILE = Profile(
 )
 
 
-def load(
-    path: str | None = None,
-    revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: Attention = "auto",
-) -> QwenEmbedder:
-    """Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B."""
-    family = Family("ops_mm", CARDS, PROFILE, parts, positions="multimodal")
-    return open_embedder(family, path, revision, Place(device, dtype, attention))
-
-
 def parts(item: Item, role: Role) -> Parts:
     """Both sides alike; a bare label has no instruction and gets the template's default."""
     shown = between_vision_tokens(pictures(item, SIZES))
     return chat(item.instruction or DEFAULT_SYSTEM, [*shown, item.text], END_OF_TEXT)
+
+
+FAMILY = Family("ops_mm", CARDS, PROFILE, parts, positions="multimodal")
+load = loader(FAMILY, "Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B.")

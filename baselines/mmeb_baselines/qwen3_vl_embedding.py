@@ -13,7 +13,7 @@ from typing import Any
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, loader
 from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import Resize, within
 from mmeb_harness import Frames, Item, Profile, Role
@@ -69,18 +69,6 @@ PROFILE = Profile(
 )
 
 
-def load(
-    path: str | None = None,
-    revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: Attention = "auto",
-) -> QwenEmbedder:
-    """Qwen3-VL-Embedding 2B and 8B: 64 frames, instruction in the system turn, Matryoshka (64 or more, --dim)."""
-    family = Family("qwen3_vl_embedding", CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH)
-    return open_embedder(family, path, revision, Place(device, dtype, attention))
-
-
 def parts(item: Item, role: Role) -> Parts:
     """Media, then text, nothing between."""
     shown = _video(item) if item.frames else between_vision_tokens(pictures(item, [IMAGE_SIZE], white=True))
@@ -115,3 +103,9 @@ def _video(item: Item) -> Parts:
         slot = Slot(item.frames[start : start + 2], True, steps, white=True)
         shown += [f"<{seconds:.1f} seconds>", *between_vision_tokens([slot])]
     return shown
+
+
+FAMILY = Family("qwen3_vl_embedding", CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH)
+load = loader(
+    FAMILY, "Qwen3-VL-Embedding 2B and 8B: 64 frames, instruction in the system turn, Matryoshka (64 or more, --dim)."
+)

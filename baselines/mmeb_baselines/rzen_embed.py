@@ -9,7 +9,7 @@ from __future__ import annotations
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, loader
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_harness import Item, Profile, Role
@@ -46,20 +46,12 @@ PROFILE = Profile(
 )
 
 
-def load(
-    path: str | None = None,
-    revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: Attention = "auto",
-) -> QwenEmbedder:
-    """RzenEmbed on Qwen2-VL 7B."""
-    family = Family("rzen_embed", CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
-    return open_embedder(family, path, revision, Place(device, dtype, attention))
-
-
 def parts(item: Item, role: Role) -> Parts:
     """Both sides alike. Its code joins instruction and text as they are; its own instructions end in a space."""
     shown = between_vision_tokens(pictures(item, FRAME_SIZES if item.frames else IMAGE_SIZES))
     text = " ".join(part for part in (item.instruction, item.text) if part)
     return chat(DEFAULT_SYSTEM, [*shown, text], END_OF_TEXT)
+
+
+FAMILY = Family("rzen_embed", CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
+load = loader(FAMILY, "RzenEmbed on Qwen2-VL 7B.")

@@ -29,7 +29,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 from mmeb_baselines.sentence_transformers_kinds import ModelKind, Returned, model_kind_of, refuse_made_up_head
-from mmeb_baselines.weights import is_out_of_memory, memory_advice
 from mmeb_harness import (
     EncodeResult,
     Item,
@@ -39,10 +38,10 @@ from mmeb_harness import (
     Profile,
     Role,
     UnknownNameError,
-    one_line,
 )
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.weights import loading_weights
 
 INSTALL = "pip install 'mmeb-harness[st]'"
 #: Names of saved prompts, as `encode_document` looks for them.
@@ -319,7 +318,8 @@ def _load_weights(
 
     logging.disable_progress_bar()
     device, dtype = place
-    try:
+    name, parameters = checkpoint.name, checkpoint.parameters
+    with loading_weights(name, checkpoint.path, parameters, device, dtype, "sentence-transformers"):
         return model_class(
             str(checkpoint.path),
             device=device,
@@ -327,9 +327,3 @@ def _load_weights(
             trust_remote_code=trust_remote_code,
             model_kwargs={"dtype": getattr(torch, dtype)},
         )
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            advice = memory_advice(checkpoint.parameters, dtype, device)
-            raise ModelError(f"{checkpoint.name} doesn't fit on {device}: {advice}") from error
-        reason = one_line(error)
-        raise ModelError(f"sentence-transformers can't load {checkpoint.name}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Weights into memory, whole or not at all; and what would fit when memory runs out."""
+"""Weights into memory, whole or not at all, and a model's inputs to where it is."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from mmeb_harness import ModelError, one_line
+from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.uploads import Uploads
+from mmeb_harness.adapter.weights import loading_weights
 
 if TYPE_CHECKING:
     import torch
-
-_GB = 1e9
 
 
 def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: str) -> Any:
@@ -44,18 +43,12 @@ def read_weights(
     import torch
 
     options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
-    try:
+    with loading_weights(found.name, found.path, found.parameters, device, dtype):
         with _quiet():
             model, report = model_class.from_pretrained(
                 found.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
             )
         model = model.to(device)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise ModelError(
-                f"{found.name} doesn't fit on {device}: {memory_advice(found.parameters, dtype, device)}"
-            ) from error
-        raise ModelError(f"can't load {found.path}: {one_line(error)}") from error
     return model.eval(), sorted(report["missing_keys"])
 
 
@@ -63,28 +56,7 @@ def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Te
     """Inputs on the model's device; pixels in its dtype."""
     import torch
 
-    return Uploads(torch, str(model.device), str(model.dtype).removeprefix("torch.")).start(inputs).ready()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it was the memory of the accelerator, or of the CPU, which torch reports as a plain RuntimeError."""
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def memory_advice(parameters: int | None, dtype: str, device: str) -> str:
-    """What the weights alone need, where their number is known, and what would need less."""
-    if parameters is None:
-        return "--dtype bfloat16 needs half of it" if dtype == "float32" else _elsewhere(device)
-    half = f"{2 * parameters / _GB:.1f} GB"
-    if dtype == "float32":
-        return f"its weights need {4 * parameters / _GB:.1f} GB as float32; --dtype bfloat16 needs {half}"
-    return f"its weights need {half} as {dtype}; {_elsewhere(device)}"
-
-
-def _elsewhere(device: str) -> str:
-    return "use a smaller checkpoint" + ("" if device == "cpu" else " or --device cpu")
+    return Uploads(torch, str(model.device), str(model.dtype).removeprefix("torch.")).copy(inputs)
 
 
 @contextlib.contextmanager

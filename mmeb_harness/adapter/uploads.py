@@ -60,12 +60,15 @@ class Uploads:
 
         On the CPU tensors share memory with the arrays, unless their numbers have to become others.
         """
-        torch = self._torch
         if self._device.type != "cuda":
-            return Upload({name: self._converted(array).to(self._device) for name, array in arrays.items()}, torch)
-        with torch.cuda.stream(self._stream):
-            tensors = {name: self._pinned(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
-            return Upload(tensors, torch, self._stream.record_event())
+            return Upload(self.copy(arrays), self._torch)
+        with self._torch.cuda.stream(self._stream):
+            return Upload(self.copy(arrays), self._torch, self._stream.record_event())
+
+    def copy(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """The tensors at once, for what the calling thread's current stream computes next; otherwise as `start`."""
+        tensor_of = self._pinned if self._device.type == "cuda" else self._converted
+        return {name: tensor_of(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
 
     @functools.cached_property
     def _stream(self) -> Any:

@@ -28,6 +28,7 @@ from mmeb_harness.core.embedder import (
     Work,
 )
 from mmeb_harness.core.errors import ModelError, ResultError, one_line
+from mmeb_harness.core.failures import is_out_of_memory
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.items import Item, Role, Vectors
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
@@ -314,16 +315,6 @@ def _uploaded(prepared: Iterator[tuple[Any, float]], upload: Callable[[Any], Any
             ahead = pool.submit(take)
             yield uploaded
             del uploaded
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Python's own, torch's by its name (the harness doesn't import it), or what drivers call so; or caused by one."""
-    known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
-    text = str(error).lower()
-    said = isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    )
-    return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
 
 
 def shortly(error: BaseException) -> str:

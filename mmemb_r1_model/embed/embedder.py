@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
+from mmeb_harness.adapter.uploads import Uploads
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
@@ -148,6 +149,7 @@ class MMEmbR1Embedder:
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
         self._items = ItemReader(checkpoint, settings)
         self._device, self._dtype = resolve_place(torch, device, dtype)
+        self._uploads = Uploads(torch, self._device, self._dtype)
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
         self._engine: Engine | None = None
         # Where nothing reasons, there is nothing to ask for.
@@ -240,14 +242,11 @@ class MMEmbR1Embedder:
 
     def upload(self, prepared: Prepared) -> Prepared:
         """Start the copy to a GPU; elsewhere, or if a server has to write first, there is nothing to do."""
-        import torch
-
-        device = torch.device(self._device)
         waits = bool(prepared.questions) and self._modes[prepared.role] == "always"
-        if device.type != "cuda" or waits or not isinstance(prepared.batch, Collated):
+        if not self._device.startswith("cuda") or waits or not isinstance(prepared.batch, Collated):
             return prepared
-        moved = Uploaded.of(prepared.batch, device, getattr(torch, self._dtype))
-        return dataclasses.replace(prepared, batch=moved)
+        uploaded = Uploaded(prepared.batch, self._uploads.start(prepared.batch.named))
+        return dataclasses.replace(prepared, batch=uploaded)
 
     def encode_stream(self, prepared: Iterator[Prepared]) -> Iterator[EncodeResult]:
         """Gate, direct or reasoned readout; rationales of several batches are written side by side.

@@ -50,7 +50,7 @@ class Asked:
     @property
     def arrays(self) -> Collated:
         """The batch on the host."""
-        return self.batch if isinstance(self.batch, Collated) else self.batch.batch.arrays
+        return self.batch if isinstance(self.batch, Collated) else self.batch.arrays
 
 
 class ServedEngine:

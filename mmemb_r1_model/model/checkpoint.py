@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness import ModelError, one_line
+from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
+from mmeb_harness.adapter.weights import loading_weights
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, SettingsError, read_settings
 from mmemb_r1_model.model.vision import VisionShape
@@ -77,13 +78,13 @@ def load_weights(
     Raises:
         ModelError: the weights don't fit the configuration or the device.
     """
-    import torch
     from transformers import Qwen3VLForConditionalGeneration
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
-    try:
+    place, kind = str(device), str(dtype).removeprefix("torch.")
+    with loading_weights(checkpoint.name, checkpoint.folder, checkpoint.parameters, place, kind):
         model, report = Qwen3VLForConditionalGeneration.from_pretrained(
             checkpoint.folder,
             dtype=dtype,
@@ -94,12 +95,6 @@ def load_weights(
             **options,
         )
         model = model.to(device)
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(
-            f"{checkpoint.name} doesn't fit on {device} as {dtype}; try --dtype bfloat16 or another device"
-        ) from error
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"can't load {checkpoint.folder}: {one_line(error)}") from error
     missing = [name for name in report["missing_keys"] if name != "lm_head.weight"]
     if missing:
         raise ModelError(f"checkpoint {checkpoint.folder} lacks weights: {', '.join(sorted(missing)[:3])} …")

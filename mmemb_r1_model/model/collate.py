@@ -5,13 +5,14 @@ Legend of shapes: B rows, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.adapter.uploads import Upload, Uploads
 from mmemb_r1_model.model.prompt import IMAGE, VIDEO, Prompt
 from mmemb_r1_model.model.vision import Patches
 
@@ -44,22 +45,17 @@ class Batch:
     pixels: dict[str, Tensor]
     arrays: Collated
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        """The batch on a device, pixel values in the model's dtype; to a GPU from pinned memory, without waiting."""
-
-        def moved(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-            if device.type == "cuda" and tensor.device.type == "cpu":
-                tensor = tensor.to(dtype).pin_memory()  # in the model's dtype first: half as many bytes to send
-            return tensor.to(device, dtype, non_blocking=True)
-
-        return Batch(
-            moved(self.ids_BL),
-            moved(self.mask_BL),
-            moved(self.types_BL),
-            moved(self.positions_3BL),
-            moved(self.next_position_B),
-            {name: moved(one, dtype if name.startswith("pixel") else None) for name, one in self.pixels.items()},
-            self.arrays,
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], arrays: Collated) -> Batch:
+        """From tensors by the arrays' names."""
+        return cls(
+            tensors["ids_BL"],
+            tensors["mask_BL"],
+            tensors["types_BL"],
+            tensors["positions_3BL"],
+            tensors["next_position_B"],
+            {name: tensors[name] for name in arrays.pixels},
+            arrays,
         )
 
 
@@ -85,56 +81,42 @@ class Collated:
         """(time, height, width) in patches of every picture and clip."""
         return [grid for name, grids in self.pixels.items() if name.endswith("grid_thw") for grid in grids.tolist()]
 
+    @property
+    def named(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name."""
+        return {
+            "ids_BL": self.ids_BL,
+            "mask_BL": self.mask_BL,
+            "types_BL": self.types_BL,
+            "positions_3BL": self.positions_3BL,
+            "next_position_B": self.next_position_B,
+            **self.pixels,
+        }
+
     def tensors(self) -> Batch:
         """As tensors over the same memory."""
         import torch
 
-        return Batch(
-            torch.from_numpy(self.ids_BL),
-            torch.from_numpy(self.mask_BL),
-            torch.from_numpy(self.types_BL),
-            torch.from_numpy(self.positions_3BL),
-            torch.from_numpy(self.next_position_B),
-            {name: torch.from_numpy(one) for name, one in self.pixels.items()},
-            self,
-        )
+        return self.to(torch.device("cpu"), torch.float32)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """As tensors on a device, pixel values in the model's dtype."""
-        return self.tensors().to(device, dtype)
+        import torch
+
+        uploads = Uploads(torch, str(device), str(dtype).removeprefix("torch."))
+        return Batch.of(uploads.copy(self.named), self)
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A batch on its way to a GPU, copied beside what is computed there.
+    """A batch on its way to a device, copied beside what is computed there."""
 
-    Attributes:
-        arrived: event after the last copy.
-    """
-
-    batch: Batch
-    arrived: torch.cuda.Event
-
-    @classmethod
-    def of(cls, batch: Collated, device: torch.device, dtype: torch.dtype) -> Uploaded:
-        """Start the copy; may be called from any thread."""
-        import torch
-
-        with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-            moved = batch.to(device, dtype)
-            return cls(moved, torch.cuda.current_stream(device).record_event())
+    arrays: Collated
+    upload: Upload
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """The batch, for use on the current stream, which waits for it; it is on `device`, in `dtype`, already."""
-        import torch
-
-        stream = torch.cuda.current_stream(device)
-        stream.wait_event(self.arrived)
-        batch = self.batch
-        own = (batch.ids_BL, batch.mask_BL, batch.types_BL, batch.positions_3BL, batch.next_position_B)
-        for tensor in (*own, *batch.pixels.values()):
-            tensor.record_stream(stream)  # its memory isn't given to another copy while it is read here
-        return batch
+        return Batch.of(self.upload.ready(), self.arrays)
 
 
 def collate(prompts: Sequence[Prompt], pad_id: int) -> Collated:

@@ -49,7 +49,9 @@ class Packed:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
         """On a device; pixels in the model's type."""
-        return Packed(self.batch.to(device, dtype), self.allowed_B1LL.to(device), self.prompt_length, self.branches)
+        return Packed(
+            self.batch.arrays.to(device, dtype), self.allowed_B1LL.to(device), self.prompt_length, self.branches
+        )
 
 
 def run_packed(model: Any, packed: Packed) -> Tensor:

@@ -31,6 +31,7 @@ class Family:
         cards: its known checkpoints; the first is the default.
         recipe: how an item is written.
         positions: see `Positions`.
+        positions_of_type: `model_type` of a checkpoint → its own, where they are others.
         max_length: tokens that are kept; `None`: all.
         load: weights; `None`: the bare model of transformers.
         settings: further choices that can move a vector.
@@ -44,6 +45,7 @@ class Family:
     max_length: int | None = None
     load: Loader | None = None
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+    positions_of_type: Mapping[str, Positions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,44 @@ def open_embedder(family: Family, path: str | None, revision: str | None, place:
     return QwenEmbedder(family, checkpoint, checkpoint, place)
 
 
+def loader(family: Family, doc: str) -> Callable[..., QwenEmbedder]:
+    """What is registered for a family.
+
+    Args:
+        doc: its docstring, whose first line `mmeb-eval models` shows.
+    """
+
+    def load(
+        path: str | None = None,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: Attention = "auto",
+    ) -> QwenEmbedder:
+        return open_embedder(family, path, revision, Place(device, dtype, attention))
+
+    load.__doc__ = doc
+    return load
+
+
+def profiled_loader(own: Family, leaderboard: Family, doc: str) -> Callable[..., QwenEmbedder]:
+    """What is registered for a family whose prompts on MMEB-V2's leaderboard were others than its own."""
+
+    def load(
+        path: str | None = None,
+        revision: str | None = None,
+        profile: Literal["own", "leaderboard"] = "own",
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: Attention = "auto",
+    ) -> QwenEmbedder:
+        family = own if profile == "own" else leaderboard
+        return open_embedder(family, path, revision, Place(device, dtype, attention))
+
+    load.__doc__ = doc
+    return load
+
+
 class QwenEmbedder:
     """Loads the weights when the first item comes: what is already done needs none."""
 
@@ -83,6 +123,7 @@ class QwenEmbedder:
 
         config = read_config(described, family.model)
         self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
+        self._positions = family.positions_of_type.get(config["model_type"], family.positions)
         self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
         self._uploads = Uploads(torch, self._device, self._dtype)
         self._reader = _reader(described, config, family.max_length)
@@ -96,7 +137,7 @@ class QwenEmbedder:
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
                 "attention": place.attention,
-                "positions": family.positions,
+                "positions": self._positions,
                 "max_length": family.max_length,
                 **family.settings,
             },
@@ -135,7 +176,7 @@ class QwenEmbedder:
         """Prompts as the model's inputs."""
         from mmeb_baselines.qwen.model import collate
 
-        return collate(prompts, self._reader.tokenizer.pad_token_id, self._family.positions, side)
+        return collate(prompts, self._reader.tokenizer.pad_token_id, self._positions, side)
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
         """The CPU's part."""

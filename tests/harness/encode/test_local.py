@@ -24,7 +24,7 @@ from mmeb_harness import (
 )
 from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
-from mmeb_harness.encode.local import LocalEncoder, is_out_of_memory
+from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import InlinePreparation
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import VectorStore, content_keys
@@ -315,22 +315,3 @@ def test_ctrl_c_finishes_the_batch_and_keeps_it(tmp_path: Path) -> None:
     assert 1 < len(encoded) == len(store) < 10
     assert "finishing what is under way" in notes[0]
     assert signal.getsignal(signal.SIGINT) is handler
-
-
-@pytest.mark.parametrize(
-    ("error", "is_one"),
-    [
-        (OutOfMemoryError("x"), True),
-        (MemoryError(), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("shapes don't match"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error: Exception, is_one: bool) -> None:
-    assert is_out_of_memory(error) is is_one
-    wrapped = ModelError("the model failed")
-    wrapped.__cause__ = error
-    assert is_out_of_memory(wrapped) is is_one
