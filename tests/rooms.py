@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -62,18 +62,27 @@ def imported_modules(path: Path, root: Path) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
-def arrows_of(package: str, root: Path = ROOT) -> Arrows:
-    """Room → room it imports → the imports, as "module -> module". The package's own file is no room."""
+def file_of(module: str, root: Path) -> str:
+    """The file in which a module stands: each is a place of its own."""
+    return module
+
+
+def arrows_of(package: str, root: Path = ROOT, place_of: Callable[[str, Path], str] = room_of) -> Arrows:
+    """Room → room it imports → the imports, as "module -> module". The package's own file is no room.
+
+    Args:
+        place_of: module, root → what counts as a room.
+    """
     arrows: dict[str, dict[str, set[str]]] = {}
     for path in sorted((root / package).rglob("*.py")):
         module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
         if module == package:
             continue
-        room = room_of(module, root)
+        room = place_of(module, root)
         arrows.setdefault(room, {})
         for imported in imported_modules(path, root):
-            if imported.split(".")[0] == package and imported != package and room_of(imported, root) != room:
-                arrows[room].setdefault(room_of(imported, root), set()).add(f"{module} -> {imported}")
+            if imported.split(".")[0] == package and imported != package and place_of(imported, root) != room:
+                arrows[room].setdefault(place_of(imported, root), set()).add(f"{module} -> {imported}")
     return arrows
 
 

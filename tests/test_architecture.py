@@ -10,7 +10,7 @@ import pytest
 
 import mmeb_harness
 from tests.rooms import PACKAGES as LARGE_PACKAGES
-from tests.rooms import ROOT, arrows_of, circles_of
+from tests.rooms import ROOT, arrows_of, circles_of, file_of
 
 PACKAGES = {
     "mmeb_harness": ROOT / "mmeb_harness",
@@ -141,6 +141,12 @@ def test_every_room_imports_only_rooms_below_it(package: str) -> None:
     ]
     assert strange == []
     assert circles_of({room: {other: set() for other in below} for room, below in allowed.items()}) == []
+
+
+@pytest.mark.parametrize("package", LARGE_PACKAGES)
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    """Inside of a room neither; nor late or for types."""
+    assert circles_of(arrows_of(package, place_of=file_of)) == []
 
 
 def test_all_is_what_is_public() -> None:

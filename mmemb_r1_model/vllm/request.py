@@ -1,7 +1,7 @@
 """How vLLM is asked to write behind a prompt of ours, and what its answers must hold. No torch, no connection.
 
 A request is a chat whose last turn is <think>, to be continued as it stands. Ids are the server's own, never those of
-text that is tokenised again. Stage 2's rollouts (`training.server`) and an evaluation's rationales (`rationale_server`)
+text that is tokenised again. Stage 2's rollouts (`vllm.rollouts`) and an evaluation's rationales (`embed.served`)
 are asked for in this form.
 """
 
