@@ -25,8 +25,8 @@ from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder
-from mmeb_harness.encode.prepare import Recipe, workers_for
-from mmeb_harness.encode.whole_workers import encoding_parts
+from mmeb_harness.encode.whole_workers import encoding_parts, workers_for
+from mmeb_harness.encode.worker import Recipe
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.run.plan import run_profile
 

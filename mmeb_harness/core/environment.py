@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import subprocess
@@ -83,3 +84,29 @@ def machine() -> dict[str, Scalar]:
         "memory_gib": round(memory / 2**30, 1) if memory else None,
         "gpus": gpus(),
     }
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use, by its affinity and its control groups; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min(cores, cgroup_cpus())))
+
+
+def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """CPUs' time that control groups (version 2) grant; infinite without a limit.
+
+    Args:
+        root: where the groups are mounted.
+        own: names this process's group, in a line "0::/path".
+    """
+    lines = own.read_text().splitlines() if own.is_file() else []
+    group = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    folders = [root.joinpath(*Path(group).parts[:depth]) for depth in range(len(Path(group).parts) + 1)]
+    files = [folder / "cpu.max" for folder in folders]
+    return min((_granted(file.read_text()) for file in files if file.is_file()), default=math.inf)
+
+
+def _granted(limit: str) -> float:
+    """Of "200000 100000" or "max 100000": microseconds in a period, and the period."""
+    quota, period = limit.split()
+    return math.inf if quota == "max" else int(quota) / int(period)

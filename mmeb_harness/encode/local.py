@@ -116,6 +116,12 @@ class Usage:
     prepare_seconds: float = 0.0
     wait_seconds: float = 0.0
 
+    def add(self, other: Usage) -> None:
+        """Count what encoding took elsewhere as well."""
+        self.work += other.work
+        self.prepare_seconds += other.prepare_seconds
+        self.wait_seconds += other.wait_seconds
+
 
 class LocalEncoder:
     """Encodes in this process.

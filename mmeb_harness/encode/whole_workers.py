@@ -1,8 +1,8 @@
 """A model on the CPU in several processes, each of which prepares and encodes whole batches.
 
 A small model's passes are thousands of small operations, for which threads of one process wait for each other;
-processes don't. They are the workers of `prepare`, with all that these do about deaths and delays, only that what they
-prepare is the result.
+processes don't. They are the workers of `supervisor`, with all that is done there about deaths and delays, only that
+what they prepare is the result.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Trace, WarmableEmbedder
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.encode.local import Finished, Preparation
-from mmeb_harness.encode.prepare import (
-    InlinePreparation,
-    Recipe,
-    WorkerPreparation,
-    available_cpus,
-    runs_on_cpu,
-    workers_for,
-)
+from mmeb_harness.encode.prepare import InlinePreparation
+from mmeb_harness.encode.supervisor import WorkerPreparation
+from mmeb_harness.encode.worker import Recipe
+
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class WholeRecipe:
 
 
 class _Whole:
-    """In a worker."""
+    """The model in a worker."""
 
     def __init__(self, embedder: BudgetedEmbedder) -> None:
         self._embedder, self.info = embedder, embedder.info
@@ -62,7 +60,7 @@ class EncodedElsewhere:
 
     @property
     def info(self) -> ModelInfo:
-        """Identity and settings of the model."""
+        """What the model says of itself."""
         return self._embedder.info
 
     def warm_up(self) -> None:
@@ -72,15 +70,15 @@ class EncodedElsewhere:
             pass
 
     def cost(self, item: Item, role: Role) -> int:
-        """What an item costs the model."""
+        """What the model estimates."""
         return self._embedder.cost(item, role)
 
     def prepare(self, items: Sequence[Item], role: Role) -> Finished:
-        """As a worker would."""
+        """Encode here what a worker would have encoded."""
         return Finished(self._embedder.encode(items, role), 0.0)
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """In this process."""
+        """Encode with the model of this process."""
         return self._embedder.encode(items, role)
 
     def encode_prepared(self, prepared: Finished) -> EncodeResult:
@@ -116,6 +114,25 @@ def encoding_parts(
         return embedder, InlinePreparation(embedder)
     if not runs_on_cpu(embedder):
         return embedder, WorkerPreparation(spec, workers, note=note)
-    threads = max(1, available_cpus() // workers)
+    threads = max(1, environment.available_cpus() // workers)
     preparation = WorkerPreparation(WholeRecipe(spec), workers, threads=threads, note=note)
     return EncodedElsewhere(embedder, preparation, workers), preparation
+
+
+def default_workers(on_accelerator: bool, processes: int = 1) -> int:
+    """How many workers there should be; 0: a thread, since a model on the CPU wants the cores for itself.
+
+    Args:
+        processes: that want some, on this machine.
+    """
+    return min(MAX_WORKERS, max(1, environment.available_cpus() // processes) - 1) if on_accelerator else 0
+
+
+def workers_for(embedder: Embedder, processes: int = 1) -> int:
+    """The default number of workers, by where the model says that it runs."""
+    return default_workers(not runs_on_cpu(embedder), processes)
+
+
+def runs_on_cpu(embedder: Embedder) -> bool:
+    """Whether a model says so; one that doesn't say needs no accelerator."""
+    return str(embedder.info.settings.get("device", "cpu")) == "cpu"

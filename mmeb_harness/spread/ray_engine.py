@@ -10,15 +10,14 @@ folder for them; data and model have to lie at the same path on each.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Work
@@ -29,7 +28,7 @@ from mmeb_harness.core.items import Item, Role
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import Note, Progress, Sink, Usage, flushing, shortly
-from mmeb_harness.encode.prepare import on_cpu
+from mmeb_harness.encode.worker import on_cpu
 from mmeb_harness.run.identity import difference
 from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
 from mmeb_harness.spread.shards import StoredModel
@@ -46,10 +45,8 @@ LOOK_SECONDS = 10.0
 HANG_SECONDS = 3600.0
 #: So long a run may be without any actor.
 PATIENCE_SECONDS = 600.0
-#: So many actors a chunk may take along, or may die in a row before they are ready.
+#: So many actors a chunk may take along, and so often an actor may die in all: then Ray doesn't start it again.
 MAX_DEATHS = 3
-#: Chunks given to an actor beyond the one under way: it isn't idle while an answer travels.
-AHEAD = 1
 #: Of an actor without a GPU, where nobody says how many actors there should be.
 CPUS_PER_ACTOR = 2
 
@@ -92,7 +89,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Ray itself tries a host that isn't there for minutes.
+    """See whether anybody listens at an address: Ray itself tries a host that isn't there for minutes.
 
     Raises:
         ResultError: nobody listens.
@@ -152,6 +149,10 @@ def room_for(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
 class RayEncoder:
     """Encodes on the actors of the cluster that this process is connected to.
 
+    Ray starts an actor's process again when it died, on whatever node has room. Its chunk is given out anew here, and
+    not by Ray's `max_task_retries`: Ray would keep it for the same actor, even where no node has room for that one any
+    more, and counts an attempt at an actor that is only just restarting as one that failed.
+
     Args:
         workers: how many actors there should be; `None`: as many as there is room for, at any time.
         is_local: the cluster is this machine alone.
@@ -170,7 +171,6 @@ class RayEncoder:
         self._waiting: deque[_Job] = deque()
         self._first: Introduction | None = None
         self._processors: set[str] = set()
-        self._failed_starts = 0
         self._next_look = self._last_ready = time.monotonic()
         self.usage = Usage(Work())
 
@@ -182,7 +182,7 @@ class RayEncoder:
         """
         while self._first is None:
             self._staff(1)
-            self._step(None, lambda _: None)
+            self._answers()
         return self._first
 
     def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
@@ -198,14 +198,19 @@ class RayEncoder:
         if self._waiting:
             sink.check_writable()
         with flushing(sink), self._interrupts.deferred():
-            while jobs := len(self._waiting) + sum(len(actor.tasks) for actor in self._actors):
+            while jobs := len(self._waiting) + self._busy():
                 self._staff(jobs)
-                self._hand_out()
-                self._step(sink, on_progress)
+                for actor in self._actors:
+                    if self._waiting and actor.expected is None:
+                        actor.give(self._waiting.popleft())
+                self._take(sink, on_progress)
                 self._stop_if_asked(sink, on_progress)
 
+    def _busy(self) -> int:
+        return sum(actor.job is not None for actor in self._actors)
+
     def _staff(self, jobs: int) -> None:
-        """Start the actors that are missing: at first, after a death, when nodes have come."""
+        """Start the actors that are missing: at first, and when nodes have come."""
         import ray
 
         if time.monotonic() < self._next_look:
@@ -218,63 +223,65 @@ class RayEncoder:
         if missing > 0 and self._first is not None:
             self._note(f"{len(self._actors)} actors, {self._needs}")
 
-    def _hand_out(self) -> None:
-        """First one chunk to each actor, then one in advance, as long as nobody else could begin it sooner."""
-        ready = [actor for actor in self._actors if actor.said is not None]
-        for depth in range(AHEAD + 1):
-            for actor in ready:
-                if self._waiting and len(actor.tasks) == depth and (depth == 0 or len(self._waiting) >= len(ready)):
-                    actor.give(self._waiting.popleft())
+    def _take(self, sink: Sink, on_progress: Progress) -> None:
+        """Vectors that have come go to the sink."""
+        for chunk, answer in self._answers():
+            for keys, encoded in answer.batches:
+                sink.add(keys, encoded)
+            self.usage.add(answer.usage)
+            on_progress(len(chunk))
 
-    def _step(self, sink: Sink | None, on_progress: Progress) -> None:
-        """Wait a little for an actor's word, and take it; then look at those of whom nothing is heard."""
+    def _answers(self) -> list[tuple[Chunk, Answer]]:
+        """What has come after a little while; afterwards those are seen to of whom nothing is heard."""
         import ray
 
-        expected = {one.expected: one for one in self._actors if one.expected is not None}
+        expected = {actor.expected: actor for actor in self._actors if actor.expected is not None}
         if not expected:
             time.sleep(POLL_SECONDS)
-        for reference in ray.wait(list(expected), timeout=POLL_SECONDS)[0] if expected else []:
-            self._hear(expected[reference], sink, on_progress)
+        came = ray.wait(list(expected), timeout=POLL_SECONDS)[0] if expected else []
+        answers = [answer for reference in came if (answer := self._hear(expected[reference])) is not None]
         now = time.monotonic()
-        for actor in [one for one in self._actors if one.tasks and now - one.since > HANG_SECONDS]:
-            self._bury(actor, f"no answer for {HANG_SECONDS:.0f} s")
-        if any(actor.said is not None for actor in self._actors):
+        for actor in self._actors:
+            if actor.job is not None and now - actor.since > HANG_SECONDS:
+                ray.kill(actor.handle, no_restart=False)
+                self._lose(actor, f"no answer for {HANG_SECONDS:.0f} s")
+        if any(actor.is_ready for actor in self._actors):
             self._last_ready = now
         elif now - self._last_ready > PATIENCE_SECONDS:
             raise ResultError(
                 f"no actor ({self._needs}) of the Ray cluster has been ready for {PATIENCE_SECONDS:.0f} s, of which it "
                 f"has {_listed(ray.cluster_resources())}; the same command goes on from what is there"
             )
+        return answers
 
-    def _hear(self, actor: _Actor, sink: Sink | None, on_progress: Progress) -> None:
+    def _hear(self, actor: _Actor) -> tuple[Chunk, Answer] | None:
+        """Take an actor's word; `None` if it is no answer."""
         import ray
 
         try:
             said: Introduction | Answer | Failure = ray.get(actor.expected)
         except ray.exceptions.RayTaskError:
             raise  # a programming error, with the actor's traceback
+        except ray.exceptions.ActorUnavailableError:  # Ray says how it lost the connection, which tells nobody more
+            self._lose(actor, "it died or can't be reached")
+            return None
         except ray.exceptions.RayError as error:
-            self._bury(actor, shortly(error))
-            return
+            self._lose(actor, shortly(error))
+            return None
         if isinstance(said, Failure):
             raise self._error(said, actor)
+        job = actor.finish()
         if isinstance(said, Introduction):
             self._welcome(actor, said)
-            return
-        job = actor.finish()
-        assert sink is not None, "chunks are given out by `encode` alone"
-        for keys, encoded in said.batches:
-            sink.add(keys, encoded)
+            self._waiting.extendleft([job] if job else [])  # it died while it had nothing to do, and is new
+            return None
+        assert job is not None
         for line in said.notes:
             self._note(f"{actor}: {line}")
-        self.usage.work += said.usage.work
-        self.usage.prepare_seconds += said.usage.prepare_seconds
-        self.usage.wait_seconds += said.usage.wait_seconds
-        on_progress(len(job.chunk))
+        return job.chunk, said
 
     def _welcome(self, actor: _Actor, said: Introduction) -> None:
-        actor.introduce(said)
-        self._failed_starts = 0
+        actor.said = said
         if self._first is None:
             self._first = said
         elif differing := difference(said.identity, self._first.identity):
@@ -295,43 +302,36 @@ class RayEncoder:
             return error
         return type(error)(f"{error} (on {actor}; data and model have to lie at the same path on every node)")
 
-    def _bury(self, actor: _Actor, reason: str) -> None:
-        """What a dead or hanging actor had goes to the next that is free.
+    def _lose(self, actor: _Actor, reason: str) -> None:
+        """What a dead or hanging actor had goes to the next that is free; Ray starts it again, or has given it up.
 
         Raises:
-            ModelError: it isn't the first that this happens to.
+            ModelError: it isn't the first that its chunk takes along, or it dies whenever it starts.
         """
-        import ray
-
-        self._actors.remove(actor)
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.kill(actor.handle)
-        self._next_look = 0.0
-        jobs = [job for _, job in actor.tasks]
-        self._waiting.extendleft(reversed(jobs))
-        if jobs:
-            jobs[0].deaths += 1
-            self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(jobs[0].chunk)} items comes again")
-            if jobs[0].deaths >= MAX_DEATHS:
-                ids = shortened([repr(item.id) for _, item in jobs[0].chunk.keyed], 3)
-                raise ModelError(f"{MAX_DEATHS} actors died of the chunk of items {ids}, the last: {reason}")
-        if actor.said is None:
-            self._failed_starts += 1
-            if self._failed_starts >= MAX_DEATHS:
+        job = actor.finish()
+        if job is None:
+            self._actors.remove(actor)
+            self._next_look = 0.0
+            if actor.said is None:
                 raise ModelError(
-                    f"{MAX_DEATHS} actors in a row died before they were ready, the last: {reason}. Is the same "
-                    "release installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
+                    f"an actor died before it was ready, and Ray has given it up: {reason}. Is the same release "
+                    "installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
                 )
+            return
+        job.deaths += 1
+        self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(job.chunk)} items comes again")
+        if job.deaths >= MAX_DEATHS:
+            ids = shortened([repr(item.id) for _, item in job.chunk.keyed], 3)
+            raise ModelError(f"{MAX_DEATHS} actors died of the chunk of items {ids}, the last: {reason}")
+        self._waiting.appendleft(job)
+        actor.ask_who_it_is()
 
     def _stop_if_asked(self, sink: Sink, on_progress: Progress) -> None:
         try:
             self._interrupts.check()
         except KeyboardInterrupt:
-            self._waiting.clear()
-            for actor in self._actors:
-                del actor.tasks[1:]
-            while any(actor.tasks for actor in self._actors):
-                self._step(sink, on_progress)
+            while self._busy():
+                self._take(sink, on_progress)
             raise
 
 
@@ -348,69 +348,68 @@ class _Actor:
     """An actor, from the driver's side.
 
     Attributes:
-        hello: its introduction, to come.
-        said: what that was.
-        tasks: chunks it has, and their answers to come; it works on the first.
-        since: when it began that one.
+        expected: what it will say next; `None`: it has nothing to do.
+        job: what it encodes; `None`: nothing, or it isn't ready.
+        since: when that began.
+        said: its latest introduction.
     """
 
     handle: Any
-    hello: Reference
-    said: Introduction | None = None
-    tasks: list[tuple[Reference, _Job]] = field(default_factory=list)
+    expected: Reference = None
+    job: _Job | None = None
     since: float = 0.0
+    said: Introduction | None = None
 
     @classmethod
     def start(cls, setup: Setup, needs: Needs) -> _Actor:
         """Not ready yet, nor placed: that may take until a node has room."""
         import ray
 
-        handle = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus)(ChunkWorker).remote(setup)
-        return cls(handle, handle.introduce.remote())
+        options = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=MAX_DEATHS - 1)
+        actor = cls(options(ChunkWorker).remote(setup))
+        actor.ask_who_it_is()
+        return actor
 
     def __str__(self) -> str:
         return f"node {self.said.node}" if self.said else "a node"
 
     @property
-    def expected(self) -> Reference | None:
-        """What it will say next; `None`: it has nothing to do."""
-        if self.said is None:
-            return self.hello
-        return self.tasks[0][0] if self.tasks else None
+    def is_ready(self) -> bool:
+        """Whether it has introduced itself since it was last started."""
+        return self.expected is None or self.job is not None
 
-    def introduce(self, said: Introduction) -> None:
-        """It is ready."""
-        self.said = said
+    def ask_who_it_is(self) -> None:
+        """It is ready when it has answered. Ray asks until there is an answer, or the last restart is used up."""
+        self.expected = self.handle.introduce.options(max_task_retries=-1).remote()
 
     def give(self, job: _Job) -> None:
-        """One chunk more."""
-        if not self.tasks:
-            self.since = time.monotonic()
-        self.tasks.append((self.handle.encode.remote(job.chunk), job))
+        """It begins with a chunk."""
+        self.job, self.since = job, time.monotonic()
+        self.expected = self.handle.encode.remote(job.chunk)
 
-    def finish(self) -> _Job:
-        """Its first chunk is done."""
-        self.since = time.monotonic()
-        return self.tasks.pop(0)[1]
+    def finish(self) -> _Job | None:
+        """Its word has come, or will never; returns what it had."""
+        job, self.job, self.expected = self.job, None, None
+        return job
 
 
 class PlannedModel:
-    """A model that others run: here it says only what items cost."""
+    """A model that the actors run: here it says only what items cost."""
 
     def __init__(self, local: BudgetedEmbedder, info: ModelInfo) -> None:
         self.info, self.cost = info, local.cost
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """Never."""
-        return StoredModel(self.info).encode(items, role)
+        """Refuse, as `encode_prepared` and `prepare` do."""
+        return self.encode_prepared(self.prepare(items, role))
 
-    def prepare(self, items: Sequence[Item], role: Role) -> Any:
-        """Never."""
-        return StoredModel(self.info).encode(items, role)
+    def prepare(self, items: Sequence[Item], role: Role) -> NoReturn:
+        """Refuse: the actors do this."""
+        raise ModelError(f"model {self.info.name!r} isn't loaded here: actors of the Ray cluster encode")
 
     def encode_prepared(self, prepared: Any) -> EncodeResult:
-        """Never."""
-        return StoredModel(self.info).encode((), "query")
+        """Refuse: the actors do this."""
+        return self.prepare((), "query")
 
 
 def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
@@ -427,8 +426,8 @@ def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
         "model revision": local.info.revision,
         "mmeb-harness": versions.get("mmeb-harness"),
     }
-    if found := difference(here, {name: first.identity.get(name) for name in here}):
-        what, mine, theirs = found
+    if differing := difference(here, {name: first.identity.get(name) for name in here}):
+        what, mine, theirs = differing
         raise ResultError(
             f"this machine has {what} {mine!r}, an actor on {first.node} {theirs!r}: who plans a run and who "
             "encodes it need the same"

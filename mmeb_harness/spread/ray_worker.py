@@ -1,4 +1,4 @@
-"""What an actor of a Ray cluster does. Knows nothing of Ray."""
+"""What an actor of a Ray cluster does. It imports nothing of Ray."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import LocalEncoder, Usage
-from mmeb_harness.encode.prepare import workers_for
-from mmeb_harness.encode.whole_workers import encoding_parts
+from mmeb_harness.encode.whole_workers import encoding_parts, workers_for
 from mmeb_harness.run.identity import Identity, model_identity
 from mmeb_harness.run.plan import fingerprint_of
 
@@ -39,7 +38,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Introduction:
-    """An actor, ready.
+    """What an actor says of itself once it has made its model.
 
     Attributes:
         node: its machine's name.
@@ -55,7 +54,7 @@ class Introduction:
 
 @dataclass(frozen=True)
 class Answer:
-    """A chunk, encoded.
+    """What an actor made of a chunk.
 
     Attributes:
         batches: content keys and what they became, as they go to a store.
@@ -89,9 +88,13 @@ class ChunkWorker:
         processors = environment.processors()
         return Introduction(socket.gethostname(), os.getpid(), self._embedder.info, identity, processors)
 
-    def encode(self, chunk: Chunk) -> Answer | Failure:
-        """Its vectors."""
-        assert self._embedder is not None, "introduce comes first"
+    def encode(self, chunk: Chunk) -> Answer | Introduction | Failure:
+        """The chunk's vectors; an introduction instead of them where the driver doesn't know this process yet.
+
+        Ray may have started it again while the actor had nothing to do, on another machine.
+        """
+        if self._embedder is None:
+            return self.introduce()
         if self._encoder is None:
             self._encoder = self._local_encoder(self._embedder)
         batches = BatchList()
@@ -137,5 +140,5 @@ class Undisturbed(Interrupts):
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Change nothing."""
+        """Leave the handlers of signals as they are."""
         yield

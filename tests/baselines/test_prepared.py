@@ -13,7 +13,7 @@ import torch
 from mmeb_harness import BudgetedEmbedder, Item, TokenVectors, UploadingEmbedder
 from mmeb_harness.core.registry import ModelSpec, model_names
 from mmeb_harness.encode.check import probe_items
-from mmeb_harness.encode.prepare import WorkerPreparation
+from mmeb_harness.encode.supervisor import WorkerPreparation
 from tests.baselines.tiny_checkpoints import MAKERS, save_checkpoint
 
 #: Models of which nothing is prepared here, and one whose pictures its own server prepares.

@@ -36,7 +36,7 @@ from mmeb_harness.core.registry import ModelSpec, resolve_model
 from mmeb_harness.data.folder import describe, ensure_suite, load_samples
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder
-from mmeb_harness.encode.prepare import workers_for
+from mmeb_harness.encode.whole_workers import workers_for
 from mmeb_harness.ranking.corpus import rank_corpus, require_faiss
 from mmeb_harness.ranking.task import DEPTH
 from mmeb_harness.show.pictures.picture import save_pictures

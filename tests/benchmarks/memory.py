@@ -29,7 +29,8 @@ from mmeb_harness.adapter.memory import resident_memory
 from mmeb_harness.core.registry import BENCHMARK, ModelSpec, RegisteredTask
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder
-from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
+from mmeb_harness.encode.prepare import InlinePreparation
+from mmeb_harness.encode.supervisor import WorkerPreparation
 from mmeb_harness.run.evaluate import evaluate
 from mmeb_harness.run.plan import RunSettings, make_plan
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder

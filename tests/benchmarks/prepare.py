@@ -17,7 +17,8 @@ from PIL import Image
 from mmeb_harness import BudgetedEmbedder, Item
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.local import Preparation, Unprepared
-from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
+from mmeb_harness.encode.prepare import InlinePreparation
+from mmeb_harness.encode.supervisor import WorkerPreparation
 from tests.baselines.tiny_checkpoints import save_checkpoint
 
 MODEL, NUM_PAGES, BATCH_ITEMS = "qwen3_vl_embedding", 200, 8

@@ -24,14 +24,18 @@ class CompanyEmbedder:
     Args:
         seconds: that a batch takes.
         marks: a folder in which each process writes a line a chunk, into a file named by its number.
-        trouble: "data": can't read anything; "bug": breaks; "death": takes the process along; "hang"; "memory": has
-            none for more than 8 items; "other": is another model in each process.
+        trouble: "data": can't read anything; "bug": breaks; "death": takes the process along; "stillborn": does so at
+            once, and leaves its mark; "hang"; "memory": has none for more than 8 items; "other": is another model in
+            each process.
     """
 
     def __init__(self, seconds: float = 0.0, marks: str | None = None, trouble: str = "") -> None:
         settings = {"process": os.getpid()} if trouble == "other" else {}
         self.info = ModelInfo("company", "1", 16, settings)
         self._seconds, self._marks, self._trouble = seconds, marks, trouble
+        if trouble == "stillborn":
+            self._mark([])
+            os._exit(1)
 
     def cost(self, item: Item, role: Role) -> int:
         return 1 + len(item.text) // 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmeb_harness import DataError, EncodeResult, Item, ModelError, ModelInfo, Role, UnknownNameError
+from mmeb_harness.encode.local import Preparation, Unprepared
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,19 @@ class Preparing:
     def _startedhang(self, name: str) -> None:
         self._started(name)
         self._hang("")
+
+
+def batches_of(*texts: str, tokens: int = 1) -> list[Unprepared]:
+    """A batch of one item each."""
+    return [([Item(f"item {place}", text=text)], "query", tokens) for place, text in enumerate(texts)]
+
+
+def texts_of(preparation: Preparation, *texts: str) -> list[str]:
+    return [text for prepared, _ in preparation.run(batches_of(*texts)) for text in prepared.texts]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import subprocess
 from pathlib import Path
 
@@ -33,3 +35,22 @@ def test_versions_name_what_can_move_a_score() -> None:
     versions = environment.package_versions()
     assert {"python", "numpy", "torch", "transformers", "mmeb-harness"} <= set(versions)
     assert ("faiss-cpu" in versions) != ("faiss-gpu" in versions)
+
+
+def test_a_process_may_use_at_least_one_cpu() -> None:
+    assert 1 <= environment.available_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("12:cpu,cpuacct:/other\n0::/jobs/one\n")
+    folder = tmp_path / "jobs" / "one"
+    folder.mkdir(parents=True)
+    assert environment.cgroup_cpus(tmp_path, own) == math.inf
+    (folder / "cpu.max").write_text("max 100000\n")
+    assert environment.cgroup_cpus(tmp_path, own) == math.inf
+    (tmp_path / "jobs" / "cpu.max").write_text("250000 100000\n")
+    assert environment.cgroup_cpus(tmp_path, own) == 2.5
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert environment.cgroup_cpus(tmp_path, own) == 0.5
+    assert environment.cgroup_cpus(tmp_path, tmp_path / "missing") == 0.5

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from mmeb_harness import EncodeResult, Item, Role, Trace, Work
+from mmeb_harness.core.environment import available_cpus
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Finished, LocalEncoder
-from mmeb_harness.encode.prepare import InlinePreparation, WorkerPreparation
-from mmeb_harness.encode.whole_workers import EncodedElsewhere, encoding_parts
+from mmeb_harness.encode.prepare import InlinePreparation
+from mmeb_harness.encode.supervisor import WorkerPreparation
+from mmeb_harness.encode.whole_workers import EncodedElsewhere, default_workers, encoding_parts
 from mmeb_harness.store.vectors import VectorStore
 from tests.harness.encode.test_local import BudgetedHash
 from tests.toy import HashEmbedder
@@ -85,3 +87,8 @@ def test_a_trace_without_seconds_gets_those_of_its_batch() -> None:
         passed = EncodedElsewhere(embedder, preparation, 1).encode_prepared(Finished(result, 0.5))
     assert passed.traces is not None
     assert passed.traces[0].seconds == 0.5
+
+
+def test_no_workers_where_they_would_compete_with_the_model() -> None:
+    assert default_workers(on_accelerator=False) == 0
+    assert default_workers(on_accelerator=True) == min(8, available_cpus() - 1)

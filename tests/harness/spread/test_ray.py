@@ -75,7 +75,7 @@ def test_an_actor_dies_and_nothing_else_happens(place: Place) -> None:
     assert set(times) == set(place.encoded("alone"))
     assert sum(times.values()) - len(times) <= 2  # the chunk it was at, perhaps the one behind it
     assert len(list(place.marks("ray").iterdir())) == 3
-    assert "is gone (The actor died unexpectedly" in done.stdout
+    assert "is gone (it died or can't be reached); its chunk of" in done.stdout
 
 
 def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(place: Place) -> None:
@@ -108,6 +108,29 @@ def test_a_chunk_that_takes_actors_along_ends_the_run(cluster: None, impatient: 
     with pytest.raises(ModelError, match=r"3 actors died of the chunk of items 'a0-0', 'a0-1', 'a0-2' and 5 more"):
         encoder(tmp_path, notes, trouble="death").encode([chunk("a")], BatchList(), lambda _: None)
     assert sum("its chunk of 8 items comes again" in line for line in notes) == 3
+
+
+def test_an_actor_that_dies_whenever_it_starts_ends_the_run(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="an actor died before it was ready, and Ray has given it up: The actor died"):
+        encoder(tmp_path, [], trouble="stillborn", marks=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_actor_that_was_started_again_says_who_it_is_first(plugin: None, tmp_path: Path) -> None:
+    worker = ChunkWorker(setup_of(tmp_path))
+    assert isinstance(worker.encode(chunk("a")), Introduction)
+    assert isinstance(worker.encode(chunk("a")), Answer)
+
+
+def test_an_actor_that_dies_without_a_chunk_gets_the_next_one_again(
+    cluster: None, impatient: None, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    driver = encoder(tmp_path, notes)
+    kill(driver.introduction().pid)
+    sink = BatchList()
+    driver.encode([chunk("a")], sink, lambda _: None)
+    assert {key for keys, _ in sink.taken for key in keys} == {key for key, _ in chunk("a").keyed}
 
 
 def test_a_hanging_actor_is_ended(
@@ -156,7 +179,7 @@ NODES = """
 import threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from mmeb_harness import ray_engine
+from mmeb_harness.spread import ray_engine
 from mmeb_harness.spread.ray_worker import BatchList, Setup
 from mmeb_harness.core.registry import ModelSpec
 from tests.harness.spread.test_ray import chunk
@@ -173,13 +196,13 @@ with ray_engine.connected(cluster.address):
     thread = threading.Thread(target=encoder.encode, args=(chunks, sink, lambda _: None))
     thread.start()
     node = cluster.add_node(num_cpus=1)
-    while not any("2 actors, 1 CPU each" in line for line in notes) or sum(bool(a.tasks) for a in encoder._actors) < 2:
+    while not any("2 actors, 1 CPU each" in line for line in notes) or encoder._busy() < 2:
         assert thread.is_alive()
         time.sleep(0.1)
     cluster.remove_node(node, allow_graceful=False)
     thread.join()
     assert any("is gone" in line for line in notes), notes
-    assert {key for keys, _ in sink.taken for key in keys} == {key for one in chunks for key, _ in one.keyed}
+    assert {key for keys, _ in sink.taken for key in keys} == {key for chunk in chunks for key, _ in chunk.keyed}
     print("all there")
 cluster.shutdown()
 """
@@ -220,9 +243,9 @@ def test_an_actor_counts_each_chunk_by_itself(plugin: None, tmp_path: Path) -> N
     worker = ChunkWorker(setup_of(tmp_path))
     worker.introduce()
     answers = [worker.encode(chunk(name)) for name in "ab"]
-    assert all(isinstance(one, Answer) for one in answers)
+    assert all(isinstance(answer, Answer) for answer in answers)
     assert answers[0].usage is not answers[1].usage
-    assert [len(keys) for one in answers for keys, _ in one.batches] == [8, 8]  # a stream's chunk comes whole
+    assert [len(keys) for answer in answers for keys, _ in answer.batches] == [8, 8]  # a stream's chunk comes whole
 
 
 def test_an_error_that_can_not_be_pickled_still_tells() -> None:
