@@ -32,6 +32,11 @@ class Interrupts:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._requested
+
     def check(self) -> None:
         """Stop here if somebody asked to.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ def room_for(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
 class RayEncoder:
     """Encodes on the actors of the cluster that this process is connected to.
 
-    Ray starts an actor's process again when it died, on whatever node has room. Its chunk is given out anew here, and
+    Ray starts an actor's process again when it died, wherever a node has room. Its chunk is given out anew here, and
     not by Ray's `max_task_retries`: Ray would keep it for the same actor, even where no node has room for that one any
     more, and counts an attempt at an actor that is only just restarting as one that failed.
 
@@ -168,7 +168,8 @@ class RayEncoder:
         self._setup, self._workers, self._is_local = setup, workers, is_local
         self._needs = needs_of(setup.spec, ray.cluster_resources(), workers)
         self._actors: list[_Actor] = []
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Chunk] = deque()
+        self._deaths: Counter[str] = Counter()  # by a chunk's first key
         self._first: Introduction | None = None
         self._processors: set[str] = set()
         self._next_look = self._last_ready = time.monotonic()
@@ -193,23 +194,29 @@ class RayEncoder:
             KeyboardInterrupt: asked for; what was under way is finished and in the sink.
         """
         missing = (chunk.only(lambda key: key not in sink) for chunk in chunks)
-        self._waiting = deque(_Job(chunk) for chunk in missing if chunk.batches)
+        self._waiting = deque(chunk for chunk in missing if chunk.batches)
         self._next_look = self._last_ready = time.monotonic()
         if self._waiting:
             sink.check_writable()
         with flushing(sink), self._interrupts.deferred():
-            while jobs := len(self._waiting) + self._busy():
-                self._staff(jobs)
+            while chunks_left := len(self._waiting) + self._busy():
+                self._staff(chunks_left)
                 for actor in self._actors:
                     if self._waiting and actor.expected is None:
                         actor.give(self._waiting.popleft())
-                self._take(sink, on_progress)
-                self._stop_if_asked(sink, on_progress)
+                for chunk, answer in self._answers():
+                    for keys, encoded in answer.batches:
+                        sink.add(keys, encoded)
+                    self.usage.add(answer.usage)
+                    on_progress(len(chunk))
+                if self._interrupts.asked:
+                    self._waiting.clear()
+            self._interrupts.check()
 
     def _busy(self) -> int:
-        return sum(actor.job is not None for actor in self._actors)
+        return sum(actor.chunk is not None for actor in self._actors)
 
-    def _staff(self, jobs: int) -> None:
+    def _staff(self, chunks_left: int) -> None:
         """Start the actors that are missing: at first, and when nodes have come."""
         import ray
 
@@ -217,19 +224,10 @@ class RayEncoder:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
         room = self._workers or room_for(self._needs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        missing = min(room, jobs) - len(self._actors)
-        for _ in range(missing):
-            self._actors.append(_Actor.start(self._setup, self._needs))
+        missing = min(room, chunks_left) - len(self._actors)
+        self._actors += [_Actor.start(self._setup, self._needs) for _ in range(missing)]
         if missing > 0 and self._first is not None:
             self._note(f"{len(self._actors)} actors, {self._needs}")
-
-    def _take(self, sink: Sink, on_progress: Progress) -> None:
-        """Vectors that have come go to the sink."""
-        for chunk, answer in self._answers():
-            for keys, encoded in answer.batches:
-                sink.add(keys, encoded)
-            self.usage.add(answer.usage)
-            on_progress(len(chunk))
 
     def _answers(self) -> list[tuple[Chunk, Answer]]:
         """What has come after a little while; afterwards those are seen to of whom nothing is heard."""
@@ -242,15 +240,17 @@ class RayEncoder:
         answers = [answer for reference in came if (answer := self._hear(expected[reference])) is not None]
         now = time.monotonic()
         for actor in self._actors:
-            if actor.job is not None and now - actor.since > HANG_SECONDS:
+            if actor.chunk is not None and now - actor.since > HANG_SECONDS:
                 ray.kill(actor.handle, no_restart=False)
                 self._lose(actor, f"no answer for {HANG_SECONDS:.0f} s")
         if any(actor.is_ready for actor in self._actors):
             self._last_ready = now
         elif now - self._last_ready > PATIENCE_SECONDS:
+            has = ray.cluster_resources()
             raise ResultError(
                 f"no actor ({self._needs}) of the Ray cluster has been ready for {PATIENCE_SECONDS:.0f} s, of which it "
-                f"has {_listed(ray.cluster_resources())}; the same command goes on from what is there"
+                f"has {has.get('CPU', 0):.0f} CPUs and {has.get('GPU', 0):.0f} GPUs; the same command goes on from "
+                "what is there"
             )
         return answers
 
@@ -270,29 +270,28 @@ class RayEncoder:
             return None
         if isinstance(said, Failure):
             raise self._error(said, actor)
-        job = actor.finish()
+        chunk = actor.finish()
         if isinstance(said, Introduction):
             self._welcome(actor, said)
-            self._waiting.extendleft([job] if job else [])  # it died while it had nothing to do, and is new
+            self._waiting.extendleft([chunk] if chunk else [])  # it died while it had nothing to do, and is new
             return None
-        assert job is not None
+        assert chunk is not None
         for line in said.notes:
             self._note(f"{actor}: {line}")
-        return job.chunk, said
+        return chunk, said
 
     def _welcome(self, actor: _Actor, said: Introduction) -> None:
         actor.said = said
-        if self._first is None:
-            self._first = said
-        elif differing := difference(said.identity, self._first.identity):
+        self._first = self._first or said
+        if differing := difference(said.identity, self._first.identity):
             what, mine, first = differing
             raise ResultError(
                 f"an actor on {said.node} has {what} {mine!r}, the first one, on {self._first.node}, {first!r}: parts "
                 "of one run have to be computed alike; make the nodes equal"
             )
-        before = set(self._processors)
+        known = len(self._processors)
         self._processors.add(said.processors)
-        if before and said.processors not in before:
+        if 0 < known < len(self._processors):
             listed = ", ".join(sorted(self._processors))
             self._note(f"the actors have different processors ({listed}): their vectors may differ in the last digits")
 
@@ -308,8 +307,8 @@ class RayEncoder:
         Raises:
             ModelError: it isn't the first that its chunk takes along, or it dies whenever it starts.
         """
-        job = actor.finish()
-        if job is None:
+        chunk = actor.finish()
+        if chunk is None:
             self._actors.remove(actor)
             self._next_look = 0.0
             if actor.said is None:
@@ -318,29 +317,14 @@ class RayEncoder:
                     "installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
                 )
             return
-        job.deaths += 1
-        self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(job.chunk)} items comes again")
-        if job.deaths >= MAX_DEATHS:
-            ids = shortened([repr(item.id) for _, item in job.chunk.keyed], 3)
+        keys, items = zip(*chunk.keyed, strict=True)
+        self._deaths[keys[0]] += 1
+        self._note(f"an actor on {actor} is gone ({reason}); its chunk of {len(chunk)} items comes again")
+        if self._deaths[keys[0]] >= MAX_DEATHS:
+            ids = shortened([repr(item.id) for item in items], 3)
             raise ModelError(f"{MAX_DEATHS} actors died of the chunk of items {ids}, the last: {reason}")
-        self._waiting.appendleft(job)
+        self._waiting.appendleft(chunk)
         actor.ask_who_it_is()
-
-    def _stop_if_asked(self, sink: Sink, on_progress: Progress) -> None:
-        try:
-            self._interrupts.check()
-        except KeyboardInterrupt:
-            while self._busy():
-                self._take(sink, on_progress)
-            raise
-
-
-@dataclass
-class _Job:
-    """A chunk to be encoded, and how many actors died of it."""
-
-    chunk: Chunk
-    deaths: int = 0
 
 
 @dataclass(eq=False)
@@ -349,14 +333,14 @@ class _Actor:
 
     Attributes:
         expected: what it will say next; `None`: it has nothing to do.
-        job: what it encodes; `None`: nothing, or it isn't ready.
+        chunk: what it encodes; `None`: nothing, or it isn't ready.
         since: when that began.
         said: its latest introduction.
     """
 
     handle: Any
     expected: Reference = None
-    job: _Job | None = None
+    chunk: Chunk | None = None
     since: float = 0.0
     said: Introduction | None = None
 
@@ -365,8 +349,8 @@ class _Actor:
         """Not ready yet, nor placed: that may take until a node has room."""
         import ray
 
-        options = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=MAX_DEATHS - 1)
-        actor = cls(options(ChunkWorker).remote(setup))
+        remote = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=MAX_DEATHS - 1)
+        actor = cls(remote(ChunkWorker).remote(setup))
         actor.ask_who_it_is()
         return actor
 
@@ -376,21 +360,20 @@ class _Actor:
     @property
     def is_ready(self) -> bool:
         """Whether it has introduced itself since it was last started."""
-        return self.expected is None or self.job is not None
+        return self.expected is None or self.chunk is not None
 
     def ask_who_it_is(self) -> None:
         """It is ready when it has answered. Ray asks until there is an answer, or the last restart is used up."""
         self.expected = self.handle.introduce.options(max_task_retries=-1).remote()
 
-    def give(self, job: _Job) -> None:
-        """It begins with a chunk."""
-        self.job, self.since = job, time.monotonic()
-        self.expected = self.handle.encode.remote(job.chunk)
+    def give(self, chunk: Chunk) -> None:
+        """Let it begin with a chunk."""
+        self.chunk, self.since, self.expected = chunk, time.monotonic(), self.handle.encode.remote(chunk)
 
-    def finish(self) -> _Job | None:
-        """Its word has come, or will never; returns what it had."""
-        job, self.job, self.expected = self.job, None, None
-        return job
+    def finish(self) -> Chunk | None:
+        """Its word has come, or never will; returns the chunk that it had."""
+        chunk, self.chunk, self.expected = self.chunk, None, None
+        return chunk
 
 
 class PlannedModel:
@@ -437,7 +420,3 @@ def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
     if others:  # a head node without GPUs has another build of torch, say
         note(f"the actors have other packages than this machine, whose the results name: {'; '.join(others)}")
     return PlannedModel(local, first.info) if isinstance(local, BudgetedEmbedder) else StoredModel(first.info)
-
-
-def _listed(resources: Mapping[str, float]) -> str:
-    return f"{int(resources.get('CPU', 0))} CPUs and {int(resources.get('GPU', 0))} GPUs"
