@@ -41,7 +41,7 @@ def check_embedder(embedder: Embedder, folder: Path) -> Iterator[CheckOutcome]:
     for kind in ("text", "image", "frames", "mixed"):
         for role in _ROLES:
             vectors = _encode(embedder, [item for item in items if item.id.startswith(kind)], role)
-            number, width = sum(len(one) for one in vectors), vectors[0].shape[1]
+            number, width = sum(map(len, vectors)), vectors[0].shape[1]
             yield CheckOutcome(f"{kind} as {role}", True, f"{number} vectors of width {width}, unit length")
     together = _encode(embedder, items, "query")
     comparisons: dict[str, Callable[[], ItemVectors]] = {
@@ -108,11 +108,11 @@ def _encode(embedder: Embedder, items: Sequence[Item], role: Role) -> ItemVector
     return [np.atleast_2d(result.vectors[index]).astype(np.float64) for index in range(len(items))]
 
 
-def _same(name: str, expected: ItemVectors, found: ItemVectors, items: Sequence[Item]) -> CheckOutcome:
-    for item, one, other in zip(items, expected, found, strict=True):
-        if len(one) != len(other):
-            return CheckOutcome(name, False, f"{len(one)} and then {len(other)} vectors for {item.id!r}")
-    cosines = [float((one * other).sum(axis=1).min()) for one, other in zip(expected, found, strict=True)]
+def _same(name: str, before: ItemVectors, after: ItemVectors, items: Sequence[Item]) -> CheckOutcome:
+    for item, first, second in zip(items, before, after, strict=True):
+        if len(first) != len(second):
+            return CheckOutcome(name, False, f"{len(first)} and then {len(second)} vectors for {item.id!r}")
+    cosines = [float((first * second).sum(axis=1).min()) for first, second in zip(before, after, strict=True)]
     worst = int(np.argmin(cosines))
     detail = f"lowest cosine {cosines[worst]:.6f}"
     passed = cosines[worst] >= SAME_COSINE
@@ -129,7 +129,7 @@ def _distinct(vectors: ItemVectors, items: Sequence[Item]) -> CheckOutcome:
     return CheckOutcome("different inputs", passed, f"nearest pair: {pair}, cosine {nearest:.4f}")
 
 
-def _likeness(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
+def _likeness(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float:
     """MaxSim a vector, the lower of both directions: 1 for what can't be told apart; a plain cosine where t is 1."""
-    cosines = one @ other.T
+    cosines = first @ second.T
     return float(min(cosines.max(axis=0).mean(), cosines.max(axis=1).mean()))

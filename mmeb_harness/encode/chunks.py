@@ -40,12 +40,12 @@ class Batch:
 
     @property
     def keys(self) -> list[str]:
-        """Content keys, in order."""
+        """Content keys of its items, in order."""
         return [key for key, _ in self.keyed]
 
     @property
     def items(self) -> list[Item]:
-        """Items, in order."""
+        """The items without their keys, in order."""
         return [item for _, item in self.keyed]
 
 
@@ -61,12 +61,12 @@ class Chunk:
 
     @property
     def tokens(self) -> int:
-        """Estimated, padding included."""
+        """Estimated tokens of its batches, padding included."""
         return sum(batch.tokens for batch in self.batches)
 
     @property
     def keyed(self) -> Iterator[Keyed]:
-        """All items."""
+        """All items of its batches, with their content keys."""
         for batch in self.batches:
             yield from batch.keyed
 
@@ -74,7 +74,7 @@ class Chunk:
         """The same without the other keys; a batch that is wanted whole stays as it is."""
         kept = []
         for batch in self.batches:
-            keyed = tuple(one for one in batch.keyed if wanted(one[0]))
+            keyed = tuple((key, item) for key, item in batch.keyed if wanted(key))
             if keyed:
                 kept.append(
                     batch if len(keyed) == len(batch) else Batch(keyed, batch.tokens * len(keyed) // len(batch))
@@ -93,7 +93,7 @@ def plan_chunks(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_to
     open_batches: list[Batch] = []
     for batch in plan_batches(embedder, keyed, role, batch_tokens):
         open_batches.append(batch)
-        if sum(len(one) for one in open_batches) >= CHUNK_ITEMS:
+        if sum(map(len, open_batches)) >= CHUNK_ITEMS:
             chunks.append(Chunk(role, tuple(open_batches)))
             open_batches = []
     return [*chunks, Chunk(role, tuple(open_batches))] if open_batches else chunks
@@ -111,13 +111,13 @@ def plan_batches(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_t
     costs = {key: max(1, embedder.cost(item, role)) for key, item in keyed}
     ordered = sorted(keyed, key=lambda pair: (_kind(pair[1]), -costs[pair[0]]))
     groups_of: list[list[Keyed]] = []
-    for one in ordered:
+    for key, item in ordered:
         last = groups_of[-1] if groups_of else []
         fits = bool(last) and costs[last[0][0]] * (len(last) + 1) <= batch_tokens
-        if fits and _kind(last[0][1]) == _kind(one[1]):
-            last.append(one)
+        if fits and _kind(last[0][1]) == _kind(item):
+            last.append((key, item))
         else:
-            groups_of.append([one])
+            groups_of.append([(key, item)])
     batches = [Batch(tuple(group), costs[group[0][0]] * len(group)) for group in groups_of]
     return sorted(batches, key=lambda batch: -costs[batch.keyed[0][0]])
 

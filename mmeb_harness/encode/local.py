@@ -50,7 +50,7 @@ class Sink(Protocol):
         ...
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        """Take a batch."""
+        """Take the vectors of a batch, or of several."""
         ...
 
     def flush(self) -> None:
@@ -124,7 +124,7 @@ class Usage:
 
 
 class LocalEncoder:
-    """Encodes in this process.
+    """Encodes chunks one after another, in this process.
 
     Args:
         preparation: of an embedder that prepares; `None` for one that doesn't.

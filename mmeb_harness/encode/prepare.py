@@ -1,4 +1,4 @@
-"""Batches prepared ahead of the accelerator by a thread of this process; by processes of their own: see `supervisor`."""
+"""Batches prepared ahead of the accelerator, by a thread of this process; `supervisor` has processes for it."""
 
 from __future__ import annotations
 

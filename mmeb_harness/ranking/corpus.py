@@ -13,6 +13,7 @@ or whose ties lie farther down, are ranked one by one by their scores of the who
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,10 +100,11 @@ def rank_corpus(
     corpus = _search_corpus(queries, candidates, relevant, depth, cut)
     with ThreadPoolExecutor(thread_count()) as threads:
         starts = range(0, len(queries), QUERY_BLOCK)
-        ranked = [one for block in threads.map(lambda start: _rank_block(corpus, start), starts) for one in block]
-        rest = [i for i, one in enumerate(ranked) if one is None]
+        blocks = threads.map(lambda start: _rank_block(corpus, start), starts)
+        rankings = list(itertools.chain.from_iterable(blocks))
+        rest = [i for i, ranking in enumerate(rankings) if ranking is None]
         by_query = dict(_rank_rest(corpus, rest, threads))
-    return [one or by_query[i] for i, one in enumerate(ranked)]
+    return [ranking or by_query[i] for i, ranking in enumerate(rankings)]
 
 
 def rank_pools(
@@ -232,9 +234,9 @@ def _rank_block(corpus: _Corpus, start: int) -> list[RankedQuery | None]:
 
 def _best_of_block(corpus: _Corpus, start: int, wanted: int) -> tuple[Positions, Float64s, NDArray[np.bool_]]:
     """Of a block of queries: the best positions (b, wanted), their exact scores, and whether no others can be (b,)."""
-    found = corpus.scores[start : start + QUERY_BLOCK].astype(np.float64)  # (b, w)
-    near = _num_near(found, wanted, FLOAT32_MARGIN)
-    proposed = found[:, : near.max()]
+    fast = corpus.scores[start : start + QUERY_BLOCK].astype(np.float64)  # (b, w)
+    near = _num_near(fast, wanted, FLOAT32_MARGIN)
+    proposed = fast[:, : near.max()]
     places = corpus.places[start : start + QUERY_BLOCK, : near.max()]
     exact = np.full(places.shape, -np.inf)
     scorer = _ExactScorer(corpus.candidates)
@@ -243,7 +245,7 @@ def _best_of_block(corpus: _Corpus, start: int, wanted: int) -> tuple[Positions,
     _check_margin(exact, proposed)
     order = np.lexsort((places, -exact))[:, :wanted]
     scores = np.take_along_axis(exact, order, axis=1)
-    complete = (found.shape[1] >= len(corpus.candidates)) | (found[:, -1] + FLOAT32_MARGIN < scores[:, -1])
+    complete = (fast.shape[1] >= len(corpus.candidates)) | (fast[:, -1] + FLOAT32_MARGIN < scores[:, -1])
     return np.take_along_axis(places, order, axis=1), scores, complete
 
 
@@ -260,9 +262,9 @@ def _check_margin(exact: Float64s, proposed: Float64s) -> None:
 def _first_found(positions: Positions, relevant: Sequence[Positions], num_candidates: int) -> NDArray[np.int64]:
     """1-based rank (b,) of the first relevant one among each query's best (b, n); 0 where none is."""
     rows = np.arange(len(positions))
-    wanted = np.repeat(rows, [len(one) for one in relevant]) * num_candidates + np.concatenate(relevant)
-    found = np.isin(positions + rows[:, None] * num_candidates, wanted)
-    return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
+    wanted = np.repeat(rows, [len(places) for places in relevant]) * num_candidates + np.concatenate(relevant)
+    is_relevant = np.isin(positions + rows[:, None] * num_candidates, wanted)  # (b, n)
+    return np.where(is_relevant.any(axis=1), is_relevant.argmax(axis=1) + 1, 0)
 
 
 def _rank_rest(corpus: _Corpus, rest: Sequence[int], threads: ThreadPoolExecutor) -> Iterator[tuple[int, RankedQuery]]:
@@ -329,9 +331,9 @@ def _num_near(proposed: Float64s, wanted: int, margin: float) -> NDArray[np.int6
 def _first_relevant(
     exact: ExactScores, listed: Positions, relevant: Positions, top: Positions, proposal: Proposal
 ) -> int:
-    found = np.flatnonzero(np.isin(top, relevant))
-    if len(found):
-        return int(found[0]) + 1
+    places = np.flatnonzero(np.isin(top, relevant))
+    if len(places):
+        return int(places[0]) + 1
     return _rank_by_counting(exact, listed, relevant, proposal)
 
 

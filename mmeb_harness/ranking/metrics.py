@@ -17,7 +17,7 @@ Gains = Mapping[str, float]
 
 def hit(ranked: Sequence[str], gains: Gains, k: int) -> float:
     """1 if a relevant candidate is among the first k."""
-    return float(any(one in gains for one in ranked[:k]))
+    return float(any(candidate in gains for candidate in ranked[:k]))
 
 
 def precision(ranked: Sequence[str], gains: Gains, k: int) -> float:
@@ -39,8 +39,8 @@ def f1(ranked: Sequence[str], gains: Gains, k: int) -> float:
 def average_precision(ranked: Sequence[str], gains: Gains, k: int) -> float:
     """Sum of precision at each relevant position up to k, over min(relevant, k)."""
     hits, total = 0, 0.0
-    for position, one in enumerate(ranked[:k], start=1):
-        if one in gains:
+    for position, candidate in enumerate(ranked[:k], start=1):
+        if candidate in gains:
             hits += 1
             total += hits / position
     return total / min(len(gains), k) if hits else 0.0
@@ -48,7 +48,8 @@ def average_precision(ranked: Sequence[str], gains: Gains, k: int) -> float:
 
 def reciprocal_rank(ranked: Sequence[str], gains: Gains, k: int) -> float:
     """1 / rank of the first relevant candidate within k, else 0."""
-    return next((1 / position for position, one in enumerate(ranked[:k], start=1) if one in gains), 0.0)
+    places = enumerate(ranked[:k], start=1)
+    return next((1 / position for position, candidate in places if candidate in gains), 0.0)
 
 
 def ndcg_linear(ranked: Sequence[str], gains: Gains, k: int) -> float:
@@ -100,15 +101,15 @@ def set_order_gains(gains: Gains) -> dict[str, float] | None:
     """
     if len(set(gains.values())) <= 1:
         return dict(gains)
-    if not all(_is_integer(one) for one in gains):
+    if not all(map(_is_integer, gains)):
         return None
-    in_set_order = list({int(one) for one in gains})
-    return {str(one): gain for one, gain in zip(in_set_order, gains.values(), strict=True)}
+    in_set_order = list({int(label) for label in gains})
+    return {str(label): gain for label, gain in zip(in_set_order, gains.values(), strict=True)}
 
 
 def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:
     """Expected hit@1 or ndcg_linear@5 of a uniformly random ranking of `pool`, in closed form."""
-    return chance_among(metric, gains, [one for one in pool if one in gains], len(pool))
+    return chance_among(metric, gains, [candidate for candidate in pool if candidate in gains], len(pool))
 
 
 def chance_among(metric: str, gains: Gains, relevant: Sequence[str], num_listed: int) -> float:
@@ -116,28 +117,29 @@ def chance_among(metric: str, gains: Gains, relevant: Sequence[str], num_listed:
     if metric == "hit@1":
         return len(relevant) / num_listed
     if metric == "ndcg_linear@5":
-        mean_gain = sum(gains[one] for one in relevant) / num_listed
+        mean_gain = sum(gains[candidate] for candidate in relevant) / num_listed
         return mean_gain * sum(_discounts(min(5, num_listed))) / _ideal(list(gains.values()), 5)
     raise ValueError(f"no chance level is defined for {metric!r}")
 
 
-def ndcg_of_gains(found: Sequence[float], gains: Gains, k: int) -> float:
-    """nDCG with linear gain, given the gain (or expected gain) found at each of the first k places."""
-    return sum(g * d for g, d in zip(found, _discounts(len(found)), strict=True)) / _ideal(list(gains.values()), k)
+def ndcg_of_gains(gained: Sequence[float], gains: Gains, k: int) -> float:
+    """nDCG with linear gain, given the gain (or expected gain) at each of the first k places."""
+    return _discounted(gained) / _ideal(list(gains.values()), k)
 
 
 def _ndcg(ranked: Sequence[str], gains: Gains, k: int, gain_of: Callable[[float], float]) -> float:
     ideal = _ideal([gain_of(gain) for gain in gains.values()], k)
     if ideal == 0:
         return 0.0
-    top = ranked[:k]
-    found = [gain_of(gains[one]) if one in gains else 0.0 for one in top]
-    return sum(g * d for g, d in zip(found, _discounts(len(top)), strict=True)) / ideal
+    return _discounted([gain_of(gains[label]) if label in gains else 0.0 for label in ranked[:k]]) / ideal
 
 
 def _ideal(gains: list[float], k: int) -> float:
-    best = sorted(gains, reverse=True)[:k]
-    return sum(g * d for g, d in zip(best, _discounts(len(best)), strict=True))
+    return _discounted(sorted(gains, reverse=True)[:k])
+
+
+def _discounted(gained: Sequence[float]) -> float:
+    return sum(gain * discount for gain, discount in zip(gained, _discounts(len(gained)), strict=True))
 
 
 def _discounts(n: int) -> list[float]:

@@ -55,7 +55,7 @@ def score_queries(task: Task, samples: Samples, queries: AnyVectors, candidates:
         candidates: c items, in the order of `samples.candidates`.
     """
     ids = [candidate.id for candidate in samples.candidates]
-    position_of = {one: position for position, one in enumerate(ids)}
+    position_of = {candidate: position for position, candidate in enumerate(ids)}
     ranked = _rank(task, samples, queries, candidates, position_of)
     scored = []
     for query, ranking in zip(samples.queries, ranked, strict=True):
@@ -93,13 +93,13 @@ def _relevant_in_list(samples: Samples, query_id: str, position_of: Mapping[str,
     gains = samples.gains[query_id]
     if samples.pools is not None:
         pool = samples.pools[query_id]
-        return [one for one in pool if one in gains], len(pool)
+        return [candidate for candidate in pool if candidate in gains], len(pool)
     return sorted(gains.keys() & position_of.keys(), key=position_of.__getitem__), len(position_of)
 
 
 def _positions(ids: Sequence[str], position_of: Mapping[str, int]) -> Positions:
     """Ids outside the candidate set (answers of unanswerable queries) have no position."""
-    return np.array([position_of[one] for one in ids if one in position_of], dtype=np.int64)
+    return np.array([position_of[candidate] for candidate in ids if candidate in position_of], dtype=np.int64)
 
 
 def _expected_over_ties(task: Task, ranking: RankedQuery, gains: Mapping[str, float], ids: Sequence[str]) -> float:
