@@ -30,11 +30,11 @@ class RunFolder:
         return self.root / "tasks" / f"{task}.json"
 
     def queries_file(self, task: str) -> Path:
-        """One row a query."""
+        """One task's table of a row a query."""
         return self.root / "queries" / f"{task}.parquet"
 
     def candidates_file(self, task: str) -> Path:
-        """One row a candidate."""
+        """One task's table of a row a candidate."""
         return self.root / "candidates" / f"{task}.parquet"
 
     @property
@@ -60,7 +60,7 @@ def locked(folder: RunFolder, name: str = ".lock") -> Iterator[None]:
 
 
 def _is_run_file(path: Path) -> bool:
-    """Of whatever release: one that can't be read any more may still be started over."""
+    """Whether a file is a run's, of whatever release: a run that can't be read any more may still be started over."""
     values = read_json(path) if path.is_file() else None
     return isinstance(values, dict) and {"schema_version", "model", "tasks"} <= values.keys()
 

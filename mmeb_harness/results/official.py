@@ -99,20 +99,20 @@ def import_scores(
     Raises:
         ResultError: files are missing, broken or contradict one another, or the edition can't be told.
     """
-    tasks = {one.task.name: one.task for one in registered if one.collection == BENCHMARK}
+    tasks = {row.task.name: row.task for row in registered if row.collection == BENCHMARK}
     results = _read(path, tasks)
-    found = edition_of(results, edition, str(path))
-    chosen = _chosen_keys(results, found)
+    own_edition = edition_of(results, edition, str(path))
+    chosen = _chosen_keys(results, own_edition)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
-    odd = _odd_counts(scored, tasks, found)
+    odd = _odd_counts(scored, tasks, own_edition)
     return Scores(
         name=name or results.name,
-        edition=found,
+        edition=own_edition,
         origin="imported",
         source=str(path),
         tasks={task: score for task, score in scored.items() if task not in odd},
-        notes=tuple(_notes(results, chosen, scored, odd, found, edition is None)),
+        notes=tuple(_notes(results, chosen, scored, odd, own_edition, edition is None)),
     )
 
 
@@ -271,11 +271,13 @@ def _ranking(values: object, where: str) -> tuple[list[str], list[int | str], li
         raise ResultError(f"{where}: prediction is {prediction!r}, expected a list of ids")
     if grades is not None and not _are_numbers(grades):
         raise ResultError(f"{where}: rel_scores is {grades!r}, expected null or a number a label")
-    return [str(_id(one, where)) for one in prediction], [_id(one, where) for one in labels], grades
+    return [str(_id(value, where)) for value in prediction], [_id(value, where) for value in labels], grades
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(one, int | float) and 0 <= one < float("inf") for one in values)
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and 0 <= value < float("inf") for value in values
+    )
 
 
 def _id(value: object, where: str) -> int | str:
@@ -457,11 +459,11 @@ def _read_json(path: Path) -> Any:
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON itself would keep the last of two equal keys, and say nothing."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"key {twice!r} is there twice")
-    return found
+    return values
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -70,7 +70,7 @@ def find_published(published: Sequence[Scores], name: str) -> Scores:
     Raises:
         UnknownNameError: there is none of that name; the nearest is suggested.
     """
-    by_name = {one.name: one for one in published}
+    by_name = {scores.name: scores for scores in published}
     if name not in by_name:
         raise UnknownNameError("published model", name, by_name)
     return by_name[name]
@@ -81,10 +81,10 @@ def leaderboard_rows(published: Iterable[Scores]) -> list[Scores]:
 
     They are not any one file: v2.0.0 values, in which the two page tasks are those of the fixed data.
     """
-    by_name = {one.name: one for one in published}
+    by_name = {scores.name: scores for scores in published}
     return [
-        compose_page_fixed(name.removesuffix("@v2.0.0"), one, by_name[fixed])
-        for name, one in by_name.items()
+        compose_page_fixed(name.removesuffix("@v2.0.0"), released, by_name[fixed])
+        for name, released in by_name.items()
         if name.endswith("@v2.0.0") and (fixed := name.replace("@v2.0.0", "@v2.1")) in by_name
     ]
 

@@ -45,7 +45,7 @@ class Metadata:
     url: str
 
 
-METADATA_KEYS = (*(one.name for one in dataclasses.fields(Metadata)), "report_generated_date")
+METADATA_KEYS = (*(field.name for field in dataclasses.fields(Metadata)), "report_generated_date")
 
 
 def write_submission(folder: Path, metadata: Metadata, output: Path, tasks: Sequence[Task]) -> list[str]:
@@ -64,7 +64,7 @@ def write_submission(folder: Path, metadata: Metadata, output: Path, tasks: Sequ
     """
     run, results = read_run(folder)
     _check_fit(run, results, tasks)
-    scored = {one.name: one for one in results}
+    scored = {result.name: result for result in results}
     values = {
         "metadata": {**dataclasses.asdict(metadata), "report_generated_date": _now()},
         "metrics": {
@@ -96,7 +96,7 @@ def validate_submission(values: object, tasks: Sequence[Task]) -> None:
     _check_metadata(parts["metadata"])
     by_modality = _with_keys("metrics", parts["metrics"], MODALITIES)
     for modality in MODALITIES:
-        by_key = {submission_key(one.name, one.edition): one for one in tasks if one.modality == modality}
+        by_key = {submission_key(task.name, task.edition): task for task in tasks if task.modality == modality}
         entries = _with_keys(modality, by_modality[modality], tuple(by_key))
         for key, task in by_key.items():
             _check_entry(key, entries[key], task)
@@ -117,7 +117,7 @@ def _check_fit(run: RunResult, results: Sequence[TaskResult], tasks: Sequence[Ta
         raise ResultError(f"{run.name} is of synthetic data; only scores of the real MMEB-V2 can be submitted")
     if run.limit is not None:
         raise ResultError(f"{run.name} is limited to {run.limit} queries a task; run again without --limit")
-    scored = {one.name for one in results}
+    scored = {result.name for result in results}
     if missing := [task.name for task in tasks if task.name not in scored]:
         raise ResultError(
             f"{run.name} is incomplete, {len(missing)} of {len(tasks)} tasks are missing: {', '.join(missing)}; run "
@@ -182,14 +182,14 @@ def _check_entry(key: str, values: object, task: Task) -> None:
             )
 
 
-def _with_keys(where: str, found: object, expected: Sequence[str]) -> Mapping[str, object]:
-    """`found`, if its keys are just the expected ones, in this order."""
-    if not isinstance(found, dict):
-        raise ResultError(f"{where} is {found!r}, expected {', '.join(expected)}")
-    if missing := [key for key in expected if key not in found]:
+def _with_keys(where: str, part: object, expected: Sequence[str]) -> Mapping[str, object]:
+    """A part of the file, if its keys are just the expected ones, in this order."""
+    if not isinstance(part, dict):
+        raise ResultError(f"{where} is {part!r}, expected {', '.join(expected)}")
+    if missing := [key for key in expected if key not in part]:
         raise ResultError(f"{where}: missing: {', '.join(missing)}")
-    if unknown := [key for key in found if key not in expected]:
+    if unknown := [key for key in part if key not in expected]:
         raise ResultError(f"{where}: unknown: {', '.join(unknown)}")
-    if list(found) != list(expected):
+    if list(part) != list(expected):
         raise ResultError(f"{where}: keys are out of order; expected {', '.join(expected)}")
-    return found
+    return part

@@ -52,13 +52,13 @@ def query_clusters(samples: Samples) -> list[int]:
     """
     media_of = {candidate.id: candidate.media for candidate in samples.candidates}
     numbers: dict[object, int] = {}
-    found = []
+    clusters = []
     for query in samples.queries:
         gains = samples.gains[query.id]
-        best = max(gains, key=lambda one: gains[one])
+        best = max(gains, key=lambda candidate: gains[candidate])
         shared = query.media or media_of.get(best) or query.id
-        found.append(numbers.setdefault(shared, len(numbers)))
-    return found
+        clusters.append(numbers.setdefault(shared, len(numbers)))
+    return clusters
 
 
 def candidate_table(samples: Samples, encoded: Encoded) -> pa.Table:

@@ -64,7 +64,7 @@ def encode_id(text: str) -> str:
     """An id without whitespace, never empty; distinct ids stay distinct."""
     if not text:
         return _EMPTY_ID
-    return re.sub(r"[\s%]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+    return re.sub(r"[\s%]", lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), text)
 
 
 def decode_id(text: str) -> str:
@@ -109,8 +109,8 @@ def _export_task(name: str, table: Path, output: Path, tag: str) -> ExportedTask
 def _first_places(ids: Sequence[str]) -> list[int]:
     """Places at which an id stands for the first time, best first."""
     places: dict[str, int] = {}
-    for place, one in enumerate(ids):
-        places.setdefault(one, place)
+    for place, candidate in enumerate(ids):
+        places.setdefault(candidate, place)
     return list(places.values())
 
 

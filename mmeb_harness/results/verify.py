@@ -69,21 +69,20 @@ class _Findings:
     difference: float = 0.0
     problems: list[str] = field(default_factory=list)
 
-    def number(self, what: str, stored: float | None, found: float | None) -> None:
+    def number(self, what: str, stored: float | None, recomputed: float | None) -> None:
         """Hold a stored number against the recomputed one."""
-        if stored is None or found is None:
-            if stored is not found:
-                self.problems.append(f"{what} is {stored}, recomputed {found}")
+        if stored is None or recomputed is None:
+            self.equal(what, stored, recomputed)
             return
-        difference = abs(stored - found)
+        difference = abs(stored - recomputed)
         self.difference = max(self.difference, difference)
         if not difference <= TOLERANCE:  # so that NaN fails
-            self.problems.append(f"{what} is {stored}, recomputed {found}")
+            self.problems.append(f"{what} is {stored}, recomputed {recomputed}")
 
-    def equal(self, what: str, stored: object, found: object) -> None:
+    def equal(self, what: str, stored: object, recomputed: object) -> None:
         """Hold a stored value that has no tolerance against the recomputed one."""
-        if stored != found:
-            self.problems.append(f"{what} is {stored}, recomputed {found}")
+        if stored != recomputed:
+            self.problems.append(f"{what} is {stored}, recomputed {recomputed}")
 
     def outcome(self, name: str) -> Outcome:
         return Outcome(name, self.difference, tuple(self.problems))
@@ -140,9 +139,9 @@ def _verify_ids(
     unknown_answers = 0
     for row in rows:
         where = f"query {row['query_id']!r}"
-        if strange := next((one for one in row["top_ids"] if one not in candidates), None):
+        if strange := next((candidate for candidate in row["top_ids"] if candidate not in candidates), None):
             findings.problems.append(f"{where}: {strange!r} is ranked and is no candidate")
-        unknown_answers += any(one not in candidates for one in row["relevant_ids"])
+        unknown_answers += any(candidate not in candidates for candidate in row["relevant_ids"])
         whole = row["num_ranked"] == result.num_candidates
         if whole and len(set(row["top_ids"])) < len(row["top_ids"]) and "repeated candidates" not in result.notes:
             findings.problems.append(f"{where}: a candidate is ranked twice")
@@ -156,9 +155,9 @@ def checked_table(path: Path, columns: Mapping[str, str], may_lack: Mapping[str,
         ResultError: it is missing or broken, or a column is missing, of another type, or lacks a value.
     """
     table = read_parquet(path)
-    found = {field.name: _type_name(field.type) for field in table.schema}
+    types = {field.name: _type_name(field.type) for field in table.schema}
     wanted = {**columns, **(may_lack or {})}
-    if odd := [f"{name} ({kind})" for name, kind in wanted.items() if found.get(name) != kind]:
+    if odd := [f"{name} ({kind})" for name, kind in wanted.items() if types.get(name) != kind]:
         raise ResultError(f"{path} lacks {', '.join(odd)}; run again with --fresh")
     table = table.select(list(wanted))
     if gaps := [name for name in columns if _num_gaps(table.column(name))]:
@@ -223,9 +222,9 @@ def _verify_ranking(
     )
     findings.equal(f"{where}: tied_decisions", row["tied_decisions"], tied)
     rank = row["first_relevant_rank"]
-    found = next((place for place, one in enumerate(ids, start=1) if one in gains), None)
-    if found is not None:
-        findings.equal(f"{where}: first_relevant_rank", rank, found)
+    first = next((place for place, candidate in enumerate(ids, start=1) if candidate in gains), None)
+    if first is not None:
+        findings.equal(f"{where}: first_relevant_rank", rank, first)
     elif not len(ids) < rank <= row["num_ranked"] + 1:
         findings.problems.append(f"{where}: first_relevant_rank is {rank}, but no relevant candidate stands there")
 
@@ -235,10 +234,10 @@ def _verify_means(
 ) -> None:
     findings.equal("names of metrics", sorted(result.metrics), sorted(METRIC_NAMES))
     for name in METRIC_NAMES:
-        found = float(np.mean([one[name] for one in metrics]))
-        findings.number(f"metrics: {name}", result.metrics.get(name), found)
+        mean = float(np.mean([of_query[name] for of_query in metrics]))
+        findings.number(f"metrics: {name}", result.metrics.get(name), mean)
         if name == result.metric:
-            findings.number("score", result.score, found)
+            findings.number("score", result.score, mean)
     for name in ("corrected_score", "random_ties_score", "chance"):
         findings.number(name, getattr(result, name), float(np.mean([row[name] for row in rows])))
     findings.equal("tied_decisions", result.tied_decisions, sum(row["tied_decisions"] for row in rows))
@@ -253,11 +252,11 @@ def _verify_run_file(
         declared = registered[result.name].task.num_queries if result.name in registered else None
         if not run.data_synthetic and run.limit is None and declared is not None:
             findings.equal(f"{result.name}: num_queries", result.num_queries, declared)
-    found = {one.name: one for one in aggregate(results, benchmark_rows(registered.values()))}
-    findings.equal("names of aggregates", [one.name for one in run.aggregates], list(found))
+    recomputed = {mean.name: mean for mean in aggregate(results, benchmark_rows(registered.values()))}
+    findings.equal("names of aggregates", [stored.name for stored in run.aggregates], list(recomputed))
     for stored in run.aggregates:
-        if stored.name in found:
-            _verify_aggregate(stored, found[stored.name], findings)
+        if stored.name in recomputed:
+            _verify_aggregate(stored, recomputed[stored.name], findings)
     for side, stats in (("queries", run.queries), ("candidates", run.candidates)):
         total = sum((getattr(result, side) for result in results), EncodeStats())
         for count in ("items", "encoded", "reasoned", "reasoning_tokens", "truncated"):
@@ -265,11 +264,11 @@ def _verify_run_file(
     return findings.outcome(name)
 
 
-def _verify_aggregate(stored: Aggregate, found: Aggregate, findings: _Findings) -> None:
-    findings.equal(f"{stored.name}: tasks", stored.tasks, found.tasks)
-    findings.equal(f"{stored.name}: missing", stored.missing, found.missing)
-    findings.number(f"{stored.name}: score", stored.score, found.score)
-    findings.number(f"{stored.name}: chance", stored.chance, found.chance)
+def _verify_aggregate(stored: Aggregate, recomputed: Aggregate, findings: _Findings) -> None:
+    findings.equal(f"{stored.name}: tasks", stored.tasks, recomputed.tasks)
+    findings.equal(f"{stored.name}: missing", stored.missing, recomputed.missing)
+    findings.number(f"{stored.name}: score", stored.score, recomputed.score)
+    findings.number(f"{stored.name}: chance", stored.chance, recomputed.chance)
 
 
 def summary(problems: Iterable[str], limit: int = 3) -> str:

@@ -65,16 +65,18 @@ def encoder(folder: Path, notes: list[str], workers: int = 1, **args: str) -> ra
     return made
 
 
-def test_an_actor_dies_and_nothing_else_happens(place: Place) -> None:
+def test_actors_die_and_nothing_else_happens(place: Place) -> None:
+    """Both of them: what is left is encoded by processes that Ray started again, however slow this machine is."""
     process = place.start(*place.run("ray", "--ray", "--ray-workers", "2", seconds=0.03))
-    kill(place.wait_for_workers("ray", 2, process)[1])
+    for worker in place.wait_for_workers("ray", 2, process):
+        kill(worker)
     done = place.end(process)
     assert done.returncode == 0, done.stderr
     assert place.rankings("ray") == place.rankings("alone")
     times = place.encoded("ray")
     assert set(times) == set(place.encoded("alone"))
-    assert sum(times.values()) - len(times) <= 2  # the chunk it was at, perhaps the one behind it
-    assert len(list(place.marks("ray").iterdir())) == 3
+    assert sum(times.values()) - len(times) <= 2  # the chunks they were at
+    assert len(list(place.marks("ray").iterdir())) in (3, 4)
     assert "is gone (it died or can't be reached); its chunk of" in done.stdout
 
 
