@@ -16,7 +16,7 @@ from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import LocalEncoder, Usage
-from mmeb_harness.encode.whole_workers import encoding_parts, workers_for
+from mmeb_harness.encode.whole_workers import encoding_parts
 from mmeb_harness.run.identity import Identity, model_identity
 from mmeb_harness.run.plan import fingerprint_of
 
@@ -109,8 +109,7 @@ class ChunkWorker:
     def _local_encoder(self, embedder: Embedder) -> LocalEncoder:
         setup, note = self._setup, self._notes.append
         neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
-        workers = workers_for(embedder, neighbours) if setup.workers is None else setup.workers
-        encoding, preparation = encoding_parts(embedder, setup.spec, workers, note)  # ends with this process
+        encoding, preparation = encoding_parts(embedder, setup.spec, setup.workers, note, neighbours)
         return LocalEncoder(encoding, preparation, setup.batch_tokens, note, Undisturbed())
 
 
