@@ -146,7 +146,7 @@ def test_a_hanging_actor_is_ended(
 def test_actors_that_compute_differently_are_refused(cluster: None, impatient: None, tmp_path: Path) -> None:
     slow = encoder(tmp_path, [], 2, trouble="other", seconds="1")
     with pytest.raises(ResultError, match=r"an actor on .* has model setting process \d+, the first one, on .*, \d+"):
-        slow.encode([chunk(name) for name in "abcdefgh"], BatchList(), lambda _: None)
+        slow.encode([chunk(f"c{number}-") for number in range(60)], BatchList(), lambda _: None)
 
 
 def test_a_run_without_actors_ends_after_a_while(
