@@ -14,7 +14,7 @@ _CONFIG = "A file, or the name of a configuration that comes with the package (s
 
 
 def main() -> None:
-    """Entry point."""
+    """The entry point of the command `mmemb-r1`."""
     run_command(cli)
 
 

@@ -131,7 +131,7 @@ class JudgeStage:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Of all its data."""
+        """The folders of all data that the evaluator learns from."""
         return tuple(sorted({*self.tiny.texts, *(data.path for lessons in self.lessons for data in lessons.data)}))
 
 

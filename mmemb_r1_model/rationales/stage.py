@@ -96,7 +96,7 @@ def write_rationales(
         written = scan(folder)
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
-        workers = [(one, _open_worker(one, config, root)) for one in config.workers]
+        workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
         census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
@@ -273,25 +273,25 @@ def _refuse_mixing(folder: Path, config: RationaleConfig, written: Written) -> N
     """Refuse to write rows beside others that were made differently."""
     if not written.rows_of:
         return
-    if found := differences(_read_config(folder), config, written.rows_of):
+    if changes := differences(_read_config(folder), config, written.rows_of):
         raise OptionError(
-            f"{folder} has {written.rows_of.total()} rationales of another configuration ({'; '.join(found)}): set it "
-            f"back, or write to another folder; {folder / CONFIG} has what they were made with"
+            f"{folder} has {written.rows_of.total()} rationales of another configuration ({'; '.join(changes)}): set "
+            f"it back, or write to another folder; {folder / CONFIG} has what they were made with"
         )
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     path = folder / CONFIG
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder / RATIONALES} has rows, but {path} can't be read ({error}): what made them isn't known; "
             "write to another folder"
         ) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected an object, found {type(config).__name__}")
+    return config
 
 
 def _lock(folder: Path) -> BinaryIO:

@@ -71,7 +71,7 @@ class JudgeModel(nn.Module):
         self.backbone, self._yes, self._no = backbone, yes, no
 
     def forward(self, packed: Packed) -> Tensor:
-        """C (R,) of every branch."""
+        """Confidences (R,): a number for every branch."""
         hidden_BLD = run_packed(self.backbone, packed)
         rows = torch.tensor([branch.row for branch in packed.branches], device=hidden_BLD.device)
         ends = torch.tensor([branch.end - 1 for branch in packed.branches], device=hidden_BLD.device)
@@ -91,7 +91,7 @@ class Judge:
         self.module = JudgeModel(model, *_answer_tokens(checkpoint))
 
     def trained(self) -> list[nn.Parameter]:
-        """All of its weights."""
+        """All weights of the evaluator."""
         return list(self.module.parameters())
 
     def save(self, folder: Path) -> None:
@@ -143,17 +143,17 @@ class Judge:
             of_query.setdefault(query, []).append(place)
         # Neighbours in length share a batch; little is padding then.
         queries = sorted(
-            ((self.query(query), places) for query, places in of_query.items()), key=lambda one: len(one[0])
+            ((self.query(query), places) for query, places in of_query.items()), key=lambda queried: len(queried[0])
         )
-        found = [0.0] * len(questions)
+        confidences = [0.0] * len(questions)
         for first in range(0, len(queries), self.config.batch_size):
             some = queries[first : first + self.config.batch_size]
             candidates = [[self.candidate(questions[place][1]) for place in places] for _, places in some]
             with self._precision():
                 flat = self.module(self.pack([prompt for prompt, _ in some], candidates))
             for place, score in zip((place for _, places in some for place in places), flat.tolist(), strict=True):
-                found[place] = score
-        return found
+                confidences[place] = score
+        return confidences
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
@@ -176,7 +176,7 @@ def open_judge(config: JudgeConfig, device: torch.device) -> Judge:
 
 
 def _answer_tokens(checkpoint: Checkpoint) -> tuple[int, int]:
-    found = []
+    tokens = []
     for word in (YES, NO):
         ids = checkpoint.tokenizer.plain(word)
         if len(ids) != 1:
@@ -184,5 +184,5 @@ def _answer_tokens(checkpoint: Checkpoint) -> tuple[int, int]:
                 f"evaluator {checkpoint.name}: {word!r} is {len(ids)} tokens in its vocabulary, and the confidence is "
                 "read from one; choose another evaluator"
             )
-        found.append(ids[0])
-    return found[0], found[1]
+        tokens.append(ids[0])
+    return tokens[0], tokens[1]

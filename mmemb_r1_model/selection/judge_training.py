@@ -59,7 +59,7 @@ def train_judge(
 
 
 class _Lessons:
-    """Steps of the training."""
+    """What the evaluator is taught in each step."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Lessons:
         # Wrong candidates carry their rationales as often as right ones: else a rationale alone would mean Yes.
         candidates = [judge.candidate(self._shown(pair, "positive", rng)) for pair in pairs]
         asked = [[place, *self._wrong(pairs, place, rng)] for place in range(len(pairs))]
-        flat = judge.module(judge.pack(queries, [[candidates[one] for one in places] for places in asked]))
+        flat = judge.module(judge.pack(queries, [[candidates[place] for place in places] for places in asked]))
         rows = torch.split(flat, [len(places) for places in asked])
         yes_no, ranking, right = _losses(rows)
         torch.autograd.backward(yes_no + ranking)

@@ -46,10 +46,12 @@ def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]
     groups: dict[str, list[_Side]] = {}
     sets: dict[str, list[_Side]] = {}
     for row in all_judged(selected):
-        found = [Judged(**one) for one in row["judged"]]
-        right = [truth[row["dataset"], row["pair"], row["side"], one.worker, one.sample] for one in found]
+        judged = [Judged(**fields) for fields in row["judged"]]
+        right = [
+            truth[row["dataset"], row["pair"], row["side"], rationale.worker, rationale.sample] for rationale in judged
+        ]
         kind = "positive" if row["side"] == "positive" else difficulty[row["dataset"], row["pair"]]
-        own = (pair_key(row), found, right)
+        own = (pair_key(row), judged, right)
         for group in ("all", kind):
             groups.setdefault(group, []).append(own)
         sets.setdefault(f"{row['dataset']}, {row['side']}", []).append(own)
@@ -67,7 +69,7 @@ def _group(rows: list[_Side]) -> dict[str, Any]:
     rules: dict[str, Any] = {name: _rule(rows, RuleConfig(rule, margin)) for name, rule, margin in RULES}
     return {
         "sides": len(rows),
-        "right_rationales": float(np.mean([one for _, _, right in rows for one in right])),
+        "right_rationales": float(np.mean([is_right for _, _, right in rows for is_right in right])),
         "auc": {name: rank_auc(rows, name) for name in ("delta", "margin")},
         "rules": rules,
     }
@@ -76,16 +78,16 @@ def _group(rows: list[_Side]) -> dict[str, Any]:
 def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float]:
     right = precise = chosen = wrong_over_precise = 0.0
     contested = 0
-    for key, found, truth in rows:
-        shares = chances(found, config, key)
+    for key, judged, truth in rows:
+        shares = chances(judged, config, key)
         if not any(shares):
             continue
         chosen += 1
-        right += sum(share for share, one in zip(shares, truth, strict=True) if one)
-        precise += sum(share for share, one in zip(shares, found, strict=True) if one.worker == "precise")
+        right += sum(share for share, is_right in zip(shares, truth, strict=True) if is_right)
+        precise += sum(share for share, rationale in zip(shares, judged, strict=True) if rationale.worker == "precise")
         if not all(truth):
             contested += 1
-            wrong_over_precise += sum(share for share, one in zip(shares, truth, strict=True) if not one)
+            wrong_over_precise += sum(share for share, is_right in zip(shares, truth, strict=True) if not is_right)
     return {
         "right": right / max(1, chosen),
         "right_where_one_is_wrong": 1 - wrong_over_precise / max(1, contested),
@@ -97,9 +99,9 @@ def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float]:
 def rank_auc(rows: Iterable[_Side], name: str) -> float | None:
     """Chance that a right rationale gains more than a wrong one; of any two in the group."""
     gains: dict[bool, list[float]] = {True: [], False: []}
-    for _, found, truth in rows:
-        for one, right in zip(found, truth, strict=True):
-            gains[right].append(getattr(one, name))
+    for _, judged, truth in rows:
+        for rationale, right in zip(judged, truth, strict=True):
+            gains[right].append(getattr(rationale, name))
     good, bad = np.sort(gains[True]), np.array(gains[False])
     if not len(good) or not len(bad):
         return None

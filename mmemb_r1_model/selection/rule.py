@@ -57,27 +57,27 @@ def chances(judged: Sequence[Judged], config: RuleConfig, key: str) -> list[floa
     Args:
         key: of the pair and side; the random rule's draw depends on nothing else.
     """
-    eligible = [not config.workers or one.worker in config.workers for one in judged]
+    eligible = [not config.workers or rationale.worker in config.workers for rationale in judged]
     if config.rule in ("random", "longest"):
         return _one_hot(len(judged), _control(judged, eligible, config.rule, key))
-    gains = np.array([one.margin if config.margin else one.delta for one in judged])
+    gains = np.array([rationale.margin if config.margin else rationale.delta for rationale in judged])
     kept = np.array(eligible, dtype=bool) & (gains > config.minimum)
     if not kept.any():
         return [0.0] * len(judged)
     if config.rule == "argmax":
         return _one_hot(len(judged), int(np.where(kept, gains, -np.inf).argmax()))
-    return [float(one) for one in softmax(np.where(kept, gains / config.temperature, -np.inf))]
+    return [float(share) for share in softmax(np.where(kept, gains / config.temperature, -np.inf))]
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of a vector; -inf has no share."""
+    """The soft-max of a vector; -inf has no share."""
     powers = np.exp(values - values.max())
-    found: NDArray[np.float64] = powers / powers.sum()
-    return found
+    shares: NDArray[np.float64] = powers / powers.sum()
+    return shares
 
 
 def _control(judged: Sequence[Judged], eligible: Sequence[bool], rule: Rule, key: str) -> int | None:
-    places = [place for place, one in enumerate(eligible) if one]
+    places = [place for place, is_eligible in enumerate(eligible) if is_eligible]
     if not places:
         return None
     if rule == "longest":

@@ -32,7 +32,7 @@ SELECTED, SUMMARY, QUALITY = "selected.jsonl", "summary.json", "quality.json"
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """Stage 0b.
+    """The settings of stage 0b.
 
     Attributes:
         negatives: hard ones for the margin; 0: none, and margin equals delta.
@@ -59,12 +59,12 @@ class Written:
 
 
 def pair_key(row: dict[str, Any]) -> str:
-    """Data set, pair and side of a row."""
+    """The key of a row: its data set, pair and side."""
     return side_key(row["dataset"], row["pair"], row["side"])
 
 
 def side_key(dataset: str, pair: str, side: str) -> str:
-    """The same from its parts."""
+    """The key of a pair's side: data set, pair id and side."""
     return "\x1f".join((dataset, pair, side))
 
 
@@ -107,7 +107,7 @@ def judge_rationales(
     if not seen and rank == 0:
         names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
         raise DataError(
-            f"{rationales} has no rationale for any pair of {', '.join(one.name for one in sets)}; it is of {names}"
+            f"{rationales} has no rationale for any pair of {', '.join(pairs.name for pairs in sets)}; it is of {names}"
         )
 
 
@@ -134,7 +134,7 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
 
 
 def all_judged(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of all processes."""
+    """The judged rows of all processes."""
     paths = [folder / JUDGED, *sorted(folder.glob(f"{JUDGED_STEM}-*.jsonl"))]
     return (row for path in paths if path.is_file() for row in read_rows(path))
 
@@ -161,7 +161,7 @@ def _cases(pairs: PairSet, places: range, written: KeyedRows, done: set[str]) ->
 
 
 def _usable(rows: Sequence[dict[str, Any]]) -> tuple[Written, ...]:
-    """Whole ones, once each."""
+    """The whole rationales among the rows, each once."""
     kept = [row for row in rows if row["finish"] == "stop" and not row.get("duplicate_of")]
     return tuple(Written(row["worker"], row["sample"], row["text"]) for row in kept)
 
@@ -174,27 +174,28 @@ def _judge_cases(
     bare = _ask(
         judge,
         [
-            [_question(case, one, None) for one in (_other(case), *pool)]
+            [_question(case, other, None) for other in (_other(case), *pool)]
             for case, pool in zip(cases, pools, strict=True)
         ],
     )
     hard = [_hardest(scores[1:], config.negatives) for scores in bare]
     asked = [
-        [_question(case, one, written.text) for one in (_other(case), *(pool[place] for place in chosen))]
+        [_question(case, other, written.text) for other in (_other(case), *(pool[place] for place in chosen))]
         for case, pool, chosen in zip(cases, pools, hard, strict=True)
         for written in case.written
     ]
     scores = iter(_ask(judge, asked))
     for case, chosen, without in zip(cases, hard, bare, strict=True):
         judged = [
-            _gains(one, next(scores), [without[0], *(without[1 + place] for place in chosen)]) for one in case.written
+            _gains(written, next(scores), [without[0], *(without[1 + place] for place in chosen)])
+            for written in case.written
         ]
         yield {
             "dataset": case.pair.dataset,
             "pair": case.pair.id,
             "side": case.side,
             "without": without[0],
-            "judged": [dataclasses.asdict(one) for one in judged],
+            "judged": [dataclasses.asdict(rationale) for rationale in judged],
         }
 
 
@@ -206,7 +207,7 @@ def _gains(written: Written, confidences: Sequence[float], without: Sequence[flo
 
 
 def _ask(judge: Judge, questions: Sequence[Sequence[tuple[Shown, Shown]]]) -> list[list[float]]:
-    flat = iter(judge.confidences([one for own in questions for one in own]))
+    flat = iter(judge.confidences([question for own in questions for question in own]))
     return [[next(flat) for _ in own] for own in questions]
 
 
@@ -254,22 +255,22 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
 
 def _selected(row: dict[str, Any], rule: RuleConfig, counts: dict[str, dict[str, float]]) -> dict[str, Any]:
     """A judged row with the chances of its rationales; counted."""
-    found = [Judged(**one) for one in row["judged"]]
-    shares = chances(found, rule, pair_key(row))
-    _count(counts, row, found, shares)
-    judged = [{**one, "chance": round(share, 6)} for one, share in zip(row["judged"], shares, strict=True)]
-    return {**row, "judged": judged, "direct_only": not any(shares)}
+    judged = [Judged(**fields) for fields in row["judged"]]
+    shares = chances(judged, rule, pair_key(row))
+    _count(counts, row, judged, shares)
+    rows = [{**fields, "chance": round(share, 6)} for fields, share in zip(row["judged"], shares, strict=True)]
+    return {**row, "judged": rows, "direct_only": not any(shares)}
 
 
 def _count(
-    counts: dict[str, dict[str, float]], row: dict[str, Any], found: Sequence[Judged], shares: Sequence[float]
+    counts: dict[str, dict[str, float]], row: dict[str, Any], judged: Sequence[Judged], shares: Sequence[float]
 ) -> None:
     own = counts.setdefault(f"{row['dataset']}/{row['side']}", {"sides": 0, "direct_only": 0, "rationales": 0})
     own["sides"] += 1
     own["direct_only"] += not any(shares)
-    own["rationales"] += len(found)
-    for one, share in zip(found, shares, strict=True):
-        own[f"chosen {one.worker}"] = own.get(f"chosen {one.worker}", 0.0) + share
+    own["rationales"] += len(judged)
+    for rationale, share in zip(judged, shares, strict=True):
+        own[f"chosen {rationale.worker}"] = own.get(f"chosen {rationale.worker}", 0.0) + share
 
 
 #: Of a data set, evenly spaced, to see whether a selection is of it.
@@ -314,5 +315,5 @@ class SelectedRationales:
         if not rows or rows[-1]["direct_only"]:
             return None
         judged = rows[-1]["judged"]
-        shares = np.array([one["chance"] for one in judged])
+        shares = np.array([rationale["chance"] for rationale in judged])
         return str(judged[int(rng.choice(len(judged), p=shares / shares.sum()))]["text"])

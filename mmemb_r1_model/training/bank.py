@@ -35,8 +35,8 @@ class Bank:
             side: whose rollouts are scored: queries against candidates, or positives against queries.
         """
         ours, theirs = (wanted, self.labels) if side == "query" else (self.labels, wanted)
-        found = right_pairs([one.right for one in ours], [one.has for one in theirs])
-        return (found if side == "query" else found.T).to(self.vectors_MD.device)
+        right = right_pairs([labels.right for labels in ours], [labels.has for labels in theirs])
+        return (right if side == "query" else right.T).to(self.vectors_MD.device)
 
 
 def make_bank(pairs: PairSet, side: Side, size: int, embed: Callable[[Sequence[Item]], Tensor], seed: int) -> Bank:

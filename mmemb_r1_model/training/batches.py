@@ -33,7 +33,7 @@ class WeightedSet:
 
 
 class Rationales(Protocol):
-    """Where rationales come from."""
+    """Where the rationales of a training come from."""
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +120,7 @@ class PlanConfig:
 
 
 class Plan:
-    """Step → positions in the data sets."""
+    """Which positions of which data sets stand in a step."""
 
     def __init__(self, sets: Sequence[WeightedSet], config: PlanConfig, steps: int, seed: int) -> None:
         if not sets:
@@ -128,16 +128,16 @@ class Plan:
         if config.batch_size % config.sub_batches:
             raise OptionError(f"batch_size {config.batch_size} is not a multiple of sub_batches {config.sub_batches}")
         self._block = config.batch_size // config.sub_batches
-        self._shares = [_share(len(one.pairs), config) for one in sets]
-        for one, share in zip(sets, self._shares, strict=True):
+        self._shares = [_share(len(weighted.pairs), config) for weighted in sets]
+        for weighted, share in zip(sets, self._shares, strict=True):
             if len(share) < self._block:
                 raise OptionError(
-                    f"data set {one.pairs.name!r} has {len(share)} pairs, fewer than the {self._block} that stand "
+                    f"data set {weighted.pairs.name!r} has {len(share)} pairs, fewer than the {self._block} that stand "
                     "in a batch together; leave it out or make batch_size smaller"
                 )
-            if one.weight <= 0:
-                raise OptionError(f"data set {one.pairs.name!r} has weight {one.weight}; it must be above 0")
-        weights = np.array([one.weight for one in sets])
+            if weighted.weight <= 0:
+                raise OptionError(f"data set {weighted.pairs.name!r} has weight {weighted.weight}; it must be above 0")
+        weights = np.array([weighted.weight for weighted in sets])
         rng = np.random.default_rng((seed, 0))
         shape = (steps, config.sub_batches)
         self._sets_of_step: NDArray[np.int64] = rng.choice(len(sets), size=shape, p=weights / weights.sum())
@@ -150,26 +150,26 @@ class Plan:
 
     def blocks(self, step: int) -> list[tuple[int, list[int]]]:
         """(data set, positions) of every sub-batch of a step."""
-        found = []
+        blocks = []
         for chosen, before in zip(self._sets_of_step[step].tolist(), self._draws_before[step].tolist(), strict=True):
-            found.append((chosen, self._positions(chosen, before * self._block)))
-        return found
+            blocks.append((chosen, self._positions(chosen, before * self._block)))
+        return blocks
 
     def _positions(self, chosen: int, first: int) -> list[int]:
         """The next positions of a data set that is gone through in a new order every epoch."""
         share = self._shares[chosen]
         size = len(share)
-        found: list[int] = []
-        while len(found) < self._block:
-            epoch, offset = divmod(first + len(found), size)
+        positions: list[int] = []
+        while len(positions) < self._block:
+            epoch, offset = divmod(first + len(positions), size)
             order = _order(self._seed, chosen, epoch, size)
-            found += share[order[offset : offset + self._block - len(found)]].tolist()
-        return found
+            positions += share[order[offset : offset + self._block - len(positions)]].tolist()
+        return positions
 
 
 def _are_named(sets: Sequence[WeightedSet], names: Sequence[str]) -> NDArray[np.bool_]:
     """Which data sets the first steps draw from."""
-    known = [one.pairs.name for one in sets]
+    known = [weighted.pairs.name for weighted in sets]
     if not names:
         raise OptionError("first_steps needs first_sets, the data sets of those steps")
     for name in names:
@@ -192,8 +192,8 @@ def _draws_before(sets_of_step: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often a block's data set was drawn before it."""
     flat = sets_of_step.flatten()
     before = np.zeros_like(flat)
-    for one in np.unique(flat):
-        here = np.flatnonzero(flat == one)
+    for chosen in np.unique(flat):
+        here = np.flatnonzero(flat == chosen)
         before[here] = np.arange(len(here))
     return before.reshape(sets_of_step.shape)
 
@@ -277,7 +277,7 @@ def labels_of(pair: Pair) -> Labels:
 def same_answers(labels: Sequence[Labels], extra_labels: Sequence[int]) -> Tensor:
     """(N, N + E) true where a candidate is as right for a query as its own positive."""
     return right_pairs(
-        [one.right for one in labels], [*(one.has for one in labels), *(frozenset({label}) for label in extra_labels)]
+        [own.right for own in labels], [*(own.has for own in labels), *(frozenset({label}) for label in extra_labels)]
     )
 
 
@@ -287,11 +287,11 @@ def right_pairs(right: Sequence[frozenset[int]], has: Sequence[frozenset[int]]) 
     for column, labels in enumerate(has):
         for label in labels:
             columns.setdefault(label, []).append(column)
-    found = torch.zeros(len(right), len(has), dtype=torch.bool)
+    is_right = torch.zeros(len(right), len(has), dtype=torch.bool)
     for row, labels in enumerate(right):
         for label in labels:
-            found[row, columns.get(label, [])] = True
-    return found
+            is_right[row, columns.get(label, [])] = True
+    return is_right
 
 
 class Steps:

@@ -60,9 +60,9 @@ class World:
         """One value of every process, in their order."""
         if self.size == 1:
             return [local]
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, local)
-        return found
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, local)
+        return values
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum the gradients of all processes, in one message per type."""
@@ -77,12 +77,12 @@ class World:
         for group in gradients.values():
             flat = torch.cat([gradient.flatten() for gradient in group])
             distributed.all_reduce(flat)
-            parts = torch.split(flat, [one.numel() for one in group])
+            parts = torch.split(flat, [gradient.numel() for gradient in group])
             for gradient, part in zip(group, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process is here."""
         if self.size > 1:
             distributed.barrier()
 

@@ -66,19 +66,19 @@ def joint_backward(
     """
     inputs = [*batch.queries, *batch.positives, *batch.extras]
     chunks = _chunks(inputs, (len(batch.queries), len(batch.positives), len(batch.extras)), config.micro_batch)
-    num_tokens = sum(world.gather_objects(sum(_completion_length(student, one) for one in inputs)))
+    num_tokens = sum(world.gather_objects(sum(_completion_length(student, given) for given in inputs)))
     passes = [*chunks, *[chunks[0][:1]] * _idle_passes(len(chunks), world)]
     if not config.gradient_caching:
         results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
         loss, terms = _loss(batch, results[: len(chunks)], config, world, num_tokens)
-        idle = sum(one.generation for one in results[len(chunks) :])
+        idle = sum(result.generation for result in results[len(chunks) :])
         torch.autograd.backward((loss + 0 * idle) * world.loss_scale)
         return terms
     with torch.no_grad():
         results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
     leaves = [
-        ChunkResult(one.direct.requires_grad_(), one.reasoned.clone().requires_grad_(), one.generation)
-        for one in results
+        ChunkResult(result.direct.requires_grad_(), result.reasoned.clone().requires_grad_(), result.generation)
+        for result in results
     ]
     loss, terms = _loss(batch, leaves[: len(chunks)], config, world, num_tokens)
     torch.autograd.backward(loss)
@@ -95,12 +95,14 @@ def joint_backward(
 
 def _chunks(inputs: Sequence[Input], sides: tuple[int, ...], size: int) -> list[list[Input]]:
     """Pieces of at most `size` items, none of which spans two sides."""
-    found, start = [], 0
+    chunks, start = [], 0
     for count in sides:
         step = size or max(count, 1)
-        found += [list(inputs[first : min(first + step, start + count)]) for first in range(start, start + count, step)]
+        chunks += [
+            list(inputs[first : min(first + step, start + count)]) for first in range(start, start + count, step)
+        ]
         start += count
-    return found
+    return chunks
 
 
 def _idle_passes(own: int, world: World) -> int:
@@ -111,31 +113,31 @@ def _idle_passes(own: int, world: World) -> int:
     return max(world.gather_objects(own)) - own if world.sharded else 0
 
 
-def _completion_length(student: Student, one: Input) -> int:
-    if not one.taught:
+def _completion_length(student: Student, given: Input) -> int:
+    if not given.taught:
         return 0
-    return 1 if one.rationale is None else len(student.completion(one.rationale))
+    return 1 if given.rationale is None else len(student.completion(given.rationale))
 
 
 def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, number: int) -> ChunkResult:
-    """Both paths of a chunk's items."""
+    """The direct and the reasoned path of a chunk's items."""
     torch.manual_seed(seed * 1009 + number)
     completions = [[[student.emb]] for _ in chunk]
-    for own, one in zip(completions, chunk, strict=True):
-        if one.rationale is not None:
-            own.append(student.completion(one.rationale))
-    packed = student.pack([one.prompt for one in chunk], completions)
+    for own, given in zip(completions, chunk, strict=True):
+        if given.rationale is not None:
+            own.append(student.completion(given.rationale))
+    packed = student.pack([given.prompt for given in chunk], completions)
     reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
     direct = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start == 1]
     encoded = student.encode(packed, reasoned)
     of_row = {packed.branches[index].row: index for index in direct}
     of_row |= {packed.branches[index].row: index for index in reasoned}
     device = encoded.gate_B2.device
-    has = torch.tensor([one.rationale is not None for one in chunk], device=device)
-    taught = torch.tensor([one.taught for one in chunk], device=device)
+    has = torch.tensor([given.rationale is not None for given in chunk], device=device)
+    taught = torch.tensor([given.taught for given in chunk], device=device)
     think, emb = encoded.gate_B2.unbind(dim=1)
     first = torch.where(has, torch.lerp(think, emb, smoothing), torch.lerp(emb, think, smoothing)) * taught
-    rest = [one.sum() for one in encoded.log_probs]
+    rest = [log_probs.sum() for log_probs in encoded.log_probs]
     return ChunkResult(
         direct=encoded.vectors_RD[direct],
         reasoned=encoded.vectors_RD[[of_row[row] for row in range(len(chunk))]],
@@ -147,8 +149,8 @@ def _loss(
     batch: StepBatch, results: Sequence[ChunkResult], config: ContrastConfig, world: World, num_tokens: int
 ) -> tuple[Tensor, dict[str, float]]:
     n = len(batch.names)
-    direct = torch.cat([one.direct for one in results])
-    reasoned = torch.cat([one.reasoned for one in results])
+    direct = torch.cat([result.direct for result in results])
+    reasoned = torch.cat([result.reasoned for result in results])
     vectors = Embeddings(
         query_direct_ND=world.gather(direct[:n]),
         query_reasoned_ND=world.gather(reasoned[:n]),
@@ -157,12 +159,12 @@ def _loss(
         extra_ED=world.gather(direct[2 * n :]),
     )
     shared = world.gather_objects((batch.labels, batch.extra_labels, _has_rationale(batch)))
-    labels = [one for part in shared for one in part[0]]
-    extra_labels = [one for part in shared for one in part[1]]
-    has_rationale = torch.tensor([one for part in shared for one in part[2]])
+    labels = [own for part in shared for own in part[0]]
+    extra_labels = [label for part in shared for label in part[1]]
+    has_rationale = torch.tensor([has for part in shared for has in part[2]])
     same = same_answers(labels, extra_labels).to(direct.device)
     terms = contrastive_terms(vectors, config.temperature, same, has_rationale)
-    local = torch.stack([one.generation for one in results]).sum() / num_tokens
+    local = torch.stack([result.generation for result in results]).sum() / num_tokens
     weights = config.weights
     loss = (
         weights.direct * terms["direct"]

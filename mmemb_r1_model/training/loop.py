@@ -65,20 +65,20 @@ class TrainingError(ModelError):
 
 
 class Trained(Protocol):
-    """What a run trains."""
+    """A model that a run trains."""
 
     @property
     def module(self) -> torch.nn.Module:
-        """All of its weights."""
+        """The model with all of its weights."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device that holds the weights."""
         ...
 
     def trained(self) -> list[torch.nn.Parameter]:
-        """Those that learn."""
+        """The parameters that learn."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -127,14 +127,14 @@ class Loop:
         Raises:
             OptionError: the checkpoint is of another configuration.
         """
-        found = sorted(self.folder.glob(f"checkpoint-*/{STATE}"))
-        if not found:
+        states = sorted(self.folder.glob(f"checkpoint-*/{STATE}"))
+        if not states:
             return 0
         # Mapped, not read: a process whose weights are split needs only its part of each tensor.
-        state = torch.load(found[-1], map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(states[-1], map_location="cpu", weights_only=True, mmap=True)
         if state["fingerprint"] != fingerprint(self._described):
             raise OptionError(
-                f"{found[-1].parent} was made with another configuration; go on with the old one "
+                f"{states[-1].parent} was made with another configuration; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
             )
         named = dict(self.student.module.named_parameters())
@@ -210,8 +210,8 @@ class Loop:
         return write
 
     def _last_checkpoint(self) -> str:
-        found = sorted(self.folder.glob("checkpoint-*"))
-        return str(found[-1]) if found else "no checkpoint yet"
+        checkpoints = sorted(self.folder.glob("checkpoint-*"))
+        return str(checkpoints[-1]) if checkpoints else "no checkpoint yet"
 
     def save(self, step: int) -> None:
         """Write what is needed to go on after `step` steps; whole or not at all. Every process must call it."""
@@ -233,10 +233,13 @@ class Loop:
         optimiser = self._optimiser.state_dict()
         states = {index: gather_on_first(own.items(), self.world) for index, own in optimiser["state"].items()}
         named = self.student.module.named_parameters()
+        learning = ((name, parameter) for name, parameter in named if parameter.requires_grad)
         return {
             "step": step,
             "fingerprint": fingerprint(self._described),
-            "parameters": gather_on_first(((name, one) for name, one in named if one.requires_grad), self.world),
+            "parameters": gather_on_first(
+                ((name, parameter) for name, parameter in named if parameter.requires_grad), self.world
+            ),
             "optimiser": {**optimiser, "state": states},
             "extra": self.extra_state,
         }

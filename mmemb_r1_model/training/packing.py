@@ -81,14 +81,14 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
     positions = np.zeros((3, rows, length), dtype=np.int64)
     # Which part of its row a token belongs to: 0 the prompt, 1… the branches, -1 padding.
     part = np.full((rows, length), -1, dtype=np.int64)
-    found: list[Branch] = []
+    placed: list[Branch] = []
     for row, (prompt, own) in enumerate(zip(prompts, branches, strict=True)):
         start = prompt_length - len(prompt)
         pieces = [(prompt, start, 0)]
         column = prompt_length
         for branch in own:
             pieces.append((branch, column, prompt.next_position))
-            found.append(Branch(row, column, column + len(branch)))
+            placed.append(Branch(row, column, column + len(branch)))
             column += len(branch)
         for number, (piece, first, offset) in enumerate(pieces):
             here = slice(first, first + len(piece))
@@ -102,7 +102,7 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
         next_position_B=np.array([prompt.next_position for prompt in prompts], dtype=np.int64),
         pixels=pixels_of([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
     ).tensors()
-    return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(found))
+    return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(placed))
 
 
 def _allowed(part_BL: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def shard(module: nn.Module, world: World) -> None:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether its parameters are split."""
+    """Whether the parameters of a module are split over processes."""
     return isinstance(module, FSDPModule)
 
 
@@ -64,12 +64,12 @@ def whole(tensor: Tensor) -> Tensor:
 
 def gather_on_first(tensors: Iterable[tuple[str, Tensor]], world: World) -> dict[str, Tensor]:
     """Whole tensors by name in the first process's main memory, nothing in the others'; every process must call it."""
-    found = {}
+    whole_tensors = {}
     for name, tensor in tensors:
         gathered = whole(tensor.detach())
         if world.is_first:
-            found[name] = gathered.cpu()
-    return found
+            whole_tensors[name] = gathered.cpu()
+    return whole_tensors
 
 
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
 
 def without_weights(module: Module) -> Module:
     """A copy whose parameters take no memory, to be filled by `with_weights`; buffers are copied."""
-    return with_weights(module, {name: torch.empty_like(one, device="meta") for name, one in module.named_parameters()})
+    return with_weights(module, {name: torch.empty_like(own, device="meta") for name, own in module.named_parameters()})
 
 
 def with_weights(module: Module, weights: Mapping[str, Tensor]) -> Module:
     """A copy with other weights, none of which learns; parameters that are shared in the module stay shared."""
     # What stands in deepcopy's memo counts as copied already.
-    replaced = {id(one): nn.Parameter(weights[name], requires_grad=False) for name, one in module.named_parameters()}
+    replaced = {id(own): nn.Parameter(weights[name], requires_grad=False) for name, own in module.named_parameters()}
     return copy.deepcopy(module, replaced)

@@ -17,7 +17,7 @@ from mmemb_r1_model.training.student import Student
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Stage 1."""
+    """The settings of stage 1."""
 
     plan: PlanConfig = field(default_factory=PlanConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)

@@ -38,7 +38,7 @@ from mmemb_r1_model.vllm.server import Server
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Stage 2.
+    """The settings of stage 2.
 
     Attributes:
         plan: of the contrastive term's batches.
@@ -150,9 +150,9 @@ def _make_sampler(student: Student, config: AdaptConfig, folder: Path, world: Wo
 
 def _described(config: AdaptConfig) -> dict[str, Any]:
     """What decides what a run makes: of a server only how old its weights may be, not where it is."""
-    found = dataclasses.asdict(config)
-    server = found.pop("server")
-    return found if server is None else {**found, "server": {"reload_every": server["reload_every"]}}
+    described = dataclasses.asdict(config)
+    server = described.pop("server")
+    return described if server is None else {**described, "server": {"reload_every": server["reload_every"]}}
 
 
 def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
@@ -196,7 +196,7 @@ class Reference:
             module.train(training)
 
     def embed(self, prompts: Sequence[Prompt], size: int = 64) -> Tensor:
-        """Direct vectors (n, D)."""
+        """The direct vectors (n, D) of prompts."""
         student = self._student
         parts = []
         for first in range(0, len(prompts), size):
@@ -212,14 +212,14 @@ def _make_banks(
         return reference.embed([read(item) for item in items])
 
     return {
-        (one.pairs.name, side): make_bank(one.pairs, side, config.negatives, embed, config.loop.seed)
-        for one in sets
+        (weighted.pairs.name, side): make_bank(weighted.pairs, side, config.negatives, embed, config.loop.seed)
+        for weighted in sets
         for side in config.sides
     }
 
 
 class _Stage:
-    """Everything a step needs."""
+    """Everything that a step of stage 2 needs."""
 
     def __init__(
         self,
@@ -246,8 +246,8 @@ class _Stage:
             for position, groups in enumerate(self._groups(prompts, side, micro_groups)):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
                 seen.append(self._backward(groups, draw))
-        all_seen = [one for part in world.gather_objects(seen) for one in part]
-        deltas = torch.cat([one.delta_G for one in all_seen])
+        all_seen = [chunk for part in world.gather_objects(seen) for chunk in part]
+        deltas = torch.cat([chunk.delta_G for chunk in all_seen])
         decay = config.sigma_decay
         self._state["sigma"] = decay * self._state["sigma"] + (1 - decay) * max(float(deltas.std()), 1e-3)
         return {**values, **_summary(all_seen), "sigma": self._state["sigma"]}
@@ -260,7 +260,7 @@ class _Stage:
             yield Groups(
                 side=side,
                 inputs=own[here],
-                anchors=tuple(one.prompt for one in other[here]),
+                anchors=tuple(anchor.prompt for anchor in other[here]),
                 labels=batch.labels[here],
                 datasets=batch.datasets[here],
             )
@@ -269,8 +269,8 @@ class _Stage:
         student, config = self._student, self._config
         longest = student.settings.max_new_tokens
         rollouts = self._sampler.sample(groups.inputs, config.rollouts // 2, longest, seed)
-        completions = [[[student.emb], *(list(one.ids) for one in own)] for own in rollouts]
-        packed = student.pack([one.prompt for one in groups.inputs], completions)
+        completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in rollouts]
+        packed = student.pack([given.prompt for given in groups.inputs], completions)
         # Of each prompt's branches the first is the direct path, the second the greedy rollout.
         sampled = [index for index in range(len(packed.branches)) if index % (1 + config.rollouts // 2) > 1]
         encoded = student.encode(packed, sampled)
@@ -278,7 +278,7 @@ class _Stage:
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
         gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
         reference = self._reference.encode(packed, sampled)
-        flat = [one for own in rollouts for one in own[1:]]
+        flat = [rollout for own in rollouts for rollout in own[1:]]
         advantages = policy.group_advantages(given.reasoned_GK[:, 1:]).flatten().tolist()
         tokens, divergence, log_ratio = self._token_losses(flat, advantages, encoded, reference, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
@@ -304,8 +304,8 @@ class _Stage:
         score = policy.ranking_score(positive_GR, negatives, excluded, config.reward)
         emb = policy.embedding_reward(positive_GR, negatives, excluded, config.reward)
         device = vectors_RD.device
-        well_formed = torch.tensor([[float(one.well_formed) for one in own] for own in rollouts], device=device)
-        lengths = torch.tensor([[float(one.length) for one in own] for own in rollouts], device=device)
+        well_formed = torch.tensor([[float(rollout.well_formed) for rollout in own] for own in rollouts], device=device)
+        lengths = torch.tensor([[float(rollout.length) for rollout in own] for own in rollouts], device=device)
         return policy.rewards(
             score[:, 1:],
             score[:, 0],
@@ -366,35 +366,35 @@ def _seen(
     divergence: float,
     log_ratio: float,
 ) -> _Seen:
-    flat = [one for own in rollouts for one in own]
+    flat = [rollout for own in rollouts for rollout in own]
     return _Seen(
         delta_G=given.delta_G.cpu(),
         gate_G=gate_G.cpu(),
         reasoned_G=given.reasoned_GK[:, 0].cpu(),
         direct_G=given.direct_G.cpu(),
         constant=int(policy.is_constant(given.reasoned_GK[:, 1:]).sum()),
-        malformed=sum(not one.well_formed for one in flat),
-        lengths=tuple(one.length for one in flat),
+        malformed=sum(not rollout.well_formed for rollout in flat),
+        lengths=tuple(rollout.length for rollout in flat),
         divergence=divergence,
         log_ratio=log_ratio,
     )
 
 
 def _summary(seen: Sequence[_Seen]) -> dict[str, float]:
-    gate = torch.cat([one.gate_G for one in seen])
-    delta = torch.cat([one.delta_G for one in seen])
-    lengths = [length for one in seen for length in one.lengths]
+    gate = torch.cat([chunk.gate_G for chunk in seen])
+    delta = torch.cat([chunk.delta_G for chunk in seen])
+    lengths = [length for chunk in seen for length in chunk.lengths]
     return {
         "share": float((gate > 0.5).float().mean()),
         "gate": float(gate.mean()),
         "delta": float(delta.mean()),
         "pays": float((delta > 0).float().mean()),
-        "reward_reasoned": float(torch.cat([one.reasoned_G for one in seen]).mean()),
-        "reward_direct": float(torch.cat([one.direct_G for one in seen]).mean()),
+        "reward_reasoned": float(torch.cat([chunk.reasoned_G for chunk in seen]).mean()),
+        "reward_direct": float(torch.cat([chunk.direct_G for chunk in seen]).mean()),
         "brier": policy.calibration(gate, delta > 0),
-        "constant_groups": sum(one.constant for one in seen) / len(delta),
-        "malformed": sum(one.malformed for one in seen) / len(lengths),
+        "constant_groups": sum(chunk.constant for chunk in seen) / len(delta),
+        "malformed": sum(chunk.malformed for chunk in seen) / len(lengths),
         "length": sum(lengths) / len(lengths),
-        "divergence": sum(one.divergence for one in seen) / len(seen),
-        "log_ratio": sum(one.log_ratio for one in seen) / len(seen),
+        "divergence": sum(chunk.divergence for chunk in seen) / len(seen),
+        "log_ratio": sum(chunk.log_ratio for chunk in seen) / len(seen),
     }

@@ -112,8 +112,8 @@ class PackedModel(nn.Module):
 
     def _unused_vision(self) -> Tensor | float:
         """0, with a gradient of 0 for the vision tower: where another process has pictures, all must have gradients."""
-        learning = (one for one in self.transformers_model.model.visual.parameters() if one.requires_grad)
-        return sum((one.sum() * 0.0 for one in learning), start=0.0)
+        parameters = self.transformers_model.model.visual.parameters()
+        return sum((parameter.sum() * 0.0 for parameter in parameters if parameter.requires_grad), start=0.0)
 
     def _log_probs(self, packed: Packed, hidden_BLD: Tensor, scored: Sequence[int], head: nn.Module) -> Tensor:
         chosen = [packed.branches[index] for index in scored]
@@ -178,7 +178,7 @@ class Student:
         """
         if self._shell is None:
             return self.module
-        weights = {name: whole(one.detach()) for name, one in self.module.named_parameters()}
+        weights = {name: whole(parameter.detach()) for name, parameter in self.module.named_parameters()}
         return with_weights(self._shell, weights).to(self.device)
 
     def frozen_copy(self) -> PackedModel:
@@ -210,7 +210,7 @@ class Student:
         """
         if not hasattr(self.backbone, "peft_config"):
             raise OptionError("student.lora_rank is 0: there is no adapter to write; set it (and lora_alpha)")
-        named = ((name, one) for name, one in self.module.named_parameters() if ".lora_" in name)
+        named = ((name, weight) for name, weight in self.module.named_parameters() if ".lora_" in name)
         weights = gather_on_first(named, self.world)
         if not self.world.is_first:
             return
@@ -222,8 +222,10 @@ class Student:
         config.trainable_token_indices, config.inference_mode = None, True
         config.save_pretrained(str(temporary))
         # peft's names in files: below the wrapper, without the adapter's own name.
-        renamed = {name.removeprefix("backbone.").replace(".default.", "."): one for name, one in weights.items()}
-        save_file({name: one.contiguous() for name, one in renamed.items()}, temporary / "adapter_model.safetensors")
+        renamed = {name.removeprefix("backbone.").replace(".default.", "."): weight for name, weight in weights.items()}
+        save_file(
+            {name: weight.contiguous() for name, weight in renamed.items()}, temporary / "adapter_model.safetensors"
+        )
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
 
