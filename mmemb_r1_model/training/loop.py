@@ -237,9 +237,7 @@ class Loop:
         return {
             "step": step,
             "fingerprint": fingerprint(self._described),
-            "parameters": gather_on_first(
-                ((name, parameter) for name, parameter in named if parameter.requires_grad), self.world
-            ),
+            "parameters": gather_on_first(learning, self.world),
             "optimiser": {**optimiser, "state": states},
             "extra": self.extra_state,
         }
