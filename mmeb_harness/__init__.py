@@ -51,6 +51,7 @@ from mmeb_harness.core.items import (
     Vectors,
     Whitespace,
 )
+from mmeb_harness.core.reading import JsonFile, build_config, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "HubSource",
     "InstructionPlacement",
     "Item",
+    "JsonFile",
     "Layout",
     "MemoryEmbedder",
     "MetricName",
@@ -99,8 +101,10 @@ __all__ = [
     "Whitespace",
     "Work",
     "__version__",
+    "build_config",
     "lock_file",
     "one_line",
+    "read_yaml",
     "replacing",
     "run_command",
 ]

@@ -180,7 +180,7 @@ def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
     if missing := open_keys(values):
         settings = " ".join(f"--set {key}=…" for key in missing)
         raise OptionError(f"{', '.join(missing)}: only you know what to put there; fill in a copy, or add {settings}")
-    config = build_config(PipelineConfig, values, "")
+    config = build_config(PipelineConfig, values)
     if config.synthetic and config.data_root:
         raise OptionError(
             f"data_root {config.data_root!r}: synthetic data are made in OUTPUT/data; leave data_root out"

@@ -26,11 +26,14 @@ DECODING = "mmemb_r1_model.decoding"
 #: of a plugin's own must not have a second bootstrap, nor write a percentage otherwise.
 PUBLIC_MODULES = ("mmeb_harness.adapter.", "mmeb_harness.stats.", "mmeb_harness.show.tables")
 ALLOWED_BESIDE = {"mmeb_baselines": {DECODING}}
-#: The only modules of the model that know the harness: items come in through them. Losses and engine know tensors.
+#: The only modules of the model that know the harness: items and files come in through them. Losses and engine know
+#: tensors.
 R1_MODULES_THAT_KNOW_THE_HARNESS = {
     "embed/embedder.py",
     "model/checkpoint.py",
     "model/items.py",
+    "model/settings.py",
+    "disk/config.py",
     "disk/errors.py",
     "disk/files.py",
 }

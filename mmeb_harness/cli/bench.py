@@ -130,7 +130,7 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
     from mmeb_harness.core.registry import resolve_model
 
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"batch_tokens"}
-    config = make_config({}, {name: value for name, value in given.items() if name in fields})
+    config = make_config(RunConfig(), {name: value for name, value in given.items() if name in fields})
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     return config, model_spec(model, model_args, config)
 

@@ -78,10 +78,10 @@ def check(model: str, **options: Any) -> None:
     """
     import tempfile
 
-    from mmeb_harness.cli.config import make_config
+    from mmeb_harness.cli.config import RunConfig, make_config
     from mmeb_harness.encode.check import check_embedder
 
-    config = make_config({}, options)
+    config = make_config(RunConfig(), options)
     embedder = model_spec(model, config.model_args, config).load()
     failed = 0
     with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:

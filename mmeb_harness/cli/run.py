@@ -84,9 +84,9 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     """
     from rich.console import Console
 
-    from mmeb_harness.cli.config import make_config, read_config
+    from mmeb_harness.cli.config import RunConfig, make_config, read_config
 
-    from_file = read_config(config_file) if config_file else {}
+    from_file = read_config(config_file) if config_file else RunConfig()
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     part = _part(config)
     console = Console(stderr=False)

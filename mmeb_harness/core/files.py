@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import HarnessError, ResultError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,18 +131,18 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str = "delete it and run again") -> Any:
     """Read a JSON file.
 
     Raises:
-        ResultError: if it can't be read or is not JSON.
+        HarnessError: of the class `kind`, if it can't be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ResultError(f"can't read {path}: {error.strerror or error}") from error
+        raise kind(f"can't read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ResultError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+        raise kind(f"{path} is not valid JSON ({error}); {way_out}") from error
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

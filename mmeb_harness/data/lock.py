@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import write_json
+from mmeb_harness.core.reading import JsonFile
 
 LOCK = "mmeb-data.lock.json"
 LOCK_SCHEMA_VERSION = 1
@@ -54,6 +53,15 @@ class LockedRepo:
 Lock = dict[str, LockedRepo]
 
 
+@dataclass(frozen=True)
+class _Lock:
+    schema_version: int
+    repos: Mapping[str, LockedRepo]
+
+
+_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, way_out=_WAY_OUT, error=DataError)
+
+
 def hub_file(repo: str, locked: LockedRepo, path: str) -> HubFile:
     """A file of a locked repository."""
     size, digest = locked.files[path]
@@ -73,30 +81,14 @@ def read_lock(path: Path) -> Lock:
     """
     if not path.is_file():
         return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"lock file {path} can't be read ({error}); {_WAY_OUT}") from error
-    version = stored.get("schema_version") if isinstance(stored, dict) else None
-    if version != LOCK_SCHEMA_VERSION:
-        raise DataError(
-            f"{path} is no lock file of schema version {LOCK_SCHEMA_VERSION} (found: {version}); {_WAY_OUT}"
-        )
-    try:
-        return {repo: _locked(values) for repo, values in stored["repos"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"lock file {path} is damaged ({type(error).__name__}: {error}); {_WAY_OUT}") from error
+    lock = dict(_LOCK_FILE.read(path).repos)
+    for locked in lock.values():
+        unlisted = {name for names in locked.tables.values() for name in names} - locked.files.keys()
+        if unlisted:
+            raise DataError(f"{path} is damaged ({min(unlisted)} is a table's file, and not listed); {_WAY_OUT}")
+    return lock
 
 
 def write_lock(path: Path, lock: Lock) -> None:
     """Write a lock file, sorted: equal locks, equal bytes."""
-    repos = {repo: dataclasses.asdict(lock[repo]) for repo in sorted(lock)}
-    write_json(path, {"schema_version": LOCK_SCHEMA_VERSION, "repos": repos})
-
-
-def _locked(values: Mapping[str, Any]) -> LockedRepo:
-    files = {path: (int(size), str(digest)) for path, (size, digest) in values["files"].items()}
-    tables = {key: tuple(paths) for key, paths in values["tables"].items()}
-    if missing := next((path for paths in tables.values() for path in paths if path not in files), None):
-        raise ValueError(f"{missing} is a table's file, and not listed")
-    return LockedRepo(str(values["revision"]), files, tables)
+    write_json(path, dataclasses.asdict(_Lock(LOCK_SCHEMA_VERSION, {repo: lock[repo] for repo in sorted(lock)})))

@@ -17,21 +17,25 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import fingerprint, read_json, write_json
-from mmeb_harness.core.items import Frames, MetricName, Modality, Profile, Scalar
+from mmeb_harness.core.files import fingerprint, write_json
+from mmeb_harness.core.items import MetricName, Modality, Profile, Scalar
+from mmeb_harness.core.reading import JsonFile
+
+Result = TypeVar("Result", "TaskResult", "RunResult")
 
 SCHEMA_VERSION = 2
 
 #: Fields of a profile that older files lack, and their defaults. At these they are no part of a fingerprint, so that
 #: what was computed before they existed still counts.
-ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
+_ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
+#: All fields that the first files of a schema version lack.
+ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters"})
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Aggregate:
         return not self.missing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One run's description and outcome.
 
@@ -176,7 +180,7 @@ class RunResult:
     model: str
     model_revision: str
     model_dimensions: int
-    model_parameters: int | None
+    model_parameters: int | None = None
     model_settings: Mapping[str, Scalar]
     model_fingerprint: str
     model_args: Mapping[str, str]
@@ -200,6 +204,19 @@ class RunResult:
     versions: Mapping[str, str]
     machine: Mapping[str, Scalar]
     schema_version: int = SCHEMA_VERSION
+
+
+def _result_file(contents: type[Result], what: str) -> JsonFile[Result]:
+    return JsonFile(
+        contents,
+        what,
+        SCHEMA_VERSION,
+        way_out="delete it and run again",
+        if_older="run again with --fresh, or choose another --output",
+        if_foreign="choose another --output",
+        if_newer="upgrade mmeb-harness, or choose another --output",
+        added=ADDED,
+    )
 
 
 def model_fingerprint(
@@ -227,7 +244,7 @@ def task_fingerprint(
     limit: int | None,
 ) -> str:
     """Names a task's result: equal ones are of the same data, model and settings. `model`: its fingerprint."""
-    added = ADDED_TO_PROFILE
+    added = _ADDED_TO_PROFILE
     shown = {
         key: value for key, value in dataclasses.asdict(profile).items() if key not in added or value != added[key]
     }
@@ -266,56 +283,18 @@ def load_task_result(path: Path) -> TaskResult:
     """Read a task's result.
 
     Raises:
-        ResultError: not readable, not a task result, or written by a newer release.
+        ResultError: not readable, not a task's result, or written by another release.
     """
-    values = _checked(path, TaskResult)
-    for side in ("queries", "candidates"):
-        values[side] = EncodeStats(**values[side])
-    values["profile"] = read_profile(values["profile"])
-    return TaskResult(**values)
+    return _result_file(TaskResult, "a task's result").read(path)
 
 
 def load_run_result(path: Path) -> RunResult:
     """Read a run's result.
 
     Raises:
-        ResultError: not readable, not a run result, or written by a newer release.
+        ResultError: not readable, not a run's result, or written by another release.
     """
-    values = _checked(path, RunResult)
-    for side in ("queries", "candidates"):
-        values[side] = EncodeStats(**values[side])
-    values["aggregates"] = tuple(Aggregate(**{**one, "missing": tuple(one["missing"])}) for one in values["aggregates"])
-    values["tasks"] = tuple(values["tasks"])
-    values["profile"] = read_profile(values["profile"])
-    return RunResult(**values)
-
-
-def read_profile(values: Mapping[str, Any]) -> Profile:
-    """A profile, from its JSON."""
-    return Profile(**{**values, "frames": Frames(**values["frames"])})
-
-
-def _checked(path: Path, kind: type[TaskResult] | type[RunResult]) -> dict[str, Any]:
-    values = read_json(path)
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if not isinstance(version, int):
-        raise ResultError(f"{path} is not a result of this harness (no schema_version)")
-    if version > SCHEMA_VERSION:
-        raise ResultError(
-            f"{path} has schema version {version}, this release reads up to {SCHEMA_VERSION}: "
-            "upgrade mmeb-harness, or choose another --output"
-        )
-    if version < SCHEMA_VERSION:
-        raise ResultError(
-            f"{path} was written by an older release (schema version {version}, this one writes {SCHEMA_VERSION}); "
-            "run again with --fresh, or choose another --output"
-        )
-    if kind is RunResult:
-        values = {"model_parameters": None, **values}  # not in those of the first releases of this version
-    if (fields := set(get_type_hints(kind))) != set(values):
-        odd = ", ".join(sorted(fields ^ set(values)))
-        raise ResultError(f"{path} is not a {kind.__name__} of schema version {version} (fields: {odd})")
-    return dict(values)
+    return _result_file(RunResult, "a run's result").read(path)
 
 
 def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:

@@ -6,18 +6,19 @@ Means over the benchmark follow the one rule of `results.mean_scores`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import read_json, write_json
-from mmeb_harness.core.items import Frames, Profile
+from mmeb_harness.core.files import write_json
+from mmeb_harness.core.items import Profile
+from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.results.files import (
-    ADDED_TO_PROFILE,
+    ADDED,
     Aggregate,
     RunResult,
     TaskResult,
@@ -27,7 +28,6 @@ from mmeb_harness.results.files import (
     load_task_result,
     mean_scores,
     model_fingerprint,
-    read_profile,
 )
 from mmeb_harness.results.folder import RunFolder
 
@@ -81,6 +81,17 @@ class Scores:
     means: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema_version: int = SCORES_SCHEMA_VERSION
+
+
+_SCORES_FILE = JsonFile(
+    Scores,
+    "a scores file",
+    SCORES_SCHEMA_VERSION,
+    way_out="write it anew with `mmeb-eval import`",
+    if_foreign="name a run's folder, or a file that `mmeb-eval import` wrote",
+    mark="origin",
+    added=ADDED,
+)
 
 
 def fraction(value: object, where: str) -> float:
@@ -239,64 +250,11 @@ def load_scores(path: Path) -> Scores:
     Raises:
         ResultError: not readable, not such a file, of a newer release, or with values that are no scores.
     """
-    values = _checked(path)
-    tasks = {task: _task_score(f"{path}: {task}", one) for task, one in values["tasks"].items()}
-    read_means = {name: fraction(value, f"{path}: means: {name}") for name, value in values["means"].items()}
-    profile = None if values["profile"] is None else read_profile(values["profile"])
-    return Scores(**{**values, "tasks": tasks, "means": read_means, "profile": profile, "notes": (*values["notes"],)})
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """The file's values, with every field there and of the kind that JSON can tell."""
-    values = read_json(path)
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if not isinstance(version, int) or "origin" not in values:
-        raise ResultError(
-            f"{path} is not a scores file of this harness; name a run's folder, or a file that `mmeb-eval import` wrote"
-        )
-    if version > SCORES_SCHEMA_VERSION:
-        raise ResultError(
-            f"{path} has schema version {version}, this release reads up to {SCORES_SCHEMA_VERSION}: "
-            "upgrade mmeb-harness"
-        )
-    odd = sorted(set(get_type_hints(Scores)) ^ set(values))
-    odd = odd or [name for name, fits in _FIELD_CHECKS.items() if not fits(values[name])]
-    if odd:
-        raise ResultError(f"{path} is not a scores file of schema version {version} (fields: {', '.join(odd)})")
-    return dict(values)
-
-
-def _is_profile(value: object) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, dict) or set(value) | set(ADDED_TO_PROFILE) != set(get_type_hints(Profile)):
-        return False
-    return isinstance(value["frames"], dict) and set(value["frames"]) == set(get_type_hints(Frames))
-
-
-_FIELD_CHECKS: Mapping[str, Callable[[object], bool]] = {
-    "name": lambda value: isinstance(value, str),
-    "edition": lambda value: isinstance(value, str),
-    "origin": lambda value: value in get_args(Origin),
-    "source": lambda value: isinstance(value, str),
-    "tasks": lambda value: isinstance(value, dict),
-    "profile": _is_profile,
-    "synthetic": lambda value: isinstance(value, bool),
-    "limited": lambda value: isinstance(value, bool),
-    "data_revision": lambda value: isinstance(value, str | None),
-    "means": lambda value: isinstance(value, dict),
-    "notes": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-}
-
-
-def _task_score(where: str, values: object) -> TaskScore:
-    if not isinstance(values, dict) or set(values) != set(get_type_hints(TaskScore)):
-        raise ResultError(f"{where} is not a task's score: expected metrics, num_queries and corrected")
-    metrics, corrected = values["metrics"], values["corrected"]
-    if not isinstance(metrics, dict) or not isinstance(values["num_queries"], int | None):
-        raise ResultError(f"{where} is not a task's score: metrics or num_queries are of another type")
-    return TaskScore(
-        metrics={name: fraction(value, f"{where}: {name}") for name, value in metrics.items()},
-        num_queries=values["num_queries"],
-        corrected=None if corrected is None else fraction(corrected, f"{where}: corrected"),
-    )
+    scores = _SCORES_FILE.read(path)
+    for task, score in scores.tasks.items():
+        corrected = {} if score.corrected is None else {"corrected": score.corrected}
+        for name, value in {**score.metrics, **corrected}.items():
+            fraction(value, f"{path}: {task}: {name}")
+    for name, value in scores.means.items():
+        fraction(value, f"{path}: means: {name}")
+    return scores

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import EncodeResult, ModelInfo
 from mmeb_harness.core.errors import ModelError, ResultError
-from mmeb_harness.core.files import read_json, write_json
-from mmeb_harness.core.items import Item, Quantization, Role, Scalar
+from mmeb_harness.core.files import write_json
+from mmeb_harness.core.items import Item, Quantization, Role
+from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.encode.local import Encoder
-from mmeb_harness.results.files import read_profile
+from mmeb_harness.results.files import ADDED
 from mmeb_harness.results.folder import locked
 from mmeb_harness.run.evaluate import OpenEncoder
 from mmeb_harness.run.identity import Identity, difference, run_identity
@@ -61,6 +61,12 @@ class ShardResult:
     seconds: float
     processors: str
     schema_version: int = SHARD_SCHEMA_VERSION
+
+
+_ENCODE_AGAIN = "encode the shard again with the release that merges"
+_SHARD_FILE = JsonFile(
+    ShardResult, "a shard", SHARD_SCHEMA_VERSION, way_out=_ENCODE_AGAIN, if_newer=_ENCODE_AGAIN, added=ADDED
+)
 
 
 def encoder_of_shard(share: Share, open_encoder: OpenEncoder, note: Callable[[str], None]) -> OpenEncoder:
@@ -164,7 +170,7 @@ def load_shards(output: Path) -> list[ShardResult]:
     finished = [path for path in files if re.fullmatch(r"\d+-of-\d+\.json", path.name)]
     if not finished:
         raise ResultError(f"{output} has no finished shard; mmeb-eval run … --output {output} --shard 1/N writes one")
-    shards = [_load(path) for path in finished]
+    shards = [_SHARD_FILE.read(path) for path in finished]
     counts = sorted({shard.shards for shard in shards})
     if len(counts) > 1:
         raise ResultError(
@@ -185,17 +191,3 @@ def load_shards(output: Path) -> list[ShardResult]:
                 "they are no parts of one run; encode one of them again"
             )
     return sorted(shards, key=lambda shard: shard.shard)
-
-
-def _load(path: Path) -> ShardResult:
-    values: dict[str, Any] = read_json(path)
-    fields = {field.name for field in dataclasses.fields(ShardResult)}
-    if not isinstance(values, dict) or values.get("schema_version") != SHARD_SCHEMA_VERSION or set(values) != fields:
-        raise ResultError(
-            f"{path} is no shard that this release can read (schema version {SHARD_SCHEMA_VERSION}); encode the shard "
-            "again with the release that merges"
-        )
-    model: dict[str, Any] = values["model"]
-    settings: dict[str, Scalar] = model["settings"]
-    info = ModelInfo(**{**model, "settings": settings, "profile": read_profile(model["profile"])})
-    return ShardResult(**{**values, "model": info, "tasks": tuple(values["tasks"])})

@@ -12,7 +12,7 @@ from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
 from mmeb_harness.adapter.weights import loading_weights
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
-from mmemb_r1_model.model.settings import Settings, SettingsError, read_settings
+from mmemb_r1_model.model.settings import Settings, read_settings
 from mmemb_r1_model.model.vision import VisionShape
 
 if TYPE_CHECKING:
@@ -54,16 +54,12 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
     folder, config = found.path, _config(found)
     found.require_safetensors()
     tokenizer = _tokenizer(folder, required)
-    try:
-        settings = read_settings(folder)
-    except SettingsError as error:
-        raise ModelError(str(error)) from error
     return Checkpoint(
         name="tiny" if path is None else path,
         folder=folder,
         revision=found.revision,
         parameters=found.parameters,
-        settings=settings,
+        settings=read_settings(folder),
         vision=_vision_shape(folder, config),
         hidden_size=int(config["text_config"]["hidden_size"]),
         tokenizer=tokenizer,

@@ -6,7 +6,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from mmeb_harness import JsonFile
+from mmemb_r1_model.disk.errors import ModelError
 
 FILE_NAME = "mmemb_r1.json"
 SCHEMA_VERSION = 1
@@ -14,13 +16,11 @@ SCHEMA_VERSION = 1
 THINK, END_THINK, EMB = "<think>", "</think>", "<emb>"
 
 
-class SettingsError(ValueError):
-    """The settings file can't be used."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """Every choice of input and readout that can move a vector. Ours, not the paper's.
+
+    Whole numbers stay whole where a float may stand: the model's fingerprint is of what is written.
 
     Attributes:
         request: the fixed words that end the user's turn.
@@ -38,9 +38,9 @@ class Settings:
     max_pixels: int = 1_843_200
     video_min_pixels: int = 131_072
     video_max_pixels: int = 7_864_320
-    frames_per_second: float = 1.0
+    frames_per_second: float | int = 1.0
     max_new_tokens: int = 512
-    threshold: float = 0.5
+    threshold: float | int = 0.5
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -49,24 +49,25 @@ class Settings:
         return self.max_new_tokens // 4
 
 
+#: Its first readers took any of the settings to be absent.
+_FILE = JsonFile(
+    Settings,
+    "a settings file",
+    SCHEMA_VERSION,
+    way_out="write it as `mmemb-r1 add-tokens` does, or remove it for the defaults",
+    added=frozenset(field.name for field in dataclasses.fields(Settings)),
+    error=ModelError,
+)
+
+
 def read_settings(folder: Path) -> Settings:
     """The folder's settings; the defaults if it has none.
 
     Raises:
-        SettingsError: not readable, of a newer schema, or with unknown keys.
+        ModelError: not readable, of another schema, or with unknown keys.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
-        return Settings()
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingsError(f"{path} is not valid JSON: {error}") from error
-    if (version := values.get("schema_version")) != SCHEMA_VERSION:
-        raise SettingsError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
-    if unknown := set(values) - {field.name for field in dataclasses.fields(Settings)}:
-        raise SettingsError(f"{path} has unknown settings: {', '.join(sorted(unknown))}")
-    return Settings(**values)
+    return _FILE.read(path) if path.is_file() else Settings()
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

@@ -94,7 +94,7 @@ def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
     Raises:
         HarnessError: a key or value that doesn't fit; two variants of one name.
     """
-    config = build_config(StudyConfig, override(read_yaml(named_config(name, "studies")), assignments), "")
+    config = build_config(StudyConfig, override(read_yaml(named_config(name, "studies")), assignments))
     names = [BASE, *(variant.name for variant in config.variants)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -216,7 +216,7 @@ def test_settings_that_dont_fit_are_named(assignment: str, message: str | None) 
 
 def test_numbers_as_yaml_writes_them() -> None:
     values = override(read_yaml(named_config("miniworld")), ["train.loop.learning_rate=1e-4", "train.loop.clip=1"])
-    config = build_config(PipelineConfig, values, "")
+    config = build_config(PipelineConfig, values)
     assert (config.train.loop.learning_rate, config.train.loop.clip) == (1e-4, 1.0)
 
 

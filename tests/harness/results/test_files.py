@@ -53,10 +53,14 @@ def test_round_trip(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", "not a result of this harness"),
-        ('{"hit@1": 0.5}', "not a result of this harness"),
+        ("[]", "is not a task's result of this harness; choose another --output"),
+        ('{"hit@1": 0.5}', "is not a task's result of this harness"),
+        ('{"schema_version": true}', "is not a task's result of this harness"),
         ('{"schema_version": 99}', r"has schema version 99, this release reads up to 2: upgrade"),
-        ('{"schema_version": 2, "score": 1}', "is not a TaskResult of schema version 2"),
+        (
+            '{"schema_version": 2, "score": 1}',
+            "is not a task's result of schema version 2 .it lacks 'name'.; delete it",
+        ),
         ('{"schema_version": 1}', "was written by an older release"),
     ],
 )

@@ -111,11 +111,28 @@ def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> 
     [
         ({"schema_version": 9}, "has schema version 9, this release reads up to 1: upgrade"),
         ({"schema_version": None}, "is not a scores file of this harness"),
-        ({"origin": "hearsay"}, r"is not a scores file of schema version 1 \(fields: origin\)"),
-        ({"profile": {"name": "p"}}, r"\(fields: profile\)"),
-        ({"more": 1}, r"\(fields: more\)"),
-        ({"tasks": {"OK-VQA": 0.5}}, "OK-VQA is not a task's score: expected metrics"),
-        ({"tasks": {"OK-VQA": {"metrics": [], "num_queries": 1, "corrected": None}}}, "are of another type"),
+        (
+            {"origin": "hearsay"},
+            r"scores file of schema version 1 \(origin must be one of run, imported, published, not 'hearsay'\)",
+        ),
+        ({"profile": {"name": "p"}}, r"is not a scores file of schema version 1 \(it lacks 'profile\.instruction'\)"),
+        (
+            {"more": 1},
+            r"is not a scores file of schema version 1 \(no setting in it named 'more'\. Did you mean 'source'",
+        ),
+        (
+            {"tasks": {"OK-VQA": 0.5}},
+            r"\(tasks\.OK-VQA must be a mapping, not 0\.5\); write it anew with `mmeb-eval import`",
+        ),
+        (
+            {"tasks": {"OK-VQA": {"metrics": [], "num_queries": 1, "corrected": None}}},
+            r"tasks\.OK-VQA\.metrics must be a mapping, not \[\]",
+        ),
+        (
+            {"tasks": {"OK-VQA": {"metrics": {"hit@1": "0.5"}, "num_queries": 1, "corrected": None}}},
+            r"tasks\.OK-VQA\.metrics\.hit@1 must be float, not '0\.5'",
+        ),
+        ({"tasks": {"OK-VQA": {"metrics": {}, "num_queries": 1}}}, r"it lacks 'tasks\.OK-VQA\.corrected'"),
         (
             {"tasks": {"OK-VQA": {"metrics": {"hit@1": 1.5}, "num_queries": 1, "corrected": None}}},
             r"scores\.json: OK-VQA: hit@1 is 1\.5, expected a fraction in \[0, 1\]",

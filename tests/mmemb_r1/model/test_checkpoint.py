@@ -43,7 +43,7 @@ def newer_settings(folder: Path) -> None:
         (without_emb, r"has no <emb> token: .*mmemb-r1 add-tokens"),
         (as_pickle, r"has no \.safetensors file; other formats can run code"),
         (of_another_type, "is of type 'qwen2_vl'; mmemb_r1 needs 'qwen3_vl'"),
-        (newer_settings, "schema version 2, this release reads 1"),
+        (newer_settings, r"mmemb_r1\.json has schema version 2, this release reads up to 1: upgrade mmeb-harness"),
         (lambda folder: (folder / "config.json").unlink(), r"it has no config\.json"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
     ],

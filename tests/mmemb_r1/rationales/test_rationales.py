@@ -321,7 +321,7 @@ def test_more_may_be_added_and_nothing_mixed(tmp_path: Path) -> None:
 def test_values_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
     values = {"workers": [{"name": "w", "model": "m"}]} | changes
     with pytest.raises(OptionError) as error:
-        check_config(build_config(RationaleConfig, values, ""))
+        check_config(build_config(RationaleConfig, values))
     assert message in str(error.value)
 
 

@@ -1,0 +1,110 @@
+"""What release 0.1 wrote is read: a run's folder, a shard, a lock file, a store's description, a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from mmeb_harness.cli import cli
+from mmeb_harness.cli.config import RunConfig, make_config, read_config
+from mmeb_harness.core.registry import load_suite
+from mmeb_harness.data.folder import ensure_suite
+from mmeb_harness.data.lock import hub_file, read_lock, write_lock
+from mmeb_harness.results.files import expected_fingerprint, model_fingerprint
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.scores import load_scores, read_run, save_scores, scores_of_run
+from mmeb_harness.spread.shards import load_shards, save_shard
+from mmeb_harness.store.chunk_files import check_description, read_description
+
+RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
+RUN = RELEASE / "run"
+
+
+def stored(path: Path) -> object:
+    return json.loads(path.read_text())
+
+
+def as_json(value: object) -> object:
+    """A dataclass as it would stand in a file; whole numbers, numbers and booleans kept apart."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))  # type: ignore[call-overload]
+
+
+def same(one: object, other: object) -> bool:
+    return json.dumps(one) == json.dumps(other)
+
+
+def called(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_runs_folder() -> None:
+    run, results = read_run(RUN)
+    assert same(as_json(run), stored(RUN / "run.json"))
+    assert [result.name for result in results] == ["DocVQA", "MSR-VTT"]
+    for result in results:
+        assert same(as_json(result), stored(RunFolder(RUN).task_file(result.name)))
+        assert result.fingerprint == expected_fingerprint(run, result)
+    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
+    assert run.model_fingerprint == model_fingerprint(*identity)
+
+
+def test_a_run_is_verified_compared_and_shown(tmp_path: Path) -> None:
+    assert "2 of 2" in called("verify", str(RUN), "--data", str(ensure_suite(load_suite("mini"), 0)))
+    compared = called("compare", str(RUN), str(RUN))
+    assert "DocVQA" in compared
+    called("report", str(RUN), "--output", str(tmp_path / "page.html"))
+    assert "MSR-VTT" in (tmp_path / "page.html").read_text()
+    save_scores(tmp_path / "scores.json", scores_of_run(RUN))
+    assert load_scores(tmp_path / "scores.json") == scores_of_run(RUN)
+
+
+def test_a_shard(tmp_path: Path) -> None:
+    shards = RELEASE / "sharded" / "shards"
+    for number in (1, 2):  # of two, one was kept; the other differs in its number alone
+        text = (shards / "1-of-2.json").read_text().replace('"shard": 1', f'"shard": {number}')
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        (tmp_path / "shards" / f"{number}-of-2.json").write_text(text)
+    shard = load_shards(tmp_path)[0]
+    assert same(as_json(shard), stored(shards / "1-of-2.json"))
+    info = shard.model
+    fingerprint = model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
+    assert shard.identity["model fingerprint"] == fingerprint
+    save_shard(tmp_path / "again", shard)
+    assert (tmp_path / "again" / "shards" / "1-of-2.json").read_text() == (shards / "1-of-2.json").read_text()
+
+
+def test_a_lock_file(tmp_path: Path) -> None:
+    path = RELEASE / "mmeb-data.lock.json"
+    lock = read_lock(path)
+    assert list(lock) == ["TIGER-Lab/MMEB-V2"] or len(lock) > 1
+    for repo, locked in lock.items():
+        for name in locked.files:
+            file = hub_file(repo, locked, name)
+            assert (type(file.size), file.digest.partition(":")[0] in ("git", "sha256")) == (int, True)
+    write_lock(tmp_path / "lock.json", lock)
+    assert (tmp_path / "lock.json").read_text() == path.read_text()
+
+
+def test_a_stores_description() -> None:
+    folder = RELEASE / "vectors"
+    described = read_description(folder)
+    assert described is not None
+    assert dataclasses.astuple(described) == (2, "bag_of_features", "1", 512, "dot")
+    check_description(folder, "dot")
+
+
+def test_a_configuration() -> None:
+    config = make_config(read_config(RELEASE / "config.yaml"), {"limit": 6})
+    assert config == RunConfig(
+        model="bag_of_features",
+        tasks=("DocVQA",),
+        limit=6,
+        batch_tokens=4096,
+        quantize="binary",
+        model_args={"dimensions": "64"},
+    )
