@@ -10,8 +10,6 @@ from click.testing import CliRunner
 
 from mmeb_harness.cli import cli
 from mmeb_harness.cli.config import RunConfig, make_config, read_config
-from mmeb_harness.core.registry import load_suite
-from mmeb_harness.data.folder import ensure_suite
 from mmeb_harness.data.lock import hub_file, read_lock, write_lock
 from mmeb_harness.results.files import expected_fingerprint, model_fingerprint
 from mmeb_harness.results.folder import RunFolder
@@ -54,9 +52,9 @@ def test_a_runs_folder() -> None:
 
 
 def test_a_run_is_verified_compared_and_shown(tmp_path: Path) -> None:
-    assert "2 of 2" in called("verify", str(RUN), "--data", str(ensure_suite(load_suite("mini"), 0)))
-    compared = called("compare", str(RUN), str(RUN))
-    assert "DocVQA" in compared
+    assert "all is as its rankings say" in called("verify", str(RUN))
+    compared = called("compare", str(RUN))
+    assert "limited to the first queries of each task; incomplete: 2 of 78 tasks" in compared
     called("report", str(RUN), "--output", str(tmp_path / "page.html"))
     assert "MSR-VTT" in (tmp_path / "page.html").read_text()
     save_scores(tmp_path / "scores.json", scores_of_run(RUN))
@@ -81,7 +79,7 @@ def test_a_shard(tmp_path: Path) -> None:
 def test_a_lock_file(tmp_path: Path) -> None:
     path = RELEASE / "mmeb-data.lock.json"
     lock = read_lock(path)
-    assert list(lock) == ["TIGER-Lab/MMEB-V2"] or len(lock) > 1
+    assert "TIGER-Lab/MMEB-V2" in lock
     for repo, locked in lock.items():
         for name in locked.files:
             file = hub_file(repo, locked, name)
