@@ -336,7 +336,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(endpoint: str, hub: Hub, tm
         (["--lock", "nowhere.json"], "'nowhere.json' does not exist"),
         (["--workers", "0"], "0 is not in the range"),
         (["--update", "--lock", "x.json"], "--lock and --update contradict each other"),
-        (["--lock", "x.json", "--tasks", "HMDB51"], "is no lock file of schema version 1"),
+        (["--lock", "x.json", "--tasks", "HMDB51"], "x.json is not a lock file of this harness; copy it again"),
     ],
 )
 def test_wrong_options(call: Call, arguments: list[str], message: str, tmp_path: Path) -> None:
