@@ -21,7 +21,7 @@ _ENDS = 1 << 20
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A checkpoint on disk.
+    """A checkpoint in a folder on disk.
 
     Attributes:
         name: as the user gave it.
@@ -68,14 +68,14 @@ class CheckpointFolder:
         """
         path = self.path / file
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ModelError(f"{self.path} is no checkpoint folder: it has no {file}") from error
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} can't be read: {one_line(error)}") from error
-        if not isinstance(found, dict):
+        if not isinstance(values, dict):
             raise ModelError(f"{path} is no JSON object")
-        return found
+        return values
 
 
 def find_checkpoint(

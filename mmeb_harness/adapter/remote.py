@@ -98,7 +98,7 @@ class Remote:
 
 
 class Endpoint:
-    """Asks one server."""
+    """One server, asked with many requests at once."""
 
     def __init__(self, remote: Remote) -> None:
         """Read the key.
@@ -187,8 +187,8 @@ class Endpoint:
             self._pace.wait()
             started = time.monotonic()
             try:
-                found = self._attempt(client, method, f"{self._base}/{path}", content)
-                return read(found, time.monotonic() - started)
+                answer = self._attempt(client, method, f"{self._base}/{path}", content)
+                return read(answer, time.monotonic() - started)
             except MayPassError as error:
                 if attempt + 1 == attempts or self._closed.is_set():
                     raise MayPassError(f"{error}, {attempts} attempts") from error
@@ -199,8 +199,8 @@ class Endpoint:
         """The server's own words in one line, without the key, which some servers repeat."""
         text = content.decode("utf-8", "replace")
         with contextlib.suppress(ValueError):
-            found = json.loads(text)
-            error = found.get("error", found) if isinstance(found, dict) else found
+            said = json.loads(text)
+            error = said.get("error", said) if isinstance(said, dict) else said
             text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
         return self.without_key(" ".join(text.split()))[:300] or "no message"
 
@@ -214,7 +214,7 @@ class Endpoint:
         answer: Callable[[httpx.Client, Ask], Answer],
         jobs: SimpleQueue[tuple[Ask, Future[Answer]] | None],
     ) -> None:
-        """A thread's life."""
+        """Answer asks until there are no more; what each thread does."""
         while (job := jobs.get()) is not None:
             ask, future = job
             if self._closed.is_set():
@@ -281,18 +281,18 @@ class Endpoint:
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """Read an answer that must be a JSON object.
 
     Raises:
         MayPassError: it is none; half an answer, perhaps.
     """
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except ValueError as error:
         raise MayPassError("the answer is no JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise MayPassError("the answer is no JSON object")
-    return found
+    return answer
 
 
 def data_url(path: Path) -> str:

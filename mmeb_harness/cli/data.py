@@ -197,8 +197,8 @@ def _plan(
     redo: bool,
 ) -> Plan:
     from mmeb_harness.data.lock import LOCK, read_lock
-    from mmeb_harness.data.locking import knows_all, lock_repos
     from mmeb_harness.data.plan import make_plan
+    from mmeb_harness.data.revisions import knows_all, lock_repos
 
     if lock_file and update:
         raise click.UsageError("--lock and --update contradict each other")
@@ -229,8 +229,8 @@ def _print_plan(planned: Plan, workers: int) -> None:
 
 
 def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
-    from mmeb_harness.data.locking import WORK
     from mmeb_harness.data.plan import there
+    from mmeb_harness.data.revisions import WORK
 
     steps = [step for step in planned.steps if step.repo == repo]
     files = {file.path: file.size for step in steps for file in step.files}

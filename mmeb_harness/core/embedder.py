@@ -87,7 +87,7 @@ class TokenVectors:
     @classmethod
     def of_items(cls, items: Sequence[NDArray[np.floating[Any]]]) -> TokenVectors:
         """From one array (t_i, d) an item; at least one item."""
-        offsets = np.cumsum([0, *(len(one) for one in items)], dtype=np.int64)
+        offsets = np.cumsum([0, *(len(vectors) for vectors in items)], dtype=np.int64)
         return cls(np.concatenate(items), offsets)
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class Embedder(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Identity and settings."""
+        """What the model is called, its revision, and what it was set to."""
         ...
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
@@ -196,7 +196,7 @@ class BudgetedEmbedder(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Identity and settings."""
+        """What the model is called, its revision, and what it was set to."""
         ...
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
@@ -216,7 +216,7 @@ class BudgetedEmbedder(Protocol):
         ...
 
     def encode_prepared(self, prepared: Any) -> EncodeResult:
-        """The accelerator's part."""
+        """Embed what `prepare` returned, on the accelerator."""
         ...
 
 

@@ -24,13 +24,13 @@ PACKAGES = (
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Installed versions of what can move a score, and of Python."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue  # not installed is an answer: only what is there can have moved a score
-    return found
+    return versions
 
 
 def git_commit() -> str | None:
@@ -58,7 +58,7 @@ def _output(*command: str) -> str | None:
 
 
 def gpu_names() -> list[str]:
-    """One a GPU that the driver lists; none without a driver."""
+    """Names of the GPUs that the driver lists; none without a driver."""
     names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
     return [name.strip() for name in names]
 

@@ -25,7 +25,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """To be sent."""
+        """What to send of an error to another process."""
         told = (type(error), str(error)) if isinstance(error, HarnessError) else error
         text = "".join(traceback.format_exception(error))
         try:
@@ -36,7 +36,7 @@ class Failure:
         return cls(pickled, text)
 
     def error(self, where: str) -> Exception:
-        """To be raised here. What is no HarnessError has its traceback in a note."""
+        """The error to raise in this process. What is no HarnessError has its traceback in a note."""
         told = RuntimeError(self.text.splitlines()[-1]) if self.pickled is None else pickle.loads(self.pickled)
         if isinstance(told, Exception):
             told.add_note(f"{where}:\n{self.text}")

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from mmeb_harness.core.errors import HarnessError, ResultError
 
@@ -66,7 +66,7 @@ def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shar
     """Take a lock file, waiting for the process that has it. Closed, or with the end of this process, it is free.
 
     Args:
-        while_held: called again and again while another process has it; what it raises ends the waiting.
+        while_held: called again and again while another process has it; what it raises ends the waiting (`dont_wait`).
         shared: beside others who share it, against those who don't.
 
     Raises:
@@ -85,6 +85,11 @@ def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shar
             file.close()
             raise
         file.close()  # it was deleted meanwhile, and holds nobody off
+
+
+def dont_wait() -> NoReturn:
+    """For `lock_file`: raises BlockingIOError where another process has the lock."""
+    raise BlockingIOError("another process has it")
 
 
 def _open_lock(path: Path) -> BinaryIO:
@@ -127,12 +132,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8."""
+    """Write a text file, as UTF-8."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
 def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str = "delete it and run again") -> Any:
-    """Read a JSON file.
+    """Read what a JSON file holds.
 
     Raises:
         HarnessError: of the class `kind`, if it can't be read or is not JSON.

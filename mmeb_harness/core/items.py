@@ -140,10 +140,10 @@ class Samples:
 
 def _unique(kind: str, ids: Sequence[str]) -> set[str]:
     seen: set[str] = set()
-    for one in ids:
-        if one in seen:
-            raise DataError(f"duplicate {kind} id {one!r}; ids must be unique within a task")
-        seen.add(one)
+    for item_id in ids:
+        if item_id in seen:
+            raise DataError(f"duplicate {kind} id {item_id!r}; ids must be unique within a task")
+        seen.add(item_id)
     return seen
 
 
@@ -160,7 +160,7 @@ def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: se
 def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -> None:
     if not pool:
         raise DataError(f"query {query_id!r} has an empty candidate pool")
-    if missing := next((one for one in pool if one not in candidate_ids), None):
+    if missing := next((candidate for candidate in pool if candidate not in candidate_ids), None):
         raise DataError(f"query {query_id!r}: pool candidate {missing!r} is not in the candidate set")
 
 

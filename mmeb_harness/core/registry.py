@@ -52,7 +52,7 @@ def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
         HarnessError: if two plugins register one name, or a plugin can't be imported.
         UnknownNameError: if no plugin has an edition of that name.
     """
-    found: dict[str, RegisteredTask] = {}
+    registered: dict[str, RegisteredTask] = {}
     for point in sorted(_points(TASKS_GROUP), key=lambda point: (point.name != BENCHMARK, point.name)):
         for task in _tasks_of(point, edition):
             if not re.fullmatch(r"[\w.+-]+", task.name):
@@ -60,13 +60,13 @@ def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
                     f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + -: "
                     "result files are named by it"
                 )
-            if task.name in found:
+            if task.name in registered:
                 raise HarnessError(
-                    f"task {task.name!r} is registered twice, by {found[task.name].collection!r} and {point.name!r}; "
-                    "uninstall one of the two packages"
+                    f"task {task.name!r} is registered twice, by {registered[task.name].collection!r} and "
+                    f"{point.name!r}; uninstall one of the two packages"
                 )
-            found[task.name] = RegisteredTask(task, point.name)
-    return found
+            registered[task.name] = RegisteredTask(task, point.name)
+    return registered
 
 
 def select_tasks(
@@ -83,7 +83,7 @@ def select_tasks(
     Raises:
         UnknownNameError: for a name that is none; the nearest is suggested.
     """
-    known_groups = {one.task.group for one in registered.values()}
+    known_groups = {standing.task.group for standing in registered.values()}
     for kind, wanted, known in (
         ("task", names, registered.keys()),
         ("group", groups, known_groups),
@@ -93,28 +93,29 @@ def select_tasks(
             if name not in known:
                 raise UnknownNameError(kind, name, known)
     if not (names or groups or modalities):
-        return [one for one in registered.values() if one.collection == BENCHMARK]
+        return [standing for standing in registered.values() if standing.collection == BENCHMARK]
     return [
-        one
-        for one in registered.values()
-        if one.task.name in names
-        or one.task.group in groups
-        or (one.collection == BENCHMARK and one.task.modality in modalities)
+        standing
+        for standing in registered.values()
+        if standing.task.name in names
+        or standing.task.group in groups
+        or (standing.collection == BENCHMARK and standing.task.modality in modalities)
     ]
 
 
 def benchmark_edition(registered: Iterable[RegisteredTask]) -> str:
     """The edition that the benchmark's tasks are of; "" if there are none."""
-    return next((one.task.edition for one in registered if one.collection == BENCHMARK), "")
+    return next((standing.task.edition for standing in registered if standing.collection == BENCHMARK), "")
 
 
 def benchmark_rows(registered: Iterable[RegisteredTask]) -> list[tuple[str, Modality, str]]:
     """(task, modality, group) of the benchmark's tasks: what its means must cover."""
-    return [(one.task.name, one.task.modality, one.task.group) for one in registered if one.collection == BENCHMARK]
+    tasks = (standing.task for standing in registered if standing.collection == BENCHMARK)
+    return [(task.name, task.modality, task.group) for task in tasks]
 
 
 def load_suite(name: str) -> Suite:
-    """A suite by name.
+    """A suite by its registered name.
 
     Raises:
         UnknownNameError: if there is none of that name.
@@ -167,7 +168,7 @@ class ModelSpec:
     options: Mapping[str, str | int | bool | None] = field(default_factory=dict)
 
     def load(self) -> Embedder:
-        """The model.
+        """Build the model that is described.
 
         Raises:
             HarnessError: as `load_model`.
@@ -176,7 +177,7 @@ class ModelSpec:
 
 
 def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | int | bool | None]) -> Embedder:
-    """Build a model.
+    """Build a model from its name, arguments and options.
 
     Args:
         model: as registered, or `NAME:VALUE` (see `resolve_model`).
@@ -219,9 +220,8 @@ def parse_value(label: str, text: str, annotation: Any) -> Any:
     Raises:
         OptionError: if it doesn't parse.
     """
-    choices = [
-        one for one in (get_args(annotation) if _is_union(annotation) else (annotation,)) if one is not type(None)
-    ]
+    kinds = get_args(annotation) if _is_union(annotation) else (annotation,)
+    choices = [kind for kind in kinds if kind is not type(None)]
     optional = _is_union(annotation) and type(None) in get_args(annotation)
     if optional and text.lower() == "none":
         return None

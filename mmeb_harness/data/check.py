@@ -17,9 +17,9 @@ from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.data.lock import LOCK, read_lock
-from mmeb_harness.data.locking import Locked
 from mmeb_harness.data.plan import make_plan
 from mmeb_harness.data.records import read_record, recorded_files
+from mmeb_harness.data.revisions import Locked
 
 #: Problems of one kind that are named; the others are counted.
 NAMED = 3
@@ -30,7 +30,7 @@ Seen = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One task's state.
+    """What was found of one task.
 
     Attributes:
         problems: why it isn't ready.
@@ -130,10 +130,10 @@ def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]
     if task.num_candidates is None or info.synthetic:
         return []
     pools = samples.pools
-    found = {len(samples.candidates)} if pools is None else {len(pool) for pool in pools.values()}
-    if found == {task.num_candidates}:
+    counts = {len(samples.candidates)} if pools is None else {len(pool) for pool in pools.values()}
+    if counts == {task.num_candidates}:
         return []
-    span = f"{min(found):,}" if len(found) == 1 else f"{min(found):,} to {max(found):,}"
+    span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     what = "candidates" if samples.pools is None else "candidates a query"
     return [f"{span} {what}, published as {task.num_candidates:,}"]
 
@@ -143,7 +143,7 @@ def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: 
     new = [path for path in sorted(paths) if str(path) not in seen]
     with ThreadPoolExecutor(workers) as pool:
         for some in _slices(new):
-            problems = pool.map(lambda one: open_picture(one, quick=quick), some)
+            problems = pool.map(lambda path: open_picture(path, quick=quick), some)
             seen.update((str(path), problem) for path, problem in zip(some, problems, strict=True))
     return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in sorted(paths) if seen[str(path)]])
 
@@ -190,13 +190,13 @@ def open_picture(path: Path, *, quick: bool) -> str | None:
 
 def _recorded(task: Task, root: Path) -> dict[str, tuple[int, bytes]]:
     """path → (size, sha256) of everything that was fetched for a task."""
-    found: dict[str, tuple[int, bytes]] = {}
+    recorded: dict[str, tuple[int, bytes]] = {}
     for source in task.sources:
         key = source_key(task.name, source)
         if read_record(root, key) is not None:
             with contextlib.suppress(ResultError):  # a damaged record counts as unfinished, and is said to be
-                found.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
-    return found
+                recorded.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
+    return recorded
 
 
 def _changed(recorded: Mapping[str, tuple[int, bytes]], root: Path, workers: int, *, quick: bool) -> list[str]:
@@ -204,11 +204,11 @@ def _changed(recorded: Mapping[str, tuple[int, bytes]], root: Path, workers: int
         path, (size, sha256) = entry
         return _difference(root / path, size, None if quick else sha256)
 
-    found: list[str] = []
+    changed: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         for some in _slices(list(recorded.items())):
-            found += [f"{path} {what}" for (path, _), what in zip(some, pool.map(problem, some), strict=True) if what]
-    return _shortened(found)
+            changed += [f"{path} {what}" for (path, _), what in zip(some, pool.map(problem, some), strict=True) if what]
+    return _shortened(changed)
 
 
 def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:

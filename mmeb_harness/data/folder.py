@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shlex
 from collections.abc import Mapping
@@ -116,11 +117,11 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
     """
     samples = task.load(info.root, frames)
     if not info.synthetic and task.recognise is not None:
-        found = task.recognise(samples)
-        if found not in (None, task.edition):
+        edition = task.recognise(samples)
+        if edition not in (None, task.edition):
             raise RevisionError(
-                f"{task.name}: the rows in {info.root} are of edition {found}, the run asks for {task.edition}; run "
-                f"with --edition {found}, or fetch them again: mmeb-eval data get --update --data "
+                f"{task.name}: the rows in {info.root} are of edition {edition}, the run asks for {task.edition}; run "
+                f"with --edition {edition}, or fetch them again: mmeb-eval data get --update --data "
                 f"{shlex.quote(str(info.root))} --edition {task.edition} --tasks {task.name}"
             )
     expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
@@ -167,7 +168,7 @@ def _first_queries(samples: Samples, limit: int) -> Samples:
     if samples.pools is None:
         return Samples(queries, samples.candidates, gains, None, unanswerable, samples.notes)
     pools = {query.id: samples.pools[query.id] for query in queries}
-    needed = {one for pool in pools.values() for one in pool} | {one for gain in gains.values() for one in gain}
+    needed = set(itertools.chain(*pools.values(), *gains.values()))
     candidates = tuple(candidate for candidate in samples.candidates if candidate.id in needed)
     return Samples(queries, candidates, gains, pools, unanswerable, samples.notes)
 

@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from mmeb_harness.core.errors import DataError, HarnessError, ResultError
-from mmeb_harness.core.files import NO_ROOM, lock_file, readable_size
+from mmeb_harness.core.files import NO_ROOM, readable_size
 from mmeb_harness.core.tasks import Archive, Pages, Table
 from mmeb_harness.data.folder import describe
-from mmeb_harness.data.hub import LOCKS, NoRoomError, UnreachableError, discard, download, held
+from mmeb_harness.data.hub import NoRoomError, UnreachableError, discard, download, held, hold
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
-from mmeb_harness.data.locking import WORK, merge_lock
 from mmeb_harness.data.place import Place, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
 from mmeb_harness.data.records import RecordWriter, read_record, record_path, recorded_files, slug, write_manifest
+from mmeb_harness.data.revisions import WORK, merge_lock
 
 #: Archives fetched and unpacked side by side.
 ARCHIVES_AT_ONCE = 2
@@ -41,13 +41,13 @@ class GetReporter(Protocol):
         ...
 
     def step_done(self, line: str) -> None:
-        """A step is done."""
+        """A step is done; `line` says what it wrote."""
         ...
 
 
 @dataclass
 class Outcome:
-    """What one `get` did.
+    """What one `get` did, and what it left undone.
 
     Attributes:
         steps: done by this invocation.
@@ -312,7 +312,7 @@ class _Job:
             return
         for record in records.values():
             gone -= record.paths()
-        archives = {(one.source.repo, one.source.file) for one in records if isinstance(one.source, Archive)}
+        archives = {(step.source.repo, step.source.file) for step in records if isinstance(step.source, Archive)}
         users = {key for archive in archives for key in self.plan.shared[archive]}
         for key in users - {step.key for step in records}:
             gone -= former_files(root, key)
@@ -335,8 +335,7 @@ class _Job:
     def _locked(self, key: str) -> BinaryIO:
         """One process at a time does a step; the others wait, then find it done."""
         self._check_stop()
-        (self._folder / LOCKS).mkdir(parents=True, exist_ok=True)
-        return lock_file(self._folder / LOCKS / f"{slug(key)}.lock", self._check_stop)
+        return hold(self._folder, slug(key), self._check_stop)
 
     def _is_done(self, step: Step) -> bool:
         return not self.plan.redo and is_done(self.plan.root, step.key, step.digests)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import LOCK_POLL_SECONDS, NO_ROOM, lock_file, replacing
+from mmeb_harness.core.files import LOCK_POLL_SECONDS, NO_ROOM, dont_wait, lock_file, replacing
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.data.lock import HubFile, LockedRepo, table_key
 
@@ -35,8 +35,6 @@ CONNECT_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
 #: A hub that limits requests says how long to wait; no longer than this is waited.
 LONGEST_PAUSE_SECONDS = 300.0
-#: Folder of lock files, below that of the downloads.
-LOCKS = "locks"
 
 OnBytes = Callable[[int], None]
 Wait = Callable[[float], None]  # waits so many seconds; what it raises ends whatever waits
@@ -50,7 +48,7 @@ def resolve(
     """What `repo` holds at `revision` (`None`: now), and which files make up each of `tables`.
 
     Returns:
-        The repository, with the tables that were found; and those that were not, with the reason.
+        The repository, with the tables that it has; and those that it doesn't have, with the reason.
 
     Raises:
         DataError: not reachable, gated, or gone.
@@ -62,21 +60,21 @@ def resolve(
 
     info = _patiently(repo, revision, ask, wait)
     commit = str(info.sha)
-    files = {one.rfilename: (int(one.size or 0), _digest(one)) for one in info.siblings or ()}
-    found: dict[str, tuple[str, ...]] = {}
+    files = {file.rfilename: (int(file.size or 0), _digest(file)) for file in info.siblings or ()}
+    table_files: dict[str, tuple[str, ...]] = {}
     failures: Failures = []
     for table in tables:
         key = table_key(table.config, table.split)
         try:
-            found[key] = _patiently(repo, commit, partial(_table_files, table, commit), wait)
-            if unlisted := next((path for path in found[key] if path not in files), None):
+            table_files[key] = _patiently(repo, commit, partial(_table_files, table, commit), wait)
+            if unlisted := next((path for path in table_files[key] if path not in files), None):
                 raise DataError(f"{repo}: {unlisted}, a file of {key}, isn't listed")
         except UnreachableError:
             raise
         except DataError as error:
             failures.append((f"{repo} {key}", error))
-            found.pop(key, None)
-    return LockedRepo(commit, files, found), failures
+            table_files.pop(key, None)
+    return LockedRepo(commit, files, table_files), failures
 
 
 def _patiently(
@@ -174,7 +172,7 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
         DataError: not reachable after several attempts, not to be had, not the declared bytes, or no room.
     """
     target = downloaded(file, folder)
-    with _locked(target, lambda: on_bytes(0)):
+    with hold(folder, target.name, lambda: on_bytes(0)):
         if _is_whole(target, file, verify=verify) or _take_from_cache(file, target):
             on_bytes(file.size)
             return target
@@ -210,7 +208,7 @@ def held(file: HubFile, folder: Path, on_bytes: OnBytes) -> Iterator[Path]:
     """
     target = downloaded(file, folder)
     while True:
-        with _locked(target, lambda: on_bytes(0), shared=True):
+        with hold(folder, target.name, lambda: on_bytes(0), shared=True):
             if _is_whole(target, file, verify=False):
                 yield target
                 return
@@ -222,18 +220,15 @@ def discard(digest: str, folder: Path) -> None:
     target = folder / digest.replace(":", "-")
     part = target.with_suffix(".part")
     if target.is_file() or part.is_file():
-        with contextlib.suppress(BlockingIOError), _locked(target, _give_up):
+        with contextlib.suppress(BlockingIOError), hold(folder, target.name, dont_wait):
             target.unlink(missing_ok=True)
             part.unlink(missing_ok=True)
 
 
-def _give_up() -> None:
-    raise BlockingIOError("held by another process")
-
-
-def _locked(target: Path, while_held: Callable[[], None], *, shared: bool = False) -> BinaryIO:
-    (target.parent / LOCKS).mkdir(parents=True, exist_ok=True)
-    return lock_file(target.parent / LOCKS / f"{target.name}.lock", while_held, shared=shared)
+def hold(folder: Path, name: str, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:
+    """Take the lock of that name in the folder of downloads; see `lock_file`."""
+    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    return lock_file(folder / "locks" / f"{name}.lock", while_held, shared=shared)
 
 
 def _take_from_cache(file: HubFile, target: Path) -> bool:

@@ -14,8 +14,8 @@ from mmeb_harness.core.tasks import Archive, HubSource, Pages, Task
 from mmeb_harness.data.folder import repo_of, source_key
 from mmeb_harness.data.hub import downloaded
 from mmeb_harness.data.lock import HubFile, Lock, hub_file, table_key
-from mmeb_harness.data.locking import WORK, Locked
 from mmeb_harness.data.records import read_record, record_sample, slug
+from mmeb_harness.data.revisions import WORK, Locked
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Step:
 
     @property
     def repo(self) -> str:
-        """The repository it is in."""
+        """The repository that its files are in."""
         return repo_of(self.source)
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The name of the step, for people."""
         return f"{self.files[0].path} for {self.tasks[0]}" if isinstance(self.source, Archive) else self.key
 
     @property
@@ -134,7 +134,7 @@ def _rows_of(task: Task, source: HubSource, lock: Lock) -> list[HubFile]:
     """Files of the tables that decide which members of an archive are the task's."""
     if not (isinstance(source, Archive) and source.by_tables):
         return []
-    tables = [one for one in task.sources if not isinstance(one, Archive)]
+    tables = [other for other in task.sources if not isinstance(other, Archive)]
     return [file for table in tables for file in _files_of(table, lock) or ()]
 
 
@@ -196,7 +196,7 @@ class Room:
 
     @property
     def needed(self) -> int:
-        """At the peak."""
+        """Bytes that are taken at the peak, at most."""
         return self.result + self.passing
 
 
@@ -208,7 +208,7 @@ def room(plan: Plan, free: int, workers: int) -> Room:
     for key, steps in archive_steps(plan).items():
         fetched = sum(left[file.digest] for file in steps[0].files)
         expansion = max(step.source.expansion for step in steps if isinstance(step.source, Archive))
-        placed = sum(placed_bytes(plan.root, one) for one in plan.shared[key])
+        placed = sum(placed_bytes(plan.root, step) for step in plan.shared[key])
         result += max(0, int(steps[0].size * expansion) - placed)
         if _will_be_dropped(plan, key, steps[0].files):
             passing.append(fetched)
@@ -240,11 +240,11 @@ def progress_file(root: Path, key: str) -> Path:
 
 def archive_steps(plan: Plan) -> dict[tuple[str, str], list[Step]]:
     """Open steps by the archive they read: one pass over it serves all of them."""
-    found: dict[tuple[str, str], list[Step]] = {}
+    by_archive: dict[tuple[str, str], list[Step]] = {}
     for step in plan.open_steps:
         if isinstance(step.source, Archive):
-            found.setdefault((step.source.repo, step.source.file), []).append(step)
-    return found
+            by_archive.setdefault((step.source.repo, step.source.file), []).append(step)
+    return by_archive
 
 
 def _will_be_dropped(plan: Plan, archive: tuple[str, str], files: Sequence[HubFile]) -> bool:

@@ -30,7 +30,7 @@ _ROWS_AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class Record:
-    """One finished step.
+    """What one finished step was made from, and how much it wrote.
 
     Attributes:
         source: key of the source it carried out (see `Step` in plan.py).
@@ -84,11 +84,11 @@ class RecordWriter:
             self._flush()
 
     def paths(self) -> set[str]:
-        """Of all files so far."""
-        found = {path for path, _, _ in self._rows}
+        """Paths of all files so far."""
+        paths = {path for path, _, _ in self._rows}
         for batch in self._batches:
-            found.update(batch.column("path").to_pylist())
-        return found
+            paths.update(batch.column("path").to_pylist())
+        return paths
 
     def finish(self, repo: str, revision: str, digests: Sequence[str]) -> Record:
         """Write the record: the step is done.

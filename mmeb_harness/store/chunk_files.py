@@ -19,7 +19,7 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mmeb_harness.core.embedder import ModelInfo
 from mmeb_harness.core.environment import __version__
 from mmeb_harness.core.errors import ResultError, one_line
-from mmeb_harness.core.files import lock_file, map_arrow, read_json, write_arrow, write_json
+from mmeb_harness.core.files import dont_wait, lock_file, map_arrow, read_json, write_arrow, write_json
 from mmeb_harness.core.items import Similarity
 
 if TYPE_CHECKING:
@@ -93,20 +93,20 @@ def check_description(folder: Path, similarity: Similarity) -> None:
     Raises:
         ResultError: says what to do about it.
     """
-    found = read_description(folder)
-    if found is None:
+    described = read_description(folder)
+    if described is None:
         return
-    if found.version != STORE_VERSION:
-        kind = "older" if found.version < STORE_VERSION else "newer"
+    if described.version != STORE_VERSION:
+        kind = "older" if described.version < STORE_VERSION else "newer"
         prune = f"mmeb-eval cache prune --model {folder.name} --vectors {folder.parent}"
+        way_out = prune if kind == "older" else "upgrade mmeb-harness"
         raise ResultError(
-            f"{folder} holds vectors of store version {found.version}, this release reads and writes {STORE_VERSION}: "
-            f"{prune if kind == 'older' else 'upgrade mmeb-harness'}, choose another --vectors, or use the {kind} "
-            "release that wrote them"
+            f"{folder} holds vectors of store version {described.version}, this release reads and writes "
+            f"{STORE_VERSION}: {way_out}, choose another --vectors, or use the {kind} release that wrote them"
         )
-    if found.similarity != similarity:  # a fingerprint that an adapter's author forgot to change
+    if described.similarity != similarity:  # a fingerprint that an adapter's author forgot to change
         raise ResultError(
-            f"{folder} holds vectors of similarity {found.similarity!r}, the model declares {similarity!r}; delete "
+            f"{folder} holds vectors of similarity {described.similarity!r}, the model declares {similarity!r}; delete "
             "the folder, or give the model another revision"
         )
 
@@ -168,7 +168,7 @@ def map_chunk(path: Path) -> pa.Table:
 
 
 def broken_chunk(path: Path, why: str) -> ResultError:
-    """Says what mends it."""
+    """What to say of a chunk that can't be used, and what mends it."""
     return ResultError(
         f"{path} is broken ({why}); `mmeb-eval cache prune --broken --vectors {path.parents[1]}` deletes it, and what "
         "it held is encoded again"
@@ -237,7 +237,7 @@ def hold_alone(folder: Path) -> BinaryIO | None:
     """
     is_new = not (folder / LOCK).exists()
     try:
-        held = lock_file(folder / LOCK, _give_up)
+        held = lock_file(folder / LOCK, dont_wait)
     except BlockingIOError:
         return None
     except OSError as error:
@@ -248,10 +248,6 @@ def hold_alone(folder: Path) -> BinaryIO | None:
     if is_new:
         os.utime(held.fileno(), (0, 0))  # this is no use of it: see `last_used`
     return held
-
-
-def _give_up() -> NoReturn:
-    raise BlockingIOError("a run is using it")
 
 
 def last_used(folder: Path) -> float | None:

@@ -169,7 +169,7 @@ def _media_problem(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to prune.
+    """What to prune of a model's vectors.
 
     Attributes:
         unused_days: all vectors of models that no run opened for so many days; 0: of all.

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmeb_harness import lock_file, replacing
 
-__all__ = ["PlacedBytes", "lock_file", "read_json", "replacing", "write_json"]
+__all__ = ["PlacedBytes", "lock_file", "read_json", "replacing", "replacing_folder", "write_json"]
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to fill, which then takes its place: whole, or not there. One writer at a time.
+
+    What a killed one left is gone with the next: it may be many gigabytes.
+    """
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

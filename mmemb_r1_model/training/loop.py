@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from mmemb_r1_model.disk.errors import ModelError, OptionError
-from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.files import replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
@@ -219,12 +219,8 @@ class Loop:
         if not self.world.is_first:
             return
         folder = self.folder / f"checkpoint-{step:07d}"
-        temporary = self.folder / f".checkpoint-{step:07d}.new"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        torch.save(state, temporary / STATE)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with replacing_folder(folder) as temporary:
+            torch.save(state, temporary / STATE)
         for old in sorted(self.folder.glob("checkpoint-*"))[: -self.config.keep]:
             shutil.rmtree(old)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
@@ -216,18 +217,15 @@ class Student:
             return
         from safetensors.torch import save_file
 
-        temporary = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
         config = copy.copy(self.backbone.peft_config["default"])
         config.trainable_token_indices, config.inference_mode = None, True
-        config.save_pretrained(str(temporary))
         # peft's names in files: below the wrapper, without the adapter's own name.
         renamed = {name.removeprefix("backbone.").replace(".default.", "."): weight for name, weight in weights.items()}
-        save_file(
-            {name: weight.contiguous() for name, weight in renamed.items()}, temporary / "adapter_model.safetensors"
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with replacing_folder(folder) as temporary:
+            config.save_pretrained(str(temporary))
+            save_file(
+                {name: weight.contiguous() for name, weight in renamed.items()}, temporary / "adapter_model.safetensors"
+            )
 
     def _precision(self) -> Any:
         enabled = self.config.dtype == "bfloat16"
@@ -273,16 +271,12 @@ def open_student(config: StudentConfig, world: World) -> Student:
 
 def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) -> None:
     """Weights, and from `source` what training doesn't touch. Written beside `folder` and renamed: whole or not."""
-    temporary = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save_pretrained(temporary)
-    for path in source.iterdir():
-        if path.name in _PASSED_ON and not (temporary / path.name).exists():
-            shutil.copy(path, temporary / path.name)
-    write_settings(temporary, settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with replacing_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        for path in source.iterdir():
+            if path.name in _PASSED_ON and not (temporary / path.name).exists():
+                shutil.copy(path, temporary / path.name)
+        write_settings(temporary, settings)
 
 
 def banned_tokens(tokenizer: PromptTokenizer, vocabulary: int) -> Tensor:

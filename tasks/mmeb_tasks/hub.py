@@ -38,7 +38,7 @@ def place_images(table: Table, data: Path) -> Place:
     def place(member: str) -> str | None:
         parts = PurePosixPath(member).parts
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        tail = next((one for one in tails if one in wanted), None)
+        tail = next((tail for tail in tails if tail in wanted), None)
         return None if tail is None else f"{IMAGE_ROOT}/{tail}"
 
     return place

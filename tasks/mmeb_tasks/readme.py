@@ -71,7 +71,7 @@ Rows of the wrong edition are recognised (by their number, or by the relevant pa
 
 
 def render() -> str:
-    """The whole document."""
+    """The whole document, as Markdown."""
     readers = reader_names()
     parts = [INTRODUCTION]
     for group in dict.fromkeys(task.group for task in TASKS):

@@ -108,7 +108,7 @@ def _listed_folders(row: VideoRow) -> tuple[str, ...]:
 
 
 def _task(row: VideoRow, edition: str) -> Task:
-    other = {one: tables_of(_of_edition(row, one))[0] for one in REPOS.get(row.name, {}) if one != edition}
+    other = {known: tables_of(_of_edition(row, known))[0] for known in REPOS.get(row.name, {}) if known != edition}
     row = _of_edition(row, edition)
     tables = tables_of(row)
     layout = VideoLayout(

@@ -63,7 +63,7 @@ def _layout(row: VisdocRow, edition: str) -> VisdocLayout:
 
 def _task(row: VisdocRow, edition: str) -> Task:
     layout = _layout(row, edition)
-    other = {one: _layout(row, one).table("queries") for one in REPOS.get(row.name, {}) if one != edition}
+    other = {known: _layout(row, known).table("queries") for known in REPOS.get(row.name, {}) if known != edition}
     tables = [layout.table(config) for config in ("queries", "qrels", "corpus")]
     return Task(
         name=row.name,

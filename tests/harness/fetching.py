@@ -13,7 +13,7 @@ import pytest
 from mmeb_tasks import TASKS
 
 from mmeb_harness import Frames
-from mmeb_harness.data.locking import WORK
+from mmeb_harness.data.revisions import WORK
 from tests.hub import Hub
 
 EVAL = str(Path(sys.executable).parent / "mmeb-eval")

@@ -171,8 +171,8 @@ def _caption(task: ImageTask) -> None:
         scene = random_scene(task.rng, 1 if kind == "easy" else 2, strips=levels)
         answer = _describe(scene.largest, levels)
         others = [
-            _describe(one, (int(task.rng.integers(8)), int(task.rng.integers(8))))
-            for one in distractors(task.rng, scene.largest, POOL - 1)
+            _describe(thing, (int(task.rng.integers(8)), int(task.rng.integers(8))))
+            for thing in distractors(task.rng, scene.largest, POOL - 1)
         ]
         image = task.picture(draw_scene(scene, task.rng))
         rationale = f"{scene.largest.words} {NUMBERS[levels[0]]} {NUMBERS[levels[1]]}"

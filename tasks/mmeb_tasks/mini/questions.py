@@ -120,7 +120,9 @@ def difficulties(rng: Rng, n: int) -> list[Difficulty]:
 def distractors(rng: Rng, target: Thing, n: int) -> list[Thing]:
     """`n` other things, those that share the colour or the shape first: half right is not right."""
     every = [Thing(colour, shape) for colour in range(8) for shape in range(8)]
-    near = [one for one in every if one != target and (one.colour == target.colour or one.shape == target.shape)]
-    far = [one for one in every if one.colour != target.colour and one.shape != target.shape]
+    near = [
+        thing for thing in every if thing != target and (thing.colour == target.colour or thing.shape == target.shape)
+    ]
+    far = [thing for thing in every if thing.colour != target.colour and thing.shape != target.shape]
     shuffled = [near[int(i)] for i in rng.permutation(len(near))] + [far[int(i)] for i in rng.permutation(len(far))]
     return shuffled[:n]

@@ -141,7 +141,7 @@ def _question(task: VideoTask, folder: str, kind: Difficulty) -> Question:
 def _options(rng: Rng, question: Question, n: int) -> list[str]:
     """`n` options (fewer if there are no more), the answer at a random place."""
     others = [question.options[int(i)] for i in rng.permutation(len(question.options))]
-    chosen = [question.answer, *(one for one in others if one != question.answer)][:n]
+    chosen = [question.answer, *(option for option in others if option != question.answer)][:n]
     return [chosen[int(i)] for i in rng.permutation(len(chosen))]
 
 
@@ -250,7 +250,7 @@ def _find_video(task: VideoTask, make_row: Callable[[str, str], Row]) -> None:
 
 
 def _repeated_permutation(rng: Rng, size: int, n: int) -> list[int]:
-    return [int(one) for _ in range(-(-n // size)) for one in rng.permutation(size)][:n]
+    return [int(index) for _ in range(-(-n // size)) for index in rng.permutation(size)][:n]
 
 
 def _moments(task: VideoTask) -> None:
@@ -292,7 +292,9 @@ def _momentseeker(task: VideoTask) -> None:
             "query": words,
             "input_frames": source,
             "positive_frames": [{"output_path": clips[target]}],
-            "negative_frames": [{"output_path": clips[one]} for one in distractors(task.rng, target, NUM_NEGATIVES)],
+            "negative_frames": [
+                {"output_path": clips[thing]} for thing in distractors(task.rng, target, NUM_NEGATIVES)
+            ],
         }
         task.add(row, kind, rationale, target.words)
 

@@ -64,7 +64,7 @@ class Thing:
 
     @property
     def words(self) -> str:
-        """E.g. "red circle"."""
+        """Colour and shape in words, e.g. "red circle"."""
         return f"{COLOURS[self.colour]} {SHAPES[self.shape]}"
 
 
@@ -85,7 +85,7 @@ class Scene:
 
     @property
     def largest(self) -> Thing:
-        """The large thing."""
+        """The thing that is drawn large."""
         return self.things[0]
 
     @property
@@ -124,7 +124,7 @@ class Chain:
 
 
 def random_thing(rng: Rng) -> Thing:
-    """Any of the 64."""
+    """Any of the 64 things."""
     return Thing(int(rng.integers(8)), int(rng.integers(8)))
 
 

@@ -70,7 +70,7 @@ class SuiteWriter:
             self.picture(f"{folder}/frame_{number:04d}.jpg", picture)
 
     def table(self, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-        """An annotation table."""
+        """Write an annotation table."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -112,10 +112,13 @@ class SuiteWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        written = [one for of_task in self._rationales.values() for one in of_task]
+        written = [rationale for of_task in self._rationales.values() for rationale in of_task]
         columns: dict[str, list[Any]] = {
             "task": [task for task, of_task in self._rationales.items() for _ in of_task],
-            **{field.name: [getattr(one, field.name) for one in written] for field in fields(WorkerRationale)},
+            **{
+                field.name: [getattr(rationale, field.name) for rationale in written]
+                for field in fields(WorkerRationale)
+            },
         }
         pq.write_table(pa.table(columns), self._path(WORKER_RATIONALES))
 

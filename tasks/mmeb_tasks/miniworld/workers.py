@@ -119,7 +119,7 @@ def verbose(sight: Sight) -> str:
     """The same in filler, details always named."""
     colour, shape = COLOURS[sight.colour], SHAPES[sight.walk[-1]]
     if sight.backwards:
-        steps = VERBOSE_STEP.join(SHAPES[one] for one in sight.walk)
+        steps = VERBOSE_STEP.join(SHAPES[passed] for passed in sight.walk)
         return VERBOSE_CHAIN.format(colour=colour, walk=steps, shape=shape)
     if not sight.details:
         return VERBOSE_ANSWER.format(colour=colour, shape=shape)

@@ -207,8 +207,8 @@ def _draw_cycles(starts: Ints, ends: Ints, places: Ints, rng: Rng) -> Ints:
     keys = rng.random((len(starts), NUM))
     keys[rows, starts] = -1
     cycles = keys.argsort(1)
-    found = (cycles == ends[:, None]).argmax(1)
-    cycles[rows, found] = cycles[rows, places]
+    end_places = (cycles == ends[:, None]).argmax(1)
+    cycles[rows, end_places] = cycles[rows, places]
     cycles[rows, places] = ends
     return cycles
 
@@ -252,5 +252,5 @@ def target_text(targets: Targets, index: int) -> str:
 
 
 def level_words(levels: Ints) -> str:
-    """E.g. "three gamma"."""
+    """Levels in words, e.g. "three gamma"."""
     return " ".join(words[level] for words, level in zip(LEVEL_WORDS, levels, strict=True))

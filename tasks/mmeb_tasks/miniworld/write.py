@@ -54,7 +54,7 @@ class WorldLabel(QueryLabel):
 
 @dataclass(frozen=True)
 class Gallery:
-    """A task's candidates.
+    """The candidates of one task.
 
     Attributes:
         targets: what each shows or says, in order.

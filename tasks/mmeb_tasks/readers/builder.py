@@ -39,7 +39,7 @@ class SamplesBuilder:
         return known.id
 
     def query(self, item: Item, own: Sequence[str], gains: Mapping[str, float]) -> None:
-        """Add a query.
+        """Add a query and its gains.
 
         Args:
             own: ids of the row's own candidates, in order, repeats kept.
@@ -89,10 +89,10 @@ def read_named(name: str, edition: str, read: Read, other: Mapping[str, Table], 
     try:
         return read(data, frames)
     except MissingTableError as error:
-        if found := next((one for one, table in other.items() if has_table(data, table)), None):
+        if there := next((known for known, table in other.items() if has_table(data, table)), None):
             raise DataError(
-                f"{name}: {data} holds the rows of edition {found} ({other[found].repo}) only; run with "
-                f"--edition {found}, or get the others: {get}"
+                f"{name}: {data} holds the rows of edition {there} ({other[there].repo}) only; run with "
+                f"--edition {there}, or get the others: {get}"
             ) from error
         raise DataError(f"{name}: {error}. Get it: {get}") from error
     except MissingMediaError as error:

@@ -45,7 +45,7 @@ class ImageLayout:
 
 
 def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
-    """Read one image task."""
+    """Read the queries and candidates of an image task."""
     media, builder = MediaFolder(data), SamplesBuilder()
     for number, row in enumerate(iter_rows(data, layout.table, COLUMNS)):
         _check_lists(number, row)

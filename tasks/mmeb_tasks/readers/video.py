@@ -112,7 +112,7 @@ class _Context:
 
 
 def read_video_task(layout: VideoLayout, data: Path, frames: Frames) -> Samples:
-    """Read one video task."""
+    """Read the queries and candidates of a video task."""
     context = _Context(layout, MediaFolder(data), SamplesBuilder(), frames)
     add_row, columns = _READERS[layout.reader]
     rows = [(table, row) for table in layout.tables for row in read_rows(data, table, columns)]
@@ -175,13 +175,20 @@ def _mvbench(context: _Context, query_id: str, row: Row, table: Table) -> None:
     letter = chr(ord("A") + places[-1]) if places else "@"
     folder = f"{table.config}/{row['video']}"
     body = _with_options(row["question"], row["candidates"])
-    _ask(context, query_id, folder, body, [(one, one) for one in options], f"({letter}) {row['answer']}")
+    _ask(context, query_id, folder, body, [(option, option) for option in options], f"({letter}) {row['answer']}")
 
 
 def _nextqa(context: _Context, query_id: str, row: Row, table: Table) -> None:
     options = [row[f"a{index}"] for index in range(5)]
     body = _with_options(row["question"], options)
-    _ask(context, query_id, str(row["video"]), body, [(one, one) for one in options], options[int(row["answer"])])
+    _ask(
+        context,
+        query_id,
+        str(row["video"]),
+        body,
+        [(option, option) for option in options],
+        options[int(row["answer"])],
+    )
 
 
 def option_text(option: str) -> str:
@@ -196,14 +203,14 @@ def _videomme(context: _Context, query_id: str, row: Row, table: Table) -> None:
     options = row["options"]
     body = row["question"] + "\n" + "\n".join(options)
     answer = options["ABCD".index(row["answer"])]
-    _ask(context, query_id, str(row["videoID"]), body, [(one, option_text(one)) for one in options], answer)
+    _ask(context, query_id, str(row["videoID"]), body, [(option, option_text(option)) for option in options], answer)
 
 
 def _egoschema(context: _Context, query_id: str, row: Row, table: Table) -> None:
     options = row["option"]
     body = row["question"] + " ".join(options)  # no separator after the question, as officially
     answer = options[int(row["answer"])]
-    _ask(context, query_id, str(row["video_idx"]), body, [(one, option_text(one)) for one in options], answer)
+    _ask(context, query_id, str(row["video_idx"]), body, [(option, option_text(option)) for option in options], answer)
 
 
 def _activitynetqa(context: _Context, query_id: str, row: Row, table: Table) -> None:

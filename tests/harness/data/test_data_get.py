@@ -15,8 +15,8 @@ from mmeb_tasks.hub import MEDIA_REPO
 
 from mmeb_harness.data.folder import DataInfo, data_revision, describe
 from mmeb_harness.data.lock import LOCK
-from mmeb_harness.data.locking import WORK
 from mmeb_harness.data.place import PAGE_POOL
+from mmeb_harness.data.revisions import WORK
 from tests import hub as hub_module
 from tests.harness.fetching import (
     BY_NAME,

@@ -21,8 +21,8 @@ from mmeb_harness import Frames
 from mmeb_harness.data.check import check_tasks
 from mmeb_harness.data.folder import DataInfo, source_key
 from mmeb_harness.data.lock import LOCK
-from mmeb_harness.data.locking import WORK
 from mmeb_harness.data.plan import progress_file
+from mmeb_harness.data.revisions import WORK
 from tests.harness.fetching import (
     BY_NAME,
     EVAL,

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.files import lock_file
 from mmeb_harness.core.tasks import Pages, Table, Task
 from mmeb_harness.data.folder import repo_of
-from mmeb_harness.data.hub import LOCKS, Failures, UnreachableError, resolve
+from mmeb_harness.data.hub import Failures, UnreachableError, hold, resolve
 from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, table_key, write_lock
 
 #: Fetched files and locks, until what they are for is done.
@@ -105,22 +104,22 @@ def _lock_repo(
     known = [_table_of(repo, key) for key in own.tables] if own is not None else []
     everything = [*tables, *(table for table in known if table not in tables)]
     if given is not None:
-        found, failures = resolve(repo, given.revision, _unknown(everything, given), wait)
-        _check_given(repo, given, found)
-        return _with_tables(found, given), _of(tables, repo, failures)
+        on_hub, failures = resolve(repo, given.revision, _unknown(everything, given), wait)
+        _check_given(repo, given, on_hub)
+        return _with_tables(on_hub, given), _of(tables, repo, failures)
     if own is None:
         return resolve(repo, None, tables, wait)
     if update:
-        found, failures = resolve(repo, None, everything, wait)
-        return found, _of(tables, repo, failures)
+        on_hub, failures = resolve(repo, None, everything, wait)
+        return on_hub, _of(tables, repo, failures)
     if unknown := _unknown(tables, own):
         try:
-            found, failures = resolve(repo, own.revision, unknown, wait)
+            on_hub, failures = resolve(repo, own.revision, unknown, wait)
         except UnreachableError:
             raise
         except DataError as error:  # what the lock file knows can be had all the same
             return own, [(f"{repo} {table_key(table.config, table.split)}", error) for table in unknown]
-        return _with_tables(found, own), failures
+        return _with_tables(on_hub, own), failures
     return own, []
 
 
@@ -134,8 +133,8 @@ def _unknown(tables: Sequence[Table], entry: LockedRepo) -> list[Table]:
     return [table for table in tables if table_key(table.config, table.split) not in entry.tables]
 
 
-def _with_tables(found: LockedRepo, before: LockedRepo) -> LockedRepo:
-    return LockedRepo(found.revision, found.files, {**before.tables, **found.tables})
+def _with_tables(entry: LockedRepo, before: LockedRepo) -> LockedRepo:
+    return LockedRepo(entry.revision, entry.files, {**before.tables, **entry.tables})
 
 
 def _table_of(repo: str, key: str) -> Table:
@@ -143,11 +142,11 @@ def _table_of(repo: str, key: str) -> Table:
     return Table(repo, None if config == "default" else config, split)
 
 
-def _check_given(repo: str, given: LockedRepo, found: LockedRepo) -> None:
+def _check_given(repo: str, given: LockedRepo, on_hub: LockedRepo) -> None:
     for path in {path for paths in given.tables.values() for path in paths} | set(given.files):
-        if given.files.get(path) != found.files.get(path):
+        if given.files.get(path) != on_hub.files.get(path):
             raise DataError(
-                f"{repo}: the lock file has {given.files.get(path)} for {path}, the hub {found.files.get(path)} at "
+                f"{repo}: the lock file has {given.files.get(path)} for {path}, the hub {on_hub.files.get(path)} at "
                 f"revision {given.revision[:12]}; the lock file is damaged: copy it again"
             )
 
@@ -165,8 +164,7 @@ def merge_lock(root: Path, chosen: Locked) -> None:
     """
     if _says(read_lock(root / LOCK), chosen.lock):
         return  # a finished folder may be read-only
-    (root / WORK / LOCKS).mkdir(parents=True, exist_ok=True)
-    with lock_file(root / WORK / LOCKS / "lock-file.lock"):
+    with hold(root / WORK, "lock-file"):
         before = read_lock(root / LOCK)
         merged = dict(before)
         for repo, entry in chosen.lock.items():
