@@ -80,7 +80,7 @@ def measure_mode(
         mode=mode,
         model_settings=dict(embedder.info.settings),
         part_items=len(part) if len(part) < len(sample) else None,
-        sides=tuple(_measured(one, one.side.sample is sample, speed) for one in runs),
+        sides=tuple(_measured(side_runs, side_runs.side.sample is sample, speed) for side_runs in runs),
         ratios=tuple(_ratios(runs, part)),
     )
 
@@ -101,7 +101,7 @@ def _sides(
 
 
 def _warm_up_ranking() -> None:
-    """Load FAISS."""
+    """Load FAISS before a clock runs."""
     vectors = np.eye(8, dtype=np.float32)
     rank_corpus(vectors, vectors, [np.array([0])] * len(vectors), depth=1, cut=1)
 
@@ -179,8 +179,9 @@ def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
     side, passes = runs.side, runs.passes
     items = len(side.sample)
     encoded = len(set(side.sample.keys)) if isinstance(side, Ours) else items
-    prompts = [one.work.prompt_tokens / one.encode_seconds for one in passes if one.work and one.work.prompt_tokens]
-    prepared = [one.prepare_seconds for one in passes if one.prepare_seconds is not None]
+    worked = [(taken.work, taken.encode_seconds) for taken in passes if taken.work is not None]
+    prompts = [work.prompt_tokens / seconds for work, seconds in worked if work.prompt_tokens]
+    prepared = [taken.prepare_seconds for taken in passes if taken.prepare_seconds is not None]
     return Measured(
         side=side.name,
         sample="whole" if whole else "part",
@@ -189,25 +190,25 @@ def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
         items=items,
         encoded=encoded,
         score=runs.score,
-        seconds=Spread.of([one.seconds for one in passes]),
-        cpu_seconds=float(np.median([one.cpu_seconds for one in passes])),
-        items_per_second=Spread.of([items / one.seconds for one in passes]),
-        encoded_per_second=Spread.of([encoded / one.encode_seconds for one in passes]),
+        seconds=Spread.of([taken.seconds for taken in passes]),
+        cpu_seconds=float(np.median([taken.cpu_seconds for taken in passes])),
+        items_per_second=Spread.of([items / taken.seconds for taken in passes]),
+        encoded_per_second=Spread.of([encoded / taken.encode_seconds for taken in passes]),
         prompt_tokens_per_second=Spread.of(prompts) if prompts else None,
-        written_tokens_per_second=Spread.of([one.written_tokens / one.encode_seconds for one in passes]),
-        stages=_medians([one.stages for one in passes]),
+        written_tokens_per_second=Spread.of([taken.written_tokens / taken.encode_seconds for taken in passes]),
+        stages=_medians([taken.stages for taken in passes]),
         prepare_seconds=float(np.median(prepared)) if prepared else None,
-        latency_seconds=_medians([one.latency_seconds for one in passes]),
+        latency_seconds=_medians([taken.latency_seconds for taken in passes]),
         efficiency=efficiency_of(passes, speed),
-        memory=max((one.memory for one in passes if one.memory is not None), default=None),
-        device_memory=max((one.device_memory for one in passes if one.device_memory is not None), default=None),
+        memory=max((taken.memory for taken in passes if taken.memory is not None), default=None),
+        device_memory=max((taken.device_memory for taken in passes if taken.device_memory is not None), default=None),
         passes=passes,
     )
 
 
 def _medians(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for one in each for name in one)
-    return {name: float(np.median([one.get(name, 0.0) for one in each])) for name in names}
+    names = dict.fromkeys(name for values in each for name in values)
+    return {name: float(np.median([values.get(name, 0.0) for values in each])) for name in names}
 
 
 def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -25,7 +26,7 @@ from mmeb_harness.core.items import Item, Role, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.encode.chunks import Chunk, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder, Usage
-from mmeb_harness.encode.windows import ROLES, ReadTask, one_ahead, windows
+from mmeb_harness.encode.windows import ROLES, PlanChunks, ReadTask, one_ahead, windows
 from mmeb_harness.ranking.task import mean_metrics, score_queries
 from mmeb_harness.run.read import with_keys
 from mmeb_harness.store.media import MediaHashes
@@ -120,7 +121,7 @@ class MemorySink:
         """As `encode.Sink` says; it always is."""
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        """As `encode.Sink` says."""
+        """Take the vectors of a batch."""
         self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))
 
     def flush(self) -> None:
@@ -130,7 +131,7 @@ class MemorySink:
         """As `encode.Sink` says; nobody else adds."""
 
     def get(self, keys: Sequence[str]) -> Encoded:
-        """In that order."""
+        """The vectors of these keys, in that order."""
         return gathered([self._rows[key] for key in keys])
 
 
@@ -153,7 +154,7 @@ class Ours:
     batch_items = None
 
     def __init__(self, embedder: Embedder, encoder: LocalEncoder, sample: Sample, batch_tokens: int) -> None:
-        self._embedder, self._encoder = embedder, encoder
+        self._encoder, self._plan = encoder, partial(plan_chunks, embedder, batch_tokens=batch_tokens)
         self.sample, self.batch_tokens = sample, batch_tokens
 
     def warm_up(self, sample: Sample) -> None:
@@ -184,7 +185,7 @@ class Ours:
     def _through(self, sample: Sample, sink: MemorySink, watch: Stopwatch) -> list[float]:
         scores: list[float] = []
         with sample.hashes() as hashes:
-            parts = planned(sample, hashes, self._embedder, self.batch_tokens)
+            parts = planned(sample, hashes, self._plan)
             while True:
                 with watch.on("plan"):
                     part = next(parts, None)
@@ -194,27 +195,27 @@ class Ours:
                 with watch.on("encode"):
                     self._encoder.encode(chunks, sink)
                 with watch.on("rank"):
-                    scores += [_ranked(one, sink) for one in tasks]
+                    scores += [_ranked(task, sink) for task in tasks]
 
 
-def _ranked(one: ReadTask, sink: MemorySink) -> float:
-    queries, candidates = sink.get(one.query_keys), sink.get(one.candidate_keys)
-    return mean_score(one.task, one.samples, queries.vectors, candidates.vectors)
+def _ranked(read: ReadTask, sink: MemorySink) -> float:
+    queries, candidates = sink.get(read.query_keys), sink.get(read.candidate_keys)
+    return mean_score(read.task, read.samples, queries.vectors, candidates.vectors)
 
 
 def planned(
-    sample: Sample, hashes: MediaHashes, embedder: Embedder, batch_tokens: int
+    sample: Sample, hashes: MediaHashes, plan: PlanChunks
 ) -> Iterator[tuple[Sequence[Chunk], Sequence[ReadTask]]]:
     """Chunks, and the tasks that can be ranked once these are encoded; whole tasks exactly as in a run."""
     if sample.tasks:
-        for window in one_ahead(windows(with_keys(sample.readings(), hashes), embedder, batch_tokens)):
+        for window in one_ahead(windows(with_keys(sample.readings(), hashes), plan)):
             yield window.chunks, window.tasks
         return
     chunks: list[Chunk] = []
     for role in ROLES:
         items = [place.item for place in sample.places if place.role == role]
         distinct = dict(zip(content_keys(items, role, hashes), items, strict=True))
-        chunks += plan_chunks(embedder, list(distinct.items()), role, batch_tokens)
+        chunks += plan(list(distinct.items()), role)
     yield sorted(chunks, key=lambda chunk: -chunk.tokens), ()
 
 
@@ -281,7 +282,8 @@ class _Batch:
 
 
 def _gather(batches: Sequence[_Batch]) -> Encoded:
-    return gathered([(one, row) for one in (batch.encoded() for batch in batches) for row in range(len(one.traces))])
+    each = [batch.encoded() for batch in batches]
+    return gathered([(encoded, row) for encoded in each for row in range(len(encoded.traces))])
 
 
 def _outcome(batches: Sequence[_Batch], scores: list[float], watched: Mapping[str, float], seconds: float) -> Outcome:

@@ -101,13 +101,13 @@ def floor_seconds(work: Work, speed: Speed) -> float:
 
 def efficiency_of(passes: tuple[Pass, ...], speed: Speed | None) -> Efficiency | None:
     """`None` if the model counts no work, or the machine's speed isn't known."""
-    worked = [(one, one.work) for one in passes if one.work is not None]
+    worked = [(taken, taken.work) for taken in passes if taken.work is not None]
     if speed is None or not worked or not any(work.prefill_flops for _, work in worked):
         return None
     floors = [floor_seconds(work, speed) for _, work in worked]
     flops = [work.prefill_flops + work.decode_flops for _, work in worked]
-    walls = [one.encode_seconds for one, _ in worked]
-    own = [one.accelerator_seconds for one, _ in worked]
+    walls = [taken.encode_seconds for taken, _ in worked]
+    own = [taken.accelerator_seconds for taken, _ in worked]
     shares = [floor / seconds for floor, seconds in zip(floors, own, strict=True) if seconds]
     return Efficiency(
         flops_utilisation=_median([done / (speed.flops * wall) for done, wall in zip(flops, walls, strict=True)]),

@@ -48,7 +48,7 @@ def as_markdown(result: BenchResult) -> str:
 
 
 def title(result: BenchResult) -> str:
-    """What was measured."""
+    """What was measured, as a heading."""
     data = f"{result.data}, synthetic" if result.data_synthetic else result.data
     limited = f", first {result.limit} queries of each" if result.limit is not None else ""
     return f"bench of {result.model} on {data}: {counted(len(result.tasks), 'task')}{limited}"
@@ -118,13 +118,13 @@ def _latency_and_memory(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
 
 
 def _stages(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    found = dict.fromkeys(stage for _, side in sides for stage in side.stages)
-    own = [stage for stage in found if stage not in (*_FIRST_STAGES, *_LAST_STAGES)]
-    stages = [stage for stage in (*_FIRST_STAGES, *own, *_LAST_STAGES) if stage in found]
+    taken = dict.fromkeys(stage for _, side in sides for stage in side.stages)
+    own = [stage for stage in taken if stage not in (*_FIRST_STAGES, *_LAST_STAGES)]
+    stages = [stage for stage in (*_FIRST_STAGES, *own, *_LAST_STAGES) if stage in taken]
     rows = []
     for mode, side in sides:
         shares = [side.stages.get(stage) for stage in stages]
-        cells = ["-" if one is None else f"{100 * one / side.seconds.median:.1f}" for one in shares]
+        cells = ["-" if seconds is None else f"{100 * seconds / side.seconds.median:.1f}" for seconds in shares]
         prepare = "-" if side.prepare_seconds is None else _seconds(side.prepare_seconds)
         rows.append((_name(mode, side), *cells, prepare))
     return Grid("where the time went, % of the whole", ("", *stages, "decode media, s"), tuple(rows))

@@ -73,7 +73,7 @@ class Pass:
 
     @property
     def encode_seconds(self) -> float:
-        """Without ranking."""
+        """Seconds of all but ranking."""
         return self.seconds - self.stages.get("rank", 0.0)
 
     @property

@@ -44,7 +44,7 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
         data=data,
         thumbnails=thumbnails,
         allow_editions=allow_editions,
-        pictures=[InlinePicture(one.title, one.alt, png_of(one)) for one in pictures],
+        pictures=[InlinePicture(picture.title, picture.alt, png_of(picture)) for picture in pictures],
         progress=_with_progress_bar,
     )
     for line in left_out:

@@ -7,21 +7,23 @@ long as unfinished ones follow: without them the later ones' items would meet in
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.items import Item, Role, Samples
 from mmeb_harness.core.tasks import Task
-from mmeb_harness.encode.chunks import Chunk, Keyed, plan_chunks
+from mmeb_harness.encode.chunks import Chunk, Keyed
 
 #: A window ends with the task that brings it to so many items: enough that its last chunk doesn't matter, few enough
 #: that a killed run has most of its tasks' results.
 WINDOW_ITEMS = 4096
 
 T = TypeVar("T")
+
+#: Items of one role to chunks: `plan_chunks`, told the embedder and the budget.
+PlanChunks: TypeAlias = Callable[[Sequence[Keyed], Role], list[Chunk]]
 
 ROLES: tuple[Role, ...] = ("query", "candidate")
 
@@ -63,16 +65,12 @@ class Window:
     chunks: tuple[Chunk, ...]
 
 
-def windows(tasks: Iterable[ReadTask], embedder: Embedder, batch_tokens: int) -> Iterator[Window]:
-    """Plan the tasks' chunks; a window is made when it is asked for.
-
-    Args:
-        batch_tokens: see `plan_chunks`.
-    """
+def windows(tasks: Iterable[ReadTask], plan: PlanChunks) -> Iterator[Window]:
+    """Plan the tasks' chunks; a window is made when it is asked for."""
     planned: set[str] = set()
 
     def window(together: Sequence[ReadTask]) -> Window:
-        chunks = [chunk for role in ROLES for chunk in _plan(together, role, planned, embedder, batch_tokens)]
+        chunks = [chunk for role in ROLES for chunk in plan(_new_items(together, role, planned), role)]
         # The longest work first: what is left for the end, when workers run out of it, is short.
         return Window(tuple(together), tuple(sorted(chunks, key=lambda chunk: -chunk.tokens)))
 
@@ -107,14 +105,12 @@ def one_ahead(values: Iterator[T]) -> Iterator[T]:
         yield value
 
 
-def _plan(
-    tasks: Sequence[ReadTask], role: Role, planned: set[str], embedder: Embedder, batch_tokens: int
-) -> list[Chunk]:
-    """Chunks of one role's items that aren't planned yet; they are, afterwards."""
+def _new_items(tasks: Sequence[ReadTask], role: Role, planned: set[str]) -> list[Keyed]:
+    """One role's items that aren't planned yet; they are, afterwards."""
     keyed: list[Keyed] = []
     for task in tasks:
         for key, item in zip(task.keys[role], task.items[role], strict=True):
             if key not in planned:
                 planned.add(key)
                 keyed.append((key, item))
-    return plan_chunks(embedder, keyed, role, batch_tokens)
+    return keyed

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
@@ -20,6 +21,7 @@ from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import query_labels
+from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
 from mmeb_harness.encode.windows import ReadTask, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
@@ -104,8 +106,9 @@ def _encoded_windows(
         return
     store = open_store(plan)
     hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root)
+    plan_items = partial(plan_chunks, embedder, batch_tokens=plan.settings.batch_tokens)
     # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
-    for window in one_ahead(windows(with_keys(readings, hashes), embedder, plan.settings.batch_tokens)):
+    for window in one_ahead(windows(with_keys(readings, hashes), plan_items)):
         waiting = [task for task in window.tasks if not task.is_finished]
         needed = {key for task in waiting for keys in task.keys.values() for key in keys}
         stored = {key for key in needed if key in store}

@@ -119,7 +119,7 @@ def make_plan(
         )
         return PlannedTask(task, revision, mark)
 
-    asked_for = [one.task.name for one in tasks]
+    asked_for = [registered_task.task.name for registered_task in tasks]
     left = [name for name in registered if name not in asked_for and folder.task_file(name).is_file()]
     return Plan(
         tasks={name: planned(registered[name].task) for name in asked_for},

@@ -37,8 +37,8 @@ def parse_share(text: str) -> Share:
     Raises:
         OptionError: it is none.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    written = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    number, count = (int(written[1]), int(written[2])) if written else (0, 0)
     if not 1 <= number <= count:
         raise OptionError(
             f"--shard {text!r} is no share; write I/N with I from 1 to N, e.g. 2/8 "

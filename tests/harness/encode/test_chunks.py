@@ -1,5 +1,6 @@
 """Batches within a budget, chunks of batches, windows of tasks: the same plan whatever is done already."""
 
+from functools import partial
 from pathlib import Path
 
 from mmeb_harness import Item, Samples, Task
@@ -62,10 +63,10 @@ def read(name: str, texts: list[str]) -> ReadTask:
 def test_small_tasks_share_a_window_and_what_an_earlier_one_has_is_planned_once() -> None:
     many = [f"{n}" for n in range(WINDOW_ITEMS)]
     tasks = [read("a", ["1", "new"]), read("b", many), read("c", ["2", "other"])]
-    found = list(windows(tasks, BudgetedHash(), 500))
-    assert [[one.task.name for one in window.tasks] for window in found] == [["a", "b"], ["c"]]
-    planned = [[key for chunk in window.chunks for key, _ in chunk.keyed] for window in found]
+    planned_windows = list(windows(tasks, partial(plan_chunks, BudgetedHash(), batch_tokens=500)))
+    assert [[read.task.name for read in window.tasks] for window in planned_windows] == [["a", "b"], ["c"]]
+    planned = [[key for chunk in window.chunks for key, _ in chunk.keyed] for window in planned_windows]
     assert len(planned[0]) == len(set(planned[0])) == WINDOW_ITEMS + 2  # "1" and the candidate once
     assert planned[1] == ["query other"]
-    tokens = [chunk.tokens for chunk in found[0].chunks]
+    tokens = [chunk.tokens for chunk in planned_windows[0].chunks]
     assert tokens == sorted(tokens, reverse=True)

@@ -111,7 +111,7 @@ def test_the_run_file_says_what_it_was(data: Path, tmp_path: Path) -> None:
     assert run.queries.items == 12
     assert run.versions["python"]
     assert {"p50", "p95"} == set(run.latency_seconds["queries"])
-    assert {one.name for one in run.aggregates} == {"overall", "image", "I-CLS"}
+    assert {aggregate.name for aggregate in run.aggregates} == {"overall", "image", "I-CLS"}
 
 
 def test_a_second_run_encodes_nothing(data: Path, tmp_path: Path) -> None:

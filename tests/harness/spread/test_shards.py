@@ -115,7 +115,7 @@ def test_shards_of_different_settings_are_no_parts_of_one_run(
 
 def test_what_the_model_is_told_counts_too(copy: Path) -> None:
     shards = load_shards(copy / "run")
-    assert [one.model_args["seconds"] for one in shards] == ["0.0", "0.0"]
+    assert [shard.model_args["seconds"] for shard in shards] == ["0.0", "0.0"]
     assert dataclasses.replace(shards[0], shard=2, seconds=0, processors="") == dataclasses.replace(
         shards[1], seconds=0, processors=""
     )
