@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -23,14 +22,14 @@ from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
-from mmeb_harness.encode.windows import ReadTask, one_ahead, windows
+from mmeb_harness.encode.windows import one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.run.read import Reading, read_tasks, with_keys
-from mmeb_harness.run.record import Start, finish_task, kept_results, save_run, take_over
+from mmeb_harness.run.record import EncodedTask, Start, finish_task, kept_results, save_run, take_over
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.store.vectors import VectorStore
 
@@ -61,13 +60,10 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
             save_run(plan, finished, "running", start)
             labels = query_labels(plan.data)
             with open_encoder(plan) as encoder:
-                for window in _encoded_windows(plan, embedder, encoder, readings, reporter):
-                    for task in window.tasks:
-                        if not task.is_finished:
-                            name = task.task.name
-                            finished[name] = finish_task(plan, task, window.store, window.stored, labels.get(name, {}))
-                            reporter.finish_task(_task_line(finished[name].result))
-                        window.stored.update(*task.keys.values())
+                for encoded in _encoded_tasks(plan, embedder, encoder, readings, reporter):
+                    name = encoded.read.task.name
+                    finished[name] = finish_task(plan, encoded, labels.get(name, {}))
+                    reporter.finish_task(_task_line(finished[name].result))
             return save_run(plan, finished, "finished", start)
         finally:
             reporter.stop()
@@ -80,28 +76,15 @@ def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, repo
         HarnessError: as `evaluate`.
     """
     with open_encoder(plan) as encoder:
-        readings = read_tasks(plan, kept_results(plan))
-        for _ in _encoded_windows(plan, embedder, encoder, readings, reporter):
+        readings = read_tasks(plan, kept_results(plan.folder, plan.tasks))
+        for _ in _encoded_tasks(plan, embedder, encoder, readings, reporter):
             pass
 
 
-@dataclass(frozen=True)
-class _EncodedWindow:
-    """Some consecutive tasks, whose vectors the store has.
-
-    Attributes:
-        stored: keys that it had before.
-    """
-
-    tasks: tuple[ReadTask, ...]
-    store: VectorStore
-    stored: set[str]
-
-
-def _encoded_windows(
+def _encoded_tasks(
     plan: Plan, embedder: Embedder, encoder: Encoder, readings: deque[Reading], reporter: Reporter
-) -> Iterator[_EncodedWindow]:
-    """See to it, window by window, that the store has what the unfinished tasks need."""
+) -> Iterator[EncodedTask]:
+    """The unfinished tasks, each when the encoder has seen to it that the store has what the task needs."""
     if not readings:
         return
     store = open_store(plan)
@@ -115,7 +98,10 @@ def _encoded_windows(
         reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
         # Chunks of which nothing is needed keep their place: shares are given out by it.
         encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
-        yield _EncodedWindow(window.tasks, store, stored)
+        for task in window.tasks:
+            if not task.is_finished:
+                yield EncodedTask(task, store, stored)
+            stored.update(*task.keys.values())
     hashes.save()
     if hashes.problem is not None:
         reporter.note(f"hashes of media are not remembered: {hashes.problem}")

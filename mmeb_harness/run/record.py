@@ -28,7 +28,7 @@ from mmeb_harness.results.files import (
     percentiles,
     save_result,
 )
-from mmeb_harness.results.folder import clear
+from mmeb_harness.results.folder import RunFolder, clear
 from mmeb_harness.results.outcome import FinishedTask, Run, finished_task, kept_task
 from mmeb_harness.results.tables import candidate_table, query_table
 from mmeb_harness.run.plan import Plan, PlannedTask
@@ -58,7 +58,8 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
         clear(plan.folder)
     elif plan.folder.run_file.is_file():
         _check_same_run(load_run_result(plan.folder.run_file), plan)
-    finished = {name: kept_task(plan.folder, result) for name, result in kept_results(plan).items()}
+    earlier = kept_results(plan.folder, {**plan.tasks, **plan.others})
+    finished = {name: kept_task(plan.folder, result) for name, result in earlier.items()}
     reporter.start_run(len(plan.tasks))
     left_out = [name for name in plan.others if name not in finished]
     if left_out:
@@ -84,37 +85,44 @@ def _check_same_run(earlier: RunResult, plan: Plan) -> None:
             )
 
 
-def kept_results(plan: Plan) -> dict[str, TaskResult]:
-    """Results of earlier invocations that are of the plan's data, model and settings.
+def kept_results(folder: RunFolder, planned: Mapping[str, PlannedTask]) -> dict[str, TaskResult]:
+    """Of these tasks, results of earlier invocations that are of the planned data, model and settings.
 
     Raises:
         ResultError: one can't be read, or is of a newer release.
     """
-    planned = {**plan.tasks, **plan.others}
-    return {name: result for name, one in planned.items() if (result := _kept_result(plan, one)) is not None}
+    results = {name: load_task_result(folder.task_file(name)) for name in planned if folder.task_file(name).is_file()}
+    return {
+        name: result
+        for name, result in results.items()
+        if result.fingerprint == planned[name].fingerprint
+        and folder.queries_file(name).is_file()
+        and folder.candidates_file(name).is_file()
+    }
 
 
-def _kept_result(plan: Plan, planned: PlannedTask) -> TaskResult | None:
-    name, folder = planned.task.name, plan.folder
-    if not folder.task_file(name).is_file():
-        return None
-    result = load_task_result(folder.task_file(name))
-    if not (folder.queries_file(name).is_file() and folder.candidates_file(name).is_file()):
-        return None
-    return result if result.fingerprint == planned.fingerprint else None
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task whose vectors are in a store.
+
+    Attributes:
+        reused: keys of those that were there when the task came.
+    """
+
+    read: ReadTask
+    store: VectorStore
+    reused: Container[str]
 
 
-def finish_task(
-    plan: Plan, read: ReadTask, store: VectorStore, reused: Container[str], difficulty: Mapping[str, str]
-) -> FinishedTask:
-    """Rank a task whose vectors are all in the store, score it, and write what it leaves.
+def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str]) -> FinishedTask:
+    """Rank a task, score it, and write what it leaves.
 
     Args:
-        reused: keys of vectors that were there when the task came.
         difficulty: query id → "easy" or "hard", of queries that the data labels.
     """
+    read, reused = encoded.read, encoded.reused
     task, samples, planned = read.task, read.samples, plan.tasks[read.task.name]
-    queries, candidates = store.get(read.query_keys), store.get(read.candidate_keys)
+    queries, candidates = encoded.store.get(read.query_keys), encoded.store.get(read.candidate_keys)
     compared = queries.vectors, candidates.vectors
     if plan.profile.dimensions is not None or plan.profile.quantization != "none":
         from mmeb_harness.ranking.compress import compress
@@ -145,12 +153,10 @@ def finish_task(
         versions=environment.package_versions(),
         notes={name: count for name, count in samples.notes.items() if count},
     )
+    query_rows = query_table(task, samples, scored, queries, difficulty)
+    candidate_rows = candidate_table(samples, candidates)
     folder = plan.folder
     folder.task_file(task.name).unlink(missing_ok=True)  # an earlier setting's must not stand beside these rankings
-    query_rows, candidate_rows = (
-        query_table(task, samples, scored, queries, difficulty),
-        candidate_table(samples, candidates),
-    )
     write_parquet(folder.queries_file(task.name), query_rows)
     write_parquet(folder.candidates_file(task.name), candidate_rows)
     save_result(folder.task_file(task.name), result)
