@@ -342,7 +342,7 @@ class _Pace:
         self._closed.wait(start - time.monotonic())
 
     def hold(self, seconds: float) -> None:
-        """Nobody starts for so long."""
+        """Let no request start for so many seconds."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 

@@ -79,7 +79,7 @@ class Uploads:
         return tensor.to(self._kept(tensor))
 
     def _pinned(self, array: NDArray[Any]) -> Any:
-        """In memory from which the device reads by itself; converted on the way into it.
+        """A tensor in memory from which the device reads by itself; converted on the way into it.
 
         torch keeps such memory for later uploads, and reuses none before what was copied from it has arrived.
         """

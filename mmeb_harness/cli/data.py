@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mmeb_harness.core.tasks import Task
-    from mmeb_harness.data.check import Outcome
+    from mmeb_harness.data.check import CheckedTask
     from mmeb_harness.data.plan import Plan
 
 DEFAULT_FOLDER = "data"
@@ -154,7 +154,7 @@ def check(
         sys.exit(1)
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: CheckedTask) -> None:
     summary = ": ".join(part for part in (outcome.summary, "; ".join(outcome.remarks)) if part)
     click.echo(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
     for problem in outcome.problems:
@@ -163,7 +163,7 @@ def _print_outcome(outcome: Outcome) -> None:
         click.echo(f"       mend: {outcome.mend}")
 
 
-def _joined_commands(outcomes: Sequence[Outcome]) -> list[str]:
+def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
     """The mending commands, those that differ in nothing but the task as one."""
     tasks: dict[str, list[str]] = {}
     for outcome in outcomes:

@@ -86,7 +86,7 @@ class TokenVectors:
 
     @classmethod
     def of_items(cls, items: Sequence[NDArray[np.floating[Any]]]) -> TokenVectors:
-        """From one array (t_i, d) an item; at least one item."""
+        """Join one array (t_i, d) an item; at least one item."""
         offsets = np.cumsum([0, *(len(vectors) for vectors in items)], dtype=np.int64)
         return cls(np.concatenate(items), offsets)
 

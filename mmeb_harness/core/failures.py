@@ -12,7 +12,7 @@ from mmeb_harness.core.errors import HarnessError
 
 @dataclass(frozen=True)
 class Failure:
-    """Picklable, whatever the error was.
+    """An error that can be pickled, whatever it was.
 
     Attributes:
         pickled: the error, or kind and message of a HarnessError: not each can be made again from its arguments.

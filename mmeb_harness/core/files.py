@@ -88,7 +88,7 @@ def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shar
 
 
 def dont_wait() -> NoReturn:
-    """For `lock_file`: raises BlockingIOError where another process has the lock."""
+    """Give up where another process has the lock: what `lock_file` calls raises BlockingIOError."""
     raise BlockingIOError("another process has it")
 
 

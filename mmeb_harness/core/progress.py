@@ -37,11 +37,11 @@ class Reporter(Protocol):
         ...
 
     def note(self, line: str) -> None:
-        """Something the user should know."""
+        """Show a line with something that the user should know."""
         ...
 
     def stop(self) -> None:
-        """The run ended, well or not."""
+        """End the display: the run is over, well or not."""
         ...
 
 

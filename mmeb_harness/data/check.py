@@ -29,7 +29,7 @@ Seen = dict[str, str | None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckedTask:
     """What was found of one task.
 
     Attributes:
@@ -52,7 +52,7 @@ class Outcome:
 
 def check_tasks(
     tasks: Sequence[Task], info: DataInfo, frames: Frames, *, quick: bool, workers: int
-) -> Iterator[Outcome]:
+) -> Iterator[CheckedTask]:
     """Check tasks one by one.
 
     Args:
@@ -75,7 +75,7 @@ def _stale(tasks: Sequence[Task], root: Path) -> dict[str, tuple[str, ...]]:
 
 def _check_task(
     task: Task, info: DataInfo, frames: Frames, stale: Sequence[str], seen: Seen, *, quick: bool, workers: int
-) -> Outcome:
+) -> CheckedTask:
     problems = [f"{what} is missing, unfinished, or of another revision than the lock file's" for what in stale]
     remarks: list[str] = []
     samples, summary, outdated = None, "", False
@@ -99,7 +99,7 @@ def _check_task(
     how = ("--update " if outdated or (missing and recorded) else "") + ("--redo " if damaged else "")
     problems += damaged
     mend = _mend(task, info, how) if problems else ""
-    return Outcome(task.name, summary, tuple(problems), tuple(remarks), mend)
+    return CheckedTask(task.name, summary, tuple(problems), tuple(remarks), mend)
 
 
 def _mend(task: Task, info: DataInfo, how: str) -> str:

@@ -46,7 +46,7 @@ class GetReporter(Protocol):
 
 
 @dataclass
-class Outcome:
+class Fetched:
     """What one `get` did, and what it left undone.
 
     Attributes:
@@ -87,7 +87,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def get(plan: Plan, workers: int, reporter: GetReporter) -> Outcome:
+def get(plan: Plan, workers: int, reporter: GetReporter) -> Fetched:
     """Fetch and place all open steps, then write the manifest.
 
     A step that fails doesn't stop the others, except for want of room or of a network.
@@ -176,7 +176,7 @@ class _Job:
     def __init__(self, plan: Plan, reporter: GetReporter) -> None:
         self.plan, self.reporter = plan, reporter
         self.stop = threading.Event()
-        self.outcome = Outcome(failures=list(plan.failures))
+        self.outcome = Fetched(failures=list(plan.failures))
         self._lock = threading.Lock()
         self._folder = plan.root / WORK
         self._users: Counter[str] = Counter()  # digest → steps that still need the file

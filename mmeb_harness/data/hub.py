@@ -254,7 +254,7 @@ def downloaded(file: HubFile, folder: Path) -> Path:
 
 
 def _fetch(file: HubFile, target: Path, on_bytes: OnBytes) -> Path:
-    """The part file, appended to until it has the declared size."""
+    """Append to the part file until it has the declared size."""
     part = target.with_suffix(".part")
     if _size(part) > file.size:
         part.unlink()

@@ -157,7 +157,7 @@ def _page_batches(hub_name: str, path: Path, pages: Pages) -> Iterator[pa.Record
 
 
 def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter, seen: set[str]) -> int:
-    """Of an id that occurs twice the first page counts, as for readers; `seen` are those of earlier batches."""
+    """Place a batch of pages; of an id that occurs twice, here or in `seen`, the first counts, as for readers."""
     copies = 0
     ids, images = (batch.column(name).to_pylist() for name in (pages.id_column, pages.image_column))
     for row_id, image in zip(map(str, ids), images, strict=True):

@@ -146,7 +146,7 @@ def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
 
 
 def is_done(root: Path, key: str, digests: Sequence[str]) -> bool:
-    """By content: a new revision with the same bytes is nothing to do.
+    """Whether a step is done, by content: a new revision with the same bytes is nothing to do.
 
     Not while it is being replaced, nor if a look at some of its files shows that they are gone.
     """

@@ -190,7 +190,7 @@ def flat_vectors(table: pa.Table) -> NDArray[np.floating[Any]]:
 
 
 def vector_offsets(table: pa.Table) -> NDArray[np.int64]:
-    """Of a chunk with several vectors an item, where each item's begin, and where the last one's end (n + 1,)."""
+    """Where each item's vectors begin in a chunk of several an item, and where the last one's end (n + 1,)."""
     offsets: NDArray[np.int64] = table.column("vector").chunk(0).offsets.to_numpy()
     return offsets
 

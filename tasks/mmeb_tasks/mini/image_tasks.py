@@ -48,7 +48,7 @@ POOL = 24
 
 @dataclass
 class ImageTask:
-    """One task in the making."""
+    """One image task in the making."""
 
     name: str
     rng: Rng
@@ -94,7 +94,7 @@ class ImageTask:
 
 
 def write_image_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
-    """Write one of the 36."""
+    """Write one of the 36 image tasks."""
     task = ImageTask(name, rng, writer, num_queries)
     _MAKERS[name](task)
     writer.table(Table(REPO, name, "test"), task.rows)

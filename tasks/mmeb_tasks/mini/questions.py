@@ -58,7 +58,7 @@ def hard_scene(rng: Rng, count: int = 2) -> tuple[Scene, Chain]:
 
 
 def hard_question(rng: Rng) -> tuple[Scene, Question]:
-    """The rules are in the text, start and number of steps only in the picture."""
+    """A question whose rules are in the text, start and number of steps only in the picture."""
     scene, chain = hard_scene(rng)
     target = chain_target(scene.largest.colour, chain)
     text = f"follow the rules from the largest: {chain.text}"
@@ -107,12 +107,12 @@ def text_chain_words(target: Thing, chain: Chain) -> str:
 
 
 def motion_words(thing: Thing, direction: int) -> str:
-    """E.g. "red circle moving left"."""
+    """Thing and direction in words, e.g. "red circle moving left"."""
     return f"{thing.words} moving {DIRECTIONS[direction]}"
 
 
 def difficulties(rng: Rng, n: int) -> list[Difficulty]:
-    """Half easy, half hard, shuffled."""
+    """Difficulties of `n` queries: half easy, half hard, shuffled."""
     kinds: list[Difficulty] = ["hard" if index % 2 else "easy" for index in range(n)]
     return [kinds[int(index)] for index in rng.permutation(n)]
 

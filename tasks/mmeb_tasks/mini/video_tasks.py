@@ -47,7 +47,7 @@ MAX_MOMENT_QUERIES = 160
 
 @dataclass
 class VideoTask:
-    """One task in the making."""
+    """One video task in the making."""
 
     row: VideoRow
     rng: Rng
@@ -76,7 +76,7 @@ class VideoTask:
 
 
 def write_video_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
-    """Write one of the 18."""
+    """Write one of the 18 video tasks."""
     row = next(row for row in ROWS if row.name == name)
     tables = tables_of(row)
     share = -(-num_queries // len(tables))

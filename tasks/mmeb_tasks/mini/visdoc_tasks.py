@@ -41,7 +41,7 @@ class Page:
 
 
 def write_visdoc_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
-    """Write one of the 24."""
+    """Write one of the 24 visual document tasks."""
     row = next(row for row in ROWS if row.name == name)
     pages = _write_corpus(row, rng, writer, num_queries)
     queries: list[Row] = []

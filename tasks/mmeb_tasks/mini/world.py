@@ -109,7 +109,7 @@ class Chain:
 
     @property
     def end(self) -> int:
-        """The shape at the end."""
+        """The shape at the end of the walk."""
         return self.shapes[-1]
 
     @property

@@ -108,7 +108,7 @@ def _places(n: int, rng: Rng, top: int = GLYPH_TOP, jitter: int = JITTER_DOWN) -
 
 
 def _paint_glyphs(canvas: Canvas, shapes: Ints, rgb: NDArray[np.float32], tops: Ints, lefts: Ints) -> None:
-    """Args: rgb: (n, 3)."""
+    """Paint a glyph of its colour (n, 3) into each picture."""
     pixels = np.stack([mask(shape, GLYPH) for shape in range(NUM)])[shapes]  # (n, 14, 14, 1)
     box = np.arange(GLYPH)
     where = (

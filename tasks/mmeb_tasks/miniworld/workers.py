@@ -62,7 +62,7 @@ def query_sights(queries: Queries) -> list[Sight]:
 
 
 def target_sights(targets: Targets) -> list[Sight]:
-    """The same of pictured candidates."""
+    """What a worker sees of pictured candidates."""
     return [
         Sight(
             colour=int(targets.colours[index]),
@@ -116,7 +116,7 @@ def precise(sight: Sight, details: bool) -> str:
 
 
 def verbose(sight: Sight) -> str:
-    """The same in filler, details always named."""
+    """The rationale in filler, details always named."""
     colour, shape = COLOURS[sight.colour], SHAPES[sight.walk[-1]]
     if sight.backwards:
         steps = VERBOSE_STEP.join(SHAPES[passed] for passed in sight.walk)

@@ -68,7 +68,7 @@ def read_rows(data: Path, table: Table, columns: Sequence[str]) -> list[Row]:
 
 
 def iter_batches(data: Path, table: Table, columns: Sequence[str], batch_rows: int = 1024) -> Iterator[list[Row]]:
-    """The same in batches, for columns that hold page images."""
+    """Rows of a table in batches, for columns that hold page images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

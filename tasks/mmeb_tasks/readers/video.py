@@ -159,7 +159,7 @@ def _ask(
 
 
 def lettered(options: Sequence[str]) -> list[str]:
-    """`(A) first`, `(B) second`, …"""
+    """Options with their letters: `(A) first`, `(B) second`, …"""
     return [f"({chr(ord('A') + index)}) {option}" for index, option in enumerate(options)]
 
 

@@ -17,7 +17,7 @@ from mmeb_tasks import EDITIONS
 from PIL import Image
 
 from mmeb_harness import Frames, Task
-from mmeb_harness.data.check import Outcome, check_tasks
+from mmeb_harness.data.check import CheckedTask, check_tasks
 from mmeb_harness.data.folder import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.data.records import RecordWriter, write_manifest
 
@@ -101,7 +101,7 @@ def chartqa(folder: Path, num_queries: int, num_pages: int = 500) -> None:
     table(folder, task, [{"corpus-id": one, "image": stored} for one in ids], "corpus")
 
 
-def check(folder: Path, task: Task, quick: bool = False, frames: int = 8) -> Outcome:
+def check(folder: Path, task: Task, quick: bool = False, frames: int = 8) -> CheckedTask:
     info = describe(folder)
     return next(iter(check_tasks([task], info, Frames(frames), quick=quick, workers=2)))
 
