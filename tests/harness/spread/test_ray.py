@@ -124,15 +124,17 @@ def test_an_actor_that_was_started_again_says_who_it_is_first(plugin: None, tmp_
     assert isinstance(worker.encode(chunk("a")), Answer)
 
 
-def test_an_actor_that_dies_without_a_chunk_gets_the_next_one_again(
+def test_an_actor_that_dies_between_chunks_is_started_again_and_in_the_end_replaced(
     cluster: None, impatient: None, tmp_path: Path
 ) -> None:
-    notes: list[str] = []
-    driver = encoder(tmp_path, notes)
-    kill(driver.introduction().pid)
-    sink = BatchList()
-    driver.encode([chunk("a")], sink, lambda _: None)
-    assert {key for keys, _ in sink.taken for key in keys} == {key for key, _ in chunk("a").keyed}
+    driver, sink = encoder(tmp_path, []), BatchList()
+    first = driver.introduction().pid
+    for name in "abcd":
+        driver.encode([chunk(name)], sink, lambda _: None)
+        (actor,) = driver._actors
+        kill(actor.said.pid)
+    assert actor.said.pid != first
+    assert {key for keys, _ in sink.taken for key in keys} == {key for name in "abcd" for key, _ in chunk(name).keyed}
 
 
 def test_a_hanging_actor_is_ended(
