@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mmeb_harness.cli.config import RunConfig
-    from mmeb_harness.core.embedder import Embedder
+    from mmeb_harness.core.embedder import Embedder, ModelInfo
     from mmeb_harness.core.progress import Reporter
     from mmeb_harness.core.registry import ModelSpec, RegisteredTask
     from mmeb_harness.data.folder import DataInfo
@@ -126,7 +126,7 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
         settings=settings_of(first, Path(output), Path(vectors) if vectors else None),
     )
     hint = f"they should be in {asked.settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
-    crew = _Crew(StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
+    crew = _Crew(first.model, StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
     _carry_out(asked, crew, reporter_for(console), console)
     if len(different := processors_of(shards)) > 1:
         console.print(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
@@ -147,10 +147,12 @@ class _Crew:
     """Who does the work: here ways to run differ, and nowhere else.
 
     Attributes:
-        embedder: the model, as far as this process has it.
+        model: what the model says of itself where it encodes.
+        embedder: the same model here, which says what items cost.
         ranks: whether this process ranks what is encoded, or leaves that to another one.
     """
 
+    model: ModelInfo
     embedder: Embedder
     open_encoder: OpenEncoder
     ranks: bool = True
@@ -160,7 +162,7 @@ def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console)
     from mmeb_harness.run.evaluate import encode_share, evaluate
     from mmeb_harness.run.plan import make_plan
 
-    plan = make_plan(asked.tasks, asked.registered, asked.data, crew.embedder.info, asked.settings)
+    plan = make_plan(asked.tasks, asked.registered, asked.data, crew.model, asked.settings)
     if not crew.ranks:
         encode_share(plan, crew.embedder, crew.open_encoder, reporter)
         return
@@ -254,28 +256,31 @@ def _reporter(part: _Part, console: Console) -> Reporter:
 def _crew(config: RunConfig, part: _Part, spec: ModelSpec, output: Path, reporter: Reporter) -> Iterator[_Crew]:
     """This process alone, one of torchrun's ranks, a shard, or the driver of a Ray cluster."""
     if config.ray:
-        from mmeb_harness.spread.ray_engine import LOCAL, RayEncoder, connected, driver_model
+        from mmeb_harness.spread.ray_cluster import LOCAL, connected
+        from mmeb_harness.spread.ray_engine import RayEncoder, driver_model
         from mmeb_harness.spread.ray_worker import Setup
 
         setup = Setup(spec, config.batch_tokens, config.workers, Path.cwd())
         with connected(config.ray):
             encoder = RayEncoder(setup, config.ray_workers, config.ray == LOCAL, reporter.note)
-            embedder = driver_model(spec, encoder.introduction(), reporter.note)
-            yield _Crew(embedder, lambda _: nullcontext(encoder))
+            first = encoder.introduction()
+            yield _Crew(first.info, driver_model(spec, first, reporter.note), lambda _: nullcontext(encoder))
     elif part.ranks is not None:
         from mmeb_harness.spread.torchrun import Meeting, encoder_of_rank
 
         meeting = Meeting(output, part.ranks)
         meeting.prepare()
         embedder, own = _this_process(config, spec, reporter, part.ranks.local_count)
-        yield _Crew(embedder, encoder_of_rank(part.ranks, meeting, own, reporter.note), part.ranks.is_first)
+        share = encoder_of_rank(part.ranks, meeting, own, reporter.note)
+        yield _Crew(embedder.info, embedder, share, part.ranks.is_first)
     elif part.shard is not None:
         from mmeb_harness.spread.shards import encoder_of_shard
 
         embedder, own = _this_process(config, spec, reporter)
-        yield _Crew(embedder, encoder_of_shard(part.shard, own, reporter.note), ranks=False)
+        yield _Crew(embedder.info, embedder, encoder_of_shard(part.shard, own, reporter.note), ranks=False)
     else:
-        yield _Crew(*_this_process(config, spec, reporter))
+        embedder, own = _this_process(config, spec, reporter)
+        yield _Crew(embedder.info, embedder, own)
 
 
 def _this_process(

@@ -28,7 +28,7 @@ class InlinePreparation:
         self.close()
 
     def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
-        """See `Preparation`."""
+        """Prepare batches as `Preparation` promises."""
         source = iter(batches)
         ahead: deque[Future[tuple[Any, float]]] = deque()
         try:
@@ -43,7 +43,7 @@ class InlinePreparation:
                 future.cancel()
 
     def close(self) -> None:
-        """See `Preparation`; a batch that is just being prepared is finished."""
+        """End as `Preparation` promises; a batch that is just being prepared is finished."""
         self._pool.shutdown(cancel_futures=True)
 
     def _prepare(self, items: Sequence[Item], role: Role) -> tuple[Any, float]:

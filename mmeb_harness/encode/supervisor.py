@@ -58,7 +58,7 @@ class WorkerPreparation:
         threads: int = 1,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Start nothing yet.
+        """Take note of what workers will need; none is started yet.
 
         Args:
             spec: how each worker makes its embedder.
@@ -86,7 +86,7 @@ class WorkerPreparation:
         self.close()
 
     def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
-        """See `Preparation`.
+        """Prepare batches as `Preparation` promises.
 
         Raises:
             ModelError: workers die or hang, again and again, on one batch, or before they are ready. What the embedder
@@ -112,7 +112,7 @@ class WorkerPreparation:
             self._waiting = deque(job for job in self._waiting if job.wanted)
 
     def close(self) -> None:
-        """See `Preparation`."""
+        """End all workers, whatever they are at."""
         self._closed = True
         while self._posts:
             self._posts.pop().worker.kill()
@@ -279,7 +279,7 @@ class _Job:
 
 @dataclass(eq=False)
 class _Post:
-    """A worker at work.
+    """A worker, and what it is at.
 
     Attributes:
         since: when it was started, was ready, or was given its batch: whichever was last.

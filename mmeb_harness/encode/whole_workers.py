@@ -70,7 +70,7 @@ class EncodedElsewhere:
             pass
 
     def cost(self, item: Item, role: Role) -> int:
-        """What the model estimates."""
+        """What an item costs the model."""
         return self._embedder.cost(item, role)
 
     def prepare(self, items: Sequence[Item], role: Role) -> Finished:

@@ -96,7 +96,7 @@ class Worker:
         self.connection.send((items, role))
 
     def hear(self) -> Block | Failure | Ready:
-        """Wait for its word.
+        """Wait for its next word.
 
         Raises:
             EOFError, OSError: it is dead.
@@ -130,7 +130,7 @@ def _start_deaf(process: BaseProcess) -> None:
 
 
 def _work(pipe: Connection, recipe: bytes, threads: int) -> None:
-    """A worker's life."""
+    """The life of a worker, in its own process."""
     os.environ.update(ENVIRONMENT | dict.fromkeys(THREADS, str(threads)))
     _stand_in_for_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -127,7 +127,7 @@ def _read(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
 
 
 def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
-    """Read a submission file.
+    """Read what a submission file holds.
 
     Raises:
         ResultError: it isn't one, or a value in it is no score.

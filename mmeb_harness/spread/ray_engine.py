@@ -10,35 +10,27 @@ folder for them; data and model have to lie at the same path on each.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from mmeb_harness.core import environment
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Work
-from mmeb_harness.core.errors import DataError, ModelError, OptionError, ResultError, shortened
+from mmeb_harness.core.embedder import Embedder, Work
+from mmeb_harness.core.errors import DataError, ModelError, ResultError, shortened
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.items import Item, Role
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import Note, Progress, Sink, Usage, flushing, shortly
 from mmeb_harness.encode.worker import on_cpu
 from mmeb_harness.run.identity import difference
+from mmeb_harness.spread.ray_cluster import Needs, needs_of, room_for
 from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
-from mmeb_harness.spread.shards import StoredModel
 
-#: Ray's own word for a cluster that is started for this run.
-LOCAL = "local"
 #: How long to wait for an answer before looking at signals and clocks.
 POLL_SECONDS = 0.5
-#: A cluster answers within so long.
-KNOCK_SECONDS = 10.0
 #: How often to look whether nodes have come.
 LOOK_SECONDS = 10.0
 #: An actor that needs longer for a chunk hangs: longer than the slowest chunk of a large reasoning model.
@@ -47,103 +39,7 @@ HANG_SECONDS = 3600.0
 PATIENCE_SECONDS = 600.0
 #: So many actors a chunk may take along, and so often an actor may die in all: then Ray doesn't start it again.
 MAX_DEATHS = 3
-#: Of an actor without a GPU, where nobody says how many actors there should be.
-CPUS_PER_ACTOR = 2
-
-TOKEN_HINT = (
-    "If it asks for a token (Ray 2.60 does where it finds one): RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-    "~/.ray/auth_token as on its head node"
-)
-
 Reference: TypeAlias = Any  # ray.ObjectRef: Ray is not imported before it is asked for
-
-
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Be the driver of a cluster.
-
-    Args:
-        address: as `ray.init` takes it.
-
-    Raises:
-        OptionError: Ray isn't installed.
-        ResultError: there is no such cluster, or it doesn't let this process in.
-    """
-    # Ray reads it when it is imported: nothing leaves the machine that isn't asked for.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise OptionError("--ray needs Ray: pip install 'mmeb-harness[ray]'") from error
-    _knock(address)
-    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-    try:
-        ray.init(address=address, logging_level="CRITICAL", log_to_driver=False, **own)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
-        hint = "" if address == LOCAL else f". {TOKEN_HINT}"
-        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}{hint}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """See whether anybody listens at an address: Ray itself tries a host that isn't there for minutes.
-
-    Raises:
-        ResultError: nobody listens.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return  # `auto`, `local`: Ray knows
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {error}") from error
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What an actor takes of its node.
-
-    Attributes:
-        gpus: one or none.
-    """
-
-    cpus: int
-    gpus: int
-
-    def __str__(self) -> str:
-        return "a GPU each" if self.gpus else f"{self.cpus} CPU{'s' if self.cpus > 1 else ''} each"
-
-
-def needs_of(spec: ModelSpec, resources: Mapping[str, float], workers: int | None) -> Needs:
-    """A GPU, where the cluster has any or the model is told to use one; else CPUs.
-
-    Args:
-        resources: the cluster's, by Ray's names.
-        workers: how many actors were asked for.
-
-    Raises:
-        OptionError: a GPU by its number.
-    """
-    device = str(spec.options.get("device") or spec.args.get("device") or "auto")
-    if device.startswith("cuda:"):
-        raise OptionError(f"--device {device}: an actor of --ray sees one GPU, whichever is free; use --device cuda")
-    if device == "cuda" or (device == "auto" and resources.get("GPU", 0) >= 1):
-        return Needs(cpus=1, gpus=1)
-    return Needs(cpus=1 if workers else min(CPUS_PER_ACTOR, max(1, int(resources.get("CPU", 1)))), gpus=0)
-
-
-def room_for(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many actors fit; at least 1, which an autoscaler can find room for.
-
-    Args:
-        nodes: resources of each, by Ray's names.
-    """
-    of = ("GPU", needs.gpus) if needs.gpus else ("CPU", needs.cpus)
-    return max(1, sum(int(node.get(of[0], 0)) // of[1] for node in nodes))
 
 
 class RayEncoder:
@@ -376,27 +272,8 @@ class _Actor:
         return chunk
 
 
-class PlannedModel:
-    """A model that the actors run: here it says only what items cost."""
-
-    def __init__(self, local: BudgetedEmbedder, info: ModelInfo) -> None:
-        self.info, self.cost = info, local.cost
-
-    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """Refuse, as `encode_prepared` and `prepare` do."""
-        return self.encode_prepared(self.prepare(items, role))
-
-    def prepare(self, items: Sequence[Item], role: Role) -> NoReturn:
-        """Refuse: the actors do this."""
-        raise ModelError(f"model {self.info.name!r} isn't loaded here: actors of the Ray cluster encode")
-
-    def encode_prepared(self, prepared: Any) -> EncodeResult:
-        """Refuse: the actors do this."""
-        return self.prepare((), "query")
-
-
 def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
-    """The actors' model as the driver needs it: their identity, and the costs that the plan follows from.
+    """The actors' model as the driver needs it, for the costs that the plan follows from.
 
     Its weights are never loaded, and this machine needs no GPU.
 
@@ -419,4 +296,4 @@ def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
     others = [f"{name} {mine}, there {there[name]}" for name, mine in versions.items() if mine != there[name]]
     if others:  # a head node without GPUs has another build of torch, say
         note(f"the actors have other packages than this machine, whose the results name: {'; '.join(others)}")
-    return PlannedModel(local, first.info) if isinstance(local, BudgetedEmbedder) else StoredModel(first.info)
+    return local

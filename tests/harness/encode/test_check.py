@@ -29,12 +29,12 @@ class FlawedWords(WordsEmbedder):
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         vectors = [self.vectors(item) for item in items]
         if self._flaw == "padding":  # every item as long as the longest of its batch
-            longest = max(len(one) for one in vectors)
-            vectors = [np.pad(one, ((0, longest - len(one)), (0, 0)), "edge") for one in vectors]
+            longest = max(map(len, vectors))
+            vectors = [np.pad(tokens, ((0, longest - len(tokens)), (0, 0)), "edge") for tokens in vectors]
         if self._flaw == "position" and len(items) == 1:
             vectors[0][-1] = np.roll(vectors[0][-1], 1)  # one of its vectors
         if self._flaw == "blind":
-            vectors = [one[:1] * 0 + np.float16(0.25) for one in vectors]
+            vectors = [tokens[:1] * 0 + np.float16(0.25) for tokens in vectors]
         return EncodeResult(TokenVectors.of_items(vectors))
 
 
