@@ -9,8 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from mmeb_harness import ResultError
+from mmeb_harness import OptionError, ResultError
+from mmeb_harness.cli import cli
 from mmeb_harness.core import environment
 from mmeb_harness.spread.shares import Share
 from mmeb_harness.spread.torchrun import Meeting, Ranks, ranks_from, take_own_gpu
@@ -99,6 +101,20 @@ def test_a_rank_can_not_have_another_ones_gpu(place: Place) -> None:
     done = ranked.call(*place.run("x"), "--device", "cuda:1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --device cuda:1: each process of torchrun sees one GPU, its own")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--ray"], "--ray and torchrun both share a run out"),
+        (["--shard", "1/2"], "--shard is for processes that don't"),
+    ],
+)
+def test_a_run_is_shared_out_in_one_way(option: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match=words):
+        CliRunner().invoke(cli, ["run", "--model", "random", *option], catch_exceptions=False)
 
 
 def test_without_gpus_nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
