@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import tempfile
@@ -87,16 +88,9 @@ class SomePairs:
         return self.pairs[self.places[index]]
 
 
-def some_pairs(pairs: PairSet, count: int, length: int = 0, below: int | None = None) -> SomePairs:
-    """The first `count` pairs of a random order, always the same one; over and over up to `length`.
-
-    Args:
-        below: only of the data set's first so many pairs.
-    """
-    order = np.random.default_rng(0).permutation(len(pairs))
-    places = order[order < (len(pairs) if below is None else below)][:count].tolist()
-    length = min(max(length, len(places)), len(pairs))
-    return SomePairs(pairs, tuple(places[index % len(places)] for index in range(length)))
+def drawn(places: range, count: int) -> tuple[int, ...]:
+    """The first `count` of places in a random order, which is always the same."""
+    return tuple(np.random.default_rng(0).permutation(places)[:count].tolist())
 
 
 @dataclass(frozen=True)
@@ -154,15 +148,19 @@ class DryRun:
             failure = str(error)
         return _Ran(time.perf_counter() - began, peak_device_memory(torch, _DEVICE) or peak_memory(), failure)
 
-    def _sample(self, stage: Stage, pairs: PairSet) -> PairSet:
+    def _sample(self, stage: Stage, pairs: PairSet) -> SomePairs:
         """As many pairs as keep a worker or the evaluator busy; for a training in as many places as a batch has."""
         config = self.config
         judged = max(self.steps, math.ceil(config.select.judge.batch_size / 2))  # both sides of a pair are judged
+        first = min(len(pairs), config.rationales.pairs_per_set or len(pairs))  # the others get no rationales
         if stage == "rationales":
             asked = 3 * max(map(_at_once, config.rationales.workers), default=0)
             written = math.ceil(asked / len(config.data) / config.rationales.samples)
-            return some_pairs(pairs, max(judged, written), below=config.rationales.pairs_per_set)
-        return some_pairs(pairs, judged, 0 if stage == "select" else _longest_block(config))
+            return SomePairs(pairs, drawn(range(first), max(judged, written)))
+        reasoned = max(1, round(judged * first / len(pairs)))
+        places = drawn(range(first), reasoned) + drawn(range(first, len(pairs)), judged - reasoned)
+        length = len(places) if stage == "select" else min(_longest_block(config), len(pairs))
+        return SomePairs(pairs, tuple(itertools.islice(itertools.cycle(places), length)))
 
     def _worker(self, worker: WorkerConfig, short: PipelineConfig, sets: Sequence[PairSet]) -> Measurement:
         watch = _Stopwatch(_at_once(worker))
@@ -174,8 +172,8 @@ class DryRun:
         """That a worker writes of a data set; how many sides are too short for one is known of some pairs."""
         config, sample = self.config.rationales, self._sample("rationales", pairs)
         sides = sum(len(sides_to_reason(sample[place], config)) for place in range(len(sample)))
-        most = len(pairs) if config.pairs_per_set is None else min(len(pairs), config.pairs_per_set)
-        return round(most * sides / len(sample)) * config.samples
+        first = min(len(pairs), config.pairs_per_set or len(pairs))
+        return round(first * sides / len(sample)) * config.samples
 
     def _select(self, short: PipelineConfig, sets: Sequence[PairSet]) -> Measurement:
         watch = _Stopwatch()

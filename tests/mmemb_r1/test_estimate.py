@@ -12,8 +12,8 @@ from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.data.suite import TaskPairs
 from mmemb_r1_model.disk.config import named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import DataError, OptionError
-from mmemb_r1_model.estimate import DryRun, Measurement, dry_run, shortened, some_pairs
-from mmemb_r1_model.pipeline import PipelineConfig, SyntheticConfig, make_synthetic, read_pipeline
+from mmemb_r1_model.estimate import DryRun, Measurement, dry_run, shortened
+from mmemb_r1_model.pipeline import PipelineConfig, Stage, SyntheticConfig, make_synthetic, read_pipeline
 from tests.mmemb_r1.calls import call
 from tests.mmemb_r1.test_pipeline import SMALL
 
@@ -109,17 +109,25 @@ def test_a_shorter_training_has_the_same_share_of_first_steps_and_passes_over_wh
 
 
 def test_some_pairs_are_always_the_same_ones_and_repeat_where_a_batch_wants_more() -> None:
-    pairs = TaskPairs("t", "g", tuple(Pair(str(n), "t", Item("q"), Item("p")) for n in range(50)), ())
+    pairs = TaskPairs("t", "g", tuple(Pair(str(n), "t", Item("q"), Item("p")) for n in range(400)), ())
 
-    def ids(count: int, length: int = 0, below: int | None = None) -> list[str]:
-        some = some_pairs(pairs, count, length, below)
-        return [some[place].id for place in range(len(some))]
+    def ids(stage: Stage, *assignments: str) -> list[int]:
+        given = config("select.judge.batch_size=16", "train.plan.batch_size=100", *assignments)
+        some = DryRun(given, Path(), 8, 2, print)._sample(stage, pairs)
+        assert (some.name, some.distractors) == ("t", ())
+        return [int(some[place].id) for place in range(len(some))]
 
-    assert ids(4) == ids(9)[:4]
-    assert len(set(ids(9))) == 9
-    assert ids(4, 10) == (ids(4) * 3)[:10]
-    assert len(ids(4, 99)) == 50
-    assert sorted(ids(9, below=5), key=int) == ["0", "1", "2", "3", "4"]
+    written, judged, trained = ids("rationales"), ids("select"), ids("train")
+    assert len(set(judged)) == 8
+    assert set(judged) <= set(written)
+    assert trained == (judged * 99)[: len(trained)]
+    assert len(trained) == 101
+    # Only the first 100 get rationales: a quarter of the pairs, in every stage after.
+    few = "rationales.pairs_per_set=100"
+    assert max(ids("rationales", few)) < 100
+    assert sorted(place < 100 for place in ids("select", few)) == [False] * 6 + [True] * 2
+    assert {place for place in ids("train", few) if place < 100} <= set(ids("rationales", few))
+    assert len([place for place in ids("select", "rationales.pairs_per_set=1") if place < 1]) == 1
 
 
 def test_a_command_of_one_process_of_several_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
