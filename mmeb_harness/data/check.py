@@ -143,7 +143,7 @@ def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: 
     new = [path for path in sorted(paths) if str(path) not in seen]
     with ThreadPoolExecutor(workers) as pool:
         for some in _slices(new):
-            problems = pool.map(lambda path: open_picture(path, quick=quick), some)
+            problems = pool.map(lambda path: picture_problem(path, quick=quick), some)
             seen.update((str(path), problem) for path, problem in zip(some, problems, strict=True))
     return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in sorted(paths) if seen[str(path)]])
 
@@ -175,7 +175,7 @@ def _slices(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]
         yield values[start : start + size]
 
 
-def open_picture(path: Path, *, quick: bool) -> str | None:
+def picture_problem(path: Path, *, quick: bool) -> str | None:
     """What is wrong with a picture; `None` if it opens (`quick`: if its header can be read)."""
     from PIL import Image
 

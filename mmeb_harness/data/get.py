@@ -221,12 +221,11 @@ class _Job:
                 self._drop(step)
                 return
             record = RecordWriter(self.plan.root, step.key)
-            progress = progress_file(self.plan.root, step.key)
             with contextlib.ExitStack() as stack:
                 for file in step.files:
                     self._fetch(file)
                 parts = [(file.path, stack.enter_context(self._held(file))) for file in step.files]
-                progress.write_text("0")  # from here on no record of an older revision counts
+                self._begin(step)
                 if isinstance(step.source, Pages):
                     copies = place_pages(parts, step.source, self.plan.root, record)
                     with self._lock:
@@ -236,7 +235,6 @@ class _Job:
             if isinstance(step.source, Pages):
                 os.sync()  # thousands of files, before the record that says they are there
             self._finish(record, step)
-            progress.unlink(missing_ok=True)
             self._drop(step)
 
     def _archive(self, archive: tuple[str, str], steps: Sequence[Step], pool: ThreadPoolExecutor) -> None:
@@ -266,8 +264,8 @@ class _Job:
             for step, paths in former.items()
             if progress_file(root, step.key).is_file() or (record_path(root, step.key).is_file() and not paths)
         }
-        for step in records:  # from here on no record of an older revision counts
-            progress_file(root, step.key).write_text("0")
+        for step in records:
+            self._begin(step)
         by_key = {step.key: record for step, record in records.items()}
         to = {step.key: place for step, place in places.items()}
         unpack(parts, name, to, root, by_key, on_member=self._progress_of(records))
@@ -280,7 +278,6 @@ class _Job:
         self._remove_former(full, former, interrupted)
         for step, record in full.items():
             self._finish(record, step)
-            progress_file(root, step.key).unlink(missing_ok=True)
 
     def _progress_of(self, records: Mapping[Step, RecordWriter]) -> Callable[[], None]:
         """Called before each member; now and then it notes how far the steps are, for whoever asks how much is left."""
@@ -360,8 +357,13 @@ class _Job:
         if self.stop.is_set():
             raise _StoppedError
 
+    def _begin(self, step: Step) -> None:
+        """From here on no record of an older revision counts."""
+        progress_file(self.plan.root, step.key).write_text("0")
+
     def _finish(self, record: RecordWriter, step: Step) -> None:
         finished = record.finish(step.repo, step.files[0].revision, step.digests)
+        progress_file(self.plan.root, step.key).unlink(missing_ok=True)
         with self._lock:
             self.outcome.steps += 1
             self.outcome.files += finished.files

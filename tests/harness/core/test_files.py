@@ -1,0 +1,71 @@
+"""Files that are whole or not there, locks, and errors as one line."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mmeb_harness import lock_file, one_line, replacing
+from mmeb_harness.core.files import dont_wait, readable_size
+
+
+def test_a_file_that_fails_to_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a" / ("long" * 60 + ".json")
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"), replacing(path, durably=False) as temporary:
+        fail(temporary)
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_lock_holds_others_off_until_it_is_closed(tmp_path: Path) -> None:
+    path, waited = tmp_path / "lock", []
+    with ThreadPoolExecutor() as pool:
+        held = lock_file(path)
+        with pytest.raises(BlockingIOError):
+            lock_file(path, dont_wait)
+        with pytest.raises(BlockingIOError):
+            lock_file(path, dont_wait, shared=True)
+        waiting = pool.submit(lock_file, path, lambda: waited.append(1) or held.close())  # type: ignore[func-returns-value]
+        waiting.result(timeout=30).close()
+    assert waited
+    with lock_file(path, shared=True), lock_file(path, dont_wait, shared=True), pytest.raises(BlockingIOError):
+        lock_file(path, dont_wait)
+
+
+def test_a_lock_file_that_was_deleted_meanwhile_holds_nobody_off(tmp_path: Path) -> None:
+    """Who waited for it would hold a file that nobody else finds."""
+    path = tmp_path / "lock"
+    held = lock_file(path)
+
+    def delete() -> None:
+        path.unlink(missing_ok=True)
+        held.close()
+
+    with lock_file(path, delete), pytest.raises(BlockingIOError):
+        lock_file(path, dont_wait)
+
+
+def test_a_lock_needs_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        lock_file(tmp_path / "nowhere" / "lock")
+
+
+def test_an_error_in_one_line() -> None:
+    assert one_line(ValueError("first\n\n  second")) == "first second"
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line(ValueError("x" * 900))) == 500
+    assert len(one_line(ValueError("x" * 900), longest=None)) == 900
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(999, "999 bytes"), (1_500, "1.5 kB"), (2_000_000, "2.0 MB"), (12_345_678_901, "12.3 GB")]
+)
+def test_sizes_for_people(size: int, shown: str) -> None:
+    assert readable_size(size) == shown
