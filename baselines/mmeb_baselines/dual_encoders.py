@@ -224,13 +224,13 @@ class DualEncoder:
     ) -> None:
         import torch
 
-        self._found = find_pinned(CARDS, path, revision)
-        read_config(self._found, family.model)
-        self._found.require_safetensors()
+        self._checkpoint = find_pinned(CARDS, path, revision)
+        read_config(self._checkpoint, family.model)
+        self._checkpoint.require_safetensors()
         self._family, self._instruction = family, instruction
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._uploads = Uploads(torch, self._device, self._dtype)
-        self._inputs = InputReader(self._found, family.text)
+        self._inputs = InputReader(self._checkpoint, family.text)
         self._model: Any = None
         self.info = self._describe()
 
@@ -292,21 +292,21 @@ class DualEncoder:
 
     @property
     def model(self) -> Any:
-        """The loaded model."""
+        """The model with its weights, which the first call loads."""
         if self._model is None:
             from transformers import AutoModel
 
-            self._model = load_weights(AutoModel, self._found, self._device, self._dtype)
+            self._model = load_weights(AutoModel, self._checkpoint, self._device, self._dtype)
         return self._model
 
     def _describe(self) -> ModelInfo:
         sizes, family, without = self._inputs.sizes, self._family, self._instruction == "none"
         return ModelInfo(
             name=family.model,
-            revision=self._found.revision,
+            revision=self._checkpoint.revision,
             dimensions=sizes.dimensions,
             settings={
-                "checkpoint": self._found.label,
+                "checkpoint": self._checkpoint.label,
                 "instruction": self._instruction,
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
@@ -316,7 +316,7 @@ class DualEncoder:
                 "mixed_input": "sum of raw features, then normalised",
                 "several_pictures": "mean of raw features",
             },
-            parameters=self._found.parameters,
+            parameters=self._checkpoint.parameters,
             profile=Profile(
                 name=f"{family.model}: text plus mean of pictures or frames",
                 instruction="none" if without else "user text",
@@ -349,30 +349,30 @@ class Sizes:
 class InputReader:
     """A checkpoint's tokenizer and picture processor."""
 
-    def __init__(self, found: CheckpointFolder, rules: TextRules) -> None:
+    def __init__(self, checkpoint: CheckpointFolder, rules: TextRules) -> None:
         """Read them; the weights aren't touched.
 
         Raises:
             ModelError: a file or package that they need is missing.
         """
-        _require_tokenizer(found, rules)
+        _require_tokenizer(checkpoint, rules)
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         self._rules = rules
         try:
-            config = AutoConfig.from_pretrained(found.path, local_files_only=True)
-            self._tokenizer = AutoTokenizer.from_pretrained(found.path, local_files_only=True)
+            config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
             # With torchvision in the environment the default would be another one, with slightly other pixels.
-            self._processor = AutoImageProcessor.from_pretrained(found.path, backend="pil", local_files_only=True)
+            self._processor = AutoImageProcessor.from_pretrained(checkpoint.path, backend="pil", local_files_only=True)
         except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"can't load {found.path}: {one_line(error)}") from error
+            raise ModelError(f"can't load {checkpoint.path}: {one_line(error)}") from error
         self.sizes = _sizes(config, self._processor)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Texts, truncated to what the encoder can read; its end token stays."""
         if not texts:
             return {}
-        found = self._tokenizer(
+        tokens = self._tokenizer(
             [text.lower() if self._rules.lower_case else text for text in texts],
             padding=self._rules.padding,
             padding_side="right",
@@ -380,7 +380,7 @@ class InputReader:
             max_length=self.sizes.text_tokens,
             return_tensors="np",
         )
-        return {name: found[name] for name in self._rules.inputs}
+        return {name: tokens[name] for name in self._rules.inputs}
 
     def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         """Pictures in RGB: a grey one would be refused."""
@@ -424,13 +424,13 @@ def _mean_of_each_item(features: torch.Tensor, owners: Sequence[int], size: int)
     return sums / torch.bincount(places, minlength=size).clamp(min=1)[:, None]
 
 
-def _require_tokenizer(found: CheckpointFolder, rules: TextRules) -> None:
-    if not any(all((found.path / file).is_file() for file in group) for group in rules.files):
+def _require_tokenizer(checkpoint: CheckpointFolder, rules: TextRules) -> None:
+    if not any(all((checkpoint.path / file).is_file() for file in group) for group in rules.files):
         wanted = " or ".join(" with ".join(group) for group in rules.files)
-        raise ModelError(f"checkpoint {found.path} has no tokenizer: expected {wanted}; get it again")
-    config = found.path / "tokenizer_config.json"
-    if config.is_file() and found.json(config.name).get("tokenizer_class") == "SiglipTokenizer":
-        _require_siglip_1_packages(found.name)
+        raise ModelError(f"checkpoint {checkpoint.path} has no tokenizer: expected {wanted}; get it again")
+    config = checkpoint.path / "tokenizer_config.json"
+    if config.is_file() and checkpoint.json(config.name).get("tokenizer_class") == "SiglipTokenizer":
+        _require_siglip_1_packages(checkpoint.name)
 
 
 def _require_siglip_1_packages(name: str) -> None:

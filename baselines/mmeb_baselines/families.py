@@ -20,19 +20,20 @@ MODELS_OF_TYPE: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_config(found: CheckpointFolder, model: str) -> dict[str, Any]:
+def read_config(checkpoint: CheckpointFolder, model: str) -> dict[str, Any]:
     """The checkpoint's config.json, if the registered model `model` runs its architecture.
 
     Raises:
         ModelError: it doesn't, and which ones do; or there is no config.json.
     """
-    config = found.json("config.json")
+    config = checkpoint.json("config.json")
     model_type = str(config.get("model_type"))
     fitting = MODELS_OF_TYPE.get(model_type, ())
     if model not in fitting:
         way_out = f"use --model {' or '.join(fitting)}" if fitting else "no registered model runs that"
         raise ModelError(
-            f"checkpoint {found.name} is of type {model_type!r}; {model} runs {', '.join(types_of(model))}; {way_out}"
+            f"checkpoint {checkpoint.name} is of type {model_type!r}; {model} runs {', '.join(types_of(model))}; "
+            f"{way_out}"
         )
     return config
 

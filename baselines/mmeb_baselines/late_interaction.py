@@ -206,7 +206,7 @@ class Form(Protocol):
     """Turns sheets, items of one picture or of a text, into the model's inputs."""
 
     def cost(self, sheet: Item) -> int:
-        """Estimated tokens."""
+        """Estimated tokens of a sheet."""
         ...
 
     def batches(self, sheets: Sequence[Item]) -> list[Batch]:
@@ -269,7 +269,7 @@ class LateInteractionEmbedder:
 
     @property
     def model(self) -> Any:
-        """The loaded model."""
+        """The model with its weights, which the first call loads."""
         if self._model is None:
             import transformers
 
@@ -306,8 +306,8 @@ class LateInteractionEmbedder:
         kind: type[np.floating[Any]] = np.float32 if self._dtype == "float32" else np.float16
         vectors: dict[int, list[NDArray[np.float32]]] = {}
         for batch in uploaded(prepared, self._uploads):
-            for row, found in zip(batch.rows, token_vectors(self.model, batch), strict=True):
-                vectors.setdefault(row, []).append(found)
+            for row, rows_of_tokens in zip(batch.rows, token_vectors(self.model, batch), strict=True):
+                vectors.setdefault(row, []).append(rows_of_tokens)
         items = [np.concatenate(vectors[row]).astype(kind) for row in range(len(vectors))]
         return EncodeResult(TokenVectors.of_items(items))
 
@@ -349,8 +349,8 @@ class ColPaliForm:
 
         texts = [self._picture if sheet.images else sheet.text for sheet in sheets]
         options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "np"}
-        found = self._tokenizer(texts, **options)
-        inputs = {name: found[name] for name in ("input_ids", "attention_mask")}
+        tokens = self._tokenizer(texts, **options)
+        inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         # As the processor gives it: all of type 0, so that every token sees every other one.
         inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
         if shown := [open_picture(path) for sheet in sheets for path in sheet.images]:
@@ -393,7 +393,7 @@ def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.float32]]
         states = model.vlm(**inputs, use_cache=False).last_hidden_state  # (b, t, hidden)
         projected = model.embedding_proj_layer(states).float()  # (b, t, d)
     vectors, kept = torch.nn.functional.normalize(projected, dim=-1).cpu(), inputs["attention_mask"].bool().cpu()
-    return [found[mask].numpy() for found, mask in zip(vectors, kept, strict=True)]
+    return [rows[mask].numpy() for rows, mask in zip(vectors, kept, strict=True)]
 
 
 def _with_prefix(wording: Wording, prefix: str | None) -> Wording:

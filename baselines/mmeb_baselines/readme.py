@@ -55,7 +55,7 @@ Also here, without a card: `random` and `bag_of_features` (floors), `st:ID` (wha
 
 
 def text() -> str:
-    """The whole document."""
+    """The whole document, as Markdown."""
     cards = [card for family in FAMILIES for card in family.CARDS]
     scores = published_scores(PUBLISHED)
     header = (
@@ -81,17 +81,17 @@ def published_scores(path: Path) -> dict[str, tuple[float, str]]:
     """Model → mean over all tasks in %, and its edition: as published, else over the tasks of a whole edition."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    whole: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for row in rows:
         if row["edition"] == WHOLE_EDITION and not row["task"].startswith("mean:"):
-            whole.setdefault(row["model"], []).append(float(row["value"]))
-    found = {
+            values_of.setdefault(row["model"], []).append(float(row["value"]))
+    whole = {
         model: (100 * sum(values) / NUM_TASKS, WHOLE_EDITION)
-        for model, values in whole.items()
+        for model, values in values_of.items()
         if len(values) == NUM_TASKS
     }
     means = {row["model"]: (100 * float(row["value"]), row["edition"]) for row in rows if row["task"] == "mean:ALL"}
-    return found | means
+    return whole | means
 
 
 def _row(card: Card, scores: dict[str, tuple[float, str]]) -> tuple[str, ...]:

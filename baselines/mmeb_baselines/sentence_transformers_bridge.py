@@ -185,7 +185,7 @@ class SentenceTransformerEmbedder:
             },
             profile=_profile(prompts, "message" in model.modalities),
             similarity=kind.similarity,
-            parameters=sum(one.numel() for one in model.parameters()),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
 
     def warm_up(self) -> None:
@@ -205,11 +205,11 @@ class SentenceTransformerEmbedder:
             self._check_kinds(item, kinds)
             # Models without chat refuse batches of several kinds; a prompt is of a whole call.
             alike.setdefault((self._prompts.of(item, role), kinds), []).append(place)
-        found: dict[int, Returned] = {}
+        returned_at: dict[int, Returned] = {}
         for (prompt, kinds), places in alike.items():
             returned = self._encode([items[place] for place in places], role, prompt, kinds)
-            found.update(zip(places, returned, strict=True))
-        in_order = [found[place] for place in range(len(items))]
+            returned_at.update(zip(places, returned, strict=True))
+        in_order = [returned_at[place] for place in range(len(items))]
         return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
 
     def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Sequence[Returned]:

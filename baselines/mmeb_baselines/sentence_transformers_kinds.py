@@ -86,27 +86,27 @@ def refuse_made_up_head(kind: ModelKind, model: Any, checkpoint: CheckpointFolde
         )
 
 
-def one_vector_each(found: Sequence[Returned], items: Sequence[Item], owner: str, _dtype: str) -> Vectors:
+def one_vector_each(returned: Sequence[Returned], items: Sequence[Item], owner: str, _dtype: str) -> Vectors:
     """Vectors (n, d), brought to unit length.
 
     Raises:
         ModelError: one without a direction.
     """
-    return unit_vectors(np.stack(found).astype(np.float32), items, owner)
+    return unit_vectors(np.stack(returned).astype(np.float32), items, owner)
 
 
-def token_vectors(found: Sequence[Returned], items: Sequence[Item], owner: str, dtype: str) -> TokenVectors:
+def token_vectors(returned: Sequence[Returned], items: Sequence[Item], owner: str, dtype: str) -> TokenVectors:
     """All vectors of all items; float16 where the model runs in half precision.
 
     Raises:
         ModelError: an item without any, one without a direction, or one that isn't of unit length: a token that
             weighs more than others can't be told from unit vectors.
     """
-    for item, one in zip(items, found, strict=True):
-        if len(one) == 0:
+    for item, rows in zip(items, returned, strict=True):
+        if len(rows) == 0:
             raise ModelError(f"{owner} returned no vector for item {item.id!r} (it masks all of its tokens)")
-    raw = np.concatenate(found).astype(np.float32)  # (t, d)
-    unit = unit_vectors(raw, [item for item, one in zip(items, found, strict=True) for _ in one], owner)
+    raw = np.concatenate(returned).astype(np.float32)  # (t, d)
+    unit = unit_vectors(raw, [item for item, rows in zip(items, returned, strict=True) for _ in rows], owner)
     lengths = np.linalg.norm(raw, axis=1)
     worst = float(lengths[np.argmax(np.abs(lengths - 1))])
     if abs(worst - 1) > _ROUNDING:
@@ -114,7 +114,7 @@ def token_vectors(found: Sequence[Returned], items: Sequence[Item], owner: str, 
             f"{owner} returned a token's vector of length {worst:.4f}; its scores can't be reproduced, since MaxSim is "
             "of unit vectors here (the checkpoint lacks a Normalize module)"
         )
-    offsets = np.cumsum([0, *(len(one) for one in found)], dtype=np.int64)
+    offsets = np.cumsum([0, *(len(rows) for rows in returned)], dtype=np.int64)
     return TokenVectors(unit if dtype == "float32" else unit.astype(np.float16), offsets)
 
 

@@ -245,7 +245,7 @@ class UmeR1Embedder:
         self._core.warm_up()
 
     def peak_device_memory(self) -> int | None:
-        """See `MemoryEmbedder`."""
+        """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
         return self._core.peak_device_memory()
 
     def cost(self, item: Item, role: Role) -> int:
@@ -267,9 +267,9 @@ class UmeR1Embedder:
             return
         whole = itertools.chain([first], prepared)
         if isinstance(first, Question):
-            yield from self._asked(one for one in whole if isinstance(one, Question))
+            yield from self._asked(question for question in whole if isinstance(question, Question))
         else:
-            yield from (self._core.encode_prepared(one) for one in whole if not isinstance(one, Question))
+            yield from (self._core.encode_prepared(batches) for batches in whole if not isinstance(batches, Question))
 
     def encode_prepared(self, prepared: Question | list[Batch]) -> EncodeResult:
         """The same for one batch."""
@@ -317,8 +317,8 @@ class UmeR1Embedder:
             yield self._result([rows[row] for row in range(len(rows))], work)
 
     def _result(self, written: Sequence[Written], work: Work) -> EncodeResult:
-        vectors = np.stack([one.state.numpy() for one in written])
-        traces = (self._trace(one.ids, len(one.ids), one.closed, one.seconds) for one in written)
+        vectors = np.stack([answer.state.numpy() for answer in written])
+        traces = (self._trace(answer.ids, len(answer.ids), answer.closed, answer.seconds) for answer in written)
         return EncodeResult(vectors, tuple(traces), work)
 
     @property

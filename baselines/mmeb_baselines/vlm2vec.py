@@ -22,14 +22,14 @@ from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder,
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 #: Adapters of old releases name modules as Qwen2-VL had them before transformers 4.52; unrenamed they load as nothing.
 OLD_NAMES = {r"^model(?!\.(language_model|visual))": "model.language_model"}
-_SOURCE = "TIGER-AI-Lab/VLM2Vec, src/model/processor.py, model.py, vlm_backbone/qwen2_vl"
 _SHARED: dict[str, Any] = {
     "model": "vlm2vec",
     "prompt": "<|image_pad|> INSTRUCTION TEXT\\n (official strings, no template)",
     "pooling": "last token, after the final norm",
     "resolution": "3,136 to 1,003,520 pixels",
+    "frames": "8, as a video",
     "license": "apache-2.0",
-    "source": _SOURCE,
+    "source": "TIGER-AI-Lab/VLM2Vec, src/model/processor.py, model.py, vlm_backbone/qwen2_vl",
 }
 CARDS = (
     Card(
@@ -37,7 +37,6 @@ CARDS = (
         revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
         parameters=2_208_985_600,
         dimensions=1536,
-        frames="8, as a video",
         published="VLM2Vec-V2",
         unsure="its list of files and adapter_config.json",
         **_SHARED,
@@ -47,7 +46,6 @@ CARDS = (
         revision=None,
         parameters=2_208_985_600,
         dimensions=1536,
-        frames="8, as a video",
         published="VLM2Vec-2B",
         **_SHARED,
     ),
@@ -56,7 +54,6 @@ CARDS = (
         revision=None,
         parameters=8_291_375_616,
         dimensions=3584,
-        frames="8, as a video",
         published="VLM2Vec-V1-Qwen2VL-7B",
         **_SHARED,
     ),
@@ -136,10 +133,10 @@ def _base_of(adapter: CheckpointFolder) -> str | None:
     """The adapter's base model; `None`: these are whole weights."""
     if not (adapter.path / "adapter_config.json").is_file():
         return None
-    found = adapter.json("adapter_config.json").get("base_model_name_or_path")
-    if not found:
+    base = adapter.json("adapter_config.json").get("base_model_name_or_path")
+    if not base:
         raise ModelError(f"{adapter.path}/adapter_config.json names no base model; name it: --model-arg base=FOLDER")
-    return str(found)
+    return str(base)
 
 
 def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, *, base: CheckpointFolder) -> Any:

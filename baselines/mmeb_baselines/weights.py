@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_weights(model_class: Any, found: CheckpointFolder, device: str, dtype: str) -> Any:
+def load_weights(model_class: Any, checkpoint: CheckpointFolder, device: str, dtype: str) -> Any:
     """A transformers model of `model_class` on `device`, ready for inference.
 
     Raises:
         ModelError: weights are missing or don't fit the configuration, or the memory doesn't suffice.
     """
-    model, missing = read_weights(model_class, found, device, dtype)
+    model, missing = read_weights(model_class, checkpoint, device, dtype)
     if missing:
         raise ModelError(
-            f"checkpoint {found.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
+            f"checkpoint {checkpoint.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
             "get it again, or convert it to the layout of this version of transformers"
         )
     return model
 
 
 def read_weights(
-    model_class: Any, found: CheckpointFolder, device: str, dtype: str, attention: str = "auto"
+    model_class: Any, checkpoint: CheckpointFolder, device: str, dtype: str, attention: str = "auto"
 ) -> tuple[Any, list[str]]:
     """The same, and the names of weights that no file had: transformers goes on with random numbers in their place.
 
@@ -43,10 +43,10 @@ def read_weights(
     import torch
 
     options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
-    with loading_weights(found.name, found.path, found.parameters, device, dtype):
+    with loading_weights(checkpoint.name, checkpoint.path, checkpoint.parameters, device, dtype):
         with _quiet():
             model, report = model_class.from_pretrained(
-                found.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
+                checkpoint.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
             )
         model = model.to(device)
     return model.eval(), sorted(report["missing_keys"])

@@ -116,10 +116,10 @@ class StoredImages:
                 footer = pq.read_metadata(path)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"can't read {path}: {error}; get it again: {fetch}") from error
-            found = footer.schema.to_arrow_schema().names
-            if column not in found:
+            names = footer.schema.to_arrow_schema().names
+            if column not in names:
                 raise DataError(
-                    f"{path} lacks the column {column!r} (found: {', '.join(found)}); get it again: {fetch}"
+                    f"{path} lacks the column {column!r} (found: {', '.join(names)}); get it again: {fetch}"
                 )
             self._groups += [(path, group) for group in range(footer.num_row_groups)]
             sizes += [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]

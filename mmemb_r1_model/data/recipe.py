@@ -127,8 +127,11 @@ def open_sets(configs: Sequence[TrainingSetConfig], root: Path) -> list[tuple[Pa
     for config in configs:
         pair_sets = open_set(config, root)
         pairs = sum(map(len, pair_sets))
-        opened += [(one, config.weight * len(one) / pairs if pairs else config.weight) for one in pair_sets]
-    names = [one.name for one, _ in opened]
+        opened += [
+            (opened_set, config.weight * len(opened_set) / pairs if pairs else config.weight)
+            for opened_set in pair_sets
+        ]
+    names = [opened_set.name for opened_set, _ in opened]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise OptionError(f"two training sets are called {twice!r}: give one another name, since artefacts go by it")
     return opened

@@ -277,17 +277,17 @@ def read_columns(files: Sequence[Path], required: Sequence[str], optional: Seque
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
-                found = file.schema_arrow.names
-                if missing := [name for name in required if name not in found]:
+                stored = file.schema_arrow.names
+                if missing := [name for name in required if name not in stored]:
                     raise DataError(
-                        f"{path} lacks the column {missing[0]!r} (found: {', '.join(found)}); get it again: {fetch}"
+                        f"{path} lacks the column {missing[0]!r} (found: {', '.join(stored)}); get it again: {fetch}"
                     )
-                names = [name for name in (*required, *optional) if name in found]
+                names = [name for name in (*required, *optional) if name in stored]
                 table = file.read(columns=names, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"can't read {path}: {error}; get it again: {fetch}") from error
         for name in optional:
-            if name not in found:
+            if name not in stored:
                 table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
         tables.append(table.select([*required, *optional]))
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()

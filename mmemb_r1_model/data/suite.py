@@ -59,11 +59,11 @@ def open_suite(folder: Path, subset: str, limit: int | None) -> list[PairSet]:
 
 
 def find_tasks() -> list[Task]:
-    """All registered tasks."""
-    found: list[Task] = []
+    """All tasks that plugins have registered."""
+    tasks: list[Task] = []
     for point in entry_points(group=TASKS_GROUP):
-        found += list(point.load().TASKS)
-    return found
+        tasks += list(point.load().TASKS)
+    return tasks
 
 
 def read_labels(data: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -102,7 +102,7 @@ def read_task(task: Task, data: Path, labels: Mapping[str, Mapping[str, Any]], l
                 query=query,
                 positive=right[zlib.crc32(query.id.encode()) % len(right)],
                 answer=str(labels[query.id]["answer"]),
-                relevant=frozenset(content_key(by_id[one]) for one in gains),
+                relevant=frozenset(content_key(by_id[candidate]) for candidate in gains),
             )
         )
     # Only bare texts: of two pictures nobody can tell here whether they show the same.
@@ -144,7 +144,7 @@ class TrustedRationales:
 
     @property
     def fingerprint(self) -> str:
-        """Of all texts."""
+        """A hash of all texts and of what each belongs to."""
         digest = hashlib.sha256()
         for key, texts in self._texts.items():
             digest.update("\x1f".join([*key, *texts]).encode())

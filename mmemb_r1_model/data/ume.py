@@ -174,11 +174,11 @@ def _annotations(path: Path, kind: UmeSet) -> Path:
         return path
     stem = f"UME-{kind}-train"
     named = [path / f"{stem}{suffix}" for suffix in (".json", ".jsonl") if (path / f"{stem}{suffix}").is_file()]
-    found = named or sorted(one for one in path.glob("*.json*") if one.suffix in (".json", ".jsonl"))
-    if len(found) != 1:
-        names = ", ".join(one.name for one in found) or "none"
+    files = named or sorted(file for file in path.glob("*.json*") if file.suffix in (".json", ".jsonl"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
         raise DataError(f"{path}: expected {stem}.json or .jsonl, found {names}; get it: {FETCH[kind]}")
-    return found[0]
+    return files[0]
 
 
 def sides(row: Row, kind: UmeSet) -> tuple[StoredSide, StoredSide]:

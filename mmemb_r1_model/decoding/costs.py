@@ -104,4 +104,4 @@ class Costs:
 def _matrices(module: nn.Module) -> int:
     """Entries of all matrices that are multiplied with; positions and other tables are only looked up."""
     kinds = (nn.Linear, nn.Conv3d, PatchProjection)
-    return sum(one.weight.numel() for one in module.modules() if isinstance(one, kinds))
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))

@@ -93,11 +93,11 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
             Views (B, H, W, D) of the keys and of the values.
         """
         rows = len(key_states)
-        found = []
+        taken = []
         for states, store in ((key_states, self._store[layer_idx, 0]), (value_states, self._store[layer_idx, 1])):
             store[self._slots_S[:rows], :, self._lengths_B] = states[:, :, 0]
-            found.append(store[:rows, :, : self._width])
-        return found[0], found[1]
+            taken.append(store[:rows, :, : self._width])
+        return taken[0], taken[1]
 
     def admit(
         self,
@@ -110,7 +110,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Copy rows of a prefill into slots, from column `starts` on, `lengths` of them."""
         device = self._slots_S.device
         columns_W = self._columns_L[: max(lengths)]
-        rows_R, starts_R, slots_R = (torch.tensor(one, device=device) for one in (rows, starts, slots))
+        rows_R, starts_R, slots_R = (torch.tensor(numbers, device=device) for numbers in (rows, starts, slots))
         for layer, store in zip(past.layers, self._store, strict=True):
             # What is copied behind a row's length is never seen, and overwritten by its tokens.
             taken = (starts_R[:, None] + columns_W).clamp_(max=layer.keys.shape[2] - 1)
@@ -147,7 +147,9 @@ AttentionInterface.register(ATTENTION, grouped_attention)
 @contextlib.contextmanager
 def slot_attention(text_model: Any) -> Iterator[None]:
     """Let a text model use `grouped_attention`; the prefill keeps what the user chose."""
-    configs = {id(one): one for one in (text_model.config, *(layer.self_attn.config for layer in text_model.layers))}
+    configs = {
+        id(config): config for config in (text_model.config, *(layer.self_attn.config for layer in text_model.layers))
+    }
     chosen = {key: config._attn_implementation for key, config in configs.items()}
     with contextlib.ExitStack() as stack:
         if text_model.device.type == "cuda":

@@ -75,7 +75,7 @@ class Step:
         if self._records is None or not self._records.works:
             self.compute(rows, width)
             return
-        rows = next((one for one in ROW_BUCKETS if rows <= one <= self._cache.slots), self._cache.slots)
+        rows = next((bucket for bucket in ROW_BUCKETS if rows <= bucket <= self._cache.slots), self._cache.slots)
         key = self._cache.slots, self._cache.columns, rows, width
         if not self._records.replay(key, lambda: self.compute(rows, width)):
             self.compute(rows, width)

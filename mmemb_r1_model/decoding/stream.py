@@ -226,7 +226,7 @@ class Decoder:
         if self._model.device.type != "cuda":
             return wanted
         # Few numbers, so that a little more or less of free memory makes no difference.
-        return max((one for one in ROW_BUCKETS if one <= wanted), default=wanted)
+        return max((bucket for bucket in ROW_BUCKETS if bucket <= wanted), default=wanted)
 
     def _room(self) -> int:
         if self._bytes is None:
@@ -273,7 +273,7 @@ class _Waiting(Generic[ExtraT]):
 
 
 class _Run(Generic[BatchT, ExtraT]):
-    """One stream."""
+    """The rows and batches of one stream, while it runs."""
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class _Run(Generic[BatchT, ExtraT]):
                 yield Answered(ticket.extra, tuple(ticket.answers), self._usage())
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop the thread that reads ahead."""
         self._reading.close()
 
     def forget(self) -> None:
@@ -325,11 +325,11 @@ class _Run(Generic[BatchT, ExtraT]):
         return usage
 
     def _read(self) -> None:
-        found = self._reading.next()
-        if found is None:
+        batch = self._reading.next()
+        if batch is None:
             self._more = False
             return
-        opened, started = found
+        opened, started = batch
         ticket = _Ticket(opened.extra, len(opened.rows), started)
         self._tickets.append(ticket)
         if opened.rows:

@@ -36,7 +36,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
+    """A JSON object as `write_json` wrote it."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -70,8 +70,8 @@ class KeyedRows:
         wanted = np.uint64(hash64(key))
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
         rows = (
-            json.loads(self._file.read(int(self._ends[one] - self._lengths[one]), int(self._lengths[one])))
-            for one in range(first, last)
+            json.loads(self._file.read(int(self._ends[number] - self._lengths[number]), int(self._lengths[number])))
+            for number in range(first, last)
         )
         return [row for row in rows if self._key(row) == key]
 
@@ -129,9 +129,9 @@ def _cut_torn_line(path: Path) -> None:
         while position > 0:
             start = max(0, position - block)
             file.seek(start)
-            found = file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
                 return
             position = start
         file.truncate(0)

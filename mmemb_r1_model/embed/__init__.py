@@ -1,1 +1,4 @@
-"""Items to vectors by MMEmb-R1: the engine, the embedder of the harness, the plain reference, served rationales."""
+"""Items to vectors by MMEmb-R1: the engine, the harness's embedder, the plain reference, rationales from a server.
+
+Runs a model and trains none. Imports `decoding`, `model` and `vllm`; of the harness only the embedder knows.
+"""

@@ -178,7 +178,7 @@ class MMEmbR1Embedder:
 
     @property
     def engine(self) -> Engine:
-        """The loaded model."""
+        """The model with its weights, which the first call loads."""
         if self._engine is None:
             import torch
 
@@ -262,10 +262,10 @@ class MMEmbR1Embedder:
     def _stream(self, prepared: Iterator[Prepared], mode: Reasoning) -> Iterator[Embedded]:
         threshold = self._settings.threshold
         if mode == "never" or self.served is None:
-            return self.engine.stream((one.batch for one in prepared), mode, threshold)
+            return self.engine.stream((given.batch for given in prepared), mode, threshold)
         from mmemb_r1_model.embed.served import Asked
 
-        return self.served.stream((Asked(one.batch, one.questions) for one in prepared), mode, threshold)
+        return self.served.stream((Asked(given.batch, given.questions) for given in prepared), mode, threshold)
 
     def encode_prepared(self, prepared: Prepared) -> EncodeResult:
         """The same for one batch."""
@@ -299,7 +299,7 @@ class MMEmbR1Embedder:
         return EncodeResult(embedded.vectors_BD.numpy(), tuple(map(_trace, embedded.readouts)), work)
 
     def peak_device_memory(self) -> int | None:
-        """See `MemoryEmbedder`."""
+        """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
         import torch
 
         return peak_device_memory(torch, self._device)

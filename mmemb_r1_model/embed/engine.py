@@ -98,7 +98,7 @@ class Rationale:
 
     @property
     def mark(self) -> int:
-        """<emb>."""
+        """The token <emb>, behind which a row is done."""
         return self.emb
 
     @property
@@ -179,7 +179,7 @@ class Engine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' type."""
+        """The type of the weights' numbers."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 

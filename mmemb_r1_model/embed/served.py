@@ -156,7 +156,7 @@ class _Written:
 
 
 class _Run:
-    """One stream."""
+    """The batches of one stream, while their rationales are written elsewhere."""
 
     def __init__(self, engine: Engine, send: Send[Ids], mode: Mode, threshold: float, planned_rationale: int) -> None:
         self._engine, self._send, self._mode, self._threshold = engine, send, mode, threshold
@@ -250,7 +250,7 @@ class _Run:
 
     @torch.inference_mode()
     def _read_out(self, written: Sequence[_Written]) -> None:
-        """One second pass."""
+        """Read rows with their rationales: one second pass."""
         engine = self._engine
         with self._clock.stage("readout"):
             batch = engine.batch([row.whole for row in written])

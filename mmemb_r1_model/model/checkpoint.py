@@ -50,15 +50,15 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
     Raises:
         ModelError: not there, not a Qwen3-VL, no safetensors, or without a required token.
     """
-    found = find_checkpoint(str(EMBEDDED) if path is None else path, revision)
-    folder, config = found.path, _config(found)
-    found.require_safetensors()
+    stored = find_checkpoint(str(EMBEDDED) if path is None else path, revision)
+    folder, config = stored.path, _config(stored)
+    stored.require_safetensors()
     tokenizer = _tokenizer(folder, required)
     return Checkpoint(
         name="tiny" if path is None else path,
         folder=folder,
-        revision=found.revision,
-        parameters=found.parameters,
+        revision=stored.revision,
+        parameters=stored.parameters,
         settings=read_settings(folder),
         vision=_vision_shape(folder, config),
         hidden_size=int(config["text_config"]["hidden_size"]),
@@ -97,11 +97,12 @@ def load_weights(
     return model
 
 
-def _config(found: CheckpointFolder) -> dict[str, Any]:
-    config = found.json("config.json")
+def _config(folder: CheckpointFolder) -> dict[str, Any]:
+    config = folder.json("config.json")
     if config.get("model_type") != MODEL_TYPE:
         raise ModelError(
-            f"checkpoint {found.path} is of type {config.get('model_type')!r}; mmemb_r1 needs {MODEL_TYPE!r} (Qwen3-VL)"
+            f"checkpoint {folder.path} is of type {config.get('model_type')!r}; mmemb_r1 needs {MODEL_TYPE!r} "
+            "(Qwen3-VL)"
         )
     return config
 

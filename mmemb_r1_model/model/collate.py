@@ -154,7 +154,7 @@ def _prompt_of(batch: Collated, row: int, drop: int, patches: Patches | None) ->
 
 def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, Patches]:
     """Row → its patches, which `pixels_of` has put one after another."""
-    found: dict[int, Patches] = {}
+    patches_of_row: dict[int, Patches] = {}
     for kind, values, grids in _KINDS:
         if values not in batch.pixels:
             continue
@@ -164,16 +164,16 @@ def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, Patches]:
             start, place = place, place + time * height * width
             if row in wanted:
                 pixels = np.array(batch.pixels[values][start:place], dtype=np.float32)
-                found[row] = Patches(pixels, (time, height, width))
-    return found
+                patches_of_row[row] = Patches(pixels, (time, height, width))
+    return patches_of_row
 
 
 def pixels_of(pieces: Sequence[Prompt]) -> Pixels:
     """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
-    found: Pixels = {}
+    arrays: Pixels = {}
     for kind, values, grid in _KINDS:
         patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
         if patches:
-            found[values] = np.concatenate([one.pixels for one in patches])
-            found[grid] = np.array([one.grid for one in patches], dtype=np.int64)
-    return found
+            arrays[values] = np.concatenate([each.pixels for each in patches])
+            arrays[grid] = np.array([each.grid for each in patches], dtype=np.int64)
+    return arrays

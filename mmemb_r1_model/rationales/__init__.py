@@ -1,4 +1,7 @@
-"""Stage 0a: heterogeneous workers write rationales, each of one side of a pair alone."""
+"""Stage 0a: heterogeneous workers write rationales, each of one side of a pair alone.
+
+Leaves rationales.jsonl and asks nobody twice. Imports `data` and `model`; no judge and no training.
+"""
 
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config
 from mmemb_r1_model.rationales.leak import LeakTest, leak_test

@@ -167,21 +167,21 @@ def differences(old: Mapping[str, Any], new: RationaleConfig, rows_of: Mapping[s
     if not any(rows_of.values()):
         return []
     now = dataclasses.asdict(new)
-    found = [_change(name, old.get(name), now[name]) for name in _SHARED_FIELDS if old.get(name) != now[name]]
+    changes = [_change(name, old.get(name), now[name]) for name in _SHARED_FIELDS if old.get(name) != now[name]]
     if new.samples < old.get("samples", 0):
-        found.append(_change("samples", old["samples"], new.samples))
+        changes.append(_change("samples", old["samples"], new.samples))
     if gone := [side for side in old.get("sides", ()) if side not in new.sides]:
-        found.append(f"sides: {gone[0]!r} is gone")
+        changes.append(f"sides: {gone[0]!r} is gone")
     if new.skip_short_texts > old.get("skip_short_texts", new.skip_short_texts):
-        found.append(_change("skip_short_texts", old["skip_short_texts"], new.skip_short_texts))
+        changes.append(_change("skip_short_texts", old["skip_short_texts"], new.skip_short_texts))
     before = {str(worker["name"]): worker for worker in old.get("workers", ())}
     after = {str(worker["name"]): worker for worker in now["workers"]}
     for name in sorted(name for name, count in rows_of.items() if count):
         if name not in after:
-            found.append(f"worker {name!r} is gone")
+            changes.append(f"worker {name!r} is gone")
         else:
-            found += _changes(name, before.get(name, {}), after[name])
-    return found
+            changes += _changes(name, before.get(name, {}), after[name])
+    return changes
 
 
 def _changes(worker: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -85,7 +85,7 @@ class _Inputs(Protocol):
 
 
 class _Writer:
-    """A loaded model."""
+    """A loaded model that answers batches of asks."""
 
     def __init__(self, config: WorkerConfig, model: Any, inputs: _Inputs) -> None:
         self._config, self._model, self._inputs = config, model, inputs
@@ -157,7 +157,7 @@ class _Sampling:
         if self._temperature == 0:
             return scores_BV
         scores_BV = _nucleus(scores_BV / self._temperature, self._top_p)
-        noise = [torch.empty_like(scores_BV[0]).exponential_(generator=one) for one in self._generators]
+        noise = [torch.empty_like(scores_BV[0]).exponential_(generator=generator) for generator in self._generators]
         return scores_BV - torch.stack(noise).clamp(min=1e-30).log()  # a 0 would make a banned token NaN
 
 

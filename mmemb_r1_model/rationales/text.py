@@ -71,8 +71,8 @@ def words(text: str) -> list[str]:
 
 def is_loop(text: str) -> bool:
     """Whether a text ends in a phrase that is repeated again and again."""
-    found = words(text)
-    return loops(found) or loops(found[:-1])  # the last word may have been cut off
+    written = words(text)
+    return loops(written) or loops(written[:-1])  # the last word may have been cut off
 
 
 def loops(units: Sequence[object], repeats: int = LOOP_REPEATS, span: int = LOOP_WORDS) -> bool:

@@ -54,7 +54,7 @@ class WorkerPrompt:
 
 
 class Worker(Protocol):
-    """Writes rationales."""
+    """Who writes rationales: a server, a model here, or a recording."""
 
     def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
         """An answer to each ask, in order; `None` where a recorded worker has none.

@@ -81,7 +81,7 @@ class JudgeModel(nn.Module):
 
 
 class Judge:
-    """An evaluator, loaded."""
+    """An evaluator with its weights, which says how well two items fit."""
 
     def __init__(self, checkpoint: Checkpoint, model: Any, config: JudgeConfig, device: torch.device) -> None:
         self.checkpoint, self.config, self.device = checkpoint, config, device

@@ -148,7 +148,7 @@ class Student:
         return self.module.backbone
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters that learn."""
+        """The parameters that a step changes."""
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
     def completion(self, rationale: str) -> list[int]:

@@ -82,14 +82,14 @@ def choices_of(reply: Mapping[str, Any], count: int, item_id: str) -> list[Json]
     Raises:
         UnfitError: not as many as were asked for.
     """
-    found = reply.get("choices")
-    if not isinstance(found, list) or len(found) != count:
-        num_found = len(found) if isinstance(found, list) else 0
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or len(choices) != count:
+        num_found = len(choices) if isinstance(choices, list) else 0
         raise UnfitError(
             f"gives {num_found} of {count} choices for item {item_id!r}: it doesn't heed `n`, as vLLM does; a proxy in "
             "between may drop it"
         )
-    return found
+    return choices
 
 
 def ids_of(choice: Mapping[str, Any]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,20 @@ class TinyVllm:
         kind = VIDEO if media and media.pad == VIDEO_PAD else IMAGE
         types = np.where(ids == pad, kind, TEXT).astype(np.int64)
         return Prompt(ids, types, positions, following, media.patches if media else None)
+
+
+def changed(vllm: TinyVllm, change: Callable[[dict[str, Any]], object]) -> Callable[[Asked], Reply]:
+    """The server's answers, with something done to their JSON."""
+
+    def reply(asked: Asked) -> Reply:
+        told = vllm.answer(asked)
+        if asked.path != CHAT or not isinstance(told, Raw):
+            return told
+        content = json.loads(told.body)
+        change(content)
+        return Raw(json.dumps(content).encode())
+
+    return reply
 
 
 def _pictures(url: str) -> list[Image.Image]:

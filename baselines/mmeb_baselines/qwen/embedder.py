@@ -147,12 +147,12 @@ class QwenEmbedder:
 
     @property
     def tokenizer(self) -> Any:
-        """Of transformers."""
+        """The checkpoint's tokenizer, a class of transformers."""
         return self._reader.tokenizer
 
     @property
     def model(self) -> Any:
-        """The loaded model."""
+        """The model with its weights, which the first call loads."""
         if self._model is None:
             from mmeb_baselines.qwen.model import load_backbone
 
@@ -179,11 +179,11 @@ class QwenEmbedder:
         return collate(prompts, self._reader.tokenizer.pad_token_id, self._positions, side)
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
-        """The CPU's part."""
+        """Open, resize, tokenise and collate; on the CPU."""
         return self.collate(self.prompts(items, role))
 
     def peak_device_memory(self) -> int | None:
-        """See `MemoryEmbedder`."""
+        """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
         import torch
 
         return peak_device_memory(torch, self._device)
@@ -195,7 +195,7 @@ class QwenEmbedder:
         return uploaded(prepared, self._uploads)
 
     def encode_prepared(self, prepared: list[Batch] | list[UploadedBatch]) -> EncodeResult:
-        """Last tokens' states."""
+        """States of the prompts' last tokens, of unit length."""
         import numpy as np
 
         from mmeb_baselines.qwen.model import last_states, uploaded

@@ -194,6 +194,6 @@ def write(model: Any, batch: Batch, writing: Writing) -> list[list[int]]:
         suppress_tokens=list(writing.never),
     )
     with torch.inference_mode():
-        found = model.generate(**placed(batch.inputs, model), generation_config=settings)
-    written = found[:, batch.inputs["input_ids"].shape[1] :].tolist()
+        whole = model.generate(**placed(batch.inputs, model), generation_config=settings)
+    written = whole[:, batch.inputs["input_ids"].shape[1] :].tolist()
     return [list(itertools.takewhile(lambda token: token not in writing.stops, row)) for row in written]

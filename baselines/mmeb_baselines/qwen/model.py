@@ -68,10 +68,10 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     longest = max(len(prompt.ids) for prompt in prompts)
 
     def padded(rows: Sequence[list[int]], filler: int) -> NDArray[np.int64]:
-        found = np.full((len(rows), longest), filler, dtype=np.int64)
+        rectangle = np.full((len(rows), longest), filler, dtype=np.int64)
         for place, row in enumerate(rows):
-            found[place, slice(len(row)) if side == "right" else slice(longest - len(row), None)] = row
-        return found
+            rectangle[place, slice(len(row)) if side == "right" else slice(longest - len(row), None)] = row
+        return rectangle
 
     inputs = {
         "input_ids": padded([prompt.ids for prompt in prompts], pad),

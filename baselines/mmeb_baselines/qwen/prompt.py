@@ -127,9 +127,9 @@ class Reader:
         return _in_pairs(single, self.processor.temporal_patch_size)
 
     def _picture_patches(self, picture: Image.Image) -> Patches:
-        found = self.processor(images=picture, do_resize=False, return_tensors="np")
-        time, height, width = (int(side) for side in found["image_grid_thw"][0])
-        return Patches(np.asarray(found["pixel_values"], dtype=np.float32), (time, height, width))
+        inputs = self.processor(images=picture, do_resize=False, return_tensors="np")
+        time, height, width = (int(side) for side in inputs["image_grid_thw"][0])
+        return Patches(np.asarray(inputs["pixel_values"], dtype=np.float32), (time, height, width))
 
     def _tokens(self, slot: Slot) -> int:
         width, height = _size(slot.paths[0])
@@ -171,14 +171,14 @@ def between_vision_tokens(slots: Sequence[Slot]) -> Parts:
 
 
 def _sizes(slot: Slot, height: int, width: int) -> list[tuple[int, int]]:
-    found = []
+    sizes = []
     try:
         for step in slot.steps:
             height, width = step(height, width)
-            found.append((height, width))
+            sizes.append((height, width))
     except SizeError as error:
         raise DataError(f"image {slot.paths[0]} can't be used: {error}") from error
-    return found
+    return sizes
 
 
 def _size(path: Path | Blank) -> tuple[int, int]:

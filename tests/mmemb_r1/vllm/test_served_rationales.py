@@ -26,7 +26,7 @@ from mmemb_r1_model.embed.served import by_length, closed_by_rule
 from mmemb_r1_model.model.collate import collate, prompts_of
 from mmemb_r1_model.model.prompt import IMAGE_PAD, extended
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
-from tests.mmemb_r1.tiny_vllm import CHAT, MODELS, TinyVllm
+from tests.mmemb_r1.tiny_vllm import CHAT, MODELS, TinyVllm, changed
 
 TOLERANCE = 1e-5
 #: Of the items, in adaptive mode.
@@ -372,20 +372,6 @@ def test_a_context_that_is_too_short(random_checkpoint: Path, items: list[Item])
             ModelError, match=r"refuses item 'text': HTTP 400: too long\. .*--max-model-len of at least"
         ):
             embedder.encode(items[:1], "query")
-
-
-def changed(vllm: TinyVllm, change: Callable[[dict[str, Any]], object]) -> Callable[[Asked], Reply]:
-    """The server's answers, with something done to their JSON."""
-
-    def reply(asked: Asked) -> Reply:
-        found = vllm.answer(asked)
-        if asked.path != CHAT or not isinstance(found, Raw):
-            return found
-        content = json.loads(found.body)
-        change(content)
-        return Raw(json.dumps(content).encode())
-
-    return reply
 
 
 @pytest.mark.parametrize(

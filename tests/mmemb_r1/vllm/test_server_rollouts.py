@@ -27,9 +27,9 @@ from mmemb_r1_model.training.rollouts import Rollout, ServerSampler
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student
 from mmemb_r1_model.vllm.server import Server
-from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
+from tests.mmemb_r1.loopback_chat import KEY, Break, Fail, Raw, serve
 from tests.mmemb_r1.small_training import make_pairs, make_student
-from tests.mmemb_r1.tiny_vllm import CHAT, LOAD, UNLOAD, TinyVllm
+from tests.mmemb_r1.tiny_vllm import CHAT, LOAD, UNLOAD, TinyVllm, changed
 
 pytest.importorskip("peft")
 
@@ -111,20 +111,6 @@ def distance(student: Student, items: list[Item], rollouts: list[list[Rollout]])
 
 def log_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
-
-
-def changed(vllm: TinyVllm, change: Callable[[dict[str, Any]], object]) -> Callable[[Asked], Reply]:
-    """The server's answers, with something done to their JSON."""
-
-    def reply(asked: Asked) -> Reply:
-        found = vllm.answer(asked)
-        if asked.path != CHAT or not isinstance(found, Raw):
-            return found
-        content = json.loads(found.body)
-        change(content)
-        return Raw(json.dumps(content).encode())
-
-    return reply
 
 
 def test_log_probabilities_are_the_students_own(
