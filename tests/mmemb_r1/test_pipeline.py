@@ -174,7 +174,8 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
         full_run(root, output, tmp_path / "nowhere").run()
     with pytest.raises(OptionError, match=r"worker 'instruct' may write 512 tokens, the student at most \d+: it would"):
         full_run(root, output, student).run()
-    (pairs,) = full_run(root, output, student).sets(full_run(root, output, student).config.data)
+    run = full_run(root, output, student)
+    (pairs,) = run.sets(run.config.data, "data")
     assert len(pairs.pairs) == 2
     monkeypatch.delenv("MMEMB_R1_API_KEY", raising=False)
     with pytest.raises(OptionError, match="MMEMB_R1_API_KEY"):
