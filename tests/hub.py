@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.patience import PATIENCE
+
 Files = dict[str, bytes]
 
 #: Kept outside of git on the hub: known by their sha256.
@@ -44,11 +46,13 @@ class Hub:
         breaks: path → how many times its download breaks off in the middle.
         altered: paths whose content arrives with one byte changed.
         failing: path → status codes that its next requests get.
+        retry_after: seconds that a client is asked to wait then; "": it isn't asked.
         gated, hidden: repositories that need a token with access, or any token.
         gated_files: repositories whose metadata everybody may read, and whose files nobody.
         redirects: large files are sent from another host name, as from a content network; what it was asked is kept.
         stall: path → after how many bytes its download stops until `stall` is cleared.
         before_sending: path → what happens just before it is sent.
+        asked: path of the address → requests for it.
         served, downloads: path (of a data file: repository:path) → bytes sent of it, and requests for it.
         broken, resumed: downloads that broke off; requests for a rest.
         unknown: requests for what the real hub has and this one doesn't.
@@ -59,6 +63,7 @@ class Hub:
     breaks: Counter[str] = field(default_factory=Counter)
     altered: set[str] = field(default_factory=set)
     failing: dict[str, list[int]] = field(default_factory=dict)
+    retry_after: str = ""
     gated: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     gated_files: set[str] = field(default_factory=set)
@@ -66,6 +71,7 @@ class Hub:
     tokens_elsewhere: list[str] = field(default_factory=list)
     stall: dict[str, int] = field(default_factory=dict)
     before_sending: dict[str, Callable[[], None]] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     downloads: Counter[str] = field(default_factory=Counter)
     broken: int = 0
@@ -75,7 +81,7 @@ class Hub:
 
     def wait_for_stall(self) -> None:
         """Until a download has come to where it stalls."""
-        assert self._stalled.wait(60), "no download came to where it should stall"
+        assert self._stalled.wait(PATIENCE), "no download came to where it should stall"
 
     def stall_at(self, path: str, position: int) -> None:
         while path in self.stall and position >= self.stall[path]:
@@ -141,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         if elsewhere and "Authorization" in self.headers:
             self.hub.tokens_elsewhere.append(self.path)
         path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
+        self.hub.asked[path] += 1
         if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(*found.groups(), elsewhere)
         if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
@@ -282,6 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
         if code:
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", message)
+        if status == 429 and self.hub.retry_after:
+            self.send_header("Retry-After", self.hub.retry_after)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -11,6 +11,7 @@ import pytest
 from tests.harness import processes
 from tests.harness.fetching import EVAL, Call, environment_for
 from tests.hub import Hub, serve
+from tests.patience import PATIENCE
 from tests.published import publish
 from tests.toy import write_toy
 
@@ -45,7 +46,13 @@ def call(endpoint: str, tmp_path: Path) -> Call:
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         environment = environment_for(endpoint, tmp_path) | extra
         return subprocess.run(
-            [EVAL, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+            [EVAL, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
 
     return run

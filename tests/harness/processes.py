@@ -17,6 +17,7 @@ from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
 from tests.harness.company import install
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SMALL_CHUNKS = str(Path(__file__).with_name("small_chunks.py"))
@@ -63,7 +64,7 @@ class Place:
 
     def end(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         try:
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

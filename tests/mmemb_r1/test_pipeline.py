@@ -19,6 +19,7 @@ from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
 from tests.mmemb_r1.calls import call
 from tests.mmemb_r1.data.test_training_sets import MMEB_ROWS, mmeb_root
+from tests.patience import PATIENCE
 
 SMALL = [
     "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "
@@ -113,7 +114,7 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command += ["-m", "mmemb_r1_model.cli", stage, *words, "--set", f"student.shard={stage == 'adapt'}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count(f"{stage}:") == 1
     shares = [
@@ -188,7 +189,11 @@ def test_processes_that_wait_outlast_the_first_ones_work() -> None:
     """torch's own limit is a second here; the first process works for three."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [*command, "-m", "tests.mmemb_r1.patient_processes"], capture_output=True, text=True, timeout=100, check=False
+        [*command, "-m", "tests.mmemb_r1.patient_processes"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

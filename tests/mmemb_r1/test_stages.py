@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def run_adapt(checkpoint: Path, data: Path, folder: Path, config: AdaptConfig = 
 def trained(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stage1")
     run_train(random_checkpoint, folder / "data", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage2")
+    run_adapt(trained / "final", folder / "data", folder / "run")
     return folder / "run"
 
 
@@ -141,28 +149,23 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_check
     assert (tmp_path / "run" / "checkpoint-0000008" / "state.pt").is_file()
 
 
-def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        run_adapt(trained / "final", tmp_path / "data", tmp_path / name)
-    rows = log_of(tmp_path / "first")
-    assert rows == log_of(tmp_path / "second")
+def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, adapted: Path, tmp_path: Path) -> None:
+    run_adapt(trained / "final", adapted.parent / "data", tmp_path / "again")
+    rows = log_of(adapted)
+    assert rows == log_of(tmp_path / "again")
     assert len(rows) == 20
     assert all(0 <= row["gate"] <= 1 and row["divergence"] >= 0 for row in rows)
     assert all(row["log_ratio"] < 1e-4 for row in rows)
     assert rows[0]["gate"] != rows[-1]["gate"]
-    load(str(tmp_path / "first" / "final"))
+    load(str(adapted / "final"))
 
 
-def test_stage_2_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
-    run_adapt(trained / "final", tmp_path / "data", tmp_path / "whole")
-    run_adapt(trained / "final", tmp_path / "data", tmp_path / "part")
-    whole = log_of(tmp_path / "whole")
-    import shutil
-
+def test_stage_2_goes_on_where_it_was(trained: Path, adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted, tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "final")
     shutil.rmtree(tmp_path / "part" / "checkpoint-0000016")
-    run_adapt(trained / "final", tmp_path / "data", tmp_path / "part")
-    assert log_of(tmp_path / "part") == whole
+    run_adapt(trained / "final", adapted.parent / "data", tmp_path / "part")
+    assert log_of(tmp_path / "part") == log_of(adapted)
 
 
 def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_path: Path) -> None:

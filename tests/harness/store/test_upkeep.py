@@ -19,6 +19,7 @@ from mmeb_harness.core.files import map_arrow, write_arrow, write_parquet
 from mmeb_harness.store.chunk_files import chunk_files, hold_alone, map_chunk, write_chunk
 from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
 from mmeb_harness.store.vectors import VectorStore
+from tests.patience import PATIENCE
 
 A, B = "a" * 24, "b" * 24
 
@@ -169,7 +170,7 @@ def test_a_run_that_starts_meanwhile_waits(vectors: Path) -> None:
             opening = pool.submit(VectorStore, vectors / A)
             assert not wait([opening], timeout=0.2).done
             chunk_files(vectors / A)[0].unlink()
-        assert len(opening.result(timeout=10)) == 4
+        assert len(opening.result(timeout=PATIENCE)) == 4
 
 
 def test_what_a_run_is_using_is_left_alone(vectors: Path) -> None:

@@ -18,6 +18,7 @@ from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.losses import JointWeights, info_nce
 from mmemb_r1_model.training.student import Student
 from tests.mmemb_r1.small_training import gradient, make_pairs, make_student
+from tests.patience import PATIENCE
 
 
 def one_batch(folder: Path, student: Student, size: int = 12) -> StepBatch:
@@ -94,7 +95,7 @@ def test_two_processes_have_the_gradient_of_one(random_checkpoint: Path, tmp_pat
         output = tmp_path / f"{processes}.pt"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "tests.mmemb_r1.two_processes", str(random_checkpoint), str(tmp_path / "data"), str(output)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         found.append(torch.load(output, weights_only=True))
     one, two = found

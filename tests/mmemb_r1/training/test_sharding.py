@@ -19,6 +19,7 @@ from mmemb_r1_model.training.distributed import World, join_world
 from mmemb_r1_model.training.loop import TrainingError, within_memory
 from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, run_train
 from tests.mmemb_r1.small_training import make_pairs
+from tests.patience import PATIENCE
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
@@ -54,7 +55,7 @@ def runs(random_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathF
     command += ["-m", "tests.mmemb_r1.sharded", str(random_checkpoint), str(data), str(folder)]
     # FSDP takes a GPU where it sees one.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 

@@ -27,6 +27,7 @@ from mmemb_r1_model.model.collate import collate, prompts_of
 from mmemb_r1_model.model.prompt import IMAGE_PAD, extended
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
 from tests.mmemb_r1.tiny_vllm import CHAT, MODELS, TinyVllm, changed
+from tests.patience import PATIENCE
 
 TOLERANCE = 1e-5
 #: Of the items, in adaptive mode.
@@ -149,7 +150,7 @@ def test_all_requests_of_a_chunk_are_under_way_at_once(
 
     def reply(asked: Asked) -> Reply:
         if asked.path == CHAT:
-            all_here.wait(timeout=20)
+            all_here.wait(timeout=PATIENCE)
         return vllm.answer(asked)
 
     vllm.chat.reply = reply
