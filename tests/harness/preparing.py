@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,10 +133,3 @@ def batches_of(*texts: str, tokens: int = 1) -> list[Unprepared]:
 
 def texts_of(preparation: Preparation, *texts: str) -> list[str]:
     return [text for prepared, _ in preparation.run(batches_of(*texts)) for text in prepared.texts]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()

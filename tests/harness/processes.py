@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
 from tests.harness.company import install
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 SMALL_CHUNKS = str(Path(__file__).with_name("small_chunks.py"))
@@ -70,9 +69,15 @@ class Place:
                 os.killpg(process.pid, signal.SIGKILL)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def run(self, name: str, *more: str, seconds: float = 0.0, marks: bool = True) -> list[str]:
-        """Words of a run of the model `company` into a folder with vectors of its own."""
-        model = ["--model", "company", "--model-arg", f"seconds={seconds}", "--batch-tokens", "100"]
+    def run(self, name: str, *more: str, held: bool = False, marks: bool = True) -> list[str]:
+        """Words of a run of the model `company` into a folder with vectors of its own.
+
+        Args:
+            held: each process waits at its third chunk for `let_go`.
+        """
+        model = ["--model", "company", "--batch-tokens", "100"]
+        if held:
+            model += ["--model-arg", f"gate={self.folder / name / 'gate'}"]
         if marks:
             self.marks(name).mkdir(parents=True, exist_ok=True)
             model += ["--model-arg", f"marks={self.marks(name)}"]
@@ -93,15 +98,19 @@ class Place:
         return {task: (one.metrics, one.corrected_score, tables[task]) for task, one in results.items()}
 
     def wait_for_workers(self, name: str, count: int, process: subprocess.Popen[str]) -> list[int]:
-        """Numbers of the processes that encode, once there are so many and each has a chunk done."""
-        started = time.monotonic()
-        while time.monotonic() - started < 60:
-            files = list(self.marks(name).iterdir())
-            if sum(len(file.read_text().split()) >= 3 for file in files) >= count:
-                return [int(file.name) for file in files]
+        """Numbers of the processes that encode in a held run, once so many are at their third chunk."""
+
+        def are_there() -> bool:
             assert process.poll() is None, self.end(process)
-            time.sleep(0.02)
-        raise AssertionError("no worker has begun")
+            begun = [file.read_text().split() for file in self.marks(name).iterdir()]
+            return sum(len(chunks) >= 3 for chunks in begun) >= count
+
+        wait_until(are_there)
+        return [int(file.name) for file in self.marks(name).iterdir()]
+
+    def let_go(self, name: str) -> None:
+        """Let the processes of a held run go on."""
+        (self.folder / name / "gate").touch()
 
 
 def kill(process: int) -> None:

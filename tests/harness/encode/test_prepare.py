@@ -11,7 +11,8 @@ import pytest
 
 from mmeb_harness import DataError, Item, Role
 from mmeb_harness.encode.prepare import InlinePreparation
-from tests.harness.preparing import Preparing, batches_of, texts_of, wait_for
+from tests.harness.preparing import Preparing, batches_of, texts_of
+from tests.patience import wait_until
 
 
 def test_a_thread_prepares_one_batch_ahead(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_a_thread_prepares_one_batch_ahead(tmp_path: Path) -> None:
         prepared, seconds = next(run)
         assert prepared.texts == ["a"]
         assert 0 < seconds < time.perf_counter() - started
-        assert wait_for(lambda: asked == ["a", "b"])
+        wait_until(lambda: asked == ["a", "b"])
         time.sleep(0.05)
         assert asked == ["a", "b"]
         assert [prepared.texts for prepared, _ in run] == [["b"], ["c"]]

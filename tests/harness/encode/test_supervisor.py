@@ -18,7 +18,8 @@ from mmeb_harness import DataError, Item, ModelError, UnknownNameError
 from mmeb_harness.encode import supervisor
 from mmeb_harness.encode.local import Unprepared
 from mmeb_harness.encode.supervisor import WorkerPreparation
-from tests.harness.preparing import BrokenRecipe, Recipe, batches_of, texts_of, wait_for
+from tests.harness.preparing import BrokenRecipe, Recipe, batches_of, texts_of
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -119,7 +120,7 @@ def test_prepared_bytes_ahead_are_bounded(tmp_path: Path, look_ahead: int, most:
     with WorkerPreparation(Recipe(tmp_path), 4, look_ahead_bytes=look_ahead) as preparation:
         ahead = []
         for place, _ in enumerate(preparation.run(batches)):
-            wait_for(functools.partial(are_started, tmp_path, min(8, place + 1 + most)))
+            wait_until(functools.partial(are_started, tmp_path, min(8, place + 1 + most)))
             time.sleep(0.05)
             ahead.append(len(started(tmp_path)) - place - 1)
     assert ahead == [min(most, 7 - place) for place in range(8)]
@@ -140,7 +141,7 @@ def test_an_idle_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with WorkerPreparation(Recipe(tmp_path), 1) as preparation:
         ((first, _),) = preparation.run(batches_of("a"))
         os.kill(first.pid, signal.SIGKILL)
-        assert wait_for(lambda: not is_running(first.pid))
+        wait_until(lambda: not is_running(first.pid))
         ((second, _),) = preparation.run(batches_of("b"))
         assert second.texts == ["b"]
         assert second.pid != first.pid
@@ -249,10 +250,10 @@ def test_closing_ends_a_wait_in_another_thread(tmp_path: Path) -> None:
     preparation = WorkerPreparation(Recipe(tmp_path), 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(texts_of, preparation, "startedhang one")
-        assert wait_for(lambda: are_started(tmp_path, 1))
+        wait_until(lambda: are_started(tmp_path, 1))
         preparation.close()
         with pytest.raises(RuntimeError, match="is closed"):
-            waiting.result(timeout=5)
+            waiting.result(timeout=PATIENCE)
     assert not is_running(started(tmp_path)[0])
 
 
@@ -291,7 +292,7 @@ def script(folder: Path, *texts: str) -> subprocess.Popen[str]:
 
 def test_a_parent_that_ends_leaves_neither_workers_nor_warnings(tmp_path: Path) -> None:
     parent = script(tmp_path, "started one", "b")
-    out, err = parent.communicate(timeout=30)
+    out, err = parent.communicate(timeout=PATIENCE)
     assert (out, err, parent.returncode) == ("['started one']\n['b']\n", "", 0)
     assert not is_running(int((tmp_path / "one.pid").read_text()))
 
@@ -299,17 +300,17 @@ def test_a_parent_that_ends_leaves_neither_workers_nor_warnings(tmp_path: Path) 
 @pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_a_parent_that_is_killed_even_those_that_hang(tmp_path: Path, ends: signal.Signals) -> None:
     parent = script(tmp_path, "a", "startedhang one", "startedhang two")
-    assert wait_for(lambda: len(started(tmp_path)) == 2, 20)
+    wait_until(lambda: are_started(tmp_path, 2))
     parent.send_signal(ends)
-    parent.communicate(timeout=30)
+    parent.communicate(timeout=PATIENCE)
     assert parent.returncode == -ends
-    assert wait_for(lambda: not any(map(is_running, started(tmp_path))))
+    wait_until(lambda: not any(map(is_running, started(tmp_path))))
 
 
 def test_ctrl_c_reaches_the_parent_alone(tmp_path: Path) -> None:
     parent = script(tmp_path, "a", "startedhang one", "startedhang two")
-    assert wait_for(lambda: len(started(tmp_path)) == 2, 20)
+    wait_until(lambda: are_started(tmp_path, 2))
     os.killpg(parent.pid, signal.SIGINT)
-    _, err = parent.communicate(timeout=30)
+    _, err = parent.communicate(timeout=PATIENCE)
     assert err.count("Traceback") == err.count("KeyboardInterrupt") == 1
-    assert wait_for(lambda: not any(map(is_running, started(tmp_path))))
+    wait_until(lambda: not any(map(is_running, started(tmp_path))))

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,9 +68,10 @@ def encoder(folder: Path, notes: list[str], workers: int = 1, **args: str) -> ra
 
 def test_actors_die_and_nothing_else_happens(place: Place) -> None:
     """Both of them: what is left is encoded by processes that Ray started again, however slow this machine is."""
-    process = place.start(*place.run("ray", "--ray", "--ray-workers", "2", seconds=0.03))
+    process = place.start(*place.run("ray", "--ray", "--ray-workers", "2", held=True))
     for worker in place.wait_for_workers("ray", 2, process):
         kill(worker)
+    place.let_go("ray")
     done = place.end(process)
     assert done.returncode == 0, done.stderr
     assert place.rankings("ray") == place.rankings("alone")
@@ -81,10 +83,12 @@ def test_actors_die_and_nothing_else_happens(place: Place) -> None:
 
 
 def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(place: Place) -> None:
-    words = place.run("stopped", "--ray", "--ray-workers", "2", seconds=0.03)
+    words = place.run("stopped", "--ray", "--ray-workers", "2", held=True)
     process = place.start(*words)
     place.wait_for_workers("stopped", 2, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it as well
+    time.sleep(1)  # it has been told; its actors have not begun another chunk meanwhile
+    place.let_go("stopped")
     done = place.end(process)
     assert done.returncode == 130, done.stdout + done.stderr
     assert "SIGINT: finishing what is under way" in done.stdout

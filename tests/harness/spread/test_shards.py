@@ -19,7 +19,7 @@ from tests.harness.processes import Place, kill
 @pytest.fixture(scope="module")
 def sharded(place: Place) -> Place:
     """Folder "shards": both are finished, the first after it was killed."""
-    words = place.run("shards", seconds=0.03)
+    words = place.run("shards", held=True)
     process = place.start(*words, "--shard", "1/2")
     place.wait_for_workers("shards", 1, process)
     kill(process.pid)

@@ -25,8 +25,9 @@ def rank(index: int, local_index: int = 0) -> Ranks:
 
 def test_a_rank_dies_and_nothing_else_happens(place: Place) -> None:
     launcher = [*TORCHRUN, "--max-restarts", "1", "--monitor-interval", "0.2"]
-    process = place.start(*place.run("torchrun", seconds=0.03), launcher=launcher)
+    process = place.start(*place.run("torchrun", held=True), launcher=launcher)
     kill(place.wait_for_workers("torchrun", 2, process)[1])
+    place.let_go("torchrun")
     done = place.end(process)
     assert done.returncode == 0, done.stderr
     assert place.rankings("torchrun") == place.rankings("alone")
