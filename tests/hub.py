@@ -45,6 +45,8 @@ class Hub:
     Attributes:
         breaks: path → how many times its download breaks off in the middle.
         altered: paths whose content arrives with one byte changed.
+        lengthened: paths whose content arrives with one byte more.
+        without_ranges: paths that are sent whole, whatever part is asked for.
         failing: path → status codes that its next requests get.
         retry_after: seconds that a client is asked to wait then; "": it isn't asked.
         gated, hidden: repositories that need a token with access, or any token.
@@ -62,6 +64,8 @@ class Hub:
     heads: dict[str, str] = field(default_factory=dict)
     breaks: Counter[str] = field(default_factory=Counter)
     altered: set[str] = field(default_factory=set)
+    lengthened: set[str] = field(default_factory=set)
+    without_ranges: set[str] = field(default_factory=set)
     failing: dict[str, list[int]] = field(default_factory=dict)
     retry_after: str = ""
     gated: set[str] = field(default_factory=set)
@@ -227,9 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(self.hub.failing[path].pop(0), "", "try again")
         if path not in files:
             return self._error(404, "EntryNotFound", f"{path} does not exist")
-        content = files[path]
+        content = files[path] + b"x" * (path in self.hub.lengthened)
         start = 0
-        if span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+        if path not in self.hub.without_ranges and (
+            span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        ):
             start = int(span[1])
             self.hub.resumed += 1
         etag = hashlib.sha256(content).hexdigest() if is_large(path) else git_blob(content)

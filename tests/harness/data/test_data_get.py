@@ -156,6 +156,20 @@ def test_a_wrong_checksum_is_never_used(call: Call, hub: Hub, tmp_path: Path) ->
     assert "4 were done before" in get(call, "--tasks", "HMDB51,ViDoRe_tabfquad").stdout
 
 
+def test_servers_that_send_more_than_was_asked_for(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
+    path, table = "video-tasks/frames/video_cls.tar.gz", "default/test-00000-of-00001.parquet"
+    hub.without_ranges.add(path)
+    hub.breaks[path] = 1
+    hub.lengthened.add(table)
+    message = refused(call("data", "get", "--tasks", "HMDB51"))
+    assert re.search(rf"VLM2Vec/HMDB51: {table} has more than the [\d,]+ bytes that are declared", message)
+    hub.lengthened.clear()
+    get(call, "--tasks", "HMDB51")
+    assert hub.broken == 1
+    assert hub.resumed == 0
+    assert same_samples("HMDB51", suite, tmp_path / "data")
+
+
 def test_a_hostile_archive_on_the_hub(call: Call, hub: Hub, tmp_path: Path) -> None:
     files = dict(hub.repos[MEDIA_REPO][hub.heads[MEDIA_REPO]])
     hub.push(
