@@ -101,7 +101,7 @@ def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Container[s
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's outcome.
+    """What a run has computed of one task.
 
     Attributes:
         score: the main metric, in [0, 1], as the official code computes it.
@@ -280,7 +280,7 @@ def save_result(path: Path, result: TaskResult | RunResult) -> None:
 
 
 def load_task_result(path: Path) -> TaskResult:
-    """Read a task's result.
+    """Read the file that a task's result was written to.
 
     Raises:
         ResultError: not readable, not a task's result, or written by another release.
@@ -289,7 +289,7 @@ def load_task_result(path: Path) -> TaskResult:
 
 
 def load_run_result(path: Path) -> RunResult:
-    """Read a run's result.
+    """Read the file that says what a run was and what its means are.
 
     Raises:
         ResultError: not readable, not a run's result, or written by another release.
@@ -335,11 +335,11 @@ def benchmark_members(benchmark: Sequence[tuple[str, Modality, str]]) -> dict[st
 def _mean(
     name: str, tasks: Sequence[str], scores: Mapping[str, float], chance: Mapping[str, float] | None
 ) -> Aggregate:
-    found = [task for task in tasks if task in scores]
+    scored = [task for task in tasks if task in scores]
     return Aggregate(
         name=name,
-        score=sum(scores[task] for task in found) / len(found) if found else None,
-        chance=sum(chance[task] for task in found) / len(found) if found and chance is not None else None,
-        tasks=len(found),
+        score=sum(scores[task] for task in scored) / len(scored) if scored else None,
+        chance=sum(chance[task] for task in scored) / len(scored) if scored and chance is not None else None,
+        tasks=len(scored),
         missing=tuple(task for task in tasks if task not in scores),
     )

@@ -39,7 +39,7 @@ Origin = Literal["run", "imported", "published"]
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task's scores.
+    """The scores of one model on one task.
 
     Attributes:
         metrics: fractions, as the official code computes them; all 24, or what was published.
@@ -111,12 +111,12 @@ def main_score(scores: Scores, task: Task) -> float | None:
     Raises:
         ResultError: if it was, but by other metrics.
     """
-    found = scores.tasks.get(task.name)
-    if found is None:
+    score = scores.tasks.get(task.name)
+    if score is None:
         return None
-    if task.metric not in found.metrics:
+    if task.metric not in score.metrics:
         raise ResultError(f"{scores.name}: {task.name} has no {task.metric}, by which it is ranked ({scores.source})")
-    return found.metrics[task.metric]
+    return score.metrics[task.metric]
 
 
 def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggregate, ...]:
@@ -125,8 +125,8 @@ def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggrega
     rows = benchmark_rows(registered)
     if scores.means and not scores.tasks:
         return tuple(_published_mean(name, tasks, scores.means) for name, tasks in benchmark_members(rows).items())
-    found = {one.task.name: main_score(scores, one.task) for one in registered if one.collection == BENCHMARK}
-    return mean_scores({task: score for task, score in found.items() if score is not None}, rows)
+    by_task = {row.task.name: main_score(scores, row.task) for row in registered if row.collection == BENCHMARK}
+    return mean_scores({task: score for task, score in by_task.items() if score is not None}, rows)
 
 
 def _published_mean(name: str, tasks: Sequence[str], published: Mapping[str, float]) -> Aggregate:
@@ -141,19 +141,19 @@ def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
     Raises:
         ResultError: synthetic scores beside real ones, limited ones beside any, or several editions.
     """
-    synthetic = [one.name for one in scores if one.synthetic]
+    synthetic = [column.name for column in scores if column.synthetic]
     if 0 < len(synthetic) < len(scores):
         raise ResultError(
             f"{', '.join(synthetic)}: scores of made-up data never stand beside MMEB-V2 scores; compare them with one "
             "another"
         )
-    if len(scores) > 1 and (limited := [one.name for one in scores if one.limited]):
+    if len(scores) > 1 and (limited := [column.name for column in scores if column.limited]):
         raise ResultError(
             f"{', '.join(limited)}: scores of the first queries only are not comparable with any other; run again "
             "without --limit"
         )
-    if len({one.edition for one in scores}) > 1 and not allow_editions:
-        each = ", ".join(f"{one.name} is of {one.edition or 'none'}" for one in scores)
+    if len({column.edition for column in scores}) > 1 and not allow_editions:
+        each = ", ".join(f"{column.name} is of {column.edition or 'none'}" for column in scores)
         raise ResultError(
             f"scores of different editions: {each}; up to 60 points of a task lie between editions, not models. "
             "Compare within one, or go on with --allow-editions"
@@ -225,7 +225,10 @@ def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult
         edition=run.edition,
         origin="run",
         source=f"{folder} ({run.model})",
-        tasks={one.name: TaskScore(dict(one.metrics), one.num_queries, one.corrected_score) for one in results},
+        tasks={
+            result.name: TaskScore(dict(result.metrics), result.num_queries, result.corrected_score)
+            for result in results
+        },
         profile=run.profile,
         synthetic=run.data_synthetic,
         limited=run.limit is not None,
@@ -235,7 +238,7 @@ def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult
 
 
 def _notes_of_run(results: Sequence[TaskResult]) -> tuple[str, ...]:
-    counted = [f"{one.name}: {count:,} {what}" for one in results for what, count in one.notes.items()]
+    counted = [f"{result.name}: {count:,} {what}" for result in results for what, count in result.notes.items()]
     return (f"counted: {'; '.join(counted)}",) if counted else ()
 
 
