@@ -174,6 +174,21 @@ def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> 
         encoder(tmp_path, [], colour="red")
 
 
+def test_on_several_machines_an_error_names_its_node_and_different_processors_are_said(
+    cluster: None, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    driver = ray_engine.RayEncoder(setup_of(tmp_path, trouble="data"), 1, False, notes.append)
+    first = driver.introduction()
+    driver._welcome(driver._actors[0], dataclasses.replace(first, processors="others"))
+    (note,) = notes
+    assert note.startswith("the actors have different processors (")
+    with pytest.raises(
+        DataError, match=r"can't be opened \(on node .*; data and model have to lie at the same path on"
+    ):
+        driver.encode([chunk("a")], BatchList(), lambda _: None)
+
+
 def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
     """A process of its own: this one is connected to another cluster."""
     script = place.folder / "nodes.py"
