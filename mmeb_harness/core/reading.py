@@ -5,6 +5,7 @@ What doesn't fit is one line with its source, its dotted place, its value and wh
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -29,23 +30,20 @@ Contents = TypeVar("Contents")
 
 @dataclass(frozen=True)
 class JsonFile(Generic[Contents]):
-    """A kind of JSON file that is written whole, from a dataclass with a `schema_version`.
+    """A kind of JSON file: a dataclass written whole, with a `schema_version`.
 
     Attributes:
         what: its name in messages, with the article.
-        way_out: of a damaged file, for messages.
-        if_older, if_foreign, if_newer: ways out where they differ; a foreign file has no schema version, or no `mark`.
-        added: fields that older files of the same version lack; any other that is absent is an error, even if the
-            dataclass has a default.
+        way_out, if_damaged: what to do about a file of another version or kind, and about a damaged one.
+        mark: a field that only files of this kind have.
+        added: fields that older files of the same version lack. Any other must be there, whatever its default.
     """
 
     contents: type[Contents]
     what: str
     version: int
     way_out: str
-    if_older: str = ""
-    if_foreign: str = ""
-    if_newer: str = "upgrade mmeb-harness"
+    if_damaged: str
     mark: str = "schema_version"
     added: frozenset[str] = frozenset()
     error: type[HarnessError] = ResultError
@@ -56,28 +54,29 @@ class JsonFile(Generic[Contents]):
         Raises:
             HarnessError: of the class `error`: not readable, something else, of another version, or damaged.
         """
-        values = read_json(path, self.error, self.way_out)
+        values = read_json(path, self.error, self.if_damaged)
         version = values.get("schema_version") if isinstance(values, dict) and self.mark in values else None
         if type(version) is not int:
-            raise self.error(f"{path} is not {self.what} of this harness; {self.if_foreign or self.way_out}")
+            raise self.error(f"{path} is not {self.what} of this harness; {self.way_out}")
         if version > self.version:
             raise self.error(
-                f"{path} has schema version {version}, this release reads up to {self.version}: {self.if_newer}"
+                f"{path} has schema version {version}, this release reads up to {self.version}: upgrade mmeb-harness, "
+                f"or {self.way_out}"
             )
         if version < self.version:
             raise self.error(
                 f"{path} was written by an older release (schema version {version}, this one writes {self.version}); "
-                f"{self.if_older or self.way_out}"
+                f"{self.way_out}"
             )
         try:
-            contents = _built(self.contents, values)
-            absent = (place for place in _absent(contents, values) if place.rpartition(".")[2] not in self.added)
-            if (place := next(absent, None)) is not None:
-                raise OptionError(f"it lacks {place!r}")
+            contents = _built(self.contents, values, "", "it")
+            there = set(_places(values))
+            for place in _places(dataclasses.asdict(cast(Any, contents))):
+                if place not in there and place.rpartition(".")[2] not in self.added:
+                    raise OptionError(f"it lacks {place!r}")
         except HarnessError as error:
-            raise self.error(
-                f"{path} is not {self.what} of schema version {version} ({error}); {self.way_out}"
-            ) from error
+            what = f"{self.what} of schema version {version}"
+            raise self.error(f"{path} is not {what} ({error}); {self.if_damaged}") from error
         return contents
 
 
@@ -91,7 +90,7 @@ def build_config(kind: type[Contents], values: object, source: str = "") -> Cont
         UnknownNameError: a key that is no field; the nearest is suggested.
         OptionError: a value of the wrong type, or a field without a default that is missing.
     """
-    return _built(kind, values, source, is_config=True)
+    return _built(kind, values, source, source or "the configuration", numbers_as_text=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -111,24 +110,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _built(kind: type[Contents], values: object, source: str = "", is_config: bool = False) -> Contents:
+def _built(kind: type[Contents], values: object, source: str, whole: str, numbers_as_text: bool = False) -> Contents:
     from pydantic import ValidationError
 
-    whole = source or ("the configuration" if is_config else "it")
     try:
         # As JSON: there a list may become a tuple and a mapping a dataclass, while scalars stay strict.
         text = json.dumps([values])
     except (TypeError, ValueError) as error:  # YAML has dates, sets and more
         raise OptionError(f"{whole}: {error}; put the value in quotes") from error
     try:
-        (contents,) = _adapter(cast(Hashable, kind)).validate_json(text)
+        return cast(Contents, _adapter(cast(Hashable, kind)).validate_json(text)[0])
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        mended = _with_numbers(values, problems) if is_config else values
-        if mended != values:
-            return _built(kind, mended, source, is_config)
-        raise _misfit(kind, problems, source, whole) from None
-    return cast(Contents, contents)
+    if numbers_as_text and (mended := _with_numbers(values, problems)) != values:
+        return _built(kind, mended, source, whole)
+    raise _misfit(kind, problems, source, whole)
 
 
 @functools.cache
@@ -145,10 +141,8 @@ def _with_numbers(values: object, problems: Sequence[ErrorDetails]) -> object:
     for problem in problems:
         if problem["type"] == "float_type" and isinstance(problem["input"], str):
             *parents, last = problem["loc"][1:]
-            try:
+            with contextlib.suppress(ValueError):  # no number: the problem stays
                 functools.reduce(operator.getitem, parents, mended)[last] = float(problem["input"])  # type: ignore
-            except ValueError:
-                continue  # stays a problem
     return mended
 
 
@@ -157,66 +151,54 @@ def _misfit(kind: type, problems: Sequence[ErrorDetails], source: str, whole: st
     problem = min(problems, key=lambda problem: problem["type"] != "unexpected_keyword_argument")
     (_, *steps), value = problem["loc"], problem["input"]
     name = steps.pop() if problem["type"] in ("unexpected_keyword_argument", "missing") else None
-    place, wanted = _found_at(kind, steps)
+    place, wanted = _followed(kind, steps)
     where = ": ".join(filter(None, (source, place))) or whole
     if problem["type"] == "unexpected_keyword_argument":
-        return UnknownNameError(f"setting in {where}", str(name), get_type_hints(wanted))
+        return UnknownNameError(f"setting in {where}", str(name), get_type_hints(wanted[0]))
     if isinstance(name, str):
         return OptionError(f"{where} lacks {name!r}")
-    if isinstance(value, list) and get_origin(wanted) is tuple:
-        return OptionError(f"{where} must have {len(get_args(wanted))} values, not {len(value)}")
-    return OptionError(f"{where} must be {_described(wanted)}, not {value!r}")
+    if isinstance(value, list) and get_origin(wanted[0]) is tuple:
+        return OptionError(f"{where} must have {len(get_args(wanted[0]))} values, not {len(value)}")
+    return OptionError(f"{where} must be {' or '.join(map(_described, wanted))}, not {value!r}")
 
 
-def _found_at(kind: Any, steps: Sequence[str | int]) -> tuple[str, Any]:
-    """The dotted place that steps lead to, and its annotation."""
-    place = ""
+def _followed(kind: Any, steps: Sequence[str | int]) -> tuple[str, list[Any]]:
+    """The dotted place that steps lead to, and the types that may stand there."""
+    place, allowed = "", _members(kind)
     for step in steps:
+        kind, *others = allowed
+        if others:
+            break  # what follows names one of them
         arguments = get_args(kind)
-        if _is_union(kind):
-            break  # what follows is one of its members
         if isinstance(step, int):
             place += f"[{step}]"
-            kind = arguments[0 if arguments[-1] is Ellipsis else step]
+            inner = arguments[0 if arguments[-1] is Ellipsis else step]
         else:
-            place += f".{step}" if place else step
-            kind = get_type_hints(kind)[step] if dataclasses.is_dataclass(kind) else arguments[-1]
-        kind = _without_none(kind)
-    return place, kind
+            place = f"{place}.{step}".lstrip(".")
+            inner = get_type_hints(kind)[step] if dataclasses.is_dataclass(kind) else arguments[-1]
+        allowed = _members(inner)
+    return place, allowed
+
+
+def _members(kind: Any) -> list[Any]:
+    """Types of a union, without None; else the type itself."""
+    is_union = get_origin(kind) in (types.UnionType, typing.Union)
+    return [member for member in get_args(kind) if member is not types.NoneType] if is_union else [kind]
 
 
 def _described(kind: Any) -> str:
-    if get_origin(kind) is Literal:
+    origin = get_origin(kind)
+    if origin is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) is tuple:
-        return "a list"
-    if _is_union(kind):
-        return " or ".join(_described(member) for member in get_args(kind) if member is not types.NoneType)
-    is_mapping = dataclasses.is_dataclass(kind) or get_origin(kind) is not None
-    return "a mapping" if is_mapping else str(kind.__name__)
+    if origin is None and not dataclasses.is_dataclass(kind):
+        return str(kind.__name__)
+    return "a list" if origin is tuple else "a mapping"
 
 
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (types.UnionType, typing.Union)
-
-
-def _without_none(kind: Any) -> Any:
-    members = [member for member in get_args(kind) if member is not types.NoneType]
-    return members[0] if _is_union(kind) and len(members) == 1 else kind
-
-
-def _absent(made: object, values: Any, place: str = "") -> Iterator[str]:
-    """Places of fields that the values lack, so that they have their defaults."""
-    if dataclasses.is_dataclass(made):
-        for field in dataclasses.fields(made):
-            inner = f"{place}.{field.name}".lstrip(".")
-            if field.name in values:
-                yield from _absent(getattr(made, field.name), values[field.name], inner)
-            else:
-                yield inner
-    elif isinstance(made, Mapping):
-        for name, value in made.items():
-            yield from _absent(value, values[name], f"{place}.{name}".lstrip("."))
-    elif isinstance(made, tuple):
-        for index, value in enumerate(made):
-            yield from _absent(value, values[index], f"{place}[{index}]")
+def _places(value: object, place: str = "") -> Iterator[str]:
+    """The dotted places of all that mappings and lists hold."""
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        yield (below := f"{place}.{key}".lstrip("."))
+        yield from _places(inner, below)

@@ -59,7 +59,7 @@ class _Lock:
     repos: Mapping[str, LockedRepo]
 
 
-_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, way_out=_WAY_OUT, error=DataError)
+_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, _WAY_OUT, _WAY_OUT, error=DataError)
 
 
 def hub_file(repo: str, locked: LockedRepo, path: str) -> HubFile:

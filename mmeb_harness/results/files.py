@@ -211,10 +211,8 @@ def _result_file(contents: type[Result], what: str) -> JsonFile[Result]:
         contents,
         what,
         SCHEMA_VERSION,
-        way_out="delete it and run again",
-        if_older="run again with --fresh, or choose another --output",
-        if_foreign="choose another --output",
-        if_newer="upgrade mmeb-harness, or choose another --output",
+        way_out="choose another --output, or run again with --fresh",
+        if_damaged="delete it and run again",
         added=ADDED,
     )
 

@@ -87,8 +87,8 @@ _SCORES_FILE = JsonFile(
     Scores,
     "a scores file",
     SCORES_SCHEMA_VERSION,
-    way_out="write it anew with `mmeb-eval import`",
-    if_foreign="name a run's folder, or a file that `mmeb-eval import` wrote",
+    way_out="name a run's folder, or a file that `mmeb-eval import` wrote",
+    if_damaged="write it anew with `mmeb-eval import`",
     mark="origin",
     added=ADDED,
 )

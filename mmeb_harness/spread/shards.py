@@ -64,9 +64,7 @@ class ShardResult:
 
 
 _ENCODE_AGAIN = "encode the shard again with the release that merges"
-_SHARD_FILE = JsonFile(
-    ShardResult, "a shard", SHARD_SCHEMA_VERSION, way_out=_ENCODE_AGAIN, if_newer=_ENCODE_AGAIN, added=ADDED
-)
+_SHARD_FILE = JsonFile(ShardResult, "a shard", SHARD_SCHEMA_VERSION, _ENCODE_AGAIN, _ENCODE_AGAIN, added=ADDED)
 
 
 def encoder_of_shard(share: Share, open_encoder: OpenEncoder, note: Callable[[str], None]) -> OpenEncoder:

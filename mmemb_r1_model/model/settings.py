@@ -49,12 +49,12 @@ class Settings:
         return self.max_new_tokens // 4
 
 
-#: Its first readers took any of the settings to be absent.
 _FILE = JsonFile(
     Settings,
     "a settings file",
     SCHEMA_VERSION,
-    way_out="write it as `mmemb-r1 add-tokens` does, or remove it for the defaults",
+    way_out="write it again with `mmemb-r1 add-tokens`",
+    if_damaged="mend it, or remove it for the defaults",
     added=frozenset(field.name for field in dataclasses.fields(Settings)),
     error=ModelError,
 )
