@@ -164,7 +164,7 @@ def _misfit(kind: type, problems: Sequence[ErrorDetails], source: str, whole: st
 
 def _followed(kind: Any, steps: Sequence[str | int]) -> tuple[str, list[Any]]:
     """The dotted place that steps lead to, and the types that may stand there."""
-    place, allowed = "", _members(kind)
+    place, allowed = "", members_of(kind)
     for step in steps:
         kind, *others = allowed
         if others:
@@ -176,12 +176,12 @@ def _followed(kind: Any, steps: Sequence[str | int]) -> tuple[str, list[Any]]:
         else:
             place = f"{place}.{step}".lstrip(".")
             inner = get_type_hints(kind)[step] if dataclasses.is_dataclass(kind) else arguments[-1]
-        allowed = _members(inner)
+        allowed = members_of(inner)
     return place, allowed
 
 
-def _members(kind: Any) -> list[Any]:
-    """Types of a union, without None; else the type itself."""
+def members_of(kind: Any) -> list[Any]:
+    """The types of a union, without None; of any other annotation it alone."""
     is_union = get_origin(kind) in (types.UnionType, typing.Union)
     return [member for member in get_args(kind) if member is not types.NoneType] if is_union else [kind]
 

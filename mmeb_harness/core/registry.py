@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError
 from mmeb_harness.core.items import MODALITIES, Modality
+from mmeb_harness.core.reading import members_of
 from mmeb_harness.core.tasks import Suite, Task
 
 TASKS_GROUP = "mmeb_harness.tasks"
@@ -220,35 +219,24 @@ def parse_value(label: str, text: str, annotation: Any) -> Any:
     Raises:
         OptionError: if it doesn't parse.
     """
-    kinds = get_args(annotation) if _is_union(annotation) else (annotation,)
-    choices = [kind for kind in kinds if kind is not type(None)]
-    optional = _is_union(annotation) and type(None) in get_args(annotation)
-    if optional and text.lower() == "none":
+    if type(None) in get_args(annotation) and text.lower() == "none":
         return None
-    for kind in choices:
+    kinds = members_of(annotation)
+    for kind in kinds:
         try:
             return _parse_one(text, kind)
-        except ValueError:
+        except (KeyError, ValueError):
             continue
-    wanted = " or ".join(_type_name(kind) for kind in choices)
-    raise OptionError(f"{label}: {text!r} is not {wanted}")
+    raise OptionError(f"{label}: {text!r} is not {' or '.join(map(_type_name, kinds))}")
 
 
 def _parse_one(text: str, kind: Any) -> Any:
-    if get_origin(kind) is Literal:
-        by_text = {str(choice): choice for choice in get_args(kind)}
-        if text not in by_text:
-            raise ValueError(text)
-        return by_text[text]
+    """Not as a file's values are read: there "3" is text."""
     if kind is bool:
-        if text.lower() not in _BOOLEANS:
-            raise ValueError(text)
         return _BOOLEANS[text.lower()]
+    if get_origin(kind) is Literal:
+        return {str(choice): choice for choice in get_args(kind)}[text]
     return kind(text) if callable(kind) else text
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (types.UnionType, typing.Union)
 
 
 def _type_name(kind: Any) -> str:
