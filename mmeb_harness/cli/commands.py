@@ -56,7 +56,7 @@ def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str
     )
     print_table(
         ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
-        [_task_row(one) for one in chosen],
+        [_task_row(standing) for standing in chosen],
     )
 
 

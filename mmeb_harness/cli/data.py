@@ -181,7 +181,7 @@ def _tasks(
 
     registered = load_tasks(edition)
     chosen = select_tasks(registered, tasks, groups, modalities)
-    return [one.task for one in chosen], [one.task for one in registered.values()]
+    return [standing.task for standing in chosen], [standing.task for standing in registered.values()]
 
 
 def _plan(

@@ -64,7 +64,7 @@ def leaderboard(
     registered = tasks_of_edition(edition)
     edition = edition or benchmark_edition(registered.values())
     entries = [load_entry(path) for path in runs]
-    entries += [Entry(one) for one in _published(published, all_published, published_file, edition)]
+    entries += [Entry(scores) for scores in _published(published, all_published, published_file, edition)]
     board = rank(entries, registered, edition=edition, allow_editions=allow_editions, with_tasks=tasks_too)
     if output is not None:
         write_text(output, render(board, chosen))
@@ -98,5 +98,5 @@ def _published(names: tuple[str, ...], every: bool, file: Path | None, edition: 
     if not names and not every:
         return []
     known = load_published(file or PUBLISHED_FILE)
-    found = [find_published(known, name) for name in names]
-    return found + [one for one in all_published(known, edition) if every and one not in found]
+    named = [find_published(known, name) for name in names]
+    return named + [scores for scores in all_published(known, edition) if every and scores not in named]

@@ -59,7 +59,7 @@ def submit(
 
     result = read_run_file(run)
     registered = load_tasks(result.edition or None).values()
-    tasks = [one.task for one in registered if one.collection == BENCHMARK]
+    tasks = [standing.task for standing in registered if standing.collection == BENCHMARK]
     check_submittable(run, tasks)
     metadata = Metadata(
         model_name=model_name or result.model,
@@ -95,7 +95,7 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
     scores = read_official(path, registered.values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
-    incomplete = len(scores.tasks) < sum(one.collection == BENCHMARK for one in registered.values())
+    incomplete = len(scores.tasks) < sum(standing.collection == BENCHMARK for standing in registered.values())
     print_comparison(compare([scores], registered, with_tasks=incomplete), console())
     click.echo(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
 
@@ -171,7 +171,7 @@ def compare(
         columns += [find_published(known, name) for name in published]
     comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
     print_comparison(comparison, console())
-    names = [one.name for one in comparison.columns]
+    names = [column.name for column in comparison.columns]
     folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}
     compared = _print_runs(folders, with_tasks=tasks_too)
     if json_file is not None:

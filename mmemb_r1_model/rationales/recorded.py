@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmemb_r1_model.data.pairs import SIDES
 from mmemb_r1_model.data.suite import WORKER_RATIONALES
-from mmemb_r1_model.disk.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.errors import DataError, UnknownNameError, one_line
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask
@@ -65,7 +65,7 @@ def _read_table(path: Path, worker: str) -> dict[_Key, str]:
             raise DataError(f"{path} has no column {missing[0]!r}; expected {', '.join(_COLUMNS)}")
         table = pq.read_table(path, columns=list(_COLUMNS))
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} can't be read: {one_line(error)}") from error
     texts: dict[_Key, str] = {}
     workers: set[str] = set()
     for batch in table.to_batches():

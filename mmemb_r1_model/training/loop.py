@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line
 from mmemb_r1_model.disk.files import replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
@@ -254,12 +254,12 @@ def within_memory(
     try:
         return attempt(size)
     except torch.OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
+        why = one_line(error, longest=200)
     if world.size > 1:
         # The others are in the middle of this step: another attempt would answer them with the wrong messages, and
         # all would wait for ever. torchrun ends them when this process ends.
         raise TrainingError(
-            f"{setting}: {size} does not fit in memory on process {world.rank} of {world.size} ({first}); make it "
+            f"{setting}: {size} does not fit in memory on process {world.rank} of {world.size} ({why}); make it "
             "smaller, or use gradient_checkpointing, LoRA or student.shard"
         )
     smaller = size
@@ -271,9 +271,9 @@ def within_memory(
             attempt(smaller)
         except torch.OutOfMemoryError:
             continue
-        raise TrainingError(f"{setting}: {size} does not fit in memory, {smaller} does ({first})")
+        raise TrainingError(f"{setting}: {size} does not fit in memory, {smaller} does ({why})")
     raise TrainingError(
-        f"{setting}: not even 1 fits in memory ({first}); use gradient_checkpointing, LoRA or student.shard"
+        f"{setting}: not even 1 fits in memory ({why}); use gradient_checkpointing, LoRA or student.shard"
     )
 
 
