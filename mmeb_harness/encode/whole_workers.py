@@ -112,27 +112,23 @@ def encoding_parts(
         workers = workers_for(embedder, processes)
     if spec is None or not workers:
         return embedder, InlinePreparation(embedder)
-    if not runs_on_cpu(embedder):
+    if not _runs_on_cpu(embedder):
         return embedder, WorkerPreparation(spec, workers, note=note)
     threads = max(1, environment.available_cpus() // workers)
     preparation = WorkerPreparation(WholeRecipe(spec), workers, threads=threads, note=note)
     return EncodedElsewhere(embedder, preparation, workers), preparation
 
 
-def default_workers(on_accelerator: bool, processes: int = 1) -> int:
-    """How many workers there should be; 0: a thread, since a model on the CPU wants the cores for itself.
+def workers_for(embedder: Embedder, processes: int = 1) -> int:
+    """How many workers a model should have; 0: a thread, since one on the CPU wants the cores for itself.
 
     Args:
         processes: that want some, on this machine.
     """
-    return min(MAX_WORKERS, max(1, environment.available_cpus() // processes) - 1) if on_accelerator else 0
+    own_cpus = max(1, environment.available_cpus() // processes)
+    return 0 if _runs_on_cpu(embedder) else min(MAX_WORKERS, own_cpus - 1)
 
 
-def workers_for(embedder: Embedder, processes: int = 1) -> int:
-    """The default number of workers, by where the model says that it runs."""
-    return default_workers(not runs_on_cpu(embedder), processes)
-
-
-def runs_on_cpu(embedder: Embedder) -> bool:
+def _runs_on_cpu(embedder: Embedder) -> bool:
     """Whether a model says so; one that doesn't say needs no accelerator."""
     return str(embedder.info.settings.get("device", "cpu")) == "cpu"

@@ -14,7 +14,7 @@ from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Finished, LocalEncoder
 from mmeb_harness.encode.prepare import InlinePreparation
 from mmeb_harness.encode.supervisor import WorkerPreparation
-from mmeb_harness.encode.whole_workers import EncodedElsewhere, default_workers, encoding_parts
+from mmeb_harness.encode.whole_workers import EncodedElsewhere, encoding_parts, workers_for
 from mmeb_harness.store.vectors import VectorStore
 from tests.harness.encode.test_local import BudgetedHash
 from tests.toy import HashEmbedder
@@ -68,9 +68,14 @@ def test_without_workers_or_without_a_recipe_this_process_prepares() -> None:
     assert encoding_parts(HashEmbedder(), Recipe(), 2, lambda _: None)[1] is None
 
 
-def test_with_an_accelerator_workers_only_prepare() -> None:
+def on_accelerator() -> BudgetedHash:
     embedder = BudgetedHash()
     embedder.info = type(embedder.info)("hash", "1", embedder.info.dimensions, {"device": "cuda"})
+    return embedder
+
+
+def test_with_an_accelerator_workers_only_prepare() -> None:
+    embedder = on_accelerator()
     encoding, preparation = encoding_parts(embedder, Recipe(), 2, lambda _: None)
     assert encoding is embedder
     assert isinstance(preparation, WorkerPreparation)
@@ -90,5 +95,6 @@ def test_a_trace_without_seconds_gets_those_of_its_batch() -> None:
 
 
 def test_no_workers_where_they_would_compete_with_the_model() -> None:
-    assert default_workers(on_accelerator=False) == 0
-    assert default_workers(on_accelerator=True) == min(8, available_cpus() - 1)
+    assert workers_for(BudgetedHash()) == 0
+    assert workers_for(on_accelerator()) == min(8, available_cpus() - 1)
+    assert workers_for(on_accelerator(), processes=available_cpus()) == 0
