@@ -53,7 +53,7 @@ def test_resumed_after_an_error_it_scores_what_an_undisturbed_run_scores(suite: 
     assert broken.keys + resumed.keys == undisturbed.keys  # each item once, in all
     assert run.aggregates == whole.aggregates
     for name in TASKS:
-        paths = [RunFolder(tmp_path / one / "run").queries_file(name) for one in ("whole", "broken")]
+        paths = [RunFolder(tmp_path / kind / "run").queries_file(name) for kind in ("whole", "broken")]
         one, other = (read_parquet(path, ["query_id", "top_ids", "top_scores"]) for path in paths)
         assert one.equals(other)
 
@@ -64,13 +64,14 @@ def test_scores_equal_an_independent_computation(name: str, suite: Path, tmp_pat
     run_mini(embedder, suite, tmp_path / "run")
     task = load_tasks()[name].task
     samples = task.load(suite, embedder.info.profile.frames)
-    vectors = {one.id: embedder.vectors(one).astype(np.float64) for one in samples.candidates}
+    vectors = {item.id: embedder.vectors(item).astype(np.float64) for item in samples.candidates}
     rows = read_parquet(RunFolder(tmp_path / "run").queries_file(name)).to_pylist()
     assert load_task_result(tmp_path / "run" / "tasks" / f"{name}.json").num_queries == len(rows)
     for query, row in zip(samples.queries, rows, strict=True):
         tokens = embedder.vectors(query).astype(np.float64)
         pool = samples.pools[query.id] if samples.pools is not None else tuple(vectors)
-        scores = {one: (tokens @ vectors[one].T).max(axis=1).sum() for one in pool}
-        found = row["top_scores"]
-        assert found == pytest.approx(sorted((scores[one] for one in pool), reverse=True)[: len(found)], abs=1e-9)
-        assert [scores[one] for one in row["top_ids"]] == pytest.approx(found, abs=1e-9)
+        scores = {item_id: (tokens @ vectors[item_id].T).max(axis=1).sum() for item_id in pool}
+        top_scores = row["top_scores"]
+        best = sorted((scores[item_id] for item_id in pool), reverse=True)[: len(top_scores)]
+        assert top_scores == pytest.approx(best, abs=1e-9)
+        assert [scores[item_id] for item_id in row["top_ids"]] == pytest.approx(top_scores, abs=1e-9)
