@@ -40,6 +40,7 @@ def _run(config_name: str, output: Path, assignments: Sequence[str], stages: Seq
     values: dict[str, Any] = override(read_yaml(named_config(config_name)), assignments)
     pipeline = Pipeline(read_pipeline(values), output, click.echo)
     pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
+    pipeline.leave()
 
 
 @cli.command()

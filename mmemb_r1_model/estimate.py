@@ -347,6 +347,7 @@ def dry_run(
         raise OptionError(f"--output {output} has something in it; a dry run needs a new folder, never that of a run")
     with tempfile.TemporaryDirectory() if output is None else contextlib.nullcontext(output) as folder:
         measurements = list(DryRun(config, Path(folder), steps, shares, say).measure())
+        Pipeline(config, Path(folder), say).leave()
     if is_first:
         say("\nDRY RUN; hours on this machine\n")
         say(_columns("stage", "measured", "s a unit", "set-up s", "hours", "peak GB"))

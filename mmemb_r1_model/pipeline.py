@@ -210,7 +210,7 @@ class Pipeline:
     def run(self, stages: Sequence[Stage] = STAGES) -> None:
         """Run stages in order; time of each is appended to times.jsonl.
 
-        Of several processes the first does alone what can't be shared; the others wait for it.
+        Of several processes the first does alone what can't be shared; the others wait for it. All `leave` at the end.
 
         Raises:
             HarnessError: also before the first stage, where a later one would miss something.
@@ -225,7 +225,10 @@ class Pipeline:
             if world.is_first or stage in _SHARED:
                 self._run_stage(stage, world.is_first)
             wait()
-        leave_world(world)
+
+    def leave(self) -> None:
+        """Close the connections to other processes, once: torch can't open them a second time."""
+        leave_world(join_world(self.config.student.device))
 
     def _check(self, stages: Sequence[Stage]) -> None:
         """What would otherwise show after days: folders that aren't there, a student without its tokens or too short.
