@@ -180,7 +180,7 @@ class DryRun:
         ran = self._run(("select",), short, watch)
         # Of several processes the first has all of a set's few pairs, which are one chunk; in the run they share them.
         kinds = [watch.timed_of(pairs.name, math.ceil(len(pairs) / _processes())) for pairs in sets]
-        return _measurement("select", "pairs", ran, kinds)
+        return _measurement("select", "pairs" if _processes() == 1 else "pairs a process", ran, kinds)
 
     def _training(self, stage: Stage, loops: Mapping[str, LoopConfig], short: PipelineConfig) -> Measurement:
         """Of loops by their folders."""

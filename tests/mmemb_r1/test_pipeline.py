@@ -186,7 +186,7 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
 
 
 def test_processes_that_wait_outlast_the_first_ones_work() -> None:
-    """torch's own limit is a second here; the first process works for three."""
+    """torch's own limit is a second here; the first process works for three. Then stages one by one, as a dry run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*command, "-m", "tests.mmemb_r1.patient_processes"],
