@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # faiss-gpu and torchvision where there is an NVIDIA driver, faiss-cpu elsewhere.
 EXTRA  ?= $(shell if nvidia-smi >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 
-.PHONY: run test results clean
+.PHONY: run test test-fast results clean
 
 run: $(VENV)/.installed
 	$(BIN)/mmeb-eval run --model mmemb_r1
@@ -17,6 +17,10 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# While working: what takes longest is left out.
+test-fast: $(VENV)/.installed
+	$(BIN)/pytest -m "not slow"
 
 MODES := runs/mini-mmemb_r1-never runs/mini-mmemb_r1-always runs/mini-mmemb_r1
 FLOORS := runs/mini-bag_of_features runs/mini-random

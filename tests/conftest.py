@@ -13,12 +13,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Tests run in parallel, in processes: more threads in each would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from mmeb_tasks.mini import SUITE
 
 from mmeb_harness.data.folder import ensure_suite
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, those with most of them foremost: none is begun when all others are done."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

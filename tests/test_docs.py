@@ -56,6 +56,7 @@ def test_each_example_is_under_20_lines() -> None:
         assert len([line for line in example(name).splitlines() if line.strip()]) < 20
 
 
+@pytest.mark.slow
 def test_the_task_and_the_model_are_found_and_run(installed: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

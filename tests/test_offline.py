@@ -60,6 +60,7 @@ def test_the_block_blocks(blocked: dict[str, str], tmp_path: Path) -> None:
     assert "huggingface" in (tmp_path / "attempts").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mmemb_r1", "bag_of_features"])
 def test_no_run_opens_a_connection(model: str, blocked: dict[str, str], tmp_path: Path) -> None:
     tasks = "VOC2007,HMDB51,MomentSeeker,ViDoRe_tabfquad,VisRAG_ChartQA"

@@ -13,6 +13,7 @@ import pytest
 from mmeb_harness.results.files import load_run_result
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

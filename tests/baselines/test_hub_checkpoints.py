@@ -52,6 +52,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_fetched_once_and_then_needs_no_network(check: Check, hub: Hub) -> None:
     assert check().returncode == 0
     assert hub.downloads["model.safetensors"] == 1

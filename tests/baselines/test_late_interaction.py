@@ -176,6 +176,7 @@ def test_half_precision_gives_half_as_many_bytes(folders: dict[str, Path], items
         np.testing.assert_allclose(np.linalg.norm(other.astype(np.float64), axis=1), 1, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_a_run_ranks_by_max_sim(folders: dict[str, Path], cache: Path, tmp_path: Path, name: str) -> None:
     suite, known = cache / "mini-v1-seed0", load_tasks()

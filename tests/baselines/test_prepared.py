@@ -72,6 +72,7 @@ def test_pickled_and_uploaded_batches_give_the_same_vectors(
     np.testing.assert_array_equal(vectors(embedder, uploaded[0]), expected)
 
 
+@pytest.mark.slow
 def test_workers_prepare_the_same(specs: dict[str, ModelSpec], items: list[Item]) -> None:
     spec = specs["qwen3_vl_embedding"]
     embedder = made(spec)

@@ -14,6 +14,7 @@ from tests.baselines.tiny_checkpoints import MAKERS, save_checkpoint
 TASKS = ("CIRR", "MSR-VTT", "ViDoRe_arxivqa")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MAKERS)
 def test_it_runs_image_video_and_page_tasks(
     model: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -104,6 +104,7 @@ def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_captions_of_the_mini_suite_as_plain_encode_has_them(
     embedder: SentenceTransformerEmbedder, minilm: str, library: Any, cache: Path
 ) -> None:

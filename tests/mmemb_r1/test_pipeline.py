@@ -41,6 +41,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
     words = ["--config", "miniworld", "--output", str(tmp_path)]
     words += [word for one in SMALL for word in ("--set", one)]
@@ -96,6 +97,7 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
             call("train", *words)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_student(tmp_path: Path) -> None:
     """Stage 1 with all weights in each, stage 2 with weights that are split."""
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
@@ -185,6 +187,7 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
         full_run(root, output, student, "synthetic=[{module: m, folder: f}]")
 
 
+@pytest.mark.slow
 def test_processes_that_wait_outlast_the_first_ones_work() -> None:
     """torch's own limit is a second here; the first process works for three. Then stages one by one, as a dry run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

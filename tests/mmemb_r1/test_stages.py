@@ -149,6 +149,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_check
     assert (tmp_path / "run" / "checkpoint-0000008" / "state.pt").is_file()
 
 
+@pytest.mark.slow
 def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, adapted: Path, tmp_path: Path) -> None:
     run_adapt(trained / "final", adapted.parent / "data", tmp_path / "again")
     rows = log_of(adapted)
@@ -160,6 +161,7 @@ def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, adapted: Path,
     load(str(adapted / "final"))
 
 
+@pytest.mark.slow
 def test_stage_2_goes_on_where_it_was(trained: Path, adapted: Path, tmp_path: Path) -> None:
     shutil.copytree(adapted, tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "final")
@@ -168,6 +170,7 @@ def test_stage_2_goes_on_where_it_was(trained: Path, adapted: Path, tmp_path: Pa
     assert log_of(tmp_path / "part") == log_of(adapted)
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_path: Path) -> None:
     """A cost below zero pays for length: the gate must rise, and with a high cost it must fall."""
     ends = {}
@@ -181,6 +184,7 @@ def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_p
     assert ends[-5.0] > ends[5.0] + 0.2
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_and_only_they_learn(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     data, written = make_pairs(tmp_path / "data", 24)

@@ -98,6 +98,7 @@ def test_the_references_get_every_item_in_the_order_of_the_files(sample: Sample)
     ]
 
 
+@pytest.mark.slow
 def test_only_direct_modes_have_fixed_batches(sample: Sample) -> None:
     def sides(mode: str, references: bool = True) -> list[str]:
         return [side.side for side in measured(HashEmbedder(), sample, mode, references=references).sides]
@@ -263,6 +264,7 @@ def invoke(*arguments: str) -> None:
     cli(["bench", *arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_the_command_with_the_tiny_model(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

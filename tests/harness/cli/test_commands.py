@@ -73,6 +73,7 @@ def test_a_run_from_start_to_table(call, tmp_path: Path) -> None:  # type: ignor
     assert load_run_result(tmp_path / "runs" / "mini-random" / "run.json").aggregates == run.aggregates
 
 
+@pytest.mark.slow
 def test_a_random_model_scores_chance(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """No leak from data through ranking to score: 78 tasks, 1,888 queries."""
     assert call("run", "--model", "random").returncode == 0
@@ -262,6 +263,7 @@ def test_edition_profile_and_frames_stand_in_results_and_table(call, tmp_path: P
     assert "2 earlier results are of another model, setting or data revision: computed again" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_is_put_together_from_several_invocations(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert call("run", "--model", "random", "--tasks", "VOC2007,K700").returncode == 0
     assert call("run", "--model", "random", "--tasks", "HMDB51").returncode == 0
@@ -318,6 +320,7 @@ def test_tasks_and_models_are_listed(call) -> None:  # type: ignore[no-untyped-d
     assert "MMEmb-R1 on any Qwen3-VL checkpoint" in models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["random"], ["bag_of_features"], ["mmemb_r1"], ["mmemb_r1", "--reasoning", "always"]]
 )

@@ -36,6 +36,7 @@ from tests.patience import PATIENCE, wait_until
 from tests.published import table_repos, tar_of
 
 
+@pytest.mark.slow
 def test_all_78_tasks_are_fetched_and_read_like_what_was_published(
     call: Call, hub: Hub, suite: Path, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_only_what_the_chosen_tasks_need_and_nothing_twice(call: Call, hub: Hub,
     assert len(kept) == 1  # the image archive
 
 
+@pytest.mark.slow
 def test_downloads_that_break_off_are_continued(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
     parts = [f"video-tasks/frames/video_qa.tar.gz-{index:02d}" for index in range(3)]
     for path in parts:
@@ -196,6 +198,7 @@ def test_pages_of_both_tasks_over_a_corpus_are_one_file(call: Call, hub: Hub, su
     assert (tmp_path / "data" / PAGE_POOL).is_dir()
 
 
+@pytest.mark.slow
 def test_a_lock_file_gives_a_second_machine_the_same_bytes(call: Call, hub: Hub, tmp_path: Path) -> None:
     get(call, "--tasks", "HMDB51", "--data", "first")
     pinned = json.loads((tmp_path / "first" / LOCK).read_text())["repos"]["VLM2Vec/HMDB51"]
@@ -247,6 +250,7 @@ def test_the_manifest_says_what_is_there(call: Call, tmp_path: Path) -> None:
     assert not info.synthetic
 
 
+@pytest.mark.slow
 def test_several_processes_on_one_folder(endpoint: str, hub: Hub, suite: Path, tmp_path: Path) -> None:
     for index in range(3):
         hub.breaks[f"video-tasks/frames/video_qa.tar.gz-{index:02d}"] = 1
@@ -289,6 +293,7 @@ def test_no_network(call: Call, tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "annotations").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_failing(call: Call, hub: Hub) -> None:
     hub.failing["default/test-00000-of-00001.parquet"] = [500] * 50
     message = refused(call("data", "get", "--tasks", "HMDB51"))

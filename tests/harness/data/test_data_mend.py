@@ -39,6 +39,8 @@ from tests.hub import Hub
 from tests.patience import PATIENCE, wait_until
 from tests.published import tar_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_frames_that_a_new_revision_no_longer_has_are_removed(
     call: Call, hub: Hub, suite: Path, tmp_path: Path

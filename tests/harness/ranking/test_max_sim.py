@@ -126,6 +126,7 @@ RANK_STORED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_corpus_larger_than_the_memory_it_takes_is_ranked(tmp_path: Path) -> None:
     """400 MB on disk, 800 MB as float32. Pages of mapped files don't count: the system takes them back."""

@@ -86,6 +86,7 @@ def test_submitted_and_imported_again(edition: str, tmp_path: Path) -> None:
         assert (back.tasks[task].metrics, back.tasks[task].num_queries) == (score.metrics, score.num_queries)
 
 
+@pytest.mark.slow
 def test_a_real_run_of_real_data_would_do(cache: Path, tmp_path: Path) -> None:
     """The mini suite, passed off as real in a copy of its description, with tasks that declare its counts."""
     info = dataclasses.replace(describe(cache / "mini-v1-seed0"), synthetic=False, name="MMEB-V2", revision="unpinned")

@@ -255,6 +255,7 @@ def kill_in_mid_run(data: Path, output: Path, vectors: Path, more_chunks: int, s
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: Path) -> None:
     write_toy(data, "one", num_queries=30, num_candidates=30)
     write_toy(data, "two", num_queries=30, num_candidates=30, pooled=False)

@@ -136,6 +136,7 @@ def test_points_of_the_modes_are_means_over_tasks(tmp_path: Path) -> None:
     assert at[0.75] == pytest.approx(0.625)  # 0.9 and 0.8 reason: both of one task, half of the other
 
 
+@pytest.mark.slow
 def test_all_pictures_are_drawn_and_the_same_bytes_twice(tmp_path: Path) -> None:
     runs = modes(tmp_path)
     for folder in ("a", "b"):

@@ -22,6 +22,7 @@ from tests.harness.company import install
 from tests.harness.processes import ROOT, Place, kill
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
 
 
 def chunk(name: str, batches: int = 2, size: int = 4) -> Chunk:

@@ -23,6 +23,7 @@ def rank(index: int, local_index: int = 0) -> Ranks:
     return Ranks(Share(index, 2), local_index, 2, "launch", 0)
 
 
+@pytest.mark.slow
 def test_a_rank_dies_and_nothing_else_happens(place: Place) -> None:
     launcher = [*TORCHRUN, "--max-restarts", "1", "--monitor-interval", "0.2"]
     process = place.start(*place.run("torchrun", held=True), launcher=launcher)

@@ -133,6 +133,7 @@ def test_published_means_spread_as_hits_do() -> None:
     assert draws.std() == pytest.approx(np.sqrt(0.8 * 0.2 / 1000), rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clusters", "members", "shared"),
     [pytest.param(60, 1, 0.0, id="60 queries"), pytest.param(40, 5, 0.6, id="200 queries of 40 videos")],

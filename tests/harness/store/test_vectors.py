@@ -394,6 +394,7 @@ def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
     assert reader.get(keys).vectors[:, 0].tolist() == [*range(150), *range(150)]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_whole_chunks_only(tmp_path: Path) -> None:
     rng = random.Random(0)
     for attempt in range(6):

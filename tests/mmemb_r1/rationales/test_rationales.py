@@ -134,6 +134,7 @@ write_rationales(pairs(40), config, Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     def slow(asked: Asked) -> Reply:
         """And none any more, after half of them."""
@@ -391,6 +392,7 @@ def write_local(some: list[Pairs], worker: WorkerConfig, folder: Path, samples: 
     return contents(folder)
 
 
+@pytest.mark.slow
 def test_a_local_worker(media_pairs: list[Pairs], random_checkpoint: Path, tmp_path: Path) -> None:
     found = write_local(media_pairs, local(random_checkpoint), tmp_path / "a", samples=2)
     assert len(found) == 2 * len(media_pairs[0])

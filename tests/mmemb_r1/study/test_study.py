@@ -51,6 +51,7 @@ variants:
 """
 
 
+@pytest.mark.slow
 def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)  # 44 of them
     (tmp_path / "small.yaml").write_text(SMALL)

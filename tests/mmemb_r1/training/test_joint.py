@@ -88,6 +88,7 @@ def test_gradient_caching_and_chunks_give_the_gradient_of_one_piece(
     assert float(found[0][1].norm()) > 0.1
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(random_checkpoint: Path, tmp_path: Path) -> None:
     """Vectors are gathered, labels too; the gradients add up."""
     found = []

@@ -23,6 +23,7 @@ from tests.patience import PATIENCE
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
+pytestmark = pytest.mark.slow
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

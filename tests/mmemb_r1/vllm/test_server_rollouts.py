@@ -326,6 +326,7 @@ def test_nobody_at_the_address_and_a_wrong_key(
     assert len(sample(student, with_key, tmp_path, items[:1])) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
     random_checkpoint: Path, vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
