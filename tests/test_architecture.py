@@ -26,10 +26,8 @@ DECODING = "mmemb_r1_model.decoding"
 #: of a plugin's own must not have a second bootstrap, nor write a percentage otherwise.
 PUBLIC_MODULES = ("mmeb_harness.adapter.", "mmeb_harness.stats.", "mmeb_harness.show.tables")
 ALLOWED_BESIDE = {"mmeb_baselines": {DECODING}}
-#: The only modules of the model that know the harness: items and files come in through them. Losses and engine know
-#: tensors.
+#: The only modules of the model that know the harness: items and files come in through them. Losses know tensors.
 R1_MODULES_THAT_KNOW_THE_HARNESS = {
-    "embed/embedder.py",
     "model/checkpoint.py",
     "model/items.py",
     "model/settings.py",
@@ -37,7 +35,8 @@ R1_MODULES_THAT_KNOW_THE_HARNESS = {
     "disk/errors.py",
     "disk/files.py",
 }
-R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "study"}
+#: `embed` gives vectors to the harness: how one came about is the harness's own record, all the way.
+R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "embed", "study"}
 #: Room → rooms it may import. The page and the pictures are rooms inside of `show`.
 MAY_IMPORT = {
     "mmeb_harness": {

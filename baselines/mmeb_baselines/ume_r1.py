@@ -55,8 +55,9 @@ from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, R
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
 if TYPE_CHECKING:
-    from mmeb_baselines.qwen.generation import Writer, Writing, Written
+    from mmeb_baselines.qwen.generation import Writer, Writing
     from mmeb_baselines.qwen.model import Batch
+    from mmemb_r1_model.decoding import Answer
 
 Reasoning = Literal["always", "never"]
 Spelling = Literal["training", "readme"]
@@ -222,11 +223,9 @@ class Question:
     batches: list[Batch]
 
 
-def ended(written: list[int], gen: int) -> list[int]:
-    """An answer up to its last <gen_emb>, whose id is `gen`; one without any gets one."""
-    if gen not in written:
-        return [*written, gen]
-    return written[: len(written) - written[::-1].index(gen)]
+def ended(written: Sequence[int], gen: int) -> list[int]:
+    """An answer up to its last <gen_emb>, whose id is `gen`."""
+    return list(written[: len(written) - written[::-1].index(gen)])
 
 
 class UmeR1Embedder:
@@ -292,11 +291,11 @@ class UmeR1Embedder:
             written |= zip(batch.rows, write(self._core.model, batch, self._writing), strict=True)
         answers = [written[row] for row in range(len(prepared.prompts))]
         gen = self._ids[GEN]
-        whole = [_continued(prompt, ended(ids, gen)) for prompt, ids in zip(prepared.prompts, answers, strict=True)]
+        marked = [ids if gen in ids else [*ids, gen] for ids in answers]
+        whole = [_continued(prompt, ended(ids, gen)) for prompt, ids in zip(prepared.prompts, marked, strict=True)]
         vectors = self._core.encode_prepared(self._core.collate(whole)).vectors
-        return EncodeResult(
-            vectors, tuple(self._trace(ids, len(ids) + (gen not in ids), gen not in ids) for ids in answers)
-        )
+        traces = (self._trace(fed, truncated=len(fed) > len(ids)) for fed, ids in zip(marked, answers, strict=True))
+        return EncodeResult(vectors, tuple(traces))
 
     def _asked(self, questions: Iterator[Question]) -> Iterator[EncodeResult]:
         """A question's batches go their own ways; its result is theirs together."""
@@ -316,9 +315,9 @@ class UmeR1Embedder:
                 work += more_work
             yield self._result([rows[row] for row in range(len(rows))], work)
 
-    def _result(self, written: Sequence[Written], work: Work) -> EncodeResult:
-        vectors = np.stack([answer.state.numpy() for answer in written])
-        traces = (self._trace(answer.ids, len(answer.ids), answer.closed, answer.seconds) for answer in written)
+    def _result(self, answers: Sequence[Answer], work: Work) -> EncodeResult:
+        vectors = np.stack([answer.state.numpy() for answer in answers])
+        traces = (self._trace(answer.fed, answer.truncated, answer.seconds) for answer in answers)
         return EncodeResult(vectors, tuple(traces), work)
 
     @property
@@ -336,14 +335,9 @@ class UmeR1Embedder:
         stops, never = (tuple(self._ids[token] for token in tokens) for tokens in (STOPS, VISUAL))
         return Writing(self._max_new_tokens, stops, never, self._ids[GEN])
 
-    def _trace(self, ids: list[int], tokens: int, closed: bool, seconds: float | None = None) -> Trace:
-        return Trace(
-            path="reasoned",
-            rationale=self._core.tokenizer.decode(ended(ids, self._ids[GEN])[:-1]).strip(),
-            reasoning_tokens=tokens,
-            truncated=closed,
-            seconds=seconds,
-        )
+    def _trace(self, fed: Sequence[int], truncated: bool, seconds: float | None = None) -> Trace:
+        rationale = self._core.tokenizer.decode(ended(fed, self._ids[GEN])[:-1]).strip()
+        return Trace("reasoned", None, rationale, len(fed), truncated, seconds)
 
 
 def _continued(prompt: Prompt, ids: list[int]) -> Prompt:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from mmeb_harness.bench.agreement import disagreement
 from mmeb_harness.bench.values import BenchResult, Measured, ModeResult, Ratio, Spread
-from mmeb_harness.show.pictures.words import counted
+from mmeb_harness.show.tables import counted, markdown_table, milliseconds, percent, print_lines, terminal_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Stages in the order in which they are shown; others stand before "rank".
 _FIRST_STAGES = ("plan", "wait", "prefill", "gate", "generate", "readout", "encode")
@@ -28,21 +29,18 @@ class Grid:
 
 def print_bench(result: BenchResult, console: Console) -> None:
     """Print the tables, then the remarks."""
-    lines = [title(result), *remarks(result)]
-    console.print(f"\n{lines[0]}\n", highlight=False, soft_wrap=True, markup=False)
+    print_lines(console, f"\n{title(result)}\n")
     for grid in grids(result):
-        console.print(_rich_table(grid))
-        console.print("")
-    for line in lines[1:]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(terminal_table(grid.heads, grid.rows, title=grid.caption))
+        print_lines(console, "")
+    print_lines(console, *remarks(result))
 
 
 def as_markdown(result: BenchResult) -> str:
     """The same as a document."""
     parts = [f"# {title(result)}"]
     for grid in grids(result):
-        rows = (grid.heads, ("---", *("---:" for _ in grid.heads[1:])), *grid.rows)
-        parts += [f"**{grid.caption}**", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        parts += [f"**{grid.caption}**", markdown_table(grid.heads, grid.rows, numeric=range(1, len(grid.heads)))]
     parts.append("\n".join(f"- {remark}" for remark in remarks(result)))
     return "\n\n".join(parts) + "\n"
 
@@ -87,7 +85,7 @@ def _speed(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
                 _name(mode, side),
                 f"{side.items:,}",
                 f"{side.encoded:,}",
-                "-" if side.score is None else f"{100 * side.score:.1f}",
+                percent(side.score),
                 _seconds(side.seconds.median),
                 _range(side.seconds),
                 _seconds(side.cpu_seconds),
@@ -108,7 +106,7 @@ def _latency_and_memory(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
         tuple(
             (
                 _name(mode, side),
-                *(_milliseconds(side.latency_seconds.get(name)) for name in ("p50", "p95", "p99")),
+                *(milliseconds(side.latency_seconds.get(name)) for name in ("p50", "p95", "p99")),
                 _gigabytes(side.memory),
                 _gigabytes(side.device_memory),
             )
@@ -118,13 +116,13 @@ def _latency_and_memory(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
 
 
 def _stages(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    taken = dict.fromkeys(stage for _, side in sides for stage in side.stages)
-    own = [stage for stage in taken if stage not in (*_FIRST_STAGES, *_LAST_STAGES)]
-    stages = [stage for stage in (*_FIRST_STAGES, *own, *_LAST_STAGES) if stage in taken]
+    timed = dict.fromkeys(stage for _, side in sides for stage in side.stages)
+    own = [stage for stage in timed if stage not in (*_FIRST_STAGES, *_LAST_STAGES)]
+    stages = [stage for stage in (*_FIRST_STAGES, *own, *_LAST_STAGES) if stage in timed]
     rows = []
     for mode, side in sides:
-        shares = [side.stages.get(stage) for stage in stages]
-        cells = ["-" if seconds is None else f"{100 * seconds / side.seconds.median:.1f}" for seconds in shares]
+        each = [side.stages.get(stage) for stage in stages]
+        cells = [percent(None if seconds is None else seconds / side.seconds.median) for seconds in each]
         prepare = "-" if side.prepare_seconds is None else _seconds(side.prepare_seconds)
         rows.append((_name(mode, side), *cells, prepare))
     return Grid("where the time went, % of the whole", ("", *stages, "decode media, s"), tuple(rows))
@@ -145,7 +143,7 @@ def _ratios(modes: Sequence[ModeResult]) -> Grid:
                     _range(ratio.times),
                     f"{agreement.lowest_cosine:.6f}",
                     f"{agreement.largest_difference:.1e}",
-                    "-" if same is None else f"{100 * same:.1f} %",
+                    "-" if same is None else f"{percent(same)} %",
                 )
             )
     return Grid("ours against the references, on the same items", heads, tuple(rows))
@@ -154,15 +152,14 @@ def _ratios(modes: Sequence[ModeResult]) -> Grid:
 def _floors(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
     rows = []
     for mode, side in sides:
-        if (found := side.efficiency) is not None:
-            own = found.share_of_accelerator
+        if (efficiency := side.efficiency) is not None:
             rows.append(
                 (
                     _name(mode, side),
-                    f"{100 * found.flops_utilisation:.1f}",
-                    f"{found.floor_seconds:.3g}",
-                    f"{100 * found.share_of_encoding:.1f}",
-                    "-" if own is None else f"{100 * own:.1f}",
+                    percent(efficiency.flops_utilisation),
+                    f"{efficiency.floor_seconds:.3g}",
+                    percent(efficiency.share_of_encoding),
+                    percent(efficiency.share_of_accelerator),
                 )
             )
     heads = ("", "FLOPs utilisation %", "floor s", "floor / encoding %", "floor / accelerator %")
@@ -226,19 +223,5 @@ def _rate(spread: Spread | None) -> str:
     return "-" if spread is None else f"{spread.median:,.0f}"
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:,.0f}"
-
-
 def _gigabytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e9:.2f}"
-
-
-def _rich_table(grid: Grid) -> Table:
-    table = Table(title=grid.caption, title_justify="left", title_style="", show_edge=False, pad_edge=False)
-    table.add_column(grid.heads[0], no_wrap=True)
-    for head in grid.heads[1:]:
-        table.add_column(head, justify="right")
-    for row in grid.rows:
-        table.add_row(*row)
-    return table

@@ -14,6 +14,7 @@ from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results.files import Aggregate
 from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
+from mmeb_harness.show.tables import NONE, percent, print_lines, signed, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +74,10 @@ def load_any(path: Path) -> Scores:
 
 def distinct_names(columns: Sequence[Scores]) -> list[Scores]:
     """Two runs may be named alike: then they go by where they come from."""
-    names = Counter(one.name for one in columns)
-    return [one if names[one.name] == 1 else dataclasses.replace(one, name=one.source) for one in columns]
+    names = Counter(scores.name for scores in columns)
+    return [
+        scores if names[scores.name] == 1 else dataclasses.replace(scores, name=scores.source) for scores in columns
+    ]
 
 
 def console() -> Console:
@@ -98,14 +101,16 @@ def compare(
     """
     columns = distinct_names(columns)
     check_comparable(columns, allow_editions=allow_editions)
-    by_name = [{one.name: one for one in means(scores, registered.values())} for scores in columns]
+    by_name = [{mean.name: mean for mean in means(scores, registered.values())} for scores in columns]
     names = list(by_name[0])
     blocks: list[list[str]] = [
         [name for name in names if name not in MODALITIES and name != "overall"],
         [name for name in names if name in MODALITIES],
         ["overall"],
     ]
-    rows = [tuple(_row(name, [_mean_cell(one[name]) for one in by_name]) for name in block) for block in blocks]
+    rows = [
+        tuple(_row(name, [_mean_cell(of_model[name]) for of_model in by_name]) for name in block) for block in blocks
+    ]
     if with_tasks:
         rows.insert(0, tuple(_task_rows(columns, registered)))
     return Comparison(tuple(columns), tuple(rows))
@@ -113,7 +118,7 @@ def compare(
 
 def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
     for name, _, _ in benchmark_rows(registered.values()):
-        scores = [main_score(one, registered[name].task) for one in columns]
+        scores = [main_score(model, registered[name].task) for model in columns]
         if all(score is None for score in scores):
             continue
         yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
@@ -137,15 +142,9 @@ def _compared(cell: Cell, reference: Cell) -> Cell:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print what each column is, then the table."""
 
-    def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
     for number, scores in enumerate(comparison.columns, start=1):
-        for text in describe(scores, number, comparison):
-            line(text)
-    for text in remarks(comparison.columns):
-        line(text)
-    line("")
+        print_lines(console, *describe(scores, number, comparison))
+    print_lines(console, *remarks(comparison.columns), "")
     console.print(_table(comparison))
 
 
@@ -171,44 +170,30 @@ def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
 def remarks(columns: Sequence[Scores]) -> list[str]:
     """What makes a comparison of these columns doubtful, a line each."""
     lines = []
-    if len({one.edition for one in columns}) > 1:
+    if len({scores.edition for scores in columns}) > 1:
         lines.append("editions differ: ViDoSeek-page, MMLongBench-page and MomentSeeker are not the same tasks.")
-    if len({one.data_revision for one in columns if one.data_revision is not None}) > 1:
+    if len({scores.data_revision for scores in columns if scores.data_revision is not None}) > 1:
         lines.append("data revisions differ: a difference may be the data's.")
-    if len({one.profile for one in columns if one.profile is not None}) > 1:
+    if len({scores.profile for scores in columns if scores.profile is not None}) > 1:
         lines.append("profiles differ: a difference may be that of input or readout.")
     return lines
 
 
 def _table(comparison: Comparison) -> Table:
-    from rich.table import Table
-
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("%", no_wrap=True)
-    for number, scores in enumerate(comparison.columns, start=1):
-        table.add_column(f"[{number}] {scores.name}".replace("[", "\\["), justify="right", overflow="fold")
-        if number > 1:
-            table.add_column("- \\[1]", justify="right", no_wrap=True)
-    for block in comparison.blocks:
-        for row in block:
-            cells = [text for number, cell in enumerate(row.cells) for text in _texts(cell, is_reference=number == 0)]
-            table.add_row(row.name, *cells, style="bold" if row.name == "overall" else None)
-        table.add_section()
-    return table
+    heads = [f"[{number}] {scores.name}" for number, scores in enumerate(comparison.columns, start=1)]
+    return terminal_table(
+        ["%", heads[0], *(text for head in heads[1:] for text in (head, "- [1]"))],
+        *([_cells(row) for row in block] for block in comparison.blocks),
+    )
 
 
-def _texts(cell: Cell, *, is_reference: bool) -> list[str]:
-    return [_score_text(cell)] if is_reference else [_score_text(cell), difference_text(cell.difference)]
+def _cells(row: Row) -> list[str]:
+    reference, *others = row.cells
+    compared = (text for cell in others for text in (_score_text(cell), signed(cell.difference)))
+    return [row.name, _score_text(reference), *compared]
 
 
 def _score_text(cell: Cell) -> str:
     if not cell.complete:
-        return f"{cell.tasks} of {cell.of}" if cell.of > 1 else "-"
-    return "-" if cell.score is None else f"{100 * cell.score:.1f}"
-
-
-def difference_text(difference: float | None) -> str:
-    """A difference in points, with its sign; empty where there is none to tell."""
-    if difference is None:
-        return ""
-    return f"{round(difference, 1) + 0.0:+.1f}" if round(difference, 1) else "0.0"
+        return f"{cell.tasks} of {cell.of}" if cell.of > 1 else NONE
+    return percent(cell.score)

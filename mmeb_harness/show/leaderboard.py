@@ -58,13 +58,13 @@ class Cost:
     Attributes:
         parameters: of the model.
         reasoning_rate: share of queries that reasoned.
-        rationale_tokens: mean generated tokens of these.
+        tokens_per_reasoned: mean generated tokens of these.
         p50_seconds, p95_seconds: latency of a query in its batch.
     """
 
     parameters: int | None = None
     reasoning_rate: float | None = None
-    rationale_tokens: float | None = None
+    tokens_per_reasoned: float | None = None
     p50_seconds: float | None = None
     p95_seconds: float | None = None
 
@@ -183,7 +183,7 @@ def load_entry(path: Path) -> Entry:
     return Entry(
         scores=scores_of_results(path, run, results),
         cost=_cost(run),
-        results={one.name: one for one in results},
+        results={result.name: result for result in results},
         folder=path if has_queries(path) else None,
         machine=run.machine,
     )
@@ -194,7 +194,7 @@ def _cost(run: RunResult) -> Cost:
     return Cost(
         parameters=run.model_parameters,
         reasoning_rate=queries.reasoning_rate if queries.items else None,
-        rationale_tokens=queries.tokens_per_reasoned if queries.reasoned else None,
+        tokens_per_reasoned=queries.tokens_per_reasoned if queries.reasoned else None,
         p50_seconds=latency.get("p50"),
         p95_seconds=latency.get("p95"),
     )
@@ -218,11 +218,11 @@ def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
 def all_published(published: Sequence[Scores], edition: str) -> list[Scores]:
     """One published set of each model in an edition: its leaderboard row or only set, else the first there is."""
     of_edition: dict[str, list[Scores]] = {}
-    for one in published:
-        if one.edition == edition:
-            of_edition.setdefault(one.name.partition("@")[0], []).append(one)
+    for scores in published:
+        if scores.edition == edition:
+            of_edition.setdefault(scores.name.partition("@")[0], []).append(scores)
     return [
-        next((one for one in sets if one.name == model), sets[0])
+        next((scores for scores in sets if scores.name == model), sets[0])
         for model, sets in of_edition.items()
         if SAME_MODEL.get(model) not in of_edition
     ]
@@ -248,10 +248,13 @@ def leaderboard(
     edition = edition or benchmark_edition(registered.values())
     entries = _named_apart(entries)
     _check(entries, edition, allow_editions=allow_editions)
-    standings = [_standing(one, registered) for one in entries]
-    ranked = sorted((one for one in standings if not one.unranked), key=lambda one: (-one.overall, one.name))
-    apart = sorted((one for one in standings if one.unranked), key=lambda one: (-one.tasks, one.name))
-    found = places([_contender(one, registered) for one in ranked], _names(registered))
+    standings = [_standing(entry, registered) for entry in entries]
+    ranked = sorted(
+        (own for own in standings if not own.unranked),
+        key=lambda own: (-own.overall, own.name),
+    )
+    apart = sorted((own for own in standings if own.unranked), key=lambda own: (-own.tasks, own.name))
+    known = places([_contender(own, registered) for own in ranked], _names(registered))
     columns = _columns(registered, with_tasks=with_tasks)
     levels = [_levels(column, ranked) for column in columns]
     return Leaderboard(
@@ -260,10 +263,10 @@ def leaderboard(
         synthetic=entries[0].scores.synthetic,
         columns=tuple(columns),
         rows=(
-            *(_ranked_row(one, place, columns, levels, edition) for one, place in zip(ranked, found, strict=True)),
-            *(_row(one, [Cell(one.values[column.key]) for column in columns], edition) for one in apart),
+            *(_ranked_row(own, place, columns, levels, edition) for own, place in zip(ranked, known, strict=True)),
+            *(_row(own, [Cell(own.values[column.key]) for column in columns], edition) for own in apart),
         ),
-        notes=tuple(_notes([one.entry for one in ranked], found, [one.entry for one in apart], edition)),
+        notes=tuple(_notes([own.entry for own in ranked], known, [own.entry for own in apart], edition)),
     )
 
 
@@ -282,30 +285,30 @@ class _Standing:
 
     @property
     def overall(self) -> float:
-        found = self.values["overall"]
-        assert isinstance(found, float)  # of what may be ranked
-        return found
+        overall = self.values["overall"]
+        assert isinstance(overall, float)  # of what may be ranked
+        return overall
 
 
-def _standing(one: Entry, registered: Mapping[str, RegisteredTask]) -> _Standing:
-    by_name = {mean.name: mean for mean in means(one.scores, registered.values())}
+def _standing(entry: Entry, registered: Mapping[str, RegisteredTask]) -> _Standing:
+    by_name = {mean.name: mean for mean in means(entry.scores, registered.values())}
     overall = by_name["overall"]
     return _Standing(
-        entry=one,
+        entry=entry,
         values={
-            **{name: main_score(one.scores, registered[name].task) for name in _names(registered)},
+            **{name: main_score(entry.scores, registered[name].task) for name in _names(registered)},
             **{name: mean.score if mean.complete else None for name, mean in by_name.items()},
-            "parameters": one.cost.parameters,
-            "reasoning_rate": one.cost.reasoning_rate,
-            "rationale_tokens": one.cost.rationale_tokens,
-            "latency_p50_seconds": one.cost.p50_seconds,
-            "latency_p95_seconds": one.cost.p95_seconds,
-            "edition": one.scores.edition or None,
-            "profile": None if one.scores.profile is None else plain(one.scores.profile.name),
-            "data_revision": one.scores.data_revision,
+            "parameters": entry.cost.parameters,
+            "reasoning_rate": entry.cost.reasoning_rate,
+            "rationale_tokens": entry.cost.tokens_per_reasoned,
+            "latency_p50_seconds": entry.cost.p50_seconds,
+            "latency_p95_seconds": entry.cost.p95_seconds,
+            "edition": entry.scores.edition or None,
+            "profile": None if entry.scores.profile is None else plain(entry.scores.profile.name),
+            "data_revision": entry.scores.data_revision,
         },
         tasks=overall.tasks,
-        unranked=_why_unranked(one.scores, overall),
+        unranked=_why_unranked(entry.scores, overall),
     )
 
 
@@ -319,9 +322,9 @@ def _why_unranked(scores: Scores, overall: Aggregate) -> str:
 
 def _levels(column: Column, ranked: Sequence[_Standing]) -> list[float]:
     """What the ranked models have in a column, the better the larger; empty where no value is better than another."""
-    if column.kind != "score" and not (column.kind == "seconds" and _one_machine([one.entry for one in ranked])):
+    if column.kind != "score" and not (column.kind == "seconds" and _one_machine([own.entry for own in ranked])):
         return []
-    return [_level(column, value) for one in ranked if isinstance(value := one.values[column.key], float)]
+    return [_level(column, value) for standing in ranked if isinstance(value := standing.values[column.key], float)]
 
 
 def _level(column: Column, value: float) -> float:
@@ -329,12 +332,13 @@ def _level(column: Column, value: float) -> float:
 
 
 def _ranked_row(
-    one: _Standing, place: Place, columns: Sequence[Column], levels: Sequence[Sequence[float]], edition: str
+    standing: _Standing, place: Place, columns: Sequence[Column], levels: Sequence[Sequence[float]], edition: str
 ) -> Row:
     cells = [
-        _ranked_cell(column, one.values[column.key], others) for column, others in zip(columns, levels, strict=True)
+        _ranked_cell(column, standing.values[column.key], others)
+        for column, others in zip(columns, levels, strict=True)
     ]
-    row = _row(one, cells, edition)
+    row = _row(standing, cells, edition)
     return dataclasses.replace(row, rank=cells[0].rank, rank_interval=place.interval, ties=place.ties)
 
 
@@ -345,15 +349,15 @@ def _ranked_cell(column: Column, value: Value, levels: Sequence[float]) -> Cell:
     return Cell(value, best=rank == 1 and len(levels) > 1, rank=rank if column.kind == "score" else None)
 
 
-def _row(one: _Standing, cells: Sequence[Cell], edition: str) -> Row:
-    scores = one.entry.scores
+def _row(standing: _Standing, cells: Sequence[Cell], edition: str) -> Row:
+    scores = standing.entry.scores
     return Row(
-        name=one.name,
+        name=standing.name,
         rank=None,
         rank_interval=None,
         ties="",
-        unranked=one.unranked,
-        tasks=one.tasks,
+        unranked=standing.unranked,
+        tasks=standing.tasks,
         edition=scores.edition,
         other_edition=scores.edition != edition,
         origin=scores.origin,
@@ -364,22 +368,24 @@ def _row(one: _Standing, cells: Sequence[Cell], edition: str) -> Row:
 
 def plain(text: str) -> str:
     """Text from files on one line, without what a terminal or browser would obey rather than show."""
-    shown = "".join(" " if one.isspace() else one if one.isprintable() else "\ufffd" for one in text)
+    shown = "".join(" " if mark.isspace() else mark if mark.isprintable() else "\ufffd" for mark in text)
     return " ".join(shown.split()) or "unnamed"
 
 
 def _named_apart(entries: Sequence[Entry]) -> list[Entry]:
     shown = [
         dataclasses.replace(
-            one.scores,
-            name=plain(one.scores.name),
-            source=plain(one.scores.source),
-            data_revision=None if one.scores.data_revision is None else plain(one.scores.data_revision),
-            notes=tuple(plain(note) for note in one.scores.notes),
+            entry.scores,
+            name=plain(entry.scores.name),
+            source=plain(entry.scores.source),
+            data_revision=None if entry.scores.data_revision is None else plain(entry.scores.data_revision),
+            notes=tuple(plain(note) for note in entry.scores.notes),
         )
-        for one in entries
+        for entry in entries
     ]
-    return [dataclasses.replace(one, scores=scores) for one, scores in zip(entries, distinct_names(shown), strict=True)]
+    return [
+        dataclasses.replace(entry, scores=scores) for entry, scores in zip(entries, distinct_names(shown), strict=True)
+    ]
 
 
 def _check(entries: Sequence[Entry], edition: str, *, allow_editions: bool) -> None:
@@ -387,11 +393,11 @@ def _check(entries: Sequence[Entry], edition: str, *, allow_editions: bool) -> N
         raise OptionError(
             "nothing to rank; name a run's folder, a scores file, a --published model, or --all-published"
         )
-    twice = [name for name, count in Counter(one.scores.name for one in entries).items() if count > 1]
+    twice = [name for name, count in Counter(entry.scores.name for entry in entries).items() if count > 1]
     if twice:
         raise OptionError(f"{', '.join(twice)}: the same scores are named twice; name them once")
-    check_comparable([one.scores for one in entries], allow_editions=allow_editions)
-    odd = sorted({one.scores.edition or "none" for one in entries if one.scores.edition != edition})
+    check_comparable([entry.scores for entry in entries], allow_editions=allow_editions)
+    odd = sorted({entry.scores.edition or "none" for entry in entries if entry.scores.edition != edition})
     if odd and not allow_editions:
         raise ResultError(
             f"these scores are of edition {', '.join(odd)}, this leaderboard is of {edition}; "
@@ -421,14 +427,14 @@ def _columns(registered: Mapping[str, RegisteredTask], *, with_tasks: bool) -> l
     ]
 
 
-def _contender(one: _Standing, registered: Mapping[str, RegisteredTask]) -> Contender:
-    names, folder = _names(registered), one.entry.folder
+def _contender(standing: _Standing, registered: Mapping[str, RegisteredTask]) -> Contender:
+    names, folder = _names(registered), standing.entry.folder
     return Contender(
-        name=one.name,
-        overall=one.overall,
-        scores={name: score for name in names if isinstance(score := one.values[name], float)},
-        num_queries={name: _num_queries(one.entry.scores, registered[name]) for name in names},
-        queries=None if folder is None else partial(_queries, folder, one.entry.results),
+        name=standing.name,
+        overall=standing.overall,
+        scores={name: score for name in names if isinstance(score := standing.values[name], float)},
+        num_queries={name: _num_queries(standing.entry.scores, registered[name]) for name in names},
+        queries=None if folder is None else partial(_queries, folder, standing.entry.results),
     )
 
 
@@ -446,7 +452,7 @@ def _num_queries(scores: Scores, registered: RegisteredTask) -> int:
 
 def _one_machine(entries: Sequence[Entry]) -> bool:
     """Whether all that were timed were timed on the same kind of machine."""
-    timed = [one.machine for one in entries if one.cost.p50_seconds is not None]
+    timed = [entry.machine for entry in entries if entry.cost.p50_seconds is not None]
     return all(machine == timed[0] for machine in timed)
 
 
@@ -456,38 +462,38 @@ def _title(entries: Sequence[Entry], edition: str) -> str:
     return f"MMEB-V2, edition {edition}"
 
 
-def _notes(ranked: Sequence[Entry], found: Sequence[Place], apart: Sequence[Entry], edition: str) -> list[str]:
+def _notes(ranked: Sequence[Entry], known: Sequence[Place], apart: Sequence[Entry], edition: str) -> list[str]:
     entries = [*ranked, *apart]
-    scores = [one.scores for one in entries]
+    scores = [entry.scores for entry in entries]
     lines = [
         "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %.",
-        *(_about_places(ranked, found) if len(ranked) > 1 else []),
+        *(_about_places(ranked, known) if len(ranked) > 1 else []),
         *_about_cost(entries),
         *remarks(scores),
     ]
-    if odd := [one.name for one in scores if one.edition != edition]:
+    if odd := [own.name for own in scores if own.edition != edition]:
         lines.append(f"{OTHER_EDITION} of another edition than {edition}: {', '.join(odd)}.")
     noted: dict[str, list[str]] = {}
-    for one in scores:
-        for note in one.notes:
-            noted.setdefault(note, []).append(one.name)
+    for own in scores:
+        for note in own.notes:
+            noted.setdefault(note, []).append(own.name)
     return lines + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
 
 
-def _about_places(ranked: Sequence[Entry], found: Sequence[Place]) -> list[str]:
+def _about_places(ranked: Sequence[Entry], known: Sequence[Place]) -> list[str]:
     lines = [
         f"rank 95 %: best and worst rank by All that 95 % of {RESAMPLES:,} resamples of the queries leave. The tasks "
         "are held fixed, and what another run of the same model would change is not in it.",
         "ties: models that share a letter can't be told apart by All: the 95 % interval of their difference holds "
         "zero, each pair by itself.",
     ]
-    known = [one for one in ranked if one.folder is not None]
-    alone = [one for one, place in zip(ranked, found, strict=True) if one in known and not place.clustered]
-    bound = [one for one in ranked if one.folder is None]
-    means_only = [one for one in bound if not one.scores.tasks]
-    if known:
+    whole = [entry for entry in ranked if entry.folder is not None]
+    alone = [entry for entry, place in zip(ranked, known, strict=True) if entry in whole and not place.clustered]
+    bound = [entry for entry in ranked if entry.folder is None]
+    means_only = [entry for entry in bound if not entry.scores.tasks]
+    if whole:
         lines.append(
-            f"{_listed(known, ranked)}: the queries themselves are resampled, those of one picture, video or page "
+            f"{_listed(whole, ranked)}: the queries themselves are resampled, those of one picture, video or page "
             "together, the same draws for all such runs."
         )
     if alone:
@@ -507,7 +513,7 @@ def _about_places(ranked: Sequence[Entry], found: Sequence[Place]) -> list[str]:
 
 
 def _about_cost(entries: Sequence[Entry]) -> Iterable[str]:
-    if any(one.cost != Cost() for one in entries):
+    if any(entry.cost != Cost() for entry in entries):
         yield (
             "reasoned, tokens: share of queries that reasoned, in %, and generated tokens of these. "
             "p50, p95: latency of a query in its batch."
@@ -517,4 +523,4 @@ def _about_cost(entries: Sequence[Entry]) -> Iterable[str]:
 
 
 def _listed(some: Sequence[Entry], ranked: Sequence[Entry]) -> str:
-    return "all models" if len(some) == len(ranked) else ", ".join(one.scores.name for one in some)
+    return "all models" if len(some) == len(ranked) else ", ".join(entry.scores.name for entry in some)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mmeb_harness.show.leaderboard import OTHER_EDITION, Cell, Column, Kind, Leaderboard, Row, Value
+from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,19 +80,13 @@ def render(board: Leaderboard, wanted: Format) -> str:
 
 def print_board(board: Leaderboard, console: Console) -> None:
     """Print a leaderboard in a terminal."""
-
-    def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    line(board.title)
+    print_lines(console, board.title)
     for grid in _narrow(board):
-        line(f"\n{grid.caption}")
+        print_lines(console, f"\n{grid.caption}")
         for part in _fitting(grid, console.width):
-            line("")
+            print_lines(console, "")
             console.print(_rich_table(part))
-    line("")
-    for note in board.notes:
-        line(note)
+    print_lines(console, "", *board.notes)
 
 
 def _wide(board: Leaderboard) -> list[Grid]:
@@ -126,7 +121,7 @@ def _ranked_grid(board: Leaderboard, columns: Sequence[Column]) -> Iterable[Grid
         (Text(str(row.rank)), Text(_interval(row)), Text(_name(row)), *_texts(board, row, columns))
         for row in board.ranked
     ]
-    ties = [Text(row.ties or "-") for row in board.ranked]
+    ties = [Text(row.ties or NONE) for row in board.ranked]
     yield Grid(
         "Ranked by All",
         (*heads[:place], Head("ties", numeric=False), *heads[place:]),
@@ -175,7 +170,7 @@ def _name(row: Row) -> str:
 
 def _interval(row: Row) -> str:
     if row.rank_interval is None:
-        return "-"
+        return NONE
     best, worst = row.rank_interval
     return str(best) if best == worst else f"{best}–{worst}"
 
@@ -191,11 +186,11 @@ def _text(column: Column, cell: Cell) -> Text:
 
 def _shown(kind: Kind, value: Value) -> str:
     if not isinstance(value, (int, float)):
-        return value or "-"
+        return value or NONE
     if kind in ("score", "share"):
-        return f"{100 * value:.1f}"
+        return percent(value)
     if kind == "seconds":
-        return f"{1000 * value:,.0f}"
+        return milliseconds(value)
     return f"{value:,}" if kind == "count" else f"{value:.1f}"
 
 
@@ -208,12 +203,11 @@ def _markdown(board: Leaderboard) -> str:
 
 
 def _markdown_table(grid: Grid) -> str:
-    lines = [
+    return markdown_table(
         [_escape_markdown(head.title) for head in grid.heads],
-        ["---:" if head.numeric else "---" for head in grid.heads],
-        *([_markdown_text(text) for text in row] for row in grid.rows),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        [[_markdown_text(text) for text in row] for row in grid.rows],
+        numeric=[place for place, head in enumerate(grid.heads) if head.numeric],
+    )
 
 
 def _markdown_text(text: Text) -> str:
@@ -417,16 +411,11 @@ def _part(grid: Grid, places: Sequence[int]) -> Grid:
 
 
 def _rich_table(grid: Grid) -> Table:
-    from rich.table import Table
     from rich.text import Text as Styled
 
-    table = Table(show_edge=False, pad_edge=False)
-    for head in grid.heads:
-        justify: Literal["right", "left"] = "right" if head.numeric else "left"
-        table.add_column(Styled(head.title), justify=justify, overflow="fold")
-    for row in grid.rows:
-        table.add_row(*(Styled(text.text, style="bold" if text.bold else "") for text in row))
-    return table
+    heads = [head.title for head in grid.heads]
+    rows = [[Styled(text.text, style="bold" if text.bold else "") for text in row] for row in grid.rows]
+    return terminal_table(heads, rows, names=[place for place, head in enumerate(grid.heads) if not head.numeric])
 
 
 _RENDERERS: Mapping[Format, Callable[[Leaderboard], str]] = {

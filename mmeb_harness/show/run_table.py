@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
-from mmeb_harness.results.outcome import FinishedTask, Run
+from mmeb_harness.results.outcome import Run
 from mmeb_harness.results.profile import profile_line
+from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, terminal_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
@@ -19,33 +22,19 @@ VISIBLE_DIFFERENCE = 0.001
 
 def print_run(run: Run, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
-
-    def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    line(f"\n{_title(run.result)}\n")
+    print_lines(console, f"\n{_title(run.result)}\n")
     console.print(_score_table(run))
-    line("")
+    print_lines(console, "")
     console.print(_cost_table(run.result))
-    line("")
-    for remark in _remarks(run.result, [task.result for task in run.tasks]):
-        line(remark)
-    line(f"results: {run.folder} ({run.result.seconds:.0f} s)")
+    remarks = _remarks(run.result, [task.result for task in run.tasks])
+    print_lines(console, "", *remarks, f"results: {run.folder} ({run.result.seconds:.0f} s)")
 
 
 def _score_table(run: Run) -> Table:
     has_labels = any(task.easy is not None or task.hard is not None for task in run.tasks)
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
-    for name in ("tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens"):
-        table.add_column(name, justify="right")
-    for block in _blocks(run.result, [task.result for task in run.tasks]):
-        for aggregate in block:
-            members = [task for task in run.tasks if _belongs(task.result, aggregate.name)]
-            cells = _cells(aggregate, members, with_labels=has_labels)
-            table.add_row(*cells, style="bold" if aggregate.name == "overall" else None)
-        table.add_section()
-    return table
+    heads = ("", "tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens")
+    blocks = _blocks(run.result, [task.result for task in run.tasks])
+    return terminal_table(heads, *([_cells(run, mean, with_labels=has_labels) for mean in block] for block in blocks))
 
 
 def _title(run: RunResult) -> str:
@@ -77,38 +66,40 @@ def _belongs(result: TaskResult, name: str) -> bool:
     return name in ("overall", result.modality, result.group, result.name)
 
 
-def _cells(aggregate: Aggregate, members: Sequence[FinishedTask], *, with_labels: bool) -> list[str]:
+def _cells(run: Run, aggregate: Aggregate, *, with_labels: bool) -> list[str]:
+    members = [task for task in run.tasks if _belongs(task.result, aggregate.name)]
     queries = sum((task.result.queries for task in members), EncodeStats())
     total = aggregate.tasks + len(aggregate.missing)
     labelled = (_mean([task.easy for task in members]), _mean([task.hard for task in members]))
     return [
         aggregate.name,
         str(aggregate.tasks) if aggregate.complete else f"{aggregate.tasks} of {total}",
-        _percent(aggregate.score),
-        _percent(aggregate.chance),
-        *(map(_percent, labelled) if with_labels else ()),
-        _percent(queries.reasoning_rate),
-        f"{queries.tokens_per_reasoned:.1f}" if queries.reasoned else "-",
+        percent(aggregate.score),
+        percent(aggregate.chance),
+        *(map(percent, labelled) if with_labels else ()),
+        percent(queries.reasoning_rate),
+        f"{queries.tokens_per_reasoned:.1f}" if queries.reasoned else NONE,
     ]
 
 
 def _cost_table(run: RunResult) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("encoding")
-    for name in ("items", "distinct", "items/s", "p50 ms", "p95 ms", "reasoned", "truncated"):
-        table.add_column(name, justify="right")
-    for side, stats in (("queries", run.queries), ("candidates", run.candidates)):
-        latency = run.latency_seconds.get(side, {})
-        table.add_row(
-            side,
-            f"{stats.items:,}",
-            f"{stats.encoded:,}",
-            f"{stats.items_per_second:,.0f}",
-            *(f"{1000 * latency[name]:,.0f}" if name in latency else "-" for name in ("p50", "p95")),
-            _percent(stats.reasoning_rate),
-            f"{stats.truncated:,}",
-        )
-    return table
+    heads = ("encoding", "items", "distinct", "items/s", "p50 ms", "p95 ms", "reasoned", "truncated")
+    return terminal_table(
+        heads, [_cost_cells(run, "queries", run.queries), _cost_cells(run, "candidates", run.candidates)]
+    )
+
+
+def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:
+    latency = run.latency_seconds.get(side, {})
+    return [
+        side,
+        f"{stats.items:,}",
+        f"{stats.encoded:,}",
+        f"{stats.items_per_second:,.0f}",
+        *(milliseconds(latency.get(name)) for name in ("p50", "p95")),
+        percent(stats.reasoning_rate),
+        f"{stats.truncated:,}",
+    ]
 
 
 def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
@@ -120,7 +111,7 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     stats = run.queries + run.candidates
     if stats.reused:
         lines.append(
-            f"reused: {_percent(stats.reused / stats.encoded)} % of {stats.encoded:,} distinct items had been encoded "
+            f"reused: {percent(stats.reused / stats.encoded)} % of {stats.encoded:,} distinct items had been encoded "
             "before, for another task or in another run."
         )
     if counted := sum((Counter(result.notes) for result in results), Counter()):
@@ -141,14 +132,14 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     lines.append(f"{ties:,} top-k decisions were ties, settled by candidate position.")
     if abs(by_position - at_random) >= VISIBLE_DIFFERENCE:
         lines.append(
-            f"ties matter: settled at random instead, the mean over the tasks would be {_percent(at_random)}, not "
-            f"{_percent(by_position)} (image tasks list the answer first, and position favours it)."
+            f"ties matter: settled at random instead, the mean over the tasks would be {percent(at_random)}, not "
+            f"{percent(by_position)} (image tasks list the answer first, and position favours it)."
         )
     if differing := differing_versions(results):
         lines.append(f"computed with different versions: {'; '.join(differing)}.")
     moved = [result for result in results if abs(result.score - result.corrected_score) > 1e-12]
     lines += [
-        f"{result.name}: {_percent(result.score)} as officially computed, {_percent(result.corrected_score)} with "
+        f"{result.name}: {percent(result.score)} as officially computed, {percent(result.corrected_score)} with "
         "every grade on its own page."
         for result in moved
     ]
@@ -166,7 +157,3 @@ def _mean(scores: Sequence[float | None]) -> float | None:
     """The mean over those that have one."""
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known else None
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -77,16 +77,24 @@ def print_lines(console: Console, *lines: str) -> None:
 
 
 def terminal_table(
-    heads: Sequence[str], *blocks: Iterable[Sequence[str | Text]], title: str = "", bold: str = "overall"
+    heads: Sequence[str],
+    *blocks: Iterable[Sequence[str | Text]],
+    title: str = "",
+    bold: str = "overall",
+    names: Container[int] = (0,),
 ) -> Table:
-    """A table for a terminal: names on the left, all else on the right, a line between blocks; `bold`: a row's name."""
+    """A table for a terminal, a line between its blocks.
+
+    Args:
+        bold: name of the row that stands out.
+        names: positions of the columns that stand on the left; the others are numbers.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", title_style="", show_edge=False, pad_edge=False)
-    for head in heads:
-        is_name = not table.columns
-        table.add_column(Text(head), justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
+    for place, head in enumerate(heads):
+        table.add_column(Text(head), justify="left" if place in names else "right", overflow="fold")
     for block in blocks:
         for row in block:
             cells = [Text(cell) if isinstance(cell, str) else cell for cell in row]

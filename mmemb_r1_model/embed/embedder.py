@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Trace, Work
+from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Work
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.uploads import Uploads
@@ -17,15 +17,14 @@ from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_check
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import EMB, Settings
+from mmemb_r1_model.model.settings import EMB, Reasoning, Settings
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
-    from mmemb_r1_model.embed.engine import Embedded, Engine, Readout
+    from mmemb_r1_model.embed.engine import Embedded, Engine
     from mmemb_r1_model.embed.served import ServedEngine
     from mmemb_r1_model.vllm.client import Question
 
-Reasoning = Literal["adaptive", "always", "never"]
 Graphs = Literal["auto", "on", "off"]
 
 #: Characters of one text token, for estimates.
@@ -281,8 +280,8 @@ class MMEmbR1Embedder:
         from mmemb_r1_model.embed.reference import embed_plainly
 
         prompts = [self.prompt(item) for item in items]
-        vectors, readouts = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
-        return EncodeResult(vectors.numpy(), tuple(map(_trace, readouts)))
+        vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
+        return EncodeResult(vectors.numpy(), tuple(traces))
 
     def _result(self, embedded: Embedded) -> EncodeResult:
         usage = embedded.usage
@@ -296,7 +295,7 @@ class MMEmbR1Embedder:
             embedded.prefill.bytes,
             decode.bytes,
         )
-        return EncodeResult(embedded.vectors_BD.numpy(), tuple(map(_trace, embedded.readouts)), work)
+        return EncodeResult(embedded.vectors_BD.numpy(), embedded.traces, work)
 
     def peak_device_memory(self) -> int | None:
         """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
@@ -311,14 +310,3 @@ class MMEmbR1Embedder:
             DataError: a picture that can't be opened or used; it is named.
         """
         return self._items.prompt(item)
-
-
-def _trace(readout: Readout) -> Trace:
-    return Trace(
-        path="reasoned" if readout.reasoned else "direct",
-        gate=readout.gate,
-        rationale=readout.rationale,
-        reasoning_tokens=readout.generated,
-        truncated=readout.truncated,
-        seconds=readout.seconds,
-    )

@@ -15,38 +15,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
+from mmeb_harness import Trace
+from mmemb_r1_model.decoding import Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
-
-Mode = Literal["adaptive", "always", "never"]
-
-
-@dataclass(frozen=True)
-class Readout:
-    """One row's outcome.
-
-    Attributes:
-        gate: p(reason | x).
-        rationale: text between the markers; `None` on the direct path.
-        generated: number of tokens fed after the prompt, markers included; 0 on the direct path.
-        truncated: no </think>, no <emb> after it, or nothing between the markers: closed by rule.
-        seconds: from the start of the batch until the embedding was there.
-    """
-
-    gate: float
-    reasoned: bool
-    rationale: str | None
-    generated: int
-    truncated: bool
-    seconds: float
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Reasoning
 
 
 @dataclass(frozen=True)
@@ -55,12 +34,13 @@ class Embedded:
 
     Attributes:
         vectors_BD: of unit length, float32, on the CPU.
+        traces: truncated: no </think>, no <emb> after it, or nothing between the markers.
         prefill: what reading it could not do without.
         usage: what the device did since the result before this one, for whatever batch.
     """
 
     vectors_BD: Tensor
-    readouts: tuple[Readout, ...]
+    traces: tuple[Trace, ...]
     prompt_tokens: int
     prefill: Passes
     usage: Usage
@@ -183,7 +163,7 @@ class Engine:
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
-    def stream(self, batches: Iterator[Collated | Uploaded], mode: Mode, threshold: float) -> Iterator[Embedded]:
+    def stream(self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float) -> Iterator[Embedded]:
         """Embed batches, one result each, in order.
 
         Args:
@@ -196,7 +176,7 @@ class Engine:
         for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
             yield self._embedded(answered)
 
-    def _open(self, collated: Collated | Uploaded, mode: Mode, threshold: float) -> Opened[_Read]:
+    def _open(self, collated: Collated | Uploaded, mode: Reasoning, threshold: float) -> Opened[_Read]:
         started = time.perf_counter()
         clock = self.decoder.clock
         with clock.stage("prefill"):
@@ -211,7 +191,7 @@ class Engine:
         reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
         read = _Read(gates, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
-        rows = [row for row, one in enumerate(reasons) if one]
+        rows = [row for row, wanted in enumerate(reasons) if wanted]
         if not rows:
             return Opened(read)
         extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
@@ -259,12 +239,15 @@ class Engine:
             hidden_BD[rows] = states_BD
         assert hidden_BD is not None, "a batch without rows"
         vectors_BD = torch.nn.functional.normalize(hidden_BD.float(), dim=-1).cpu()
-        readouts = tuple(self._readout(read, row, of_row.get(row)) for row in range(len(read.gates)))
-        return Embedded(vectors_BD, readouts, read.tokens, read.passes, answered.usage)
+        traces = tuple(
+            self.reasoned(gate, of_row[row].fed, of_row[row].truncated, of_row[row].seconds)
+            if row in of_row
+            else Trace(gate=gate, seconds=read.seconds)
+            for row, gate in enumerate(read.gates)
+        )
+        return Embedded(vectors_BD, traces, read.tokens, read.passes, answered.usage)
 
-    def _readout(self, read: _Read, row: int, answer: Answer | None) -> Readout:
-        gate = read.gates[row]
-        if answer is None:
-            return Readout(gate, False, None, 0, False, read.seconds)
-        text = self.tokenizer.decode(list(answer.fed[1:-2])).strip()
-        return Readout(gate, True, text, len(answer.fed), answer.truncated, answer.seconds)
+    def reasoned(self, gate: float, fed: Sequence[int], truncated: bool, seconds: float) -> Trace:
+        """How a vector behind a rationale came about; `fed`: <think>, the rationale, </think>, <emb>."""
+        rationale = self.tokenizer.decode(list(fed[1:-2])).strip()
+        return Trace("reasoned", gate, rationale, len(fed), truncated, seconds)

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from mmeb_harness import Trace
 from mmemb_r1_model.decoding import as_the_library_has_it
-from mmemb_r1_model.embed.engine import Engine, Mode, Readout
+from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model.prompt import Prompt, extended
+from mmemb_r1_model.model.settings import Reasoning
 
 
 @torch.inference_mode()
 def embed_plainly(
-    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float
-) -> tuple[Tensor, list[Readout]]:
+    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float
+) -> tuple[Tensor, list[Trace]]:
     """One padded batch.
 
     Returns:
@@ -34,23 +36,23 @@ def embed_plainly(
         return _embed_with_rationales(engine, prompts, mode, threshold)
 
 
-def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Readout]]:
+def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Trace]]:
     """One pass: nothing is written."""
     started = time.perf_counter()
     states_BLD = _states(engine, [extended(prompt, [engine.rule.emb]) for prompt in prompts])
     gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
     vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
     seconds = time.perf_counter() - started
-    return vectors_BD, [Readout(gate, False, None, 0, False, seconds) for gate in gates]
+    return vectors_BD, [Trace(gate=gate, seconds=seconds) for gate in gates]
 
 
 def _embed_with_rationales(
-    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float
-) -> tuple[Tensor, list[Readout]]:
+    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float
+) -> tuple[Tensor, list[Trace]]:
     started = time.perf_counter()
     gates: list[float] = engine.gate(_states(engine, prompts)[:, -1]).tolist()
     reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
-    rows = [row for row, one in enumerate(reasons) if one]
+    rows = [row for row, wanted in enumerate(reasons) if wanted]
     written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
     rule = engine.rule
     tails = [
@@ -62,15 +64,14 @@ def _embed_with_rationales(
     # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
     wanted_B2 = _likeliest(engine, states_BLD[:, -3:-1]).tolist() if rows else []
     seconds = time.perf_counter() - started
-    readouts = []
+    traces = []
     for row, gate in enumerate(gates):
         if row not in written:
-            readouts.append(Readout(gate, False, None, 0, False, seconds))
+            traces.append(Trace(gate=gate, seconds=seconds))
             continue
         as_written = wanted_B2[row] == [rule.end_think, rule.emb] and len(written[row]) > 0
-        text = engine.tokenizer.decode(written[row]).strip()
-        readouts.append(Readout(gate, True, text, len(tails[row]), not as_written, seconds))
-    return vectors_BD, readouts
+        traces.append(engine.reasoned(gate, tails[row], not as_written, seconds))
+    return vectors_BD, traces
 
 
 def _states(engine: Engine, prompts: Sequence[Prompt]) -> Tensor:

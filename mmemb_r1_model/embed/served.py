@@ -22,11 +22,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from mmeb_harness import Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import Embedded, Engine, Mode, Rationale, Readout
+from mmemb_r1_model.embed.engine import Embedded, Engine, Rationale
 from mmemb_r1_model.model.collate import Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
+from mmemb_r1_model.model.settings import Reasoning
 from mmemb_r1_model.vllm.client import Client, Order, Question, Send
 
 #: Tokens that a server wrote.
@@ -64,7 +66,7 @@ class ServedEngine:
         """
         self._engine, self._client, self._planned_rationale = engine, client, planned_rationale
 
-    def stream(self, batches: Iterator[Asked], mode: Mode, threshold: float) -> Iterator[Embedded]:
+    def stream(self, batches: Iterator[Asked], mode: Reasoning, threshold: float) -> Iterator[Embedded]:
         """As `Engine.stream`.
 
         Raises:
@@ -121,7 +123,7 @@ class _Ticket:
 
     Attributes:
         tokens: that it was planned with, padding included.
-        vectors_BD, gates, readouts: filled as they become known.
+        vectors_BD, gates, traces: filled as they become known.
         promised: rationales under way, by row.
     """
 
@@ -129,7 +131,7 @@ class _Ticket:
     tokens: int
     vectors_BD: Tensor
     gates: list[float | None]
-    readouts: list[Readout | None]
+    traces: list[Trace | None]
     promised: list[tuple[int, Prompt, Future[list[Ids]]]] = field(default_factory=list)
 
     @property
@@ -158,7 +160,9 @@ class _Written:
 class _Run:
     """The batches of one stream, while their rationales are written elsewhere."""
 
-    def __init__(self, engine: Engine, send: Send[Ids], mode: Mode, threshold: float, planned_rationale: int) -> None:
+    def __init__(
+        self, engine: Engine, send: Send[Ids], mode: Reasoning, threshold: float, planned_rationale: int
+    ) -> None:
         self._engine, self._send, self._mode, self._threshold = engine, send, mode, threshold
         self._planned_rationale = planned_rationale
         self._clock = engine.decoder.clock
@@ -184,14 +188,14 @@ class _Run:
 
     def _finished(self) -> Iterator[Embedded]:
         while self._owed:
-            readouts = [readout for readout in self._owed[0].readouts if readout is not None]
-            if len(readouts) < len(self._owed[0].readouts):
+            traces = [trace for trace in self._owed[0].traces if trace is not None]
+            if len(traces) < len(self._owed[0].traces):
                 return
             ticket = self._owed.popleft()
             usage = Usage(self._clock.take(), 0, 0, 0)
             tokens, spent = self._prompt_tokens, self._spent
             self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
-            yield Embedded(ticket.vectors_BD, tuple(readouts), tokens, spent, usage)
+            yield Embedded(ticket.vectors_BD, tuple(traces), tokens, spent, usage)
 
     def _read(self, asked: Asked) -> None:
         """The first pass, where there is one; rows that reason go to the server."""
@@ -229,7 +233,7 @@ class _Run:
             if self._mode == "adaptive" and gate > self._threshold:
                 reasons.append(row)
             else:
-                ticket.readouts[row] = Readout(gate, False, None, 0, False, seconds)
+                ticket.traces[row] = Trace(gate=gate, seconds=seconds)
         return reasons
 
     def _take(self, ticket: _Ticket) -> None:
@@ -267,14 +271,8 @@ class _Run:
             ticket, answer = row.ticket, row.answer
             ticket.vectors_BD[row.index] = vector_D
             decided = ticket.gates[row.index]  # that of the first pass, by which the row reasons
-            text = engine.tokenizer.decode(answer.fed[1:-2]).strip()
-            ticket.readouts[row.index] = Readout(
-                gate=gate if decided is None else decided,
-                reasoned=True,
-                rationale=text,
-                generated=len(answer.fed),
-                truncated=answer.truncated,
-                seconds=now - ticket.started,
+            ticket.traces[row.index] = engine.reasoned(
+                gate if decided is None else decided, answer.fed, answer.truncated, now - ticket.started
             )
 
     def _count(self, arrays: Collated) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mmeb_harness import JsonFile
 from mmemb_r1_model.disk.errors import ModelError
@@ -14,6 +15,9 @@ FILE_NAME = "mmemb_r1.json"
 SCHEMA_VERSION = 1
 
 THINK, END_THINK, EMB = "<think>", "</think>", "<emb>"
+
+#: When an item writes a rationale before it is embedded.
+Reasoning = Literal["adaptive", "always", "never"]
 
 
 @dataclass(frozen=True)

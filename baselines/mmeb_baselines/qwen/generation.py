@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mmeb_baselines.weights import placed
 from mmeb_harness import Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmemb_r1_model.decoding import (
+    Answer,
     Answered,
     Costs,
     Decoder,
@@ -65,23 +67,6 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class Written:
-    """An answer.
-
-    Attributes:
-        ids: all its tokens, without the one that stopped it.
-        closed: the model wrote no mark; one was added.
-        state: (D,) at the last mark, after the final norm, of unit length, float32; on the CPU.
-        seconds: from the start of its batch.
-    """
-
-    ids: list[int]
-    closed: bool
-    state: Tensor
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Read:
     """A batch after its prefill."""
 
@@ -109,8 +94,11 @@ class Writer:
         self._model, self._decoder, self._costs = model, Decoder(model, writing, graphs), Costs.of(model)
         self._never_V = suppressed(model, writing.never)
 
-    def stream(self, batches: Iterator[Batch]) -> Iterator[tuple[list[Written], Work]]:
+    def stream(self, batches: Iterator[Batch]) -> Iterator[tuple[list[Answer], Work]]:
         """Answers of batches that are padded on the left, in order; greedily.
+
+        An answer's tokens are without the one that stopped it; it is truncated where the model wrote no mark, and one
+        was added. Its state is of unit length, float32, on the CPU.
 
         Raises:
             torch.OutOfMemoryError: with smaller batches, it may go.
@@ -158,14 +146,11 @@ class Writer:
         )
 
 
-def _written(answered: Answered[_Read]) -> list[Written]:
+def _written(answered: Answered[_Read]) -> list[Answer]:
     answers = sorted(answered.answers, key=lambda answer: answer.index)
     states_BD = torch.stack([answer.state for answer in answers]).float()
     units_BD = torch.nn.functional.normalize(states_BD, dim=-1).cpu()
-    return [
-        Written(list(answer.fed), answer.truncated, state, answer.seconds)
-        for answer, state in zip(answers, units_BD, strict=True)
-    ]
+    return [dataclasses.replace(answer, state=state) for answer, state in zip(answers, units_BD, strict=True)]
 
 
 def _positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -66,14 +66,14 @@ def open_runs(folders: Sequence[Path], *, data: Path | None = None, allow_editio
     if twice := next((folder for i, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:i])), None):
         raise ResultError(f"{twice} is named twice; name every run once")
     runs = [_finished_run(folder) for folder in folders]
-    named = distinct_names([one.scores for one in runs])
-    runs = [FinishedRun(scores, one.files, one.run, one.tasks) for scores, one in zip(named, runs, strict=True)]
+    named = distinct_names([run.scores for run in runs])
+    runs = [FinishedRun(scores, run.files, run.run, run.tasks) for scores, run in zip(named, runs, strict=True)]
     return Source(
         runs=tuple(runs),
         comparison=compare(named, load_tasks(), allow_editions=allow_editions),
-        data=find_data([one.run for one in runs], data),
-        pairs=reasoning_pairs([one.run for one in runs]),
-        registered=tuple(load_tasks(one.run.edition or None) for one in runs),
+        data=find_data([run.run for run in runs], data),
+        pairs=reasoning_pairs([run.run for run in runs]),
+        registered=tuple(load_tasks(run.run.edition or None) for run in runs),
     )
 
 
@@ -96,8 +96,11 @@ def reasoning_pairs(runs: Sequence[RunResult]) -> tuple[tuple[int, ...], ...]:
     for number, run in enumerate(runs):
         if REASONING in run.model_settings:
             groups.setdefault(apart_from(run), []).append(number)
-    modes = [{runs[number].model_settings[REASONING] for number in numbers} for numbers in groups.values()]
-    return tuple(tuple(one) for one, found in zip(groups.values(), modes, strict=True) if len(found) > 1)
+    return tuple(
+        tuple(numbers)
+        for numbers in groups.values()
+        if len({runs[number].model_settings[REASONING] for number in numbers}) > 1
+    )
 
 
 def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: Sequence[str]) -> Summary:
@@ -108,14 +111,14 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         problems: what the page lacks of single tasks; only the first ones are told here, each stands with its task.
     """
     lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
-    lines += [f"{one.scores.name}: {line}" for one in source.runs for line in _versions_remark(one)]
+    lines += [f"{run.scores.name}: {line}" for run in source.runs for line in _versions_remark(run)]
     lines += [source.data] if isinstance(source.data, str) else []
     lines += problems[:SHOWN_PROBLEMS]
     if len(problems) > SHOWN_PROBLEMS:
         lines.append(f"… and {len(problems) - SHOWN_PROBLEMS} more tasks with remarks of their own.")
     blocks = source.comparison.blocks
     return Summary(
-        runs=tuple(_card(one) for one in source.runs),
+        runs=tuple(_card(run) for run in source.runs),
         means=tuple(
             kept for block in blocks if (kept := tuple(row for row in block if any(cell.tasks for cell in row.cells)))
         ),
@@ -129,32 +132,33 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
 def _other_revisions(source: Source) -> list[str]:
     """Runs that look like one model's and aren't: what reasoning does can't be told between them."""
     revisions: dict[str, dict[str, list[str]]] = {}
-    for one in source.runs:
-        revisions.setdefault(one.run.model, {}).setdefault(one.run.model_revision, []).append(one.scores.name)
+    for finished in source.runs:
+        run = finished.run
+        revisions.setdefault(run.model, {}).setdefault(run.model_revision, []).append(finished.scores.name)
     lines = []
-    for model, found in revisions.items():
-        each = "; ".join(f"{', '.join(runs)} of {revision}" for revision, runs in found.items())
-        lines += [f"revisions of {model} differ: {each}."] if len(found) > 1 else []
+    for model, by_revision in revisions.items():
+        each = "; ".join(f"{', '.join(runs)} of {revision}" for revision, runs in by_revision.items())
+        lines += [f"revisions of {model} differ: {each}."] if len(by_revision) > 1 else []
     return lines
 
 
 def _lacking(source: Source) -> list[str]:
     """How the runs' sets of tasks differ."""
     lines = []
-    for one in source.runs:
-        if lacking := [name for name in source.task_names if name not in one.tasks]:
+    for run in source.runs:
+        if lacking := [name for name in source.task_names if name not in run.tasks]:
             names = ", ".join(lacking[:5]) + (" …" if len(lacking) > 5 else "")
-            lines.append(f"{one.scores.name} lacks {len(lacking)} tasks that others have: {names}.")
+            lines.append(f"{run.scores.name} lacks {len(lacking)} tasks that others have: {names}.")
     return lines
 
 
-def _versions_remark(one: FinishedRun) -> list[str]:
-    differing = differing_versions(list(one.tasks.values()))
+def _versions_remark(run: FinishedRun) -> list[str]:
+    differing = differing_versions(list(run.tasks.values()))
     return [f"computed with different versions: {'; '.join(differing)}."] if differing else []
 
 
-def _card(one: FinishedRun) -> RunCard:
-    run = one.run
+def _card(finished: FinishedRun) -> RunCard:
+    run = finished.run
     overall = next((mean for mean in run.aggregates if mean.name == "overall"), None)
     of = 0 if overall is None else overall.tasks + len(overall.missing)
     marks = (
@@ -173,7 +177,7 @@ def _card(one: FinishedRun) -> RunCard:
         "Machine": ", ".join(f"{name} {value}" for name, value in run.machine.items() if value is not None),
     }
     return RunCard(
-        name=one.scores.name,
+        name=finished.scores.name,
         model=run.model,
         edition=run.edition,
         data=run.data,

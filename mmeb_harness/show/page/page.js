@@ -297,10 +297,10 @@ const taskMeasures = {
   random_ties: ['Score if ties fell at random, %', (cell) => cell.random_ties, percent],
   corrected: ['Score, every grade on its own label, %', (cell) => cell.corrected, percent],
   reasoning_rate: ['Queries that reason, %', (cell) => cell.reasoning_rate, percent],
-  tokens: ['Tokens of a query that reasons', (cell) => (cell.reasoning_rate ? cell.tokens : null), decimal(1)],
+  tokens: ['Tokens of a query that reasons', (cell) => (cell.reasoning_rate ? cell.tokens_per_reasoned : null), decimal(1)],
   truncated: ['Truncated rationales', (cell) => cell.truncated, count],
   tied: ['Decisions by tie', (cell) => cell.tied, count],
-  latency: ['Query latency p50, ms', (cell) => cell.latency, milliseconds],
+  latency: ['Query latency p50, ms', (cell) => cell.latency_seconds, milliseconds],
 };
 
 function tasksTable() {
@@ -381,8 +381,8 @@ const queryMeasures = {
   rank: ['Rank of the first relevant', (run, row) => run.rank[row], (rank) => rankText(rank), 'ascending'],
   score: ['Score, %', (run, row) => run.score[row], percent, 'descending'],
   gate: ['Gate, p(reason)', (run, row) => run.gate[row], decimal(3), 'descending'],
-  tokens: ['Tokens', (run, row) => run.tokens[row], count, 'descending'],
-  latency: ['Latency, ms', (run, row) => run.latency[row], milliseconds, 'descending'],
+  tokens: ['Tokens', (run, row) => run.reasoning_tokens[row], count, 'descending'],
+  latency: ['Latency, ms', (run, row) => run.latency_seconds[row], milliseconds, 'descending'],
 };
 
 function rankText(rank) {
@@ -561,8 +561,8 @@ function runCard(task, row, one, run, mine) {
     ['First relevant', [rankText(mine.rank[one]), ` of ${count(mine.ranked[one])}`]],
     [row.metric, percent(mine.score[one])],
     ['Path', [mine.reasoned[one] ? 'reasoned' : 'direct', mine.gate[one] === null ? '' : `, gate ${mine.gate[one].toFixed(3)}`]],
-    mine.reasoned[one] ? ['Tokens', [count(mine.tokens[one]), mine.truncated[one] ? [' ', tag('truncated', 'warn')] : '']] : null,
-    ['Latency', `${milliseconds(mine.latency[one])} ms`],
+    mine.reasoned[one] ? ['Tokens', [count(mine.reasoning_tokens[one]), mine.truncated[one] ? [' ', tag('truncated', 'warn')] : '']] : null,
+    ['Latency', `${milliseconds(mine.latency_seconds[one])} ms`],
     mine.tied[one] ? ['Ties', `${count(mine.tied[one])} among the first places`] : null,
   ];
   card.append(h('dl', { class: 'small' }, facts.filter(Boolean).map(([label, value]) => [h('dt', {}, label), h('dd', {}, value)])));

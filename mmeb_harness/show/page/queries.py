@@ -57,33 +57,33 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
     Raises:
         ResultError: a table of queries is missing or broken, or not the one its task's scores come from.
     """
-    tables = [_table_of(one, name) if name in one.tasks else None for one in source.runs]
+    tables = [_table_of(run, name) if name in run.tasks else None for run in source.runs]
     first = next(number for number, table in enumerate(tables) if table is not None)
     result = source.runs[first].tasks[name]
     texts, note = _texts_of(source, name, first)
-    ids = list(dict.fromkeys(one for table in tables if table is not None for one in _column(table, "query_id")))
+    ids = list(dict.fromkeys(query for table in tables if table is not None for query in _column(table, "query_id")))
     runs = [None if table is None else _RunColumns(table, ids) for table in tables]
     relevant = _by_query(ids, tables, "relevant_ids", [])
     shown = [_shown_of(row, relevant[row], runs) for row in range(len(ids))]
-    candidates = list(dict.fromkeys(one for row in shown for one in row))
-    positions = {one: position for position, one in enumerate(candidates)}
+    candidates = list(dict.fromkeys(candidate for row in shown for candidate in row))
+    positions = {candidate: position for position, candidate in enumerate(candidates)}
     flags = _flags(len(ids), runs, source.pairs)
-    queries = None if texts is None else [texts.queries.get(one) for one in ids]
-    candidate_items = None if texts is None else [texts.candidates.get(one) for one in candidates]
+    queries = None if texts is None else [texts.queries.get(query) for query in ids]
+    candidate_items = None if texts is None else [texts.candidates.get(candidate) for candidate in candidates]
     thumbnails = None
     if texts is not None and queries is not None and candidate_items is not None:
-        of_row = [[positions[one] for one in row] for row in shown]
+        of_row = [[positions[candidate] for candidate in row] for row in shown]
         pictured = _most_telling(flags, runs, queries, candidate_items, of_row, num_pictured)
         flags = [flag | PICTURED * (row in pictured) for row, flag in enumerate(flags)]
         thumbnails = _thumbnails(
             Album(texts.root, result.modality),
             {row: queries[row] for row in pictured},
-            {one: candidate_items[one] for row in pictured for one in of_row[row]},
+            {position: candidate_items[position] for row in pictured for position in of_row[row]},
         )
     rationales = list(
-        dict.fromkeys(one for run in runs if run is not None for one in run.rationales if one is not None)
+        dict.fromkeys(text for run in runs if run is not None for text in run.rationales if text is not None)
     )
-    numbers = {one: number for number, one in enumerate(rationales)}
+    numbers = {rationale: number for number, rationale in enumerate(rationales)}
     labels = _by_query(ids, tables, "difficulty", None)
     collected = TaskQueries(
         name=name,
@@ -92,8 +92,11 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
         items=None if queries is None else _query_items(queries),
         difficulty=labels if any(labels) else None,
         flags=flags,
-        relevant=[[positions[one] for one in row if one in set(relevant[i])] for i, row in enumerate(shown)],
-        num_relevant=[len(one) for one in relevant],
+        relevant=[
+            [positions[candidate] for candidate in row if candidate in set(own)]
+            for row, own in zip(shown, relevant, strict=True)
+        ],
+        num_relevant=[len(own) for own in relevant],
         candidates=_shown_candidates(candidates, candidate_items),
         rationales=rationales,
         thumbnails=thumbnails,
@@ -115,7 +118,7 @@ def effect_of_reasoning(outcomes: Iterable[tuple[bool, float]]) -> int:
     return HELPED * helped | HURT * hurt
 
 
-def _table_of(one: FinishedRun, name: str) -> pa.Table:
+def _table_of(run: FinishedRun, name: str) -> pa.Table:
     """A task's table of queries, held against the task's result.
 
     Raises:
@@ -123,12 +126,12 @@ def _table_of(one: FinishedRun, name: str) -> pa.Table:
     """
     import pyarrow.compute as pc
 
-    path, result = one.files.queries_file(name), one.tasks[name]
+    path, result = run.files.queries_file(name), run.tasks[name]
     table = checked_table(path, _COLUMNS, _MAY_LACK)
     mean = pc.mean(table.column("score")).as_py()
     if table.num_rows != result.num_queries or mean is None or not abs(mean - result.score) <= TOLERANCE:
         raise ResultError(
-            f"{path} is not what {one.files.task_file(name)} was computed from ({table.num_rows:,} queries of mean "
+            f"{path} is not what {run.files.task_file(name)} was computed from ({table.num_rows:,} queries of mean "
             f"score {mean}, expected {result.num_queries:,} of {result.score}); `mmeb-eval verify` says more"
         )
     if len(set(_column(table, "query_id"))) < table.num_rows:
@@ -143,23 +146,23 @@ def _column(table: pa.Table, name: str) -> list[Any]:
 
 def _by_query(ids: Sequence[str], tables: Sequence[pa.Table | None], name: str, missing: Any) -> list[Any]:
     """A column that should be the same in all runs, by the first that has the query."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for table in tables:
         if table is not None:
             for query, value in zip(_column(table, "query_id"), _column(table, name), strict=True):
-                found.setdefault(query, value)
-    return [found.get(query, missing) for query in ids]
+                values.setdefault(query, value)
+    return [values.get(query, missing) for query in ids]
 
 
 def _texts_of(source: Source, name: str, first: int) -> tuple[Texts | None, str]:
     """A task's items, by the first run that has it; and what is to be said about them."""
-    results = [one.tasks[name] for one in source.runs if name in one.tasks]
+    results = [run.tasks[name] for run in source.runs if name in run.tasks]
     differ = len({content_of(result.data_revision) for result in results}) > 1
     note = "The runs read different annotations: queries of one id may differ. " if differ else ""
     if isinstance(source.data, str):
         return None, note.strip()
-    one = source.runs[first]
-    texts, remark = read_texts(source.registered[first].get(name), one.run, one.tasks[name], source.data)
+    run = source.runs[first]
+    texts, remark = read_texts(source.registered[first].get(name), run.run, run.tasks[name], source.data)
     return texts, (note + remark).strip()
 
 
@@ -168,8 +171,8 @@ class _RunColumns:
 
     def __init__(self, table: pa.Table, ids: Sequence[str]) -> None:
         self._table = table
-        own = {one: place for place, one in enumerate(_column(table, "query_id"))}
-        self._places = [own.get(one) for one in ids]
+        own = {query: place for place, query in enumerate(_column(table, "query_id"))}
+        self._places = [own.get(query) for query in ids]
         self.scores = self.column("score")
         self.ranks = self.column("first_relevant_rank")
         self.reasoned = [None if path is None else path == "reasoned" for path in self.column("path")]
@@ -193,12 +196,12 @@ class _RunColumns:
             tied=self.column("tied_decisions"),
             reasoned=self.reasoned,
             gate=_rounded(self.column("gate")),
-            tokens=self.column("reasoning_tokens"),
+            reasoning_tokens=self.column("reasoning_tokens"),
             truncated=self.column("truncated"),
-            latency=_rounded(self.column("latency_seconds")),
-            rationale=[None if one is None else numbers[one] for one in self.rationales],
-            top=[None if ids is None else [positions[one] for one in ids] for ids in self.top_ids],
-            top_scores=[None if one is None else _rounded(one) for one in scores],
+            latency_seconds=_rounded(self.column("latency_seconds")),
+            rationale=[None if rationale is None else numbers[rationale] for rationale in self.rationales],
+            top=[None if ids is None else [positions[candidate] for candidate in ids] for ids in self.top_ids],
+            top_scores=[None if own is None else _rounded(own) for own in scores],
         )
 
     def _first_places(self, name: str) -> list[list[Any] | None]:
@@ -212,13 +215,13 @@ class _RunColumns:
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:
     """NaN and infinity are no JSON, and no number to show."""
-    return [round(one, _DECIMALS) if one is not None and math.isfinite(one) else None for one in values]
+    return [round(value, _DECIMALS) if value is not None and math.isfinite(value) else None for value in values]
 
 
 def _shown_of(row: int, relevant: Sequence[str], runs: Sequence[_RunColumns | None]) -> list[str]:
     """Candidates to show of a query: every run's first places, and some of the relevant ones that are not there."""
-    top = [one for run in runs if run is not None for one in run.top_ids[row] or ()]
-    further = [one for one in relevant if one not in top]
+    top = [candidate for run in runs if run is not None for candidate in run.top_ids[row] or ()]
+    further = [candidate for candidate in relevant if candidate not in top]
     return list(dict.fromkeys([*top, *further[:SHOWN_RELEVANT]]))
 
 
@@ -252,14 +255,16 @@ def _most_telling(
     has_media = [
         row
         for row, query in enumerate(queries)
-        if _num_media(query) or any(_num_media(candidates[one]) for one in of_row[row])
+        if _num_media(query) or any(_num_media(candidates[candidate]) for candidate in of_row[row])
     ]
     return set(sorted(has_media, key=order)[:most])
 
 
 def _thumbnails(album: Album, queries: Mapping[int, Item | None], candidates: Mapping[int, Item | None]) -> Thumbnails:
     of_queries = {row: album.add(item.media) for row, item in queries.items() if item is not None and item.media}
-    of_candidates = {one: album.add(item.media) for one, item in candidates.items() if item is not None and item.media}
+    of_candidates = {
+        candidate: album.add(item.media) for candidate, item in candidates.items() if item is not None and item.media
+    }
     return Thumbnails(album.uris, of_queries, of_candidates, album.missing)
 
 
@@ -303,8 +308,8 @@ def _task_row(
         num_candidates=result.num_candidates,
         chance=result.chance,
         cells=tuple(
-            None if columns is None else _cell(one.tasks[name], columns)
-            for one, columns in zip(source.runs, runs, strict=True)
+            None if columns is None else _cell(run.tasks[name], columns)
+            for run, columns in zip(source.runs, runs, strict=True)
         ),
         helped=sum(bool(flag & HELPED) for flag in flags),
         hurt=sum(bool(flag & HURT) for flag in flags),
@@ -318,9 +323,9 @@ def _cell(result: TaskResult, columns: _RunColumns) -> TaskCell:
         corrected=result.corrected_score,
         random_ties=result.random_ties_score,
         reasoning_rate=result.queries.reasoning_rate,
-        tokens=result.queries.tokens_per_reasoned,
+        tokens_per_reasoned=result.queries.tokens_per_reasoned,
         truncated=result.queries.truncated,
         tied=result.tied_decisions,
-        latency=columns.median_latency(),
+        latency_seconds=columns.median_latency(),
         notes=result.notes,
     )

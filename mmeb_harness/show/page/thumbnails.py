@@ -29,7 +29,7 @@ class Album:
 
     def add(self, media: Sequence[Path]) -> list[int]:
         """Positions in `uris` of an item's images, or of some of its frames; files that can't be opened are noted."""
-        return [found for path in spread(media, SHOWN_FRAMES) if (found := self._position(path)) is not None]
+        return [place for path in spread(media, SHOWN_FRAMES) if (place := self._position(path)) is not None]
 
     def _position(self, path: Path) -> int | None:
         if path not in self._positions:

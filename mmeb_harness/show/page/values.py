@@ -65,16 +65,16 @@ class RunCard:
 
 @dataclass(frozen=True)
 class TaskCell:
-    """One run's outcome in one task; `latency` is the median seconds of a query."""
+    """One run's outcome in one task; `latency_seconds`: the median over its queries."""
 
     score: float
     corrected: float
     random_ties: float
     reasoning_rate: float
-    tokens: float
+    tokens_per_reasoned: float
     truncated: int
     tied: int
-    latency: float | None
+    latency_seconds: float | None
     notes: Mapping[str, int]
 
 
@@ -130,7 +130,6 @@ class RunQueries:
         rank: of the first relevant candidate, 1-based.
         ranked: length of the ranked list.
         tied: neighbours in the first places that only the tie rule ordered.
-        latency: seconds.
         rationale: positions in `TaskQueries.rationales`.
         top: positions in `TaskQueries.candidates`, best first.
     """
@@ -141,9 +140,9 @@ class RunQueries:
     tied: Sequence[int | None]
     reasoned: Sequence[bool | None]
     gate: Sequence[float | None]
-    tokens: Sequence[int | None]
+    reasoning_tokens: Sequence[int | None]
     truncated: Sequence[bool | None]
-    latency: Sequence[float | None]
+    latency_seconds: Sequence[float | None]
     rationale: Sequence[int | None]
     top: Sequence[Sequence[int] | None]
     top_scores: Sequence[Sequence[float | None] | None]

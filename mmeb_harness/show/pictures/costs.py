@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
+from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import ecdf, pareto_front
 from mmeb_harness.show.pictures.runs import ShownRuns
 from mmeb_harness.show.pictures.style import (
@@ -25,7 +25,7 @@ from mmeb_harness.show.pictures.style import (
     new_figure,
     settle,
 )
-from mmeb_harness.show.pictures.words import NO_COMMON, NO_REASONING, counted, listed, milliseconds
+from mmeb_harness.show.tables import counted, listed
 from mmeb_harness.stats.resampling import Floats
 
 #: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.
@@ -37,7 +37,7 @@ def accuracy_latency(shown: ShownRuns) -> Made:
     if not shown.common:
         return [LeftOut("accuracy-latency", NO_COMMON)]
     costs = [max(_SHORTEST, 1000 * float(np.mean(run.latency_seconds(shown.common)))) for run in shown.runs]
-    texts = [f"{milliseconds(cost)} ms" for cost in costs]
+    texts = [f"{_few_digits(cost)} ms" for cost in costs]
     label = f"mean latency of a query in its batch, ms (logarithmic{shown.machines})"
     return [_accuracy_over(shown, "accuracy-latency", "Accuracy and latency", costs, texts, label, logarithmic=True)]
 
@@ -52,6 +52,11 @@ def accuracy_tokens(shown: ShownRuns) -> Made:
     texts = [f"{cost:.1f} tokens" for cost in costs]
     label = "mean rationale tokens of a query"
     return [_accuracy_over(shown, "accuracy-tokens", "Accuracy and rationale tokens", costs, texts, label)]
+
+
+def _few_digits(value: float) -> str:
+    """As many digits of milliseconds as say something."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _accuracy_over(
@@ -121,7 +126,7 @@ def latency(shown: ShownRuns) -> Made:
         return [LeftOut("latency", NO_COMMON)]
     each = [np.maximum(_SHORTEST, 1000 * run.latency_seconds(shown.common)) for run in shown.runs]
     what = f"{len(each[0]):,} queries of {counted(len(shown.common), 'task')}"
-    quantiles = [[milliseconds(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]
+    quantiles = [[_few_digits(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]
     names = [f"{run.name}: p50 {p50}, p95 {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True)]
     figure = new_figure(7.5, 4.3, title, f"{what}; {shown.data}{shown.machines}", names)
     axes = figure.subplots()

@@ -40,6 +40,9 @@ class LeftOut:
 
 Made: TypeAlias = Sequence[Picture | LeftOut]
 
+NO_COMMON = "the runs have no task in common"
+NO_REASONING = "no query of these runs reasoned"
+
 
 def save_pictures(pictures: Iterable[Picture], folder: Path) -> list[Path]:
     """Write each as PNG and as SVG; the same pictures give the same bytes.

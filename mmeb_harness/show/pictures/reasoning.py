@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.results.files import RunResult
-from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
+from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import share_curve, task_weights
 from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
-from mmeb_harness.show.pictures.words import NO_COMMON, NO_REASONING, counted, listed
+from mmeb_harness.show.tables import counted, listed, percent
 from mmeb_harness.stats.policies import MODES, REASONING, apart_from
 from mmeb_harness.stats.resampling import Floats
 
@@ -217,7 +217,7 @@ def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
     shares, scores = modes.by_gap
     handles: dict[str, Artist] = {}
     if modes.by_gate is not None:
-        (handles[GATE],) = axes.plot(*(100 * one for one in modes.by_gate), color=BLUE, lw=2.2)
+        (handles[GATE],) = axes.plot(*(100 * along for along in modes.by_gate), color=BLUE, lw=2.2)
     (handles[ORACLE],) = axes.plot(100 * shares, 100 * scores, color=GREEN, ls=(0, (5, 1, 1, 1)), lw=1.5)
     (handles[RANDOM],) = axes.plot([0, 100], [never, always], color=QUIET, ls=(0, (1, 1.2)), lw=1.5)
     best = int(scores.argmax())
@@ -241,18 +241,18 @@ def _draw_runs(axes: Axes, modes: Modes) -> dict[str, Artist]:
 def _own_points(modes: Modes) -> tuple[list[tuple[float, float]], list[str]]:
     """Where the runs themselves lie, and what they are called."""
     runs = [modes.never, modes.always, *modes.adaptive]
-    return [modes.point(run) for run in runs], ["never", "always", *(one.name for one in modes.adaptive)]
+    return [modes.point(run) for run in runs], ["never", "always", *(run.name for run in modes.adaptive)]
 
 
 def _told(modes: Modes) -> str:
     shares, scores = modes.by_gap
     best = int(scores.argmax())
     parts = [f"{modes.model} never {modes.point(modes.never)[1]:.1f} %, always {modes.point(modes.always)[1]:.1f} %"]
-    parts += [f"{one.name} {y:.1f} % with {x:.0f} % reasoning" for one in modes.adaptive for x, y in [modes.point(one)]]
+    parts += [f"{run.name} {y:.1f} % with {x:.0f} % reasoning" for run in modes.adaptive for x, y in [modes.point(run)]]
     if modes.by_gate is not None:
-        reason, score = (100 * one[modes.by_gate[1].argmax()] for one in modes.by_gate)
+        reason, score = (100 * along[modes.by_gate[1].argmax()] for along in modes.by_gate)
         parts.append(f"best threshold {score:.1f} % with {reason:.0f} % reasoning")
-    parts.append(f"oracle {100 * scores[best]:.1f} % with {100 * shares[best]:.0f} %")
+    parts.append(f"oracle {percent(scores[best])} % with {100 * shares[best]:.0f} %")
     return ", ".join(parts)
 
 

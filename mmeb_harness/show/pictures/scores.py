@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.show.pictures.style import INK, QUIET, colour, grey, hatch, legend_below, new_figure, settle
-from mmeb_harness.show.pictures.words import listed
+from mmeb_harness.show.tables import listed, percent
 
 #: Light where the score is low, and darker all the way.
 HEAT = "YlGnBu"
@@ -29,9 +29,9 @@ _MOST_ROWS = 44
 def groups(shown: ShownRuns) -> Made:
     """Bars: a group's mean main metric, a bar a run."""
     shared = {
-        group: found
+        group: common
         for group, tasks in shown.scored.items()
-        if (found := [task for task in tasks if all(task in one.results for one in shown.runs)])
+        if (common := [task for task in tasks if all(task in run.results for run in shown.runs)])
     }
     lost = [group for group in shown.scored if group not in shared]
     why = [LeftOut("groups", f"{', '.join(lost)}: no task that all runs have")] if lost else []
@@ -46,7 +46,7 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     per_row = -(-len(shared) // num_rows)
     names = list(shared)
     width = max(7.5, min(11.5, 2 + 0.17 * per_row * (len(shown.runs) + 1.5)))
-    legend = [*(one.name for one in shown.runs), "chance"]
+    legend = [*(run.name for run in shown.runs), "chance"]
     figure = new_figure(width, 0.9 + 2.8 * num_rows, title, f"mean over a group's tasks; {shown.data}", legend)
     rows = figure.subplots(num_rows, squeeze=False)[:, 0]
     for number, axes in enumerate(rows):
@@ -57,21 +57,18 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     ]
     chance = Line2D([], [], color="black", lw=1.4, ls=(0, (1.5, 1)))
     legend_below(figure, [*handles, chance], legend)
-    told = [
-        f"{group} {' / '.join(f'{100 * one.score(tasks):.1f}' for one in shown.runs)}"
-        for group, tasks in shared.items()
-    ]
-    runs = " / ".join(one.name for one in shown.runs)
+    told = [f"{group} {' / '.join(percent(run.score(tasks)) for run in shown.runs)}" for group, tasks in shared.items()]
+    runs = " / ".join(run.name for run in shown.runs)
     return Picture("groups", title, f"{title} in % ({runs}): {listed(told, 20)}.", settle(figure))
 
 
 def _draw_groups(axes: Axes, shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> None:
     width = 0.82 / len(shown.runs)
     places = np.arange(len(shared))
-    for number, one in enumerate(shown.runs):
+    for number, run in enumerate(shown.runs):
         axes.bar(
             places + (number - (len(shown.runs) - 1) / 2) * width,
-            [100 * one.score(tasks) for tasks in shared.values()],
+            [100 * run.score(tasks) for tasks in shared.values()],
             0.92 * width,
             color=colour(number),
             edgecolor=_edge(number),
@@ -111,9 +108,9 @@ def tasks(shown: ShownRuns) -> Made:
     for axes, column in zip(panels, columns, strict=True):
         _draw_heat(axes, shown.runs, column)
         axes.set_ylim(max(map(_height_of, columns)) - 0.5, -0.5)
-    whole = all(task in one.results for one in shown.runs for of_group in shown.scored.values() for task in of_group)
+    whole = all(task in run.results for run in shown.runs for of_group in shown.scored.values() for task in of_group)
     _draw_scale(figure, panels, "main metric, %" if whole else "main metric, %; hatched: not run")
-    told = (f"{one.name} {_range(one)}" for one in shown.runs)
+    told = (f"{run.name} {_range(run)}" for run in shown.runs)
     return [Picture("tasks", title, f"{title}, {count} tasks, {len(shown.runs)} runs: {listed(told)}.", settle(figure))]
 
 
@@ -134,7 +131,7 @@ def _height_of(column: Mapping[str, Sequence[str]]) -> float:
 
 def _heat_size(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]]) -> tuple[float, float]:
     longest = max(len(task) for tasks in shown.scored.values() for task in tasks)
-    names = max(len(one.name) for one in shown.runs)
+    names = max(len(run.name) for run in shown.runs)
     width = len(columns) * (0.9 + 0.075 * longest + 0.46 * max(2, len(shown.runs))) + 0.8
     return 1.2 + 0.05 * names + 0.2 * max(4.0, max(map(_height_of, columns))), max(6.5, width)
 
@@ -146,8 +143,8 @@ def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequen
         for row, task in enumerate(tasks):
             places.append(top + row)
             names.append(task)
-            for place, one in enumerate(runs):
-                _draw_cell(axes, place, top + row, one.results[task].score if task in one.results else None, heat)
+            for place, run in enumerate(runs):
+                _draw_cell(axes, place, top + row, run.results[task].score if task in run.results else None, heat)
         axes.annotate(
             group, (1, top + (len(tasks) - 1) / 2), xycoords=("axes fraction", "data"), xytext=(6, 0),
             textcoords="offset points", rotation=270 if len(tasks) > 3 else 0, va="center", ha="left", fontsize=8,
@@ -156,7 +153,7 @@ def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequen
         top += len(tasks) + 0.5
     axes.set_xlim(-0.5, len(runs) - 0.5)
     axes.set_yticks(places, names, fontsize=8)
-    axes.set_xticks(range(len(runs)), [one.name for one in runs], rotation=90 if len(runs) > 1 else 0, fontsize=8.5)
+    axes.set_xticks(range(len(runs)), [run.name for run in runs], rotation=90 if len(runs) > 1 else 0, fontsize=8.5)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -169,7 +166,7 @@ def _draw_cell(axes: Axes, x: float, y: float, score: float | None, heat: Colorm
         return
     shade = heat(score)
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
-    text = "100" if score > 0.9995 else f"{100 * score:.1f}"
+    text = "100" if score > 0.9995 else percent(score)
     axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if grey(shade) < 0.5 else INK)
 
 
@@ -182,8 +179,8 @@ def _draw_scale(figure: Figure, panels: Sequence[Axes], label: str) -> None:
     scale.outline.set_visible(False)
 
 
-def _range(one: ShownRun) -> str:
-    scores = {name: result.score for name, result in one.results.items()}
+def _range(run: ShownRun) -> str:
+    scores = {name: result.score for name, result in run.results.items()}
     low, high = min(scores, key=lambda name: scores[name]), max(scores, key=lambda name: scores[name])
-    mean = 100 * one.score(list(scores))
-    return f"mean {mean:.1f}, from {100 * scores[low]:.1f} ({low}) to {100 * scores[high]:.1f} ({high})"
+    mean = percent(run.score(list(scores)))
+    return f"mean {mean}, from {percent(scores[low])} ({low}) to {percent(scores[high])} ({high})"
