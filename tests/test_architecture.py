@@ -53,7 +53,7 @@ MAY_IMPORT = {
         "show": "core data results stats",
         "show.pictures": "core data results stats show",
         "show.page": "core data results stats show",
-        "bench": "adapter core data encode ranking run show show.pictures store",
+        "bench": "adapter core data encode ranking run show store",
         "cli": "core data encode store results stats run spread show show.page show.pictures bench",
         "__main__": "cli",
     },

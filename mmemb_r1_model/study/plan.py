@@ -119,7 +119,7 @@ def _moved(name: str, value: Any, seed: int) -> Any:
 
 
 class Study:
-    """One output folder."""
+    """A study's output folder, and what is still to do in it."""
 
     def __init__(self, config: StudyConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder, self._say = config, folder, say

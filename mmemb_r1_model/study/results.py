@@ -58,7 +58,7 @@ class Results:
         self._groups: dict[tuple[str, str], dict[str, Group]] = {}
 
     def run(self, seed: int, name: str) -> Path:
-        """A run's folder."""
+        """The folder of one run of a seed."""
         return self.folder / f"seed-{seed}" / name
 
     def seeds_of(self, run: str) -> tuple[int, ...]:
