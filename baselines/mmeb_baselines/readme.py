@@ -18,6 +18,7 @@ from mmeb_baselines import (
     vlm2vec,
 )
 from mmeb_baselines.cards import Card
+from mmeb_harness.show.tables import markdown_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PUBLISHED = Path(str(files("mmeb_harness"))) / "published" / "scores.csv"
@@ -71,10 +72,8 @@ def text() -> str:
         "licence",
     )
     rows = [_row(card, scores) for card in cards]
-    table = [(*header, "score"), ("---",) * (len(header) + 1), *rows]
     sources = sorted({f"- `{card.model}`: {card.source}{_unsure(card)}" for card in cards})
-    lines = ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([INTRODUCTION, *lines, "", "## Sources", "", *sources]) + "\n"
+    return "\n".join([INTRODUCTION, markdown_table((*header, "score"), rows), "", "## Sources", "", *sources]) + "\n"
 
 
 def published_scores(path: Path) -> dict[str, tuple[float, str]]:

@@ -30,6 +30,7 @@ from mmeb_harness.results.scores import (
     scores_of_results,
 )
 from mmeb_harness.show.compare import distinct_names, remarks
+from mmeb_harness.show.tables import leading
 from mmeb_harness.stats.places import Contender, Place, places
 from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
 from mmeb_harness.stats.resampling import RESAMPLES
@@ -48,7 +49,6 @@ SAME_MODEL: Mapping[str, str] = {
     "GME-2B": "gme-Qwen2-VL-2B-Instruct",
     "GME-7B": "gme-Qwen2-VL-7B-Instruct",
 }
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -315,8 +315,8 @@ def _standing(entry: Entry, registered: Mapping[str, RegisteredTask]) -> _Standi
 def _why_unranked(scores: Scores, overall: Aggregate) -> str:
     reasons = ["first queries of each task only"] if scores.limited else []
     if not overall.complete:
-        missing = ", ".join(overall.missing[:_NAMED]) + (" …" if len(overall.missing) > _NAMED else "")
-        reasons.append(f"{overall.tasks} of {overall.tasks + len(overall.missing)} tasks, without {missing}")
+        of = overall.tasks + len(overall.missing)
+        reasons.append(f"{overall.tasks} of {of} tasks, without {leading(overall.missing, most=3)}")
     return "; ".join(reasons)
 
 

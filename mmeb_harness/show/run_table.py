@@ -10,7 +10,7 @@ from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.results.profile import profile_line
-from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, terminal_table
+from mmeb_harness.show.tables import NONE, leading, milliseconds, percent, print_lines, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,8 +122,8 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         lines.append(f"limited to {run.limit} queries a task: not comparable with any other score.")
     overall = next((aggregate for aggregate in run.aggregates if aggregate.name == "overall"), None)
     if overall is not None and not overall.complete and overall.tasks:
-        names = ", ".join(overall.missing[:5]) + (" …" if len(overall.missing) > 5 else "")
-        lines.append(f"incomplete: {len(overall.missing)} of the benchmark's tasks were not run ({names}).")
+        missing = overall.missing
+        lines.append(f"incomplete: {len(missing)} of the benchmark's tasks were not run ({leading(missing)}).")
     ties = sum(result.tied_decisions for result in results)
     by_position, at_random = (
         sum(getattr(result, name) for result in results) / len(results)

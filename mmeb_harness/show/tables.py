@@ -70,6 +70,11 @@ def listed(texts: Iterable[str], most: int = 10) -> str:
     return ", ".join(every[:most]) + more
 
 
+def leading(texts: Sequence[str], most: int = 5) -> str:
+    """The first texts, and an ellipsis where there are more."""
+    return ", ".join(texts[:most]) + (" …" if len(texts) > most else "")
+
+
 def print_lines(console: Console, *lines: str) -> None:
     """Print lines as they are: what looks like markup is text, and the terminal wraps them."""
     for line in lines:

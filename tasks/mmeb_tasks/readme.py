@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmeb_harness import Task
+from mmeb_harness.show.tables import markdown_table
 from mmeb_tasks import TASKS, image, video, visdoc
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -87,17 +88,14 @@ def reader_names() -> dict[str, str]:
 
 
 def _table(tasks: list[Task], readers: dict[str, str]) -> str:
-    lines = [
-        "| task | reader | queries | candidates | metric | split | annotations |",
-        "|---|---|---:|---:|---|---|---|",
-    ]
-    for task in tasks:
-        candidates = "varies" if task.num_candidates is None else f"{task.num_candidates:,}"
-        lines.append(
-            f"| {task.name} | {readers[task.name]} | {task.num_queries:,} | {candidates} | {task.metric} "
-            f"| {task.in_distribution} | {_annotations(task)} |"
-        )
-    return "\n".join(lines) + "\n"
+    heads = ("task", "reader", "queries", "candidates", "metric", "split", "annotations")
+    return markdown_table(heads, [_cells(task, readers[task.name]) for task in tasks], numeric=(2, 3)) + "\n"
+
+
+def _cells(task: Task, reader: str) -> list[str]:
+    candidates = "varies" if task.num_candidates is None else f"{task.num_candidates:,}"
+    split = str(task.in_distribution)
+    return [task.name, reader, f"{task.num_queries:,}", candidates, task.metric, split, _annotations(task)]
 
 
 def _annotations(task: Task) -> str:

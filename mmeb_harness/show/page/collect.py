@@ -17,6 +17,7 @@ from mmeb_harness.show.compare import Comparison, compare, distinct_names, remar
 from mmeb_harness.show.page.texts import find_data
 from mmeb_harness.show.page.values import RunCard, SideCost, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
+from mmeb_harness.show.tables import leading
 from mmeb_harness.stats.policies import REASONING, apart_from
 
 #: Remarks about single tasks that stand in the summary.
@@ -147,8 +148,7 @@ def _lacking(source: Source) -> list[str]:
     lines = []
     for run in source.runs:
         if lacking := [name for name in source.task_names if name not in run.tasks]:
-            names = ", ".join(lacking[:5]) + (" …" if len(lacking) > 5 else "")
-            lines.append(f"{run.scores.name} lacks {len(lacking)} tasks that others have: {names}.")
+            lines.append(f"{run.scores.name} lacks {len(lacking)} tasks that others have: {leading(lacking)}.")
     return lines
 
 
