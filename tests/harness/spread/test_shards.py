@@ -113,9 +113,9 @@ def test_shards_of_different_settings_are_no_parts_of_one_run(
         load_shards(copy / "run")
 
 
-def test_what_the_model_is_told_counts_too(copy: Path) -> None:
+def test_what_the_model_is_told_counts_too(copy: Path, sharded: Place) -> None:
     shards = load_shards(copy / "run")
-    assert [shard.model_args["seconds"] for shard in shards] == ["0.0", "0.0"]
+    assert [shard.model_args["marks"] for shard in shards] == [str(sharded.marks("shards"))] * 2
     assert dataclasses.replace(shards[0], shard=2, seconds=0, processors="") == dataclasses.replace(
         shards[1], seconds=0, processors=""
     )
