@@ -380,7 +380,7 @@ def table_without_ranks(run: Path) -> None:
         (without_run_file, r"is not a run's folder \(no run.json\)"),
         (still_running, r"is not finished \(status 'running'\)"),
         (broken_json, r"OK-VQA.json is not valid JSON"),
-        (foreign_json, r"run.json is not a RunResult of schema version 2"),
+        (foreign_json, r"run\.json is not a run's result of schema version 2 \(no setting in it named 'hello'"),
         (odd_score, r"OK-VQA: score is 'much', expected a fraction"),
         (no_table, r"OK-VQA.parquet is missing"),
         (cut_table, r"can't read .*OK-VQA.parquet"),
