@@ -249,10 +249,7 @@ def leaderboard(
     entries = _named_apart(entries)
     _check(entries, edition, allow_editions=allow_editions)
     standings = [_standing(entry, registered) for entry in entries]
-    ranked = sorted(
-        (own for own in standings if not own.unranked),
-        key=lambda own: (-own.overall, own.name),
-    )
+    ranked = sorted((own for own in standings if not own.unranked), key=lambda own: (-own.overall, own.name))
     apart = sorted((own for own in standings if own.unranked), key=lambda own: (-own.tasks, own.name))
     known = places([_contender(own, registered) for own in ranked], _names(registered))
     columns = _columns(registered, with_tasks=with_tasks)
