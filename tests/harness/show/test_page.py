@@ -353,6 +353,11 @@ def foreign_json(run: Path) -> None:
 
 def odd_score(run: Path) -> None:
     stored = json.loads((run / "tasks" / "OK-VQA.json").read_text())
+    (run / "tasks" / "OK-VQA.json").write_text(json.dumps({**stored, "score": 1.5}))
+
+
+def score_in_words(run: Path) -> None:
+    stored = json.loads((run / "tasks" / "OK-VQA.json").read_text())
     (run / "tasks" / "OK-VQA.json").write_text(json.dumps({**stored, "score": "much"}))
 
 
@@ -381,7 +386,8 @@ def table_without_ranks(run: Path) -> None:
         (still_running, r"is not finished \(status 'running'\)"),
         (broken_json, r"OK-VQA.json is not valid JSON"),
         (foreign_json, r"run\.json is not a run's result of schema version 2 \(no setting in it named 'hello'"),
-        (odd_score, r"OK-VQA: score is 'much', expected a fraction"),
+        (odd_score, "OK-VQA: score is 1.5, expected a fraction"),
+        (score_in_words, r"OK-VQA.json is not a task's result of schema version 2 .score must be float, not 'much'"),
         (no_table, r"OK-VQA.parquet is missing"),
         (cut_table, r"can't read .*OK-VQA.parquet"),
         (table_of_another_task, r"is not what .*OK-VQA.json was computed from \(40 queries .* expected 24"),
