@@ -27,6 +27,7 @@ from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
+from mmeb_baselines.weights import load_weights
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -273,10 +274,8 @@ class LateInteractionEmbedder:
         if self._model is None:
             import transformers
 
-            from mmeb_baselines.qwen.model import load
-
             architecture = getattr(transformers, self._family.architecture)
-            self._model = load(architecture, self._checkpoint, self._device, self._dtype, self._attention)
+            self._model = load_weights(architecture, self._checkpoint, self._device, self._dtype, self._attention)
         return self._model
 
     def warm_up(self) -> None:

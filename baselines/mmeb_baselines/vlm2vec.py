@@ -16,6 +16,7 @@ from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
 from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
+from mmeb_baselines.weights import load_weights
 from mmeb_harness import Item, ModelError, Profile, Role
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
 
@@ -146,8 +147,6 @@ def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, 
         ModelError: peft is missing, or not every weight of the adapter found its place.
     """
     from transformers import Qwen2VLForConditionalGeneration
-
-    from mmeb_baselines.qwen.model import load as load_weights
 
     try:
         from peft import PeftModel

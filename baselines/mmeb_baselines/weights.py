@@ -17,28 +17,23 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_weights(model_class: Any, checkpoint: CheckpointFolder, device: str, dtype: str) -> Any:
-    """A transformers model of `model_class` on `device`, ready for inference.
+def load_weights(
+    model_class: Any,
+    checkpoint: CheckpointFolder,
+    device: str,
+    dtype: str,
+    attention: str = "auto",
+    *,
+    head: bool = False,
+) -> Any:
+    """A transformers model of `model_class` on `device`, ready for inference; every weight must be in the files.
+
+    Args:
+        head: a language head is used: it must be there, too.
 
     Raises:
-        ModelError: weights are missing or don't fit the configuration, or the memory doesn't suffice.
-    """
-    model, missing = read_weights(model_class, checkpoint, device, dtype)
-    if missing:
-        raise ModelError(
-            f"checkpoint {checkpoint.path} lacks {len(missing)} weights of its architecture, among them {missing[0]}; "
-            "get it again, or convert it to the layout of this version of transformers"
-        )
-    return model
-
-
-def read_weights(
-    model_class: Any, checkpoint: CheckpointFolder, device: str, dtype: str, attention: str = "auto"
-) -> tuple[Any, list[str]]:
-    """The same, and the names of weights that no file had: transformers goes on with random numbers in their place.
-
-    Raises:
-        ModelError: weights don't fit the configuration, or the memory doesn't suffice.
+        ModelError: weights are missing (transformers would go on with random numbers in their place) or don't fit the
+            configuration, or the memory doesn't suffice.
     """
     import torch
 
@@ -49,7 +44,12 @@ def read_weights(
                 checkpoint.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
             )
         model = model.to(device)
-    return model.eval(), sorted(report["missing_keys"])
+    if missing := sorted(name for name in report["missing_keys"] if head or name != "lm_head.weight"):
+        raise ModelError(
+            f"checkpoint {checkpoint.path} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …; get it "
+            "again, or convert it to the layout of this version of transformers"
+        )
+    return model.eval()
 
 
 def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:

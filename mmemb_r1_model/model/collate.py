@@ -48,15 +48,9 @@ class Batch:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], arrays: Collated) -> Batch:
         """From tensors by the arrays' names."""
-        return cls(
-            tensors["ids_BL"],
-            tensors["mask_BL"],
-            tensors["types_BL"],
-            tensors["positions_3BL"],
-            tensors["next_position_B"],
-            {name: tensors[name] for name in arrays.pixels},
-            arrays,
-        )
+        own: dict[str, Any] = dict(tensors)
+        pixels = {name: own.pop(name) for name in arrays.pixels}
+        return cls(**own, pixels=pixels, arrays=arrays)
 
 
 @dataclass(frozen=True)
@@ -84,14 +78,7 @@ class Collated:
     @property
     def named(self) -> dict[str, NDArray[Any]]:
         """All arrays by name."""
-        return {
-            "ids_BL": self.ids_BL,
-            "mask_BL": self.mask_BL,
-            "types_BL": self.types_BL,
-            "positions_3BL": self.positions_3BL,
-            "next_position_B": self.next_position_B,
-            **self.pixels,
-        }
+        return {name: array for name, array in vars(self).items() if name != "pixels"} | self.pixels
 
     def tensors(self) -> Batch:
         """As tensors over the same memory."""

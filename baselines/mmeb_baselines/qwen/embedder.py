@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
+from mmeb_baselines.weights import load_weights
 from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, Scalar, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
@@ -154,9 +155,7 @@ class QwenEmbedder:
     def model(self) -> Any:
         """The model with its weights, which the first call loads."""
         if self._model is None:
-            from mmeb_baselines.qwen.model import load_backbone
-
-            load = self._family.load or load_backbone
+            load = self._family.load or _backbone
             self._model = load(self._checkpoint, self._device, self._dtype, self._attention)
         return self._model
 
@@ -208,6 +207,13 @@ class QwenEmbedder:
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
+
+
+def _backbone(checkpoint: CheckpointFolder, *place: str) -> Any:
+    """The bare model, without a language head."""
+    from transformers import AutoModel
+
+    return load_weights(AutoModel, checkpoint, *place)
 
 
 def _reader(folder: CheckpointFolder, config: Mapping[str, Any], max_length: int | None) -> Reader:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, Qwen2VLForConditionalGeneration
 
-from mmeb_baselines.qwen.model import Batch, load
-from mmeb_baselines.weights import placed
+from mmeb_baselines.qwen.model import Batch
+from mmeb_baselines.weights import load_weights, placed
 from mmeb_harness import Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmemb_r1_model.decoding import (
@@ -81,7 +81,7 @@ def load_writer(checkpoint: CheckpointFolder, device: str, dtype: str, attention
     Raises:
         ModelError: the weights don't fit the configuration or the device.
     """
-    model = load(Qwen2VLForConditionalGeneration, checkpoint, device, dtype, attention, head=True)
+    model = load_weights(Qwen2VLForConditionalGeneration, checkpoint, device, dtype, attention, head=True)
     # Whatever `write` doesn't set would come from the checkpoint's generation_config.json: penalties, too.
     model.generation_config = GenerationConfig()
     return model

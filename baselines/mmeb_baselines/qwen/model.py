@@ -1,4 +1,4 @@
-"""The backbone: a bare Qwen-VL model of transformers, and the state of each prompt's last token."""
+"""Prompts as a Qwen-VL model's inputs, and the state of each prompt's last token."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmeb_baselines.qwen.prompt import Prompt
-from mmeb_baselines.weights import read_weights
-from mmeb_harness import ModelError
-from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.uploads import Upload, Uploads
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
@@ -108,34 +105,3 @@ def last_states(model: Any, batch: UploadedBatch) -> Tensor:
     last = inputs["attention_mask"].sum(dim=1) - 1
     pooled = states[torch.arange(len(last), device=states.device), last]
     return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
-
-
-def load_backbone(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:
-    """The bare model (no language head) in evaluation mode.
-
-    Raises:
-        ModelError: the weights don't fit the configuration or the device.
-    """
-    from transformers import AutoModel
-
-    return load(AutoModel, checkpoint, device, dtype, attention)
-
-
-def load(
-    loader: Any, checkpoint: CheckpointFolder, device: str, dtype: str, attention: str, *, head: bool = False
-) -> Any:
-    """Weights by one of transformers' classes, on `device`; every weight of the model must be in the file.
-
-    Args:
-        head: the language head is used: it must be there, too.
-
-    Raises:
-        ModelError: as `load_backbone`.
-    """
-    model, missing = read_weights(loader, checkpoint, device, dtype, attention)
-    missing = [name for name in missing if head or name != "lm_head.weight"]
-    if missing:
-        raise ModelError(
-            f"checkpoint {checkpoint.path} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …"
-        )
-    return model
