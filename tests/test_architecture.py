@@ -173,3 +173,25 @@ def test_the_top_level_is_what_it_should_be() -> None:
         *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
         *("baselines", "docs", "mmeb_harness", "mmemb_r1_model", "results", "tasks", "tests"),
     }
+
+
+def public_docstrings(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """(name, docstring) of public functions and classes, and of what is public in these classes."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, ast.get_docstring(node) or ""
+            if isinstance(node, ast.ClassDef):
+                yield from public_docstrings(node.body)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_public_docstring_is_a_sentence(package: str) -> None:
+    for path in files(package):
+        for name, docstring in public_docstrings(ast.parse(path.read_text()).body):
+            assert not docstring or len(docstring.split()) > 3, f"{path}: {name}: {docstring!r}"
+
+
+def test_loops_name_what_they_go_through() -> None:
+    texts = [path.read_text() for package in PACKAGES for path in files(package)]
+    assert sum(text.count("for one in ") for text in texts) <= 40
+    assert sum(text.count(" found = ") for text in texts) <= 40

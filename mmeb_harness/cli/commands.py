@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run `mmeb-eval` with the arguments of this process, and exit."""
     run_command(cli)
 
 
