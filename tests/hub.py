@@ -54,7 +54,7 @@ class Hub:
         redirects: large files are sent from another host name, as from a content network; what it was asked is kept.
         stall: path → after how many bytes its download stops until `stall` is cleared.
         before_sending: path → what happens just before it is sent.
-        asked: path of the address → requests for it.
+        asked: method and path of the address → requests.
         served, downloads: path (of a data file: repository:path) → bytes sent of it, and requests for it.
         broken, resumed: downloads that broke off; requests for a rest.
         unknown: requests for what the real hub has and this one doesn't.
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         if elsewhere and "Authorization" in self.headers:
             self.hub.tokens_elsewhere.append(self.path)
         path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
-        self.hub.asked[path] += 1
+        self.hub.asked[f"{self.command} {path}"] += 1
         if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(*found.groups(), elsewhere)
         if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
