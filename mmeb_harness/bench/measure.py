@@ -212,18 +212,18 @@ def _medians(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:
-    ours = [one for one in runs if one.side.batch_tokens is not None and one.side.sample is part]
+    ours = [own for own in runs if own.side.batch_tokens is not None and own.side.sample is part]
     return [
         Ratio(
             reference=reference.side.name,
-            batch_tokens=one.side.batch_tokens,
+            batch_tokens=own.side.batch_tokens,
             times=Spread.of(
-                [theirs.seconds / mine.seconds for mine, theirs in zip(one.passes, reference.passes, strict=True)]
+                [theirs.seconds / mine.seconds for mine, theirs in zip(own.passes, reference.passes, strict=True)]
             ),
-            agreement=compare_encoded(one.encoded, reference.encoded),
+            agreement=compare_encoded(own.encoded, reference.encoded),
         )
         for reference in runs
         if reference.side.batch_tokens is None
-        for one in ours
-        if one.side.batch_tokens is not None
+        for own in ours
+        if own.side.batch_tokens is not None
     ]

@@ -97,7 +97,7 @@ def read_sample(tasks: Sequence[Task], info: DataInfo, frames: Frames, limit: in
 
 
 def sample_of(root: Path, tasks: Sequence[tuple[Task, Samples]]) -> Sample:
-    """Of tasks that are read."""
+    """The sample of whole tasks that are read."""
     blocks = [
         block
         for _, samples in tasks

@@ -158,11 +158,11 @@ class Ours:
         self.sample, self.batch_tokens = sample, batch_tokens
 
     def warm_up(self, sample: Sample) -> None:
-        """As the protocol says."""
+        """As `Side` says, of this way."""
         self._through(sample, MemorySink(), Stopwatch())
 
     def run(self) -> Outcome:
-        """As the protocol says."""
+        """As `Side` says, of this way."""
         self._encoder.usage = Usage(Work())
         sink, watch = MemorySink(), Stopwatch()
         started = time.perf_counter()
@@ -233,12 +233,12 @@ class FixedBatches:
         self.name, self.sample, self.batch_items = name, sample, batch_items
 
     def warm_up(self, sample: Sample) -> None:
-        """As the protocol says."""
+        """As `Side` says, of this way."""
         for block in sample.blocks:
             self._block(block, Stopwatch())
 
     def run(self) -> Outcome:
-        """As the protocol says."""
+        """As `Side` says, of this way."""
         watch, scores = Stopwatch(), []
         batches: list[list[_Batch]] = []
         started = time.perf_counter()
