@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.items import Item, Profile, Role, Scalar, Similarity, Vectors
-
-if TYPE_CHECKING:
-    pass
 
 EncodePath = Literal["direct", "reasoned"]
 

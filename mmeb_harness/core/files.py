@@ -42,6 +42,7 @@ def replacing(path: Path, *, durably: bool = True) -> Iterator[Path]:
         if durably:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
+        temporary.chmod(0o644)  # folders are shared
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -94,7 +95,7 @@ def dont_wait() -> NoReturn:
 
 def _open_lock(path: Path) -> BinaryIO:
     try:
-        return path.open("ab")
+        return path.open("ab+")  # a shared lock of a network file system wants to read
     except OSError:
         if not path.is_file():
             raise

@@ -115,9 +115,9 @@ def _built(kind: type[Contents], values: object, source: str, whole: str, number
 
     try:
         # As JSON: there a list may become a tuple and a mapping a dataclass, while scalars stay strict.
-        text = json.dumps([values])
-    except (TypeError, ValueError) as error:  # YAML has dates, sets and more
-        raise OptionError(f"{whole}: {error}; put the value in quotes") from error
+        text = json.dumps([values], default=lambda value: _refuse(value, whole))
+    except (TypeError, ValueError) as error:  # keys that are dates, values that hold themselves
+        raise OptionError(f"{whole}: {error}") from error
     try:
         return cast(Contents, _adapter(cast(Hashable, kind)).validate_json(text)[0])
     except ValidationError as error:
@@ -125,6 +125,11 @@ def _built(kind: type[Contents], values: object, source: str, whole: str, number
     if numbers_as_text and (mended := _with_numbers(values, problems)) != values:
         return _built(kind, mended, source, whole)
     raise _misfit(kind, problems, source, whole)
+
+
+def _refuse(value: object, whole: str) -> object:
+    """YAML has dates, sets and more."""
+    raise OptionError(f"{whole}: {value} is read as a {type(value).__name__}; put it in quotes if it is meant as text")
 
 
 @functools.cache

@@ -98,8 +98,10 @@ def _patiently(
             with _explained(repo, revision):
                 return ask()
         except _transient_errors() as error:
-            if _is_local(error):
+            if _is_local(error) and what:
                 raise
+            if _is_local(error):
+                raise DataError(f"{repo}: {one_line(error)}") from error
             failures, pause = (0, FIRST_PAUSE_SECONDS) if arrived() > before else (failures + 1, pause)
             if _is_final(error) or failures >= _attempts(error):
                 if isinstance(error, UnreachableError):
@@ -117,8 +119,14 @@ def _attempts(error: Exception) -> int:
 
 def _asked_pause(error: Exception) -> float:
     """Seconds that a hub which limits requests asks for; 0 if it doesn't."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
     response = getattr(error, "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    if response is None:
+        return 0.0
+    limit, asked = parse_ratelimit_headers(response.headers), response.headers.get("Retry-After", "")
+    if limit is not None and limit.remaining == 0:  # the public hub's word for it; its windows are minutes long
+        return min(float(limit.reset_in_seconds), LONGEST_PAUSE_SECONDS) + 1.0
     return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdigit() else 0.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.ranking.max_sim import rank_tokens
 from mmeb_harness.ranking.metrics import METRIC_NAMES, chance_among, ndcg_of_gains, query_metrics, set_order_gains
 from mmeb_harness.ranking.nearest import Positions
-
-if TYPE_CHECKING:
-    pass
 
 #: Places of each ranking that are kept on disk. The metrics need 10.
 DEPTH = 100

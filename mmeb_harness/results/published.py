@@ -111,8 +111,8 @@ def _published_rows(path: Path) -> list[_PublishedRow]:
             return [_published_row(row, f"{path}:{reader.line_num}") for row in reader]
     except OSError as error:
         raise ResultError(
-            f"can't read published scores {path}: {error.strerror or error}; they come with a checkout of "
-            "mmeb-harness, or name the file with --published-file"
+            f"can't read published scores {path}: {error.strerror or error}; they come with the package; "
+            "--published-file names another table"
         ) from error
 
 

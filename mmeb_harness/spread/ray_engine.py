@@ -67,6 +67,7 @@ class RayEncoder:
         self._waiting: deque[Chunk] = deque()
         self._deaths: Counter[str] = Counter()  # by a chunk's first key
         self._first: Introduction | None = None
+        self._stillborn = 0  # actors in a row that died before they were ready
         self._processors: set[str] = set()
         self._next_look = self._last_ready = time.monotonic()
         self.usage = Usage(Work())
@@ -178,6 +179,7 @@ class RayEncoder:
 
     def _welcome(self, actor: _Actor, said: Introduction) -> None:
         actor.said = said
+        self._stillborn = 0
         self._first = self._first or said
         if differing := difference(said.identity, self._first.identity):
             what, mine, first = differing
@@ -201,17 +203,20 @@ class RayEncoder:
         """What a dead or hanging actor had goes to the next that is free; Ray starts it again, or has given it up.
 
         Raises:
-            ModelError: it isn't the first that its chunk takes along, or it dies whenever it starts.
+            ModelError: it isn't the first that its chunk takes along, or several in a row die whenever they start.
         """
         chunk = actor.finish()
         if chunk is None:
             self._actors.remove(actor)
             self._next_look = 0.0
             if actor.said is None:
-                raise ModelError(
-                    f"an actor died before it was ready, and Ray has given it up: {reason}. Is the same release "
-                    "installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
-                )
+                self._stillborn += 1
+                if self._first is None or self._stillborn >= MAX_DEATHS:
+                    raise ModelError(
+                        f"an actor died before it was ready, and Ray has given it up: {reason}. Is the same release "
+                        "installed on every node? Ray keeps logs in /tmp/ray/session_latest/logs"
+                    )
+                self._note(f"an actor died before it was ready ({reason}); the others go on")
             return
         keys, items = zip(*chunk.keyed, strict=True)
         self._deaths[keys[0]] += 1

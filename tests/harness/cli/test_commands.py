@@ -187,7 +187,7 @@ def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tm
         ("quantize: int4", "bad.yaml: quantize must be one of none, int8, binary, not 'int4'"),
         ("vectors: 1", "bad.yaml: vectors must be str, not 1"),
         ("model_args: [a]", "bad.yaml: model_args must be a mapping, not ['a']"),
-        ("data: 2026-01-31", "bad.yaml: Object of type date is not JSON serializable; put the value in quotes"),
+        ("data: 2026-01-31", "bad.yaml: 2026-01-31 is read as a date; put it in quotes if it is meant as text"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(call, text: str, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,5 +1,7 @@
 """Files that are whole or not there, locks, and errors as one line."""
 
+import fcntl
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +39,23 @@ def test_a_lock_holds_others_off_until_it_is_closed(tmp_path: Path) -> None:
     assert waited
     with lock_file(path, shared=True), lock_file(path, dont_wait, shared=True), pytest.raises(BlockingIOError):
         lock_file(path, dont_wait)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_can_be_read_and_written(shared: bool, tmp_path: Path) -> None:
+    """Network file systems keep locks as records: a shared one needs the first, an exclusive one the second."""
+    with lock_file(tmp_path / "lock", shared=shared) as file:
+        assert fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+
+def test_what_is_replaced_can_be_read_by_others(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with replacing(tmp_path / "a.json") as temporary:
+            temporary.write_text("{}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_lock_file_that_was_deleted_meanwhile_holds_nobody_off(tmp_path: Path) -> None:
