@@ -23,7 +23,8 @@ class CompanyEmbedder:
 
     Args:
         seconds: that a batch takes.
-        marks: a folder in which each process writes a line a chunk, into a file named by its number.
+        marks: a folder in which each process writes a line a chunk, into a file named by its number. One that torchrun
+            has started again has a file even if nothing is left for it.
         gate: a file that each process waits for once it has begun its third chunk.
         trouble: "data": can't read anything; "bug": breaks; "death": takes the process along; "stillborn": does so at
             once, and leaves its mark; "hang"; "memory": has none for more than 8 items; "other": is another model in
@@ -37,6 +38,8 @@ class CompanyEmbedder:
         self.info = ModelInfo("company", "1", 16, settings)
         self._seconds, self._marks, self._trouble, self._gate = seconds, marks, trouble, gate
         self._begun = 0
+        if marks and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            (Path(marks) / str(os.getpid())).touch()
         if trouble == "stillborn":
             self._mark([])
             os._exit(1)
