@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,15 +47,27 @@ def connected(address: str) -> Iterator[None]:
         raise OptionError("--ray needs Ray: pip install 'mmeb-harness[ray]'") from error
     _knock(address)
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-    try:
-        ray.init(address=address, logging_level="CRITICAL", log_to_driver=False, **own)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
-        hint = "" if address == LOCAL else f". {TOKEN_HINT}"
-        raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}{hint}") from error
+    with _ends_as_before():
+        try:
+            ray.init(address=address, logging_level="CRITICAL", log_to_driver=False, **own)
+        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+            hint = "" if address == LOCAL else f". {TOKEN_HINT}"
+            raise ResultError(f"--ray {address}: no connection to a Ray cluster: {shortly(error)}{hint}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _ends_as_before() -> Iterator[None]:
+    """Ray leaves its answer to SIGTERM behind, by which this process would later stop a node that is gone."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

@@ -50,9 +50,12 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(plugin: None) -> Iterator[None]:
-    """Of this process."""
+    """Of this process, which ends as before once it is no driver any more."""
+    before = signal.getsignal(signal.SIGTERM)
     with ray_cluster.connected("local"):
+        assert signal.getsignal(signal.SIGTERM) != before
         yield
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture
