@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Trace
-from mmeb_harness.adapter import remote
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.registry import ModelSpec
 from mmemb_r1_model.embed import served as served_rationales
@@ -32,16 +31,6 @@ from tests.patience import PATIENCE
 TOLERANCE = 1e-5
 #: Of the items, in adaptive mode.
 NUM_REASONING = {"random": 4, "trained": 3}
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
-
-
-@pytest.fixture
-def vllm(random_checkpoint: Path) -> TinyVllm:
-    return TinyVllm(random_checkpoint)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 from mmeb_harness import Item
-from mmeb_harness.adapter import remote
 from mmemb_r1_model.disk.errors import ModelError, OptionError
 from mmemb_r1_model.model.prompt import IMAGE_PAD
 from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
@@ -41,16 +40,6 @@ ADAPT = AdaptConfig(
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
     loop=LoopConfig(steps=3, learning_rate=1e-2, warmup=1, log_every=1, save_every=2, seed=3, cached_prompts=1000),
 )
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
-
-
-@pytest.fixture
-def vllm(random_checkpoint: Path) -> TinyVllm:
-    return TinyVllm(random_checkpoint)
 
 
 @pytest.fixture
