@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmeb_harness.core.errors import ModelError, one_line
-from mmeb_harness.core.failures import is_out_of_memory
+from mmeb_harness.core.errors import ModelError, is_out_of_memory, one_line
 
 _GB = 1e9
 

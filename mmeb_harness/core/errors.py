@@ -13,7 +13,7 @@ A programming error is none of these and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class HarnessError(Exception):
@@ -29,7 +29,11 @@ class UnknownNameError(HarnessError):
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
         close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-        hint = f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {shortened(names)}."
+        hint = (
+            f"Did you mean {by_lower[close[0]]!r}?"
+            if close
+            else f"Known: {shortened(names) or 'none (is the package installed?)'}."
+        )
         super().__init__(f"no {kind} named {name!r}. {hint}")
 
 
@@ -54,9 +58,26 @@ def one_line(error: BaseException, longest: int | None = 500) -> str:
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
-def shortened(names: list[str], limit: int = 12) -> str:
-    """The first names, and how many more there are."""
-    if not names:
-        return "none (is the package installed?)"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def shortened(texts: Iterable[str], most: int = 12) -> str:
+    """The first texts, and how many more there are."""
+    every = list(texts)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def leading(texts: Sequence[str], most: int = 5) -> str:
+    """The first texts, and an ellipsis where there are more."""
+    return ", ".join(texts[:most]) + (" …" if len(texts) > most else "")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, a device's or the CPU's, or whether that caused the error.
+
+    Python's own kind, torch's by its name (the harness doesn't import it), and what drivers say in a RuntimeError.
+    """
+    known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
+    text = str(error).lower()
+    said = isinstance(error, RuntimeError) and any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    )
+    return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))

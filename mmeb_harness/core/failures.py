@@ -1,4 +1,4 @@
-"""Errors of other code: whether memory ran out, and how one goes from process to process."""
+"""How an error goes from process to process."""
 
 from __future__ import annotations
 
@@ -43,16 +43,3 @@ class Failure:
             return told
         kind, message = told
         return cast(HarnessError, kind.__new__(kind, message))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, a device's or the CPU's, or whether that caused the error.
-
-    Python's own kind, torch's by its name (the harness doesn't import it), and what drivers say in a RuntimeError.
-    """
-    known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
-    text = str(error).lower()
-    said = isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    )
-    return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))

@@ -27,8 +27,7 @@ from mmeb_harness.core.embedder import (
     WarmableEmbedder,
     Work,
 )
-from mmeb_harness.core.errors import ModelError, ResultError, one_line
-from mmeb_harness.core.failures import is_out_of_memory
+from mmeb_harness.core.errors import ModelError, ResultError, is_out_of_memory, one_line
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.items import Item, Role, Vectors
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import HarnessError
-from mmeb_harness.ranking.nearest import FAISS_GPU_MAX_PLACES, Float32s, Found, Positions, nearest, thread_count
+from mmeb_harness.ranking.nearest import FAISS_GPU_MAX_PLACES, Float32s, Found, Positions, nearest
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Float64s: TypeAlias = NDArray[np.float64]
@@ -41,6 +41,8 @@ POOL_BYTES = 16 << 20
 EXACT_BLOCK_BYTES = 256 << 10
 #: Queries that are ranked at once by what FAISS found.
 QUERY_BLOCK = 32
+#: Of threads that run Python between their numpy calls, more would wait for the interpreter.
+MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -390,6 +392,13 @@ def _tie_groups(
         near = np.flatnonzero(np.abs(proposal.scores - scores[place]) <= proposal.margin)
         groups.append(listed[near[exact(listed[near]) == scores[place]]])
     return tuple(groups)
+
+
+def thread_count() -> int:
+    """As many as FAISS uses (the cores this process may run on, or OMP_NUM_THREADS), up to `MAX_THREADS`."""
+    import faiss
+
+    return min(int(faiss.omp_get_max_threads()), MAX_THREADS)
 
 
 def require_faiss() -> None:

@@ -25,8 +25,6 @@ Search: TypeAlias = Callable[[Float32s, Float32s, int], Found]
 FAISS_GPU_MAX_PLACES = 2048
 #: The part of the corpus that is on a GPU at a time, where a model may hold most of the memory.
 GPU_BLOCK_BYTES = 2 << 30
-#: Of threads that run Python between their numpy calls, more would wait for the interpreter.
-MAX_THREADS = 16
 
 
 def nearest(queries: Float32s, candidates: Float32s, k: int) -> Found:
@@ -67,13 +65,6 @@ def gpu_count() -> int:
     import faiss
 
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
-
-
-def thread_count() -> int:
-    """As many as FAISS uses (the cores this process may run on, or OMP_NUM_THREADS), up to `MAX_THREADS`."""
-    import faiss
-
-    return min(int(faiss.omp_get_max_threads()), MAX_THREADS)
 
 
 def _best(parts: Sequence[Found], k: int) -> Found:

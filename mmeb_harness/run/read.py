@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.errors import DataError, leading
 from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import load_samples
@@ -48,7 +48,7 @@ def read_tasks(plan: Plan, finished: Container[str]) -> deque[Reading]:
         except DataError as error:
             problems.append((name, error))
     if problems:
-        others = ", ".join(name for name, _ in problems[1:6]) + (" …" if len(problems) > 6 else "")
+        others = leading([name for name, _ in problems[1:]])
         more = f" ({len(problems) - 1} more tasks can't be read: {others})" if len(problems) > 1 else ""
         raise DataError(f"{problems[0][1]}{more}") from problems[0][1]
     return readings

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, leading
 from mmeb_harness.core.files import write_parquet
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
@@ -29,8 +29,7 @@ from mmeb_harness.results.files import (
     save_result,
 )
 from mmeb_harness.results.folder import RunFolder, clear
-from mmeb_harness.results.outcome import FinishedTask, Run, finished_task, kept_task
-from mmeb_harness.results.tables import candidate_table, query_table
+from mmeb_harness.results.outcome import FinishedTask, Run, candidate_table, finished_task, kept_task, query_table
 from mmeb_harness.run.plan import Plan, PlannedTask
 from mmeb_harness.store.vectors import VectorStore
 
@@ -63,8 +62,9 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
     reporter.start_run(len(plan.tasks))
     left_out = [name for name in plan.others if name not in finished]
     if left_out:
-        names = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
-        reporter.note(f"{len(left_out)} earlier results are of other settings or data and leave the run: {names}")
+        reporter.note(
+            f"{len(left_out)} earlier results are of other settings or data and leave the run: {leading(left_out)}"
+        )
     kept = [name for name in plan.tasks if name in finished]
     if kept:
         reporter.note(f"{len(kept)} of {len(plan.tasks)} tasks were finished before and are kept (--fresh starts over)")

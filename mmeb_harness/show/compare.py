@@ -150,7 +150,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
     """The lines that say what a column is: edition, data, marks, profile, notes."""
-    from mmeb_harness.results.profile import profile_line
+    from mmeb_harness.show.tables import profile_line
 
     overall = next(row for block in comparison.blocks for row in block if row.name == "overall").cells[number - 1]
     marks = [

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError, leading
 from mmeb_harness.core.items import MODALITIES, Scalar
 from mmeb_harness.core.registry import RegisteredTask, benchmark_edition, benchmark_rows, load_tasks
 from mmeb_harness.results.files import Aggregate, RunResult, TaskResult, benchmark_members
@@ -30,7 +30,6 @@ from mmeb_harness.results.scores import (
     scores_of_results,
 )
 from mmeb_harness.show.compare import distinct_names, remarks
-from mmeb_harness.show.tables import leading
 from mmeb_harness.stats.places import Contender, Place, places
 from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
 from mmeb_harness.stats.resampling import RESAMPLES

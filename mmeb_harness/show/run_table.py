@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mmeb_harness.core.errors import leading
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
 from mmeb_harness.results.outcome import Run
-from mmeb_harness.results.profile import profile_line
-from mmeb_harness.show.tables import NONE, leading, milliseconds, percent, print_lines, terminal_table
+from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, profile_line, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,6 +9,8 @@ import math
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from mmeb_harness.core.items import Profile
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -58,21 +60,33 @@ def milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else f"{1000 * seconds:,.0f}"
 
 
+def profile_line(profile: Profile) -> str:
+    """The choices that move a score, in one line."""
+    frames = profile.frames
+    pixels = [
+        f"{low or 0:,} to {'any' if high is None else format(high, ',')} pixels {what}"
+        for low, high, what in (
+            (profile.min_pixels, profile.max_pixels, "an image"),
+            (profile.video_min_pixels, profile.video_max_pixels, "a video"),
+        )
+        if low is not None or high is not None
+    ]
+    parts = [
+        f"profile {profile.name}: instruction {profile.instruction}",
+        f"candidate instruction {profile.candidate_instruction}",
+        f"{frames.video} frames a video, {frames.clip} a clip, short ones {frames.short}",
+        *pixels,
+        f"text whitespace {profile.whitespace}",
+        f"pooling {profile.pooling}",
+        *([] if profile.dimensions is None else [f"first {profile.dimensions} dimensions"]),
+        *([] if profile.quantization == "none" else [f"{profile.quantization} vectors"]),
+    ]
+    return "; ".join(parts) + "."
+
+
 def counted(number: int, what: str) -> str:
     """A number with its noun: "1 task", "1,024 tasks"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def listed(texts: Iterable[str], most: int = 10) -> str:
-    """The first texts, and how many more there are."""
-    every = list(texts)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
-def leading(texts: Sequence[str], most: int = 5) -> str:
-    """The first texts, and an ellipsis where there are more."""
-    return ", ".join(texts[:most]) + (" …" if len(texts) > most else "")
 
 
 def print_lines(console: Console, *lines: str) -> None:

@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus
-from mmeb_harness.ranking.nearest import gpu_count, thread_count
+from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus, thread_count
+from mmeb_harness.ranking.nearest import gpu_count
 
 Made = TypeVar("Made")
 

@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, leading
 from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import EncodeStats, RunResult, TaskResult
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.results.profile import profile_line
 from mmeb_harness.results.scores import Scores, fraction, read_run, scores_of_results
 from mmeb_harness.show.compare import Comparison, compare, distinct_names, remarks
 from mmeb_harness.show.page.texts import find_data
 from mmeb_harness.show.page.values import RunCard, SideCost, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
-from mmeb_harness.show.tables import leading
+from mmeb_harness.show.tables import profile_line
 from mmeb_harness.stats.policies import REASONING, apart_from
 
 #: Remarks about single tasks that stand in the summary.

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mmeb_harness.core.errors import shortened
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import ecdf, pareto_front
 from mmeb_harness.show.pictures.runs import ShownRuns
@@ -25,7 +26,7 @@ from mmeb_harness.show.pictures.style import (
     new_figure,
     settle,
 )
-from mmeb_harness.show.tables import counted, listed
+from mmeb_harness.show.tables import counted
 from mmeb_harness.stats.resampling import Floats
 
 #: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.
@@ -91,8 +92,8 @@ def _accuracy_over(
         front, points = _draw_points(axes, costs, scores)
         legend_below(figure, [*points, front], legend)
         settle(figure)
-    each = listed(f"{run} {score:.1f} % at {text}" for run, score, text in zip(names, scores, texts, strict=True))
-    best = listed(names[place] for place in pareto_front(costs, scores))
+    each = shortened(f"{run} {score:.1f} % at {text}" for run, score, text in zip(names, scores, texts, strict=True))
+    best = shortened(names[place] for place in pareto_front(costs, scores))
     return Picture(name, title, f"{title} ({what}): {each}. On the Pareto front: {best}.", figure)
 
 
@@ -136,7 +137,7 @@ def latency(shown: ShownRuns) -> Made:
     axes.set_xlabel("latency of a query in its batch, ms (logarithmic)")
     axes.set_ylabel("queries ready by then, %")
     legend_below(figure, [_draw_ecdf(axes, times, number) for number, times in enumerate(each)], names)
-    told = listed(f"{run.name} {p50} / {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True))
+    told = shortened(f"{run.name} {p50} / {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True))
     return [Picture("latency", title, f"{title}, median / 95th percentile: {told}.", settle(figure))]
 
 

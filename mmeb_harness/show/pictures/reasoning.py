@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, shortened
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import share_curve, task_weights
 from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
-from mmeb_harness.show.tables import counted, listed, percent
+from mmeb_harness.show.tables import counted, percent
 from mmeb_harness.stats.policies import MODES, REASONING, apart_from
 from mmeb_harness.stats.resampling import Floats
 
@@ -120,7 +120,7 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
 
 def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
     by_mode = {mode: [run for run in runs if run.run.model_settings[REASONING] == mode] for mode in MODES}
-    names = listed(run.name for run in runs)
+    names = shortened(run.name for run in runs)
     if missing := [mode for mode in ("never", "always") if not by_mode[mode]]:
         return f"{names}: no run with --reasoning {' or '.join(missing)}{_near(shown, runs, missing)}"
     never, always, adaptive = by_mode["never"][0], by_mode["always"][0], tuple(by_mode["adaptive"])
@@ -335,7 +335,7 @@ def rationale_length(shown: ShownRuns) -> Made:
         axes.set_ylabel("%")
         told.append(f"{run} median {p50:.0f}, 95th percentile {p95:.0f} of {len(tokens):,} queries")
     panels[-1].set_xlabel("tokens, markers included")
-    return [Picture(name, title, f"{title} in tokens: {listed(told)}.", settle(figure))]
+    return [Picture(name, title, f"{title} in tokens: {shortened(told)}.", settle(figure))]
 
 
 def _length_edges(lengths: Floats) -> Floats:

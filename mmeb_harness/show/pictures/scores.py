@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from mmeb_harness.core.errors import shortened
 from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
 from mmeb_harness.show.pictures.style import INK, QUIET, colour, grey, hatch, legend_below, new_figure, settle
-from mmeb_harness.show.tables import listed, percent
+from mmeb_harness.show.tables import percent
 
 #: Light where the score is low, and darker all the way.
 HEAT = "YlGnBu"
@@ -59,7 +60,7 @@ def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     legend_below(figure, [*handles, chance], legend)
     told = [f"{group} {' / '.join(percent(run.score(tasks)) for run in shown.runs)}" for group, tasks in shared.items()]
     runs = " / ".join(run.name for run in shown.runs)
-    return Picture("groups", title, f"{title} in % ({runs}): {listed(told, 20)}.", settle(figure))
+    return Picture("groups", title, f"{title} in % ({runs}): {shortened(told, 20)}.", settle(figure))
 
 
 def _draw_groups(axes: Axes, shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> None:
@@ -111,7 +112,9 @@ def tasks(shown: ShownRuns) -> Made:
     whole = all(task in run.results for run in shown.runs for of_group in shown.scored.values() for task in of_group)
     _draw_scale(figure, panels, "main metric, %" if whole else "main metric, %; hatched: not run")
     told = (f"{run.name} {_range(run)}" for run in shown.runs)
-    return [Picture("tasks", title, f"{title}, {count} tasks, {len(shown.runs)} runs: {listed(told)}.", settle(figure))]
+    return [
+        Picture("tasks", title, f"{title}, {count} tasks, {len(shown.runs)} runs: {shortened(told)}.", settle(figure))
+    ]
 
 
 def _columns(scored: Mapping[str, Sequence[str]]) -> list[dict[str, Sequence[str]]]:

@@ -14,9 +14,9 @@ from mmeb_harness.ranking.compress import compress, int8, shorten
 from mmeb_harness.ranking.corpus import rank_corpus
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.results.profile import profile_line
 from mmeb_harness.results.scores import read_run
 from mmeb_harness.run.plan import RunSettings
+from mmeb_harness.show.tables import profile_line
 from tests.toy import HashEmbedder, WordsEmbedder, evaluated, info_of, registered, toy_task
 
 

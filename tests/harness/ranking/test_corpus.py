@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from mmeb_harness import HarnessError
-from mmeb_harness.ranking.corpus import RankedQuery, exact_scores, rank_corpus, rank_pools, require_faiss
+from mmeb_harness.ranking.corpus import (
+    MAX_THREADS,
+    RankedQuery,
+    exact_scores,
+    rank_corpus,
+    rank_pools,
+    require_faiss,
+    thread_count,
+)
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -92,3 +100,9 @@ def test_a_missing_faiss_is_said_with_the_line_that_installs_it(monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(HarnessError, match=r"pip install 'mmeb-harness\[cpu\]'"):
         require_faiss()
+
+
+def test_threads_are_those_of_faiss_up_to_a_bound() -> None:
+    import faiss
+
+    assert thread_count() == min(faiss.omp_get_max_threads(), MAX_THREADS) >= 1

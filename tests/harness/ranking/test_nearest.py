@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmeb_harness.ranking.nearest import MAX_THREADS, Found, nearest, nearest_by_blocks, thread_count
+from mmeb_harness.ranking.nearest import Found, nearest, nearest_by_blocks
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -44,9 +44,3 @@ def test_each_device_gets_its_share_in_blocks_that_fit() -> None:
 
     nearest_by_blocks(unit(3, 8, 0), unit(90, 8, 1), 4, [device(0), device(1)], 20)  # type: ignore[list-item]
     assert seen == {0: [20, 20, 10], 1: [20, 20]}
-
-
-def test_threads_are_those_of_faiss_up_to_a_bound() -> None:
-    import faiss
-
-    assert thread_count() == min(faiss.omp_get_max_threads(), MAX_THREADS) >= 1

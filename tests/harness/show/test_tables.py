@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mmeb_harness.core.errors import leading, shortened
 from mmeb_harness.show.tables import (
     bounds,
     counted,
-    leading,
-    listed,
     markdown_table,
     milliseconds,
     p_text,
@@ -40,7 +39,7 @@ def test_what_is_written_of_nothing_and_of_zero() -> None:
 
 def test_lists() -> None:
     assert [counted(1, "task"), counted(1024, "task")] == ["1 task", "1,024 tasks"]
-    assert [listed("abc", most=2), listed("ab")] == ["a, b and 1 more", "a, b"]
+    assert [shortened("abc", most=2), shortened("ab")] == ["a, b and 1 more", "a, b"]
     assert [leading("abcdef"), leading("ab")] == ["a, b, c, d, e …", "a, b"]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness import Item, ResultError, Samples
 from mmeb_harness.core.registry import benchmark_rows, load_tasks
-from mmeb_harness.results.tables import query_clusters
+from mmeb_harness.results.outcome import query_clusters
 from mmeb_harness.stats.paired import Paired, compare_runs
 from tests.harness.made_runs import benchmark_tasks, task_result, write_queries, write_run
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mmeb_harness import ModelError
-from mmeb_harness.core.failures import is_out_of_memory
+from mmeb_harness.core.errors import is_out_of_memory
 
 
 class OutOfMemoryError(RuntimeError):
