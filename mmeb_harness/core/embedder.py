@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.items import Item, Profile, Role, Scalar, Similarity, Vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EncodePath = Literal["direct", "reasoned"]
 
@@ -35,6 +38,20 @@ class Trace:
     reasoning_tokens: int = 0
     truncated: bool = False
     seconds: float | None = None
+
+
+def trace_columns(traces: Sequence[Trace]) -> dict[str, pa.Array]:
+    """Traces as columns of a table, one a field but for the seconds: a row's own are latency."""
+    import pyarrow as pa
+
+    kinds = {
+        "path": pa.string(),
+        "gate": pa.float64(),
+        "rationale": pa.string(),
+        "reasoning_tokens": pa.int64(),
+        "truncated": pa.bool_(),
+    }
+    return {name: pa.array([getattr(trace, name) for trace in traces], kind) for name, kind in kinds.items()}
 
 
 class TokenSequence(Protocol):

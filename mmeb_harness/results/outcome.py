@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import Encoded, Trace
+from mmeb_harness.core.embedder import Encoded, trace_columns
 from mmeb_harness.core.files import read_parquet
 from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
@@ -99,7 +99,7 @@ def query_table(
         "relevant_ids": pa.array([list(gain) for gain in gains], pa.list_(pa.string())),
         "relevant_gains": pa.array([list(gain.values()) for gain in gains], pa.list_(pa.float64())),
     }
-    return pa.table(columns | _trace_columns(encoded))
+    return pa.table(columns | _encoding_columns(encoded))
 
 
 def query_clusters(samples: Samples) -> list[int]:
@@ -124,21 +124,10 @@ def candidate_table(samples: Samples, encoded: Encoded) -> pa.Table:
     import pyarrow as pa
 
     ids = pa.array([candidate.id for candidate in samples.candidates], pa.string())
-    return pa.table({"candidate_id": ids} | _trace_columns(encoded))
+    return pa.table({"candidate_id": ids} | _encoding_columns(encoded))
 
 
-def _trace_columns(encoded: Encoded) -> dict[str, Any]:
+def _encoding_columns(encoded: Encoded) -> dict[str, Any]:
     import pyarrow as pa
 
-    def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind)
-
-    traces: tuple[Trace, ...] = encoded.traces
-    return {
-        "path": column([trace.path for trace in traces], pa.string()),
-        "gate": column([trace.gate for trace in traces], pa.float64()),
-        "rationale": column([trace.rationale for trace in traces], pa.string()),
-        "reasoning_tokens": column([trace.reasoning_tokens for trace in traces], pa.int64()),
-        "truncated": column([trace.truncated for trace in traces], pa.bool_()),
-        "latency_seconds": pa.array(encoded.latency_seconds, pa.float64()),
-    }
+    return {**trace_columns(encoded.traces), "latency_seconds": pa.array(encoded.latency_seconds, pa.float64())}

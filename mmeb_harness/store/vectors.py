@@ -16,12 +16,12 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVectors, Trace
+from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVectors, Trace, trace_columns
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
 from mmeb_harness.core.items import Item, Role, Similarity, Vectors
@@ -51,7 +51,8 @@ FLUSH_BYTES = 256 << 20
 
 #: A place is a chunk's number and a row in one integer: a million take 100 MB less than as pairs.
 _ROW_BITS = 32
-_TRACE_COLUMNS = ("path", "gate", "rationale", "reasoning_tokens", "truncated", "latency_seconds", "share_seconds")
+#: Of a stored `Trace`, in the order of its fields.
+_TRACE_COLUMNS = ("path", "gate", "rationale", "reasoning_tokens", "truncated", "latency_seconds")
 
 
 def content_keys(items: Sequence[Item], role: Role, hashes: MediaHashes) -> list[str]:
@@ -67,6 +68,15 @@ def content_keys(items: Sequence[Item], role: Role, hashes: MediaHashes) -> list
 def _content_key(item: Item, role: Role, media: Sequence[str]) -> str:
     kind = "frames" if item.frames else "images"
     return fingerprint(role, item.text, item.instruction, item.source.layout, item.source.instruction, kind, media)
+
+
+class _Row(NamedTuple):
+    """What waits to be written of one item; seconds as in `Encoded`."""
+
+    vectors: NDArray[np.floating[Any]]
+    trace: Trace
+    latency_seconds: float
+    share_seconds: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class VectorStore:
         self._places: dict[str, int] = {}
         self._chunks: list[Path] = []
         self._numbers: dict[str, int] = {}  # name of a chunk → its number
-        self._pending: dict[str, dict[str, Any]] = {}
+        self._pending: dict[str, _Row] = {}
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
         self.refresh()
@@ -149,9 +159,10 @@ class VectorStore:
 
     def add(self, keys: Sequence[str], encoded: Encoded) -> None:
         """Add one batch; on disk at the latest after `FLUSH_SECONDS` of further batches, or on `flush`."""
-        for row, key in enumerate(keys):
-            self._pending[key] = _to_row(key, encoded, row)
-            self._pending_bytes += self._pending[key]["vector"].nbytes
+        seconds = zip(encoded.latency_seconds.tolist(), encoded.share_seconds.tolist(), strict=True)
+        for item, (key, trace, times) in enumerate(zip(keys, encoded.traces, seconds, strict=True)):
+            self._pending[key] = _Row(encoded.vectors[item], trace, *times)
+            self._pending_bytes += self._pending[key].vectors.nbytes
         overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
         if overdue or len(self._pending) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
             self.flush()
@@ -165,12 +176,9 @@ class VectorStore:
         self._last_flush = time.monotonic()
         if not self._pending:
             return
-        rows = list(self._pending.values())
-        vectors = [row["vector"] for row in rows]
-        column = _token_column(vectors) if self._several else _vector_column(vectors)
         try:
             self._describe()
-            path = write_chunk(self._folder, _to_table(rows, column))
+            path = write_chunk(self._folder, _to_table(self._pending, self._several))
         except ResultError as error:
             raise ResultError(
                 f"{error}; vectors written before are kept: make room, or name another folder with --vectors, and run "
@@ -202,8 +210,9 @@ class VectorStore:
                 block = flat_vectors(table)
                 vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
-            columns = table.select(list(_TRACE_COLUMNS)).take(taken)
-            traces[positions] = _to_traces(columns)
+            columns = table.drop_columns(["key", "vector"]).take(taken)
+            fields = (columns.column(name).to_pylist() for name in _TRACE_COLUMNS)
+            traces[positions] = [Trace(*values) for values in zip(*fields, strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
         stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._several else vectors
@@ -253,42 +262,18 @@ def _groups(chunks: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]
             yield int(chunks[positions[0]]), positions
 
 
-def _to_row(key: str, encoded: Encoded, row: int) -> dict[str, Any]:
-    trace = encoded.traces[row]
-    return {
-        "key": key,
-        "vector": encoded.vectors[row],
-        "path": trace.path,
-        "gate": trace.gate,
-        "rationale": trace.rationale,
-        "reasoning_tokens": trace.reasoning_tokens,
-        "truncated": trace.truncated,
-        "latency_seconds": float(encoded.latency_seconds[row]),
-        "share_seconds": float(encoded.share_seconds[row]),
-    }
-
-
-def _to_traces(table: pa.Table) -> list[Trace]:
-    names = ("path", "gate", "rationale", "reasoning_tokens", "truncated", "latency_seconds")
-    return [Trace(*values) for values in zip(*(table.column(name).to_pylist() for name in names), strict=True)]
-
-
-def _to_table(rows: Sequence[Mapping[str, Any]], vectors: pa.Array) -> pa.Table:
+def _to_table(rows: Mapping[str, _Row], several: bool) -> pa.Table:
     import pyarrow as pa
 
-    columns: dict[str, Any] = {"key": pa.array([row["key"] for row in rows], pa.string()), "vector": vectors}
-    types = {
-        "path": pa.string(),
-        "gate": pa.float64(),
-        "rationale": pa.string(),
-        "reasoning_tokens": pa.int64(),
-        "truncated": pa.bool_(),
-        "latency_seconds": pa.float64(),
-        "share_seconds": pa.float64(),
+    vectors = [row.vectors for row in rows.values()]
+    columns = {
+        "key": pa.array(list(rows), pa.string()),
+        "vector": _token_column(vectors) if several else _vector_column(vectors),
+        **trace_columns([row.trace for row in rows.values()]),
+        "latency_seconds": pa.array([row.latency_seconds for row in rows.values()], pa.float64()),
+        "share_seconds": pa.array([row.share_seconds for row in rows.values()], pa.float64()),
+        "written_ns": pa.array(np.full(len(rows), time.time_ns(), dtype=np.int64)),
     }
-    for name, kind in types.items():
-        columns[name] = pa.array([row[name] for row in rows], kind)
-    columns["written_ns"] = pa.array(np.full(len(rows), time.time_ns(), dtype=np.int64))
     return pa.table(columns)
 
 
