@@ -27,8 +27,9 @@ from typing import Any, Literal
 
 from torch import distributed
 
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
-from mmemb_r1_model.data.recipe import TrainingSetConfig, open_sets
+from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import build_config, open_keys
 from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError

@@ -18,18 +18,14 @@ Pages are written to `<folder>/pages/` as they are first asked for: once read, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmeb_harness import Item
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import StoredImages, answer_key
-from mmemb_r1_model.data.pairs import Pair
-from mmemb_r1_model.data.rows import find_files, read_columns
+from mmemb_r1_model.data.pairs import Item, Pair, PairSet
+from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,69 +112,33 @@ PAGE_INSTRUCTIONS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class DocumentPairs:
+def open_documents(config: TrainingSetConfig, root: Path, kind: DocumentSet) -> list[PairSet]:
     """One of the two sets. Its texts are in memory, as Arrow columns.
-
-    Attributes:
-        skipped: reason → rows, of those asked for.
-    """
-
-    name: str
-    kind: DocumentSet
-    rows: pa.Table
-    numbers: NDArray[np.int64]
-    pages: StoredImages
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Pair:
-        number = int(self.numbers[index])
-        row, page = self.rows.slice(number, 1).to_pylist()[0], self.pages[number]
-        query, words = f"{number}/query", row["query"].strip()
-        if self.kind == "colpali":
-            positive = Item(f"{number}/positive", row["answer"].strip())
-            asked = Item(query, words, (page,), instruction=ASK_PAGE)
-            return Pair(str(number), self.name, asked, positive, answer=answer_key(positive.text))
-        # A source that isn't among the ten has no instruction, as in VLM2Vec.
-        source = row["source"] or ""
-        positive = Item(f"{number}/positive", images=(page,), instruction=PAGE_INSTRUCTIONS.get(source, ""))
-        asked = Item(query, words, instruction=QUERY_INSTRUCTIONS.get(source, ""))
-        return Pair(str(number), self.name, asked, positive, answer=answer_key("", [page.name]))
-
-
-def open_documents(
-    folder: Path, kind: DocumentSet, split: str = "train", limit: int | None = None, name: str = ""
-) -> DocumentPairs:
-    """Open a set.
-
-    Args:
-        folder: where the repository was downloaded to.
-        limit: the first rows, before any is passed over.
 
     Raises:
         DataError: files or columns are missing.
     """
+    folder, split, way_out = root / config.path, config.split or "train", f"get it again: {FETCH[kind]}"
     files = find_files(folder, [f"data/{split}-*.parquet", f"{split}-*.parquet"], FETCH[kind])
-    rows = read_columns(files, _COLUMNS[kind], (), FETCH[kind])
-    pages = StoredImages(files, "image", folder / "pages", FETCH[kind])
-    numbers, skipped = _usable(rows, ("query", "answer") if kind == "colpali" else ("query",), limit)
-    return DocumentPairs(name or kind, kind, rows, numbers, pages, skipped)
+    rows = read_columns(files, _COLUMNS[kind], (), way_out)
+    pages = StoredImages(files, "image", folder / "pages", way_out)
+    asked, needed = rows.slice(0, config.limit), ("query", "answer") if kind == "colpali" else ("query",)
+    numbers, skipped = usable_rows({f"no {column}": has_words(asked[column]) for column in needed})
+    pair_of = _answer_about_page if kind == "colpali" else _page_for_query
+    return [RowPairs(config.name or kind, numbers, partial(pair_of, rows, pages), skipped)]
 
 
-def _usable(rows: pa.Table, needed: Sequence[str], limit: int | None) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Numbers of rows whose needed texts aren't empty; the others are counted by the first that is."""
-    import pyarrow.compute as pc
+def _answer_about_page(rows: pa.Table, pages: StoredImages, name: str, number: int) -> Pair:
+    row = row_of(rows, number)
+    query = Item(f"{number}/query", row["query"].strip(), (pages[number],), instruction=ASK_PAGE)
+    positive = Item(f"{number}/positive", row["answer"].strip())
+    return Pair(str(number), name, query, positive, answer=answer_key(positive.text))
 
-    asked = rows.slice(0, limit)
-    usable = np.ones(asked.num_rows, dtype=bool)
-    skipped: dict[str, int] = {}
-    for column in needed:
-        filled = np.asarray(pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(asked[column], "")), ""), dtype=bool)
-        if missing := int((usable & ~filled).sum()):
-            skipped[f"no {column}"] = missing
-        usable &= filled
-    return np.flatnonzero(usable).astype(np.int64), skipped
+
+def _page_for_query(rows: pa.Table, pages: StoredImages, name: str, number: int) -> Pair:
+    row, page = row_of(rows, number), pages[number]
+    # A source that isn't among the ten has no instruction, as in VLM2Vec.
+    source = row["source"] or ""
+    query = Item(f"{number}/query", row["query"].strip(), instruction=QUERY_INSTRUCTIONS.get(source, ""))
+    positive = Item(f"{number}/positive", images=(page,), instruction=PAGE_INSTRUCTIONS.get(source, ""))
+    return Pair(str(number), name, query, positive, answer=answer_key("", [page.name]))

@@ -17,18 +17,15 @@ Rows as above: siryuson/BottleneckTokens, docs/en/datasets/train/llavahound/*.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmeb_harness import Item
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
-from mmemb_r1_model.data.pairs import Pair
-from mmemb_r1_model.data.rows import JsonRows, Row, RowFacts
+from mmemb_r1_model.data.pairs import Item, Pair, PairSet
+from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
+from mmemb_r1_model.disk.jsonl import Row
 
 Use = Literal["caption", "retrieval", "qa"]
 
@@ -50,64 +47,18 @@ WATCH_VIDEO = "Understand the content of the provided video."
 ANSWER_QUESTION = "Answer a question based on the content of a video."
 
 
-@dataclass(frozen=True)
-class LlavaHoundPairs:
-    """Rows of one annotation file, in one use.
-
-    Attributes:
-        frames: of a video, at most.
-        skipped: reason → rows, of those asked for.
-    """
-
-    name: str
-    use: Use
-    rows: JsonRows
-    numbers: NDArray[np.int64]
-    media: MediaFolder
-    frames: int = 8
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Pair:
-        number = int(self.numbers[index])
-        row = self.rows[number]
-        asked, told = turns(row)
-        frames = self.media.frames(row["video"], self.frames)
-        query, positive = _items(self.use, str(number), asked, told, frames)
-        # Captions of one video are as right for it as each other; so are videos of one caption, by their content.
-        answer = answer_key(told) if self.use == "qa" else row["video"]
-        return Pair(str(number), self.name, query, positive, answer=answer)
-
-
-def open_llava_hound(
-    folder: Path,
-    use: Use,
-    limit: int | None = None,
-    frames: int = 8,
-    name: str = "",
-    annotations: str = "",
-    media: Path | None = None,
-) -> LlavaHoundPairs:
-    """Open an annotation file.
-
-    Args:
-        folder: where the repository was downloaded to.
-        limit: the first rows, before any is passed over.
-        annotations: another file of the same folder, without `.jsonl`.
-        media: folder of the videos' folders, where it isn't `train_300k`.
+def open_llava_hound(config: TrainingSetConfig, root: Path, use: Use) -> list[PairSet]:
+    """An annotation file, in one use.
 
     Raises:
         DataError: the file is missing or broken.
     """
-    stem = annotations or ANNOTATIONS[use]
-    path = folder / "video_instruction" / "train" / "sft" / f"{stem}.jsonl"
-    rows = JsonRows(path, "llava-hound", _facts, FETCH)
-    numbers, skipped = rows.of(None, limit)
-    videos = MediaFolder(media or folder / "train_300k", FETCH)
-    return LlavaHoundPairs(name or f"llava-hound/{use}", use, rows, numbers, videos, frames, skipped)
+    folder, stem = root / config.path, config.subset or ANNOTATIONS[use]
+    rows = JsonRows(folder / "video_instruction" / "train" / "sft" / f"{stem}.jsonl", "llava-hound", _facts, FETCH)
+    numbers, skipped = rows.of(None, config.limit)
+    videos = MediaFolder(root / config.media if config.media else folder / "train_300k", FETCH)
+    pair_of = partial(_pair, rows, videos, use, config.frames)
+    return [RowPairs(config.name or f"llava-hound/{use}", numbers, pair_of, skipped)]
 
 
 def _facts(row: Row) -> RowFacts:
@@ -121,6 +72,16 @@ def turns(row: Row) -> tuple[str, str]:
     values = [str(turn.get("value") or "") for turn in row.get("conversations") or ()]
     asked, told, *_ = *values, "", ""
     return asked.replace(VIDEO_TOKEN, "").strip(), told.strip()
+
+
+def _pair(rows: JsonRows, videos: MediaFolder, use: Use, most_frames: int, name: str, number: int) -> Pair:
+    row = rows[number]
+    asked, told = turns(row)
+    frames = videos.frames(row["video"], most_frames)
+    query, positive = _items(use, str(number), asked, told, frames)
+    # Captions of one video are as right for it as each other; so are videos of one caption, by their content.
+    answer = answer_key(told) if use == "qa" else row["video"]
+    return Pair(str(number), name, query, positive, answer=answer)
 
 
 def _items(use: Use, number: str, asked: str, told: str, frames: tuple[Path, ...]) -> tuple[Item, Item]:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mmemb_r1_model.data.rows import write_whole
+from mmemb_r1_model.data.rows import open_parquet
 from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.files import replacing
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -99,28 +100,18 @@ class StoredImages:
     Any number of processes may do so at the same time: they write the same bytes under the same names.
     """
 
-    def __init__(self, files: Sequence[Path], column: str, cache: Path, fetch: str) -> None:
+    def __init__(self, files: Sequence[Path], column: str, cache: Path, way_out: str) -> None:
         """Read the files' footers.
 
         Raises:
             DataError: a file can't be read, or has no such column.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._column, self._cache, self._fetch = column, cache, fetch
+        self._column, self._cache, self._way_out = column, cache, way_out
         self._groups: list[tuple[Path, int]] = []
         sizes = []
         for path in files:
-            try:
-                footer = pq.read_metadata(path)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"can't read {path}: {error}; get it again: {fetch}") from error
-            names = footer.schema.to_arrow_schema().names
-            if column not in names:
-                raise DataError(
-                    f"{path} lacks the column {column!r} (found: {', '.join(names)}); get it again: {fetch}"
-                )
+            with open_parquet(path, [column], way_out) as file:
+                footer = file.metadata
             self._groups += [(path, group) for group in range(footer.num_row_groups)]
             sizes += [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         self._ends = np.cumsum(np.array(sizes, dtype=np.int64))
@@ -161,20 +152,14 @@ class StoredImages:
         return [stat.st_size, stat.st_mtime_ns]
 
     def _extract(self, group: int) -> list[str]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path, number = self._groups[group]
         state, names = self._state(group), []
-        try:
-            with pq.ParquetFile(path) as file:
-                # No threads: loader processes are forked, and Arrow's pool doesn't outlive a fork everywhere.
-                reading = {"row_groups": [number], "columns": [self._column], "use_threads": False}
-                for batch in file.iter_batches(batch_size=_IMAGES_AT_ONCE, **reading):
-                    names += [self._write(image) for image in batch.column(0).to_pylist()]
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"can't read {path}: {error}; get it again: {self._fetch}") from error
-        write_whole(self._list_path(group), json.dumps({"source": state, "names": names}).encode())
+        with open_parquet(path, [self._column], self._way_out) as file:
+            # No threads: loader processes are forked, and Arrow's pool doesn't outlive a fork everywhere.
+            reading = {"row_groups": [number], "columns": [self._column], "use_threads": False}
+            for batch in file.iter_batches(batch_size=_IMAGES_AT_ONCE, **reading):
+                names += [self._write(image) for image in batch.column(0).to_pylist()]
+        _write_whole(self._list_path(group), json.dumps({"source": state, "names": names}).encode())
         return names
 
     def _write(self, image: dict[str, Any] | None) -> str:
@@ -185,8 +170,17 @@ class StoredImages:
         suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
         name = hashlib.blake2b(content, digest_size=16).hexdigest() + suffix
         if not self._path(name).is_file():
-            write_whole(self._path(name), content)
+            _write_whole(self._path(name), content)
         return name
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """A file, whole or not at all, whoever else writes it at the same time."""
+    try:
+        with replacing(path, durably=False) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror or error}; make room, or make it writable") from error
 
 
 def answer_key(text: str, media: Sequence[str] = ()) -> str:

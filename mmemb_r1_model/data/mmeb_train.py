@@ -18,25 +18,24 @@ docs/en/datasets/train/mmeb/*.md of siryuson/BottleneckTokens, two real rows a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import Item
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
-from mmemb_r1_model.data.pairs import Pair
-from mmemb_r1_model.data.rows import Row, find_files, read_columns
+from mmemb_r1_model.data.pairs import Item, Pair, PairSet
+from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MmebSplit = Literal["original", "diverse_instruction"]
-
+SPLITS = ("original", "diverse_instruction")
 FETCH = "hf download TIGER-Lab/MMEB-train --repo-type dataset --local-dir MMEB-train, then python unzip_file.py in it"
 IMAGE_TOKEN = "<|image_1|>"
 NO_QUERY, NO_POSITIVE = "no query", "no positive"
@@ -82,142 +81,67 @@ _REQUIRED = ("qry", "qry_image_path", "pos_text", "pos_image_path")
 _OPTIONAL = ("neg_text", "neg_image_path")
 
 
-@dataclass(frozen=True)
-class MmebTrainPairs:
+def open_mmeb_train(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     """One subset. Its texts are in memory, as Arrow columns.
 
-    Attributes:
-        skipped: reason → rows, of those asked for: rows that lack a side, as the published loader leaves them out.
-        originals: the split `original`, row by row, where this is another one.
-    """
-
-    name: str
-    subset: str
-    rows: pa.Table
-    numbers: NDArray[np.int64]
-    media: MediaFolder
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    originals: pa.Table | None = None
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Pair:
-        number = int(self.numbers[index])
-        row = _row(self.rows, number)
-        original = row if self.originals is None else _row(self.originals, number)
-        sides = _Sides(str(number), QUERY_INSTRUCTIONS[self.subset], self.media)
-        positive = sides.positive(row, original)
-        return Pair(
-            id=str(number),
-            dataset=self.name,
-            query=sides.query(row, original),
-            positive=positive,
-            negatives=sides.negatives(row, positive),
-            answer=answer_key(positive.text, [row["pos_image_path"] or ""]),
-        )
-
-
-def open_mmeb_train(
-    folder: Path,
-    subset: str,
-    split: MmebSplit = "original",
-    limit: int | None = None,
-    name: str = "",
-    media: Path | None = None,
-) -> MmebTrainPairs:
-    """Open one subset.
-
-    Args:
-        folder: where the repository was downloaded to.
-        limit: the first rows, before any is passed over: `dataset.select(range(n))` of the published loader.
-        media: folder of `images/`, where it isn't `folder`.
+    Rows that lack a side are passed over, as the published loader leaves them out.
 
     Raises:
-        UnknownNameError: no such subset.
+        UnknownNameError: no such subset or split.
         DataError: files or columns are missing.
     """
+    subset, split = config.subset, config.split or "original"
     if subset not in QUERY_INSTRUCTIONS:
         raise UnknownNameError("subset of MMEB-train", subset, SUBSETS)
-    rows = _read_split(folder, subset, split)
-    originals = (
-        None if split == "original" else _aligned(_read_split(folder, subset, "original"), rows, folder / subset)
-    )
-    numbers, skipped = _usable(rows, limit)
-    images = MediaFolder(media or folder, FETCH)
-    return MmebTrainPairs(name or f"mmeb-train/{subset}", subset, rows, numbers, images, skipped, originals)
-
-
-def _read_split(folder: Path, subset: str, split: MmebSplit) -> pa.Table:
-    files = find_files(folder / subset, [f"{split}-*.parquet", f"{split}.parquet"], FETCH)
-    return read_columns(files, _REQUIRED, _OPTIONAL, FETCH)
-
-
-def _aligned(originals: pa.Table, rows: pa.Table, folder: Path) -> pa.Table:
+    if split not in SPLITS:
+        raise UnknownNameError("split of MMEB-train", split, SPLITS)
+    folder = root / config.path / subset
+    rows = _read_split(folder, split)
+    originals = rows if split == "original" else _read_split(folder, "original")
     if originals.num_rows != rows.num_rows:
         raise DataError(
-            f"{folder}: split original has {originals.num_rows} rows, diverse_instruction {rows.num_rows}; they go "
-            f"together row by row. Get both again: {FETCH}"
+            f"{folder}: split original has {originals.num_rows} rows, {split} {rows.num_rows}; they go together row by "
+            f"row. Get both again: {FETCH}"
         )
-    return originals
+    asked = rows.slice(0, config.limit)
+    has = {NO_QUERY: _has_side(asked, "qry"), NO_POSITIVE: _has_side(asked, "pos")}
+    numbers, skipped = usable_rows(has)
+    images = MediaFolder(root / (config.media or config.path), FETCH)
+    pair_of = partial(_pair, rows, originals, QUERY_INSTRUCTIONS[subset], images)
+    return [RowPairs(config.name or f"mmeb-train/{subset}", numbers, pair_of, skipped)]
 
 
-def _usable(rows: pa.Table, limit: int | None) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Numbers of rows that have both sides, and how many lack one."""
-    asked = rows.slice(0, limit)
-    has_query, has_positive = _has_side(asked, "qry", "qry_image_path"), _has_side(asked, "pos_text", "pos_image_path")
-    counts = {NO_QUERY: int((~has_query).sum()), NO_POSITIVE: int((has_query & ~has_positive).sum())}
-    skipped = {reason: count for reason, count in counts.items() if count}
-    return np.flatnonzero(has_query & has_positive).astype(np.int64), skipped
+def _read_split(folder: Path, split: str) -> pa.Table:
+    files = find_files(folder, [f"{split}-*.parquet", f"{split}.parquet"], FETCH)
+    return read_columns(files, _REQUIRED, _OPTIONAL, f"get it again: {FETCH}")
 
 
-def _has_side(rows: pa.Table, text: str, image: str) -> NDArray[np.bool_]:
-    import pyarrow.compute as pc
-
-    words = pc.utf8_trim_whitespace(pc.replace_substring(pc.fill_null(rows[text], ""), IMAGE_TOKEN, ""))
-    has_words, has_image = pc.not_equal(words, ""), pc.not_equal(pc.fill_null(rows[image], ""), "")
-    return np.asarray(pc.or_(has_words, has_image), dtype=bool)
+def _has_side(rows: pa.Table, side: str) -> NDArray[np.bool_]:
+    text = "qry" if side == "qry" else f"{side}_text"
+    return has_words(rows[text], IMAGE_TOKEN) | has_words(rows[f"{side}_image_path"])
 
 
-def _row(rows: pa.Table, number: int) -> Row:
-    row: Row = rows.slice(number, 1).to_pylist()[0]
-    return row
+def _pair(
+    rows: pa.Table, originals: pa.Table, query_instruction: str, media: MediaFolder, name: str, number: int
+) -> Pair:
+    row, original = row_of(rows, number), row_of(originals, number)
 
+    def item(side: str, instruction: str, text: str, path: str | None) -> Item:
+        return Item(f"{number}/{side}", text, (media.file(path),) if path else (), instruction=instruction)
 
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """Items of one row."""
-
-    number: str
-    query_instruction: str
-    media: MediaFolder
-
-    def query(self, row: Row, original: Row) -> Item:
-        instruction, text = _told_apart(_clean(row["qry"]), _clean(original["qry"]), (self.query_instruction,))
-        return Item(f"{self.number}/query", text, self._images(row["qry_image_path"]), (), instruction)
-
-    def positive(self, row: Row, original: Row) -> Item:
-        known = IMAGE_INSTRUCTIONS if row["pos_image_path"] else ()
-        instruction, text = _told_apart(_clean(row["pos_text"]), _clean(original["pos_text"]), known)
-        return Item(f"{self.number}/positive", text, self._images(row["pos_image_path"]), (), instruction)
-
-    def negatives(self, row: Row, positive: Item) -> tuple[Item, ...]:
-        """The row's hard negative, if it has one.
-
-        VisDial's are images without any text. They get the instruction of the positive, as every candidate of the
-        task has in the evaluation: a negative mustn't be told by its form.
-        """
-        text, path = _clean(row["neg_text"]), row["neg_image_path"]
-        if not text and not path:
-            return ()
-        instruction = positive.instruction if path else ""
-        if path:
-            text = split_instruction(text, (instruction, *IMAGE_INSTRUCTIONS))[1]
-        return (Item(f"{self.number}/negative", text, self._images(path), (), instruction),)
-
-    def _images(self, path: str | None) -> tuple[Path, ...]:
-        return (self.media.file(path),) if path else ()
+    words = _told_apart(_clean(row["qry"]), _clean(original["qry"]), (query_instruction,))
+    query = item("query", *words, row["qry_image_path"])
+    path = row["pos_image_path"] or ""
+    words = _told_apart(_clean(row["pos_text"]), _clean(original["pos_text"]), IMAGE_INSTRUCTIONS if path else ())
+    positive = item("positive", *words, path)
+    wrong, wrong_path = _clean(row["neg_text"]), row["neg_image_path"]
+    # VisDial's negatives are images without any text. They get the instruction of the positive, as every candidate of
+    # the task has in the evaluation: a negative mustn't be told by its form.
+    instruction = positive.instruction if wrong_path else ""
+    if wrong_path:
+        wrong = split_instruction(wrong, (instruction, *IMAGE_INSTRUCTIONS))[1]
+    negatives = (item("negative", instruction, wrong, wrong_path),) if wrong or wrong_path else ()
+    return Pair(str(number), name, query, positive, negatives, answer_key(positive.text, [path]))
 
 
 def _clean(text: str | None) -> str:

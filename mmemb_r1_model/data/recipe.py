@@ -7,70 +7,17 @@ Source: TIGER-AI-Lab/VLM2Vec 1e402c4, experiments/public/train/train_alltasks.ya
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
 
-from mmemb_r1_model.data.documents import DocumentSet, open_documents
-from mmemb_r1_model.data.llava_hound import Use, open_llava_hound
-from mmemb_r1_model.data.mmeb_train import MmebSplit, open_mmeb_train
+from mmemb_r1_model.data.config import Kind, TrainingSetConfig
+from mmemb_r1_model.data.documents import open_documents
+from mmemb_r1_model.data.llava_hound import open_llava_hound
+from mmemb_r1_model.data.mmeb_train import open_mmeb_train
 from mmemb_r1_model.data.pairs import PairSet
 from mmemb_r1_model.data.suite import open_suite
-from mmemb_r1_model.data.ume import UmeSet, open_ume
-from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
-
-Kind = Literal[
-    "mmeb-train",
-    "llava-hound-caption",
-    "llava-hound-retrieval",
-    "llava-hound-qa",
-    "colpali",
-    "visrag",
-    "ume-sft",
-    "ume-rl",
-    "suite",
-]
-
-
-@dataclass(frozen=True)
-class TrainingSetConfig:
-    """One entry of the mix. Paths are below the root that sets are opened with; absolute ones stay.
-
-    Attributes:
-        path: folder of the downloaded repository (layouts: README.md of this folder), or a suite's data folder.
-        name: in pairs and artefacts; "": kind and subset. A suite's sets have their tasks' names.
-        subset: mmeb-train: which, required. ume-*: a `dataset_name`; "": all, each a set of its own. llava-hound-*:
-            another annotation file of the same folder. suite: a task or a group.
-        split: mmeb-train: original or diverse_instruction. colpali, visrag: of the hub's. "": the recipe's.
-        limit: the first rows of each set, as the recipe takes them; unusable ones count.
-        weight: how often it is drawn, relative to the others; several sets share it in proportion to their pairs.
-        frames: of a video, at most.
-        media: folder of images or frames; "": where the set's repository, or its README, puts them.
-    """
-
-    kind: Kind
-    path: str
-    name: str = ""
-    subset: str = ""
-    split: str = ""
-    limit: int | None = None
-    weight: float = 1.0
-    frames: int = 8
-    media: str = ""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise OptionError(
-                f"training set {self.kind}: limit must be at least 1, not {self.limit}; leave it out for all"
-            )
-        if self.frames < 1:
-            raise OptionError(f"training set {self.kind}: frames must be at least 1, not {self.frames}")
-        if not self.weight > 0:
-            raise OptionError(
-                f"training set {self.kind}: weight must be above 0, not {self.weight}; or leave the set out"
-            )
-
+from mmemb_r1_model.data.ume import open_ume
+from mmemb_r1_model.disk.errors import OptionError
 
 #: Subset of MMEB-train → rows used at most, weight. Most have fewer rows (dataset card): VisDial 123 thousand, DocVQA
 #: 39, CIRR 26, ChartQA 28, InfographicsVQA 24, SUN397 20, WebQA 17, A-OKVQA 17, NIGHTS 16, OK-VQA 9, HatefulMemes 8.5,
@@ -115,6 +62,20 @@ PUBLISHED: tuple[TrainingSetConfig, ...] = (
 )
 
 
+#: Kind → what opens an entry of it, and the fields that mean something to it, of those that not every kind has.
+_KINDS: dict[Kind, tuple[Callable[[TrainingSetConfig, Path], list[PairSet]], tuple[str, ...]]] = {
+    "mmeb-train": (open_mmeb_train, ("subset", "split", "media")),
+    "llava-hound-caption": (partial(open_llava_hound, use="caption"), ("subset", "media")),
+    "llava-hound-retrieval": (partial(open_llava_hound, use="retrieval"), ("subset", "media")),
+    "llava-hound-qa": (partial(open_llava_hound, use="qa"), ("subset", "media")),
+    "colpali": (partial(open_documents, kind="colpali"), ("split",)),
+    "visrag": (partial(open_documents, kind="visrag"), ("split",)),
+    "ume-sft": (partial(open_ume, kind="sft"), ("subset", "media")),
+    "ume-rl": (partial(open_ume, kind="rl"), ("subset", "media")),
+    "suite": (open_suite, ("subset",)),
+}
+
+
 def open_sets(configs: Sequence[TrainingSetConfig], root: Path) -> list[tuple[PairSet, float]]:
     """All sets of a mix, each with its weight.
 
@@ -143,63 +104,8 @@ def open_set(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     Raises:
         HarnessError: as `open_sets`.
     """
-    for given in ("subset", "split", "media"):
-        if getattr(config, given) and given not in _FIELDS[config.kind]:
-            raise OptionError(f"training set {config.kind} has no {given}; leave out {getattr(config, given)!r}")
-    return _OPENERS[config.kind](config, root)
-
-
-def _media(config: TrainingSetConfig, root: Path) -> Path | None:
-    return root / config.media if config.media else None
-
-
-def _open_mmeb_train(config: TrainingSetConfig, root: Path) -> list[PairSet]:
-    split = config.split or "original"
-    if split not in get_args(MmebSplit):
-        raise UnknownNameError("split of MMEB-train", split, get_args(MmebSplit))
-    folder, media = root / config.path, _media(config, root)
-    return [open_mmeb_train(folder, config.subset, cast(MmebSplit, split), config.limit, config.name, media)]
-
-
-def _open_llava_hound(config: TrainingSetConfig, root: Path, use: Use) -> list[PairSet]:
-    folder, media = root / config.path, _media(config, root)
-    return [open_llava_hound(folder, use, config.limit, config.frames, config.name, config.subset, media)]
-
-
-def _open_documents(config: TrainingSetConfig, root: Path, kind: DocumentSet) -> list[PairSet]:
-    return [open_documents(root / config.path, kind, config.split or "train", config.limit, config.name)]
-
-
-def _open_ume(config: TrainingSetConfig, root: Path, kind: UmeSet) -> list[PairSet]:
-    path, media = root / config.path, _media(config, root)
-    return [*open_ume(path, kind, config.subset, config.limit, config.frames, config.name, media)]
-
-
-def _open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
-    return open_suite(root / config.path, config.subset, config.limit)
-
-
-_OPENERS: dict[Kind, Callable[[TrainingSetConfig, Path], list[PairSet]]] = {
-    "mmeb-train": _open_mmeb_train,
-    "llava-hound-caption": partial(_open_llava_hound, use="caption"),
-    "llava-hound-retrieval": partial(_open_llava_hound, use="retrieval"),
-    "llava-hound-qa": partial(_open_llava_hound, use="qa"),
-    "colpali": partial(_open_documents, kind="colpali"),
-    "visrag": partial(_open_documents, kind="visrag"),
-    "ume-sft": partial(_open_ume, kind="sft"),
-    "ume-rl": partial(_open_ume, kind="rl"),
-    "suite": _open_suite,
-}
-
-#: Fields that mean something to a kind, of those that not every kind has.
-_FIELDS: dict[Kind, tuple[str, ...]] = {
-    "mmeb-train": ("subset", "split", "media"),
-    "llava-hound-caption": ("subset", "media"),
-    "llava-hound-retrieval": ("subset", "media"),
-    "llava-hound-qa": ("subset", "media"),
-    "colpali": ("split",),
-    "visrag": ("split",),
-    "ume-sft": ("subset", "media"),
-    "ume-rl": ("subset", "media"),
-    "suite": ("subset",),
-}
+    opener, fields = _KINDS[config.kind]
+    for name in ("subset", "split", "media"):
+        if getattr(config, name) and name not in fields:
+            raise OptionError(f"training set {config.kind} has no {name}; leave out {getattr(config, name)!r}")
+    return opener(config, root)

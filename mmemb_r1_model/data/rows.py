@@ -1,4 +1,4 @@
-"""Rows of published training files, read where they lie: JSON by place, parquet by column.
+"""Rows of published training files, read where they lie: JSON by place, parquet by column; and pairs made of them.
 
 The biggest file has 1.46 million rows of some 5 KB: nothing here holds rows as Python objects.
 """
@@ -6,12 +6,12 @@ The biggest file has 1.46 million rows of some 5 KB: nothing here holds rows as 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import warnings
 import zipfile
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,20 +19,44 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import PlacedBytes, replacing
+from mmemb_r1_model.disk.jsonl import Row, checked_row, placed_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-#: A row as its file has it: whatever JSON or parquet holds.
-Row = dict[str, Any]
+    import pyarrow.parquet as pq
 
 _INDEX_VERSION = 1
-_ARRAYS = ("starts", "lengths", "group_of", "skip_of")
+#: Of each row: where it lies, in bytes, and its facts as numbers: an index into `groups`; 0, or 1 + one into `skips`.
+_PLACE = np.dtype([("starts", "<i8"), ("lengths", "<i4"), ("group_of", "<i2"), ("skip_of", "i1")])
 _CHUNK = 4 << 20
 #: A row that is longer than this is a broken one, whose end isn't found.
 _LONGEST_ROW = 64 << 20
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """The usable rows of a published file as pairs, each made when it is asked for.
+
+    Attributes:
+        numbers: of the rows in the file; ids of the pairs.
+        pair_of: the set's name and a row's number → its pair. Can be pickled: loader processes may be spawned.
+        skipped: reason → rows that were passed over, of those asked for.
+    """
+
+    name: str
+    numbers: NDArray[np.int64]
+    pair_of: Callable[[str, int], Pair]
+    skipped: Mapping[str, int]
+    distractors: Sequence[Item] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pair_of(self.name, int(self.numbers[index]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +75,7 @@ class RowFacts:
 class JsonRows:
     """Random access to a file of JSON lines, or one JSON array of objects, over an index kept beside it.
 
-    The index (`<file>.<kind>-index.npz`, 14 bytes a row) is built in one pass, written atomically, and built anew
+    The index (`<file>.<kind>-index.npz`, 15 bytes a row) is built in one pass, written atomically, and built anew
     when the file's size or time of change is another. Processes that build it at the same time write the same.
 
     Attributes:
@@ -72,17 +96,18 @@ class JsonRows:
         if not path.is_file():
             raise DataError(f"{path} is missing; get it: {fetch}")
         self.path = path
-        state = _state(path)  # before the scan: a file that changes under it must not pass for the one indexed
-        index = _read_index(path, kind, state)
+        kept = path.with_name(f"{path.name}.{kind}-index.npz")
+        stat = path.stat()  # before the scan: a file that changes under it must not pass for the one indexed
+        state = [_INDEX_VERSION, stat.st_size, stat.st_mtime_ns]
+        index = _read_index(kept, state)
         if index is None:
             index = _build_index(path, facts_of, fetch)
-            _keep_index(path, kind, state, index)
-        self._index = index
-        self.groups = self._index.groups
+            _keep_index(kept, state, index)
+        self._places, self.groups, self._skips = index.places, index.groups, index.skips
         self._bytes = PlacedBytes(path)
 
     def __len__(self) -> int:
-        return len(self._index.starts)
+        return len(self._places)
 
     def of(self, group: str | None, limit: int | None) -> tuple[NDArray[np.int64], dict[str, int]]:
         """Numbers of a data set's usable rows (`None`: of all), and how many were passed over, by reason.
@@ -90,14 +115,12 @@ class JsonRows:
         Args:
             limit: the first rows only, counted before any is passed over.
         """
-        index = self._index
-        if group is None:
-            own = np.arange(len(self))[:limit]
-        else:
-            own = np.flatnonzero(index.group_of == index.groups.index(group))[:limit]
-        reasons = Counter(index.skip_of[own].tolist())
-        skipped = {index.skips[code - 1]: count for code, count in sorted(reasons.items()) if code}
-        return own[index.skip_of[own] == 0].astype(np.int64), skipped
+        numbers = np.arange(len(self))
+        if group is not None:
+            numbers = np.flatnonzero(self._places["group_of"] == self.groups.index(group))
+        skips = self._places["skip_of"][numbers[:limit]]
+        reasons = sorted(Counter(skips[skips > 0].tolist()).items())
+        return numbers[:limit][skips == 0], {self._skips[code - 1]: count for code, count in reasons}
 
     def __getitem__(self, number: int) -> Row:
         """A row by its number in the file.
@@ -105,96 +128,60 @@ class JsonRows:
         Raises:
             DataError: the file was changed since the index was read.
         """
-        stored = self._bytes.read(int(self._index.starts[number]), int(self._index.lengths[number]))
+        start, length, *_ = self._places[number].item()
         try:
-            row = json.loads(stored)
-        except ValueError as error:
+            return checked_row(json.loads(self._bytes.read(start, length)), "")
+        except (ValueError, DataError) as error:
             raise DataError(f"{self.path} was changed while in use (row {number}); run again") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{self.path} was changed while in use (row {number}); run again")
-        return row
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Where rows lie, in bytes, and their facts as numbers: an index into `groups`; 0 or 1 + an index into `skips`."""
-
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-    group_of: NDArray[np.int16]
-    skip_of: NDArray[np.int8]
+    places: NDArray[np.void]
     groups: tuple[str, ...]
     skips: tuple[str, ...]
 
 
 def _build_index(path: Path, facts_of: Callable[[Row], RowFacts], fetch: str) -> _Index:
-    starts, lengths, group_of, skip_of = array("q"), array("i"), array("h"), array("b")
     groups: dict[str, int] = {}
     skips: dict[str, int] = {"": 0}
-    for start, length, row in _scan(path, fetch):
-        try:
-            facts = facts_of(row)
-        except (AttributeError, KeyError, TypeError) as error:
-            where = f"{path}, row {len(starts)} (byte {start})"
-            raise DataError(f"{where} is not laid out as published: {error}") from error
-        starts.append(start)
-        lengths.append(length)
-        group_of.append(groups.setdefault(facts.group, len(groups)))
-        skip_of.append(skips.setdefault(facts.skip, len(skips)))
-    return _Index(
-        np.array(starts, dtype=np.int64),
-        np.array(lengths, dtype=np.int32),
-        np.array(group_of, dtype=np.int16),
-        np.array(skip_of, dtype=np.int8),
-        tuple(groups),
-        tuple(skips)[1:],
-    )
+
+    def places() -> Iterator[tuple[int, int, int, int]]:
+        for number, (start, length, row) in enumerate(_scan(path, fetch)):
+            try:
+                facts = facts_of(row)
+            except (AttributeError, KeyError, TypeError) as error:
+                where = f"{path}, row {number} (byte {start})"
+                raise DataError(f"{where} is not laid out as published: {error}") from error
+            group, skip = groups.setdefault(facts.group, len(groups)), skips.setdefault(facts.skip, len(skips))
+            yield start, length, group, skip
+
+    return _Index(np.fromiter(places(), dtype=_PLACE), tuple(groups), tuple(skips)[1:])
 
 
-def _index_path(path: Path, kind: str) -> Path:
-    return path.with_name(f"{path.name}.{kind}-index.npz")
-
-
-def _state(path: Path) -> list[int]:
-    stat = path.stat()
-    return [_INDEX_VERSION, stat.st_size, stat.st_mtime_ns]
-
-
-def _read_index(path: Path, kind: str, state: list[int]) -> _Index | None:
+def _read_index(path: Path, state: list[int]) -> _Index | None:
     """The kept index; `None` if there is none, or it is of another state of the file."""
     try:
-        with np.load(_index_path(path, kind), allow_pickle=False) as kept:
+        with np.load(path, allow_pickle=False) as kept:
             header = json.loads(str(kept["header"]))
             if header["state"] != state:
                 return None
-            arrays = {name: kept[name] for name in _ARRAYS}
-            return _Index(**arrays, groups=tuple(header["groups"]), skips=tuple(header["skips"]))
+            places = np.empty(len(kept["starts"]), _PLACE)
+            for name in _PLACE.names or ():
+                places[name] = kept[name]
+            return _Index(places, tuple(header["groups"]), tuple(header["skips"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there, or not whole: it holds nothing that the file doesn't
 
 
-def _keep_index(path: Path, kind: str, state: list[int], index: _Index) -> None:
-    target = _index_path(path, kind)
-    header = np.array(json.dumps({"state": state, "groups": index.groups, "skips": index.skips}))
-    arrays = {name: getattr(index, name) for name in _ARRAYS}
+def _keep_index(path: Path, state: list[int], index: _Index) -> None:
+    arrays: dict[str, Any] = {name: index.places[name] for name in _PLACE.names or ()}
+    arrays["header"] = json.dumps({"state": state, "groups": index.groups, "skips": index.skips})
     try:
-        with replacing(target, durably=False) as temporary, temporary.open("wb") as file:
-            np.savez(file, header=header, **arrays)
+        with replacing(path, durably=False) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
     except OSError as error:
-        warnings.warn(f"can't keep {target} ({error.strerror}): every process will index {path} anew", stacklevel=2)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file, whole or not at all, whoever else writes it at the same time.
-
-    Raises:
-        DataError: the folder can't be written.
-    """
-    try:
-        with replacing(path, durably=False) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}; make room, or make it writable") from error
+        warnings.warn(f"can't keep {path} ({error.strerror}): every process will index anew", stacklevel=2)
 
 
 def _scan(path: Path, fetch: str) -> Iterator[tuple[int, int, Row]]:
@@ -203,30 +190,15 @@ def _scan(path: Path, fetch: str) -> Iterator[tuple[int, int, Row]]:
         with path.open("rb") as file:
             is_array = file.read(256).lstrip()[:1] == b"["
             file.seek(0)
-            yield from _scan_array(path, file, fetch) if is_array else _scan_lines(path, file, fetch)
+            yield from _scan_array(path, file, fetch) if is_array else placed_rows(path, f"get it again: {fetch}", True)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}); get it again: {fetch}") from error
 
 
-def _scan_lines(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, int, Row]]:
-    start = 0
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                torn = "" if line.endswith(b"\n") else " (the file ends within it)"
-                raise DataError(
-                    f"{path}, line {number} is not valid JSON{torn}: {error}; get it again: {fetch}"
-                ) from error
-            yield start, len(line), _object(row, f"{path}, line {number}")
-        start += len(line)
-
-
 def _scan_array(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, int, Row]]:
-    """As `_scan_lines`, of an array that may be laid out over lines in any way; some 4 MB are in memory at a time."""
+    """Rows of an array that may be laid out over lines in any way; some 4 MB are in memory at a time."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     parse = json.JSONDecoder().raw_decode
     number = 0
@@ -248,7 +220,7 @@ def _scan_array(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, i
             text, place = text[place:] + decoder.decode(stored), 0
             continue
         length = len(text[place:end].encode())
-        yield byte, length, _object(row, f"{path}, row {number}")
+        yield byte, length, checked_row(row, f"{path}, row {number}")
         place, byte, number = end, byte + length, number + 1
 
 
@@ -258,39 +230,71 @@ def _after_comma(text: str, place: int) -> int:
     return place
 
 
-def _object(row: object, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object, found {type(row).__name__}")
-    return row
+@contextlib.contextmanager
+def open_parquet(path: Path, required: Sequence[str], way_out: str) -> Iterator[pq.ParquetFile]:
+    """A parquet file that has the required columns.
+
+    Raises:
+        DataError: it can't be read, or lacks one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            stored = file.schema_arrow.names
+            if missing := [name for name in required if name not in stored]:
+                raise DataError(f"{path} lacks the column {missing[0]!r} (found: {', '.join(stored)}); {way_out}")
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"can't read {path}: {error}; {way_out}") from error
 
 
-def read_columns(files: Sequence[Path], required: Sequence[str], optional: Sequence[str], fetch: str) -> pa.Table:
+def read_columns(files: Sequence[Path], required: Sequence[str], optional: Sequence[str], way_out: str) -> pa.Table:
     """The named columns of parquet files, whole, as one table; an optional one that isn't there is all empty.
 
     Raises:
         DataError: a file can't be read, or lacks a required column.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     tables = []
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                stored = file.schema_arrow.names
-                if missing := [name for name in required if name not in stored]:
-                    raise DataError(
-                        f"{path} lacks the column {missing[0]!r} (found: {', '.join(stored)}); get it again: {fetch}"
-                    )
-                names = [name for name in (*required, *optional) if name in stored]
-                table = file.read(columns=names, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"can't read {path}: {error}; get it again: {fetch}") from error
+        with open_parquet(path, required, way_out) as file:
+            stored = file.schema_arrow.names
+            names = [name for name in (*required, *optional) if name in stored]
+            table = file.read(columns=names, use_threads=False)
         for name in optional:
             if name not in stored:
                 table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
         tables.append(table.select([*required, *optional]))
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def row_of(table: pa.Table, number: int) -> Row:
+    """A row of a table by its number."""
+    row: Row = table.slice(number, 1).to_pylist()[0]
+    return row
+
+
+def has_words(column: pa.ChunkedArray, ignored: str = "") -> NDArray[np.bool_]:
+    """Where a column of texts has more than white space and what is ignored."""
+    import pyarrow.compute as pc
+
+    texts = pc.fill_null(column, "")
+    texts = pc.replace_substring(texts, ignored, "") if ignored else texts
+    return np.asarray(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), dtype=bool)
+
+
+def usable_rows(has: Mapping[str, NDArray[np.bool_]]) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Numbers of the rows that lack nothing; the others are counted by the first that they lack.
+
+    Args:
+        has: what to say of rows without something → which rows have it.
+    """
+    usable = np.logical_and.accumulate(list(has.values()))
+    lost = np.diff((~usable).sum(axis=1), prepend=0).tolist()
+    return np.flatnonzero(usable[-1]), {reason: count for reason, count in zip(has, lost, strict=True) if count}
 
 
 def find_files(folder: Path, patterns: Sequence[str], fetch: str) -> list[Path]:
@@ -300,6 +304,6 @@ def find_files(folder: Path, patterns: Sequence[str], fetch: str) -> list[Path]:
         DataError: no pattern has any.
     """
     for pattern in patterns:
-        if found := sorted(folder.glob(pattern)):
-            return found
+        if files := sorted(folder.glob(pattern)):
+            return files
     raise DataError(f"{folder / patterns[0]} is missing; get it: {fetch}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmeb_harness import DataError, Frames, Item, Task, UnknownNameError
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import Pair, PairSet, Side, content_key
 
 TASKS_GROUP = "mmeb_harness.tasks"
@@ -39,23 +40,20 @@ class TaskPairs:
         return self.pairs[index]
 
 
-def open_suite(folder: Path, subset: str, limit: int | None) -> list[PairSet]:
+def open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     """Tasks of a data folder.
-
-    Args:
-        subset: a task or a group; "": all.
-        limit: the first queries of each task.
 
     Raises:
         DataError: no such folder, or one without labels.
         UnknownNameError: a subset that the folder doesn't have.
     """
+    folder, subset = root / config.path, config.subset
     labels = read_labels(folder)
     tasks = [task for task in find_tasks() if task.name in labels]
     chosen = [task for task in tasks if subset in ("", task.name, task.group)]
     if not chosen:
         raise UnknownNameError(f"subset of {folder}", subset, {task.name for task in tasks})
-    return [read_task(task, folder, labels[task.name], limit) for task in chosen]
+    return [read_task(task, folder, labels[task.name], config.limit) for task in chosen]
 
 
 def find_tasks() -> list[Task]:

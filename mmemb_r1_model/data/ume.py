@@ -26,21 +26,19 @@ XMUDeepLIT/UME-R1 (where media lie); a real row in the dataset report of a reade
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmeb_harness import Item
 from mmemb_r1_model.data import documents, llava_hound, mmeb_train
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
 from mmemb_r1_model.data.mmeb_train import NO_POSITIVE, NO_QUERY, split_instruction
-from mmemb_r1_model.data.pairs import Pair, Side
-from mmemb_r1_model.data.rows import JsonRows, Row, RowFacts
+from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side
+from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.jsonl import Row
 
 UmeSet = Literal["sft", "rl"]
 
@@ -65,7 +63,7 @@ _DOUBLED_SUFFIX = re.compile(r"(\.jpe?g)g$", re.IGNORECASE)
 
 
 def _longest_first(*instructions: str) -> tuple[str, ...]:
-    return tuple(sorted(set(instructions), key=lambda one: (-len(one), one)))
+    return tuple(sorted(set(instructions), key=lambda instruction: (-len(instruction), instruction)))
 
 
 _QUERY_INSTRUCTIONS = _longest_first(
@@ -95,78 +93,45 @@ class StoredSide:
         return not (self.text or self.images or self.video)
 
 
-@dataclass(frozen=True)
-class UmePairs:
-    """One data set of a file.
-
-    Attributes:
-        frames: of a video, at most; the data has eight.
-        skipped: reason → rows, of those asked for.
-    """
-
-    name: str
-    kind: UmeSet
-    rows: JsonRows
-    numbers: NDArray[np.int64]
-    media: MediaFolder
-    frames: int = 8
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Pair:
-        number = int(self.numbers[index])
-        query, positive = sides(self.rows[number], self.kind)
-        rationales: dict[Side, str] = {"query": query.rationale, "positive": positive.rationale}
-        return Pair(
-            id=str(number),
-            dataset=self.name,
-            query=self._item(f"{number}/query", query, *query_words(query)),
-            positive=self._item(f"{number}/positive", positive, *positive_words(positive)),
-            answer=answer_key(positive_words(positive)[1], (*positive.images, *positive.video)),
-            rationales={side: text for side, text in rationales.items() if text},
-        )
-
-    def _item(self, item_id: str, side: StoredSide, instruction: str, text: str) -> Item:
-        images = tuple(self.media.file(path) for path in side.images)
-        frames = tuple(self.media.file(path) for path in spread(side.video, self.frames))
-        return Item(item_id, text, images, frames, instruction)
-
-
-def open_ume(
-    path: Path,
-    kind: UmeSet,
-    subset: str = "",
-    limit: int | None = None,
-    frames: int = 8,
-    name: str = "",
-    media: Path | None = None,
-) -> list[UmePairs]:
-    """Open the data sets of a file, or one of them.
-
-    Args:
-        path: the file, or the folder that the repository was downloaded to.
-        subset: a `dataset_name`; "": all, each by itself, since a batch is of one.
-        limit: the first rows of each data set, before any is passed over.
-        media: the folder that the paths in the data lie below; by default MMEB-train, beside the repository's.
+def open_ume(config: TrainingSetConfig, root: Path, kind: UmeSet) -> list[PairSet]:
+    """The data sets of a file, each by itself, since a batch is of one; or one of them.
 
     Raises:
         UnknownNameError: no such data set in the file.
         DataError: the file is missing or broken.
     """
-    rows = JsonRows(_annotations(path, kind), f"ume-{kind}", _FACTS[kind], FETCH[kind])
+    subset, name = config.subset, config.name
+    rows = JsonRows(_annotations(root / config.path, kind), f"ume-{kind}", partial(_facts_of, kind=kind), FETCH[kind])
     if subset and subset not in rows.groups:
         raise UnknownNameError(f"data set in {rows.path}", subset, rows.groups)
-    root = MediaFolder(media or rows.path.parent.parent / MEDIA_FOLDER, FETCH_MEDIA)
-    opened = []
+    folder = root / config.media if config.media else rows.path.parent.parent / MEDIA_FOLDER
+    pair_of = partial(_pair, rows, kind, MediaFolder(folder, FETCH_MEDIA), config.frames)
+    opened: list[PairSet] = []
     for group in (subset,) if subset else rows.groups:
-        numbers, skipped = rows.of(group, limit)
+        numbers, skipped = rows.of(group, config.limit)
         own_name = name if name and subset else "/".join(filter(None, (name or f"ume-{kind}", group)))
         if subset or len(numbers):
-            opened.append(UmePairs(own_name, kind, rows, numbers, root, frames, skipped))
+            opened.append(RowPairs(own_name, numbers, pair_of, skipped))
     return opened
+
+
+def _pair(rows: JsonRows, kind: UmeSet, media: MediaFolder, most_frames: int, name: str, number: int) -> Pair:
+    query, positive = sides(rows[number], kind)
+
+    def item(side: Side, stored: StoredSide, instruction: str, text: str) -> Item:
+        images = tuple(media.file(path) for path in stored.images)
+        frames = tuple(media.file(path) for path in spread(stored.video, most_frames))
+        return Item(f"{number}/{side}", text, images, frames, instruction)
+
+    rationales: dict[Side, str] = {"query": query.rationale, "positive": positive.rationale}
+    return Pair(
+        id=str(number),
+        dataset=name,
+        query=item("query", query, *query_words(query)),
+        positive=item("positive", positive, *positive_words(positive)),
+        answer=answer_key(positive_words(positive)[1], (*positive.images, *positive.video)),
+        rationales={side: text for side, text in rationales.items() if text},
+    )
 
 
 def _annotations(path: Path, kind: UmeSet) -> Path:
@@ -232,14 +197,3 @@ def _facts_of(row: Row, kind: UmeSet) -> RowFacts:
     query, positive = sides(row, kind)
     skip = NO_QUERY if query.empty else NO_POSITIVE if positive.empty else ""
     return RowFacts(group=str(row.get("dataset_name") or ""), skip=skip)
-
-
-def _sft_facts(row: Row) -> RowFacts:
-    return _facts_of(row, "sft")
-
-
-def _rl_facts(row: Row) -> RowFacts:
-    return _facts_of(row, "rl")
-
-
-_FACTS = {"sft": _sft_facts, "rl": _rl_facts}

@@ -19,10 +19,10 @@ from PIL import Image
 
 from mmeb_harness import Item
 from mmemb_r1_model.data import documents, llava_hound, mmeb_train
+from mmemb_r1_model.data.config import Kind, TrainingSetConfig
 from mmemb_r1_model.data.pairs import Pair, PairSet
-from mmemb_r1_model.data.recipe import IMAGE_MIX, PUBLISHED, Kind, TrainingSetConfig, open_set, open_sets
-from mmemb_r1_model.data.rows import JsonRows, RowFacts, _scan
-from mmemb_r1_model.data.ume import UmePairs
+from mmemb_r1_model.data.recipe import IMAGE_MIX, PUBLISHED, open_set, open_sets
+from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs, _scan
 from mmemb_r1_model.disk.errors import DataError, OptionError, UnknownNameError
 
 REQUEST = (
@@ -780,7 +780,7 @@ def test_several_sets_of_one_entry_share_its_weight_by_their_pairs(tmp_path: Pat
     ume_root(tmp_path)
     opened = open_sets([TrainingSetConfig("ume-sft", "UME-sft-train", weight=10)], tmp_path)
     assert [(len(pairs), weight) for pairs, weight in opened] == [(2, 4), (1, 2), (1, 2), (1, 2)]
-    assert all(isinstance(pairs, UmePairs) for pairs, _ in opened)
+    assert all(isinstance(pairs, RowPairs) for pairs, _ in opened)
 
 
 def test_names_and_fields_that_do_not_fit_are_refused(tmp_path: Path) -> None:
