@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmeb_harness import Frames, Item, Samples, Task, Trace
+from mmeb_harness import Frames, Item, Samples, Trace
 from mmemb_r1_model.data.suite import find_tasks, read_labels
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.rationales.leak import leak_test
@@ -36,32 +37,40 @@ def check_model(model: Path, data: Path, tasks: Sequence[str], count: int, seed:
     student = open_student(StudentConfig(checkpoint=str(model)), World())
     student.module.eval()
     return {
-        task.name: _check(student, model, task, data, labels[task.name], count, seed)
+        task.name: _check(student, model, task.load(data, Frames()), labels[task.name], count, seed)
         for task in find_tasks()
         if task.name in tasks
     }
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """Queries of one task, and what the model makes of them if it always reasons.
+
+    Attributes:
+        own: rationale of each query.
+        candidates_ND: their direct vectors.
+    """
+
+    student: Student
+    samples: Samples
+    queries: Sequence[Item]
+    own: Sequence[str]
+    candidates_ND: _Vectors
+
+
 def _check(
-    student: Student,
-    model: Path,
-    task: Task,
-    data: Path,
-    labels: Mapping[str, Mapping[str, Any]],
-    count: int,
-    seed: int,
+    student: Student, model: Path, samples: Samples, labels: Mapping[str, Mapping[str, Any]], count: int, seed: int
 ) -> dict[str, Any]:
-    samples = task.load(data, Frames())
     queries = samples.queries[:count]
     embedder = load(path=str(model), reasoning="always")
-    candidates = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1])[0]
+    candidates_ND = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1])[0]
     in_batches = {size: _encoded(embedder, queries, size) for size in BATCHES}
     traces = in_batches[BATCHES[-1]][1]
-    own = [trace.rationale or "" for trace in traces]
-    groups = [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries]
+    answers = _Answers(student, samples, queries, [trace.rationale or "" for trace in traces], candidates_ND)
     return {
-        "swap": _swap(student, samples, queries, own, groups, candidates, seed),
-        "leak": _leak(student, samples, queries, own, candidates, seed),
+        "swap": _swap(answers, [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries], seed),
+        "leak": _leak(answers, seed),
         "batches": _compare_batches(in_batches),
         "format": {"queries": len(queries), "closed_by_rule": sum(trace.truncated for trace in traces)},
     }
@@ -74,28 +83,23 @@ def _encoded(embedder: Any, items: Sequence[Item], size: int) -> tuple[_Vectors,
     return np.concatenate([part.vectors for part in parts]), traces
 
 
-def _swap(
-    student: Student,
-    samples: Samples,
-    queries: Sequence[Item],
-    own: Sequence[str],
-    groups: Sequence[tuple[str, int]],
-    candidates: _Vectors,
-    seed: int,
-) -> dict[str, Any]:
-    """Every query with the rationale of another one of its kind and hops."""
+def _swap(answers: _Answers, groups: Sequence[tuple[str, int]], seed: int) -> dict[str, Any]:
+    """Every query with the rationale of another one of its group: of its kind and hops."""
+    student, own = answers.student, answers.own
     rng = np.random.default_rng(seed)
-    others = list(range(len(queries)))
+    others = list(range(len(own)))
     for group in sorted(set(groups)):
         members = [place for place, own_group in enumerate(groups) if own_group == group]
         shift = int(rng.integers(1, len(members))) if len(members) > 1 else 0
         for place, other in zip(members, members[shift:] + members[:shift], strict=True):
             others[place] = other
     kept = [place for place, other in enumerate(others) if own[other] != own[place]]
-    tried = [queries[place] for place in kept]
-    with_own = _with_rationales(student, tried, [own[place] for place in kept])
-    swapped = _with_rationales(student, tried, [own[others[place]] for place in kept])
-    hits_own, hits_swapped = (_hits(samples, tried, vectors, candidates) for vectors in (with_own, swapped))
+    tried = [answers.queries[place] for place in kept]
+    with_own, swapped = (
+        _read_out(student, tried, [student.completion(own[place]) for place in places])
+        for places in (kept, [others[place] for place in kept])
+    )
+    hits_own, hits_swapped = _hits(answers, tried, with_own), _hits(answers, tried, swapped)
     is_hard = np.array([groups[place][1] > 0 for place in kept])
     cosine = (with_own * swapped).sum(axis=1)
     return {
@@ -110,15 +114,6 @@ def _swap(
     }
 
 
-def _with_rationales(student: Student, items: Sequence[Item], rationales: Sequence[str]) -> _Vectors:
-    """Reasoned vectors (Q, D) with given rationales."""
-    return _read_out(student, items, [student.completion(text) for text in rationales])
-
-
-def _direct(student: Student, items: Sequence[Item]) -> _Vectors:
-    return _read_out(student, items, [[student.emb]] * len(items))
-
-
 @torch.no_grad()
 def _read_out(student: Student, items: Sequence[Item], completions: Sequence[list[int]]) -> _Vectors:
     """Vectors (Q, D) at the end of each item's completion."""
@@ -131,31 +126,24 @@ def _read_out(student: Student, items: Sequence[Item], completions: Sequence[lis
     return np.concatenate(parts)
 
 
-def _hits(
-    samples: Samples, queries: Sequence[Item], vectors_QD: _Vectors, candidates_ND: _Vectors
-) -> NDArray[np.float64]:
-    best = (vectors_QD @ candidates_ND.T).argmax(axis=1)
+def _hits(answers: _Answers, queries: Sequence[Item], vectors_QD: _Vectors) -> NDArray[np.float64]:
+    samples, best = answers.samples, (vectors_QD @ answers.candidates_ND.T).argmax(axis=1)
     return np.array(
         [float(samples.candidates[top].id in samples.gains[query.id]) for query, top in zip(queries, best, strict=True)]
     )
 
 
-def _leak(
-    student: Student,
-    samples: Samples,
-    queries: Sequence[Item],
-    own: Sequence[str],
-    candidates: _Vectors,
-    seed: int,
-) -> dict[str, Any]:
+def _leak(answers: _Answers, seed: int) -> dict[str, Any]:
     """The rationale as a text of its own, without the picture and the question, against the query read directly."""
+    student, samples, queries = answers.student, answers.samples, answers.queries
     texts = [
-        Item(query.id, rationale, instruction=query.instruction) for query, rationale in zip(queries, own, strict=True)
+        Item(query.id, rationale, instruction=query.instruction)
+        for query, rationale in zip(queries, answers.own, strict=True)
     ]
+    alone, direct = (_read_out(student, items, [[student.emb]] * len(items)) for items in (texts, queries))
     place = {candidate.id: number for number, candidate in enumerate(samples.candidates)}
     positives = np.array([place[next(iter(samples.gains[query.id]))] for query in queries])
-    result = leak_test(_direct(student, texts), _direct(student, queries), candidates, positives, seed=seed)
-    return dataclasses.asdict(result)
+    return dataclasses.asdict(leak_test(alone, direct, answers.candidates_ND, positives, seed=seed))
 
 
 def _compare_batches(in_batches: Mapping[int, tuple[_Vectors, tuple[Trace, ...]]]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from mmemb_r1_model.pipeline import (
     read_pipeline,
     run_harness,
 )
+from mmemb_r1_model.study.checks import check_model
+from mmemb_r1_model.study.latency import measure_latency
 from mmemb_r1_model.training.loop import FINAL
 
 BASE, EVALUATOR = "base", "evaluator"
@@ -142,60 +144,37 @@ class Study:
             folder = self.folder / f"seed-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "study.json", dataclasses.asdict(self.config))
-            make_synthetic([dataclasses.replace(self.config.test, seed=self._test_seed(seed))], folder / "data")
+            test = dataclasses.replace(self.config.test, seed=self.config.test.seed + SEED_STEP * seed)
+            make_synthetic([test], folder / "data")
             if not only or BASE in only:
-                self._base(seed, folder)
+                self._base(seed, folder / BASE)
             for variant in self.config.variants:
                 if not only or variant.name in only:
-                    self._variant(seed, folder, variant)
-
-    def _test_seed(self, seed: int) -> int:
-        return self.config.test.seed + SEED_STEP * seed
+                    self._variant(seed, folder / variant.name, variant)
 
     def _evaluator(self) -> None:
         config = _without_evaluation(self._values)
         if config.judge is None:
             return
         own = tuple(split for split in config.synthetic if split.folder in config.judge.folders)
-        run = self.folder / EVALUATOR
-        Pipeline(dataclasses.replace(config, synthetic=own), run, lambda line: self._say(f"{EVALUATOR}: {line}")).run(
-            ("data", "judge")
-        )
+        self._train(dataclasses.replace(config, synthetic=own), self.folder / EVALUATOR, ("data", "judge"), EVALUATOR)
 
-    def _base(self, seed: int, folder: Path) -> None:
-        run = folder / BASE
-        if (self.folder / EVALUATOR).is_dir():
-            _link(self.folder / EVALUATOR, run, ("judge", *self._evaluator_data()))
+    def _base(self, seed: int, run: Path) -> None:
+        evaluator = self.folder / EVALUATOR
+        if evaluator.is_dir():
+            data = [f"data/{path.name}" for path in sorted((evaluator / "data").iterdir())]
+            _link(evaluator, run, ("judge", *data))
         self._train(self._pipeline(seed), run, _STAGES, f"seed {seed}, {BASE}")
         for checkpoint in ("joint", "adaptive"):
             self._evaluate(run, checkpoint)
         self._time(run, "adaptive")
-        self._check(run, seed)
-
-    def _evaluator_data(self) -> list[str]:
-        return [f"data/{path.name}" for path in sorted((self.folder / EVALUATOR / "data").iterdir())]
-
-    def _time(self, run: Path, checkpoint: Checkpoint) -> None:
-        from mmemb_r1_model.study.latency import measure_latency
-
-        if self.config.timed and not (run / LATENCY).is_file():
-            model, count = run / checkpoint / FINAL, self.config.timed
-            write_json(run / LATENCY, measure_latency(model, self._test(run), self.config.tasks, count))
-
-    def _check(self, run: Path, seed: int) -> None:
-        from mmemb_r1_model.study.checks import check_model
-
         if self.config.checked and not (run / CHECKS).is_file():
             model, count = run / "adaptive" / FINAL, self.config.checked
             write_json(run / CHECKS, check_model(model, self._test(run), self.config.tasks, count, seed))
 
-    def _test(self, run: Path) -> Path:
-        return run.parent / "data" / self.config.test.folder
-
-    def _variant(self, seed: int, folder: Path, variant: Variant) -> None:
-        run = folder / variant.name
+    def _variant(self, seed: int, run: Path, variant: Variant) -> None:
         last: Stage = variant.shares
-        _link(folder / BASE, run, _LINKED[last])
+        _link(run.parent / BASE, run, _LINKED[last])
         # Only what isn't shared: another run of a linked stage would write into the base's folder.
         left = _STAGES[_STAGES.index(last) + 1 :]
         stages = [stage for stage in left if stage != "adapt" or variant.checkpoint == "adaptive"]
@@ -215,6 +194,14 @@ class Study:
         for mode in MODES:
             results = run / "results" / checkpoint / mode
             run_harness(model, mode, results, data, ["--tasks", ",".join(self.config.tasks)])
+
+    def _time(self, run: Path, checkpoint: Checkpoint) -> None:
+        if self.config.timed and not (run / LATENCY).is_file():
+            model, count = run / checkpoint / FINAL, self.config.timed
+            write_json(run / LATENCY, measure_latency(model, self._test(run), self.config.tasks, count))
+
+    def _test(self, run: Path) -> Path:
+        return run.parent / "data" / self.config.test.folder
 
 
 def _without_evaluation(values: dict[str, Any]) -> PipelineConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -27,7 +28,7 @@ from mmemb_r1_model.study import figures
 from mmemb_r1_model.study.markdown import interval, table, value_of
 from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoint, StudyConfig, Variant
 from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, sampled
-from mmemb_r1_model.study.results import Chosen, Group, Results
+from mmemb_r1_model.study.results import Group, Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,19 +115,22 @@ def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
     runs = [BASE, *(variant.name for variant in done if variant.name == GATE_ONLY)]
     rows = []
     for run in runs:
-        ratios = _latency_ratios(results, run)
         for task, group in results.groups(run).items():
-            samples = group.samples()
-            reached = [estimate(samples, statistic) for _, statistic, _ in GOALS]
-            ratio = ratios.get(task)
-            met = [goal.value >= least for goal, (_, _, least) in zip(reached, GOALS, strict=True)]
-            met += [ratio <= LATENCY_GOAL] if ratio is not None else []
-            rows.append([run, task, *map(interval, reached), "" if ratio is None else f"{ratio:.2f}"])
+            samples, speeds = group.samples(), _speeds(results, run, task, group)
+            reached = {name: estimate(samples, statistic) for name, statistic, _ in GOALS}
+            met = [reached[name].value >= least for name, _, least in GOALS]
+            ratio = _mean([speed["adaptive"]["mean"] / speed["always"]["mean"] for speed in speeds]) if speeds else None
+            met += [] if ratio is None else [ratio <= LATENCY_GOAL]
+            rows.append([run, task, *map(interval, reached.values()), "" if ratio is None else f"{ratio:.2f}"])
             rows[-1].append(f"{sum(met)} of {len(met)}")
-            own = _described(dict(zip((name for name, _, _ in GOALS), reached, strict=True)))
-            numbers.setdefault("goals", {}).setdefault(run, {})[task] = {**own, "latency_ratio": ratio}
+            own = numbers.setdefault("goals", {}).setdefault(run, {})
+            own[task] = {**_described(reached), "latency_ratio": ratio}
     header = ["run", "task", *(f"{name} (≥ {100 * least:.0f})" for name, _, least in GOALS)]
     return "## Goals\n\n" + table([*header, f"latency, adaptive / always (≤ {LATENCY_GOAL})", "met"], rows)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def _described(estimates: Mapping[str, OverSeeds]) -> Numbers:
@@ -152,40 +156,29 @@ def _gains_over_before(both: pd.DataFrame) -> dict[str, Any]:
     return {**gains, "tokens": both.tokens_adaptive, "tokens_before": both.tokens_always_other}
 
 
-def _latency_ratios(results: Results, run: str) -> dict[str, float]:
-    """Task → mean time of a query alone, adaptive over always; mean over seeds. Empty if it wasn't measured."""
-    if not results.config.timed:
-        return {}
-    measured = results.json(LATENCY, run)
-    return {
-        task: float(np.mean([_mean_time(of[task], "adaptive") / _mean_time(of[task], "always") for of in measured]))
-        for task in results.config.tasks
-    }
-
-
-def _mean_time(measured: dict[str, Any], mode: str) -> float:
-    return float(np.mean(measured["seconds"][mode]))
-
-
 def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, numbers: Numbers) -> str:
     timed = bool(results.config.timed) and checkpoint == "adaptive"
     own = numbers.setdefault("policies", {}).setdefault(f"{run}/{checkpoint}", {})
     rows = []
     for task, group in results.groups(run, checkpoint).items():
-        speeds = _speeds(results, run, task, group) if timed else {}
+        speeds = _speeds(results, run, task, group) if timed else []
         scores = [f"score_{policy}" for policy in POLICIES]
-        easy = group.means(scores, lambda frame: frame.difficulty == "easy")
-        hard = group.means(scores, lambda frame: frame.difficulty == "hard")
+        easy, hard = (group.means(scores, f"difficulty == '{name}'") for name in ("easy", "hard"))
         whole = group.means([f"{name}_{policy}" for policy in POLICIES for name in ("score", "share", "tokens")])
         for policy in POLICIES:
             score = f"score_{policy}"
             share, tokens = whole[f"share_{policy}"], whole[f"tokens_{policy}"].value
+            speed = {name: _mean([of[policy][name] for of in speeds]) for name in speeds[0][policy]} if speeds else {}
             row = [task if policy == POLICIES[0] else "", policy, value_of(easy.get(score)), value_of(hard.get(score))]
             row += [interval(whole[score]), value_of(share), f"{tokens:.1f}"]
-            rows.append(row + (_speed_cells(speeds[policy], policy) if timed else []))
+            mark = "\\*" if policy in ("random", "oracle") else ""
+            if speed:
+                row += [f"{1000 * speed[name]:.1f}{mark}" for name in ("p50", "p95")]
+                row.append(f"{speed['items_per_second']:.0f}{mark}")
+            rows.append(row)
             parts = {"easy": easy.get(score), "hard": hard.get(score), "all": whole[score], "share": share}
             described = _described({name: part for name, part in parts.items() if part})
-            own.setdefault(task, {})[policy] = {**described, "tokens": tokens, **speeds.get(policy, {})}
+            own.setdefault(task, {})[policy] = {**described, "tokens": tokens, **speed}
     header = ["task", "policy", "easy", "hard", "all", "share", "tokens"]
     header += ["p50 ms", "p95 ms", "items/s"] if timed else []
     note = """
@@ -196,20 +189,12 @@ always, not run. The random gate reasons as often as the adaptive one of the sam
     return f"## {title}\n\n" + table(header, rows) + (note if timed else "")
 
 
-def _speeds(results: Results, run: str, task: str, group: Group) -> dict[str, dict[str, float]]:
-    """Policy → figures, means over seeds."""
+def _speeds(results: Results, run: str, task: str, group: Group) -> list[dict[str, dict[str, float]]]:
+    """Policy → figures, a dict a seed; none if nothing was timed."""
+    if not results.config.timed:
+        return []
     measured = zip(results.json(LATENCY, run), group.frames, group.shares, group.seeds, strict=True)
-    speeds = [latencies(of[task], frame, share, seed) for of, frame, share, seed in measured]
-    names = speeds[0][POLICIES[0]]
-    return {
-        policy: {name: float(np.mean([speed[policy][name] for speed in speeds])) for name in names}
-        for policy in POLICIES
-    }
-
-
-def _speed_cells(speed: dict[str, float], policy: str) -> list[str]:
-    mark = "\\*" if policy in ("random", "oracle") else ""
-    return [f"{1000 * speed[name]:.1f}{mark}" for name in ("p50", "p95")] + [f"{speed['items_per_second']:.0f}{mark}"]
+    return [latencies(of[task], frame, share, seed) for of, frame, share, seed in measured]
 
 
 def _degrees(results: Results, numbers: Numbers) -> str:
@@ -227,24 +212,17 @@ def _degrees(results: Results, numbers: Numbers) -> str:
     return "## By degree of difficulty, and out of distribution\n\n" + table(header, rows)
 
 
-def _degrees_of(group: Group) -> Iterable[tuple[str, Chosen]]:
+def _degrees_of(group: Group) -> Iterable[tuple[str, str]]:
+    """(name, pandas query that chooses the frames' rows) of each degree."""
     frame = group.frames[0]
     looks = frame[frame.kind == "look"]
     if looks.blur.nunique() > 1:
         for low, high in itertools.pairwise(BLURS):
-            yield f"caption, blur {low:g} to {high:g}", _blurred(low, high)
+            yield f"caption, blur {low:g} to {high:g}", f"kind == 'look' and {low} <= blur < {high}"
     elif len(looks):
-        yield "caption", lambda frame: frame.kind == "look"
+        yield "caption", "kind == 'look'"
     for hops in sorted(set(frame[frame.kind == "chain"].hops)):
-        yield f"chain of {hops}", _chain(hops)
-
-
-def _blurred(low: float, high: float) -> Chosen:
-    return lambda frame: (frame.kind == "look") & (frame.blur >= low) & (frame.blur < high)
-
-
-def _chain(hops: int) -> Chosen:
-    return lambda frame: (frame.kind == "chain") & (frame.hops == hops)
+        yield f"chain of {hops}", f"kind == 'chain' and hops == {hops}"
 
 
 def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
@@ -286,7 +264,10 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
         for name in (BASE, *(variant.name for variant in done)):
             group = results.groups(name)[task]
             means = group.means([*columns, "tokens_adaptive"])
-            difference = None if name == BASE else _difference(group, base)
+            difference = None
+            if name != BASE:
+                paired = _paired(group, base, lambda both: {"gain": both.adaptive - both.adaptive_other})
+                difference = estimate(paired, itemgetter("gain"))
             rows.append([task, name, *(value_of(means[column]) for column in columns)])
             rows[-1] += [f"{means['tokens_adaptive'].value:.1f}", interval(difference)]
             rows[-1] += [str(len(group.seeds))] if partly else []
@@ -300,11 +281,6 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
     return f"## Variants\n\n{settings}\n\nThe last column is paired by query.\n\n" + table(header, rows)
 
 
-def _difference(group: Group, base: Group) -> OverSeeds:
-    samples = _paired(group, base, lambda both: {"difference": both.adaptive - both.adaptive_other})
-    return estimate(samples, itemgetter("difference"))
-
-
 def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[str, Any]]) -> list[Sample]:
     """Columns of both runs' queries side by side, the other run's with `_other` behind their names; a sample a seed.
 
@@ -314,8 +290,7 @@ def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[s
     samples = []
     others = dict(zip(other.seeds, other.frames, strict=True))
     for number, (seed, frame) in enumerate(zip(group.seeds, group.frames, strict=True)):
-        theirs = others[seed]
-        both = frame.merge(theirs, on="query_id", suffixes=("", "_other"), validate="1:1")
+        both = frame.merge(others[seed], on="query_id", suffixes=("", "_other"), validate="1:1")
         samples.append(sampled({name: values.to_numpy(float) for name, values in columns(both).items()}, number))
     return samples
 
@@ -353,10 +328,10 @@ def _checks(results: Results, numbers: Numbers) -> str:
     for task in results.config.tasks:
         for part in ("hard", "easy"):
             if own := [seed[task]["swap"][part] for seed in checks if part in seed[task]["swap"]]:
-                cosine, *hits = (float(np.mean([row[name] for row in own])) for name in ("cosine", "own", "swapped"))
+                cosine, *hits = (_mean([row[name] for row in own]) for name in ("cosine", "own", "swapped"))
                 swap.append([task, part, f"{cosine:.2f}", *map(percent, hits)])
         names = ("rationale", "query", "difference")
-        leak.append([task, *(percent(np.mean([seed[task]["leak"][name] for seed in checks])) for name in names)])
+        leak.append([task, *(percent(_mean([seed[task]["leak"][name] for seed in checks])) for name in names)])
         batches = [row for seed in checks for row in seed[task]["batches"].values()]
         formats = [seed[task]["format"] for seed in checks]
         other.append(
@@ -391,7 +366,7 @@ def _selection(results: Results, numbers: Numbers) -> str:
         parts = [seed[group] for seed in measured]
         auc = " / ".join(_mean_auc(parts, name) for name in ("delta", "margin"))
         for rule in parts[0]["rules"]:
-            means = [float(np.mean([part["rules"][rule][name] for part in parts])) for name in shares]
+            means = [_mean([part["rules"][rule][name] for part in parts]) for name in shares]
             rows.append([group, rule, *map(percent, means), auc])
     header = [
         "sides",
@@ -413,14 +388,14 @@ def _mean_auc(parts: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def _training(results: Results, target: Path, numbers: Numbers) -> str:
-    seconds: dict[str, list[float]] = {}
+    seconds = defaultdict[str, list[float]](list)
     evaluator = results.folder / EVALUATOR / "times.jsonl"
     for rows in ([list(read_rows(evaluator))] if evaluator.is_file() else []) + results.rows("times.jsonl"):
-        own: dict[str, float] = {}
+        own = defaultdict[str, float](float)
         for row in rows:  # a stage that was broken off has several
-            own[row["stage"]] = own.get(row["stage"], 0.0) + row["seconds"]
+            own[row["stage"]] += row["seconds"]
         for stage, total in own.items():
-            seconds.setdefault(stage, []).append(total)
+            seconds[stage].append(total)
     numbers["seconds"] = seconds
     logs = {stage: results.rows(f"{stage}/log.jsonl") for stage in ("joint", "adaptive")}
     figures.losses(logs, target / "losses.png")

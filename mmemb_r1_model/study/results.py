@@ -1,49 +1,54 @@
-"""A study's output folder, read: queries of every run, task and seed."""
+"""A study's output folder, read: what the harness wrote of every run, beside what the world knows of each query.
+
+A frame has one row a query. Columns: query_id, difficulty, kind, hops, blur; gate (of the adaptive run); and of each
+mode its name (the task's main metric), `reasoned_MODE` (0 or 1) and `tokens_MODE`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmeb_harness.stats.policies import MODES, Mode
 from mmeb_harness.stats.seeds import OverSeeds
+from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import read_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
 from mmemb_r1_model.study.policies import Sample, estimate, sample_of
-from mmemb_r1_model.study.rows import read_checkpoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Chosen = Callable[["pd.DataFrame"], Any]
+_LABELS = ["query_id", "difficulty", "kind", "hops", "blur"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """One run's queries of one task, a frame a seed.
-
-    Attributes:
-        shares: of the whole task that reasons adaptively, a seed.
-    """
+    """One run's queries of one task, a frame a seed."""
 
     seeds: tuple[int, ...]
     frames: tuple[pd.DataFrame, ...]
-    shares: tuple[float, ...]
 
-    def samples(self, chosen: Chosen | None = None) -> list[Sample]:
-        """Of all queries, or of those for which `chosen` is true; a seed that has none is left out."""
-        frames = [frame if chosen is None else frame[chosen(frame)] for frame in self.frames]
+    @property
+    def shares(self) -> list[float]:
+        """Of the whole task that reasons adaptively, a seed."""
+        return [float(frame.reasoned_adaptive.mean()) for frame in self.frames]
+
+    def samples(self, chosen: str = "") -> list[Sample]:
+        """Of all queries, or of those that a pandas query chooses; a seed that has none is left out."""
+        frames = [frame.query(chosen) if chosen else frame for frame in self.frames]
         return [
             sample_of(frame, share, number)
             for number, (frame, share) in enumerate(zip(frames, self.shares, strict=True))
             if len(frame)
         ]
 
-    def means(self, columns: Sequence[str], chosen: Chosen | None = None) -> dict[str, OverSeeds]:
+    def means(self, columns: Sequence[str], chosen: str = "") -> dict[str, OverSeeds]:
         """Column → its mean; empty if no query is chosen."""
         samples = self.samples(chosen)
         return {name: estimate(samples, itemgetter(name)) for name in columns} if samples else {}
@@ -63,28 +68,40 @@ class Results:
 
     def seeds_of(self, run: str) -> tuple[int, ...]:
         """Seeds for which a run has been evaluated whole."""
-        last = Path("results") / self._checkpoint(run) / "adaptive" / "queries"
+        last = Path("results", self._checkpoints.get(run, "adaptive"), "adaptive", "queries")
         return tuple(
             seed
             for seed in self.seeds
             if all((self.run(seed, run) / last / f"{task}.parquet").is_file() for task in self.config.tasks)
         )
 
-    def _checkpoint(self, run: str) -> Checkpoint:
-        return "adaptive" if run == BASE else self._checkpoints[run]
-
     def groups(self, run: str, checkpoint: Checkpoint | None = None) -> dict[str, Group]:
-        """Task → its queries, of the run's own checkpoint or another."""
-        chosen = checkpoint or self._checkpoint(run)
+        """Task → its queries, of the run's own checkpoint or another.
+
+        Raises:
+            DataError: a mode or task is missing, or holds other queries than the split.
+        """
+        chosen = checkpoint or self._checkpoints.get(run, "adaptive")
         if (run, chosen) not in self._groups:
             seeds = self.seeds_of(run)
-            frames = [self._read(seed, run, chosen) for seed in seeds]
-            self._groups[run, chosen] = {task: _group(seeds, frames, task) for task in self.config.tasks}
+            self._groups[run, chosen] = {
+                task: Group(seeds, tuple(self._read_task(seed, run, chosen, task) for seed in seeds))
+                for task in self.config.tasks
+            }
         return self._groups[run, chosen]
 
-    def _read(self, seed: int, run: str, checkpoint: str) -> pd.DataFrame:
-        data = self.folder / f"seed-{seed}" / "data" / self.config.test.folder
-        return read_checkpoint(self.run(seed, run) / "results" / checkpoint, data, self.config.tasks)
+    def _read_task(self, seed: int, run: str, checkpoint: str, task: str) -> pd.DataFrame:
+        import pandas as pd
+
+        labels = self.folder / f"seed-{seed}" / "data" / self.config.test.folder / QUERY_LABELS
+        results = self.run(seed, run) / "results" / checkpoint
+        rows = pd.read_parquet(labels, columns=_LABELS, filters=[("task", "==", task)])
+        for mode in MODES:
+            queries = _read_mode(results / mode / "queries" / f"{task}.parquet", mode)
+            rows = rows.merge(queries, on="query_id", how="outer", validate="1:1")
+        if rows.isna().any(axis=None):
+            raise DataError(f"{results}: the queries of {task} are not those of the split; run the study again")
+        return rows
 
     def json(self, name: str, run: str = BASE) -> list[Any]:
         """A JSON file of a run, of every seed that has been evaluated.
@@ -92,17 +109,27 @@ class Results:
         Raises:
             DataError: a seed hasn't it yet.
         """
-        paths = [self.run(seed, run) / name for seed in self.seeds_of(run)]
-        for path in paths:
-            if not path.is_file():
-                raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")
-        return [read_json(path) for path in paths]
+        return [read_json(_present(self.run(seed, run) / name)) for seed in self.seeds_of(run)]
 
     def rows(self, name: str) -> list[list[dict[str, Any]]]:
         """A file of JSON lines of the base run, of every seed."""
         return [list(read_rows(self.run(seed, BASE) / name)) for seed in self.seeds]
 
 
-def _group(seeds: tuple[int, ...], frames: Sequence[pd.DataFrame], task: str) -> Group:
-    own = tuple(frame[frame.task == task].reset_index(drop=True) for frame in frames)
-    return Group(seeds, own, tuple(float(frame.reasoned_adaptive.mean()) for frame in own))
+def _read_mode(queries: Path, mode: Mode) -> pd.DataFrame:
+    import pandas as pd
+
+    read = pd.read_parquet(_present(queries), columns=["query_id", "score", "path", "gate", "reasoning_tokens"])
+    columns = {
+        "query_id": read.query_id,
+        mode: read.score,
+        f"reasoned_{mode}": (read.path == "reasoned").astype(float),
+        f"tokens_{mode}": read.reasoning_tokens,
+    }
+    return pd.DataFrame(columns | ({"gate": read.gate} if mode == "adaptive" else {}))
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `mmemb-r1 study run` hasn't come that far")
+    return path
