@@ -14,12 +14,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mmeb_tasks.mini import SUITE
 
 from mmeb_harness.data.folder import ensure_suite
+from tests.forked import Forks, open_forks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,3 +44,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             os.environ["MMEB_CACHE"] = before
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with open_forks() as forks:
+        yield forks

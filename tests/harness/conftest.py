@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import EVAL, Forks
 from tests.harness import processes
-from tests.harness.fetching import EVAL, Call, environment_for
+from tests.harness.fetching import Call, environment_for
 from tests.hub import Hub, serve
-from tests.patience import PATIENCE
 from tests.published import publish
 from tests.toy import write_toy
 
@@ -42,18 +42,9 @@ def endpoint(hub: Hub) -> Iterator[str]:
 
 
 @pytest.fixture
-def call(endpoint: str, tmp_path: Path) -> Call:
+def call(endpoint: str, tmp_path: Path, forks: Forks) -> Call:
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        environment = environment_for(endpoint, tmp_path) | extra
-        return subprocess.run(
-            [EVAL, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
+        return forks.call([EVAL, *arguments], cwd=tmp_path, env=environment_for(endpoint, tmp_path) | extra)
 
     return run
 

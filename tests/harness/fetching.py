@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from mmeb_harness import Frames
 from mmeb_harness.data.revisions import WORK
 from tests.hub import Hub
 
-EVAL = str(Path(sys.executable).parent / "mmeb-eval")
 BY_NAME = {task.name: task for task in TASKS}
 
 Call = Callable[..., subprocess.CompletedProcess[str]]

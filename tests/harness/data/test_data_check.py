@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from mmeb_harness import Frames, Task
 from mmeb_harness.data.check import CheckedTask, check_tasks
 from mmeb_harness.data.folder import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.data.records import RecordWriter, write_manifest
+from tests.forked import EVAL, Forks
 
-EVAL = str(Path(sys.executable).parent / "mmeb-eval")
 PAGE_FIXED = {task.name: task for task in EDITIONS["page-fixed"]}
 V2_0_0 = {task.name: task for task in EDITIONS["v2.0.0"]}
 
@@ -254,17 +253,10 @@ def test_a_clip_that_is_missing_is_other_data(tmp_path: Path) -> None:
     assert data_revision(task, info) != before
 
 
-def test_the_command(tmp_path: Path, cache: Path) -> None:
+def test_the_command(tmp_path: Path, cache: Path, forks: Forks) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-        return subprocess.run(
-            [EVAL, "data", "check", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-        )
+        return forks.call([EVAL, "data", "check", *arguments], cwd=tmp_path, env=environment)
 
     voc2007(tmp_path / "data")
     done = call("--tasks", "VOC2007,OK-VQA")

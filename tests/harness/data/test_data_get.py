@@ -18,9 +18,9 @@ from mmeb_harness.data.lock import LOCK
 from mmeb_harness.data.place import PAGE_POOL
 from mmeb_harness.data.revisions import WORK
 from tests import hub as hub_module
+from tests.forked import EVAL
 from tests.harness.fetching import (
     BY_NAME,
-    EVAL,
     Call,
     environment_for,
     fill,

@@ -23,9 +23,9 @@ from mmeb_harness.data.folder import DataInfo, source_key
 from mmeb_harness.data.lock import LOCK
 from mmeb_harness.data.plan import progress_file
 from mmeb_harness.data.revisions import WORK
+from tests.forked import EVAL
 from tests.harness.fetching import (
     BY_NAME,
-    EVAL,
     Call,
     archive_file,
     environment_for,
