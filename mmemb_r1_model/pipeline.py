@@ -37,7 +37,9 @@ from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
-from mmemb_r1_model.rationales.stage import RATIONALES, Progress, RationaleConfig, write_rationales
+from mmemb_r1_model.rationales.config import RationaleConfig
+from mmemb_r1_model.rationales.rows import RATIONALES
+from mmemb_r1_model.rationales.stage import Progress, write_rationales
 from mmemb_r1_model.selection.judge import (
     CANDIDATE,
     NO,

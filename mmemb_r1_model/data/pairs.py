@@ -8,10 +8,11 @@ from typing import Literal, Protocol
 
 from mmeb_harness import Item
 
-__all__ = ["SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "item_of"]
+__all__ = ["OTHER_SIDE", "SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "item_of"]
 
 Side = Literal["query", "positive"]
 SIDES: tuple[Side, ...] = ("query", "positive")
+OTHER_SIDE: dict[Side, Side] = {"query": "positive", "positive": "query"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ SYSTEM_PROMPT = (
 REQUEST = "Write down your reasoning about this input."
 
 #: Fields that decide what a worker writes; the others only where, how fast and how patiently.
-CONTENT_FIELDS = (*("kind", "backend", "model", "revision", "temperature", "top_p", "max_new_tokens", "seed", "dtype"),)
+_CONTENT_FIELDS = ("kind", "backend", "model", "revision", "temperature", "top_p", "max_new_tokens", "seed", "dtype")
 #: Settings that all workers' rows share.
 _SHARED_FIELDS = ("system_prompt", "request", "min_leak_characters", "drop_leaks")
 
@@ -112,8 +112,8 @@ def check_config(config: RationaleConfig) -> None:
     _must(config.samples >= 1, "samples", config.samples, "at least 1")
     few = config.pairs_per_set is not None and config.pairs_per_set < 1
     _must(not few, "pairs_per_set", config.pairs_per_set, "at least 1, or left out for all")
-    known = bool(config.sides) and set(config.sides) <= set(SIDES) and len(set(config.sides)) == len(config.sides)
-    _must(known, "sides", config.sides, f"one or both of {', '.join(SIDES)}, each once")
+    distinct = 0 < len(set(config.sides)) == len(config.sides)
+    _must(distinct, "sides", config.sides, f"one or both of {', '.join(SIDES)}, each once")
     _must(config.skip_short_texts >= 0, "skip_short_texts", config.skip_short_texts, "at least 0")
     _must(config.min_leak_characters >= 1, "min_leak_characters", config.min_leak_characters, "at least 1")
     _must(bool(config.request.strip()), "request", config.request, "a text")
@@ -126,7 +126,6 @@ def check_config(config: RationaleConfig) -> None:
 def _check_worker(worker: WorkerConfig, samples: int) -> None:
     _must(bool(_NAME.fullmatch(worker.name)), "workers.name", worker.name, "letters, digits and . _ + -")
     key = f"worker {worker.name!r}: "
-    _must(worker.kind in ("instruct", "thinking", "api"), key + "kind", worker.kind, "instruct, thinking or api")
     _must(worker.temperature >= 0, key + "temperature", worker.temperature, "at least 0")
     _must(0 < worker.top_p <= 1, key + "top_p", worker.top_p, "above 0 and at most 1")
     for name in ("max_new_tokens", "max_parallel", "batch_size"):
@@ -135,17 +134,12 @@ def _check_worker(worker: WorkerConfig, samples: int) -> None:
     _must(worker.timeout_seconds > 0, key + "timeout_seconds", worker.timeout_seconds, "above 0")
     rate = worker.requests_per_minute
     _must(rate is None or rate > 0, key + "requests_per_minute", rate, "above 0, or left out")
-    match worker.backend:
-        case "local" | "endpoint":
-            _must(bool(worker.model), key + "model", worker.model, "the name of a model")
-            if worker.temperature == 0 and samples > 1:
-                raise OptionError(
-                    f"{key}temperature 0 would write the same text {samples} times; raise it, or set samples to 1"
-                )
-        case "recorded":
-            pass
-        case _:
-            _must(False, key + "backend", worker.backend, "local, endpoint or recorded")
+    if worker.backend != "recorded":
+        _must(bool(worker.model), key + "model", worker.model, "the name of a model")
+        if worker.temperature == 0 and samples > 1:
+            raise OptionError(
+                f"{key}temperature 0 would write the same text {samples} times; raise it, or set samples to 1"
+            )
     if worker.backend == "endpoint":
         check_address(worker.base_url, worker.api_key_env, key)
 
@@ -180,13 +174,10 @@ def differences(old: Mapping[str, Any], new: RationaleConfig, rows_of: Mapping[s
         if name not in after:
             changes.append(f"worker {name!r} is gone")
         else:
-            changes += _changes(name, before.get(name, {}), after[name])
+            was, is_now = before.get(name, {}), after[name]
+            changed = [key for key in _CONTENT_FIELDS if was.get(key) != is_now[key]]
+            changes += [_change(f"worker {name!r}: {key}", was.get(key), is_now[key]) for key in changed]
     return changes
-
-
-def _changes(worker: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    names = [name for name in CONTENT_FIELDS if before.get(name) != after[name]]
-    return [_change(f"worker {worker!r}: {name}", before.get(name), after[name]) for name in names]
 
 
 def _change(key: str, before: object, after: object) -> str:

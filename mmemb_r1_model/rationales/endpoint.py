@@ -12,7 +12,6 @@ from typing import Any
 import httpx2 as httpx
 
 from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, data_url, json_object
-from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean
@@ -54,11 +53,13 @@ class EndpointWorker:
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         config = self._config
+        pictures = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in ask.item.media]
+        text = turn_text(ask.item, self._prompt.request)
         return {
             "model": config.model,
             "messages": [
                 {"role": "system", "content": self._prompt.system},
-                {"role": "user", "content": user_content(ask.item, self._prompt.request)},
+                {"role": "user", "content": [*pictures, {"type": "text", "text": text}] if pictures else text},
             ],
             "temperature": config.temperature,
             "top_p": config.top_p,
@@ -75,7 +76,9 @@ class EndpointWorker:
         reply = json_object(content)
         if not isinstance(reply.get("choices"), list):
             raise MayPassError(f"the answer has no choices: {self._endpoint.message(content)}")
-        tokens = _tokens(reply.get("usage"))
+        usage = reply.get("usage")
+        count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        tokens = count if isinstance(count, int) else None
         if not reply["choices"]:
             return Answer("", tokens, seconds, "stop")
         try:
@@ -101,21 +104,3 @@ class EndpointWorker:
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         return self._endpoint.without_key(content) if isinstance(content, str) else ""
-
-
-def user_content(item: Item, request: str) -> str | list[dict[str, Any]]:
-    """A user's turn: pictures as data URLs, in order, then the words; a bare text if there are no pictures.
-
-    Raises:
-        DataError: a picture that can't be read.
-    """
-    text = turn_text(item, request)
-    if not item.media:
-        return text
-    pictures = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in item.media]
-    return [*pictures, {"type": "text", "text": text}]
-
-
-def _tokens(usage: object) -> int | None:
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else None

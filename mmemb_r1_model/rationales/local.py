@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import inspect
+import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.pictures import open_picture
@@ -51,37 +54,37 @@ class LocalWorker:
             ModelError: the model can't be loaded, or doesn't fit.
             DataError: a picture that can't be opened.
         """
+        import torch
+
         writer: _Writer | None = None
+        waiting = iter(asks)
         try:
-            for batch in _batches(asks, self._config.batch_size):
+            while batch := list(itertools.islice(waiting, self._config.batch_size)):
                 writer = writer or _load(self._config, self._prompt)
                 yield from writer.write(batch)
         finally:
-            if writer is not None:
-                del writer
-                _free_memory()
+            # Give a GPU's memory back, before the next worker's model comes.
+            del writer
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
-class _Inputs(Protocol):
-    """Lays out items for one kind of model."""
+@dataclass(frozen=True)
+class _Inputs:
+    """How items are laid out for a model, and what it writes is read.
 
-    @property
-    def end_ids(self) -> list[int]:
-        """Tokens that end an answer."""
-        ...
+    Attributes:
+        end_ids: tokens that end an answer.
+        banned_ids: tokens that no answer may contain: a sampled visual token crashes the next forward pass.
+        encode: items → what `generate` takes, padded on the left; and whether the prompts end with <think>.
+        decode: generated ids → their text, special tokens spelled out.
+    """
 
-    @property
-    def banned_ids(self) -> list[int]:
-        """Tokens that no answer may contain: a sampled visual token crashes the next forward pass."""
-        ...
-
-    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        """What `generate` takes, padded on the left; and whether the prompts end with <think>."""
-        ...
-
-    def decode(self, ids: list[int]) -> str:
-        """Text of generated ids, special tokens spelled out."""
-        ...
+    end_ids: list[int]
+    banned_ids: list[int]
+    encode: Callable[[Sequence[Item]], tuple[dict[str, Tensor], bool]]
+    decode: Callable[[list[int]], str]
 
 
 class _Writer:
@@ -192,93 +195,54 @@ class _LoopStop:
         return torch.tensor([row in self.rows for row in range(len(input_ids))], device=input_ids.device)
 
 
-class _Qwen3VLInputs:
+def _own_inputs(checkpoint: Checkpoint, config: WorkerConfig, prompt: WorkerPrompt, num_rows: int) -> _Inputs:
     """This package's own prompts and pictures."""
+    from mmemb_r1_model.model.collate import collate
 
-    def __init__(self, checkpoint: Checkpoint, config: WorkerConfig, prompt: WorkerPrompt, num_rows: int) -> None:
-        self._tokenizer = checkpoint.tokenizer
-        self._prompt, self._thinking, self._num_rows = prompt, config.kind == "thinking", num_rows
-        self._reader = ItemReader(checkpoint, dataclasses.replace(checkpoint.settings, request=prompt.request))
+    tokenizer, is_thinking = checkpoint.tokenizer, config.kind == "thinking"
+    reader = ItemReader(checkpoint, dataclasses.replace(checkpoint.settings, request=prompt.request))
+    # As the thinking models' own template has it.
+    opening = [tokenizer.id_of(THINK), *tokenizer.plain("\n")] if is_thinking else []
+    ends = [tokenizer.id_of(name) for name in (TURN_END, END_OF_TEXT, *([END_THINK] if is_thinking else []))]
 
-    @property
-    def end_ids(self) -> list[int]:
-        names = (TURN_END, END_OF_TEXT, END_THINK) if self._thinking else (TURN_END, END_OF_TEXT)
-        return [self._tokenizer.id_of(name) for name in names]
+    def encode(items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
+        asked = [dataclasses.replace(item, instruction=prompt.system, text=input_text(item)) for item in items]
+        prompts = [extended(reader.prompt(item), opening) for item in asked]
+        batch = collate(prompts, tokenizer.id_of(END_OF_TEXT)).tensors()
+        inputs = {"input_ids": batch.ids_BL, "attention_mask": batch.mask_BL, "mm_token_type_ids": batch.types_BL}
+        return inputs | dict(batch.pixels), is_thinking
 
-    @property
-    def banned_ids(self) -> list[int]:
-        return self._tokenizer.unwritable(self.end_ids, self._num_rows)
-
-    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        from mmemb_r1_model.model.collate import collate
-
-        prompts = [self._reader.prompt(self._asked(item)) for item in items]
-        if self._thinking:
-            # As the thinking models' own template has it.
-            opening = [self._tokenizer.id_of(THINK), *self._tokenizer.plain("\n")]
-            prompts = [extended(prompt, opening) for prompt in prompts]
-        batch = collate(prompts, self._tokenizer.id_of(END_OF_TEXT)).tensors()
-        inputs = {
-            "input_ids": batch.ids_BL,
-            "attention_mask": batch.mask_BL,
-            "mm_token_type_ids": batch.types_BL,
-            **batch.pixels,
-        }
-        return inputs, self._thinking
-
-    def _asked(self, item: Item) -> Item:
-        return dataclasses.replace(item, instruction=self._prompt.system, text=input_text(item))
-
-    def decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids)
+    return _Inputs(ends, tokenizer.unwritable(ends, num_rows), encode, tokenizer.decode)
 
 
-class _ChatInputs:
+def _chat_inputs(processor: Any, config: WorkerConfig, prompt: WorkerPrompt, ends: list[int]) -> _Inputs:
     """A model's own processor and chat template."""
+    tokenizer, options = processor.tokenizer, _template_options(processor)
+    tokenizer.padding_side = "left"
+    if config.kind == "thinking" and END_THINK in tokenizer.get_vocab():
+        ends = [*ends, tokenizer.convert_tokens_to_ids(END_THINK)]
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    system = {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
 
-    def __init__(self, processor: Any, config: WorkerConfig, prompt: WorkerPrompt, end_ids: list[int]) -> None:
-        self._processor, self._prompt = processor, prompt
-        self._options = _template_options(processor)
-        processor.tokenizer.padding_side = "left"
-        self._tokenizer = processor.tokenizer
-        self._end_ids = end_ids
-        if config.kind == "thinking" and END_THINK in self._tokenizer.get_vocab():
-            self._end_ids = [*end_ids, self._tokenizer.convert_tokens_to_ids(END_THINK)]
+    def messages(item: Item) -> list[dict[str, Any]]:
+        pictures = [{"type": "image", "image": open_picture(path)} for path in item.media]
+        words = {"type": "text", "text": turn_text(item, prompt.request)}
+        return [system, {"role": "user", "content": [*pictures, words]}]
 
-    @property
-    def end_ids(self) -> list[int]:
-        return self._end_ids
-
-    @property
-    def banned_ids(self) -> list[int]:
-        special = set(self._tokenizer.all_special_ids)
-        special |= {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
-        return sorted(special - set(self._end_ids))
-
-    def encode(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        inputs = self._processor.apply_chat_template(
-            [self._messages(item) for item in items],
+    def encode(items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
+        inputs = processor.apply_chat_template(
+            [messages(item) for item in items],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            **self._options,
+            **options,
         )
-        tail = self._tokenizer.decode(inputs["input_ids"][0, -4:].tolist())
+        tail = tokenizer.decode(inputs["input_ids"][0, -4:].tolist())
         return dict(inputs), tail.rstrip().endswith(THINK)
 
-    def _messages(self, item: Item) -> list[dict[str, Any]]:
-        words = turn_text(item, self._prompt.request)
-        content = [
-            *({"type": "image", "image": open_picture(path)} for path in item.media),
-            {"type": "text", "text": words},
-        ]
-        system = {"role": "system", "content": [{"type": "text", "text": self._prompt.system}]}
-        return [system, {"role": "user", "content": content}]
-
-    def decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
-        return text
+    decode = partial(tokenizer.decode, skip_special_tokens=False)
+    return _Inputs(ends, sorted(special.union(tokenizer.all_special_ids) - set(ends)), encode, decode)
 
 
 def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:
@@ -292,9 +256,12 @@ def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:
         checkpoint = open_checkpoint(config.model, config.revision, (*_TOKENS, *markers))
         model = load_weights(checkpoint, *_place(config), "auto", False)
         num_rows = model.get_output_embeddings().weight.shape[0]
-        return _Writer(config, model, _Qwen3VLInputs(checkpoint, config, prompt, num_rows))
+        return _Writer(config, model, _own_inputs(checkpoint, config, prompt, num_rows))
     model, processor = _load_chat_model(config)
-    return _Writer(config, model, _ChatInputs(processor, config, prompt, _end_ids(model)))
+    ends = model.generation_config.eos_token_id
+    return _Writer(
+        config, model, _chat_inputs(processor, config, prompt, [ends] if isinstance(ends, int) else list(ends))
+    )
 
 
 def _model_type(config: WorkerConfig) -> str:
@@ -346,28 +313,3 @@ def _place(config: WorkerConfig) -> tuple[torch.device, torch.dtype]:
 
     device, dtype = resolve_place(torch, config.device, config.dtype, f"worker {config.name!r}: device")
     return torch.device(device), getattr(torch, dtype)
-
-
-def _end_ids(model: Any) -> list[int]:
-    ids = model.generation_config.eos_token_id
-    return [ids] if isinstance(ids, int) else list(ids)
-
-
-def _batches(asks: Iterable[Ask], size: int) -> Iterator[list[Ask]]:
-    batch: list[Ask] = []
-    for ask in asks:
-        batch.append(ask)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _free_memory() -> None:
-    """Give a GPU's memory back, before the next worker's model comes."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from mmemb_r1_model.data.pairs import SIDES
+from mmemb_r1_model.data.rows import read_columns
 from mmemb_r1_model.data.suite import WORKER_RATIONALES
-from mmemb_r1_model.disk.errors import DataError, UnknownNameError, one_line
+from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask
@@ -16,59 +17,40 @@ _COLUMNS = ("task", "query_id", "side", "worker", "sample", "text")
 _Key = tuple[str, str, str, int]  # data set, pair, side, sample
 
 
-class CarriedWorker:
-    """Gives what a pair itself carries, as its first and only sample."""
+class RecordedWorker:
+    """Gives rationales that are looked up."""
+
+    def __init__(self, text_of: Callable[[Ask], str | None]) -> None:
+        self._text_of = text_of
 
     def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
-        """`None` for a pair side that carries nothing."""
+        """`None` where nothing is recorded."""
         for ask in asks:
-            yield None if ask.carried is None or ask.sample > 0 else _answer(ask.carried)
-
-
-class TableWorker:
-    """Gives the rows of one worker of a table."""
-
-    def __init__(self, texts: Mapping[_Key, str]) -> None:
-        self._texts = texts
-
-    def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
-        """`None` for what isn't in the table."""
-        for ask in asks:
-            text = self._texts.get((ask.dataset, ask.pair, ask.side, ask.sample))
+            text = self._text_of(ask)
             yield None if text is None else _answer(text)
 
 
-def open_recorded(config: WorkerConfig, root: Path) -> CarriedWorker | TableWorker:
+def open_recorded(config: WorkerConfig, root: Path) -> RecordedWorker:
     """The pairs' own rationales (no `model`), or those of the folders' tables whose worker has this name.
 
     Raises:
         DataError: no table, or not its columns.
         UnknownNameError: the table has no such worker.
     """
-    if not config.model:
-        return CarriedWorker()
+    if not config.model:  # a pair carries one sample of a side
+        return RecordedWorker(lambda ask: None if ask.sample else ask.carried)
     texts: dict[_Key, str] = {}
     for folder in config.model.split(","):
         texts |= _read_table(root / folder.strip() / WORKER_RATIONALES, config.name)
-    return TableWorker(texts)
+    return RecordedWorker(lambda ask: texts.get((ask.dataset, ask.pair, ask.side, ask.sample)))
 
 
 def _read_table(path: Path, worker: str) -> dict[_Key, str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise DataError(f"worker {worker!r}: {path} is missing; model must name a folder that has recorded rationales")
-    try:
-        names = pq.read_schema(path).names
-        if missing := [name for name in _COLUMNS if name not in names]:
-            raise DataError(f"{path} has no column {missing[0]!r}; expected {', '.join(_COLUMNS)}")
-        table = pq.read_table(path, columns=list(_COLUMNS))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} can't be read: {one_line(error)}") from error
     texts: dict[_Key, str] = {}
     workers: set[str] = set()
-    for batch in table.to_batches():
+    for batch in read_columns([path], _COLUMNS, (), "it must hold recorded rationales").to_batches():
         for row in batch.to_pylist():
             workers.add(row["worker"])
             if row["worker"] == worker:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from array import array
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmemb_r1_model.data.pairs import Side
+from mmemb_r1_model.data.pairs import Pair, Side
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.hashing import hash64
 from mmemb_r1_model.disk.jsonl import read_rows, rewrite
 from mmemb_r1_model.rationales.text import normal_form
-
-Number = TypeVar("Number", np.uint32, np.uint64)
 
 RATIONALES = "rationales.jsonl"
 ERROR = "error: "
@@ -68,56 +62,31 @@ class RationaleRow:
         return self.is_whole and self.duplicate_of is None
 
 
-def row_of(fields: dict[str, Any], source: str) -> RationaleRow:
-    """A row from JSON.
-
-    Raises:
-        DataError: not this schema; `source` is named.
-    """
-    try:
-        return RationaleRow(**fields)
-    except TypeError as error:
-        raise DataError(f"{source}: a row is no rationale ({error}); was it written by another version?") from error
-
-
 def read_rationales(folder: Path) -> Iterator[RationaleRow]:
     """All rows of a folder, in the order of writing: worker after worker.
 
     Raises:
-        DataError: not there, or no such file; named.
+        DataError: not there, or rows of another schema; named.
     """
     path = folder / RATIONALES
     for fields in read_rows(path):
-        yield row_of(fields, str(path))
-
-
-def side_key(dataset: str, pair: str, side: str) -> int:
-    """64 bits that stand for a pair side."""
-    return hash64(dataset, pair, side)
-
-
-def row_key(dataset: str, pair: str, side: str, worker: str, sample: int) -> int:
-    """64 bits that stand for a row."""
-    return hash64(dataset, pair, side, worker, str(sample))
+        try:
+            yield RationaleRow(**fields)
+        except TypeError as error:
+            raise DataError(f"{path}: a row is no rationale ({error}); was it written by another version?") from error
 
 
 class Written:
     """What is written already: which rows are done, and who wrote a text first.
 
-    About 20 bytes a row (50 while `settle` sorts), by 64-bit hashes: of 20 million rows two share one with a chance of
-    about 1 in 100,000.
+    Some 150 bytes a row, by 64-bit hashes: of 20 million rows two share one with a chance of about 1 in 100,000.
     """
 
     def __init__(self) -> None:
         self.failures = 0
         self.rows_of: Counter[str] = Counter()
-        self._done, self._texts = np.empty(0, np.uint64), np.empty(0, np.uint64)  # sorted
-        self._writers = np.empty(0, np.uint32)  # of each text
-        self._new_done, self._new_texts, self._new_writers = array("Q"), array("Q"), array("I")
-        self._names: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._side: int | None = None
-        self._recent: dict[int, str] = {}
+        self._done: set[int] = set()
+        self._writers: dict[int, str] = {}  # by text
 
     def add(self, row: RationaleRow) -> None:
         """Take note of a row, from the file or just written to it."""
@@ -125,48 +94,18 @@ class Written:
             self.failures += 1
             return
         self.rows_of[row.worker] += 1
-        self._new_done.append(row_key(row.dataset, row.pair, row.side, row.worker, row.sample))
-        if not row.usable:
-            return
-        text, writer = _text_key(row), f"{row.worker}/{row.sample}"
-        self._new_texts.append(text)
-        self._new_writers.append(self._number(writer))
-        side = side_key(row.dataset, row.pair, row.side)
-        if side != self._side:
-            self._side, self._recent = side, {}
-        self._recent.setdefault(text, writer)
+        self._done.add(hash64(row.dataset, row.pair, row.side, row.worker, str(row.sample)))
+        if row.usable:
+            self._writers.setdefault(_text_key(row), sys.intern(f"{row.worker}/{row.sample}"))
 
-    def settle(self) -> None:
-        """Sort what was noted, so that it can be looked up: before each worker's rows."""
-        self._done = _joined(self._done, self._new_done)
-        self._done.sort()
-        texts, writers = _joined(self._texts, self._new_texts), _joined(self._writers, self._new_writers)
-        order = np.argsort(texts, kind="stable")
-        self._texts, self._writers = texts[order], writers[order]
-        self._new_done, self._new_texts, self._new_writers = array("Q"), array("Q"), array("I")
-
-    def has(self, key: int) -> bool:
-        """Whether a row was done when `settle` was called last."""
-        return _find(self._done, key) is not None
+    def missing(self, pair: Pair, side: Side, worker: str, samples: int) -> list[int]:
+        """The samples of a pair side that a worker still has to write."""
+        keys = (hash64(pair.dataset, pair.id, side, worker, str(sample)) for sample in range(samples))
+        return [sample for sample, key in enumerate(keys) if key not in self._done]
 
     def first_writer(self, row: RationaleRow) -> str | None:
-        """ "worker/sample" of an earlier row with the same words of the same pair side.
-
-        Rows of one pair side and worker come one after the other: those since `settle` are remembered for the
-        current pair side only.
-        """
-        text = _text_key(row)
-        if (place := _find(self._texts, text)) is not None:
-            return self._names[int(self._writers[place])]
-        if self._side == side_key(row.dataset, row.pair, row.side):
-            return self._recent.get(text)
-        return None
-
-    def _number(self, writer: str) -> int:
-        if writer not in self._numbers:
-            self._numbers[writer] = len(self._names)
-            self._names.append(writer)
-        return self._numbers[writer]
+        """ "worker/sample" of an earlier row with the same words of the same pair side."""
+        return self._writers.get(_text_key(row))
 
 
 def scan(folder: Path) -> Written:
@@ -175,7 +114,6 @@ def scan(folder: Path) -> Written:
     if (folder / RATIONALES).is_file():
         for row in read_rationales(folder):
             written.add(row)
-    written.settle()
     return written
 
 
@@ -187,13 +125,3 @@ def drop_failures(folder: Path) -> None:
 
 def _text_key(row: RationaleRow) -> int:
     return hash64(row.dataset, row.pair, row.side, normal_form(row.text))
-
-
-def _joined(old: NDArray[Number], new: array[int]) -> NDArray[Number]:
-    return np.concatenate([old, np.array(new, dtype=old.dtype)])
-
-
-def _find(keys: NDArray[np.uint64], key: int) -> int | None:
-    """Place of the first such key among sorted ones."""
-    place = int(np.searchsorted(keys, np.uint64(key)))
-    return place if place < len(keys) and int(keys[place]) == key else None

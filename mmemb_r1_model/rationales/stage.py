@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
-from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.disk.files import lock_file, write_json
-from mmemb_r1_model.disk.jsonl import RowWriter
+from mmemb_r1_model.disk.files import lock_file, read_json, write_json
+from mmemb_r1_model.disk.jsonl import RowWriter, checked_row
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
-from mmemb_r1_model.rationales.rows import (
-    RATIONALES,
-    RationaleRow,
-    Written,
-    drop_failures,
-    read_rationales,
-    row_key,
-    scan,
-)
+from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, Written, drop_failures, read_rationales, scan
 from mmemb_r1_model.rationales.summary import RationaleSummary, summarise
 from mmemb_r1_model.rationales.text import is_loop
 from mmemb_r1_model.rationales.workers import Answer, Ask, Worker, WorkerPrompt, row_seed
-
-__all__ = ["RATIONALES", "OnProgress", "Progress", "RationaleConfig", "WorkerConfig", "write_rationales"]
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
@@ -101,73 +91,60 @@ def write_rationales(
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
             drop_failures(folder)
-        absent: dict[str, int] = {}
         with RowWriter(folder / RATIONALES) as out:
-            for worker_config, worker in workers:
-                written.settle()
-                jobs = _jobs(pair_sets, config, worker_config, written)
-                run = _Run(worker_config, config, written, out, census.missing[worker_config.name], progress)
-                absent[worker_config.name] = run.write(worker, jobs)
+            kept = _Kept(config, written, out, progress)
+            absent = {
+                worker.name: kept.write(
+                    worker, opened, _jobs(pair_sets, config, worker, written), census.missing[worker.name]
+                )
+                for worker, opened in workers
+            }
         summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
         write_json(folder / SUMMARY, dataclasses.asdict(summary))
         return summary
 
 
-class _Run:
-    """One worker's part of a run."""
+@dataclass(frozen=True)
+class _Kept:
+    """What workers write, as it goes to the file."""
 
-    def __init__(
-        self,
-        worker: WorkerConfig,
-        config: RationaleConfig,
-        written: Written,
-        out: RowWriter,
-        total: int,
-        progress: OnProgress,
-    ) -> None:
-        self._worker, self._config, self._written, self._out = worker, config, written, out
-        self._total, self._progress = total, progress
-        self._done = self._failed = self._failed_in_a_row = self._absent = 0
+    config: RationaleConfig
+    written: Written
+    out: RowWriter
+    progress: OnProgress
 
-    def write(self, worker: Worker, jobs: Iterator[_Job]) -> int:
-        """Ask for all jobs and write what comes; returns how many a recorded worker has nothing for."""
-        asked: deque[_Job] = deque()
-
-        def asks() -> Iterator[Ask]:
-            for job in jobs:
-                asked.append(job)
-                yield job.ask
-
-        with contextlib.closing(worker.answers(asks())) as answers:
-            for answer in answers:
-                self._take(asked.popleft(), answer)
-        if self._absent and not self._written.rows_of[self._worker.name]:
+    def write(self, worker: WorkerConfig, opened: Worker, jobs: Iterator[_Job], total: int) -> int:
+        """Ask one worker for all jobs and write what comes; returns how many a recorded worker has nothing for."""
+        done = failed = failed_in_a_row = absent = 0
+        jobs, asked = itertools.tee(jobs)
+        with contextlib.closing(opened.answers(job.ask for job in asked)) as answers:
+            for answer, job in zip(answers, jobs, strict=True):
+                done += 1
+                if answer is None:
+                    absent += 1
+                else:
+                    row = self._keep(_row(job, answer, worker.name, self.config))
+                    failed += row.failed
+                    failed_in_a_row = failed_in_a_row + 1 if row.failed else 0
+                    if failed_in_a_row >= FAILURES_IN_A_ROW:
+                        raise ModelError(
+                            f"worker {worker.name!r}: {FAILURES_IN_A_ROW} requests in a row failed, the last one with "
+                            f"{row.finish!r}; nothing more is asked. Once that is mended the same command goes on"
+                        )
+                self.progress(Progress(worker.name, done, total, failed))
+        if absent and not self.written.rows_of[worker.name]:
             raise DataError(
-                f"worker {self._worker.name!r}: {self._worker.model or 'the pairs'} has no rationale for any of "
-                f"{self._absent} samples asked for; is it the data of these pairs?"
+                f"worker {worker.name!r}: {worker.model or 'the pairs'} has no rationale for any of {absent} samples "
+                "asked for; is it the data of these pairs?"
             )
-        return self._absent
+        return absent
 
-    def _take(self, job: _Job, answer: Answer | None) -> None:
-        self._done += 1
-        if answer is None:
-            self._absent += 1
-        else:
-            self._keep(_row(job, answer, self._worker.name, self._config))
-        self._progress(Progress(self._worker.name, self._done, self._total, self._failed))
-
-    def _keep(self, row: RationaleRow) -> None:
+    def _keep(self, row: RationaleRow) -> RationaleRow:
         if row.is_whole:
-            row = dataclasses.replace(row, duplicate_of=self._written.first_writer(row))
-        self._out.write(dataclasses.asdict(row))
-        self._written.add(row)
-        self._failed += row.failed
-        self._failed_in_a_row = self._failed_in_a_row + 1 if row.failed else 0
-        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise ModelError(
-                f"worker {self._worker.name!r}: {FAILURES_IN_A_ROW} requests in a row failed, the last one with "
-                f"{row.finish!r}; nothing more is asked. Once that is mended the same command goes on"
-            )
+            row = dataclasses.replace(row, duplicate_of=self.written.first_writer(row))
+        self.out.write(dataclasses.asdict(row))
+        self.written.add(row)
+        return row
 
 
 def _row(job: _Job, answer: Answer, worker: str, config: RationaleConfig) -> RationaleRow:
@@ -202,24 +179,17 @@ def _pairs(pair_sets: Sequence[PairSet], limit: int | None) -> Iterator[Pair]:
 
 def sides_to_reason(pair: Pair, config: RationaleConfig) -> list[Side]:
     """The sides of a pair that get rationales."""
-    return [side for side in config.sides if not _is_short(pair, side, config)]
-
-
-def _is_short(pair: Pair, side: Side, config: RationaleConfig) -> bool:
-    item = item_of(pair, side)
-    return side == "positive" and not item.media and len(item.text) < config.skip_short_texts
+    is_short = not pair.positive.media and len(pair.positive.text) < config.skip_short_texts
+    return [side for side in config.sides if not (side == "positive" and is_short)]
 
 
 def _jobs(
-    pair_sets: Sequence[PairSet],
-    config: RationaleConfig,
-    worker: WorkerConfig,
-    written: Written,
+    pair_sets: Sequence[PairSet], config: RationaleConfig, worker: WorkerConfig, written: Written
 ) -> Iterator[_Job]:
     """What this worker still has to write."""
     for pair in _pairs(pair_sets, config.pairs_per_set):
         for side in sides_to_reason(pair, config):
-            for sample in _missing(pair, side, worker.name, config.samples, written):
+            for sample in written.missing(pair, side, worker.name, config.samples):
                 ask = Ask(
                     dataset=pair.dataset,
                     pair=pair.id,
@@ -229,13 +199,7 @@ def _jobs(
                     item=item_of(pair, side),
                     carried=pair.rationales.get(side),
                 )
-                yield _Job(ask, item_of(pair, "positive" if side == "query" else "query"))
-
-
-def _missing(pair: Pair, side: Side, worker: str, samples: int, written: Written) -> list[int]:
-    return [
-        sample for sample in range(samples) if not written.has(row_key(pair.dataset, pair.id, side, worker, sample))
-    ]
+                yield _Job(ask, item_of(pair, OTHER_SIDE[side]))
 
 
 def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> _Census:
@@ -250,10 +214,8 @@ def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written:
         census.pair_sides += len(sides)
         census.skipped_short += len(config.sides) - len(sides)
         for side in sides:
-            missing = {
-                worker.name: len(_missing(pair, side, worker.name, config.samples, written))
-                for worker in config.workers
-            }
+            names = [worker.name for worker in config.workers]
+            missing = {name: len(written.missing(pair, side, name, config.samples)) for name in names}
             census.missing.update(missing)
             if any(missing.values()):
                 _check_media(pair, side)
@@ -271,27 +233,21 @@ def _check_media(pair: Pair, side: Side) -> None:
 
 def _refuse_mixing(folder: Path, config: RationaleConfig, written: Written) -> None:
     """Refuse to write rows beside others that were made differently."""
+    path = folder / CONFIG
     if not written.rows_of:
         return
-    if changes := differences(_read_config(folder), config, written.rows_of):
-        raise OptionError(
-            f"{folder} has {written.rows_of.total()} rationales of another configuration ({'; '.join(changes)}): set "
-            f"it back, or write to another folder; {folder / CONFIG} has what they were made with"
-        )
-
-
-def _read_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        before = checked_row(read_json(path), str(path))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder / RATIONALES} has rows, but {path} can't be read ({error}): what made them isn't known; "
             "write to another folder"
         ) from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: expected an object, found {type(config).__name__}")
-    return config
+    if changes := differences(before, config, written.rows_of):
+        raise OptionError(
+            f"{folder} has {written.rows_of.total()} rationales of another configuration ({'; '.join(changes)}): set "
+            f"it back, or write to another folder; {path} has what they were made with"
+        )
 
 
 def _lock(folder: Path) -> BinaryIO:

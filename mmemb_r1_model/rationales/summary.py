@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mmemb_r1_model.rationales.config import Kind, RationaleConfig
+from mmemb_r1_model.rationales.config import Kind, RationaleConfig, WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR, RationaleRow
 
 #: Kinds of errors that are named; the rest is in the rows.
@@ -60,11 +60,6 @@ class RationaleSummary:
     workers: tuple[WorkerSummary, ...]
 
     @property
-    def answered(self) -> int:
-        """Rows without an error, of all workers."""
-        return sum(worker.answered for worker in self.workers)
-
-    @property
     def usable(self) -> int:
         """Candidates for selection, of all workers."""
         return sum(worker.usable for worker in self.workers)
@@ -90,8 +85,33 @@ class _Tally:
                 self.counts[name] += 1
                 self.sums[name] += value
 
-    def mean(self, name: str) -> float | None:
-        return self.sums[name] / self.counts[name] if self.counts[name] else None
+    def summary(self, worker: WorkerConfig, absent: int) -> WorkerSummary:
+        answered, counts, sums = self.finish.total(), self.counts, self.sums
+
+        def share(count: int) -> float:
+            return count / answered if answered else 0.0
+
+        def mean(name: str) -> float | None:
+            return sums[name] / counts[name] if counts[name] else None
+
+        return WorkerSummary(
+            worker=worker.name,
+            kind=worker.kind,
+            answered=answered,
+            failed=self.errors.total(),
+            absent=absent,
+            usable=counts["usable"],
+            finish=dict(sorted(self.finish.items())),
+            mean_tokens=mean("tokens"),
+            mean_characters=mean("characters"),
+            seconds=sums["seconds"],
+            mean_seconds=mean("seconds"),
+            duplicate_share=share(counts["duplicates"]),
+            empty_share=share(self.finish["empty"]),
+            loop_share=share(self.finish["loop"]),
+            leak_share=share(counts["leaks"]),
+            errors=dict(self.errors.most_common(_ERRORS_NAMED)),
+        )
 
 
 def summarise(
@@ -106,33 +126,5 @@ def summarise(
     for row in rows:
         if row.worker in tallies:
             tallies[row.worker].add(row)
-    workers = tuple(
-        _worker(worker.name, worker.kind, tallies[worker.name], absent.get(worker.name, 0)) for worker in config.workers
-    )
+    workers = tuple(tallies[worker.name].summary(worker, absent.get(worker.name, 0)) for worker in config.workers)
     return RationaleSummary(pair_sides, skipped_short, config.samples, workers)
-
-
-def _worker(name: str, kind: Kind, tally: _Tally, absent: int) -> WorkerSummary:
-    answered = tally.finish.total()
-
-    def share(count: int) -> float:
-        return count / answered if answered else 0.0
-
-    return WorkerSummary(
-        worker=name,
-        kind=kind,
-        answered=answered,
-        failed=tally.errors.total(),
-        absent=absent,
-        usable=tally.counts["usable"],
-        finish=dict(sorted(tally.finish.items())),
-        mean_tokens=tally.mean("tokens"),
-        mean_characters=tally.mean("characters"),
-        seconds=tally.sums["seconds"],
-        mean_seconds=tally.mean("seconds"),
-        duplicate_share=share(tally.counts["duplicates"]),
-        empty_share=share(tally.finish["empty"]),
-        loop_share=share(tally.finish["loop"]),
-        leak_share=share(tally.counts["leaks"]),
-        errors=dict(tally.errors.most_common(_ERRORS_NAMED)),
-    )

@@ -21,18 +21,10 @@ from mmemb_r1_model.data.pairs import Item, Pair, Side
 from mmemb_r1_model.disk.config import build_config
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError, UnknownNameError
 from mmemb_r1_model.model.tiny_model import build_tokenizer
-from mmemb_r1_model.rationales import (
-    Progress,
-    RationaleConfig,
-    RationaleRow,
-    WorkerConfig,
-    check_config,
-    leak_test,
-    read_rationales,
-    write_rationales,
-)
-from mmemb_r1_model.rationales.leak import leaks_verbatim
-from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, RATIONALES, SUMMARY
+from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config
+from mmemb_r1_model.rationales.leak import leak_test, leaks_verbatim
+from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, read_rationales
+from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, SUMMARY, Progress, write_rationales
 from mmemb_r1_model.rationales.text import clean, is_loop
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Reply, Say, echo, serve
 from tests.mmemb_r1.small_training import Pairs
@@ -127,7 +119,8 @@ def test_a_torn_file_is_completed(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from mmemb_r1_model.rationales import RationaleConfig, write_rationales
+from mmemb_r1_model.rationales.config import RationaleConfig
+from mmemb_r1_model.rationales.stage import write_rationales
 from tests.mmemb_r1.rationales.test_rationales import pairs, server
 config = RationaleConfig((server(sys.argv[1], max_parallel=4),))
 write_rationales(pairs(40), config, Path(sys.argv[2]))
@@ -368,7 +361,7 @@ def test_recorded_workers_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             write_rationales(pairs(1), RationaleConfig((worker,)), tmp_path / "out", root=tmp_path)
     pq.write_table(pa.table({"task": ["a"]}), tmp_path / "suite" / "worker_rationales.parquet")
-    with pytest.raises(DataError, match="has no column 'query_id'"):
+    with pytest.raises(DataError, match="lacks the column 'query_id'"):
         write_rationales(
             pairs(1),
             RationaleConfig((WorkerConfig("precise", backend="recorded", model="suite"),)),
@@ -560,7 +553,7 @@ def test_the_bootstrap_interval_has_its_width_in_closed_form() -> None:
 
 def test_neither_torch_nor_http_is_loaded_before_a_worker_needs_it() -> None:
     code = (
-        "import sys\nimport mmemb_r1_model.rationales\n"
+        "import sys\nimport mmemb_r1_model.rationales.stage\n"
         "assert not {'torch', 'transformers', 'httpx2', 'pyarrow'} & set(sys.modules), 'heavy import'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
