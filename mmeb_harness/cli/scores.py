@@ -55,12 +55,11 @@ def submit(
     """Write the leaderboard's submission file of a finished, complete run on the real data."""
     from mmeb_harness.core.registry import BENCHMARK, load_tasks
     from mmeb_harness.results.scores import read_run_file
-    from mmeb_harness.results.submission import Metadata, check_submittable, write_submission
+    from mmeb_harness.results.submission import Metadata, write_submission
 
     result = read_run_file(run)
     registered = load_tasks(result.edition or None).values()
     tasks = [standing.task for standing in registered if standing.collection == BENCHMARK]
-    check_submittable(run, tasks)
     metadata = Metadata(
         model_name=model_name or result.model,
         model_backbone=model_backbone or "",
