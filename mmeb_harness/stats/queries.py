@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,12 @@ class QueryTraces:
     gates: Floats
     reasoning_tokens: Floats
     latency_seconds: Floats
+
+
+def joined(tasks: Sequence[QueryTraces]) -> QueryTraces:
+    """The queries of several tasks, one after another."""
+    columns = (field.name for field in dataclasses.fields(QueryTraces))
+    return QueryTraces(*(np.concatenate([getattr(task, column) for task in tasks]) for column in columns))
 
 
 def has_queries(folder: Path) -> bool:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmeb_harness.core.errors import ResultError, leading
+from mmeb_harness.core.errors import leading
 from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
-from mmeb_harness.results.files import EncodeStats, RunResult, TaskResult
-from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.results.scores import Scores, fraction, read_run, scores_of_results
-from mmeb_harness.show.compare import Comparison, compare, distinct_names, remarks
+from mmeb_harness.results.files import RunResult
+from mmeb_harness.show.compare import Comparison, compare, remarks
 from mmeb_harness.show.page.texts import find_data
-from mmeb_harness.show.page.values import RunCard, SideCost, Summary, TaskRow
+from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
+from mmeb_harness.show.runs import ShownRun, read_runs
 from mmeb_harness.show.tables import profile_line
 from mmeb_harness.stats.policies import REASONING, apart_from
 
 #: Remarks about single tasks that stand in the summary.
 SHOWN_PROBLEMS = 5
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run as read, its name distinct among those on the page."""
-
-    scores: Scores
-    files: RunFolder
-    run: RunResult
-    tasks: Mapping[str, TaskResult]
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class Source:
         registered: the tasks in each run's own edition.
     """
 
-    runs: tuple[FinishedRun, ...]
+    runs: tuple[ShownRun, ...]
     comparison: Comparison
     data: DataInfo | str
     pairs: tuple[tuple[int, ...], ...]
@@ -52,9 +41,9 @@ class Source:
     @property
     def task_names(self) -> list[str]:
         """Tasks of any of the runs: the benchmark's in its order, then others as they come."""
-        there = {name for run in self.runs for name in run.tasks}
+        there = {name for run in self.runs for name in run.results}
         known = [name for registered in self.registered for name in registered if name in there]
-        return list(dict.fromkeys([*known, *(name for run in self.runs for name in run.tasks)]))
+        return list(dict.fromkeys([*known, *(name for run in self.runs for name in run.results)]))
 
 
 def open_runs(folders: Sequence[Path], *, data: Path | None = None, allow_editions: bool = False) -> Source:
@@ -63,31 +52,14 @@ def open_runs(folders: Sequence[Path], *, data: Path | None = None, allow_editio
     Raises:
         ResultError: a folder holds no finished run, or the runs must not stand in one table.
     """
-    if twice := next((folder for i, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:i])), None):
-        raise ResultError(f"{twice} is named twice; name every run once")
-    runs = [_finished_run(folder) for folder in folders]
-    named = distinct_names([run.scores for run in runs])
-    runs = [FinishedRun(scores, run.files, run.run, run.tasks) for scores, run in zip(named, runs, strict=True)]
+    runs = read_runs(folders, allow_editions=allow_editions)
     return Source(
-        runs=tuple(runs),
-        comparison=compare(named, load_tasks(), allow_editions=allow_editions),
+        runs=runs,
+        comparison=compare([run.scores for run in runs], load_tasks(), allow_editions=allow_editions),
         data=find_data([run.run for run in runs], data),
         pairs=reasoning_pairs([run.run for run in runs]),
         registered=tuple(load_tasks(run.run.edition or None) for run in runs),
     )
-
-
-def _resolved(folders: Iterable[Path]) -> set[Path]:
-    return {folder.resolve() for folder in folders}
-
-
-def _finished_run(folder: Path) -> FinishedRun:
-    run, results = read_run(folder)
-    for result in results:
-        for name in ("score", "corrected_score", "random_ties_score", "chance"):
-            fraction(getattr(result, name), f"{folder}: {result.name}: {name}")
-    scores = scores_of_results(folder, run, results)
-    return FinishedRun(scores, RunFolder(folder), run, {result.name: result for result in results})
 
 
 def reasoning_pairs(runs: Sequence[RunResult]) -> tuple[tuple[int, ...], ...]:
@@ -111,7 +83,7 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         problems: what the page lacks of single tasks; only the first ones are told here, each stands with its task.
     """
     lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
-    lines += [f"{run.scores.name}: {line}" for run in source.runs for line in _versions_remark(run)]
+    lines += [f"{run.name}: {line}" for run in source.runs for line in _versions_remark(run)]
     lines += [source.data] if isinstance(source.data, str) else []
     lines += problems[:SHOWN_PROBLEMS]
     if len(problems) > SHOWN_PROBLEMS:
@@ -134,7 +106,7 @@ def _other_revisions(source: Source) -> list[str]:
     revisions: dict[str, dict[str, list[str]]] = {}
     for finished in source.runs:
         run = finished.run
-        revisions.setdefault(run.model, {}).setdefault(run.model_revision, []).append(finished.scores.name)
+        revisions.setdefault(run.model, {}).setdefault(run.model_revision, []).append(finished.name)
     lines = []
     for model, by_revision in revisions.items():
         each = "; ".join(f"{', '.join(runs)} of {revision}" for revision, runs in by_revision.items())
@@ -146,17 +118,17 @@ def _lacking(source: Source) -> list[str]:
     """How the runs' sets of tasks differ."""
     lines = []
     for run in source.runs:
-        if lacking := [name for name in source.task_names if name not in run.tasks]:
-            lines.append(f"{run.scores.name} lacks {len(lacking)} tasks that others have: {leading(lacking)}.")
+        if lacking := [name for name in source.task_names if name not in run.results]:
+            lines.append(f"{run.name} lacks {len(lacking)} tasks that others have: {leading(lacking)}.")
     return lines
 
 
-def _versions_remark(run: FinishedRun) -> list[str]:
-    differing = differing_versions(list(run.tasks.values()))
+def _versions_remark(run: ShownRun) -> list[str]:
+    differing = differing_versions(list(run.results.values()))
     return [f"computed with different versions: {'; '.join(differing)}."] if differing else []
 
 
-def _card(finished: FinishedRun) -> RunCard:
+def _card(finished: ShownRun) -> RunCard:
     run = finished.run
     overall = next((mean for mean in run.aggregates if mean.name == "overall"), None)
     of = 0 if overall is None else overall.tasks + len(overall.missing)
@@ -176,27 +148,15 @@ def _card(finished: FinishedRun) -> RunCard:
         "Machine": ", ".join(f"{name} {value}" for name, value in run.machine.items() if value is not None),
     }
     return RunCard(
-        name=finished.scores.name,
+        name=finished.name,
         model=run.model,
         edition=run.edition,
         data=run.data,
         profile=profile_line(run.profile),
         marks=tuple(mark for mark in marks if mark),
-        queries=_cost(run.queries, run.latency_seconds.get("queries", {})),
-        candidates=_cost(run.candidates, run.latency_seconds.get("candidates", {})),
+        queries=run.queries,
+        candidates=run.candidates,
+        latency_seconds=run.latency_seconds,
         details={label: value for label, value in details.items() if value},
         settings=run.model_settings,
-    )
-
-
-def _cost(stats: EncodeStats, latency: Mapping[str, float]) -> SideCost:
-    return SideCost(
-        items=stats.items,
-        distinct=stats.encoded,
-        items_per_second=stats.items_per_second,
-        reasoning_rate=stats.reasoning_rate,
-        tokens_per_reasoned=stats.tokens_per_reasoned,
-        truncated=stats.truncated,
-        p50=latency.get("p50"),
-        p95=latency.get("p95"),
     )

@@ -247,16 +247,21 @@ function showSummary() {
   document.getElementById('footer').append(`Written ${summary.written} by mmeb-harness. Score: mean over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %. Latency: of an item in its batch. Small numbers beside a score are points against the first run.`);
 }
 
+const rate = (part, whole) => (whole ? part / whole : 0);
+const reasoningRate = (stats) => rate(stats.reasoned, stats.items);
+const tokensEach = (stats) => (stats.reasoned ? rate(stats.reasoning_tokens, stats.reasoned) : null);
+const latencies = (run, side) => ['p50', 'p95'].map((name) => milliseconds(run.latency_seconds[side]?.[name] ?? null)).join(' / ');
+
 function runsTable() {
   const columns = [
     ['Overall', (run, number) => meanOf('overall', number)],
-    ['Queries that reason, %', (run) => percent(run.queries.reasoning_rate)],
-    ['Tokens each', (run) => (run.queries.reasoning_rate ? run.queries.tokens_per_reasoned.toFixed(1) : NONE)],
+    ['Queries that reason, %', (run) => percent(reasoningRate(run.queries))],
+    ['Tokens each', (run) => decimal(1)(tokensEach(run.queries))],
     ['Truncated', (run) => count(run.queries.truncated)],
-    ['Query latency p50 / p95, ms', (run) => `${milliseconds(run.queries.p50)} / ${milliseconds(run.queries.p95)}`],
-    ['Candidates that reason, %', (run) => percent(run.candidates.reasoning_rate)],
-    ['Candidate latency p50 / p95, ms', (run) => `${milliseconds(run.candidates.p50)} / ${milliseconds(run.candidates.p95)}`],
-    ['Queries / s', (run) => count(Math.round(run.queries.items_per_second))],
+    ['Query latency p50 / p95, ms', (run) => latencies(run, 'queries')],
+    ['Candidates that reason, %', (run) => percent(reasoningRate(run.candidates))],
+    ['Candidate latency p50 / p95, ms', (run) => latencies(run, 'candidates')],
+    ['Queries / s', (run) => count(Math.round(rate(run.queries.encoded, run.queries.seconds)))],
   ];
   const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), h('th', { scope: 'col' }, 'Reasoning'), columns.map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
   const rows = runs.map((run, number) => h('tr', {},
@@ -296,9 +301,9 @@ const taskMeasures = {
   score: ['Score, %', (cell) => cell.score, percent],
   random_ties: ['Score if ties fell at random, %', (cell) => cell.random_ties, percent],
   corrected: ['Score, every grade on its own label, %', (cell) => cell.corrected, percent],
-  reasoning_rate: ['Queries that reason, %', (cell) => cell.reasoning_rate, percent],
-  tokens: ['Tokens of a query that reasons', (cell) => (cell.reasoning_rate ? cell.tokens_per_reasoned : null), decimal(1)],
-  truncated: ['Truncated rationales', (cell) => cell.truncated, count],
+  reasoning_rate: ['Queries that reason, %', (cell) => reasoningRate(cell.queries), percent],
+  tokens: ['Tokens of a query that reasons', (cell) => tokensEach(cell.queries), decimal(1)],
+  truncated: ['Truncated rationales', (cell) => cell.queries.truncated, count],
   tied: ['Decisions by tie', (cell) => cell.tied, count],
   latency: ['Query latency p50, ms', (cell) => cell.latency_seconds, milliseconds],
 };

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.items import Item
 from mmeb_harness.results.files import TaskResult, percentiles
 from mmeb_harness.results.verify import TOLERANCE, checked_table
-from mmeb_harness.show.page.collect import FinishedRun, Source
+from mmeb_harness.show.page.collect import Source
 from mmeb_harness.show.page.texts import Texts, content_of, read_texts
 from mmeb_harness.show.page.thumbnails import Album
 from mmeb_harness.show.page.values import (
@@ -26,9 +28,10 @@ from mmeb_harness.show.page.values import (
     TaskRow,
     Thumbnails,
 )
+from mmeb_harness.show.runs import ShownRun
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+#: A task's table of queries in one run: query → its row. Empty where the run lacks the task.
+Rows: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 #: Places of a ranking that the page shows, and how many relevant candidates beyond them.
 SHOWN_PLACES = 5
@@ -57,34 +60,34 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
     Raises:
         ResultError: a table of queries is missing or broken, or not the one its task's scores come from.
     """
-    tables = [_table_of(run, name) if name in run.tasks else None for run in source.runs]
-    first = next(number for number, table in enumerate(tables) if table is not None)
-    result = source.runs[first].tasks[name]
+    runs = [_rows_of(run, name) if name in run.results else {} for run in source.runs]
+    first = next(number for number, rows in enumerate(runs) if rows)
+    result = source.runs[first].results[name]
     texts, note = _texts_of(source, name, first)
-    ids = list(dict.fromkeys(query for table in tables if table is not None for query in _column(table, "query_id")))
-    runs = [None if table is None else _RunColumns(table, ids) for table in tables]
-    relevant = _by_query(ids, tables, "relevant_ids", [])
-    shown = [_shown_of(row, relevant[row], runs) for row in range(len(ids))]
+    # What should be the same in all runs is told by the first that has the query.
+    by_query = {query: row for rows in reversed(runs) for query, row in rows.items()}
+    ids = list(dict.fromkeys(query for rows in runs for query in rows))
+    relevant = [by_query[query]["relevant_ids"] for query in ids]
+    shown = [_shown_of(query, own, runs) for query, own in zip(ids, relevant, strict=True)]
     candidates = list(dict.fromkeys(candidate for row in shown for candidate in row))
     positions = {candidate: position for position, candidate in enumerate(candidates)}
-    flags = _flags(len(ids), runs, source.pairs)
+    flags = [_flag(query, runs, source.pairs) for query in ids]
     queries = None if texts is None else [texts.queries.get(query) for query in ids]
     candidate_items = None if texts is None else [texts.candidates.get(candidate) for candidate in candidates]
     thumbnails = None
     if texts is not None and queries is not None and candidate_items is not None:
         of_row = [[positions[candidate] for candidate in row] for row in shown]
-        pictured = _most_telling(flags, runs, queries, candidate_items, of_row, num_pictured)
+        pictured = _most_telling(flags, ids, runs, queries, candidate_items, of_row, num_pictured)
         flags = [flag | PICTURED * (row in pictured) for row, flag in enumerate(flags)]
         thumbnails = _thumbnails(
             Album(texts.root, result.modality),
             {row: queries[row] for row in pictured},
             {position: candidate_items[position] for row in pictured for position in of_row[row]},
         )
-    rationales = list(
-        dict.fromkeys(text for run in runs if run is not None for text in run.rationales if text is not None)
-    )
+    written = (row["rationale"] for rows in runs for row in rows.values())
+    rationales = list(dict.fromkeys(rationale for rationale in written if rationale is not None))
     numbers = {rationale: number for number, rationale in enumerate(rationales)}
-    labels = _by_query(ids, tables, "difficulty", None)
+    labels = [by_query[query]["difficulty"] for query in ids]
     collected = TaskQueries(
         name=name,
         note=note,
@@ -100,7 +103,7 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
         candidates=_shown_candidates(candidates, candidate_items),
         rationales=rationales,
         thumbnails=thumbnails,
-        runs=[None if run is None else run.values(positions, numbers) for run in runs],
+        runs=[_run_queries(rows, ids, positions, numbers) if rows else None for rows in runs],
     )
     return _task_row(source, name, result, runs, flags), collected
 
@@ -118,15 +121,15 @@ def effect_of_reasoning(outcomes: Iterable[tuple[bool, float]]) -> int:
     return HELPED * helped | HURT * hurt
 
 
-def _table_of(run: FinishedRun, name: str) -> pa.Table:
-    """A task's table of queries, held against the task's result.
+def _rows_of(run: ShownRun, name: str) -> Rows:
+    """A task's table of queries, held against the task's result; of rankings the places that the page shows.
 
     Raises:
         ResultError: missing, broken, or of another result.
     """
     import pyarrow.compute as pc
 
-    path, result = run.files.queries_file(name), run.tasks[name]
+    path, result = run.files.queries_file(name), run.results[name]
     table = checked_table(path, _COLUMNS, _MAY_LACK)
     mean = pc.mean(table.column("score")).as_py()
     if table.num_rows != result.num_queries or mean is None or not abs(mean - result.score) <= TOLERANCE:
@@ -134,83 +137,50 @@ def _table_of(run: FinishedRun, name: str) -> pa.Table:
             f"{path} is not what {run.files.task_file(name)} was computed from ({table.num_rows:,} queries of mean "
             f"score {mean}, expected {result.num_queries:,} of {result.score}); `mmeb-eval verify` says more"
         )
-    if len(set(_column(table, "query_id"))) < table.num_rows:
+    for place, column in enumerate(table.column_names):
+        if column in ("top_ids", "top_scores"):
+            table = table.set_column(place, column, pc.list_slice(table.column(column), 0, SHOWN_PLACES))
+    rows = {row["query_id"]: row for row in table.to_pylist()}
+    if len(rows) < table.num_rows:
         raise ResultError(f"{path} holds a query twice; run again with --fresh")
-    return table
-
-
-def _column(table: pa.Table, name: str) -> list[Any]:
-    values: list[Any] = table.column(name).to_pylist()
-    return values
-
-
-def _by_query(ids: Sequence[str], tables: Sequence[pa.Table | None], name: str, missing: Any) -> list[Any]:
-    """A column that should be the same in all runs, by the first that has the query."""
-    values: dict[str, Any] = {}
-    for table in tables:
-        if table is not None:
-            for query, value in zip(_column(table, "query_id"), _column(table, name), strict=True):
-                values.setdefault(query, value)
-    return [values.get(query, missing) for query in ids]
+    return rows
 
 
 def _texts_of(source: Source, name: str, first: int) -> tuple[Texts | None, str]:
     """A task's items, by the first run that has it; and what is to be said about them."""
-    results = [run.tasks[name] for run in source.runs if name in run.tasks]
+    results = [run.results[name] for run in source.runs if name in run.results]
     differ = len({content_of(result.data_revision) for result in results}) > 1
     note = "The runs read different annotations: queries of one id may differ. " if differ else ""
     if isinstance(source.data, str):
         return None, note.strip()
     run = source.runs[first]
-    texts, remark = read_texts(source.registered[first].get(name), run.run, run.tasks[name], source.data)
+    texts, remark = read_texts(source.registered[first].get(name), run.run, run.results[name], source.data)
     return texts, (note + remark).strip()
 
 
-class _RunColumns:
-    """One run's table, its rows in the page's order."""
+def _run_queries(
+    rows: Rows, ids: Sequence[str], positions: Mapping[str, int], numbers: Mapping[str | None, int]
+) -> RunQueries:
+    """What the page shows of a run, in its own order; candidates by their positions, rationales by their numbers."""
+    own = [rows.get(query) for query in ids]
 
-    def __init__(self, table: pa.Table, ids: Sequence[str]) -> None:
-        self._table = table
-        own = {query: place for place, query in enumerate(_column(table, "query_id"))}
-        self._places = [own.get(query) for query in ids]
-        self.scores = self.column("score")
-        self.ranks = self.column("first_relevant_rank")
-        self.reasoned = [None if path is None else path == "reasoned" for path in self.column("path")]
-        self.rationales: list[str | None] = self.column("rationale")
-        self.top_ids = self._first_places("top_ids")
+    def column(name: str) -> list[Any]:
+        return [row and row[name] for row in own]
 
-    def column(self, name: str) -> list[Any]:
-        """A column; `None` for a query that the run lacks."""
-        return self._in_order(_column(self._table, name))
-
-    def median_latency(self) -> float | None:
-        return percentiles(self._table.column("latency_seconds").to_numpy()).get("p50")
-
-    def values(self, positions: Mapping[str, int], numbers: Mapping[str, int]) -> RunQueries:
-        """What the page shows of it; candidates by their positions, rationales by their numbers."""
-        scores = self._first_places("top_scores")
-        return RunQueries(
-            score=_rounded(self.scores),
-            rank=self.ranks,
-            ranked=self.column("num_ranked"),
-            tied=self.column("tied_decisions"),
-            reasoned=self.reasoned,
-            gate=_rounded(self.column("gate")),
-            reasoning_tokens=self.column("reasoning_tokens"),
-            truncated=self.column("truncated"),
-            latency_seconds=_rounded(self.column("latency_seconds")),
-            rationale=[None if rationale is None else numbers[rationale] for rationale in self.rationales],
-            top=[None if ids is None else [positions[candidate] for candidate in ids] for ids in self.top_ids],
-            top_scores=[None if own is None else _rounded(own) for own in scores],
-        )
-
-    def _first_places(self, name: str) -> list[list[Any] | None]:
-        import pyarrow.compute as pc
-
-        return self._in_order(pc.list_slice(self._table.column(name), 0, SHOWN_PLACES).to_pylist())
-
-    def _in_order(self, values: Sequence[Any]) -> list[Any]:
-        return [None if place is None else values[place] for place in self._places]
+    return RunQueries(
+        score=_rounded(column("score")),
+        rank=column("first_relevant_rank"),
+        ranked=column("num_ranked"),
+        tied=column("tied_decisions"),
+        reasoned=[None if path is None else path == "reasoned" for path in column("path")],
+        gate=_rounded(column("gate")),
+        reasoning_tokens=column("reasoning_tokens"),
+        truncated=column("truncated"),
+        latency_seconds=_rounded(column("latency_seconds")),
+        rationale=[numbers.get(rationale) for rationale in column("rationale")],
+        top=[None if top is None else [positions[candidate] for candidate in top] for top in column("top_ids")],
+        top_scores=[None if top is None else _rounded(top) for top in column("top_scores")],
+    )
 
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:
@@ -218,28 +188,26 @@ def _rounded(values: Iterable[float | None]) -> list[float | None]:
     return [round(value, _DECIMALS) if value is not None and math.isfinite(value) else None for value in values]
 
 
-def _shown_of(row: int, relevant: Sequence[str], runs: Sequence[_RunColumns | None]) -> list[str]:
+def _shown_of(query: str, relevant: Sequence[str], runs: Sequence[Rows]) -> list[str]:
     """Candidates to show of a query: every run's first places, and some of the relevant ones that are not there."""
-    top = [candidate for run in runs if run is not None for candidate in run.top_ids[row] or ()]
+    top = [candidate for rows in runs if query in rows for candidate in rows[query]["top_ids"]]
     further = [candidate for candidate in relevant if candidate not in top]
     return list(dict.fromkeys([*top, *further[:SHOWN_RELEVANT]]))
 
 
-def _flags(num_queries: int, runs: Sequence[_RunColumns | None], pairs: Sequence[Sequence[int]]) -> list[int]:
-    flags = []
-    for row in range(num_queries):
-        scores = [run.scores[row] for run in runs if run is not None and run.scores[row] is not None]
-        flag = DIFFER * (len(scores) > 1 and max(scores) - min(scores) > TOLERANCE)
-        for numbers in pairs:
-            there = [run for number in numbers if (run := runs[number]) is not None and run.scores[row] is not None]
-            flag |= effect_of_reasoning((bool(run.reasoned[row]), run.scores[row]) for run in there)
-        flags.append(flag)
-    return flags
+def _flag(query: str, runs: Sequence[Rows], pairs: Sequence[Sequence[int]]) -> int:
+    scores = [rows[query]["score"] for rows in runs if query in rows]
+    flag: int = DIFFER * (max(scores) - min(scores) > TOLERANCE)
+    for numbers in pairs:
+        there = [runs[number][query] for number in numbers if query in runs[number]]
+        flag |= effect_of_reasoning((row["path"] == "reasoned", row["score"]) for row in there)
+    return flag
 
 
 def _most_telling(
     flags: Sequence[int],
-    runs: Sequence[_RunColumns | None],
+    ids: Sequence[str],
+    runs: Sequence[Rows],
     queries: Sequence[Item | None],
     candidates: Sequence[Item | None],
     of_row: Sequence[Sequence[int]],
@@ -250,7 +218,8 @@ def _most_telling(
     def order(row: int) -> int:
         if flags[row] & (HELPED | HURT | DIFFER):
             return 0
-        return 1 if any(run is not None and run.ranks[row] not in (None, 1) for run in runs) else 2
+        ranks = [rows[ids[row]]["first_relevant_rank"] for rows in runs if ids[row] in rows]
+        return 1 if any(rank != 1 for rank in ranks) else 2
 
     has_media = [
         row
@@ -296,9 +265,7 @@ def _num_media(item: Item | None) -> int:
     return 0 if item is None else len(item.media)
 
 
-def _task_row(
-    source: Source, name: str, result: TaskResult, runs: Sequence[_RunColumns | None], flags: Sequence[int]
-) -> TaskRow:
+def _task_row(source: Source, name: str, result: TaskResult, runs: Sequence[Rows], flags: Sequence[int]) -> TaskRow:
     return TaskRow(
         name=name,
         modality=result.modality,
@@ -308,8 +275,7 @@ def _task_row(
         num_candidates=result.num_candidates,
         chance=result.chance,
         cells=tuple(
-            None if columns is None else _cell(run.tasks[name], columns)
-            for run, columns in zip(source.runs, runs, strict=True)
+            _cell(run.results[name], rows) if rows else None for run, rows in zip(source.runs, runs, strict=True)
         ),
         helped=sum(bool(flag & HELPED) for flag in flags),
         hurt=sum(bool(flag & HURT) for flag in flags),
@@ -317,15 +283,13 @@ def _task_row(
     )
 
 
-def _cell(result: TaskResult, columns: _RunColumns) -> TaskCell:
+def _cell(result: TaskResult, rows: Rows) -> TaskCell:
     return TaskCell(
         score=result.score,
         corrected=result.corrected_score,
         random_ties=result.random_ties_score,
-        reasoning_rate=result.queries.reasoning_rate,
-        tokens_per_reasoned=result.queries.tokens_per_reasoned,
-        truncated=result.queries.truncated,
+        queries=result.queries,
         tied=result.tied_decisions,
-        latency_seconds=columns.median_latency(),
+        latency_seconds=percentiles(np.array([row["latency_seconds"] for row in rows.values()])).get("p50"),
         notes=result.notes,
     )

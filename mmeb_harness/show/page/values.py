@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmeb_harness.core.items import MetricName, Modality, Scalar
+from mmeb_harness.results.files import EncodeStats
 from mmeb_harness.show.compare import Row
 
 #: Bits of `TaskQueries.flags`.
@@ -27,27 +28,13 @@ class InlinePicture:
 
 
 @dataclass(frozen=True)
-class SideCost:
-    """What encoding one side of a run took; latencies in seconds, `None` where nothing was encoded."""
-
-    items: int
-    distinct: int
-    items_per_second: float
-    reasoning_rate: float
-    tokens_per_reasoned: float
-    truncated: int
-    p50: float | None
-    p95: float | None
-
-
-@dataclass(frozen=True)
 class RunCard:
     """What one run is.
 
     Attributes:
         name: distinct among the page's runs.
-        source: where it was read from, as named on the command line.
         marks: what keeps its scores from being compared: synthetic, limited, incomplete.
+        latency_seconds: "queries" and "candidates" → percentiles, as in a run's result.
         details: label → value, of what else decides a score.
     """
 
@@ -57,8 +44,9 @@ class RunCard:
     data: str
     profile: str
     marks: tuple[str, ...]
-    queries: SideCost
-    candidates: SideCost
+    queries: EncodeStats
+    candidates: EncodeStats
+    latency_seconds: Mapping[str, Mapping[str, float]]
     details: Mapping[str, str]
     settings: Mapping[str, Scalar]
 
@@ -70,9 +58,7 @@ class TaskCell:
     score: float
     corrected: float
     random_ties: float
-    reasoning_rate: float
-    tokens_per_reasoned: float
-    truncated: int
+    queries: EncodeStats
     tied: int
     latency_seconds: float | None
     notes: Mapping[str, int]

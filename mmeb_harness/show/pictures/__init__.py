@@ -47,7 +47,7 @@ def pictures_of(
         raise UnknownNameError("picture", unknown, NAMES)
     from mmeb_harness.show.pictures import costs, reasoning, scores
     from mmeb_harness.show.pictures.picture import LeftOut, Picture
-    from mmeb_harness.show.pictures.runs import read_runs
+    from mmeb_harness.show.pictures.runs import shown_runs
     from mmeb_harness.show.pictures.style import house_style
 
     makers = {
@@ -60,7 +60,7 @@ def pictures_of(
         "rationale-length": reasoning.rationale_length,
         "latency": costs.latency,
     }
-    shown = read_runs(folders, allow_editions=allow_editions)
+    shown = shown_runs(folders, allow_editions=allow_editions)
     with house_style():
         drawn = [made for name in NAMES if not only or name in only for made in makers[name](shown)]
     pictures = [made for made in drawn if isinstance(made, Picture)]

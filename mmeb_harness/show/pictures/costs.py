@@ -37,7 +37,9 @@ def accuracy_latency(shown: ShownRuns) -> Made:
     """A point a run: mean main metric over mean latency."""
     if not shown.common:
         return [LeftOut("accuracy-latency", NO_COMMON)]
-    costs = [max(_SHORTEST, 1000 * float(np.mean(run.latency_seconds(shown.common)))) for run in shown.runs]
+    costs = [
+        max(_SHORTEST, 1000 * float(np.mean(run.query_traces(shown.common).latency_seconds))) for run in shown.runs
+    ]
     texts = [f"{_few_digits(cost)} ms" for cost in costs]
     label = f"mean latency of a query in its batch, ms (logarithmic{shown.machines})"
     return [_accuracy_over(shown, "accuracy-latency", "Accuracy and latency", costs, texts, label, logarithmic=True)]
@@ -47,7 +49,7 @@ def accuracy_tokens(shown: ShownRuns) -> Made:
     """A point a run: mean main metric over generated tokens."""
     if not shown.common:
         return [LeftOut("accuracy-tokens", NO_COMMON)]
-    costs = [float(np.mean(run.reasoning_tokens(shown.common))) for run in shown.runs]
+    costs = [float(np.mean(run.query_traces(shown.common).reasoning_tokens)) for run in shown.runs]
     if not any(costs):
         return [LeftOut("accuracy-tokens", NO_REASONING)]
     texts = [f"{cost:.1f} tokens" for cost in costs]
@@ -125,7 +127,7 @@ def latency(shown: ShownRuns) -> Made:
     title = "Latency of queries"
     if not shown.common:
         return [LeftOut("latency", NO_COMMON)]
-    each = [np.maximum(_SHORTEST, 1000 * run.latency_seconds(shown.common)) for run in shown.runs]
+    each = [np.maximum(_SHORTEST, 1000 * run.query_traces(shown.common).latency_seconds) for run in shown.runs]
     what = f"{len(each[0]):,} queries of {counted(len(shown.common), 'task')}"
     quantiles = [[_few_digits(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]
     names = [f"{run.name}: p50 {p50}, p95 {p95} ms" for run, (p50, p95) in zip(shown.runs, quantiles, strict=True)]

@@ -19,8 +19,9 @@ from mmeb_harness.core.items import Scalar
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import share_curve, task_weights
-from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
+from mmeb_harness.show.pictures.runs import ShownRuns
 from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
+from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import counted, percent
 from mmeb_harness.stats.policies import MODES, REASONING, apart_from
 from mmeb_harness.stats.resampling import Floats
@@ -53,17 +54,17 @@ class Modes:
     @cached_property
     def never_scores(self) -> Floats:
         """(N,) main metric of all queries without a rationale, task after task."""
-        return self.never.scores(self.tasks)
+        return self.never.query_scores(self.tasks)
 
     @cached_property
     def always_scores(self) -> Floats:
         """(N,) main metric of the same queries with one."""
-        return self.always.scores(self.tasks)
+        return self.always.query_scores(self.tasks)
 
     @cached_property
     def gates(self) -> Floats | None:
         """(N,) p(reason), which doesn't depend on the mode; `None` if a query has none."""
-        gates = self.always.gates(self.tasks)
+        gates = self.always.query_traces(self.tasks).gates
         return None if np.isnan(gates).any() else gates
 
     @cached_property
@@ -315,8 +316,8 @@ def rationale_length(shown: ShownRuns) -> Made:
     title, name = "Length of rationales", "rationale-length"
     if not shown.common:
         return [LeftOut(name, NO_COMMON)]
-    lengths = {run.name: run.reasoning_tokens(shown.common)[run.reasoned(shown.common)] for run in shown.runs}
-    lengths = {run: tokens for run, tokens in lengths.items() if len(tokens)}
+    traces = {run.name: run.query_traces(shown.common) for run in shown.runs}
+    lengths = {run: own.reasoning_tokens[own.reasoned] for run, own in traces.items() if own.reasoned.any()}
     if not lengths:
         return [LeftOut(name, NO_REASONING)]
     figure = new_figure(7.5, 1.0 + 1.45 * len(lengths), title, f"queries that reasoned; {shown.data}")

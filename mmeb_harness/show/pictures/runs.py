@@ -1,62 +1,15 @@
-"""Finished runs, read for pictures: the results, and of each query what it scored and cost."""
+"""Runs that may stand side by side in a picture: which tasks they share, and what is said of all of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.registry import benchmark_rows, load_tasks
-from mmeb_harness.results.files import RunResult, TaskResult
-from mmeb_harness.results.scores import check_comparable, read_run, scores_of_results
-from mmeb_harness.show.compare import distinct_names
-from mmeb_harness.stats.queries import QueryScores, QueryTraces, read_queries, read_traces
-from mmeb_harness.stats.resampling import Floats
-
-
-@dataclass(frozen=True)
-class ShownRun:
-    """One run.
-
-    Attributes:
-        name: unlike that of any other run shown.
-    """
-
-    name: str
-    run: RunResult
-    results: Mapping[str, TaskResult]
-    queries: Mapping[str, QueryScores]
-    traces: Mapping[str, QueryTraces]
-
-    def score(self, tasks: Sequence[str]) -> float:
-        """Plain mean over tasks."""
-        return float(np.mean([self.results[task].score for task in tasks]))
-
-    def scores(self, tasks: Iterable[str]) -> Floats:
-        """(N,) main metric of the queries of these tasks."""
-        return np.concatenate([self.queries[task].scores for task in tasks])
-
-    def gates(self, tasks: Iterable[str]) -> Floats:
-        """(N,) p(reason) of the queries of these tasks."""
-        return np.concatenate([self.traces[task].gates for task in tasks])
-
-    def latency_seconds(self, tasks: Iterable[str]) -> Floats:
-        """(N,) latency of the queries of these tasks."""
-        return np.concatenate([self.traces[task].latency_seconds for task in tasks])
-
-    def reasoning_tokens(self, tasks: Iterable[str]) -> Floats:
-        """(N,) generated tokens of the queries of these tasks."""
-        return np.concatenate([self.traces[task].reasoning_tokens for task in tasks])
-
-    def reasoned(self, tasks: Iterable[str]) -> NDArray[np.bool_]:
-        """(N,) which queries of these tasks reasoned."""
-        return np.concatenate([self.traces[task].reasoned for task in tasks])
+from mmeb_harness.show.runs import ShownRun, read_runs
 
 
 @dataclass(frozen=True)
@@ -121,30 +74,16 @@ class ShownRuns:
         return "; machines differ" if several else ""
 
 
-def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
+def shown_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
     """Read finished runs.
 
     Raises:
-        OptionError: none, or one of them twice.
-        ResultError: a run that can't be read or isn't finished, or runs that must not stand side by side.
+        OptionError: there are none.
+        ResultError: see `read_runs`.
     """
     if not folders:
         raise OptionError("nothing to draw; name the folder of a run")
-    if twice := next((path for path, count in Counter(path.resolve() for path in folders).items() if count > 1), None):
-        raise OptionError(f"{twice} is named twice")
-    read = [read_run(folder) for folder in folders]
-    columns = distinct_names([scores_of_results(folder, *both) for folder, both in zip(folders, read, strict=True)])
-    check_comparable(columns, allow_editions=allow_editions)
-    runs = tuple(
-        ShownRun(
-            name=scores.name,
-            run=run,
-            results={result.name: result for result in results},
-            traces={result.name: read_traces(folder, result) for result in results},
-            queries={result.name: read_queries(folder, result) for result in results},
-        )
-        for folder, scores, (run, results) in zip(folders, columns, read, strict=True)
-    )
+    runs = read_runs(folders, allow_editions=allow_editions)
     rows = benchmark_rows(load_tasks().values())
     groups: dict[str, list[str]] = {}
     for task, _, group in rows:

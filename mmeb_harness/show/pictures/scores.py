@@ -15,8 +15,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from mmeb_harness.core.errors import shortened
 from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
-from mmeb_harness.show.pictures.runs import ShownRun, ShownRuns
+from mmeb_harness.show.pictures.runs import ShownRuns
 from mmeb_harness.show.pictures.style import INK, QUIET, colour, grey, hatch, legend_below, new_figure, settle
+from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import percent
 
 #: Light where the score is low, and darker all the way.

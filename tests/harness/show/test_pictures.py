@@ -20,7 +20,7 @@ from mmeb_harness.show.pictures import NAMES, pictures_of
 from mmeb_harness.show.pictures.picture import save_pictures
 from mmeb_harness.show.pictures.points import ecdf, pareto_front, share_curve, task_weights
 from mmeb_harness.show.pictures.reasoning import find_modes
-from mmeb_harness.show.pictures.runs import read_runs
+from mmeb_harness.show.pictures.runs import shown_runs
 from tests.harness.made_runs import benchmark_tasks, task_result, write_queries, write_run
 
 TASKS = {task.name: task for task in benchmark_tasks()}
@@ -123,7 +123,7 @@ def test_ecdf() -> None:
 
 
 def test_points_of_the_modes_are_means_over_tasks(tmp_path: Path) -> None:
-    (found,), reasons = find_modes(read_runs(modes(tmp_path), allow_editions=False))
+    (found,), reasons = find_modes(shown_runs(modes(tmp_path), allow_editions=False))
     assert reasons == []
     assert found.tasks == (FIRST, SECOND)
     assert [found.point(one) for one in (found.never, found.always, *found.adaptive)] == [
