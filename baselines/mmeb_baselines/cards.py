@@ -13,27 +13,27 @@ class Card:
     """One published checkpoint of a model family.
 
     Attributes:
-        model: the registered name that runs it.
         hub_id: repository on the Hugging Face hub; what `path` defaults to is the family's first card.
         revision: the commit that is fetched; `None`: none is known, the hub's newest is taken.
         parameters: of the whole checkpoint; `None`: not known.
         dimensions: of a vector, or of one of its vectors for late interaction.
-        matryoshka: smallest number of leading dimensions it was trained for; `None`: not trained for that.
+        model: the registered name that runs it.
         prompt: of a query with an image, in short; the exact string is the adapter's.
         pooling: which state becomes the vector.
         resolution: bounds of a picture.
         frames: how a video is shown.
         license: as stated by its publisher.
-        published: its name in mmeb_harness/published/scores.csv; "" if it has no row there.
         source: where prompt, pooling and sizes were seen.
+        matryoshka: smallest number of leading dimensions it was trained for; `None`: not trained for that.
+        published: its name in mmeb_harness/published/scores.csv; "" if it has no row there.
         unsure: what was not seen in its own code.
     """
 
-    model: str
     hub_id: str
     revision: str | None
     parameters: int | None
     dimensions: int
+    model: str
     prompt: str
     pooling: str
     resolution: str

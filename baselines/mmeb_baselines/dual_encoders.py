@@ -16,77 +16,64 @@ in its texts, and an empty text that counts as soon as another item of the batch
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.embedder import Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.families import read_config
 from mmeb_baselines.weights import load_weights
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, one_line
-from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
+from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors, one_line
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
-from mmeb_harness.adapter.uploads import Upload, Uploads
+from mmeb_harness.adapter.uploads import Upload
 
 if TYPE_CHECKING:
     import torch
 
 Instruction = Literal["none", "text"]
 
-_MTEB = "mteb 2.26 (revision, parameters, width); sizes and pooling: transformers 5.24"
-_CLIP_POOLING = "end token and class token, projected"
-_SIGLIP_POOLING = "last position of the text, attention pooling of the patches"
-_FRAMES = "mean of the frames' features (ours)"
 
-
-def _siglip_card(hub_id: str, revision: str, parameters: int, dimensions: int, side: int) -> Card:
+def _siglip(hub_id: str, revision: str, parameters: int, dimensions: int, side: int) -> Card:
     return Card(
+        *(hub_id, revision, parameters, dimensions),
         model="siglip",
-        hub_id=hub_id,
-        revision=revision,
-        parameters=parameters,
-        dimensions=dimensions,
         prompt="the text alone",
-        pooling=_SIGLIP_POOLING,
+        pooling="last position of the text, attention pooling of the patches",
         resolution=f"squashed to {side} x {side}",
-        frames=_FRAMES,
+        frames="mean of the frames' features (ours)",
         license="apache-2.0",
-        source=_MTEB,
+        source="mteb 2.26 (revision, parameters, width); sizes and pooling: transformers 5.24",
     )
 
 
 #: The first card of a model is what its `path` defaults to.
-CARDS: tuple[Card, ...] = (
-    Card(
-        model="clip",
-        hub_id="openai/clip-vit-large-patch14",
-        revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
-        parameters=427_616_513,
-        dimensions=768,
-        prompt="the text alone",
-        pooling=_CLIP_POOLING,
-        resolution="shortest side to 224, centre crop 224 x 224",
-        frames=_FRAMES,
-        license="not stated on the hub",
-        source=_MTEB,
-        unsure="whether the MIT licence of the code (openai/CLIP) covers the weights",
-    ),
-    _siglip_card(
-        "google/siglip2-so400m-patch16-384", "dd658faac399427308559e2c3ac1e99cbe43845d", 1_136_039_602, 1152, 384
-    ),
-    _siglip_card(
-        "google/siglip2-so400m-patch16-512", "ceea1cba8130d8271436da4828633198c176a775", 1_136_555_698, 1152, 512
-    ),
-    _siglip_card("google/siglip2-base-patch16-224", "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2", 375_187_970, 768, 224),
-    _siglip_card(
-        "google/siglip-so400m-patch14-384", "9fdffc58afc957d1a03a25b10dba0329ab15c2a3", 877_960_498, 1152, 384
-    ),
-    _siglip_card("google/siglip-base-patch16-224", "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", 203_155_970, 768, 224),
+SIGLIP_CARDS = (
+    _siglip("google/siglip2-so400m-patch16-384", "dd658faac399427308559e2c3ac1e99cbe43845d", 1_136_039_602, 1152, 384),
+    _siglip("google/siglip2-so400m-patch16-512", "ceea1cba8130d8271436da4828633198c176a775", 1_136_555_698, 1152, 512),
+    _siglip("google/siglip2-base-patch16-224", "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2", 375_187_970, 768, 224),
+    _siglip("google/siglip-so400m-patch14-384", "9fdffc58afc957d1a03a25b10dba0329ab15c2a3", 877_960_498, 1152, 384),
+    _siglip("google/siglip-base-patch16-224", "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", 203_155_970, 768, 224),
 )
+CLIP_CARD = dataclasses.replace(
+    SIGLIP_CARDS[0],
+    hub_id="openai/clip-vit-large-patch14",
+    revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
+    parameters=427_616_513,
+    dimensions=768,
+    model="clip",
+    pooling="end token and class token, projected",
+    resolution="shortest side to 224, centre crop 224 x 224",
+    license="not stated on the hub",
+    unsure="whether the MIT licence of the code (openai/CLIP) covers the weights",
+)
+CARDS = (CLIP_CARD, *SIGLIP_CARDS)
 
 
 @dataclass(frozen=True)
@@ -107,28 +94,11 @@ class TextRules:
     files: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Family:
-    """A registered model.
-
-    Attributes:
-        pooling: of texts, and of pictures.
-    """
-
-    model: str
-    text: TextRules
-    pooling: str
-
-
-CLIP = Family(
-    "clip",
-    TextRules(
-        lower_case=False,  # its tokenizer does
-        padding="longest",
-        inputs=("input_ids", "attention_mask"),
-        files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-    ),
-    pooling=_CLIP_POOLING,
+CLIP = TextRules(
+    lower_case=False,  # its tokenizer does
+    padding="longest",
+    inputs=("input_ids", "attention_mask"),
+    files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
 )
 
 #: What transformers' SiglipTokenizer needs.
@@ -137,15 +107,11 @@ _SIGLIP_1_PACKAGES = ("sentencepiece", "protobuf")
 #: Trained on lower-case text, padded to the full length, without a mask: the state at the last position, a pad as a
 #: rule, is the vector (big_vision issue 187, open_clip issue 984, transformers' modeling_siglip.py). SigLIP 2's
 #: checkpoints name Gemma's tokenizer, which keeps capitals and pads on the left unless told otherwise.
-SIGLIP = Family(
-    "siglip",
-    TextRules(
-        lower_case=True,
-        padding="max_length",
-        inputs=("input_ids",),
-        files=(("tokenizer.json",), ("spiece.model",)),
-    ),
-    pooling=_SIGLIP_POOLING,
+SIGLIP = TextRules(
+    lower_case=True,
+    padding="max_length",
+    inputs=("input_ids",),
+    files=(("tokenizer.json",), ("spiece.model",)),
 )
 
 
@@ -169,7 +135,7 @@ def load_clip(
         ModelError: the checkpoint can't be used.
         OptionError: a device or dtype that is none.
     """
-    return DualEncoder(CLIP, path, revision, instruction, device, dtype)
+    return _open((CLIP_CARD,), CLIP, path, revision, instruction, Place(device, dtype))
 
 
 def load_siglip(
@@ -183,150 +149,95 @@ def load_siglip(
 
     Arguments and errors are those of `load_clip`. SigLIP 1's tokenizer needs the package sentencepiece.
     """
-    return DualEncoder(SIGLIP, path, revision, instruction, device, dtype)
+    return _open(SIGLIP_CARDS, SIGLIP, path, revision, instruction, Place(device, dtype))
+
+
+def _open(
+    cards: Sequence[Card], rules: TextRules, path: str, revision: str | None, instruction: Instruction, place: Place
+) -> DualEncoder:
+    checkpoint, card, without = find_pinned(CARDS, path, revision), cards[0], instruction == "none"
+    read_config(checkpoint, card.model)
+    checkpoint.require_safetensors()
+    reader = InputReader(checkpoint, rules)
+    sizes = reader.sizes
+    info = ModelInfo(
+        name=card.model,
+        revision=checkpoint.revision,
+        dimensions=sizes.dimensions,
+        settings={
+            "instruction": instruction,
+            "text_tokens": sizes.text_tokens,
+            "text_padding": rules.padding,
+            "lower_case": rules.lower_case,
+            "mixed_input": "sum of raw features, then normalised",
+            "several_pictures": "mean of raw features",
+        },
+        parameters=checkpoint.parameters,
+        profile=Profile(
+            name=f"{card.model}: text plus mean of pictures or frames",
+            instruction="none" if without else "user text",
+            candidate_instruction="none" if without else "the task's own",
+            whitespace="kept",
+            pooling=card.pooling,
+            min_pixels=sizes.min_pixels,
+            max_pixels=sizes.max_pixels,
+        ),
+    )
+    return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), _load, info)
+
+
+def _load(checkpoint: CheckpointFolder, *place: str) -> Any:
+    from transformers import AutoModel
+
+    return load_weights(AutoModel, checkpoint, *place)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Items, ready for the encoders.
+class DualForm:
+    """Texts and pictures apart; an item's features of both brought together."""
 
-    Attributes:
-        size: number of items.
-        texts: inputs of the text encoder, (t, length) each.
-        text_items: which item each text belongs to, (t,).
-        pictures: inputs of the picture encoder, (p, …) each.
-        picture_items: which item each picture belongs to, (p,).
-    """
-
-    size: int
-    texts: Mapping[str, NDArray[Any]]
-    text_items: tuple[int, ...]
-    pictures: Mapping[str, NDArray[Any]]
-    picture_items: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class UploadedBatch:
-    """The same, with its inputs on the model's device, or on their way to it; `None`: there are none."""
-
-    size: int
-    texts: Upload | None
-    text_items: tuple[int, ...]
-    pictures: Upload | None
-    picture_items: tuple[int, ...]
-
-
-class DualEncoder:
-    """Loads the weights when the first item comes."""
-
-    def __init__(
-        self, family: Family, path: str, revision: str | None, instruction: Instruction, device: str, dtype: str
-    ) -> None:
-        import torch
-
-        self._checkpoint = find_pinned(CARDS, path, revision)
-        read_config(self._checkpoint, family.model)
-        self._checkpoint.require_safetensors()
-        self._family, self._instruction = family, instruction
-        self._device, self._dtype = resolve_place(torch, device, dtype)
-        self._uploads = Uploads(torch, self._device, self._dtype)
-        self._inputs = InputReader(self._checkpoint, family.text)
-        self._model: Any = None
-        self.info = self._describe()
-
-    def warm_up(self) -> None:
-        """Load the weights, and run one text: the first batch on a device pays for its set-up."""
-        self.encode([Item("warm-up", text="warm-up")], "query")
+    reader: InputReader
+    instruction: Instruction
 
     def cost(self, item: Item, role: Role) -> int:
         """Tokens of the text at its limit, and patches of every picture."""
-        sizes = self._inputs.sizes
+        sizes = self.reader.sizes
         return sizes.text_tokens + len(item.media) * sizes.picture_tokens
 
-    def prepare(self, items: Sequence[Item], role: Role) -> Batch:
-        """Open, resize and tokenise; on the CPU.
-
-        Raises:
-            DataError: a picture that can't be opened; it is named.
-        """
-        texts = {index: text for index, item in enumerate(items) if (text := self.text(item)) is not None}
-        pictures = [(index, path) for index, item in enumerate(items) for path in item.media]
-        return Batch(
-            size=len(items),
-            texts=self._inputs.tokens(list(texts.values())),
-            text_items=tuple(texts),
-            pictures=self._inputs.pixels([path for _, path in pictures]),
-            picture_items=tuple(index for index, _ in pictures),
-        )
+    def batches(self, items: Sequence[Item], role: Role) -> list[Batch]:
+        texts = {row: text for row, item in enumerate(items) if (text := self.text(item)) is not None}
+        pictures = [(row, path) for row, item in enumerate(items) for path in item.media]
+        batches = []
+        if texts:
+            batches.append(Batch(list(texts), self.reader.tokens(list(texts.values()))))
+        if pictures:
+            batches.append(Batch([row for row, _ in pictures], self.reader.pixels([path for _, path in pictures])))
+        return batches
 
     def text(self, item: Item) -> str | None:
         """What the text encoder reads; `None`: the item has media, and nothing to read.
 
         Without text and media it is the instruction, so that every item gets a vector.
         """
-        parts = (item.instruction, item.text) if self._instruction == "text" else (item.text,)
+        parts = (item.instruction, item.text) if self.instruction == "text" else (item.text,)
         text = " ".join(part for part in parts if part.strip())
         if text or item.media:
             return text or None
         return item.instruction
 
-    def upload(self, prepared: Batch) -> UploadedBatch:
-        """The inputs, on their way to the encoders."""
-        texts, pictures = (
-            self._uploads.start(inputs) if inputs else None for inputs in (prepared.texts, prepared.pictures)
-        )
-        return UploadedBatch(prepared.size, texts, prepared.text_items, pictures, prepared.picture_items)
+    def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> Vectors:
+        """(n, d): the sum of a text's features and the mean of the pictures', normalised at the end."""
+        import torch
 
-    def encode_prepared(self, prepared: Batch | UploadedBatch) -> EncodeResult:
-        """Features of texts and pictures, brought together.
+        size = 1 + max(row for batch in batches for row in batch.rows)
+        with torch.inference_mode():
+            means = [_mean_of_each_item(_features(model, batch.inputs), batch.rows, size) for batch in batches]
+            vectors = torch.nn.functional.normalize(torch.stack(means).sum(dim=0), dim=-1)
+        features: Vectors = vectors.cpu().numpy()
+        return features
 
-        Raises:
-            ModelError: the weights can't be loaded.
-        """
-        batch = self.upload(prepared) if isinstance(prepared, Batch) else prepared
-        return EncodeResult(_embed(self.model, batch).cpu().numpy())
 
-    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """The same in one call."""
-        return self.encode_prepared(self.prepare(items, role))
-
-    @property
-    def model(self) -> Any:
-        """The model with its weights, which the first call loads."""
-        if self._model is None:
-            from transformers import AutoModel
-
-            self._model = load_weights(AutoModel, self._checkpoint, self._device, self._dtype)
-        return self._model
-
-    def _describe(self) -> ModelInfo:
-        sizes, family, without = self._inputs.sizes, self._family, self._instruction == "none"
-        return ModelInfo(
-            name=family.model,
-            revision=self._checkpoint.revision,
-            dimensions=sizes.dimensions,
-            settings={
-                "checkpoint": self._checkpoint.label,
-                "instruction": self._instruction,
-                "device": self._device.split(":")[0],
-                "dtype": self._dtype,
-                "text_tokens": sizes.text_tokens,
-                "text_padding": family.text.padding,
-                "lower_case": family.text.lower_case,
-                "mixed_input": "sum of raw features, then normalised",
-                "several_pictures": "mean of raw features",
-            },
-            parameters=self._checkpoint.parameters,
-            profile=Profile(
-                name=f"{family.model}: text plus mean of pictures or frames",
-                instruction="none" if without else "user text",
-                candidate_instruction="none" if without else "the task's own",
-                whitespace="kept",
-                pooling=family.pooling,
-                min_pixels=sizes.min_pixels,
-                max_pixels=sizes.max_pixels,
-            ),
-        )
+DualEncoder: TypeAlias = CheckpointEmbedder[DualForm]
 
 
 @dataclass(frozen=True)
@@ -370,8 +281,6 @@ class InputReader:
 
     def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Texts, truncated to what the encoder can read; its end token stays."""
-        if not texts:
-            return {}
         tokens = self._tokenizer(
             [text.lower() if self._rules.lower_case else text for text in texts],
             padding=self._rules.padding,
@@ -384,8 +293,6 @@ class InputReader:
 
     def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         """Pictures in RGB: a grey one would be refused."""
-        if not paths:
-            return {}
         return dict(self._processor(images=[open_picture(path) for path in paths], return_tensors="np"))
 
 
@@ -400,19 +307,12 @@ def _sizes(config: Any, processor: Any) -> Sizes:
     return Sizes(width, text_tokens, (side // patch_side) ** 2, side**2, side**2)
 
 
-def _embed(model: Any, batch: UploadedBatch) -> torch.Tensor:
-    """Unit vectors, (size, d): the sum of a text's features and the mean of the pictures', normalised at the end."""
-    import torch
-
-    with torch.inference_mode():
-        parts = []
-        if batch.texts:
-            texts = model.get_text_features(**batch.texts.ready())
-            parts.append(_mean_of_each_item(texts.pooler_output, batch.text_items, batch.size))
-        if batch.pictures:
-            pictures = model.get_image_features(**batch.pictures.ready())
-            parts.append(_mean_of_each_item(pictures.pooler_output, batch.picture_items, batch.size))
-        return torch.nn.functional.normalize(torch.stack(parts).sum(dim=0), dim=-1)
+def _features(model: Any, upload: Upload) -> torch.Tensor:
+    """Raw features of texts, or of pictures, a row each."""
+    inputs = upload.ready()
+    encode = model.get_image_features if "pixel_values" in inputs else model.get_text_features
+    features: torch.Tensor = encode(**inputs).pooler_output
+    return features
 
 
 def _mean_of_each_item(features: torch.Tensor, owners: Sequence[int], size: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ vendor's code needs transformers below 4.52; the weights are those of an ordinar
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.official_text import official_text_without_media_tokens
@@ -28,32 +28,31 @@ MAX_LENGTH = 1800
 NUM_FRAMES = 6
 FRAME_TOKENS = 1600
 
-_SHARED: dict[str, Any] = {
-    "model": "gme",
-    "prompt": "chat: system INSTRUCTION, user image and TEXT, <|endoftext|> after the answer's opening",
-    "pooling": "<|endoftext|>, after the final norm",
-    "resolution": "256 to 1,280 tokens of 28 x 28",
-    "frames": "own: 6 images (our choice: it has no video); leaderboard: the middle frame",
-    "license": "apache-2.0",
-    "source": "modeling_gme_qwen2vl.py; VLM2Vec, src/model/baseline_backbone/gme",
-    "unsure": "names of its weights on the hub",
-}
+_card = partial(
+    Card,
+    model="gme",
+    prompt="chat: system INSTRUCTION, user image and TEXT, <|endoftext|> after the answer's opening",
+    pooling="<|endoftext|>, after the final norm",
+    resolution="256 to 1,280 tokens of 28 x 28",
+    frames="own: 6 images (our choice: it has no video); leaderboard: the middle frame",
+    license="apache-2.0",
+    source="modeling_gme_qwen2vl.py; VLM2Vec, src/model/baseline_backbone/gme",
+    unsure="names of its weights on the hub",
+)
 CARDS = (
-    Card(
-        hub_id="Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
-        revision="ce765ae71b8cdb208203cd8fb64a170b1b84293a",
-        parameters=2_208_985_600,
-        dimensions=1536,
+    _card(
+        "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
+        "ce765ae71b8cdb208203cd8fb64a170b1b84293a",
+        2_208_985_600,
+        1536,
         published="GME-2B",
-        **_SHARED,
     ),
-    Card(
-        hub_id="Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
-        revision="477027a6480f8630363be77751f169cc3434b673",
-        parameters=8_291_375_616,
-        dimensions=3584,
+    _card(
+        "Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
+        "477027a6480f8630363be77751f169cc3434b673",
+        8_291_375_616,
+        3584,
         published="GME-7B",
-        **_SHARED,
     ),
 )
 PROFILE = Profile(

@@ -9,7 +9,7 @@ plain positions. Only LamRA's own code for Qwen2.5-VL, of which forks alone coul
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED, middle_picture
@@ -24,32 +24,33 @@ from mmeb_harness import Item, Profile, Role
 OWN: tuple[Resize, ...] = (within(4 * TOKEN, 300 * TOKEN, 28),)
 LEADERBOARD: tuple[Resize, ...] = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 
-_SHARED: dict[str, Any] = {
-    "model": "lamra",
-    "revision": None,
-    "dimensions": 3584,
-    "prompt": "chat: user image, INSTRUCTION TEXT and 'Summarize above … in one word: '",
-    "pooling": "newline that opens the answer, after the final norm",
-    "resolution": "4 to 300 tokens of 28 x 28 (leaderboard: 256 to 1,280)",
-    "frames": "own: 8, as a video; leaderboard: the middle frame",
-    "license": "MIT (repository)",
-}
+_card = partial(
+    Card,
+    model="lamra",
+    prompt="chat: user image, INSTRUCTION TEXT and 'Summarize above … in one word: '",
+    pooling="newline that opens the answer, after the final norm",
+    resolution="4 to 300 tokens of 28 x 28 (leaderboard: 256 to 1,280)",
+    frames="own: 8, as a video; leaderboard: the middle frame",
+    license="MIT (repository)",
+)
 CARDS = (
-    Card(
-        hub_id="code-kunkun/LamRA-Ret",
-        parameters=8_291_375_616,
+    _card(
+        "code-kunkun/LamRA-Ret",
+        None,
+        8_291_375_616,
+        3584,
         source="LamRA, models/qwen2_vl.py; VLM2Vec, src/model/baseline_backbone/lamra",
         published="LamRA-Ret",
         unsure="its own repository was read in a fork's first commit",
-        **_SHARED,
     ),
-    Card(
-        hub_id="code-kunkun/LamRA-Ret-Qwen2.5VL-7b",
-        parameters=8_292_166_656,
+    _card(
+        "code-kunkun/LamRA-Ret-Qwen2.5VL-7b",
+        None,
+        8_292_166_656,
+        3584,
         source="VLM2Vec, src/model/baseline_backbone/lamra/lamra_qwen25_inference.py; forks of LamRA",
         published="LamRA-Ret-Qwen2.5VL-7b",
         unsure="its own code: positions and picture sizes, read in forks",
-        **_SHARED,
     ),
 )
 PROFILE = Profile(

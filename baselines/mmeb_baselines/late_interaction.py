@@ -16,25 +16,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.families import read_config
 from mmeb_baselines.official_text import official_text
-from mmeb_baselines.qwen.embedder import Attention, Place
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_baselines.weights import load_weights
-from mmeb_harness import EncodeResult, Item, ModelError, ModelInfo, Profile, Role, TokenVectors, one_line
-from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
+from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, TokenVectors, one_line
+from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
-from mmeb_harness.adapter.uploads import Uploads
-
-if TYPE_CHECKING:
-    from mmeb_baselines.qwen.model import Batch, UploadedBatch
 
 FrameRule = Literal["all, a picture each", "the first one"]
 
@@ -66,11 +63,13 @@ class Wording:
 
 
 #: "Question: " and one <bos>: transformers' processor, and colpali-engine up to 0.3.3 (v1.3's page names 0.2.0).
-COLPALI = Wording("<bos>", "Question: ", "<pad>" * 10 + "\n", "", "<bos>Describe the image.\n")
+COLPALI_WORDING = Wording("<bos>", "Question: ", "<pad>" * 10 + "\n", "", "<bos>Describe the image.\n")
 #: VLM2Vec's copy of colpali-engine 0.3.4: another prefix, and a second <bos>, which PaliGemmaProcessor adds.
-COLPALI_LEADERBOARD = dataclasses.replace(COLPALI, prefix="Query: ", after="<bos><bos>Describe the image.\n")
+COLPALI_LEADERBOARD_WORDING = dataclasses.replace(
+    COLPALI_WORDING, prefix="Query: ", after="<bos><bos>Describe the image.\n"
+)
 #: "Query: ": transformers' processor, and colpali-engine 0.3.4 to 0.3.12, which wrote no newline at the end.
-COLQWEN2 = Wording(
+COLQWEN2_WORDING = Wording(
     start="",
     prefix="Query: ",
     end="<|endoftext|>" * 10 + "\n",
@@ -78,41 +77,34 @@ COLQWEN2 = Wording(
     after=f"{VISION_END}Describe the image.<|im_end|><|endoftext|>",
 )
 
-_SHARED: dict[str, Any] = {
-    "parameters": None,
-    "dimensions": 128,
-    "pooling": "every token, projected (MaxSim)",
-}
-COLPALI_CARDS = (
-    Card(
-        model="colpali",
-        hub_id="vidore/colpali-v1.3-hf",
-        revision=None,
-        prompt='image: "Describe the image."; text: "Question: TEXT" (leaderboard: "Query: ") and 10 <pad>',
-        resolution="448 x 448",
-        frames="own: 8, a picture each (our choice: it has no video); leaderboard: the first",
-        license="gemma",
-        source="transformers, ColPaliProcessor; VLM2Vec, src/model/baseline_backbone/colpali",
-        published="colpali-v1.3",
-        unsure="its full commit; the prefix in its training, known from colpali-engine's versions alone",
-        **_SHARED,
-    ),
+COLPALI_CARD = Card(
+    "vidore/colpali-v1.3-hf",
+    revision=None,
+    parameters=None,
+    dimensions=128,
+    model="colpali",
+    prompt='image: "Describe the image."; text: "Question: TEXT" (leaderboard: "Query: ") and 10 <pad>',
+    pooling="every token, projected (MaxSim)",
+    resolution="448 x 448",
+    frames="own: 8, a picture each (our choice: it has no video); leaderboard: the first",
+    license="gemma",
+    source="transformers, ColPaliProcessor; VLM2Vec, src/model/baseline_backbone/colpali",
+    published="colpali-v1.3",
+    unsure="its full commit; the prefix in its training, known from colpali-engine's versions alone",
 )
-COLQWEN2_CARDS = (
-    Card(
-        model="colqwen2",
-        hub_id="vidore/colqwen2-v1.0-hf",
-        revision=None,
-        prompt='image: "Describe the image." in a user\'s turn; text: "Query: TEXT" and 10 <|endoftext|>',
-        resolution="3,136 to 602,112 pixels",
-        frames="8, a picture each (our choice: it has no video)",
-        license="not seen (vidore/colqwen2-v1.0, of which it is the conversion: mit, on an apache-2.0 base)",
-        source="transformers, ColQwen2Processor; colpali-engine 0.3.4",
-        unsure="its page on the hub",
-        **_SHARED,
-    ),
+COLQWEN2_CARD = dataclasses.replace(
+    COLPALI_CARD,
+    hub_id="vidore/colqwen2-v1.0-hf",
+    model="colqwen2",
+    prompt='image: "Describe the image." in a user\'s turn; text: "Query: TEXT" and 10 <|endoftext|>',
+    resolution="3,136 to 602,112 pixels",
+    frames="8, a picture each (our choice: it has no video)",
+    license="not seen (vidore/colqwen2-v1.0, of which it is the conversion: mit, on an apache-2.0 base)",
+    source="transformers, ColQwen2Processor; colpali-engine 0.3.4",
+    published="",
+    unsure="its page on the hub",
 )
-CARDS = COLPALI_CARDS + COLQWEN2_CARDS
+CARDS = (COLPALI_CARD, COLQWEN2_CARD)
 
 COLPALI_PROFILE = Profile(
     name="colpali",
@@ -133,6 +125,9 @@ COLPALI_LEADERBOARD_PROFILE = dataclasses.replace(
 COLQWEN2_PROFILE = dataclasses.replace(COLPALI_PROFILE, name="colqwen2", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
 
 
+LateInteractionEmbedder: TypeAlias = CheckpointEmbedder["SheetForm"]
+
+
 def load_colpali(
     path: str | None = None,
     revision: str | None = None,
@@ -151,18 +146,8 @@ def load_colpali(
             instructions; those of v2.0.0 with them, as here.
         query_prefix: before texts; default: "Question: " (own), "Query: " (leaderboard).
     """
-    own = profile == "own"
-    family = Family(
-        model="colpali",
-        architecture="ColPaliForRetrieval",
-        cards=COLPALI_CARDS,
-        profile=COLPALI_PROFILE if own else COLPALI_LEADERBOARD_PROFILE,
-        wording=_with_prefix(COLPALI if own else COLPALI_LEADERBOARD, query_prefix),
-        text_of=text_alone if own else official_string,
-        frames="all, a picture each" if own else "the first one",
-        form=ColPaliForm,
-    )
-    return _open(family, path, revision, Place(device, dtype, attention))
+    family = COLPALI if profile == "own" else COLPALI_LEADERBOARD
+    return _open(family, path, revision, query_prefix, Place(device, dtype, attention))
 
 
 def load_colqwen2(
@@ -180,17 +165,7 @@ def load_colqwen2(
     Args:
         query_prefix: before texts; default: "Query: ".
     """
-    family = Family(
-        model="colqwen2",
-        architecture="ColQwen2ForRetrieval",
-        cards=COLQWEN2_CARDS,
-        profile=COLQWEN2_PROFILE,
-        wording=_with_prefix(COLQWEN2, query_prefix),
-        text_of=text_alone,
-        frames="all, a picture each",
-        form=ColQwen2Form,
-    )
-    return _open(family, path, revision, Place(device, dtype, attention))
+    return _open(COLQWEN2, path, revision, query_prefix, Place(device, dtype, attention))
 
 
 def text_alone(item: Item) -> str:
@@ -203,7 +178,7 @@ def official_string(item: Item) -> str:
     return official_text(item, image_token="", video_token="")
 
 
-class Form(Protocol):
+class SheetReader(Protocol):
     """Turns sheets, items of one picture or of a text, into the model's inputs."""
 
     def cost(self, sheet: Item) -> int:
@@ -220,109 +195,54 @@ class Family:
     """One model in one profile of it.
 
     Attributes:
-        model: the registered name, and the `model_type` of config.json.
         architecture: its class in transformers.
-        cards: known checkpoints; the first is the default.
+        card: the known checkpoint. Its model is the registered name, and the `model_type` of config.json.
         text_of: what is said of an item without pictures.
         frames: which of a video are shown.
-        form: checkpoint, wording → how inputs are made.
+        reader: checkpoint, wording → how inputs are made.
     """
 
-    model: str
     architecture: str
-    cards: tuple[Card, ...]
+    card: Card
     profile: Profile
     wording: Wording
     text_of: Callable[[Item], str]
     frames: FrameRule
-    form: Callable[[CheckpointFolder, Wording], Form]
+    reader: Callable[[CheckpointFolder, Wording], SheetReader]
 
 
-class LateInteractionEmbedder:
-    """Loads the weights when the first item comes: what is already done needs none."""
+@dataclass(frozen=True)
+class SheetForm:
+    """Shows an item as sheets, and gives it the vectors of all their tokens."""
 
-    def __init__(self, family: Family, checkpoint: CheckpointFolder, place: Place) -> None:
-        import torch
-
-        _refuse_adapter(family, checkpoint)
-        config = read_config(checkpoint, family.model)
-        self._family, self._checkpoint, self._attention = family, checkpoint, place.attention
-        self._device, self._dtype = resolve_place(torch, place.device, place.dtype)
-        self._uploads = Uploads(torch, self._device, self._dtype)
-        self._form = family.form(checkpoint, family.wording)
-        self._model: Any = None
-        self.info = ModelInfo(
-            name=family.model,
-            revision=checkpoint.revision,
-            dimensions=int(config.get("embedding_dim", 128)),
-            settings={
-                "checkpoint": checkpoint.label,
-                "device": self._device.split(":")[0],
-                "dtype": self._dtype,
-                "attention": place.attention,
-                "query_prefix": family.wording.prefix,
-                "frames": family.frames,
-            },
-            profile=family.profile,
-            similarity="max_sim",
-            parameters=checkpoint.parameters,
-        )
-
-    @property
-    def model(self) -> Any:
-        """The model with its weights, which the first call loads."""
-        if self._model is None:
-            import transformers
-
-            architecture = getattr(transformers, self._family.architecture)
-            self._model = load_weights(architecture, self._checkpoint, self._device, self._dtype, self._attention)
-        return self._model
-
-    def warm_up(self) -> None:
-        """Load the weights, and run them once."""
-        self.encode([Item("warm-up", text="warm-up")], "query")
+    family: Family
+    reader: SheetReader
 
     def cost(self, item: Item, role: Role) -> int:
-        """Estimated tokens, from the text's length and the pictures' headers."""
-        return sum(self._form.cost(sheet) for sheet in self._sheets(item))
+        return sum(self.reader.cost(sheet) for sheet in self._sheets(item))
 
-    def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
-        """Open, resize and tokenise. A batch's rows are positions in `items`, one for each picture shown of an item."""
+    def batches(self, items: Sequence[Item], role: Role) -> list[Batch]:
         shown = [(row, sheet) for row, item in enumerate(items) for sheet in self._sheets(item)]
-        batches = self._form.batches([sheet for _, sheet in shown])
+        batches = self.reader.batches([sheet for _, sheet in shown])
         return [dataclasses.replace(batch, rows=[shown[place][0] for place in batch.rows]) for batch in batches]
 
-    def upload(self, prepared: list[Batch]) -> list[UploadedBatch]:
-        """The inputs, on their way to the model."""
-        from mmeb_baselines.qwen.model import uploaded
-
-        return uploaded(prepared, self._uploads)
-
-    def encode_prepared(self, prepared: list[Batch] | list[UploadedBatch]) -> EncodeResult:
+    def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> TokenVectors:
         """Every token's vector; float16 where the model runs in half precision."""
-        from mmeb_baselines.qwen.model import uploaded
-
-        kind: type[np.floating[Any]] = np.float32 if self._dtype == "float32" else np.float16
-        vectors: dict[int, list[NDArray[np.float32]]] = {}
-        for batch in uploaded(prepared, self._uploads):
-            for row, rows_of_tokens in zip(batch.rows, token_vectors(self.model, batch), strict=True):
+        vectors: dict[int, list[NDArray[np.floating[Any]]]] = {}
+        for batch in batches:
+            for row, rows_of_tokens in zip(batch.rows, token_vectors(model, batch), strict=True):
                 vectors.setdefault(row, []).append(rows_of_tokens)
-        items = [np.concatenate(vectors[row]).astype(kind) for row in range(len(vectors))]
-        return EncodeResult(TokenVectors.of_items(items))
-
-    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """The same in one call."""
-        return self.encode_prepared(self.prepare(items, role))
+        return TokenVectors.of_items([np.concatenate(vectors[row]) for row in range(len(vectors))])
 
     def _sheets(self, item: Item) -> list[Item]:
         """What is shown of an item: its text, written out, or its pictures one by one."""
         if not item.media:
-            return [Item(item.id, self._family.wording.text(self._family.text_of(item)))]
-        shown = item.media[:1] if self._family.frames == "the first one" else item.media
+            return [Item(item.id, self.family.wording.text(self.family.text_of(item)))]
+        shown = item.media[:1] if self.family.frames == "the first one" else item.media
         return [Item(item.id, images=(path,)) for path in shown]
 
 
-class ColPaliForm:
+class ColPaliReader:
     """Squares of 448 pixels and their tokens, as ColPaliProcessor writes them."""
 
     def __init__(self, checkpoint: CheckpointFolder, wording: Wording) -> None:
@@ -344,8 +264,6 @@ class ColPaliForm:
         return [self._batch(rows, [sheets[row] for row in rows]) for rows in kinds if rows]
 
     def _batch(self, rows: list[int], sheets: Sequence[Item]) -> Batch:
-        from mmeb_baselines.qwen.model import Batch
-
         texts = [self._picture if sheet.images else sheet.text for sheet in sheets]
         options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "np"}
         tokens = self._tokenizer(texts, **options)
@@ -357,7 +275,7 @@ class ColPaliForm:
         return Batch(rows, inputs)
 
 
-class ColQwen2Form:
+class ColQwen2Reader:
     """Patches of pictures of any shape and their tokens, as ColQwen2Processor writes them."""
 
     def __init__(self, checkpoint: CheckpointFolder, wording: Wording) -> None:
@@ -383,24 +301,72 @@ class ColQwen2Form:
         return [self._wording.before, *pictures(sheet, self._steps), self._wording.after]
 
 
-def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.float32]]:
-    """The vectors (t_i, d) of each row's tokens, of unit length."""
+def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.floating[Any]]]:
+    """The vectors (t_i, d) of each row's tokens, of unit length; float16 where the model runs in half precision."""
     import torch
 
     inputs = batch.inputs.ready()
     with torch.inference_mode():
         states = model.vlm(**inputs, use_cache=False).last_hidden_state  # (b, t, hidden)
         projected = model.embedding_proj_layer(states).float()  # (b, t, d)
+    kind = np.float32 if states.dtype == torch.float32 else np.float16
     vectors, kept = torch.nn.functional.normalize(projected, dim=-1).cpu(), inputs["attention_mask"].bool().cpu()
-    return [rows[mask].numpy() for rows, mask in zip(vectors, kept, strict=True)]
+    return [rows[mask].numpy().astype(kind) for rows, mask in zip(vectors, kept, strict=True)]
 
 
-def _with_prefix(wording: Wording, prefix: str | None) -> Wording:
-    return wording if prefix is None else dataclasses.replace(wording, prefix=prefix)
+#: In its own profile, and as behind its rows on MMEB-V2's leaderboard.
+COLPALI = Family(
+    architecture="ColPaliForRetrieval",
+    card=COLPALI_CARD,
+    profile=COLPALI_PROFILE,
+    wording=COLPALI_WORDING,
+    text_of=text_alone,
+    frames="all, a picture each",
+    reader=ColPaliReader,
+)
+COLPALI_LEADERBOARD = dataclasses.replace(
+    COLPALI,
+    profile=COLPALI_LEADERBOARD_PROFILE,
+    wording=COLPALI_LEADERBOARD_WORDING,
+    text_of=official_string,
+    frames="the first one",
+)
+COLQWEN2 = Family(
+    architecture="ColQwen2ForRetrieval",
+    card=COLQWEN2_CARD,
+    profile=COLQWEN2_PROFILE,
+    wording=COLQWEN2_WORDING,
+    text_of=text_alone,
+    frames="all, a picture each",
+    reader=ColQwen2Reader,
+)
 
 
-def _open(family: Family, path: str | None, revision: str | None, place: Place) -> LateInteractionEmbedder:
-    return LateInteractionEmbedder(family, find_pinned(family.cards, path, revision), place)
+def _open(
+    family: Family, path: str | None, revision: str | None, query_prefix: str | None, place: Place
+) -> LateInteractionEmbedder:
+    if query_prefix is not None:
+        family = dataclasses.replace(family, wording=dataclasses.replace(family.wording, prefix=query_prefix))
+    model, wording = family.card.model, family.wording
+    checkpoint = find_pinned([family.card], path, revision)
+    _refuse_adapter(family, checkpoint)
+    info = ModelInfo(
+        name=model,
+        revision=checkpoint.revision,
+        dimensions=int(read_config(checkpoint, model).get("embedding_dim", 128)),
+        settings={"attention": place.attention, "query_prefix": wording.prefix, "frames": family.frames},
+        profile=family.profile,
+        similarity="max_sim",
+        parameters=checkpoint.parameters,
+    )
+    form = SheetForm(family, family.reader(checkpoint, wording))
+    return CheckpointEmbedder(checkpoint, place, form, partial(_load, family), info)
+
+
+def _load(family: Family, checkpoint: CheckpointFolder, *place: str) -> Any:
+    import transformers
+
+    return load_weights(getattr(transformers, family.architecture), checkpoint, *place)
 
 
 def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:
@@ -411,8 +377,8 @@ def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:
     """
     if (checkpoint.path / "adapter_config.json").is_file():
         raise ModelError(
-            f"checkpoint {checkpoint.name} holds LoRA weights for colpali-engine; model {family.model!r} needs one of "
-            f"transformers' class {family.architecture}, e.g. {family.cards[0].hub_id}"
+            f"checkpoint {checkpoint.name} holds LoRA weights for colpali-engine; model {family.card.model!r} needs "
+            f"one of transformers' class {family.architecture}, e.g. {family.card.hub_id}"
         )
 
 

@@ -5,7 +5,7 @@ Source: ops_mm_embedding_v1.py of OpenSearch-AI/Ops-MM-embedding-v1-*, and mteb'
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
@@ -16,31 +16,25 @@ from mmeb_harness import Item, Profile, Role
 
 SIZES = (clipped(within(256 * TOKEN, 1280 * TOKEN, 28)),)
 
-_SHARED: dict[str, Any] = {
-    "model": "ops_mm",
-    "prompt": "chat: system INSTRUCTION, user images and TEXT, <|endoftext|> after the answer's opening",
-    "pooling": "<|endoftext|>, after the final norm",
-    "resolution": "256 to 1,280 tokens of 28 x 28, frames too",
-    "frames": "8, an image each",
-    "license": "apache-2.0",
-    "source": "ops_mm_embedding_v1.py; mteb, ops_mm_models.py",
-    "unsure": "which instructions its publisher's MMEB-V2 scores had on the candidates' side",
-}
+_card = partial(
+    Card,
+    model="ops_mm",
+    prompt="chat: system INSTRUCTION, user images and TEXT, <|endoftext|> after the answer's opening",
+    pooling="<|endoftext|>, after the final norm",
+    resolution="256 to 1,280 tokens of 28 x 28, frames too",
+    frames="8, an image each",
+    license="apache-2.0",
+    source="ops_mm_embedding_v1.py; mteb, ops_mm_models.py",
+    unsure="which instructions its publisher's MMEB-V2 scores had on the candidates' side",
+)
 CARDS = (
-    Card(
-        hub_id="OpenSearch-AI/Ops-MM-embedding-v1-2B",
-        revision="69c23ac5595bb7fb3a9959df96fe155b3650c01e",
-        parameters=2_208_985_600,
-        dimensions=1536,
-        **_SHARED,
-    ),
-    Card(
-        hub_id="OpenSearch-AI/Ops-MM-embedding-v1-7B",
-        revision="e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
-        parameters=8_291_375_616,
-        dimensions=3584,
+    _card("OpenSearch-AI/Ops-MM-embedding-v1-2B", "69c23ac5595bb7fb3a9959df96fe155b3650c01e", 2_208_985_600, 1536),
+    _card(
+        "OpenSearch-AI/Ops-MM-embedding-v1-7B",
+        "e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
+        8_291_375_616,
+        3584,
         published="Ops-MM-embedding-v1-8B",
-        **_SHARED,
     ),
 )
 PROFILE = Profile(

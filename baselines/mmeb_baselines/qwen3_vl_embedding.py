@@ -9,7 +9,7 @@ second, whatever the video's own rate: frame lists carry none.
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
+from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import chat
@@ -28,32 +28,31 @@ FRAMES_PER_SECOND = 2.0
 NUM_FRAMES = 64
 MAX_LENGTH = 8192
 
-_SHARED: dict[str, Any] = {
-    "model": "qwen3_vl_embedding",
-    "prompt": 'chat: system INSTRUCTION, user video, image, TEXT; candidates: "Represent the user\'s input."',
-    "pooling": "newline that opens the answer, after the final norm",
-    "resolution": "4,096 to 1,843,200 pixels; a video 7,864,320 in all",
-    "frames": "64, as a video with times",
-    "license": "apache-2.0",
-    "matryoshka": 64,
-    "source": "QwenLM/Qwen3-VL-Embedding (read in forks), qwen-vl-utils 0.0.14",
-}
+_card = partial(
+    Card,
+    model="qwen3_vl_embedding",
+    prompt='chat: system INSTRUCTION, user video, image, TEXT; candidates: "Represent the user\'s input."',
+    pooling="newline that opens the answer, after the final norm",
+    resolution="4,096 to 1,843,200 pixels; a video 7,864,320 in all",
+    frames="64, as a video with times",
+    license="apache-2.0",
+    matryoshka=64,
+    source="QwenLM/Qwen3-VL-Embedding (read in forks), qwen-vl-utils 0.0.14",
+)
 CARDS = (
-    Card(
-        hub_id="Qwen/Qwen3-VL-Embedding-2B",
-        revision="9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",
-        parameters=2_127_532_032,
-        dimensions=2048,
+    _card(
+        "Qwen/Qwen3-VL-Embedding-2B",
+        "9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",
+        2_127_532_032,
+        2048,
         published="Qwen3-VL-Embedding-2B",
-        **_SHARED,
     ),
-    Card(
-        hub_id="Qwen/Qwen3-VL-Embedding-8B",
-        revision="2c4565515e0f265c6511776e7193b22c0968ddc7",
-        parameters=8_144_793_840,
-        dimensions=4096,
+    _card(
+        "Qwen/Qwen3-VL-Embedding-8B",
+        "2c4565515e0f265c6511776e7193b22c0968ddc7",
+        8_144_793_840,
+        4096,
         published="Qwen3-VL-Embedding-8B",
-        **_SHARED,
     ),
 )
 PROFILE = Profile(

@@ -30,8 +30,8 @@ FAMILIES = (
 WHOLE_EDITION, NUM_TASKS = "v2.0.0", 78
 
 HEADER = (
-    *("model", "hub id", "revision", "parameters", "width", "prompt", "pooling", "pictures", "frames", "licence"),
-    "score",
+    *("model", "hub id", "revision", "parameters", "width"),
+    *("prompt", "pooling", "pictures", "frames", "licence", "score"),
 )
 
 INTRODUCTION = """\
@@ -59,21 +59,9 @@ def text() -> str:
     """The whole document, as Markdown."""
     cards = [card for family in FAMILIES for card in family.CARDS]
     scores = published_scores(PUBLISHED)
-    header = (
-        "model",
-        "hub id",
-        "revision",
-        "parameters",
-        "width",
-        "prompt",
-        "pooling",
-        "pictures",
-        "frames",
-        "licence",
-    )
     rows = [_row(card, scores) for card in cards]
     sources = sorted({f"- `{card.model}`: {card.source}{_unsure(card)}" for card in cards})
-    return "\n".join([INTRODUCTION, markdown_table((*header, "score"), rows), "", "## Sources", "", *sources]) + "\n"
+    return "\n".join([INTRODUCTION, markdown_table(HEADER, rows), "", "## Sources", "", *sources]) + "\n"
 
 
 def published_scores(path: Path) -> dict[str, tuple[float, str]]:

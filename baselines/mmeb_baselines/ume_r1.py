@@ -22,6 +22,7 @@ wants the vectors of single items runs `--batch-tokens 1`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,11 +31,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mmeb_baselines.cards import Card
+from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.embedder import Attention, Batch, Place
 from mmeb_baselines.families import MODELS_OF_TYPE
 from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import (
     IMAGE_PAD,
     TEXT,
@@ -56,7 +58,6 @@ from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
 if TYPE_CHECKING:
     from mmeb_baselines.qwen.generation import Writer, Writing
-    from mmeb_baselines.qwen.model import Batch
     from mmemb_r1_model.decoding import Answer
 
 Reasoning = Literal["always", "never"]
@@ -90,31 +91,20 @@ _SENTENCES = (
 )
 PROMPTS: dict[Spelling, str] = {"training": " ".join(_SENTENCES), "readme": " \n".join(_SENTENCES)}
 
-_SHARED: dict[str, Any] = {
-    "model": "ume_r1",
-    "prompt": f"chat: user image, INSTRUCTION TEXT, {DISC} and the request to think and to write {GEN}",
-    "pooling": f"last {GEN} of the answer (gen) or {DISC} (disc), after the final norm",
-    "resolution": "3,136 to 2,359,296 pixels; a text has a white image of 56 x 56",
-    "frames": "8, as a video; 100,352 to 602,112 pixels each",
-    "license": "apache-2.0",
-    "source": "XMUDeepLIT/UME-R1, src/eval/VLM2Vec/eval_twomode.py; mteb, ume_r1.py",
-    "unsure": "its collator: spelling of the request, text without a picture, bounds; version of qwen-vl-utils",
-}
+_card = functools.partial(
+    Card,
+    model="ume_r1",
+    prompt=f"chat: user image, INSTRUCTION TEXT, {DISC} and the request to think and to write {GEN}",
+    pooling=f"last {GEN} of the answer (gen) or {DISC} (disc), after the final norm",
+    resolution="3,136 to 2,359,296 pixels; a text has a white image of 56 x 56",
+    frames="8, as a video; 100,352 to 602,112 pixels each",
+    license="apache-2.0",
+    source="XMUDeepLIT/UME-R1, src/eval/VLM2Vec/eval_twomode.py; mteb, ume_r1.py",
+    unsure="its collator: spelling of the request, text without a picture, bounds; version of qwen-vl-utils",
+)
 CARDS = (
-    Card(
-        hub_id="zhibinlan/UME-R1-2B",
-        revision="e7aaa253cd315be20bd15c8704ad281b4fdf82c9",
-        parameters=2_208_985_600,
-        dimensions=1536,
-        **_SHARED,
-    ),
-    Card(
-        hub_id="zhibinlan/UME-R1-7B",
-        revision="b5c08e3273d979e0f22445306717c39ca8d45df0",
-        parameters=8_291_375_616,
-        dimensions=3584,
-        **_SHARED,
-    ),
+    _card("zhibinlan/UME-R1-2B", "e7aaa253cd315be20bd15c8704ad281b4fdf82c9", 2_208_985_600, 1536),
+    _card("zhibinlan/UME-R1-7B", "b5c08e3273d979e0f22445306717c39ca8d45df0", 8_291_375_616, 3584),
 )
 PROFILE = Profile(
     name="ume_r1",
@@ -169,7 +159,7 @@ def load(
             "frame_sizes": "qwen-vl-utils 0.0.11, then 100,352 to 602,112 pixels each",
         },
     )
-    core = open_embedder(family, path, revision, Place(device, dtype, attention))
+    core = open_embedder(family, find_pinned(CARDS, path, revision), Place(device, dtype, attention))
     return UmeR1Embedder(core, modes, max_new_tokens, graphs)
 
 
@@ -236,7 +226,6 @@ class UmeR1Embedder:
     ) -> None:
         self._core, self._modes, self._max_new_tokens, self._graphs = core, modes, max_new_tokens, graphs
         self._ids = _token_ids(core, (GEN, DISC, *STOPS, *VISUAL))
-        self._loaded: Writer | None = None
         self.info = dataclasses.replace(core.info, reasons=True)
 
     def warm_up(self) -> None:
@@ -256,8 +245,8 @@ class UmeR1Embedder:
         """Open, resize and tokenise."""
         if self._modes[role] == "never":
             return self._core.prepare(items, role)
-        prompts = self._core.prompts(items, role)
-        return Question(prompts, self._core.collate(prompts, side="left"))
+        prompts = self._core.form.prompts(items, role)
+        return Question(prompts, self._core.form.collate(prompts, side="left"))
 
     def encode_stream(self, prepared: Iterator[Question | list[Batch]]) -> Iterator[EncodeResult]:
         """States at <disc_emb>, or at the <gen_emb> of answers; those of several batches are written side by side."""
@@ -293,7 +282,7 @@ class UmeR1Embedder:
         gen = self._ids[GEN]
         marked = [ids if gen in ids else [*ids, gen] for ids in answers]
         whole = [_continued(prompt, ended(ids, gen)) for prompt, ids in zip(prepared.prompts, marked, strict=True)]
-        vectors = self._core.encode_prepared(self._core.collate(whole)).vectors
+        vectors = self._core.encode_prepared(self._core.form.collate(whole)).vectors
         traces = (self._trace(fed, truncated=len(fed) > len(ids)) for fed, ids in zip(marked, answers, strict=True))
         return EncodeResult(vectors, tuple(traces))
 
@@ -320,13 +309,11 @@ class UmeR1Embedder:
         traces = (self._trace(answer.fed, answer.truncated, answer.seconds) for answer in answers)
         return EncodeResult(vectors, tuple(traces), work)
 
-    @property
+    @functools.cached_property
     def _writer(self) -> Writer:
         from mmeb_baselines.qwen.generation import Writer
 
-        if self._loaded is None:
-            self._loaded = Writer(self._core.model, self._writing, self._graphs)
-        return self._loaded
+        return Writer(self._core.model, self._writing, self._graphs)
 
     @property
     def _writing(self) -> Writing:
@@ -336,7 +323,7 @@ class UmeR1Embedder:
         return Writing(self._max_new_tokens, stops, never, self._ids[GEN])
 
     def _trace(self, fed: Sequence[int], truncated: bool, seconds: float | None = None) -> Trace:
-        rationale = self._core.tokenizer.decode(ended(fed, self._ids[GEN])[:-1]).strip()
+        rationale = self._core.form.reader.tokenizer.decode(ended(fed, self._ids[GEN])[:-1]).strip()
         return Trace("reasoned", None, rationale, len(fed), truncated, seconds)
 
 
@@ -345,7 +332,7 @@ def _continued(prompt: Prompt, ids: list[int]) -> Prompt:
 
 
 def _token_ids(core: QwenEmbedder, tokens: Sequence[str]) -> dict[str, int]:
-    known: dict[str, int] = core.tokenizer.get_added_vocab()
+    known: dict[str, int] = core.form.reader.tokenizer.get_added_vocab()
     missing = [token for token in tokens if token not in known]
     if missing:
         others = ", ".join(repr(model) for model in MODELS_OF_TYPE["qwen2_vl"] if model != "ume_r1")

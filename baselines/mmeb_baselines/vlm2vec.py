@@ -9,11 +9,13 @@ would make of the prompt.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.embedder import Attention, Place
 from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
-from mmeb_baselines.qwen.embedder import Attention, Family, Place, QwenEmbedder
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, backbone, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_baselines.weights import load_weights
@@ -23,41 +25,27 @@ from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder,
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 #: Adapters of old releases name modules as Qwen2-VL had them before transformers 4.52; unrenamed they load as nothing.
 OLD_NAMES = {r"^model(?!\.(language_model|visual))": "model.language_model"}
-_SHARED: dict[str, Any] = {
-    "model": "vlm2vec",
-    "prompt": "<|image_pad|> INSTRUCTION TEXT\\n (official strings, no template)",
-    "pooling": "last token, after the final norm",
-    "resolution": "3,136 to 1,003,520 pixels",
-    "frames": "8, as a video",
-    "license": "apache-2.0",
-    "source": "TIGER-AI-Lab/VLM2Vec, src/model/processor.py, model.py, vlm_backbone/qwen2_vl",
-}
+_card = partial(
+    Card,
+    model="vlm2vec",
+    prompt="<|image_pad|> INSTRUCTION TEXT\\n (official strings, no template)",
+    pooling="last token, after the final norm",
+    resolution="3,136 to 1,003,520 pixels",
+    frames="8, as a video",
+    license="apache-2.0",
+    source="TIGER-AI-Lab/VLM2Vec, src/model/processor.py, model.py, vlm_backbone/qwen2_vl",
+)
 CARDS = (
-    Card(
-        hub_id="VLM2Vec/VLM2Vec-V2.0",
-        revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
-        parameters=2_208_985_600,
-        dimensions=1536,
+    _card(
+        "VLM2Vec/VLM2Vec-V2.0",
+        "e39ff079b8275ef876d3656da8c0bddbff3c4dde",
+        2_208_985_600,
+        1536,
         published="VLM2Vec-V2",
         unsure="its list of files and adapter_config.json",
-        **_SHARED,
     ),
-    Card(
-        hub_id="TIGER-Lab/VLM2Vec-Qwen2VL-2B",
-        revision=None,
-        parameters=2_208_985_600,
-        dimensions=1536,
-        published="VLM2Vec-2B",
-        **_SHARED,
-    ),
-    Card(
-        hub_id="TIGER-Lab/VLM2Vec-Qwen2VL-7B",
-        revision=None,
-        parameters=8_291_375_616,
-        dimensions=3584,
-        published="VLM2Vec-V1-Qwen2VL-7B",
-        **_SHARED,
-    ),
+    _card("TIGER-Lab/VLM2Vec-Qwen2VL-2B", None, 2_208_985_600, 1536, published="VLM2Vec-2B"),
+    _card("TIGER-Lab/VLM2Vec-Qwen2VL-7B", None, 8_291_375_616, 3584, published="VLM2Vec-V1-Qwen2VL-7B"),
 )
 PROFILE = Profile(
     name="vlm2vec",
@@ -87,19 +75,20 @@ def load(
         profile: leaderboard-v1 squashes pictures to 1,344 x 1,344 first, as the script of the leaderboard's V1 rows
             does; what the model is shown then is 980 x 980.
     """
-    adapter = _find(path, revision)
-    base = base or _base_of(adapter)
-    described = adapter if base is None else find_checkpoint(base)
+    # V1 has no safetensors.
+    checkpoint = find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "adapter_model.bin"))
+    named = base or _base_of(checkpoint)
+    described = find_checkpoint(named) if named else None
     family = Family(
         model="vlm2vec",
         cards=CARDS,
         profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
         recipe=_recipe(squash=profile == "leaderboard-v1"),
         positions="sequential",
-        load=None if base is None else lambda *place: _merged(*place, base=described),
-        settings={"base": base},
+        load=partial(_merged, base=described) if described else backbone,
+        settings={"base": named},
     )
-    return QwenEmbedder(family, adapter, described, Place(device, dtype, attention))
+    return open_embedder(family, checkpoint, Place(device, dtype, attention), described)
 
 
 def _recipe(*, squash: bool) -> Recipe:
@@ -124,10 +113,6 @@ def _slot(item: Item, first: tuple[Resize, ...]) -> Slot:
     if item.frames:
         return Slot(item.frames, True, (*first, size))
     return Slot(item.images, False, (*(first or (enlarged_if_small(28, 56),)), size))
-
-
-def _find(path: str | None, revision: str | None) -> CheckpointFolder:
-    return find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "adapter_model.bin"))  # V1 has no safetensors
 
 
 def _base_of(adapter: CheckpointFolder) -> str | None:

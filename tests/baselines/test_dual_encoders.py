@@ -159,7 +159,7 @@ def test_vectors_are_those_of_transformers_used_plainly(
 def test_tokens_are_those_of_transformers_used_plainly(kind: str, checkpoints: dict[str, Path]) -> None:
     embedder, plain = LOADERS[kind](str(checkpoints[kind])), Plain(kind, checkpoints[kind])
     for text in ("A Cat.", "Word and another word " * 30):
-        found, expected = embedder.prepare([Item("", text=text)], "query").texts, plain.tokens(text)
+        found, expected = embedder.prepare([Item("", text=text)], "query")[0].inputs, plain.tokens(text)
         assert set(found) == set(expected)
         assert all(np.array_equal(found[name], expected[name]) for name in found)
 
@@ -178,7 +178,7 @@ def test_siglip_2_reads_small_letters_as_its_own_tokenizer_does(checkpoints: dic
     own = Siglip2Tokenizer.from_pretrained(folder)
     text = "A Cat: NAÏVE, 東京"
     expected = own([text], padding="max_length", max_length=64, truncation=True)["input_ids"]
-    found = load_siglip(str(folder)).prepare([Item("", text=text)], "query").texts["input_ids"]
+    found = load_siglip(str(folder)).prepare([Item("", text=text)], "query")[0].inputs["input_ids"]
     assert found.tolist() == expected
     assert found[0, -1] == 0  # padded on the right: the last position is a pad
 
@@ -186,9 +186,9 @@ def test_siglip_2_reads_small_letters_as_its_own_tokenizer_does(checkpoints: dic
 def test_a_long_text_keeps_its_end(checkpoints: dict[str, Path]) -> None:
     item = Item("", text="word " * 100)
     clip, siglip = load_clip(str(checkpoints["clip"])), load_siglip(str(checkpoints["siglip2"]))
-    ids = clip.prepare([item], "query").texts["input_ids"]
+    ids = clip.prepare([item], "query")[0].inputs["input_ids"]
     assert (ids.shape, int(ids[0, -1])) == ((1, 77), 515)
-    ids = siglip.prepare([item], "query").texts["input_ids"]
+    ids = siglip.prepare([item], "query")[0].inputs["input_ids"]
     assert (ids.shape, int(ids[0, -1])) == ((1, 64), 1)
 
 
@@ -203,7 +203,7 @@ def test_the_instruction_is_left_out_or_written_before_the_text(checkpoints: dic
         (Item("", instruction="Find it:"), "Find it:", "Find it:"),
         (Item(""), "", ""),
     ):
-        assert (without.text(item), within.text(item)) == (left_out, written)
+        assert (without.form.text(item), within.form.text(item)) == (left_out, written)
     assert (without.info.profile.instruction, within.info.profile.instruction) == ("none", "user text")
     assert within.info.profile.candidate_instruction == "the task's own"
     assert without.info.settings != within.info.settings

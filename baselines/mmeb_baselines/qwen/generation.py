@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, Qwen2VLForConditionalGeneration
 
-from mmeb_baselines.qwen.model import Batch
+from mmeb_baselines.embedder import Batch
 from mmeb_baselines.weights import load_weights, placed
 from mmeb_harness import Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder

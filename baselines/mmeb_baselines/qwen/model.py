@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,42 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmeb_baselines.embedder import Batch, UploadedBatch
 from mmeb_baselines.qwen.prompt import Prompt
-from mmeb_harness.adapter.uploads import Upload, Uploads
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
 #: Of the padding. Left: every row is continued at the same place; for the model's own positions only.
 Side = Literal["left", "right"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts of one kind, padded to one length.
-
-    Attributes:
-        rows: where each stands among the items that were asked for.
-        inputs: of the model.
-    """
-
-    rows: list[int]
-    inputs: dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class UploadedBatch:
-    """The same, with its inputs on the model's device, or on their way to it."""
-
-    rows: list[int]
-    inputs: Upload
-
-
-def uploaded(batches: Sequence[Batch] | Sequence[UploadedBatch], uploads: Uploads) -> list[UploadedBatch]:
-    """Batches on a device; those that are there already stay as they are."""
-    return [
-        batch if isinstance(batch, UploadedBatch) else UploadedBatch(batch.rows, uploads.start(batch.inputs))
-        for batch in batches
-    ]
 
 
 def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side = "right") -> list[Batch]:
