@@ -123,6 +123,7 @@ class Plan:
     """Which positions of which data sets stand in a step."""
 
     def __init__(self, sets: Sequence[WeightedSet], config: PlanConfig, steps: int, seed: int) -> None:
+        self.sets, self.config, self.seed = sets, config, seed
         if not sets:
             raise OptionError("no training data: name at least one data set")
         if config.batch_size % config.sub_batches:
@@ -146,14 +147,11 @@ class Plan:
             shape = (min(steps, config.first_steps), config.sub_batches)
             self._sets_of_step[: config.first_steps] = rng.choice(len(sets), size=shape, p=first / first.sum())
         self._draws_before = _draws_before(self._sets_of_step)
-        self._seed = seed
 
     def blocks(self, step: int) -> list[tuple[int, list[int]]]:
         """(data set, positions) of every sub-batch of a step."""
-        blocks = []
-        for chosen, before in zip(self._sets_of_step[step].tolist(), self._draws_before[step].tolist(), strict=True):
-            blocks.append((chosen, self._positions(chosen, before * self._block)))
-        return blocks
+        drawn = zip(self._sets_of_step[step].tolist(), self._draws_before[step].tolist(), strict=True)
+        return [(chosen, self._positions(chosen, before * self._block)) for chosen, before in drawn]
 
     def _positions(self, chosen: int, first: int) -> list[int]:
         """The next positions of a data set that is gone through in a new order every epoch."""
@@ -162,7 +160,7 @@ class Plan:
         positions: list[int] = []
         while len(positions) < self._block:
             epoch, offset = divmod(first + len(positions), size)
-            order = _order(self._seed, chosen, epoch, size)
+            order = _order(self.seed, chosen, epoch, size)
             positions += share[order[offset : offset + self._block - len(positions)]].tolist()
         return positions
 
@@ -207,34 +205,27 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
     """Step number → this process's share of the step, read and tokenised. Usable from loader processes."""
 
     def __init__(
-        self,
-        sets: Sequence[WeightedSet],
-        plan: Plan,
-        config: PlanConfig,
-        read: Callable[[Item], Prompt],
-        rationales: Rationales,
-        seed: int,
-        rank: int = 0,
-        size: int = 1,
+        self, plan: Plan, read: Callable[[Item], Prompt], rationales: Rationales, rank: int = 0, size: int = 1
     ) -> None:
+        config = plan.config
         if config.batch_size % (size * config.sub_batches):
             raise OptionError(
                 f"batch_size {config.batch_size} can't be split over {size} processes and {config.sub_batches} "
                 "sub-batches; make it a multiple of both"
             )
-        self._sets, self._plan, self._config, self._seed = sets, plan, config, seed
-        self._read, self._rationales, self._rank, self._size = read, rationales, rank, size
+        self._plan, self._config, self._read, self._rationales = plan, config, read, rationales
+        self._rank, self._size = rank, size
 
     def __getitem__(self, step: int) -> StepBatch:
         pairs: list[Pair] = []
         extras: list[Item] = []
         for block, (chosen, positions) in enumerate(self._plan.blocks(step)):
-            own = self._sets[chosen].pairs
+            own = self._plan.sets[chosen].pairs
             share = len(positions) // self._size
             mine = positions[self._rank * share : (self._rank + 1) * share]
             pairs += [own[position] for position in mine]
             extras += self._distractors(own, step, block)
-        extras += self._hard_negatives(pairs)
+        extras += [item for pair in pairs for item in pair.negatives[: self._config.hard_negatives]]
         return StepBatch(
             step=step,
             datasets=tuple(pair.dataset for pair in pairs),
@@ -249,19 +240,16 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
     def _input(self, pair: Pair, side: Side, step: int) -> Input:
         # Drawn by pair and step, not by place: the same whatever the number of processes.
         rng = np.random.default_rng(
-            (self._seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
+            (self._plan.seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
         )
         item = item_of(pair, side)
         return Input(item, self._read(item), self._rationales.draw(pair, side, rng))
 
     def _distractors(self, own: PairSet, step: int, block: int) -> list[Item]:
         wanted = min(self._config.distractors // self._config.sub_batches, len(own.distractors))
-        rng = np.random.default_rng((self._seed, 2, step, block))
+        rng = np.random.default_rng((self._plan.seed, 2, step, block))
         chosen = rng.choice(len(own.distractors), wanted, replace=False) if wanted else np.zeros(0, int)
         return [own.distractors[int(index)] for index in chosen[self._rank :: self._size]]
-
-    def _hard_negatives(self, pairs: Sequence[Pair]) -> list[Item]:
-        return [item for pair in pairs for item in pair.negatives[: self._config.hard_negatives]]
 
 
 def labels_of(pair: Pair) -> Labels:
@@ -295,12 +283,26 @@ def right_pairs(right: Sequence[frozenset[int]], has: Sequence[frozenset[int]]) 
 
 
 class Steps:
-    """The batches of a run by step number, from `start` on; each is read once, in order."""
+    """This process's batches of a run by step number, from `start` on; each is read once, in order."""
 
-    def __init__(self, reader: StepReader, start: int, loop: LoopConfig) -> None:
-        """Read ahead in `loop.loader_workers` processes; 0: in this one."""
+    def __init__(
+        self,
+        sets: Sequence[WeightedSet],
+        config: PlanConfig,
+        loop: LoopConfig,
+        read: Callable[[Item], Prompt],
+        rationales: Rationales,
+        world: World,
+        start: int,
+    ) -> None:
+        """Read ahead in `loop.loader_workers` processes; 0: in this one.
+
+        Raises:
+            OptionError: a plan that doesn't fit the data or the number of processes.
+        """
+        plan = Plan(sets, config, loop.steps, loop.seed)
         loader = torch.utils.data.DataLoader(
-            reader,
+            StepReader(plan, read, rationales, world.rank, world.size),
             batch_size=None,
             sampler=range(start, loop.steps),
             num_workers=loop.loader_workers,
@@ -319,21 +321,3 @@ class Steps:
     def describe(self, number: int) -> str:
         """Which pairs a step sees, for messages."""
         return ", ".join(self[number].names[:8]) + " …"
-
-
-def open_steps(
-    sets: Sequence[WeightedSet],
-    config: PlanConfig,
-    loop: LoopConfig,
-    read: Callable[[Item], Prompt],
-    rationales: Rationales,
-    world: World,
-    start: int,
-) -> Steps:
-    """This process's batches of a run.
-
-    Raises:
-        OptionError: a plan that doesn't fit the data or the number of processes.
-    """
-    plan = Plan(sets, config, loop.steps, loop.seed)
-    return Steps(StepReader(sets, plan, config, read, rationales, loop.seed, world.rank, world.size), start, loop)

@@ -164,23 +164,10 @@ def _loss(
     has_rationale = torch.tensor([has for part in shared for has in part[2]])
     same = same_answers(labels, extra_labels).to(direct.device)
     terms = contrastive_terms(vectors, config.temperature, same, has_rationale)
-    local = torch.stack([result.generation for result in results]).sum() / num_tokens
-    weights = config.weights
-    loss = (
-        weights.direct * terms["direct"]
-        + weights.reasoned * terms["reasoned"]
-        + weights.cross * terms["cross"]
-        + weights.generation * local
-    )
-    generation = sum(world.gather_objects(local.item()))
-    values = {name: value.item() for name, value in terms.items()} | {"generation": generation}
-    values["loss"] = (
-        weights.direct * values["direct"]
-        + weights.reasoned * values["reasoned"]
-        + weights.cross * values["cross"]
-        + weights.generation * generation
-    )
-    return loss, values
+    terms["generation"] = torch.stack([result.generation for result in results]).sum() / num_tokens
+    values = {name: term.item() for name, term in terms.items()}
+    values["generation"] = sum(world.gather_objects(values["generation"]))
+    return config.weights.loss(terms), {**values, "loss": config.weights.loss(values)}
 
 
 def _has_rationale(batch: StepBatch) -> list[bool]:

@@ -160,7 +160,9 @@ class Loop:
         """
         if self.world.is_first:
             write_json(self.folder / "config.json", self._described)
-            _cut_log(self.folder / LOG, start)
+            log = self.folder / LOG
+            if log.is_file():  # without rows of steps that will be taken again
+                rewrite(log, [row for row in read_rows(log) if row["step"] <= start])
         with contextlib.ExitStack() as stack:
             write = self._open_log(stack)
             for number in range(start, self.config.steps):
@@ -169,7 +171,8 @@ class Loop:
                 values = self._take(number, rate, step, describe)
                 seconds = time.perf_counter() - began
                 if (number + 1) % self.config.log_every == 0 or number + 1 == self.config.steps:
-                    write({"step": number + 1, **_rounded(values), "rate": rate, "seconds": round(seconds, 4)})
+                    rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+                    write({"step": number + 1, **rounded, "rate": rate, "seconds": round(seconds, 4)})
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
         self.student.save(self.folder / FINAL)
@@ -186,9 +189,10 @@ class Loop:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)))
         bad = {name: value for name, value in {**values, "grad_norm": norm}.items() if not math.isfinite(value)}
         if bad:
+            last = next(reversed(self._checkpoints()), "no checkpoint yet")
             raise TrainingError(
                 f"step {number + 1}: {', '.join(f'{name} is {value}' for name, value in bad.items())}; the weights "
-                f"before it are kept ({self._last_checkpoint()}). Batch: {describe(number)}. "
+                f"before it are kept ({last}). Batch: {describe(number)}. "
                 "Try a lower learning rate, or leave out the pair that does it"
             )
         self._optimiser.step()
@@ -199,19 +203,19 @@ class Loop:
         if not self.world.is_first:
             return lambda _: None
         rows = stack.enter_context(RowWriter(self.folder / LOG))
-        events = stack.enter_context(_event_writer(self.folder)) if self.config.tensorboard else None
+        if not self.config.tensorboard:
+            return rows.write
+        events = stack.enter_context(_event_writer(self.folder))
 
         def write(row: dict[str, float]) -> None:
             rows.write(row)
-            if events:
-                for name, value in row.items():
-                    events.add_scalar(name, value, int(row["step"]))
+            for name, value in row.items():
+                events.add_scalar(name, value, int(row["step"]))
 
         return write
 
-    def _last_checkpoint(self) -> str:
-        checkpoints = sorted(self.folder.glob("checkpoint-*"))
-        return str(checkpoints[-1]) if checkpoints else "no checkpoint yet"
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint-*"))
 
     def save(self, step: int) -> None:
         """Write what is needed to go on after `step` steps; whole or not at all. Every process must call it."""
@@ -221,7 +225,7 @@ class Loop:
         folder = self.folder / f"checkpoint-{step:07d}"
         with replacing_folder(folder) as temporary:
             torch.save(state, temporary / STATE)
-        for old in sorted(self.folder.glob("checkpoint-*"))[: -self.config.keep]:
+        for old in self._checkpoints()[: -self.config.keep]:
             shutil.rmtree(old)
 
     def _state(self, step: int) -> dict[str, Any]:
@@ -285,16 +289,6 @@ def _event_writer(folder: Path) -> Any:
             "tensorboard: true needs the package: pip install 'mmeb-harness[train]'; or set it to false"
         ) from error
     return SummaryWriter(folder / "tensorboard")
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop rows of steps that will be taken again."""
-    if path.is_file():
-        rewrite(path, [row for row in read_rows(path) if row["step"] <= step])
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def is_finished(folder: Path) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+Term = TypeVar("Term", float, Tensor)
 
 
 def info_nce(queries_ND: Tensor, candidates_MD: Tensor, temperature: float, same_NM: Tensor) -> Tensor:
@@ -53,6 +57,15 @@ class JointWeights:
     direct: float = 1.0
     generation: float = 1.0
     cross: float = 1.0
+
+    def loss(self, terms: Mapping[str, Term]) -> Term:
+        """The weighted sum of the terms of these names."""
+        return (
+            self.direct * terms["direct"]
+            + self.reasoned * terms["reasoned"]
+            + self.cross * terms["cross"]
+            + self.generation * terms["generation"]
+        )
 
 
 def contrastive_terms(

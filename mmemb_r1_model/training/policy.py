@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,3 @@ def k3_divergence(log_probs_T: Tensor, reference_T: Tensor) -> Tensor:
 def is_constant(rewards_GK: Tensor, tolerance: float = 1e-6) -> Tensor:
     """(G,) groups that teach their tokens nothing."""
     return (rewards_GK.amax(dim=1) - rewards_GK.amin(dim=1)) <= tolerance
-
-
-def calibration(probabilities: Tensor, reasoning_pays: Tensor) -> float:
-    """Brier score of the gate as a forecast that reasoning pays: 0 is perfect, 0.25 a coin."""
-    return float(functional.mse_loss(probabilities.float(), reasoning_pays.float()))

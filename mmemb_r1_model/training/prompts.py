@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,17 +28,15 @@ class CompactPrompt:
             return self.prompt
         scaled = self.pixels.astype(np.float32) / np.float32(255)
         patches = Patches((scaled - np.float32(0.5)) / np.float32(0.5), self.grid)
-        prompt = self.prompt
-        return Prompt(prompt.ids, prompt.types, prompt.positions, prompt.next_position, patches)
+        return dataclasses.replace(self.prompt, patches=patches)
 
 
 def compact(prompt: Prompt) -> CompactPrompt:
     """Keep patches as bytes. Exact for normalisation with mean and std 0.5, as Qwen3-VL has."""
-    bare = Prompt(prompt.ids, prompt.types, prompt.positions, prompt.next_position, None)
     if prompt.patches is None:
-        return CompactPrompt(bare, None, None)
+        return CompactPrompt(prompt, None, None)
     pixels = np.rint((prompt.patches.pixels * 0.5 + 0.5) * 255).clip(0, 255).astype(np.uint8)
-    return CompactPrompt(bare, pixels, prompt.patches.grid)
+    return CompactPrompt(dataclasses.replace(prompt, patches=None), pixels, prompt.patches.grid)
 
 
 class PromptCache:

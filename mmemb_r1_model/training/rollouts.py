@@ -17,11 +17,11 @@ from transformers import DynamicCache
 from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import feed
 from mmemb_r1_model.model.collate import collate
-from mmemb_r1_model.model.prompt import TURN_END, Prompt
+from mmemb_r1_model.model.prompt import TURN_END
 from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import TrainingError
-from mmemb_r1_model.training.student import PackedModel, Student
+from mmemb_r1_model.training.student import PackedModel, Student, evaluating
 from mmemb_r1_model.vllm.client import Question, Reader
 from mmemb_r1_model.vllm.request import CLOSING_TOKENS, chat
 from mmemb_r1_model.vllm.rollouts import RolloutWriter, Written
@@ -128,13 +128,8 @@ class LocalSampler:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
         # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
         module = self._student.whole_module()
-        training = module.training
-        module.eval()
-        try:
-            prompts = [given.prompt for given in inputs]
-            flat = _Sampling(self._student, module, prompts, count, max_new_tokens, seed).run()
-        finally:
-            module.train(training)
+        with evaluating(module):
+            flat = _Sampling(self._student, module, inputs, count, max_new_tokens, seed).run()
         return [flat[start : start + count] for start in range(0, len(flat), count)]
 
 
@@ -214,20 +209,12 @@ class _Sampling:
     """The answers of one batch."""
 
     def __init__(
-        self,
-        student: Student,
-        module: PackedModel,
-        prompts: Sequence[Prompt],
-        count: int,
-        max_new_tokens: int,
-        seed: int,
+        self, student: Student, module: PackedModel, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int
     ) -> None:
-        self._student, self._max_new_tokens = student, max_new_tokens
-        self._model = module.transformers_model
+        self._student, self._count, self._max_new_tokens = student, count, max_new_tokens
+        self._model, self._banned_V, self._marks = module.transformers_model, module.banned, Marks.of(student)
         self._generator = torch.Generator(student.device).manual_seed(seed)
-        self._banned_V = module.banned
-        self._marks = Marks.of(student)
-        batch = collate(prompts, student.pad).to(student.device, torch.float32)
+        batch = collate([given.prompt for given in inputs], student.pad).to(student.device, torch.float32)
         self._cache = DynamicCache(config=self._model.config.get_text_config())
         feed(
             self._model,
@@ -241,45 +228,39 @@ class _Sampling:
         self._cache.batch_repeat_interleave(count)
         self._mask_BL = batch.mask_BL.repeat_interleave(count, dim=0)
         self._position_B = batch.next_position_B.repeat_interleave(count)
-        self._ids: list[list[int]] = [[student.think] for _ in range(len(prompts) * count)]
-        self._log_probs: list[list[float]] = [[] for _ in self._ids]
-        self._is_greedy = torch.arange(len(self._ids), device=student.device) % count == 0
 
     def run(self) -> list[Rollout]:
-        student = self._student
-        active = list(range(len(self._ids)))
-        tokens = torch.full((len(active),), student.think, device=student.device)
+        student, marks = self._student, self._marks
+        ids = [[student.think] for _ in range(len(self._mask_BL))]
+        log_probs: list[list[float]] = [[] for _ in ids]
+        #: Rows that go on, by their place among all.
+        active_B = torch.arange(len(ids), device=student.device)
+        tokens_B = torch.full_like(active_B, student.think)
         # A rationale, </think> and <emb>.
         for _ in range(self._max_new_tokens + 2):
-            logits = self._feed(tokens)
-            probabilities = torch.softmax(logits, dim=-1)
-            drawn = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
-            tokens = torch.where(self._is_greedy, probabilities.argmax(dim=-1), drawn)
-            chosen = torch.log(probabilities.gather(1, tokens[:, None])[:, 0]).tolist()
-            for index, token, log_prob in zip(active, tokens.tolist(), chosen, strict=True):
-                self._ids[index].append(token)
-                self._log_probs[index].append(log_prob)
-            going = [
-                place for place, token in enumerate(tokens.tolist()) if not self._marks.end(self._ids[active[place]])
-            ]
+            probabilities_BV = torch.softmax(self._feed(tokens_B), dim=-1)
+            drawn_B = torch.multinomial(probabilities_BV, 1, generator=self._generator)[:, 0]
+            tokens_B = torch.where(active_B % self._count == 0, probabilities_BV.argmax(dim=-1), drawn_B)
+            chosen = torch.log(probabilities_BV.gather(1, tokens_B[:, None])[:, 0]).tolist()
+            active = active_B.tolist()
+            for row, token, log_prob in zip(active, tokens_B.tolist(), chosen, strict=True):
+                ids[row].append(token)
+                log_probs[row].append(log_prob)
+            going = [place for place, row in enumerate(active) if not marks.end(ids[row])]
             if not going:
                 break
             if len(going) < len(active):
                 kept = torch.tensor(going, device=student.device)
                 self._cache.batch_select_indices(kept)
-                self._mask_BL, self._position_B, tokens = self._mask_BL[kept], self._position_B[kept], tokens[kept]
-                self._is_greedy = self._is_greedy[kept]
-                active = [active[place] for place in going]
-        return [
-            finished(ids, own, self._marks, self._max_new_tokens)
-            for ids, own in zip(self._ids, self._log_probs, strict=True)
-        ]
+                self._mask_BL, self._position_B = self._mask_BL[kept], self._position_B[kept]
+                active_B, tokens_B = active_B[kept], tokens_B[kept]
+        return [finished(row, own, marks, self._max_new_tokens) for row, own in zip(ids, log_probs, strict=True)]
 
-    def _feed(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _feed(self, tokens_B: torch.Tensor) -> torch.Tensor:
         """Feed one token a row; logits (B, V) without what can't be written."""
-        self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(tokens[:, None])], dim=1)
+        self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(tokens_B[:, None])], dim=1)
         positions = self._position_B[None, :, None].expand(3, -1, 1)
         self._position_B = self._position_B + 1
-        hidden = feed(self._model, self._cache, self._mask_BL, positions, input_ids=tokens[:, None])
+        hidden = feed(self._model, self._cache, self._mask_BL, positions, input_ids=tokens_B[:, None])
         logits: torch.Tensor = self._model.lm_head(hidden).float()
         return logits.masked_fill(self._banned_V, -torch.inf)

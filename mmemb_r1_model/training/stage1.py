@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmemb_r1_model.training.batches import PlanConfig, Rationales, WeightedSet, open_steps
+from mmemb_r1_model.training.batches import PlanConfig, Rationales, Steps, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
@@ -48,7 +48,7 @@ def train(
         return folder / FINAL
     start = loop.restore()
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
-    steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
+    steps = Steps(sets, config.plan, config.loop, read, rationales, world, start)
 
     def step(number: int) -> dict[str, float]:
         batch, contrast = steps[number], config.contrast

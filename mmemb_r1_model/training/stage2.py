@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
-from mmemb_r1_model.training.batches import Input, Labels, PlanConfig, Rationales, StepBatch, WeightedSet, open_steps
+from mmemb_r1_model.training.batches import PlanConfig, Rationales, StepBatch, Steps, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
@@ -31,7 +31,7 @@ from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler
-from mmemb_r1_model.training.student import Encoded, Student, StudentConfig
+from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
 from mmemb_r1_model.vllm.rollouts import check_rollout_server
 from mmemb_r1_model.vllm.server import Server
 
@@ -77,17 +77,6 @@ class AdaptConfig:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(learning_rate=3e-6))
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Inputs that are rolled out together, all of one side."""
-
-    side: Side
-    inputs: tuple[Input, ...]
-    anchors: tuple[Prompt, ...]  # the other side's
-    labels: tuple[Labels, ...]
-    datasets: tuple[str, ...]
-
-
 def adapt(
     student: Student,
     sets: Sequence[WeightedSet],
@@ -120,15 +109,21 @@ def adapt(
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
     reference = Reference(student)
-    banks = _make_banks(reference, sets, config, read)
+
+    def embed(items: Sequence[Item]) -> Tensor:
+        return reference.embed([read(item) for item in items])
+
+    banks = {
+        (weighted.pairs.name, side): make_bank(weighted.pairs, side, config.negatives, embed, config.loop.seed)
+        for weighted in sets
+        for side in config.sides
+    }
     start = loop.restore()
-    steps = open_steps(sets, config.plan, config.loop, read, rationales, world, start)
-    prompts = (
-        steps
-        if config.prompts is None
-        else open_steps(sets, config.prompts, config.loop, read, rationales, world, start)
-    )
-    sampler = sampler or _make_sampler(student, config, folder, world)
+    steps = prompts = Steps(sets, config.plan, config.loop, read, rationales, world, start)
+    if config.prompts is not None:
+        prompts = Steps(sets, config.prompts, config.loop, read, rationales, world, start)
+    if sampler is None:
+        sampler = ServerSampler(student, config.server, folder, world) if config.server else LocalSampler(student)
     stage = _Stage(student, reference, sampler, banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
@@ -140,12 +135,6 @@ def adapt(
 
     loop.run(start, step, steps.describe)
     return folder / FINAL
-
-
-def _make_sampler(student: Student, config: AdaptConfig, folder: Path, world: World) -> Sampler:
-    if config.server is None:
-        return LocalSampler(student)
-    return ServerSampler(student, config.server, folder, world)
 
 
 def _described(config: AdaptConfig) -> dict[str, Any]:
@@ -177,23 +166,12 @@ class Reference:
         self._has_adapters = hasattr(student.backbone, "peft_config")
         self._module = student.module if self._has_adapters else student.frozen_copy()
 
+    @torch.no_grad()
     def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""
-        with torch.no_grad(), self._switched():
-            return self._student.encode(packed, scored)
-
-    @contextlib.contextmanager
-    def _switched(self) -> Iterator[None]:
-        student, module = self._student, self._student.module
-        training = module.training
-        student.module = self._module
-        self._module.eval()
-        try:
-            with student.backbone.disable_adapter() if self._has_adapters else contextlib.nullcontext():
-                yield
-        finally:
-            student.module = module
-            module.train(training)
+        backbone = self._student.backbone
+        with evaluating(self._module), backbone.disable_adapter() if self._has_adapters else contextlib.nullcontext():
+            return self._student.encode(packed, scored, self._module)
 
     def embed(self, prompts: Sequence[Prompt], size: int = 64) -> Tensor:
         """The direct vectors (n, D) of prompts."""
@@ -205,17 +183,8 @@ class Reference:
         return torch.cat(parts)
 
 
-def _make_banks(
-    reference: Reference, sets: Sequence[WeightedSet], config: AdaptConfig, read: PromptCache
-) -> dict[tuple[str, Side], Bank]:
-    def embed(items: Sequence[Item]) -> Tensor:
-        return reference.embed([read(item) for item in items])
-
-    return {
-        (weighted.pairs.name, side): make_bank(weighted.pairs, side, config.negatives, embed, config.loop.seed)
-        for weighted in sets
-        for side in config.sides
-    }
+#: What a micro-batch of groups showed, as the log calls it: a number of each group, of each rollout, or of it whole.
+Seen = dict[str, Tensor]
 
 
 class _Stage:
@@ -241,40 +210,32 @@ class _Stage:
         seed = config.loop.seed + number
         self._sampler.refresh(number)
         values = joint_backward(self._student, batch, config.contrast, world, seed)
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         for side in config.sides:
-            for position, groups in enumerate(self._groups(prompts, side, micro_groups)):
+            mine = range(config.groups // world.size)
+            for position, first in enumerate(mine[::micro_groups]):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
-                seen.append(self._backward(groups, draw))
+                here = slice(first, min(first + micro_groups, len(mine)))
+                seen.append(self._backward(prompts, side, here, draw))
         all_seen = [chunk for part in world.gather_objects(seen) for chunk in part]
-        deltas = torch.cat([chunk.delta_G for chunk in all_seen])
+        columns = {name: torch.cat([chunk[name] for chunk in all_seen]) for name in all_seen[0]}
         decay = config.sigma_decay
-        self._state["sigma"] = decay * self._state["sigma"] + (1 - decay) * max(float(deltas.std()), 1e-3)
-        return {**values, **_summary(all_seen), "sigma": self._state["sigma"]}
+        self._state["sigma"] = decay * self._state["sigma"] + (1 - decay) * max(float(columns["delta"].std()), 1e-3)
+        means = {name: float(column.mean()) for name, column in columns.items()}
+        return {**values, **means, "sigma": self._state["sigma"]}
 
-    def _groups(self, batch: StepBatch, side: Side, size: int) -> Iterator[Groups]:
-        mine = self._config.groups // self._world.size
-        own, other = (batch.queries, batch.positives) if side == "query" else (batch.positives, batch.queries)
-        for first in range(0, mine, size):
-            here = slice(first, min(first + size, mine))
-            yield Groups(
-                side=side,
-                inputs=own[here],
-                anchors=tuple(anchor.prompt for anchor in other[here]),
-                labels=batch.labels[here],
-                datasets=batch.datasets[here],
-            )
-
-    def _backward(self, groups: Groups, seed: int) -> _Seen:
+    def _backward(self, batch: StepBatch, side: Side, here: slice, seed: int) -> Seen:
+        """Gradients of both policies on some pairs of a batch: one side's items are rolled out."""
         student, config = self._student, self._config
         longest = student.settings.max_new_tokens
-        rollouts = self._sampler.sample(groups.inputs, config.rollouts // 2, longest, seed)
+        inputs = (batch.queries if side == "query" else batch.positives)[here]
+        rollouts = self._sampler.sample(inputs, config.rollouts // 2, longest, seed)
         completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in rollouts]
-        packed = student.pack([given.prompt for given in groups.inputs], completions)
+        packed = student.pack([given.prompt for given in inputs], completions)
         # Of each prompt's branches the first is the direct path, the second the greedy rollout.
         sampled = [index for index in range(len(packed.branches)) if index % (1 + config.rollouts // 2) > 1]
         encoded = student.encode(packed, sampled)
-        given = self._rewards(groups, rollouts, encoded.vectors_RD.detach())
+        given = self._rewards(batch, side, here, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
         gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
         reference = self._reference.encode(packed, sampled)
@@ -283,24 +244,27 @@ class _Stage:
         tokens, divergence, log_ratio = self._token_losses(flat, advantages, encoded, reference, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.
-        share = len(groups.inputs) / config.groups
+        share = len(inputs) / config.groups
         torch.autograd.backward(loss * share * self._world.loss_scale)
         return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item(), log_ratio)
 
-    def _rewards(self, groups: Groups, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor) -> policy.Rewards:
+    def _rewards(
+        self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor
+    ) -> policy.Rewards:
         config = self._config
-        num_groups, per_group = len(groups.inputs), config.rollouts // 2
-        vectors_GRD = vectors_RD.view(num_groups, 1 + per_group, -1)  # the direct path first
-        anchors_GD = self._reference.embed(groups.anchors)
+        datasets, labels = batch.datasets[here], batch.labels[here]
+        anchors = (batch.positives if side == "query" else batch.queries)[here]
+        vectors_GRD = vectors_RD.view(len(rollouts), 1 + config.rollouts // 2, -1)  # the direct path first
+        anchors_GD = self._reference.embed([anchor.prompt for anchor in anchors])
         positive_GR = torch.einsum("grd,gd->gr", vectors_GRD, anchors_GD)
-        negatives = torch.zeros(num_groups, 1 + per_group, config.negatives, device=vectors_RD.device)
+        negatives = torch.zeros(*positive_GR.shape, config.negatives, device=vectors_RD.device)
         excluded = torch.ones_like(negatives, dtype=torch.bool)
-        for name in set(groups.datasets):
-            rows = [row for row, dataset in enumerate(groups.datasets) if dataset == name]
-            bank = self._banks[name, groups.side]
+        for name in set(datasets):
+            rows = [row for row, dataset in enumerate(datasets) if dataset == name]
+            bank = self._banks[name, side]
             size = len(bank.labels)
             negatives[rows, :, :size] = vectors_GRD[rows] @ bank.vectors_MD.T
-            excluded[rows, :, :size] = bank.excluded([groups.labels[row] for row in rows], groups.side)[:, None]
+            excluded[rows, :, :size] = bank.excluded([labels[row] for row in rows], side)[:, None]
         score = policy.ranking_score(positive_GR, negatives, excluded, config.reward)
         emb = policy.embedding_reward(positive_GR, negatives, excluded, config.reward)
         device = vectors_RD.device
@@ -344,57 +308,24 @@ class _Stage:
         return torch.stack(losses).mean(), torch.stack(divergences).mean(), sum(log_ratios) / max(1, len(log_ratios))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What one micro-batch of groups showed, for the log and for sigma."""
-
-    delta_G: Tensor
-    gate_G: Tensor
-    reasoned_G: Tensor
-    direct_G: Tensor
-    constant: int
-    malformed: int
-    lengths: tuple[int, ...]
-    divergence: float
-    log_ratio: float
-
-
 def _seen(
-    given: policy.Rewards,
-    gate_G: Tensor,
-    rollouts: Sequence[Sequence[Rollout]],
-    divergence: float,
-    log_ratio: float,
-) -> _Seen:
+    given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rollout]], divergence: float, log_ratio: float
+) -> Seen:
     flat = [rollout for own in rollouts for rollout in own]
-    return _Seen(
-        delta_G=given.delta_G.cpu(),
-        gate_G=gate_G.cpu(),
-        reasoned_G=given.reasoned_GK[:, 0].cpu(),
-        direct_G=given.direct_G.cpu(),
-        constant=int(policy.is_constant(given.reasoned_GK[:, 1:]).sum()),
-        malformed=sum(not rollout.well_formed for rollout in flat),
-        lengths=tuple(rollout.length for rollout in flat),
-        divergence=divergence,
-        log_ratio=log_ratio,
-    )
-
-
-def _summary(seen: Sequence[_Seen]) -> dict[str, float]:
-    gate = torch.cat([chunk.gate_G for chunk in seen])
-    delta = torch.cat([chunk.delta_G for chunk in seen])
-    lengths = [length for chunk in seen for length in chunk.lengths]
-    return {
-        "share": float((gate > 0.5).float().mean()),
-        "gate": float(gate.mean()),
-        "delta": float(delta.mean()),
-        "pays": float((delta > 0).float().mean()),
-        "reward_reasoned": float(torch.cat([chunk.reasoned_G for chunk in seen]).mean()),
-        "reward_direct": float(torch.cat([chunk.direct_G for chunk in seen]).mean()),
-        "brier": policy.calibration(gate, delta > 0),
-        "constant_groups": sum(chunk.constant for chunk in seen) / len(delta),
-        "malformed": sum(chunk.malformed for chunk in seen) / len(lengths),
-        "length": sum(lengths) / len(lengths),
-        "divergence": sum(chunk.divergence for chunk in seen) / len(seen),
-        "log_ratio": sum(chunk.log_ratio for chunk in seen) / len(seen),
+    pays_G = (given.delta_G > 0).float()
+    columns = {
+        "share": (gate_G > 0.5).float(),
+        "gate": gate_G,
+        "delta": given.delta_G,
+        "pays": pays_G,
+        "reward_reasoned": given.reasoned_GK[:, 0],
+        "reward_direct": given.direct_G,
+        # Brier score of the gate as a forecast that reasoning pays: 0 is perfect, 0.25 a coin.
+        "brier": (gate_G.float() - pays_G) ** 2,
+        "constant_groups": policy.is_constant(given.reasoned_GK[:, 1:]).double(),
+        "malformed": torch.tensor([float(not rollout.well_formed) for rollout in flat], dtype=torch.float64),
+        "length": torch.tensor([float(rollout.length) for rollout in flat], dtype=torch.float64),
+        "divergence": torch.tensor([divergence], dtype=torch.float64),
+        "log_ratio": torch.tensor([log_ratio], dtype=torch.float64),
     }
+    return {name: column.cpu() for name, column in columns.items()}

@@ -5,9 +5,10 @@ Legend of shapes: B prompts, R branches (continuations), L columns, D hidden siz
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -160,10 +161,14 @@ class Student:
         branches = [[continuation(ids) for ids in own] for own in completions]
         return pack(prompts, branches, self.pad).to(self.device, torch.float32)
 
-    def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
-        """Run the model; `scored` are positions in `packed.branches` whose tokens' probabilities are wanted."""
+    def encode(self, packed: Packed, scored: Sequence[int] = (), module: PackedModel | None = None) -> Encoded:
+        """Run the model, or another `module` of its kind.
+
+        Args:
+            scored: positions in `packed.branches` whose tokens' probabilities are wanted.
+        """
         with self._precision():
-            vectors, gate, flat = self.module(packed, tuple(scored))
+            vectors, gate, flat = (module or self.module)(packed, tuple(scored))
         lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
         return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
 
@@ -267,6 +272,17 @@ def open_student(config: StudentConfig, world: World) -> Student:
     if world.sharded:
         student.shard()
     return student
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module without dropout for a while, then as it was."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) -> None:

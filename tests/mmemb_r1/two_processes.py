@@ -23,7 +23,7 @@ def main(checkpoint: str, folder: str, output: str) -> None:
     pairs, written = make_pairs(Path(folder), 24, write=False)
     sets = [WeightedSet(pairs, 1.0)]
     plan = PlanConfig(batch_size=12, distractors=2)
-    reader = StepReader(sets, Plan(sets, plan, 3, 0), plan, student.reader.prompt, written, 0, world.rank, world.size)
+    reader = StepReader(Plan(sets, plan, 3, 0), student.reader.prompt, written, world.rank, world.size)
     contrast = ContrastConfig(temperature=0.05, micro_batch=4, gradient_caching=True)
     values = joint_backward(student, reader[1], contrast, world, seed=1)
     world.add_gradients(student.trained())

@@ -25,7 +25,7 @@ def one_batch(folder: Path, student: Student, size: int = 12) -> StepBatch:
     pairs, written = make_pairs(folder, 24)
     sets = [WeightedSet(pairs, 1.0)]
     config = PlanConfig(batch_size=size, distractors=2)
-    reader = StepReader(sets, Plan(sets, config, 3, 0), config, student.reader.prompt, written, 0)
+    reader = StepReader(Plan(sets, config, 3, 0), student.reader.prompt, written)
     return reader[1]
 
 
