@@ -1,8 +1,9 @@
-"""One mini suite for the whole test session, in a cache of its own."""
+"""One mini suite for the whole test session, as made and in a cache."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 # A script starts its background jobs with SIGINT ignored, which Python and all it starts would inherit: no Ctrl-C
@@ -18,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mmeb_tasks.mini import SUITE
+from mmeb_tasks.mini import make_suite
 
-from mmeb_harness.data.folder import ensure_suite
+from mmeb_harness.core.files import lock_file
 from tests.forked import Forks, open_forks
 
 
@@ -31,18 +32,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that holds the mini suite, seed 0."""
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini suite, seed 0, as made: once for all processes of a session. Nobody writes into it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with lock_file(folder / "mini.lock"):
+        if not (folder / "mini").is_dir():
+            make_suite(folder / "mini", 0)
+    return folder / "mini"
+
+
+@pytest.fixture(scope="session")
+def cache(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds the mini suite, for the tests of one process: readers write pages into it."""
     folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("MMEB_CACHE")
-    os.environ["MMEB_CACHE"] = str(folder)
-    try:
-        ensure_suite(SUITE, 0)
-    finally:
-        if before is None:
-            del os.environ["MMEB_CACHE"]
-        else:
-            os.environ["MMEB_CACHE"] = before
+    shutil.copytree(mini, folder / "mini-v1-seed0", copy_function=os.link)
     return folder
 
 

@@ -30,10 +30,8 @@ from mmeb_harness.data.folder import DataInfo, describe, load_samples
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> DataInfo:
-    folder = tmp_path_factory.mktemp("suite") / "mini"
-    make_suite(folder, seed=0)
-    return describe(folder)
+def suite(cache: Path) -> DataInfo:
+    return describe(cache / "mini-v1-seed0")
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 Picture: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
 Rng: TypeAlias = np.random.Generator
@@ -222,19 +225,27 @@ def draw_clip(thing: Thing, direction: int, frames: int, rng: Rng, still: Thing 
 
 def draw_page(thing: Thing, rows: Sequence[str], heights: Sequence[int], rng: Rng) -> Picture:
     """A page of 64 x 96 pixels: the shape's name as title, a small table, a bar chart in the colour."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     page = Image.new("RGB", (PAGE_WIDTH, PAGE_HEIGHT), (250, 250, 246))
     pen = ImageDraw.Draw(page)
-    pen.text((2, 0), SHAPES[thing.shape], fill=(10, 10, 10), font=ImageFont.load_default(14))
+    pen.text((2, 0), SHAPES[thing.shape], fill=(10, 10, 10), font=_font(14))
     pen.line((0, 17, PAGE_WIDTH, 17), fill=(10, 10, 10))
     for index, row in enumerate(rows):
-        pen.text((2, 19 + 11 * index), row, fill=(60, 60, 60), font=ImageFont.load_default(9))
+        pen.text((2, 19 + 11 * index), row, fill=(60, 60, 60), font=_font(9))
     colour = tuple(int(value) for value in RGB[thing.colour])
     for index, height in enumerate(heights):
         left = 4 + 20 * index
         pen.rectangle((left, PAGE_HEIGHT - 4 - height, left + 15, PAGE_HEIGHT - 4), fill=colour, outline=(90, 90, 90))
     return _finish(np.asarray(page, dtype=np.float32), rng, 3.0)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Unpacked once a size: that takes longer than to draw a page."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
 
 
 def _paint(canvas: NDArray[np.float32], thing: Thing, top: int, left: int, size: int) -> None:
