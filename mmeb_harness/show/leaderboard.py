@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError, leading
-from mmeb_harness.core.items import MODALITIES, Scalar
+from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_edition, benchmark_rows, load_tasks
-from mmeb_harness.results.files import Aggregate, RunResult, TaskResult, benchmark_members
+from mmeb_harness.results.files import Aggregate, RunResult, benchmark_members
 from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
 from mmeb_harness.results.scores import (
     Origin,
@@ -51,38 +50,17 @@ SAME_MODEL: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run's queries took; `None` where nobody wrote it down.
-
-    Attributes:
-        parameters: of the model.
-        reasoning_rate: share of queries that reasoned.
-        tokens_per_reasoned: mean generated tokens of these.
-        p50_seconds, p95_seconds: latency of a query in its batch.
-    """
-
-    parameters: int | None = None
-    reasoning_rate: float | None = None
-    tokens_per_reasoned: float | None = None
-    p50_seconds: float | None = None
-    p95_seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class Entry:
     """What wants a row.
 
     Attributes:
-        results: of a run's tasks; empty for anything but a run.
-        folder: of a run whose single queries can be read.
-        machine: that a run was timed on.
+        run: what it was and took, if it is one.
+        queries: reads a task's queries; `None` where they are not known.
     """
 
     scores: Scores
-    cost: Cost = Cost()
-    results: Mapping[str, TaskResult] = dataclasses.field(default_factory=dict)
-    folder: Path | None = None
-    machine: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    run: RunResult | None = None
+    queries: Callable[[str], QueryScores] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,23 +157,11 @@ def load_entry(path: Path) -> Entry:
     if not path.is_dir():
         return Entry(load_scores(path))
     run, results = read_run(path)
+    by_name = {result.name: result for result in results}
     return Entry(
         scores=scores_of_results(path, run, results),
-        cost=_cost(run),
-        results={result.name: result for result in results},
-        folder=path if has_queries(path) else None,
-        machine=run.machine,
-    )
-
-
-def _cost(run: RunResult) -> Cost:
-    queries, latency = run.queries, run.latency_seconds.get("queries", {})
-    return Cost(
-        parameters=run.model_parameters,
-        reasoning_rate=queries.reasoning_rate if queries.items else None,
-        tokens_per_reasoned=queries.tokens_per_reasoned if queries.reasoned else None,
-        p50_seconds=latency.get("p50"),
-        p95_seconds=latency.get("p95"),
+        run=run,
+        queries=(lambda task: read_queries(path, by_name[task])) if has_queries(path) else None,
     )
 
 
@@ -252,17 +218,17 @@ def leaderboard(
     apart = sorted((own for own in standings if own.unranked), key=lambda own: (-own.tasks, own.name))
     known = places([_contender(own, registered) for own in ranked], _names(registered))
     columns = _columns(registered, with_tasks=with_tasks)
-    levels = [_levels(column, ranked) for column in columns]
+    cells = zip(*(_ranked_cells(column, ranked) for column in columns), strict=True)
     return Leaderboard(
         title=_title(entries, edition),
         edition=edition,
         synthetic=entries[0].scores.synthetic,
         columns=tuple(columns),
         rows=(
-            *(_ranked_row(own, place, columns, levels, edition) for own, place in zip(ranked, known, strict=True)),
+            *(_row(own, of_model, edition, place) for own, of_model, place in zip(ranked, cells, known, strict=True)),
             *(_row(own, [Cell(own.values[column.key]) for column in columns], edition) for own in apart),
         ),
-        notes=tuple(_notes([own.entry for own in ranked], known, [own.entry for own in apart], edition)),
+        notes=tuple(_notes(ranked, known, apart, edition)),
     )
 
 
@@ -294,11 +260,7 @@ def _standing(entry: Entry, registered: Mapping[str, RegisteredTask]) -> _Standi
         values={
             **{name: main_score(entry.scores, registered[name].task) for name in _names(registered)},
             **{name: mean.score if mean.complete else None for name, mean in by_name.items()},
-            "parameters": entry.cost.parameters,
-            "reasoning_rate": entry.cost.reasoning_rate,
-            "rationale_tokens": entry.cost.tokens_per_reasoned,
-            "latency_p50_seconds": entry.cost.p50_seconds,
-            "latency_p95_seconds": entry.cost.p95_seconds,
+            **_costs(entry.run),
             "edition": entry.scores.edition or None,
             "profile": None if entry.scores.profile is None else plain(entry.scores.profile.name),
             "data_revision": entry.scores.data_revision,
@@ -306,6 +268,20 @@ def _standing(entry: Entry, registered: Mapping[str, RegisteredTask]) -> _Standi
         tasks=overall.tasks,
         unranked=_why_unranked(entry.scores, overall),
     )
+
+
+def _costs(run: RunResult | None) -> dict[str, Value]:
+    """What a run's queries took; `None` where nobody wrote it down."""
+    if run is None:
+        return dict.fromkeys(column.key for column in _COSTS)
+    queries, latency = run.queries, run.latency_seconds.get("queries", {})
+    return {
+        "parameters": run.model_parameters,
+        "reasoning_rate": queries.reasoning_rate if queries.items else None,
+        "rationale_tokens": queries.tokens_per_reasoned if queries.reasoned else None,
+        "latency_p50_seconds": latency.get("p50"),
+        "latency_p95_seconds": latency.get("p95"),
+    }
 
 
 def _why_unranked(scores: Scores, overall: Aggregate) -> str:
@@ -316,42 +292,30 @@ def _why_unranked(scores: Scores, overall: Aggregate) -> str:
     return "; ".join(reasons)
 
 
-def _levels(column: Column, ranked: Sequence[_Standing]) -> list[float]:
-    """What the ranked models have in a column, the better the larger; empty where no value is better than another."""
-    if column.kind != "score" and not (column.kind == "seconds" and _one_machine([own.entry for own in ranked])):
-        return []
-    return [_level(column, value) for standing in ranked if isinstance(value := standing.values[column.key], float)]
+def _ranked_cells(column: Column, ranked: Sequence[_Standing]) -> list[Cell]:
+    """What the ranked models have in a column, and which value is the best, where one is better than another."""
+    values = [standing.values[column.key] for standing in ranked]
+    if column.kind != "score" and not (column.kind == "seconds" and _one_machine(ranked)):
+        return [Cell(value) for value in values]
+    sign = -1 if column.kind == "seconds" else 1
+    levels = [sign * value for value in values if isinstance(value, float)]  # the larger the better
+
+    def cell(value: Value) -> Cell:
+        if not isinstance(value, float):
+            return Cell(value)
+        rank = 1 + sum(level > sign * value for level in levels)
+        return Cell(value, best=rank == 1 and len(levels) > 1, rank=rank if column.kind == "score" else None)
+
+    return [cell(value) for value in values]
 
 
-def _level(column: Column, value: float) -> float:
-    return -value if column.kind == "seconds" else value
-
-
-def _ranked_row(
-    standing: _Standing, place: Place, columns: Sequence[Column], levels: Sequence[Sequence[float]], edition: str
-) -> Row:
-    cells = [
-        _ranked_cell(column, standing.values[column.key], others)
-        for column, others in zip(columns, levels, strict=True)
-    ]
-    row = _row(standing, cells, edition)
-    return dataclasses.replace(row, rank=cells[0].rank, rank_interval=place.interval, ties=place.ties)
-
-
-def _ranked_cell(column: Column, value: Value, levels: Sequence[float]) -> Cell:
-    if not levels or not isinstance(value, float):
-        return Cell(value)
-    rank = 1 + sum(other > _level(column, value) for other in levels)
-    return Cell(value, best=rank == 1 and len(levels) > 1, rank=rank if column.kind == "score" else None)
-
-
-def _row(standing: _Standing, cells: Sequence[Cell], edition: str) -> Row:
+def _row(standing: _Standing, cells: Sequence[Cell], edition: str, place: Place | None = None) -> Row:
     scores = standing.entry.scores
     return Row(
         name=standing.name,
-        rank=None,
-        rank_interval=None,
-        ties="",
+        rank=cells[0].rank,
+        rank_interval=place.interval if place else None,
+        ties=place.ties if place else "",
         unranked=standing.unranked,
         tasks=standing.tasks,
         edition=scores.edition,
@@ -412,30 +376,31 @@ def _columns(registered: Mapping[str, RegisteredTask], *, with_tasks: bool) -> l
         *(Column(name, name, "score", "overall") for name in members if name in MODALITIES),
         *(Column(name, name, "score", "groups") for name in members if name not in ("overall", *MODALITIES)),
         *(Column(name, name, "score", "tasks") for name in _names(registered) if with_tasks),
-        Column("parameters", "parameters", "count", "about"),
-        Column("reasoning_rate", "reasoned", "share", "about"),
-        Column("rationale_tokens", "tokens", "tokens", "about"),
-        Column("latency_p50_seconds", "p50 ms", "seconds", "about"),
-        Column("latency_p95_seconds", "p95 ms", "seconds", "about"),
+        *_COSTS,
         Column("edition", "edition", "text", "about"),
         Column("profile", "profile", "text", "about"),
         Column("data_revision", "data", "text", "about"),
     ]
 
 
+_COSTS = (
+    Column("parameters", "parameters", "count", "about"),
+    Column("reasoning_rate", "reasoned", "share", "about"),
+    Column("rationale_tokens", "tokens", "tokens", "about"),
+    Column("latency_p50_seconds", "p50 ms", "seconds", "about"),
+    Column("latency_p95_seconds", "p95 ms", "seconds", "about"),
+)
+
+
 def _contender(standing: _Standing, registered: Mapping[str, RegisteredTask]) -> Contender:
-    names, folder = _names(registered), standing.entry.folder
+    names = _names(registered)
     return Contender(
         name=standing.name,
         overall=standing.overall,
         scores={name: score for name in names if isinstance(score := standing.values[name], float)},
         num_queries={name: _num_queries(standing.entry.scores, registered[name]) for name in names},
-        queries=None if folder is None else partial(_queries, folder, standing.entry.results),
+        queries=standing.entry.queries,
     )
-
-
-def _queries(folder: Path, results: Mapping[str, TaskResult], task: str) -> QueryScores:
-    return read_queries(folder, results[task])
 
 
 def _num_queries(scores: Scores, registered: RegisteredTask) -> int:
@@ -446,10 +411,11 @@ def _num_queries(scores: Scores, registered: RegisteredTask) -> int:
     return count
 
 
-def _one_machine(entries: Sequence[Entry]) -> bool:
+def _one_machine(standings: Sequence[_Standing]) -> bool:
     """Whether all that were timed were timed on the same kind of machine."""
-    timed = [entry.machine for entry in entries if entry.cost.p50_seconds is not None]
-    return all(machine == timed[0] for machine in timed)
+    runs = [standing.entry.run for standing in standings if standing.values["latency_p50_seconds"] is not None]
+    machines = [run.machine for run in runs if run is not None]
+    return all(machine == machines[0] for machine in machines)
 
 
 def _title(entries: Sequence[Entry], edition: str) -> str:
@@ -458,13 +424,13 @@ def _title(entries: Sequence[Entry], edition: str) -> str:
     return f"MMEB-V2, edition {edition}"
 
 
-def _notes(ranked: Sequence[Entry], known: Sequence[Place], apart: Sequence[Entry], edition: str) -> list[str]:
-    entries = [*ranked, *apart]
-    scores = [entry.scores for entry in entries]
+def _notes(ranked: Sequence[_Standing], known: Sequence[Place], apart: Sequence[_Standing], edition: str) -> list[str]:
+    standings = [*ranked, *apart]
+    scores = [standing.entry.scores for standing in standings]
     lines = [
         "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %.",
         *(_about_places(ranked, known) if len(ranked) > 1 else []),
-        *_about_cost(entries),
+        *_about_cost(standings),
         *remarks(scores),
     ]
     if odd := [own.name for own in scores if own.edition != edition]:
@@ -476,17 +442,17 @@ def _notes(ranked: Sequence[Entry], known: Sequence[Place], apart: Sequence[Entr
     return lines + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
 
 
-def _about_places(ranked: Sequence[Entry], known: Sequence[Place]) -> list[str]:
+def _about_places(ranked: Sequence[_Standing], known: Sequence[Place]) -> list[str]:
     lines = [
         f"rank 95 %: best and worst rank by All that 95 % of {RESAMPLES:,} resamples of the queries leave. The tasks "
         "are held fixed, and what another run of the same model would change is not in it.",
         "ties: models that share a letter can't be told apart by All: the 95 % interval of their difference holds "
         "zero, each pair by itself.",
     ]
-    whole = [entry for entry in ranked if entry.folder is not None]
-    alone = [entry for entry, place in zip(ranked, known, strict=True) if entry in whole and not place.clustered]
-    bound = [entry for entry in ranked if entry.folder is None]
-    means_only = [entry for entry in bound if not entry.scores.tasks]
+    whole = [own for own in ranked if own.entry.queries is not None]
+    alone = [own for own, place in zip(ranked, known, strict=True) if own in whole and not place.clustered]
+    bound = [own for own in ranked if own.entry.queries is None]
+    means_only = [own for own in bound if not own.entry.scores.tasks]
     if whole:
         lines.append(
             f"{_listed(whole, ranked)}: the queries themselves are resampled, those of one picture, video or page "
@@ -508,15 +474,15 @@ def _about_places(ranked: Sequence[Entry], known: Sequence[Place]) -> list[str]:
     return lines
 
 
-def _about_cost(entries: Sequence[Entry]) -> Iterable[str]:
-    if any(entry.cost != Cost() for entry in entries):
+def _about_cost(standings: Sequence[_Standing]) -> Iterable[str]:
+    if any(standing.values[column.key] is not None for standing in standings for column in _COSTS):
         yield (
             "reasoned, tokens: share of queries that reasoned, in %, and generated tokens of these. "
             "p50, p95: latency of a query in its batch."
         )
-    if not _one_machine(entries):
+    if not _one_machine(standings):
         yield "machines differ: latencies are not compared."
 
 
-def _listed(some: Sequence[Entry], ranked: Sequence[Entry]) -> str:
-    return "all models" if len(some) == len(ranked) else ", ".join(entry.scores.name for entry in some)
+def _listed(some: Sequence[_Standing], ranked: Sequence[_Standing]) -> str:
+    return "all models" if len(some) == len(ranked) else ", ".join(standing.name for standing in some)

@@ -13,7 +13,8 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mmeb_harness.show.leaderboard import OTHER_EDITION, Cell, Column, Kind, Leaderboard, Row, Value
 from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, terminal_table
@@ -92,7 +93,7 @@ def print_board(board: Leaderboard, console: Console) -> None:
 def _wide(board: Leaderboard) -> list[Grid]:
     """For formats that can scroll: everything of a model in one row; tasks apart, a row each."""
     return [
-        *_ranked_grid(board, [column for column in board.columns if column.block != "tasks"]),
+        *_ranked_grid(board, _columns(board, lambda column: column.block != "tasks")),
         *_apart_grid(board),
         *_task_grids(board),
     ]
@@ -100,48 +101,53 @@ def _wide(board: Leaderboard) -> list[Grid]:
 
 def _narrow(board: Leaderboard) -> list[Grid]:
     """For formats with a width: groups, and what a model was run on, in tables of their own."""
-    text = [column for column in board.columns if column.kind == "text"]
-    first = [column for column in board.columns if column.block in ("overall", "about") and column not in text]
-    groups = [column for column in board.columns if column.block == "groups"]
+    first = _columns(board, lambda column: column.block in ("overall", "about") and column.kind != "text")
+    groups = _columns(board, lambda column: column.block == "groups")
     return [
         *_ranked_grid(board, first),
-        *_plain_grid("Groups", board, board.ranked, groups),
-        *_plain_grid("Data and profiles", board, board.ranked, text),
+        *_grid("Groups", board.ranked, [_MODEL, *groups]),
+        *_grid("Data and profiles", board.ranked, [_MODEL, *_columns(board, lambda column: column.kind == "text")]),
         *_apart_grid(board),
         *_task_grids(board),
     ]
 
 
-def _ranked_grid(board: Leaderboard, columns: Sequence[Column]) -> Iterable[Grid]:
-    if not board.ranked:
-        return
-    heads = (Head("rank"), Head("rank 95 %"), Head("model", numeric=False), *map(_head, columns))
-    place = next(number for number, column in enumerate(columns, start=4) if column.key == "overall")
-    rows = [
-        (Text(str(row.rank)), Text(_interval(row)), Text(_name(row)), *_texts(board, row, columns))
-        for row in board.ranked
+#: A column of a grid with a row a model.
+Shown: TypeAlias = tuple[Head, Callable[[Row], Text]]
+
+_RANK: Shown = (Head("rank"), lambda row: Text(str(row.rank)))
+_INTERVAL: Shown = (Head("rank 95 %"), lambda row: Text(_interval(row)))
+_MODEL: Shown = (Head("model", numeric=False), lambda row: Text(_name(row)))
+_TIES: Shown = (Head("ties", numeric=False), lambda row: Text(row.ties or NONE))
+_WHY: Shown = (Head("why", numeric=False), lambda row: Text(row.unranked))
+
+
+def _columns(board: Leaderboard, wanted: Callable[[Column], bool]) -> list[Shown]:
+    return [
+        (_head(column), partial(_cell_text, column, place))
+        for place, column in enumerate(board.columns)
+        if wanted(column)
     ]
-    ties = [Text(row.ties or NONE) for row in board.ranked]
-    yield Grid(
-        "Ranked by All",
-        (*heads[:place], Head("ties", numeric=False), *heads[place:]),
-        tuple((*row[:place], tie, *row[place:]) for row, tie in zip(rows, ties, strict=True)),
-        label=2,
-    )
 
 
-def _apart_grid(board: Leaderboard) -> Iterable[Grid]:
-    columns = [column for column in board.columns if column.block in ("overall", "groups")]
-    for grid in _plain_grid("Not ranked", board, board.apart, columns):
-        reasons = [Text(row.unranked) for row in board.apart]
-        rows = tuple((*row, reason) for row, reason in zip(grid.rows, reasons, strict=True))
-        yield dataclasses.replace(grid, heads=(*grid.heads, Head("why", numeric=False)), rows=rows)
+def _cell_text(column: Column, place: int, row: Row) -> Text:
+    return _text(column, row.cells[place])
 
 
-def _plain_grid(caption: str, board: Leaderboard, rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[Grid]:
-    if rows and columns:
-        heads = (Head("model", numeric=False), *map(_head, columns))
-        yield Grid(caption, heads, tuple((Text(_name(row)), *_texts(board, row, columns)) for row in rows))
+def _grid(caption: str, rows: Sequence[Row], shown: Sequence[Shown], label: int = 0) -> list[Grid]:
+    """A row a model; where there is none, no grid."""
+    texts = tuple(tuple(text(row) for _, text in shown) for row in rows)
+    return [Grid(caption, tuple(head for head, _ in shown), texts, label)] if rows else []
+
+
+def _ranked_grid(board: Leaderboard, shown: Sequence[Shown]) -> list[Grid]:
+    overall, *others = shown
+    return _grid("Ranked by All", board.ranked, [_RANK, _INTERVAL, _MODEL, overall, _TIES, *others], label=2)
+
+
+def _apart_grid(board: Leaderboard) -> list[Grid]:
+    means = _columns(board, lambda column: column.block in ("overall", "groups"))
+    return _grid("Not ranked", board.apart, [_MODEL, *means, _WHY])
 
 
 def _task_grids(board: Leaderboard) -> Iterable[Grid]:
@@ -173,11 +179,6 @@ def _interval(row: Row) -> str:
         return NONE
     best, worst = row.rank_interval
     return str(best) if best == worst else f"{best}–{worst}"
-
-
-def _texts(board: Leaderboard, row: Row, columns: Sequence[Column]) -> list[Text]:
-    cells = {column.key: cell for column, cell in zip(board.columns, row.cells, strict=True)}
-    return [_text(column, cells[column.key]) for column in columns]
 
 
 def _text(column: Column, cell: Cell) -> Text:
@@ -265,16 +266,13 @@ def _latex_text(text: Text) -> str:
     return rf"\textbf{{{escaped}}}" if text.bold else f"{{{escaped}}}"
 
 
+_LATEX_NAMES = {
+    **{"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"},
+    "†": "dagger",
+}
 _LATEX = {
     **{ord(mark): f"\\{mark}" for mark in "&%$#_{}"},
-    **{
-        ord(mark): f"\\text{name}{{}}"
-        for mark, name in (("\\", "backslash"), ("~", "asciitilde"), ("^", "asciicircum"))
-    },
-    **{
-        ord(mark): f"\\text{name}{{}}"
-        for mark, name in (("<", "less"), (">", "greater"), ("|", "bar"), ("†", "dagger"))
-    },
+    **{ord(mark): f"\\text{name}{{}}" for mark, name in _LATEX_NAMES.items()},
     ord("–"): "--",
     ord("…"): r"\ldots{}",
 }

@@ -62,11 +62,11 @@ def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
     return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
 
 
-def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) -> RunResult:
-    """The JSON files of a finished run on real data, its fields changed by `changes`."""
+def run_result(results: Sequence[TaskResult], **changes: object) -> RunResult:
+    """A finished run on real data, its fields changed by `changes`."""
     edition = str(changes.get("edition", "page-fixed"))
     run = RunResult(
-        name=folder.name,
+        name="made",
         model="made",
         model_revision="1",
         model_dimensions=8,
@@ -96,7 +96,12 @@ def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) ->
     )
     run = dataclasses.replace(run, **changes)  # type: ignore[arg-type]
     identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
-    run = dataclasses.replace(run, model_fingerprint=model_fingerprint(*identity))
+    return dataclasses.replace(run, model_fingerprint=model_fingerprint(*identity))
+
+
+def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) -> RunResult:
+    """The JSON files of such a run, which bears its folder's name."""
+    run = run_result(results, **{"name": folder.name, **changes})
     files = RunFolder(folder)
     save_result(files.run_file, run)
     for result in results:

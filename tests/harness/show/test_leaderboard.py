@@ -26,14 +26,22 @@ from mmeb_harness.cli.leaderboard import leaderboard as command
 from mmeb_harness.core.files import write_parquet
 from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
-from mmeb_harness.results.files import EncodeStats
+from mmeb_harness.results.files import EncodeStats, RunResult
 from mmeb_harness.results.published import load_published
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
-from mmeb_harness.show.leaderboard import Cell, Cost, Entry, Leaderboard, Row, all_published, leaderboard, load_entry
+from mmeb_harness.show.leaderboard import Cell, Entry, Leaderboard, Row, all_published, leaderboard, load_entry
 from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, print_board, render
 from mmeb_harness.stats.places import Contender, letters, places
 from mmeb_harness.stats.queries import QueryScores
-from tests.harness.made_runs import PROFILE, benchmark_tasks, task_result, whole_run, write_queries, write_run
+from tests.harness.made_runs import (
+    PROFILE,
+    benchmark_tasks,
+    run_result,
+    task_result,
+    whole_run,
+    write_queries,
+    write_run,
+)
 
 REGISTERED = load_tasks()
 TASKS = benchmark_tasks()
@@ -42,11 +50,11 @@ HOSTILE = "a|b_&%$#{}~^\\<b>*x*</b>`c`[l](u)\"q'\x1b[31m\u202e\nnext,=1+1"
 
 
 def entry(
-    name: str, score: float, *, without: Sequence[str] = (), cost: Cost | None = None, **changes: object
+    name: str, score: float, *, without: Sequence[str] = (), run: RunResult | None = None, **changes: object
 ) -> Entry:
     tasks = {task.name: TaskScore(dict.fromkeys(METRIC_NAMES, score)) for task in TASKS if task.name not in without}
     scores = dataclasses.replace(Scores(name, "page-fixed", "imported", "s", tasks), **changes)  # type: ignore[arg-type]
-    return Entry(scores, cost or Cost())
+    return Entry(scores, run)
 
 
 def board(*entries: Entry, with_tasks: bool = False, allow_editions: bool = False) -> Leaderboard:
@@ -194,13 +202,15 @@ def test_the_columns() -> None:
 
 def test_low_latency_is_best_but_only_on_one_machine() -> None:
     slow, fast = (
-        dataclasses.replace(entry(name, 0.5, cost=Cost(p50_seconds=seconds)), machine={"cores": 2})
+        entry(name, 0.5, run=run_result([], latency_seconds={"queries": {"p50": seconds}}, machine={"cores": 2}))
         for name, seconds in (("slow", 0.2), ("fast", 0.1))
     )
     made = board(slow, fast, entry("unknown", 0.5))
     best = {row.name: cell(made, row, "latency_p50_seconds").best for row in made.rows}
     assert best == {"slow": False, "fast": True, "unknown": False}
-    made = board(slow, dataclasses.replace(fast, machine={"cores": 64}))
+    assert fast.run is not None
+    elsewhere = dataclasses.replace(fast.run, machine={"cores": 64})
+    made = board(slow, dataclasses.replace(fast, run=elsewhere))
     assert not any(cell(made, row, "latency_p50_seconds").best for row in made.rows)
     assert "machines differ: latencies are not compared." in made.notes
 
@@ -351,8 +361,14 @@ def test_results_of_an_earlier_release_are_said_to_be(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hostile() -> Leaderboard:
+    run = run_result(
+        [],
+        model_parameters=1_000,
+        queries=EncodeStats(items=2, reasoned=1, reasoning_tokens=7),
+        latency_seconds={"queries": {"p50": 0.1, "p95": 0.2}},
+    )
     return board(
-        entry(HOSTILE, 0.61234567890123, cost=Cost(1_000, 0.5, 7.0, 0.1, 0.2), data_revision=HOSTILE, notes=(HOSTILE,)),
+        entry(HOSTILE, 0.61234567890123, run=run, data_revision=HOSTILE, notes=(HOSTILE,)),
         entry("plain", 0.5),
         entry("part", 0.7, without=["GQA"]),
         with_tasks=True,
