@@ -39,7 +39,7 @@ from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.rationales.config import RationaleConfig
 from mmemb_r1_model.rationales.rows import RATIONALES
-from mmemb_r1_model.rationales.stage import Progress, write_rationales
+from mmemb_r1_model.rationales.stage import write_rationales
 from mmemb_r1_model.selection.judge import (
     CANDIDATE,
     NO,
@@ -298,12 +298,13 @@ class Pipeline:
 
     def _rationales(self) -> str:
         sets = [weighted.pairs for weighted in self.sets(self.config.data, "rationales")]
-        folder = self.folder / "rationales"
-
-        def report(progress: Progress) -> None:
-            self._on_units(progress.worker, 1)
-
-        written = write_rationales(sets, self.config.rationales, folder, root=self._root, progress=report)
+        written = write_rationales(
+            sets,
+            self.config.rationales,
+            self.folder / "rationales",
+            root=self._root,
+            progress=lambda progress: self._on_units(progress.worker, 1),
+        )
         return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:
@@ -418,11 +419,7 @@ def _patient_barrier(world: World) -> Callable[[], None]:
     if world.size == 1:
         return lambda: None
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-
-    def wait() -> None:
-        distributed.barrier(group)
-
-    return wait
+    return lambda: distributed.barrier(group)
 
 
 def _command(words: Sequence[str]) -> None:

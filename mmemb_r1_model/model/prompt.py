@@ -152,18 +152,11 @@ def build_prompt(
         is_video: the patches are a clip's: one run of visual tokens a temporal patch, each after its time.
     """
     builder = PromptBuilder(tokenizer, merge)
-    builder.special(TURN_START)
-    builder.text("system\n" + system_turn(settings, instruction))
-    builder.special(TURN_END)
-    builder.text("\n")
-    builder.special(TURN_START)
-    builder.text("user\n")
+    builder.turn("system\n" + system_turn(settings, instruction))
+    builder.turn("user\n")
     builder.media(patches, is_video, settings.frames_per_second)
     builder.text(user_turn(settings, text))
-    builder.special(TURN_END)
-    builder.text("\n")
-    builder.special(TURN_START)
-    builder.text("assistant\n")
+    builder.turn("assistant\n")
     return builder.build(patches)
 
 
@@ -187,6 +180,14 @@ class PromptBuilder:
         #: Words in a row, by their first position and their number; or positions (3, n) of a picture.
         self._pieces: list[tuple[int, int] | NDArray[np.int64]] = []
         self._next = 0
+
+    def turn(self, opening: str) -> None:
+        """Another turn, which begins with these words; what was laid out before is at its end."""
+        if self._ids:
+            self.special(TURN_END)
+            self.text("\n")
+        self.special(TURN_START)
+        self.text(opening)
 
     def special(self, token: str) -> None:
         """A special token, by name."""

@@ -64,7 +64,5 @@ def _read_table(path: Path, worker: str) -> dict[_Key, str]:
 
 def _answer(text: str) -> Answer:
     """Whole texts, or thoughts between their markers."""
-    thoughts = thoughts_in(text)
-    if thoughts is None:
-        return Answer(clean(text), None, None, "stop")
-    return Answer(clean(thoughts.text), None, None, "stop" if thoughts.closed else "length")
+    words, is_whole = thoughts_in(text) or (text, True)
+    return Answer(clean(words), None, None, "stop" if is_whole else "length")

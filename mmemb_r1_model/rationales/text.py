@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mmemb_r1_model.model.settings import END_THINK, THINK
 
@@ -21,20 +20,8 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 _UNITS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\w\s]")
 
 
-@dataclass(frozen=True)
-class Thoughts:
-    """A thinking model's thoughts.
-
-    Attributes:
-        closed: there was an end to them.
-    """
-
-    text: str
-    closed: bool
-
-
-def thoughts_in(content: str, opened: bool = False) -> Thoughts | None:
-    """What stands between the markers; `None` if there are none.
+def thoughts_in(content: str, opened: bool = False) -> tuple[str, bool] | None:
+    """What stands between the markers, and whether it comes to an end; `None` if there are no markers.
 
     Args:
         opened: the prompt ended with <think>, so that the text starts within.
@@ -43,12 +30,7 @@ def thoughts_in(content: str, opened: bool = False) -> Thoughts | None:
     _, start, inside = before.partition(THINK)
     if not (end or start or opened):
         return None
-    return Thoughts(inside if start else before, closed=bool(end))
-
-
-def answer_in(content: str) -> str:
-    """What follows the thoughts of a model that isn't asked for them; all of it if it didn't think."""
-    return content.rpartition(END_THINK)[2]
+    return inside if start else before, bool(end)
 
 
 def clean(text: str) -> str:

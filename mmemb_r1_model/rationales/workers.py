@@ -8,9 +8,10 @@ from hashlib import blake2b
 from typing import Protocol
 
 from mmemb_r1_model.data.pairs import Item, Side
+from mmemb_r1_model.model.settings import END_THINK
 from mmemb_r1_model.rationales.config import Kind
 from mmemb_r1_model.rationales.rows import ERROR
-from mmemb_r1_model.rationales.text import answer_in, clean, thoughts_in
+from mmemb_r1_model.rationales.text import clean, thoughts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,12 @@ def found_rationale(kind: Kind, content: str, opened: bool, cut: bool) -> tuple[
         cut: it ran out of tokens.
     """
     if kind != "thinking":
-        return clean(answer_in(content)), "length" if cut else "stop"
-    thoughts = thoughts_in(content, opened)
-    if thoughts is not None:
+        # Models that aren't asked for thoughts may think nevertheless: what follows them is the answer.
+        return clean(content.rpartition(END_THINK)[2]), "length" if cut else "stop"
+    if (thoughts := thoughts_in(content, opened)) is not None:
         # Thoughts without an end are half a rationale, whatever the server calls it.
-        return clean(thoughts.text), "stop" if thoughts.closed else "length"
+        text, is_whole = thoughts
+        return clean(text), "stop" if is_whole else "length"
     if cut:
         return clean(content), "length"
     # An answer without its thoughts must not pass for them.

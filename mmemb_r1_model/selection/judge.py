@@ -101,12 +101,8 @@ class Judge:
     def query(self, shown: Shown) -> Prompt:
         """The system turn, and the user's turn up to the candidate."""
         builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
-        builder.special(TURN_START)
-        builder.text(f"system\n{SYSTEM}")
-        builder.special(TURN_END)
-        builder.text("\n")
-        builder.special(TURN_START)
-        builder.text(f"user\n{QUERY}")
+        builder.turn(f"system\n{SYSTEM}")
+        builder.turn(f"user\n{QUERY}")
         return self._shown(builder, shown)
 
     def candidate(self, shown: Shown) -> Prompt:
@@ -124,10 +120,7 @@ class Judge:
         if shown.rationale is not None:
             builder.text(f"{REASONING} {shown.rationale.strip()}\n")
         if closes:
-            builder.special(TURN_END)
-            builder.text("\n")
-            builder.special(TURN_START)
-            builder.text("assistant\n")
+            builder.turn("assistant\n")
         return builder.build(patches)
 
     def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:

@@ -58,28 +58,25 @@ def train_judge(
     return folder / FINAL
 
 
+@dataclass(frozen=True)
 class _Lessons:
     """What the evaluator is taught in each step."""
 
-    def __init__(
-        self,
-        judge: Judge,
-        sets: Sequence[WeightedSet],
-        rationales: Rationales,
-        config: JudgeTrainingConfig,
-        plan: Plan,
-    ) -> None:
-        self._judge, self._sets, self._rationales, self._config, self._plan = judge, sets, rationales, config, plan
+    judge: Judge
+    sets: Sequence[WeightedSet]
+    rationales: Rationales
+    config: JudgeTrainingConfig
+    plan: Plan
 
     def pairs(self, number: int) -> list[Pair]:
-        return [self._sets[chosen].pairs[i] for chosen, places in self._plan.blocks(number) for i in places]
+        return [self.sets[chosen].pairs[i] for chosen, places in self.plan.blocks(number) for i in places]
 
     def describe(self, number: int) -> str:
         return ", ".join(f"{pair.dataset}/{pair.id}" for pair in self.pairs(number)[:8]) + " …"
 
     def step(self, number: int) -> dict[str, float]:
         """Yes for the pair's own candidate, No for others; and the own one above the others."""
-        judge, config = self._judge, self._config
+        judge, config = self.judge, self.config
         rng = np.random.default_rng((config.loop.seed, 5, number))
         pairs = self.pairs(number)
         torch.manual_seed(config.loop.seed + number)
@@ -95,14 +92,14 @@ class _Lessons:
         return {"yes_no": yes_no.item(), "ranking": ranking.item(), "accuracy": right}
 
     def _shown(self, pair: Pair, side: Side, rng: np.random.Generator) -> Shown:
-        wanted = rng.random() < self._config.rationale_share
-        return Shown(item_of(pair, side), self._rationales.draw(pair, side, rng) if wanted else None)
+        wanted = rng.random() < self.config.rationale_share
+        return Shown(item_of(pair, side), self.rationales.draw(pair, side, rng) if wanted else None)
 
     def _wrong(self, pairs: Sequence[Pair], place: int, rng: np.random.Generator) -> list[int]:
         """Places of pairs whose positives are wrong for this one's query."""
         right = labels_of(pairs[place]).right
         others = [other for other, pair in enumerate(pairs) if right.isdisjoint(labels_of(pair).has)]
-        count = min(self._config.negatives, len(others))
+        count = min(self.config.negatives, len(others))
         return [others[int(index)] for index in rng.choice(len(others), count, replace=False)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,11 @@ def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]
         selected: folder with what was judged.
         folders: of the training data, whose scripted workers' rationales are marked as right or wrong.
     """
-    truth = {key: right for folder in folders for key, right in _truth(folder)}
+    truth = {
+        (row["task"], row["query_id"], row["side"], row["worker"], row["sample"]): row["right"]
+        for folder in folders
+        for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist()
+    }
     difficulty = {
         (task, query): str(row["difficulty"])
         for folder in folders
@@ -58,11 +62,6 @@ def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]
     if len(sets) <= _SEPARATE:
         groups |= sets
     return {group: _group(rows) for group, rows in groups.items()}
-
-
-def _truth(folder: Path) -> Iterator[tuple[tuple[str, str, str, str, int], bool]]:
-    for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist():
-        yield (row["task"], row["query_id"], row["side"], row["worker"], row["sample"]), row["right"]
 
 
 def _group(rows: list[_Side]) -> dict[str, Any]:

@@ -13,14 +13,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, OptionError
 from mmemb_r1_model.disk.files import read_json, write_json
-from mmemb_r1_model.disk.jsonl import KeyedRows, RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.jsonl import KeyedRows, Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
@@ -58,7 +57,7 @@ class Written:
     text: str
 
 
-def pair_key(row: dict[str, Any]) -> str:
+def pair_key(row: Row) -> str:
     """The key of a row: its data set, pair and side."""
     return side_key(row["dataset"], row["pair"], row["side"])
 
@@ -74,14 +73,14 @@ def judge_rationales(
     rationales: Path,
     config: SelectConfig,
     folder: Path,
-    world: World | None = None,
-    on_units: Callable[[str, int], None] = lambda *_: None,
+    world: World,
+    on_units: Callable[[str, int], None],
 ) -> None:
     """Write judged.jsonl; what is judged already, by whatever number of processes, is not judged again.
 
     Args:
         rationales: rationales.jsonl.
-        world: chunks of pairs are dealt out to its processes; `None`: this one judges all.
+        world: chunks of pairs are dealt out to its processes.
         on_units: told of a data set and how many pairs of it are judged; of none of them when a chunk begins.
 
     Raises:
@@ -89,22 +88,21 @@ def judge_rationales(
         OptionError: the folder was begun by another evaluator, or with other negatives.
     """
     written = KeyedRows(rationales, pair_key)
-    rank, size = (world.rank, world.size) if world else (0, 1)
-    _check_same_judge(judge, config, folder, writes=rank == 0)
+    _check_same_judge(judge, config, folder, world.is_first)
     done = {pair_key(row) for row in all_judged(folder)}
     seen = len(done)
-    with RowWriter(folder / (f"{JUDGED_STEM}-{rank}.jsonl" if rank else JUDGED)) as writer:
+    with RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer:
         for pairs in sets:
-            for number, places in enumerate(_chunks(range(len(pairs)), config.pairs_at_once)):
-                if number % size != rank:
-                    continue
+            size = config.pairs_at_once
+            for first in range(world.rank * size, len(pairs), world.size * size):
+                places = range(len(pairs))[first : first + size]
                 on_units(pairs.name, 0)
                 cases = list(_cases(pairs, places, written, done))
                 for row in _judge_cases(judge, pairs, cases, config):
                     writer.write(row)
                 seen += len(cases)
                 on_units(pairs.name, len(places))
-    if not seen and rank == 0:
+    if not seen and world.is_first:
         names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
         raise DataError(
             f"{rationales} has no rationale for any pair of {', '.join(pairs.name for pairs in sets)}; it is of {names}"
@@ -133,7 +131,7 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
         write_json(path, now)
 
 
-def all_judged(folder: Path) -> Iterator[dict[str, Any]]:
+def all_judged(folder: Path) -> Iterator[Row]:
     """The judged rows of all processes."""
     paths = [folder / JUDGED, *sorted(folder.glob(f"{JUDGED_STEM}-*.jsonl"))]
     return (row for path in paths if path.is_file() for row in read_rows(path))
@@ -141,46 +139,47 @@ def all_judged(folder: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Case:
+    """A side whose rationales are to be judged."""
+
     pair: Pair
     side: Side
     written: tuple[Written, ...]
 
+    @property
+    def other(self) -> Item:
+        return item_of(self.pair, OTHER_SIDE[self.side])
 
-def _chunks(places: range, size: int) -> Iterator[range]:
-    for first in range(0, len(places), size):
-        yield places[first : first + size]
+    def question(self, other: Item, rationale: str | None) -> tuple[Shown, Shown]:
+        """(query, candidate), the rationale behind the side that it belongs to."""
+        own = Shown(item_of(self.pair, self.side), rationale)
+        return (own, Shown(other)) if self.side == "query" else (Shown(other), own)
 
 
 def _cases(pairs: PairSet, places: range, written: KeyedRows, done: set[str]) -> Iterator[_Case]:
+    """The sides that aren't judged yet, with their whole rationales, each once."""
     for place in places:
         pair = pairs[place]
         for side in SIDES:
             key = side_key(pair.dataset, pair.id, side)
-            if key not in done and (usable := _usable(written.get(key))):
-                yield _Case(pair, side, usable)
+            rows = [] if key in done else written.get(key)
+            usable = [row for row in rows if row["finish"] == "stop" and not row.get("duplicate_of")]
+            if usable:
+                yield _Case(pair, side, tuple(Written(row["worker"], row["sample"], row["text"]) for row in usable))
 
 
-def _usable(rows: Sequence[dict[str, Any]]) -> tuple[Written, ...]:
-    """The whole rationales among the rows, each once."""
-    kept = [row for row in rows if row["finish"] == "stop" and not row.get("duplicate_of")]
-    return tuple(Written(row["worker"], row["sample"], row["text"]) for row in kept)
-
-
-def _judge_cases(
-    judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig
-) -> Iterator[dict[str, Any]]:
+def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig) -> Iterator[Row]:
     """First all wrong items without a rationale, to find the hard ones; then every rationale with those."""
     pools = [_pool(pairs, case, config) for case in cases]
     bare = _ask(
         judge,
         [
-            [_question(case, other, None) for other in (_other(case), *pool)]
+            [case.question(other, None) for other in (case.other, *pool)]
             for case, pool in zip(cases, pools, strict=True)
         ],
     )
     hard = [_hardest(scores[1:], config.negatives) for scores in bare]
     asked = [
-        [_question(case, other, written.text) for other in (_other(case), *(pool[place] for place in chosen))]
+        [case.question(other, written.text) for other in (case.other, *(pool[place] for place in chosen))]
         for case, pool, chosen in zip(cases, pools, hard, strict=True)
         for written in case.written
     ]
@@ -211,23 +210,12 @@ def _ask(judge: Judge, questions: Sequence[Sequence[tuple[Shown, Shown]]]) -> li
     return [[next(flat) for _ in own] for own in questions]
 
 
-def _other(case: _Case) -> Item:
-    return item_of(case.pair, "positive" if case.side == "query" else "query")
-
-
-def _question(case: _Case, other: Item, rationale: str | None) -> tuple[Shown, Shown]:
-    """(query, candidate), the rationale behind the side that it belongs to."""
-    own = Shown(item_of(case.pair, case.side), rationale)
-    return (own, Shown(other)) if case.side == "query" else (Shown(other), own)
-
-
 def _pool(pairs: PairSet, case: _Case, config: SelectConfig) -> list[Item]:
     """Wrong items for the other side of the pair: its own hard negatives, then others of the data set."""
     if not config.negatives:
         return []
     own = list(case.pair.negatives) if case.side == "query" else []
     rng = np.random.default_rng((config.seed, 6, *case.pair.id.encode()))
-    other: Side = "positive" if case.side == "query" else "query"
     labels = labels_of(case.pair)
     for place in rng.integers(len(pairs), size=8 * config.negative_pool).tolist():
         if len(own) >= config.negative_pool:
@@ -236,7 +224,7 @@ def _pool(pairs: PairSet, case: _Case, config: SelectConfig) -> list[Item]:
         theirs = labels_of(drawn)
         wanted, given = (labels, theirs) if case.side == "query" else (theirs, labels)
         if wanted.right.isdisjoint(given.has):
-            own.append(item_of(drawn, other))
+            own.append(item_of(drawn, OTHER_SIDE[case.side]))
     return own
 
 
@@ -253,24 +241,19 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
     return path
 
 
-def _selected(row: dict[str, Any], rule: RuleConfig, counts: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _selected(row: Row, rule: RuleConfig, counts: dict[str, dict[str, float]]) -> Row:
     """A judged row with the chances of its rationales; counted."""
     judged = [Judged(**fields) for fields in row["judged"]]
     shares = chances(judged, rule, pair_key(row))
-    _count(counts, row, judged, shares)
-    rows = [{**fields, "chance": round(share, 6)} for fields, share in zip(row["judged"], shares, strict=True)]
-    return {**row, "judged": rows, "direct_only": not any(shares)}
-
-
-def _count(
-    counts: dict[str, dict[str, float]], row: dict[str, Any], judged: Sequence[Judged], shares: Sequence[float]
-) -> None:
+    direct_only = not any(shares)
     own = counts.setdefault(f"{row['dataset']}/{row['side']}", {"sides": 0, "direct_only": 0, "rationales": 0})
     own["sides"] += 1
-    own["direct_only"] += not any(shares)
+    own["direct_only"] += direct_only
     own["rationales"] += len(judged)
     for rationale, share in zip(judged, shares, strict=True):
         own[f"chosen {rationale.worker}"] = own.get(f"chosen {rationale.worker}", 0.0) + share
+    rows = [{**fields, "chance": round(share, 6)} for fields, share in zip(row["judged"], shares, strict=True)]
+    return {**row, "judged": rows, "direct_only": direct_only}
 
 
 #: Of a data set, evenly spaced, to see whether a selection is of it.

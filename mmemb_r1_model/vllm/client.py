@@ -203,13 +203,13 @@ class Client(Generic[Answer]):
         else:  # an adapter has the model it is for as its parent
             wanted = [model for model in models if not model.get("parent")]
         if len(wanted) != 1:
-            raise ModelError(f"{self._wording.owner}: {self._unclear([str(model['id']) for model in models])}")
+            raise ModelError(f"{self._wording.owner}: {self._unclear(models)}")
         context = wanted[0].get("max_model_len")
         return Served(str(wanted[0]["id"]), context if isinstance(context, int) else None)
 
-    def _unclear(self, models: Sequence[str]) -> str:
+    def _unclear(self, models: Sequence[Json]) -> str:
         name, checkpoint = self._wording.names["model"], self._reader.checkpoint
-        listed = ", ".join(map(repr, models)) or "none"
+        listed = ", ".join(repr(str(model["id"])) for model in models) or "none"
         if self._wanted:
             return (
                 f"the server has no model {self._wanted!r} (it has {listed}): give the right {name}, or serve "

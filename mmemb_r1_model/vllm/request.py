@@ -42,11 +42,16 @@ def chat(item: Item, settings: Settings) -> Json:
     Raises:
         DataError: a picture that can't be read.
     """
+    words = {"type": "text", "text": user_turn(settings, item.text)}
     return {
-        "messages": messages(item, settings),
+        "messages": [
+            {"role": "system", "content": system_turn(settings, item.instruction)},
+            {"role": "user", "content": [*_media(item), words]},
+            {"role": "assistant", "content": THINK},
+        ],
         "add_generation_prompt": False,
         "continue_final_message": True,
-        **media_settings(item, settings),
+        **_media_settings(item, settings),
     }
 
 
@@ -122,20 +127,6 @@ def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable
     return f"{len(theirs)} tokens instead of {len(ours)}; from position {place} on {shown[0]} instead of {shown[1]}"
 
 
-def messages(item: Item, settings: Settings) -> list[Json]:
-    """An item as a chat whose last turn, <think>, is to be continued; pictures as data URLs.
-
-    Raises:
-        DataError: a picture that can't be read.
-    """
-    words = {"type": "text", "text": user_turn(settings, item.text)}
-    return [
-        {"role": "system", "content": system_turn(settings, item.instruction)},
-        {"role": "user", "content": [*_media(item), words]},
-        {"role": "assistant", "content": THINK},
-    ]
-
-
 def _media(item: Item) -> list[Json]:
     urls = [_picture_url(path) for path in item.media]
     if not item.frames:
@@ -157,7 +148,7 @@ def _picture_url(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def media_settings(item: Item, settings: Settings) -> Json:
+def _media_settings(item: Item, settings: Settings) -> Json:
     """What vLLM must know to read an item's media as our reader does: sizes, and the times of frames."""
     if not item.media:
         return {}

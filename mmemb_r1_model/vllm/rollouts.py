@@ -109,8 +109,10 @@ class RolloutWriter:
         """
         # A server numbers the seeds of a request's choices upwards.
         seeds = itertools.count((seed * 65_537) % 2**48, count)
+        # vLLM files what it has computed of a prompt under the adapters' name, not their weights (issue 42125).
+        more: Json = {"logprobs": True, "top_logprobs": 0, "cache_salt": salt}
         orders = [
-            Order(question, prompt, max_new_tokens, num_choices, temperature, _more(own_seed, salt))
+            Order(question, prompt, max_new_tokens, num_choices, temperature, more | {"seed": own_seed})
             for (question, prompt), own_seed in zip(prompts, seeds, strict=False)
             for num_choices, temperature in ((1, 0.0), (count - 1, 1.0))
         ]
@@ -122,28 +124,14 @@ class RolloutWriter:
         return [[*greedy, *others] for greedy, others in zip(answers[::2], answers[1::2], strict=True)]
 
 
-def _more(seed: int, salt: str) -> Json:
-    return {
-        "seed": seed,
-        "logprobs": True,
-        "top_logprobs": 0,
-        # vLLM files what it has computed of a prompt under the adapters' name, not their weights (issue 42125).
-        "cache_salt": salt,
-    }
-
-
 def _written(choice: Json) -> Written:
-    ids, log_probs = ids_of(choice), _log_probs(choice)
+    ids, reported = ids_of(choice), choice.get("logprobs")
+    content = reported.get("content") if isinstance(reported, dict) else None
+    values = (token.get("logprob") for token in content or ())
+    log_probs = tuple(float(value) for value in values if value is not None)
     if len(log_probs) != len(ids):
         raise UnfitError(
             f"gives {len(log_probs)} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, as vLLM "
             "does, started with --logprobs-mode processed_logprobs"
         )
     return Written(ids, log_probs)
-
-
-def _log_probs(choice: Json) -> tuple[float, ...]:
-    log_probs = choice.get("logprobs")
-    content = log_probs.get("content") if isinstance(log_probs, dict) else None
-    values = [token.get("logprob") for token in content or ()]
-    return tuple(float(value) for value in values if value is not None)
