@@ -60,9 +60,9 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> processes.Place:
+def place(cache: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> processes.Place:
     """Where runs over several processes are; "alone" is one that a single process did without interruption."""
-    made = processes.Place.in_folder(tmp_path_factory.mktemp("processes"), cache)
+    made = processes.Place.in_folder(tmp_path_factory.mktemp("processes"), cache, forks)
     done = made.call(*made.run("alone"))
     assert done.returncode == 0, done.stderr
     return made

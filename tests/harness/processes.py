@@ -15,6 +15,7 @@ from pathlib import Path
 from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
+from tests.forked import Forks
 from tests.harness.company import install
 from tests.patience import PATIENCE, wait_until
 
@@ -31,14 +32,15 @@ class Place:
 
     folder: Path
     environment: Mapping[str, str]
+    forks: Forks
 
     @classmethod
-    def in_folder(cls, folder: Path, cache: Path) -> Place:
+    def in_folder(cls, folder: Path, cache: Path, forks: Forks) -> Place:
         paths = [install(folder / "plugin"), str(ROOT), str(ROOT / "tasks"), str(ROOT / "baselines")]
         keep = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
         keep["HOME"] = str(folder)  # Ray leaves a token there
         own = {"MMEB_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        return cls(folder, keep | own | {"COLUMNS": "150"})
+        return cls(folder, keep | own | {"COLUMNS": "150"}, forks)
 
     def start(self, *words: str, launcher: list[str] | None = None) -> subprocess.Popen[str]:
         """`mmeb-eval WORDS` in small chunks."""
@@ -59,6 +61,8 @@ class Place:
 
     def call(self, *words: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
         """The same, to its end."""
+        if launcher is None:
+            return self.forks.call([SMALL_CHUNKS, *words], cwd=self.folder, env=self.environment)
         return self.end(self.start(*words, launcher=launcher))
 
     def end(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,7 @@ from mmeb_harness.show.page.values import InlinePicture, TaskRow
 from tests.browser import CHROMIUM, DRIVER, chromium
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 from tests.harness.reasoning_runs import Row, remade, three_modes
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed (apt: chromium-driver)"
@@ -86,7 +87,7 @@ def opened(window: Chrome, page: Path, where: str = "") -> None:
     window.get_log("browser")
     window.get_log("performance")
     window.get(page.as_uri() + where)
-    WebDriverWait(window, 20).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#tasks tbody tr"))
+    WebDriverWait(window, PATIENCE).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#tasks tbody tr"))
 
 
 def requests(window: Chrome) -> list[str]:
@@ -96,7 +97,7 @@ def requests(window: Chrome) -> list[str]:
 
 def task(window: Chrome, page: Path, name: str, query: str = "") -> None:
     opened(window, page, f"#task={name}" + (f"&query={query}" if query else ""))
-    WebDriverWait(window, 20).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#task .open-row"))
+    WebDriverWait(window, PATIENCE).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#task .open-row"))
 
 
 def all_of(window: Chrome | WebElement, selector: str) -> list[WebElement]:
@@ -126,7 +127,7 @@ def field(window: Chrome, label: str) -> WebElement:
 
 
 def wait_for(window: Chrome, selector: str, expected: list[str]) -> None:
-    WebDriverWait(window, 10).until(
+    WebDriverWait(window, PATIENCE).until(
         lambda one: texts(one, selector) == expected, f"{selector}: {texts(window, selector)}"
     )
 
@@ -426,6 +427,6 @@ def test_a_file_cut_short_says_so(window: Chrome, page: Path, tmp_path: Path) ->
     cut = tmp_path / "cut.html"
     cut.write_text(whole[: whole.index('id="task-2"') + 200])
     opened(window, cut, "#task=ViDoSeek-doc")
-    WebDriverWait(window, 10).until(lambda one: all_of(one, "#task [role=alert]"))
+    WebDriverWait(window, PATIENCE).until(lambda one: all_of(one, "#task [role=alert]"))
     assert "can't be unpacked" in one_of(window, "#task [role=alert]").text
     window.get_log("browser")

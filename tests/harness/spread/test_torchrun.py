@@ -17,6 +17,7 @@ from mmeb_harness.core import environment
 from mmeb_harness.spread.shares import Share
 from mmeb_harness.spread.torchrun import Meeting, Ranks, ranks_from, take_own_gpu
 from tests.harness.processes import TORCHRUN, Place, kill
+from tests.patience import PATIENCE
 
 
 def rank(index: int, local_index: int = 0) -> Ranks:
@@ -39,6 +40,7 @@ def test_a_rank_dies_and_nothing_else_happens(place: Place) -> None:
     assert not (place.folder / "torchrun" / "run" / ".ranks").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_over_at_once_for_all_ranks(place: Place) -> None:
     shutil.copytree(place.folder / "alone", place.folder / "again")
     done = place.call(*place.run("again", marks=False), launcher=TORCHRUN)
@@ -56,7 +58,7 @@ def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_rank_0_waits_for_the_others(tmp_path: Path) -> None:
-    first, second = (Meeting(tmp_path, rank(index), patience_seconds=5) for index in (0, 1))
+    first, second = (Meeting(tmp_path, rank(index), patience_seconds=PATIENCE) for index in (0, 1))
     joining = threading.Thread(target=second.join, args=({"limit": None},))
     with first.opened({"limit": None}):
         assert first.absent() == "ranks that never came: 1"
