@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,27 +29,6 @@ from mmeb_harness.encode.worker import Recipe
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.run.plan import run_profile
 
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """How to measure, besides what and with which model.
-
-    Attributes:
-        modes: values of --reasoning; none: the model's own choice.
-        frames, limit: as in a run.
-        workers: see `mmeb-eval run`; `None`: its default.
-        peak_teraflops, bandwidth_gigabytes: a second, of the machine; `None`: known or measured here.
-    """
-
-    plan: Plan
-    modes: tuple[str, ...] = ()
-    frames: int | None = None
-    limit: int | None = None
-    workers: int | None = None
-    peak_teraflops: float | None = None
-    bandwidth_gigabytes: float | None = None
-
-
 Note = Callable[[str], None]  # called with a line that the user should see
 
 
@@ -58,7 +36,7 @@ def run_bench(
     spec: ModelSpec,
     tasks: Sequence[Task],
     info: DataInfo,
-    settings: BenchSettings,
+    plan: Plan,
     note: Note,
 ) -> BenchResult:
     """Measure every mode of a model on these tasks.
@@ -73,18 +51,18 @@ def run_bench(
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     speed: Speed | None = None
     modes: list[ModeResult] = []
-    for mode in settings.modes or (None,):
+    for mode in plan.modes or (None,):
         own = with_mode(spec, mode)
         embedder = own.load()
         info_of_model = embedder.info
         if not modes:
-            speed = speed_of(embedder.info.settings, settings.peak_teraflops, settings.bandwidth_gigabytes)
-        frames = run_profile(embedder.info, settings.frames, None, "none").frames
-        sample = read_sample(tasks, info, frames, settings.limit)
-        workers = workers_for(embedder) if settings.workers is None else settings.workers
+            speed = speed_of(embedder.info.settings, plan.peak_teraflops, plan.bandwidth_gigabytes)
+        frames = run_profile(embedder.info, plan.frames, None, "none").frames
+        sample = read_sample(tasks, info, frames, plan.limit)
+        workers = workers_for(embedder) if plan.workers is None else plan.workers
         with open_encoders(embedder, own, workers, note) as make_encoder:
             name = mode_name(embedder, mode)
-            modes.append(measure_mode(embedder, name, sample, settings.plan, make_encoder, speed, note))
+            modes.append(measure_mode(embedder, name, sample, plan, make_encoder, speed, note))
         del embedder  # its memory, before the next one is loaded
     return BenchResult(
         model=info_of_model.name,
@@ -93,9 +71,9 @@ def run_bench(
         data=info.name,
         data_synthetic=info.synthetic,
         tasks=tuple(task.name for task in tasks),
-        limit=settings.limit,
-        frames=settings.frames,
-        repeats=settings.plan.repeats,
+        limit=plan.limit,
+        frames=plan.frames,
+        repeats=plan.repeats,
         workers=workers,
         speed=speed,
         modes=tuple(modes),

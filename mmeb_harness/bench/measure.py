@@ -12,7 +12,7 @@ import numpy as np
 from mmeb_harness.adapter.memory import forget_peak, peak_memory
 from mmeb_harness.bench.agreement import compare_encoded
 from mmeb_harness.bench.sample import Sample
-from mmeb_harness.bench.sides import Ours, Outcome, Side, fixed_batches, plain_loop
+from mmeb_harness.bench.sides import Outcome, Side, fixed_batches, ours, plain_loop
 from mmeb_harness.bench.speed import efficiency_of
 from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
 from mmeb_harness.core.embedder import Embedder, Encoded, MemoryEmbedder
@@ -31,18 +31,28 @@ MakeEncoder = Callable[[int], LocalEncoder]  # token budget → encoder
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of a mode.
+    """What is measured of a model, and how.
 
     Attributes:
         batch_tokens: budgets; ours is measured with each.
         references: whether the plain loops run at all.
         reference_items: how many items these get; `None`: all.
+        modes: values of --reasoning; none: the model's own choice.
+        frames, limit: as in a run.
+        workers: see `mmeb-eval run`; `None`: its default.
+        peak_teraflops, bandwidth_gigabytes: a second, of the machine; `None`: known or measured here.
     """
 
     batch_tokens: tuple[int, ...]
     repeats: int
     references: bool = True
     reference_items: int | None = None
+    modes: tuple[str, ...] = ()
+    frames: int | None = None
+    limit: int | None = None
+    workers: int | None = None
+    peak_teraflops: float | None = None
+    bandwidth_gigabytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def measure_mode(
     sides = _sides(embedder, mode, sample, part, plan, make_encoder)
     note(f"{mode}: warming up")
     for side in sides:
-        side.warm_up(sample.part(WARM_UP_ITEMS))
+        side.run(sample.part(WARM_UP_ITEMS))
     _warm_up_ranking()
     runs = _run_all(embedder, mode, sides, plan.repeats, note)
     return ModeResult(
@@ -89,11 +99,11 @@ def _sides(
     embedder: Embedder, mode: str, sample: Sample, part: Sample, plan: Plan, make_encoder: MakeEncoder
 ) -> list[Side]:
     encoders = {tokens: make_encoder(tokens) for tokens in plan.batch_tokens}
-    sides: list[Side] = [Ours(embedder, encoder, sample, tokens) for tokens, encoder in encoders.items()]
+    sides = [ours(embedder, encoder, sample, tokens) for tokens, encoder in encoders.items()]
     if not plan.references:
         return sides
     if part is not sample:
-        sides += [Ours(embedder, encoder, part, tokens) for tokens, encoder in encoders.items()]
+        sides += [ours(embedder, encoder, part, tokens) for tokens, encoder in encoders.items()]
     sides.append(plain_loop(embedder, part))
     if mode in DIRECT_MODES:
         sides.append(fixed_batches(embedder, part))
@@ -137,7 +147,7 @@ def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
     forget_peak()
     _device_peak(embedder)
     before = time.process_time()
-    outcome = side.run()
+    outcome = side.run(side.sample)
     cpu_seconds = time.process_time() - before
     places = side.sample.places
     of_queries = np.array([place.role == "query" for place in places])
@@ -163,7 +173,7 @@ def _device_peak(embedder: Embedder) -> int | None:
 def _written(side: Side, outcome: Outcome) -> int:
     """Tokens of the rationales that were written; ours writes those of equal items once."""
     tokens = [trace.reasoning_tokens for trace in outcome.encoded.traces]
-    if isinstance(side, Ours):
+    if side.is_ours:
         return sum(dict(zip(side.sample.keys, tokens, strict=True)).values())
     return sum(tokens)
 
@@ -178,7 +188,7 @@ def _percentiles(seconds: np.ndarray) -> dict[str, float]:
 def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
     side, passes = runs.side, runs.passes
     items = len(side.sample)
-    encoded = len(set(side.sample.keys)) if isinstance(side, Ours) else items
+    encoded = len(set(side.sample.keys)) if side.is_ours else items
     worked = [(taken.work, taken.encode_seconds) for taken in passes if taken.work is not None]
     prompts = [work.prompt_tokens / seconds for work, seconds in worked if work.prompt_tokens]
     prepared = [taken.prepare_seconds for taken in passes if taken.prepare_seconds is not None]
@@ -212,7 +222,6 @@ def _medians(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:
-    ours = [own for own in runs if own.side.batch_tokens is not None and own.side.sample is part]
     return [
         Ratio(
             reference=reference.side.name,
@@ -223,7 +232,7 @@ def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:
             agreement=compare_encoded(own.encoded, reference.encoded),
         )
         for reference in runs
-        if reference.side.batch_tokens is None
-        for own in ours
-        if own.side.batch_tokens is not None
+        if not reference.side.is_ours
+        for own in runs
+        if own.side.batch_tokens is not None and own.side.sample is part
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -54,52 +54,36 @@ class Outcome:
     work: Work | None
 
 
-class Side(Protocol):
-    """One way of encoding and ranking a sample."""
+@dataclass(frozen=True)
+class Side:
+    """One way of encoding and ranking a sample.
+
+    Attributes:
+        run: once through all of a sample.
+        batch_tokens: budget of a batch; `None` of a side whose batches are fixed.
+        batch_items: items of a batch, where it is fixed.
+    """
+
+    name: str
+    sample: Sample
+    run: Callable[[Sample], Outcome]
+    batch_tokens: int | None = None
+    batch_items: int | None = None
 
     @property
-    def name(self) -> str:
-        """As it stands in the table."""
-        ...
-
-    @property
-    def sample(self) -> Sample:
-        """What it encodes and ranks."""
-        ...
-
-    @property
-    def batch_tokens(self) -> int | None:
-        """Budget of a batch, where it has one."""
-        ...
-
-    @property
-    def batch_items(self) -> int | None:
-        """Items of a batch, where it is fixed."""
-        ...
-
-    def warm_up(self, sample: Sample) -> None:
-        """Encode a few items."""
-        ...
-
-    def run(self) -> Outcome:
-        """Once through all of it."""
-        ...
+    def is_ours(self) -> bool:
+        """Whether it is a run's own way, which encodes equal items once."""
+        return self.batch_tokens is not None
 
 
-class Stopwatch:
-    """Adds up what parts of the work take."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        """What happens inside counts for this stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """What happens inside counts for this stage."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 Row: TypeAlias = tuple[Encoded, int]  # a batch, and one of its rows
@@ -147,55 +131,39 @@ def gathered(rows: Sequence[Row]) -> Encoded:
     )
 
 
-class Ours:
+def ours(embedder: Embedder, encoder: LocalEncoder, sample: Sample, batch_tokens: int) -> Side:
     """Windows, chunks and the local encoder, as in a run; vectors stay in memory."""
+    plan = partial(plan_chunks, embedder, batch_tokens=batch_tokens)
+    return Side("ours", sample, partial(_run_ours, encoder, plan), batch_tokens=batch_tokens)
 
-    name = "ours"
-    batch_items = None
 
-    def __init__(self, embedder: Embedder, encoder: LocalEncoder, sample: Sample, batch_tokens: int) -> None:
-        self._encoder, self._plan = encoder, partial(plan_chunks, embedder, batch_tokens=batch_tokens)
-        self.sample, self.batch_tokens = sample, batch_tokens
-
-    def warm_up(self, sample: Sample) -> None:
-        """As `Side` says, of this way."""
-        self._through(sample, MemorySink(), Stopwatch())
-
-    def run(self) -> Outcome:
-        """As `Side` says, of this way."""
-        self._encoder.usage = Usage(Work())
-        sink, watch = MemorySink(), Stopwatch()
-        started = time.perf_counter()
-        scores = self._through(self.sample, sink, watch)
-        seconds = time.perf_counter() - started
-        usage = self._encoder.usage
-        own = dict(usage.work.seconds) or {"encode": watch.seconds.get("encode", 0.0) - usage.wait_seconds}
-        measured = {key: watch.seconds.get(key, 0.0) for key in ("plan", "rank")}
-        return Outcome(
-            encoded=sink.get(self.sample.keys),
-            scores=tuple(scores),
-            seconds=seconds,
-            stages=whole_time(
-                {"plan": measured["plan"], "wait": usage.wait_seconds, **own, "rank": measured["rank"]}, seconds
-            ),
-            prepare_seconds=usage.prepare_seconds,
-            work=usage.work if usage.work != Work() else None,
-        )
-
-    def _through(self, sample: Sample, sink: MemorySink, watch: Stopwatch) -> list[float]:
-        scores: list[float] = []
-        with sample.hashes() as hashes:
-            parts = planned(sample, hashes, self._plan)
-            while True:
-                with watch.on("plan"):
-                    part = next(parts, None)
-                if part is None:
-                    return scores
-                chunks, tasks = part
-                with watch.on("encode"):
-                    self._encoder.encode(chunks, sink)
-                with watch.on("rank"):
-                    scores += [_ranked(task, sink) for task in tasks]
+def _run_ours(encoder: LocalEncoder, plan: PlanChunks, sample: Sample) -> Outcome:
+    encoder.usage = Usage(Work())
+    sink, spent, scores = MemorySink(), dict.fromkeys(("plan", "encode", "rank"), 0.0), []
+    started = time.perf_counter()
+    with sample.hashes() as hashes:
+        parts = planned(sample, hashes, plan)
+        while True:
+            with timed(spent, "plan"):
+                part = next(parts, None)
+            if part is None:
+                break
+            chunks, tasks = part
+            with timed(spent, "encode"):
+                encoder.encode(chunks, sink)
+            with timed(spent, "rank"):
+                scores += [_ranked(task, sink) for task in tasks]
+    seconds = time.perf_counter() - started
+    usage = encoder.usage
+    own = dict(usage.work.seconds) or {"encode": spent["encode"] - usage.wait_seconds}
+    return Outcome(
+        encoded=sink.get(sample.keys),
+        scores=tuple(scores),
+        seconds=seconds,
+        stages=whole_time({"plan": spent["plan"], "wait": usage.wait_seconds, **own, "rank": spent["rank"]}, seconds),
+        prepare_seconds=usage.prepare_seconds,
+        work=usage.work if usage.work != Work() else None,
+    )
 
 
 def _ranked(read: ReadTask, sink: MemorySink) -> float:
@@ -223,45 +191,30 @@ def planned(
 EncodeItems: TypeAlias = Callable[[Sequence[Item], Role], tuple[EncodeResult, float | None]]
 
 
-class FixedBatches:
+def _run_batches(encode: EncodeItems, batch_items: int, sample: Sample) -> Outcome:
     """Every item, duplicates too, in the order of the files, so many at a time, one thing after another."""
+    spent: dict[str, float] = {}
+    scores = []
+    started = time.perf_counter()
+    sides = [] if sample.tasks else [_batches(encode, batch_items, block, spent) for block in sample.blocks]
+    for place, (task, samples) in enumerate(sample.tasks):
+        both = [_batches(encode, batch_items, block, spent) for block in sample.blocks[2 * place : 2 * place + 2]]
+        with timed(spent, "rank"):
+            queries, candidates = map(_gather, both)
+            scores.append(mean_score(task, samples, queries.vectors, candidates.vectors))
+        sides += both
+    seconds = time.perf_counter() - started
+    return _outcome([batch for side in sides for batch in side], scores, spent, seconds)
 
-    batch_tokens = None
 
-    def __init__(self, name: str, encode: EncodeItems, sample: Sample, batch_items: int) -> None:
-        self._encode = encode
-        self.name, self.sample, self.batch_items = name, sample, batch_items
-
-    def warm_up(self, sample: Sample) -> None:
-        """As `Side` says, of this way."""
-        for block in sample.blocks:
-            self._block(block, Stopwatch())
-
-    def run(self) -> Outcome:
-        """As `Side` says, of this way."""
-        watch, scores = Stopwatch(), []
-        batches: list[list[_Batch]] = []
-        started = time.perf_counter()
-        if not self.sample.tasks:
-            batches = [self._block(block, watch) for block in self.sample.blocks]
-        for place, (task, samples) in enumerate(self.sample.tasks):
-            sides = [self._block(block, watch) for block in self.sample.blocks[2 * place : 2 * place + 2]]
-            with watch.on("rank"):
-                queries, candidates = (_gather(side) for side in sides)
-                scores.append(mean_score(task, samples, queries.vectors, candidates.vectors))
-            batches += sides
-        seconds = time.perf_counter() - started
-        return _outcome([batch for side in batches for batch in side], scores, watch.seconds, seconds)
-
-    def _block(self, block: Block, watch: Stopwatch) -> list[_Batch]:
-        done = []
-        for start in range(0, len(block.items), self.batch_items):
-            items = block.items[start : start + self.batch_items]
-            with watch.on("encode"):
-                started = time.perf_counter()
-                result, prepare_seconds = self._encode(items, block.role)
-                done.append(_Batch(result, prepare_seconds, time.perf_counter() - started))
-        return done
+def _batches(encode: EncodeItems, batch_items: int, block: Block, spent: dict[str, float]) -> list[_Batch]:
+    done = []
+    for start in range(0, len(block.items), batch_items):
+        with timed(spent, "encode"):
+            started = time.perf_counter()
+            result, prepare_seconds = encode(block.items[start : start + batch_items], block.role)
+            done.append(_Batch(result, prepare_seconds, time.perf_counter() - started))
+    return done
 
 
 @dataclass(frozen=True)
@@ -297,13 +250,14 @@ def _outcome(batches: Sequence[_Batch], scores: list[float], watched: Mapping[st
     return Outcome(_gather(batches), tuple(scores), seconds, whole_time(stages, seconds), prepare, work)
 
 
-def plain_loop(embedder: Embedder, sample: Sample) -> FixedBatches:
+def plain_loop(embedder: Embedder, sample: Sample) -> Side:
     """Batches of 4 through the library's own `generate`, where the model has that."""
     encode = embedder.encode_reference if isinstance(embedder, ReferenceEmbedder) else embedder.encode
-    return FixedBatches("plain loop", lambda items, role: (encode(items, role), None), sample, PLAIN_BATCH)
+    run = partial(_run_batches, lambda items, role: (encode(items, role), None), PLAIN_BATCH)
+    return Side("plain loop", sample, run, batch_items=PLAIN_BATCH)
 
 
-def fixed_batches(embedder: Embedder, sample: Sample) -> FixedBatches:
+def fixed_batches(embedder: Embedder, sample: Sample) -> Side:
     """Batches of 16 through the model's own `encode`."""
 
     def encode(items: Sequence[Item], role: Role) -> tuple[EncodeResult, float | None]:
@@ -314,7 +268,7 @@ def fixed_batches(embedder: Embedder, sample: Sample) -> FixedBatches:
         seconds = time.perf_counter() - started
         return embedder.encode_prepared(prepared), seconds
 
-    return FixedBatches("fixed batches", encode, sample, FIXED_BATCH)
+    return Side("fixed batches", sample, partial(_run_batches, encode, FIXED_BATCH), batch_items=FIXED_BATCH)
 
 
 def mean_score(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> float:

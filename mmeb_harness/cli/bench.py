@@ -20,7 +20,6 @@ from mmeb_harness.cli.run import DEFAULT_MODEL, default_output, open_data
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
-    from mmeb_harness.bench.measure import Plan
     from mmeb_harness.cli.config import RunConfig
     from mmeb_harness.core.registry import ModelSpec
     from mmeb_harness.data.folder import DataInfo
@@ -75,18 +74,25 @@ def bench(**given: Any) -> None:
     """
     from rich.console import Console
 
-    from mmeb_harness.bench.make import BenchSettings, run_bench, save_bench
+    from mmeb_harness.bench.make import run_bench, save_bench
+    from mmeb_harness.bench.measure import Plan
     from mmeb_harness.bench.tables import print_bench
     from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
-    plan, modes = _plan(given), _modes(given)
+    modes = _modes(given)
+    if given["reference_items"] is not None and not given["references"]:
+        raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
     config, spec = _config_and_spec(given)
     console = Console(stderr=False)
     chosen = select_tasks(load_tasks(config.edition), config.tasks, config.groups, config.modalities)
     info = open_data(config, console)
     output = _output(config, spec, info)
-    settings = BenchSettings(
-        plan=plan,
+    plan = Plan(
+        batch_tokens=given["batch_tokens"] or (DEFAULT_BATCH_TOKENS,),
+        repeats=given["repeats"],
+        references=given["references"],
+        reference_items=given["reference_items"],
         modes=modes,
         frames=config.frames,
         limit=config.limit,
@@ -94,24 +100,10 @@ def bench(**given: Any) -> None:
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
-    result = run_bench(spec, [registered.task for registered in chosen], info, settings, _say)
+    result = run_bench(spec, [registered.task for registered in chosen], info, plan, _say)
     save_bench(output, result)
     print_bench(result, Console() if console.is_terminal else Console(width=200))
     click.echo(f"results: {output} ({result.seconds:.0f} s)")
-
-
-def _plan(given: dict[str, Any]) -> Plan:
-    from mmeb_harness.bench.measure import Plan
-    from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
-
-    if given["reference_items"] is not None and not given["references"]:
-        raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
-    return Plan(
-        batch_tokens=given["batch_tokens"] or (DEFAULT_BATCH_TOKENS,),
-        repeats=given["repeats"],
-        references=given["references"],
-        reference_items=given["reference_items"],
-    )
 
 
 def _modes(given: dict[str, Any]) -> tuple[str, ...]:
