@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from mmeb_harness.bench.agreement import disagreement
-from mmeb_harness.bench.values import BenchResult, Measured, ModeResult, Ratio, Spread
-from mmeb_harness.show.tables import counted, markdown_table, milliseconds, percent, print_lines, terminal_table
+from mmeb_harness.bench.values import BenchResult, Efficiency, Measured, ModeResult, Ratio, Spread
+from mmeb_harness.show.tables import NONE, counted, markdown_table, milliseconds, percent, print_lines, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,118 +53,96 @@ def title(result: BenchResult) -> str:
     return f"bench of {result.model} on {data}: {counted(len(result.tasks), 'task')}{limited}"
 
 
+Shown = TypeVar("Shown")
+
+
 def grids(result: BenchResult) -> Iterator[Grid]:
     """All tables that have a row."""
-    sides = [(mode, side) for mode in result.modes for side in mode.sides]
-    yield _speed(sides)
-    yield _latency_and_memory(sides)
-    yield _stages(sides)
-    for grid in (_ratios(result.modes), _floors(sides)):
-        if grid.rows:
-            yield grid
+    sides = [(_name(mode, side), side) for mode in result.modes for side in mode.sides]
+    floors = [(name, side.efficiency) for name, side in sides if side.efficiency is not None]
+    ratios = [
+        (f"{mode.mode}, ours, {ratio.batch_tokens:,} tokens", ratio) for mode in result.modes for ratio in mode.ratios
+    ]
+    yield _grid("whole way, encoding and ranking", sides, _SPEED)
+    yield _grid("latency of a query in its batch, most memory", sides, _LATENCY_AND_MEMORY)
+    yield _grid("where the time went, % of the whole", sides, _stages([side for _, side in sides]))
+    if ratios:
+        yield _grid("ours against the references, on the same items", ratios, _RATIOS)
+    if floors:
+        yield _grid("against what the machine could do at best", floors, _FLOORS)
 
 
-def _speed(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    heads = (
-        "",
-        "items",
-        "distinct",
-        "score",
-        "seconds",
-        "range",
-        "CPU s",
-        "items/s",
-        "distinct/s",
-        "prompt tok/s",
-        "written tok/s",
-    )
-    return Grid(
-        "whole way, encoding and ranking",
-        heads,
-        tuple(
-            (
-                _name(mode, side),
-                f"{side.items:,}",
-                f"{side.encoded:,}",
-                percent(side.score),
-                _seconds(side.seconds.median),
-                _range(side.seconds),
-                _seconds(side.cpu_seconds),
-                _rate(side.items_per_second),
-                _rate(side.encoded_per_second),
-                _rate(side.prompt_tokens_per_second),
-                _rate(side.written_tokens_per_second),
-            )
-            for mode, side in sides
-        ),
-    )
+def _grid(caption: str, rows: Sequence[tuple[str, Shown]], columns: Mapping[str, Callable[[Shown], str]]) -> Grid:
+    texts = tuple((name, *(text(shown) for text in columns.values())) for name, shown in rows)
+    return Grid(caption, ("", *columns), texts)
 
 
-def _latency_and_memory(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    return Grid(
-        "latency of a query in its batch, most memory",
-        ("", "p50 ms", "p95 ms", "p99 ms", "process GB", "device GB"),
-        tuple(
-            (
-                _name(mode, side),
-                *(milliseconds(side.latency_seconds.get(name)) for name in ("p50", "p95", "p99")),
-                _gigabytes(side.memory),
-                _gigabytes(side.device_memory),
-            )
-            for mode, side in sides
-        ),
-    )
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
 
 
-def _stages(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    timed = dict.fromkeys(stage for _, side in sides for stage in side.stages)
+def _range(spread: Spread) -> str:
+    return f"{spread.low:.2f}–{spread.high:.2f}"
+
+
+def _rate(spread: Spread | None) -> str:
+    return NONE if spread is None else f"{spread.median:,.0f}"
+
+
+def _gigabytes(size: int | None) -> str:
+    return NONE if size is None else f"{size / 1e9:.2f}"
+
+
+_SPEED: Mapping[str, Callable[[Measured], str]] = {
+    "items": lambda side: f"{side.items:,}",
+    "distinct": lambda side: f"{side.encoded:,}",
+    "score": lambda side: percent(side.score),
+    "seconds": lambda side: _seconds(side.seconds.median),
+    "range": lambda side: _range(side.seconds),
+    "CPU s": lambda side: _seconds(side.cpu_seconds),
+    "items/s": lambda side: _rate(side.items_per_second),
+    "distinct/s": lambda side: _rate(side.encoded_per_second),
+    "prompt tok/s": lambda side: _rate(side.prompt_tokens_per_second),
+    "written tok/s": lambda side: _rate(side.written_tokens_per_second),
+}
+_LATENCY_AND_MEMORY: Mapping[str, Callable[[Measured], str]] = {
+    "p50 ms": lambda side: milliseconds(side.latency_seconds.get("p50")),
+    "p95 ms": lambda side: milliseconds(side.latency_seconds.get("p95")),
+    "p99 ms": lambda side: milliseconds(side.latency_seconds.get("p99")),
+    "process GB": lambda side: _gigabytes(side.memory),
+    "device GB": lambda side: _gigabytes(side.device_memory),
+}
+_RATIOS: Mapping[str, Callable[[Ratio], str]] = {
+    "against": lambda ratio: ratio.reference,
+    "times faster": lambda ratio: f"{ratio.times.median:.2f}",
+    "range": lambda ratio: _range(ratio.times),
+    "lowest cosine": lambda ratio: f"{ratio.agreement.lowest_cosine:.6f}",
+    "largest difference": lambda ratio: f"{ratio.agreement.largest_difference:.1e}",
+    "same rationales": lambda ratio: _share(ratio.agreement.same_rationales),
+}
+_FLOORS: Mapping[str, Callable[[Efficiency], str]] = {
+    "FLOPs utilisation %": lambda efficiency: percent(efficiency.flops_utilisation),
+    "floor s": lambda efficiency: f"{efficiency.floor_seconds:.3g}",
+    "floor / encoding %": lambda efficiency: percent(efficiency.share_of_encoding),
+    "floor / accelerator %": lambda efficiency: percent(efficiency.share_of_accelerator),
+}
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{percent(value)} %"
+
+
+def _stages(sides: Sequence[Measured]) -> dict[str, Callable[[Measured], str]]:
+    timed = dict.fromkeys(stage for side in sides for stage in side.stages)
     own = [stage for stage in timed if stage not in (*_FIRST_STAGES, *_LAST_STAGES)]
     stages = [stage for stage in (*_FIRST_STAGES, *own, *_LAST_STAGES) if stage in timed]
-    rows = []
-    for mode, side in sides:
-        each = [side.stages.get(stage) for stage in stages]
-        cells = [percent(None if seconds is None else seconds / side.seconds.median) for seconds in each]
-        prepare = "-" if side.prepare_seconds is None else _seconds(side.prepare_seconds)
-        rows.append((_name(mode, side), *cells, prepare))
-    return Grid("where the time went, % of the whole", ("", *stages, "decode media, s"), tuple(rows))
+    shares = {stage: partial(_share_of_stage, stage) for stage in stages}
+    return {**shares, "decode media, s": lambda side: _seconds(side.prepare_seconds)}
 
 
-def _ratios(modes: Sequence[ModeResult]) -> Grid:
-    heads = ("", "against", "times faster", "range", "lowest cosine", "largest difference", "same rationales")
-    rows = []
-    for mode in modes:
-        for ratio in mode.ratios:
-            agreement = ratio.agreement
-            same = agreement.same_rationales
-            rows.append(
-                (
-                    f"{mode.mode}, ours, {ratio.batch_tokens:,} tokens",
-                    ratio.reference,
-                    f"{ratio.times.median:.2f}",
-                    _range(ratio.times),
-                    f"{agreement.lowest_cosine:.6f}",
-                    f"{agreement.largest_difference:.1e}",
-                    "-" if same is None else f"{percent(same)} %",
-                )
-            )
-    return Grid("ours against the references, on the same items", heads, tuple(rows))
-
-
-def _floors(sides: Sequence[tuple[ModeResult, Measured]]) -> Grid:
-    rows = []
-    for mode, side in sides:
-        if (efficiency := side.efficiency) is not None:
-            rows.append(
-                (
-                    _name(mode, side),
-                    percent(efficiency.flops_utilisation),
-                    f"{efficiency.floor_seconds:.3g}",
-                    percent(efficiency.share_of_encoding),
-                    percent(efficiency.share_of_accelerator),
-                )
-            )
-    heads = ("", "FLOPs utilisation %", "floor s", "floor / encoding %", "floor / accelerator %")
-    return Grid("against what the machine could do at best", heads, tuple(rows))
+def _share_of_stage(stage: str, side: Measured) -> str:
+    seconds = side.stages.get(stage)
+    return percent(None if seconds is None else seconds / side.seconds.median)
 
 
 def remarks(result: BenchResult) -> list[str]:
@@ -194,34 +173,16 @@ def remarks(result: BenchResult) -> list[str]:
                 f"{mode.mode}: the references had {mode.part_items:,} of the items, evenly spaced, and nothing was "
                 "ranked; ours was measured on the same."
             )
-        lines += [_warning(mode, ratio, told) for ratio in mode.ratios if (told := disagreement(ratio.agreement))]
+        lines += [
+            f"NOT THE SAME: {mode.mode}, ours with {ratio.batch_tokens:,} tokens and the {ratio.reference} disagree "
+            f"({told})."
+            for ratio in mode.ratios
+            if (told := disagreement(ratio.agreement))
+        ]
     return lines
-
-
-def _warning(mode: ModeResult, ratio: Ratio, told: str) -> str:
-    return (
-        f"NOT THE SAME: {mode.mode}, ours with {ratio.batch_tokens:,} tokens and the {ratio.reference} disagree "
-        f"({told})."
-    )
 
 
 def _name(mode: ModeResult, side: Measured) -> str:
     size = f"{side.batch_tokens:,} tokens" if side.batch_tokens is not None else f"{side.batch_items} items"
     part = ", part" if side.sample == "part" else ""
     return f"{mode.mode}, {side.side}, {size}{part}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _range(spread: Spread) -> str:
-    return f"{spread.low:.2f}–{spread.high:.2f}"
-
-
-def _rate(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{spread.median:,.0f}"
-
-
-def _gigabytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e9:.2f}"
