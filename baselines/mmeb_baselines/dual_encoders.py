@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.families import read_config
-from mmeb_baselines.weights import load_weights
+from mmeb_baselines.weights import load_backbone
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
@@ -183,13 +183,7 @@ def _open(
             max_pixels=sizes.max_pixels,
         ),
     )
-    return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), _load, info)
-
-
-def _load(checkpoint: CheckpointFolder, *place: str) -> Any:
-    from transformers import AutoModel
-
-    return load_weights(AutoModel, checkpoint, *place)
+    return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), load_backbone, info)
 
 
 @dataclass(frozen=True)

@@ -41,17 +41,11 @@ _card = partial(
 )
 CARDS = (
     _card(
-        "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
-        "ce765ae71b8cdb208203cd8fb64a170b1b84293a",
-        2_208_985_600,
-        1536,
+        *("Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", "ce765ae71b8cdb208203cd8fb64a170b1b84293a", 2_208_985_600, 1536),
         published="GME-2B",
     ),
     _card(
-        "Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
-        "477027a6480f8630363be77751f169cc3434b673",
-        8_291_375_616,
-        3584,
+        *("Alibaba-NLP/gme-Qwen2-VL-7B-Instruct", "477027a6480f8630363be77751f169cc3434b673", 8_291_375_616, 3584),
         published="GME-7B",
     ),
 )
@@ -100,7 +94,6 @@ def middle_picture(item: Item, steps: tuple[Resize, ...]) -> list[Slot]:
 
 
 FAMILY = Family(
-    model="gme",
     cards=CARDS,
     profile=PROFILE,
     recipe=own_parts,

@@ -35,19 +35,13 @@ _card = partial(
 )
 CARDS = (
     _card(
-        "code-kunkun/LamRA-Ret",
-        None,
-        8_291_375_616,
-        3584,
+        *("code-kunkun/LamRA-Ret", None, 8_291_375_616, 3584),
         source="LamRA, models/qwen2_vl.py; VLM2Vec, src/model/baseline_backbone/lamra",
         published="LamRA-Ret",
         unsure="its own repository was read in a fork's first commit",
     ),
     _card(
-        "code-kunkun/LamRA-Ret-Qwen2.5VL-7b",
-        None,
-        8_292_166_656,
-        3584,
+        *("code-kunkun/LamRA-Ret-Qwen2.5VL-7b", None, 8_292_166_656, 3584),
         source="VLM2Vec, src/model/baseline_backbone/lamra/lamra_qwen25_inference.py; forks of LamRA",
         published="LamRA-Ret-Qwen2.5VL-7b",
         unsure="its own code: positions and picture sizes, read in forks",
@@ -95,7 +89,6 @@ def leaderboard_parts(item: Item, role: Role) -> Parts:
 
 
 FAMILY = Family(
-    model="lamra",
     cards=CARDS,
     profile=PROFILE,
     recipe=own_parts,

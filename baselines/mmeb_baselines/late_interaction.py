@@ -360,13 +360,7 @@ def _open(
         parameters=checkpoint.parameters,
     )
     form = SheetForm(family, family.reader(checkpoint, wording))
-    return CheckpointEmbedder(checkpoint, place, form, partial(_load, family), info)
-
-
-def _load(family: Family, checkpoint: CheckpointFolder, *place: str) -> Any:
-    import transformers
-
-    return load_weights(getattr(transformers, family.architecture), checkpoint, *place)
+    return CheckpointEmbedder(checkpoint, place, form, partial(load_weights, family.architecture), info)
 
 
 def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:

@@ -272,7 +272,7 @@ class EndpointEmbedder:
             return self._vectors(content, ask.items)
 
         try:
-            return self._endpoint.post(client, "embeddings", ask.body, read)
+            return self._endpoint.ask(client, "embeddings", read, ask.body)
         except RefusedError as error:
             raise ModelError(
                 f"{self._owner}: the server refuses {_named(ask.items)}: {error}. If an item is too long for it, "

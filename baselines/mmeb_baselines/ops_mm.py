@@ -5,14 +5,16 @@ Source: ops_mm_embedding_v1.py of OpenSearch-AI/Ops-MM-embedding-v1-*, and mteb'
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
+from mmeb_baselines import gme
 from mmeb_baselines.cards import Card
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, loader
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, clipped, within
-from mmeb_harness import Item, Profile, Role
+from mmeb_harness import Frames, Item, Role
 
 SIZES = (clipped(within(256 * TOKEN, 1280 * TOKEN, 28)),)
 
@@ -30,22 +32,11 @@ _card = partial(
 CARDS = (
     _card("OpenSearch-AI/Ops-MM-embedding-v1-2B", "69c23ac5595bb7fb3a9959df96fe155b3650c01e", 2_208_985_600, 1536),
     _card(
-        "OpenSearch-AI/Ops-MM-embedding-v1-7B",
-        "e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
-        8_291_375_616,
-        3584,
+        *("OpenSearch-AI/Ops-MM-embedding-v1-7B", "e9179f601f9bf21d2fd20136c11eb4ae2ea42859", 8_291_375_616, 3584),
         published="Ops-MM-embedding-v1-8B",
     ),
 )
-PROFILE = Profile(
-    name="ops_mm",
-    instruction="system turn",
-    candidate_instruction="the task's own",
-    whitespace="kept",
-    pooling="<|endoftext|>, after the final norm",
-    min_pixels=256 * TOKEN,
-    max_pixels=1280 * TOKEN,
-)
+PROFILE = dataclasses.replace(gme.PROFILE, name="ops_mm", candidate_instruction="the task's own", frames=Frames())
 
 
 def parts(item: Item, role: Role) -> Parts:
@@ -54,5 +45,5 @@ def parts(item: Item, role: Role) -> Parts:
     return chat(item.instruction or DEFAULT_SYSTEM, [*shown, item.text], END_OF_TEXT)
 
 
-FAMILY = Family("ops_mm", CARDS, PROFILE, parts, positions="multimodal")
+FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal")
 load = loader(FAMILY, "Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B.")

@@ -41,17 +41,11 @@ _card = partial(
 )
 CARDS = (
     _card(
-        "Qwen/Qwen3-VL-Embedding-2B",
-        "9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",
-        2_127_532_032,
-        2048,
+        *("Qwen/Qwen3-VL-Embedding-2B", "9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda", 2_127_532_032, 2048),
         published="Qwen3-VL-Embedding-2B",
     ),
     _card(
-        "Qwen/Qwen3-VL-Embedding-8B",
-        "2c4565515e0f265c6511776e7193b22c0968ddc7",
-        8_144_793_840,
-        4096,
+        *("Qwen/Qwen3-VL-Embedding-8B", "2c4565515e0f265c6511776e7193b22c0968ddc7", 8_144_793_840, 4096),
         published="Qwen3-VL-Embedding-8B",
     ),
 )
@@ -104,7 +98,7 @@ def _video(item: Item) -> Parts:
     return shown
 
 
-FAMILY = Family("qwen3_vl_embedding", CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH)
+FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal", max_length=MAX_LENGTH)
 load = loader(
     FAMILY, "Qwen3-VL-Embedding 2B and 8B: 64 frames, instruction in the system turn, Matryoshka (64 or more, --dim)."
 )

@@ -6,13 +6,16 @@ There, a video anywhere in a batch makes the batch's images as small as frames; 
 
 from __future__ import annotations
 
+import dataclasses
+
+from mmeb_baselines import ops_mm
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED
 from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, loader
 from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
-from mmeb_harness import Item, Profile, Role
+from mmeb_harness import Item, Role
 
 IMAGE_SIZES = (FETCHED, within(256 * TOKEN, 1280 * TOKEN, 28))
 FRAME_SIZES = (FETCHED, within(160 * TOKEN, 180 * TOKEN, 28))
@@ -20,11 +23,8 @@ MAX_LENGTH = 2000
 
 CARDS = (
     Card(
+        *("qihoo360/RzenEmbed", "ea95c339008f9639420fcb33ba2ba606ea94be78", 8_291_375_616, 3584),
         model="rzen_embed",
-        hub_id="qihoo360/RzenEmbed",
-        revision="ea95c339008f9639420fcb33ba2ba606ea94be78",
-        parameters=8_291_375_616,
-        dimensions=3584,
         prompt="chat: user images, INSTRUCTION TEXT, <|endoftext|> after the answer's opening",
         pooling="<|endoftext|>, after the final norm",
         resolution="256 to 1,280 tokens of 28 x 28; a frame 160 to 180",
@@ -35,15 +35,7 @@ CARDS = (
         unsure="whether version 1 has another template",
     ),
 )
-PROFILE = Profile(
-    name="rzen_embed",
-    instruction="user text",
-    candidate_instruction="the task's own",
-    whitespace="kept",
-    pooling="<|endoftext|>, after the final norm",
-    min_pixels=256 * TOKEN,
-    max_pixels=1280 * TOKEN,
-)
+PROFILE = dataclasses.replace(ops_mm.PROFILE, name="rzen_embed", instruction="user text")
 
 
 def parts(item: Item, role: Role) -> Parts:
@@ -53,5 +45,5 @@ def parts(item: Item, role: Role) -> Parts:
     return chat(DEFAULT_SYSTEM, [*shown, text], END_OF_TEXT)
 
 
-FAMILY = Family("rzen_embed", CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
+FAMILY = Family(CARDS, PROFILE, parts, positions="sequential", max_length=MAX_LENGTH)
 load = loader(FAMILY, "RzenEmbed on Qwen2-VL 7B.")

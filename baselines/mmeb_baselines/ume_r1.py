@@ -53,6 +53,7 @@ from mmeb_baselines.qwen.prompt import (
     video,
 )
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
+from mmeb_baselines.weights import load_weights
 from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
@@ -144,7 +145,6 @@ def load(
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
     _check(modes, max_new_tokens)
     family = Family(
-        model="ume_r1",
         cards=CARDS,
         profile=_profile(modes, prompt),
         recipe=recipe(modes, prompt),
@@ -179,9 +179,12 @@ def _profile(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Profile:
 
 
 def _writer(checkpoint: CheckpointFolder, *place: str) -> Any:
-    from mmeb_baselines.qwen.generation import load_writer
+    from transformers import GenerationConfig
 
-    return load_writer(checkpoint, *place)
+    model = load_weights("Qwen2VLForConditionalGeneration", checkpoint, *place, head=True)
+    # Whatever `Writer` and `write` don't set would come from the checkpoint's generation_config.json: penalties, too.
+    model.generation_config = GenerationConfig()
+    return model
 
 
 def recipe(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Recipe:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Place
 from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
-from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, backbone, open_embedder
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
-from mmeb_baselines.weights import load_weights
+from mmeb_baselines.weights import load_backbone, load_weights
 from mmeb_harness import Item, ModelError, Profile, Role
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
 
@@ -37,10 +37,7 @@ _card = partial(
 )
 CARDS = (
     _card(
-        "VLM2Vec/VLM2Vec-V2.0",
-        "e39ff079b8275ef876d3656da8c0bddbff3c4dde",
-        2_208_985_600,
-        1536,
+        *("VLM2Vec/VLM2Vec-V2.0", "e39ff079b8275ef876d3656da8c0bddbff3c4dde", 2_208_985_600, 1536),
         published="VLM2Vec-V2",
         unsure="its list of files and adapter_config.json",
     ),
@@ -80,12 +77,11 @@ def load(
     named = base or _base_of(checkpoint)
     described = find_checkpoint(named) if named else None
     family = Family(
-        model="vlm2vec",
         cards=CARDS,
         profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
         recipe=_recipe(squash=profile == "leaderboard-v1"),
         positions="sequential",
-        load=partial(_merged, base=described) if described else backbone,
+        load=partial(_merged, base=described) if described else load_backbone,
         settings={"base": named},
     )
     return open_embedder(family, checkpoint, Place(device, dtype, attention), described)
@@ -131,13 +127,11 @@ def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, 
     Raises:
         ModelError: peft is missing, or not every weight of the adapter found its place.
     """
-    from transformers import Qwen2VLForConditionalGeneration
-
     try:
         from peft import PeftModel
     except ImportError as error:
         raise ModelError("VLM2Vec's LoRA weights need peft: pip install 'peft>=0.17'") from error
-    whole = load_weights(Qwen2VLForConditionalGeneration, base, device, dtype, attention)
+    whole = load_weights("Qwen2VLForConditionalGeneration", base, device, dtype, attention)
     adapted = PeftModel.from_pretrained(whole, str(adapter.path), key_mapping=OLD_NAMES)
     _check_placed(adapted, adapter)
     return adapted.merge_and_unload().model.eval()

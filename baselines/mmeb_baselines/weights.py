@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_weights(
-    model_class: Any,
+    architecture: str,
     checkpoint: CheckpointFolder,
     device: str,
     dtype: str,
@@ -26,9 +27,10 @@ def load_weights(
     *,
     head: bool = False,
 ) -> Any:
-    """A transformers model of `model_class` on `device`, ready for inference; every weight must be in the files.
+    """A model on `device`, ready for inference; every weight must be in the files.
 
     Args:
+        architecture: its class in transformers, e.g. "AutoModel" for the bare model, without a language head.
         head: a language head is used: it must be there, too.
 
     Raises:
@@ -36,11 +38,12 @@ def load_weights(
             configuration, or the memory doesn't suffice.
     """
     import torch
+    import transformers
 
     options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
     with loading_weights(checkpoint.name, checkpoint.path, checkpoint.parameters, device, dtype):
         with _quiet():
-            model, report = model_class.from_pretrained(
+            model, report = getattr(transformers, architecture).from_pretrained(
                 checkpoint.path, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **options
             )
         model = model.to(device)
@@ -50,6 +53,10 @@ def load_weights(
             "again, or convert it to the layout of this version of transformers"
         )
     return model.eval()
+
+
+#: The bare model, without a language head.
+load_backbone = partial(load_weights, "AutoModel")
 
 
 def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:

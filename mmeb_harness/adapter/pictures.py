@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,22 @@ from mmeb_harness.core.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header was read; the pixels are when they are asked for.
+
+    Raises:
+        DataError: not there, or no picture; also while it is read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
 
 
 def open_picture(path: Path, mode: str | None = "RGB") -> Image.Image:
@@ -20,14 +38,9 @@ def open_picture(path: Path, mode: str | None = "RGB") -> Image.Image:
     Raises:
         DataError: not there, or no picture.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.convert(mode) if mode else image.copy()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        image.load()
+        return image.convert(mode) if mode else image.copy()
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -36,15 +49,5 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `open_picture`.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: Exception) -> DataError:
-    """What to say of a picture that can't be opened."""
-    return DataError(f"image {path} can't be opened: {error}; get it again")
+    with opened(path) as image:
+        return image.size

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
-from mmeb_harness.adapter.pictures import unreadable
+from mmeb_harness.adapter.pictures import opened
 from mmeb_harness.core.errors import ModelError, OptionError, one_line
 
 Ask = TypeVar("Ask")
@@ -155,10 +155,14 @@ class Endpoint:
             limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
         )
 
-    def post(
-        self, client: httpx.Client, path: str, body: Mapping[str, Any], read: Callable[[bytes, float], Answer]
+    def ask(
+        self,
+        client: httpx.Client,
+        path: str,
+        read: Callable[[bytes, float], Answer],
+        body: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """Send JSON, and again where that may help.
+        """Send JSON, or fetch where there is no body; again where that may help.
 
         Args:
             path: below the base address.
@@ -169,25 +173,14 @@ class Endpoint:
             RefusedError: the server doesn't want this request.
             ModelError: not allowed, no such model or address, or nobody answers there.
         """
-        return self._ask(client, "POST", path, json.dumps(body).encode(), read)
-
-    def get(self, client: httpx.Client, path: str, read: Callable[[bytes, float], Answer]) -> Answer:
-        """Fetch; as `post`, without a body.
-
-        Raises:
-            MayPassError: as `post`, and the others.
-        """
-        return self._ask(client, "GET", path, b"", read)
-
-    def _ask(
-        self, client: httpx.Client, method: str, path: str, content: bytes, read: Callable[[bytes, float], Answer]
-    ) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
+        method, url = "GET" if body is None else "POST", f"{self._base}/{path}"
         attempts = self._remote.max_retries + 1
         for attempt in range(attempts):
             self._pace.wait()
             started = time.monotonic()
             try:
-                answer = self._attempt(client, method, f"{self._base}/{path}", content)
+                answer = self._attempt(client, method, url, content)
                 return read(answer, time.monotonic() - started)
             except MayPassError as error:
                 if attempt + 1 == attempts or self._closed.is_set():
@@ -237,7 +230,7 @@ class Endpoint:
         seconds = self._remote.timeout_seconds
         deadline = time.monotonic() + seconds
         try:
-            with client.stream(method, url, content=body, headers={"Content-Type": "application/json"}) as response:
+            with client.stream(method, url, content=body) as response:
                 self._reached = True
                 content = bytearray()
                 for chunk in response.iter_bytes():
@@ -301,18 +294,12 @@ def data_url(path: Path) -> str:
     Raises:
         DataError: not there, or no picture.
     """
-    from PIL import Image
-
-    try:
-        content = path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
-            mime = _FORMATS.get(str(image.format))
-            if mime is None:
-                buffer = BytesIO()
-                image.convert("RGB").save(buffer, "PNG")
-                mime, content = "image/png", buffer.getvalue()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        content, mime = path.read_bytes(), _FORMATS.get(str(image.format))
+        if mime is None:
+            buffer = BytesIO()
+            image.convert("RGB").save(buffer, "PNG")
+            mime, content = "image/png", buffer.getvalue()
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 

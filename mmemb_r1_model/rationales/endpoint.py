@@ -47,7 +47,7 @@ class EndpointWorker:
 
     def _answer(self, client: httpx.Client, ask: Ask) -> Answer:
         try:
-            return self._endpoint.post(client, "chat/completions", self._body(ask), self._read)
+            return self._endpoint.ask(client, "chat/completions", self._read, self._body(ask))
         except (RefusedError, MayPassError) as error:
             return Answer("", None, None, f"{ERROR}{error}")
 

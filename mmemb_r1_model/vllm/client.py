@@ -181,14 +181,14 @@ class Client(Generic[Answer]):
             ModelError: not allowed, no such address, or nobody answers there.
         """
         with self._endpoint.client() as connection:
-            self._endpoint.post(connection, path, body, lambda content, seconds: None)
+            self._endpoint.ask(connection, path, lambda content, seconds: None, body)
 
     def _listed(self) -> list[Json]:
         """The models that the server has."""
         owner, address = self._wording.owner, self._wording.names["base_url"]
         try:
             with self._endpoint.client() as connection:
-                reply = self._endpoint.get(connection, "models", lambda content, _: json_object(content))
+                reply = self._endpoint.ask(connection, "models", lambda content, _: json_object(content))
         except (MayPassError, RefusedError) as error:
             raise ModelError(f"{owner}: the server can't say which models it has: {error}. {self._again}") from error
         models = reply.get("data")
@@ -222,7 +222,7 @@ class Client(Generic[Answer]):
         owner, item_id = self._wording.owner, order.question.item_id
         try:
             body = self._body(order)
-            reply = self._endpoint.post(connection, CHAT_PATH, body, lambda content, _: json_object(content))
+            reply = self._endpoint.ask(connection, CHAT_PATH, lambda content, _: json_object(content), body)
             self._check_prompt(order, reply)
             return [self._read(choice) for choice in choices_of(reply, order.count, item_id)]
         except MayPassError as error:

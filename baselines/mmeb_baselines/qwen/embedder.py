@@ -10,7 +10,7 @@ from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
 from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
-from mmeb_baselines.weights import load_weights
+from mmeb_baselines.weights import load_backbone
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Scalar, Vectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 
@@ -18,20 +18,12 @@ if TYPE_CHECKING:
     from mmeb_baselines.qwen.model import Positions, Side
 
 
-def backbone(checkpoint: CheckpointFolder, *place: str) -> Any:
-    """The bare model, without a language head."""
-    from transformers import AutoModel
-
-    return load_weights(AutoModel, checkpoint, *place)
-
-
 @dataclass(frozen=True)
 class Family:
     """What one family's checkpoints have in common, in one profile of it.
 
     Attributes:
-        model: the registered name.
-        cards: its known checkpoints; the first is the default.
+        cards: its known checkpoints; the first is the default. Their model is the registered name.
         recipe: how an item is written.
         positions: see `Positions`.
         positions_of_type: `model_type` of a checkpoint → its own, where they are others.
@@ -40,13 +32,12 @@ class Family:
         settings: further choices that can move a vector.
     """
 
-    model: str
     cards: tuple[Card, ...]
     profile: Profile
     recipe: Recipe
     positions: Positions
     max_length: int | None = None
-    load: Loader = backbone
+    load: Loader = load_backbone
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     positions_of_type: Mapping[str, Positions] = field(default_factory=dict)
 
@@ -104,12 +95,12 @@ def open_embedder(
         ModelError: the checkpoint can't be used.
         OptionError: a device or dtype that is none.
     """
-    described = base or checkpoint
-    config = read_config(described, family.model)
+    model, described = family.cards[0].model, base or checkpoint
+    config = read_config(described, model)
     positions = family.positions_of_type.get(config["model_type"], family.positions)
     form = QwenForm(_reader(described, config, family.max_length), family.recipe, positions)
     info = ModelInfo(
-        name=family.model,
+        name=model,
         revision=checkpoint.revision,
         dimensions=int(config.get("text_config", config)["hidden_size"]),
         settings={

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, Qwen2VLForConditionalGeneration
+from transformers import DynamicCache, GenerationConfig
 
 from mmeb_baselines.embedder import Batch
-from mmeb_baselines.weights import load_weights, placed
+from mmeb_baselines.weights import placed
 from mmeb_harness import Work
-from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmemb_r1_model.decoding import (
     Answer,
     Answered,
@@ -73,18 +72,6 @@ class _Read:
     rows: int
     tokens: int
     passes: Passes
-
-
-def load_writer(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:
-    """A Qwen2-VL that can write, in evaluation mode.
-
-    Raises:
-        ModelError: the weights don't fit the configuration or the device.
-    """
-    model = load_weights(Qwen2VLForConditionalGeneration, checkpoint, device, dtype, attention, head=True)
-    # Whatever `write` doesn't set would come from the checkpoint's generation_config.json: penalties, too.
-    model.generation_config = GenerationConfig()
-    return model
 
 
 class Writer:
