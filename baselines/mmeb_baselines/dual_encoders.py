@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Batch, CheckpointEmbedder, Place, UploadedBatch
-from mmeb_baselines.families import read_config
 from mmeb_baselines.weights import load_backbone
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder

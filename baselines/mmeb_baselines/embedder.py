@@ -110,17 +110,14 @@ class CheckpointEmbedder(Generic[AnyForm]):
         self.encode([Item("warm-up", text="warm-up")], "query")
 
     def peak_device_memory(self) -> int | None:
-        """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
         import torch
 
         return peak_device_memory(torch, self._device)
 
     def cost(self, item: Item, role: Role) -> int:
-        """As the form says."""
         return self.form.cost(item, role)
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Batch]:
-        """As the form does it."""
         return self.form.batches(items, role)
 
     def upload(self, prepared: Sequence[Batch | UploadedBatch]) -> list[UploadedBatch]:
@@ -131,9 +128,7 @@ class CheckpointEmbedder(Generic[AnyForm]):
         ]
 
     def encode_prepared(self, prepared: Sequence[Batch | UploadedBatch]) -> EncodeResult:
-        """The vectors of a prepared batch."""
         return EncodeResult(self.form.vectors(self.model, self.upload(prepared)))
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))

@@ -12,9 +12,8 @@ from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.official_text import official_text_without_media_tokens
-from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, profiled_loader
-from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
+from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, END_OF_TEXT, Parts, Slot, between_vision_tokens, chat, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, clipped, within
 from mmeb_harness import Frames, Item, Profile, Role
 

@@ -14,9 +14,8 @@ from functools import partial
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED, middle_picture
 from mmeb_baselines.official_text import official_text_without_media_tokens
-from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, chat
 from mmeb_baselines.qwen.embedder import Family, profiled_loader
-from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures, video
+from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, Parts, between_vision_tokens, chat, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_harness import Item, Profile, Role
 

@@ -101,28 +101,14 @@ def load(
         OptionError: a setting that can't be one, or the key's variable isn't set.
         ModelError: the server can't be reached, or gives no vectors.
     """
-    url, variable = base_url.rstrip("/"), api_key_env
-    if variable == "auto":
-        variable = OPENAI_KEY if url == OPENAI else None
+    url = base_url.rstrip("/")
+    variable = (OPENAI_KEY if url == OPENAI else None) if api_key_env == "auto" else api_key_env
     check_address(url, variable, "model 'openai': ")
     _check_numbers(dimensions, batch_size, max_parallel, requests_per_minute, timeout, retries)
     placed = instruction or ("text" if style == "input" else "system")
-    if style == "input" and placed == "system":
-        raise OptionError("model 'openai': style=input has no system turn; use instruction=text, or style=messages")
     form = Form(model, style, placed, dimensions, encoding, batch_size if style == "input" else 1)
-    endpoint = Endpoint(
-        Remote(
-            owner=f"openai:{model}",
-            base_url=url,
-            model=model,
-            api_key_env=variable,
-            timeout_seconds=timeout,
-            max_retries=retries,
-            max_parallel=max_parallel,
-            requests_per_minute=requests_per_minute,
-        )
-    )
-    return EndpointEmbedder(endpoint, form, url, revision)
+    remote = Remote(f"openai:{model}", url, model, variable, timeout, retries, max_parallel, requests_per_minute)
+    return EndpointEmbedder(Endpoint(remote), form, url, revision)
 
 
 def _check_numbers(
@@ -155,7 +141,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Form:
-    """How items become requests. Attributes as the arguments of `load`."""
+    """How items become requests. Attributes as the arguments of `load`.
+
+    Raises:
+        OptionError: an instruction in the system turn, in the style that has none.
+    """
 
     model: str
     style: Style
@@ -163,6 +153,10 @@ class Form:
     dimensions: int | None
     encoding: Encoding
     batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.style == "input" and self.instruction == "system":
+            raise OptionError("model 'openai': style=input has no system turn; use instruction=text, or style=messages")
 
     def asks(self, items: Sequence[Item], role: Role) -> list[Ask]:
         """Requests for `items`, in order.
@@ -261,7 +255,6 @@ class EndpointEmbedder:
         return EncodeResult(self._ask(prepared))
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
 
     def _ask(self, asks: Sequence[Ask]) -> Vectors:

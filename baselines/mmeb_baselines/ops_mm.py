@@ -10,9 +10,8 @@ from functools import partial
 
 from mmeb_baselines import gme
 from mmeb_baselines.cards import Card
-from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, loader
-from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
+from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, END_OF_TEXT, Parts, between_vision_tokens, chat, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, clipped, within
 from mmeb_harness import Frames, Item, Role
 

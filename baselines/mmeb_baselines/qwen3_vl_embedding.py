@@ -12,9 +12,8 @@ import unicodedata
 from functools import partial
 
 from mmeb_baselines.cards import Card
-from mmeb_baselines.qwen.chat import chat
 from mmeb_baselines.qwen.embedder import Family, loader
-from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, pictures
+from mmeb_baselines.qwen.prompt import Parts, Slot, between_vision_tokens, chat, pictures
 from mmeb_baselines.qwen.sizes import Resize, within
 from mmeb_harness import Frames, Item, Profile, Role
 

@@ -11,9 +11,8 @@ import dataclasses
 from mmeb_baselines import ops_mm
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED
-from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, loader
-from mmeb_baselines.qwen.prompt import Parts, between_vision_tokens, pictures
+from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, END_OF_TEXT, Parts, between_vision_tokens, chat, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_harness import Item, Role
 

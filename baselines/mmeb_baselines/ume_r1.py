@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.cards import MODELS_OF_TYPE, Card, find_pinned
 from mmeb_baselines.embedder import Attention, Batch, Place
-from mmeb_baselines.families import MODELS_OF_TYPE
 from mmeb_baselines.official_text import official_text
-from mmeb_baselines.qwen.chat import DEFAULT_SYSTEM, END_OF_TEXT, chat
 from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import (
+    DEFAULT_SYSTEM,
+    END_OF_TEXT,
     IMAGE_PAD,
     TEXT,
     VIDEO_PAD,
@@ -49,6 +49,7 @@ from mmeb_baselines.qwen.prompt import (
     Recipe,
     Slot,
     between_vision_tokens,
+    chat,
     pictures,
     video,
 )
@@ -236,7 +237,6 @@ class UmeR1Embedder:
         self._core.warm_up()
 
     def peak_device_memory(self) -> int | None:
-        """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""
         return self._core.peak_device_memory()
 
     def cost(self, item: Item, role: Role) -> int:
@@ -245,7 +245,6 @@ class UmeR1Embedder:
         return self._core.cost(item, role) + planned
 
     def prepare(self, items: Sequence[Item], role: Role) -> Question | list[Batch]:
-        """Open, resize and tokenise."""
         if self._modes[role] == "never":
             return self._core.prepare(items, role)
         prompts = self._core.form.prompts(items, role)
@@ -263,12 +262,10 @@ class UmeR1Embedder:
             yield from (self._core.encode_prepared(batches) for batches in whole if not isinstance(batches, Question))
 
     def encode_prepared(self, prepared: Question | list[Batch]) -> EncodeResult:
-        """The same for one batch."""
         (result,) = self.encode_stream(iter([prepared]))
         return result
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
-        """The same in one call."""
         return self.encode_prepared(self.prepare(items, role))
 
     def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmeb_baselines.cards import Card
+from mmeb_baselines.cards import MODELS_OF_TYPE, Card
 from mmeb_baselines.dual_encoders import CARDS, DualEncoder, load_clip, load_siglip
-from mmeb_baselines.families import MODELS_OF_TYPE
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (

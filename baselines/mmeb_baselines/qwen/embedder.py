@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
-from mmeb_baselines.families import read_config
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Scalar, Vectors, one_line

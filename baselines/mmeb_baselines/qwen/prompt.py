@@ -17,6 +17,8 @@ from mmeb_harness.adapter.pictures import open_picture, picture_size
 if TYPE_CHECKING:
     from PIL import Image
 
+DEFAULT_SYSTEM = "You are a helpful assistant."
+END_OF_TEXT = "<|endoftext|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' mm_token_type_ids
@@ -153,6 +155,15 @@ class Reader:
 
 def _text_tokens(text: str) -> int:
     return len(text) // _CHARACTERS_PER_TOKEN + 2
+
+
+def chat(system: str, user: Parts, closing: str = "") -> Parts:
+    """Qwen's template: a system turn, a user's turn, the opening of the answer, and what is put there."""
+    return [
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n",
+        *user,
+        f"<|im_end|>\n<|im_start|>assistant\n{closing}",
+    ]
 
 
 def pictures(item: Item, steps: Sequence[Resize], *, white: bool = False) -> list[Slot]:
