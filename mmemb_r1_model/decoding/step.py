@@ -48,7 +48,7 @@ class Step:
             never: tokens that are not chosen.
             records: where recorded steps are kept; `None`: none are made.
         """
-        self._text_model, self._head, self._cache, self._mark = model.model.language_model, model.lm_head, cache, mark
+        self._text_model, self._head, self._mark, self.cache = model.model.language_model, model.lm_head, mark, cache
         self._cache_argument = cache_argument(type(self._text_model).forward)
         device, dtype = model.device, model.dtype
         on_gpu = device.type == "cuda"
@@ -70,13 +70,13 @@ class Step:
         Leaves the likeliest next tokens in `chosen_S`, and the state at a mark in `kept_SD`.
         """
         width = rounded(int(self.inputs[1, :rows].max()) + 1, parts=8, grain=self._grain)
-        width = min(width, self._cache.columns)
+        width = min(width, self.cache.columns)
         self.static_inputs.copy_(self._host, non_blocking=True)
         if self._records is None or not self._records.works:
             self.compute(rows, width)
             return
-        rows = next((bucket for bucket in ROW_BUCKETS if rows <= bucket <= self._cache.slots), self._cache.slots)
-        key = self._cache.slots, self._cache.columns, rows, width
+        rows = next((bucket for bucket in ROW_BUCKETS if rows <= bucket <= self.cache.slots), self.cache.slots)
+        key = self.cache.slots, self.cache.columns, rows, width
         if not self._records.replay(key, lambda: self.compute(rows, width)):
             self.compute(rows, width)
 
@@ -86,24 +86,18 @@ class Step:
         with slot_attention(self._text_model):
             hidden_BD = self._text_model(
                 input_ids=tokens_B[:, None],
-                attention_mask=self._cache.begin(lengths_B, width),
+                attention_mask=self.cache.begin(lengths_B, width),
                 position_ids=positions_B[None, :, None].expand(3, -1, 1),
                 use_cache=True,
-                **{self._cache_argument: self._cache},
+                **{self._cache_argument: self.cache},
             ).last_hidden_state[:, 0]
         kept_BD = self.kept_SD[:rows]
         kept_BD.copy_(torch.where((tokens_B == self._mark)[:, None], hidden_BD, kept_BD))
         self.chosen_S[:rows].copy_(likeliest(self._head, hidden_BD, self._never_V))
 
-    def admit(
-        self, past: Any, rows: Sequence[int], starts: Sequence[int], lengths: Sequence[int], slots: Sequence[int]
-    ) -> None:
-        """Rows of a prefill into slots; see `SlotCache.admit`."""
-        self._cache.admit(past, rows, starts, lengths, slots)
-
     def move(self, source: int, target: int, length: int) -> None:
         """A row to another slot."""
-        self._cache.move(source, target, length)
+        self.cache.move(source, target, length)
         self.kept_SD[target] = self.kept_SD[source]
         self.inputs[:, target] = self.inputs[:, source]
 

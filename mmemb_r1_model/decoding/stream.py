@@ -161,20 +161,17 @@ class Decoder:
         self._model, self.rule = model, rule
         multiply_patches(model)
         self._shape = KeyValueShape.of(text_model)
-        self._most = slots if slots is not None else SLOTS["cuda" if model.device.type == "cuda" else "cpu"]
-        self._last = self._most
+        #: Upper bound of rows at once; halved whenever memory has run out.
+        self.most_rows = slots if slots is not None else SLOTS["cuda" if model.device.type == "cuda" else "cpu"]
+        self._last = self.most_rows
         self._bytes: int | None = None
         self._memory: Tensor | None = None
         self._steps: dict[tuple[int, int], Step] = {}
         self._records = Records() if model.device.type == "cuda" and graphs != "off" else None
-        self._streams = 0
+        #: How many were begun.
+        self.streams = 0
         self.readers = reader_count(model.device)
         self.clock = StageClock(model.device, self.readers)
-
-    @property
-    def most_rows(self) -> int:
-        """Upper bound of rows at once; halved whenever memory has run out."""
-        return self._most
 
     @torch.inference_mode()
     def stream(
@@ -187,27 +184,19 @@ class Decoder:
 
         Raises:
             torch.OutOfMemoryError: the memory for rows is given back, and the next stream has half as many at once.
+            RuntimeError: another stream was begun before this one had ended: they would write to each other's slots.
         """
-        self._streams += 1
-        run = _Run(self, batches, open_batch, number=self._streams)
+        self.streams += 1
+        run = _Run(self, batches, open_batch)
         try:
             with contextlib.closing(run):
                 yield from run.results()
         except torch.OutOfMemoryError:
             run.forget()
             self._release()
-            self._most = max(1, min(self._most, self._last) // 2)
+            self.most_rows = max(1, min(self.most_rows, self._last) // 2)
             self._bytes = self._room() // 2
             raise
-
-    def check_turn(self, number: int) -> None:
-        """Two streams at once would write to each other's slots.
-
-        Raises:
-            RuntimeError: a later stream than the one of that number was begun.
-        """
-        if number != self._streams:
-            raise RuntimeError("another stream was begun on this model before this one had ended")
 
     def step_for(self, longest_prompt: int) -> tuple[Step, int, int]:
         """The step over slots, all free, for prompts up to that length; their number, and their columns."""
@@ -222,22 +211,19 @@ class Decoder:
         return self._steps[slots, columns], slots, columns
 
     def _slots(self, columns: int) -> int:
-        wanted = min(self._most, max(1, self._room() // (columns * self._shape.token_bytes)))
+        wanted = min(self.most_rows, max(1, self._room() // (columns * self._shape.token_bytes)))
         if self._model.device.type != "cuda":
             return wanted
         # Few numbers, so that a little more or less of free memory makes no difference.
         return max((bucket for bucket in ROW_BUCKETS if bucket <= wanted), default=wanted)
 
     def _room(self) -> int:
-        if self._bytes is None:
-            device = self._model.device
-            if device.type != "cuda":
-                self._bytes = _HOST_BYTES
-            else:
-                free = torch.cuda.mem_get_info(device)[0]
-                unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-                self._bytes = int(_GPU_SHARE * (free + unused))
-        return self._bytes
+        device = self._model.device
+        if self._bytes is None and device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+            unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            self._bytes = int(_GPU_SHARE * (free + unused))
+        return _HOST_BYTES if self._bytes is None else self._bytes
 
     def _release(self) -> None:
         """Give the slots' memory back, with the recordings that hold on to it."""
@@ -276,13 +262,9 @@ class _Run(Generic[BatchT, ExtraT]):
     """The rows and batches of one stream, while it runs."""
 
     def __init__(
-        self,
-        decoder: Decoder,
-        batches: Iterator[BatchT],
-        open_batch: Callable[[BatchT], Opened[ExtraT]],
-        number: int,
+        self, decoder: Decoder, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Opened[ExtraT]]
     ) -> None:
-        self._decoder, self._number = decoder, number
+        self._decoder, self._number = decoder, decoder.streams
         self._reading = Reading(batches, open_batch, decoder.readers)
         self._rule, self._clock = decoder.rule, decoder.clock
         self._clock.take()
@@ -297,7 +279,8 @@ class _Run(Generic[BatchT, ExtraT]):
 
     def results(self) -> Iterator[Answered[ExtraT]]:
         while self._more or self._tickets:
-            self._decoder.check_turn(self._number)
+            if self._number != self._decoder.streams:
+                raise RuntimeError("another stream was begun on this model before this one had ended")
             if self._waiting:
                 self._admit_behind(self._waiting)
             if self._more and not self._waiting and (not self._active or len(self._active) < self._slots):
@@ -362,7 +345,7 @@ class _Run(Generic[BatchT, ExtraT]):
         slots = free[: len(places)]
         rows, starts, lengths = ([of[place] for place in places] for of in (opened.rows, opened.starts, opened.lengths))
         with self._clock.stage("generate", reading=False):
-            self.step.admit(opened.past, rows, starts, lengths, slots)
+            self.step.cache.admit(opened.past, rows, starts, lengths, slots)
         for slot, place in zip(slots, places, strict=True):
             row = Row(opened.rows[place])
             self._active[slot : slot + 1] = [(row, waiting.ticket)]

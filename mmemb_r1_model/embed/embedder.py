@@ -6,10 +6,11 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role, Work
+from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.uploads import Uploads
@@ -21,7 +22,7 @@ from mmemb_r1_model.model.settings import EMB, Reasoning, Settings
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
-    from mmemb_r1_model.embed.engine import Embedded, Engine
+    from mmemb_r1_model.embed.engine import Engine
     from mmemb_r1_model.embed.served import ServedEngine
     from mmemb_r1_model.vllm.client import Question
 
@@ -150,10 +151,8 @@ class MMEmbR1Embedder:
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._uploads = Uploads(torch, self._device, self._dtype)
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
-        self._engine: Engine | None = None
         # Where nothing reasons, there is nothing to ask for.
         self._server = server if set(modes.values()) != {"never"} else None
-        self._served: ServedEngine | None = None
         self.info = ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
@@ -175,37 +174,35 @@ class MMEmbR1Embedder:
             parameters=checkpoint.parameters,
         )
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """The model with its weights, which the first call loads."""
-        if self._engine is None:
-            import torch
+        import torch
 
-            from mmemb_r1_model.embed.engine import Engine
+        from mmemb_r1_model.embed.engine import Engine
 
-            model = load_weights(
-                self._checkpoint,
-                torch.device(self._device),
-                getattr(torch, self._dtype),
-                self._attention,
-                self._trust_remote_code,
-            )
-            self._engine = Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
-        return self._engine
+        model = load_weights(
+            self._checkpoint,
+            torch.device(self._device),
+            getattr(torch, self._dtype),
+            self._attention,
+            self._trust_remote_code,
+        )
+        return Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
 
-    @property
+    @cached_property
     def served(self) -> ServedEngine | None:
         """The same with rationales of a server, if there is one."""
-        if self._server is not None and self._served is None:
-            from mmemb_r1_model.embed.served import ServedEngine
-            from mmemb_r1_model.vllm.client import Client, Reader
-            from mmemb_r1_model.vllm.request import ids_of
+        if self._server is None:
+            return None
+        from mmemb_r1_model.embed.served import ServedEngine
+        from mmemb_r1_model.vllm.client import Client, Reader
+        from mmemb_r1_model.vllm.request import ids_of
 
-            rule, name = self.engine.rule, self.info.settings["checkpoint"]
-            reader = Reader(self._checkpoint.tokenizer, rule.never, (rule.emb, rule.turn_end), str(name))
-            client = Client(self._server, RATIONALES, reader, ids_of)
-            self._served = ServedEngine(self.engine, client, self._settings.planned_rationale)
-        return self._served
+        rule, name = self.engine.rule, self.info.settings["checkpoint"]
+        reader = Reader(self._checkpoint.tokenizer, rule.never, (rule.emb, rule.turn_end), str(name))
+        client = Client(self._server, RATIONALES, reader, ids_of)
+        return ServedEngine(self.engine, client, self._settings.planned_rationale)
 
     def warm_up(self) -> None:
         """Load the weights, and run them once: the first batch on a device pays for its set-up.
@@ -254,17 +251,14 @@ class MMEmbR1Embedder:
             ModelError: a server that is to write rationales doesn't.
         """
         first = next(prepared, None)
-        if first is not None:
-            for embedded in self._stream(itertools.chain([first], prepared), self._modes[first.role]):
-                yield self._result(embedded)
-
-    def _stream(self, prepared: Iterator[Prepared], mode: Reasoning) -> Iterator[Embedded]:
-        threshold = self._settings.threshold
+        if first is None:
+            return
+        mode, threshold = self._modes[first.role], self._settings.threshold
+        every = itertools.chain([first], prepared)
         if mode == "never" or self.served is None:
-            return self.engine.stream((given.batch for given in prepared), mode, threshold)
-        from mmemb_r1_model.embed.served import Asked
-
-        return self.served.stream((Asked(given.batch, given.questions) for given in prepared), mode, threshold)
+            yield from self.engine.stream((given.batch for given in every), mode, threshold)
+        else:
+            yield from self.served.stream(((given.batch, given.questions) for given in every), mode, threshold)
 
     def encode_prepared(self, prepared: Prepared) -> EncodeResult:
         """The same for one batch."""
@@ -282,20 +276,6 @@ class MMEmbR1Embedder:
         prompts = [self.prompt(item) for item in items]
         vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
         return EncodeResult(vectors.numpy(), tuple(traces))
-
-    def _result(self, embedded: Embedded) -> EncodeResult:
-        usage = embedded.usage
-        decode = self.engine.costs.decode(usage.steps, usage.tokens, usage.columns)
-        work = Work(
-            usage.seconds,
-            embedded.prompt_tokens,
-            usage.tokens,
-            embedded.prefill.flops,
-            decode.flops,
-            embedded.prefill.bytes,
-            decode.bytes,
-        )
-        return EncodeResult(embedded.vectors_BD.numpy(), embedded.traces, work)
 
     def peak_device_memory(self) -> int | None:
         """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""

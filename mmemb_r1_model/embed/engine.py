@@ -21,48 +21,35 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmeb_harness import Trace
+from mmeb_harness import EncodeResult, Trace, Work
 from mmemb_r1_model.decoding import Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Reasoning
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """A batch's outcome.
-
-    Attributes:
-        vectors_BD: of unit length, float32, on the CPU.
-        traces: truncated: no </think>, no <emb> after it, or nothing between the markers.
-        prefill: what reading it could not do without.
-        usage: what the device did since the result before this one, for whatever batch.
-    """
-
-    vectors_BD: Tensor
-    traces: tuple[Trace, ...]
-    prompt_tokens: int
-    prefill: Passes
-    usage: Usage
-
-
-def feed(model: Any, past: DynamicCache, mask_BL: Tensor, positions_3BL: Tensor, **inputs: Tensor) -> Tensor:
-    """Feed tokens behind what `past` holds; hidden state (B, D), after the final norm, of the last one.
+def states_of(
+    model: Any, mask: Tensor, positions_3BL: Tensor, past: DynamicCache | None = None, **inputs: Tensor
+) -> Tensor:
+    """States (B, L, D) of a pass, after the final norm.
 
     Args:
         model: Qwen3VLForConditionalGeneration.
-        mask_BL: over everything fed so far.
+        mask: (B, L) over everything fed so far, or (B, 1, L, L): where a token may look.
         positions_3BL: of the new tokens.
+        past: what was fed before; it takes the new tokens, too.
+        inputs: see `Batch.inputs`.
     """
-    output = model.model(
-        **inputs,
-        attention_mask=mask_BL,
-        position_ids=positions_3BL,
-        use_cache=True,
-        **{cache_argument(type(model.model).forward): past},
-    )
-    hidden: Tensor = output.last_hidden_state[:, -1]
-    return hidden
+    cache = {} if past is None else {cache_argument(type(model.model).forward): past}
+    hidden_BLD: Tensor = model.model(
+        **inputs, attention_mask=mask, position_ids=positions_3BL, use_cache=past is not None, **cache
+    ).last_hidden_state
+    return hidden_BLD
+
+
+def unit_vectors(states_BD: Tensor) -> Tensor:
+    """Of unit length, in float32, on the CPU."""
+    return torch.nn.functional.normalize(states_BD.float(), dim=-1).cpu()
 
 
 @dataclass(frozen=True)
@@ -123,6 +110,11 @@ class _Read:
     passes: Passes
 
 
+def rows_that_reason(gates: Sequence[float], mode: Reasoning, threshold: float) -> list[int]:
+    """Rows of a batch that write a rationale."""
+    return [row for row, gate in enumerate(gates) if mode == "always" or (mode == "adaptive" and gate > threshold)]
+
+
 class Engine:
     """A loaded model and what its answers are made of."""
 
@@ -163,7 +155,9 @@ class Engine:
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
-    def stream(self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float) -> Iterator[Embedded]:
+    def stream(
+        self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float
+    ) -> Iterator[EncodeResult]:
         """Embed batches, one result each, in order.
 
         Args:
@@ -174,7 +168,7 @@ class Engine:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
         for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
-            yield self._embedded(answered)
+            yield self._result_of(answered)
 
     def _open(self, collated: Collated | Uploaded, mode: Reasoning, threshold: float) -> Opened[_Read]:
         started = time.perf_counter()
@@ -188,10 +182,9 @@ class Engine:
             direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
         with clock.stage("gate"):
             gates: list[float] = self.gate(answered_BD).tolist()
-        reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
         read = _Read(gates, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
-        rows = [row for row, wanted in enumerate(reasons) if wanted]
+        rows = rows_that_reason(gates, mode, threshold)
         if not rows:
             return Opened(read)
         extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
@@ -212,16 +205,7 @@ class Engine:
 
     def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
         """States (B, L, D), after the final norm."""
-        hidden_BLD: Tensor = self.model.model(
-            input_ids=batch.ids_BL,
-            mm_token_type_ids=batch.types_BL,
-            attention_mask=batch.mask_BL,
-            position_ids=batch.positions_3BL,
-            use_cache=past is not None,
-            **({} if past is None else {cache_argument(type(self.model.model).forward): past}),
-            **batch.pixels,
-        ).last_hidden_state
-        return hidden_BLD
+        return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
 
     def gate(self, hidden_BD: Tensor) -> Tensor:
         """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins."""
@@ -229,7 +213,7 @@ class Engine:
         return torch.sigmoid(logits_B2[:, 0] - logits_B2[:, 1])
 
     @torch.inference_mode()
-    def _embedded(self, answered: Answered[_Read]) -> Embedded:
+    def _result_of(self, answered: Answered[_Read]) -> EncodeResult:
         read, of_row = answered.extra, {answer.index: answer for answer in answered.answers}
         states_BD = torch.stack([answer.state for answer in of_row.values()]) if of_row else None
         hidden_BD = read.direct_BD
@@ -238,14 +222,30 @@ class Engine:
             hidden_BD = torch.empty_like(states_BD) if hidden_BD is None else hidden_BD
             hidden_BD[rows] = states_BD
         assert hidden_BD is not None, "a batch without rows"
-        vectors_BD = torch.nn.functional.normalize(hidden_BD.float(), dim=-1).cpu()
-        traces = tuple(
+        traces = [
             self.reasoned(gate, of_row[row].fed, of_row[row].truncated, of_row[row].seconds)
             if row in of_row
             else Trace(gate=gate, seconds=read.seconds)
             for row, gate in enumerate(read.gates)
+        ]
+        return self.result(unit_vectors(hidden_BD), traces, read.tokens, read.passes, answered.usage)
+
+    def result(
+        self, vectors_BD: Tensor, traces: Sequence[Trace], prompt_tokens: int, prefill: Passes, usage: Usage
+    ) -> EncodeResult:
+        """A batch's outcome.
+
+        Args:
+            traces: truncated: no </think>, no <emb> after it, or nothing between the markers.
+            prefill: what reading it could not do without.
+            usage: what the device did since the result before this one, for whatever batch.
+        """
+        decode = self.costs.decode(usage.steps, usage.tokens, usage.columns)
+        work = Work(
+            *(usage.seconds, prompt_tokens, usage.tokens),
+            *(prefill.flops, decode.flops, prefill.bytes, decode.bytes),
         )
-        return Embedded(vectors_BD, traces, read.tokens, read.passes, answered.usage)
+        return EncodeResult(vectors_BD.numpy(), tuple(traces), work)
 
     def reasoned(self, gate: float, fed: Sequence[int], truncated: bool, seconds: float) -> Trace:
         """How a vector behind a rationale came about; `fed`: <think>, the rationale, </think>, <emb>."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
 from mmeb_harness import Trace
-from mmemb_r1_model.decoding import as_the_library_has_it
-from mmemb_r1_model.embed.engine import Engine
+from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
+from mmemb_r1_model.embed.engine import Engine, rows_that_reason, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
 
@@ -41,7 +41,7 @@ def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, 
     started = time.perf_counter()
     states_BLD = _states(engine, [extended(prompt, [engine.rule.emb]) for prompt in prompts])
     gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
-    vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+    vectors_BD = unit_vectors(states_BLD[:, -1])
     seconds = time.perf_counter() - started
     return vectors_BD, [Trace(gate=gate, seconds=seconds) for gate in gates]
 
@@ -51,8 +51,7 @@ def _embed_with_rationales(
 ) -> tuple[Tensor, list[Trace]]:
     started = time.perf_counter()
     gates: list[float] = engine.gate(_states(engine, prompts)[:, -1]).tolist()
-    reasons = [mode == "always" or (mode == "adaptive" and gate > threshold) for gate in gates]
-    rows = [row for row, wanted in enumerate(reasons) if wanted]
+    rows = rows_that_reason(gates, mode, threshold)
     written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
     rule = engine.rule
     tails = [
@@ -60,9 +59,10 @@ def _embed_with_rationales(
         for row in range(len(prompts))
     ]
     states_BLD = _states(engine, [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)])
-    vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
+    vectors_BD = unit_vectors(states_BLD[:, -1])
     # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
-    wanted_B2 = _likeliest(engine, states_BLD[:, -3:-1]).tolist() if rows else []
+    never_V = suppressed(engine.model, rule.never)
+    wanted_B2 = likeliest(engine.model.lm_head, states_BLD[:, -3:-1], never_V).tolist() if rows else []
     seconds = time.perf_counter() - started
     traces = []
     for row, gate in enumerate(gates):
@@ -95,25 +95,8 @@ def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
     of_checkpoint = model.generation_config
     model.generation_config = GenerationConfig()  # whatever isn't set above would come from there: penalties, too
     try:
-        ids_BL = model.generate(
-            input_ids=batch.ids_BL,
-            attention_mask=batch.mask_BL,
-            mm_token_type_ids=batch.types_BL,
-            generation_config=settings,
-            **batch.pixels,
-        )
+        ids_BL = model.generate(**batch.inputs, attention_mask=batch.mask_BL, generation_config=settings)
     finally:
         model.generation_config = of_checkpoint
     written = ids_BL[:, batch.ids_BL.shape[1] :].tolist()
-    return [_before(row, ends) for row in written]
-
-
-def _before(ids: list[int], ends: Sequence[int]) -> list[int]:
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
-
-
-def _likeliest(engine: Engine, states: Tensor) -> Tensor:
-    logits: Any = engine.model.lm_head(states).float()
-    logits[..., torch.tensor(engine.rule.never, device=logits.device)] = -torch.inf
-    tokens: Tensor = logits.argmax(dim=-1)
-    return tokens
+    return [list(takewhile(lambda token: token not in ends, row)) for row in written]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -22,11 +22,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from mmeb_harness import Trace
+from mmeb_harness import EncodeResult, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import Embedded, Engine, Rationale
-from mmemb_r1_model.model.collate import Collated, Uploaded, prompts_of
+from mmemb_r1_model.embed.engine import Engine, Rationale, rows_that_reason, unit_vectors
+from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
 from mmemb_r1_model.vllm.client import Client, Order, Question, Send
@@ -42,17 +42,8 @@ _PROBE_TOKENS = 16
 _PROBE_NATS = 1.0
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A batch, and what the server must know of each of its items."""
-
-    batch: Collated | Uploaded
-    questions: tuple[Question, ...]
-
-    @property
-    def arrays(self) -> Collated:
-        """The batch on the host."""
-        return self.batch if isinstance(self.batch, Collated) else self.batch.arrays
+#: A batch, and what the server must know of each of its items.
+Asked: TypeAlias = tuple[Collated | Uploaded, Sequence[Question]]
 
 
 class ServedEngine:
@@ -66,7 +57,7 @@ class ServedEngine:
         """
         self._engine, self._client, self._planned_rationale = engine, client, planned_rationale
 
-    def stream(self, batches: Iterator[Asked], mode: Reasoning, threshold: float) -> Iterator[Embedded]:
+    def stream(self, batches: Iterator[Asked], mode: Reasoning, threshold: float) -> Iterator[EncodeResult]:
         """As `Engine.stream`.
 
         Raises:
@@ -174,9 +165,9 @@ class _Run:
         self._budget = self._held = 0
         self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
 
-    def results(self, batches: Iterator[Asked]) -> Iterator[Embedded]:
-        for asked in batches:
-            self._read(asked)
+    def results(self, batches: Iterator[Asked]) -> Iterator[EncodeResult]:
+        for batch, questions in batches:
+            self._read(batch, questions)
             while self._unwritten and (self._unwritten[0].is_written or self._held > HELD_BYTES):
                 self._take(self._unwritten.popleft())
             yield from self._finished()
@@ -186,7 +177,7 @@ class _Run:
         self._read_wave()
         yield from self._finished()
 
-    def _finished(self) -> Iterator[Embedded]:
+    def _finished(self) -> Iterator[EncodeResult]:
         while self._owed:
             traces = [trace for trace in self._owed[0].traces if trace is not None]
             if len(traces) < len(self._owed[0].traces):
@@ -195,46 +186,59 @@ class _Run:
             usage = Usage(self._clock.take(), 0, 0, 0)
             tokens, spent = self._prompt_tokens, self._spent
             self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
-            yield Embedded(ticket.vectors_BD, tuple(traces), tokens, spent, usage)
+            yield self._engine.result(ticket.vectors_BD, traces, tokens, spent, usage)
 
-    def _read(self, asked: Asked) -> None:
+    def _read(self, batch: Collated | Uploaded, questions: Sequence[Question]) -> None:
         """The first pass, where there is one; rows that reason go to the server."""
-        arrays = asked.arrays
+        arrays = batch if isinstance(batch, Collated) else batch.arrays
         rows, width = arrays.ids_BL.shape
         size = self._engine.model.config.get_text_config().hidden_size
         tokens, vectors_BD = rows * (width + self._planned_rationale), torch.empty(rows, size)
         ticket = _Ticket(time.perf_counter(), tokens, vectors_BD, [None] * rows, [None] * rows)
         self._owed.append(ticket)
         self._unwritten.append(ticket)
-        reasons = range(rows) if self._mode == "always" else self._read_directly(asked.batch, ticket)
+        reasons = range(rows) if self._mode == "always" else self._read_directly(batch, ticket)
         # The prompts end in <emb> where there was a first pass.
         drop = 0 if self._mode == "always" else 1
         for row, prompt in zip(reasons, prompts_of(arrays, reasons, drop), strict=True):
             ids = [*prompt.ids.tolist(), self._engine.rule.think]
-            order = Order(asked.questions[row], ids, self._engine.rule.limit)
+            order = Order(questions[row], ids, self._engine.rule.limit)
             ticket.promised.append((row, prompt, self._send(order)))
             self._held += _pixel_bytes(prompt)
 
-    @torch.inference_mode()
-    def _read_directly(self, given: Collated | Uploaded, ticket: _Ticket) -> list[int]:
+    def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> list[int]:
         """Gates, and vectors at <emb>; the rows that reason."""
         engine = self._engine
-        with self._clock.stage("prefill"):
-            batch = given.to(engine.device, engine.dtype)
-            states_BLD = engine.prefill(batch, None)
-            ticket.vectors_BD.copy_(torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1))
-        with self._clock.stage("gate"):
-            gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
-        self._count(batch.arrays)
+        vectors_BD, gates = self._pass("prefill", lambda: batch.to(engine.device, engine.dtype), answered=-2)
+        ticket.vectors_BD.copy_(vectors_BD)
+        ticket.gates[:] = gates
         seconds = time.perf_counter() - ticket.started
-        reasons = []
-        for row, gate in enumerate(gates):
-            ticket.gates[row] = gate
-            if self._mode == "adaptive" and gate > self._threshold:
-                reasons.append(row)
-            else:
-                ticket.traces[row] = Trace(gate=gate, seconds=seconds)
+        reasons = rows_that_reason(gates, self._mode, self._threshold)
+        for row in set(range(len(gates))) - set(reasons):
+            ticket.traces[row] = Trace(gate=gates[row], seconds=seconds)
         return reasons
+
+    @torch.inference_mode()
+    def _pass(self, stage: str, batch: Callable[[], Batch], answered: int | list[int]) -> tuple[Tensor, list[float]]:
+        """Vectors (B, D) at <emb>, and the gates.
+
+        Args:
+            batch: brings it to the device.
+            answered: columns where the answers begin.
+        """
+        engine = self._engine
+        with self._clock.stage(stage):
+            read = batch()
+            states_BLD = engine.prefill(read, None)
+            vectors_BD = unit_vectors(states_BLD[:, -1])
+        with self._clock.stage("gate"):
+            every = torch.arange(len(states_BLD), device=states_BLD.device)
+            columns = torch.tensor(answered, device=states_BLD.device)
+            gates: list[float] = engine.gate(states_BLD[every, columns]).tolist()
+        passes = engine.costs.prefill(read.arrays.lengths, read.arrays.grids)
+        self._spent = Passes(self._spent.flops + passes.flops, self._spent.bytes + passes.bytes)
+        self._prompt_tokens += sum(read.arrays.lengths)
+        return vectors_BD, gates
 
     def _take(self, ticket: _Ticket) -> None:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
@@ -252,19 +256,11 @@ class _Run:
             self._read_out([self._wave[index] for index in group])
         self._wave.clear()
 
-    @torch.inference_mode()
     def _read_out(self, written: Sequence[_Written]) -> None:
         """Read rows with their rationales: one second pass."""
         engine = self._engine
-        with self._clock.stage("readout"):
-            batch = engine.batch([row.whole for row in written])
-            states_BLD = engine.prefill(batch, None)
-            vectors_BD = torch.nn.functional.normalize(states_BLD[:, -1].float(), dim=-1).cpu()
-        with self._clock.stage("gate"):
-            answered = torch.tensor([-len(row.answer.fed) - 1 for row in written], device=states_BLD.device)
-            every = torch.arange(len(written), device=states_BLD.device)
-            gates: list[float] = engine.gate(states_BLD[every, answered]).tolist()
-        self._count(batch.arrays)
+        answered = [-len(row.answer.fed) - 1 for row in written]
+        vectors_BD, gates = self._pass("readout", lambda: engine.batch([row.whole for row in written]), answered)
         now = time.perf_counter()
         for row, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
             self._held -= _pixel_bytes(row.prompt)
@@ -274,11 +270,6 @@ class _Run:
             ticket.traces[row.index] = engine.reasoned(
                 gate if decided is None else decided, answer.fed, answer.truncated, now - ticket.started
             )
-
-    def _count(self, arrays: Collated) -> None:
-        passes = self._engine.costs.prefill(arrays.lengths, arrays.grids)
-        self._spent = Passes(self._spent.flops + passes.flops, self._spent.bytes + passes.bytes)
-        self._prompt_tokens += sum(arrays.lengths)
 
 
 def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, vocabulary: int) -> Row:

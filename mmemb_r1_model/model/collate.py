@@ -45,6 +45,11 @@ class Batch:
     pixels: dict[str, Tensor]
     arrays: Collated
 
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Tokens and pixels by transformers' names."""
+        return {"input_ids": self.ids_BL, "mm_token_type_ids": self.types_BL, **self.pixels}
+
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], arrays: Collated) -> Batch:
         """From tensors by the arrays' names."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.collate import Batch, Collated, pixels_of
 from mmemb_r1_model.model.prompt import Prompt
 
@@ -61,15 +62,7 @@ def run_packed(model: Any, packed: Packed) -> Tensor:
         model: Qwen3VLForConditionalGeneration.
     """
     batch = packed.batch
-    hidden: Tensor = model.model(
-        input_ids=batch.ids_BL,
-        attention_mask=packed.allowed_B1LL,
-        position_ids=batch.positions_3BL,
-        mm_token_type_ids=batch.types_BL,
-        use_cache=False,
-        **batch.pixels,
-    ).last_hidden_state
-    return hidden
+    return states_of(model, packed.allowed_B1LL, batch.positions_3BL, **batch.inputs)
 
 
 def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import feed
+from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import TURN_END
 from mmemb_r1_model.training.batches import Input
@@ -216,15 +216,7 @@ class _Sampling:
         self._generator = torch.Generator(student.device).manual_seed(seed)
         batch = collate([given.prompt for given in inputs], student.pad).to(student.device, torch.float32)
         self._cache = DynamicCache(config=self._model.config.get_text_config())
-        feed(
-            self._model,
-            self._cache,
-            batch.mask_BL,
-            batch.positions_3BL,
-            input_ids=batch.ids_BL,
-            mm_token_type_ids=batch.types_BL,
-            **batch.pixels,
-        )
+        states_of(self._model, batch.mask_BL, batch.positions_3BL, self._cache, **batch.inputs)
         self._cache.batch_repeat_interleave(count)
         self._mask_BL = batch.mask_BL.repeat_interleave(count, dim=0)
         self._position_B = batch.next_position_B.repeat_interleave(count)
@@ -261,6 +253,6 @@ class _Sampling:
         self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(tokens_B[:, None])], dim=1)
         positions = self._position_B[None, :, None].expand(3, -1, 1)
         self._position_B = self._position_B + 1
-        hidden = feed(self._model, self._cache, self._mask_BL, positions, input_ids=tokens_B[:, None])
-        logits: torch.Tensor = self._model.lm_head(hidden).float()
+        states_B1D = states_of(self._model, self._mask_BL, positions, self._cache, input_ids=tokens_B[:, None])
+        logits: torch.Tensor = self._model.lm_head(states_B1D[:, -1]).float()
         return logits.masked_fill(self._banned_V, -torch.inf)

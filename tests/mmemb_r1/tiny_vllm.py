@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from transformers import DynamicCache
 
-from mmemb_r1_model.embed.engine import feed
+from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended
@@ -112,16 +112,8 @@ class TinyVllm:
         while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body["stop_token_ids"]):
             batch = collate([extended(prompt, ids)], 0).tensors()
             cache = DynamicCache(config=model.config.get_text_config())
-            hidden = feed(
-                model,
-                cache,
-                batch.mask_BL,
-                batch.positions_3BL,
-                input_ids=batch.ids_BL,
-                mm_token_type_ids=batch.types_BL,
-                **batch.pixels,
-            )
-            logits = model.lm_head(hidden).float()[0]
+            states = states_of(model, batch.mask_BL, batch.positions_3BL, cache, **batch.inputs)
+            logits = model.lm_head(states[:, -1]).float()[0]
             for token, bias in body["logit_bias"].items():
                 logits[int(token)] += bias
             log_probs = torch.log_softmax(logits, dim=-1)
