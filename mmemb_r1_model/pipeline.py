@@ -40,16 +40,7 @@ from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model
 from mmemb_r1_model.rationales.config import RationaleConfig
 from mmemb_r1_model.rationales.rows import RATIONALES
 from mmemb_r1_model.rationales.stage import write_rationales
-from mmemb_r1_model.selection.judge import (
-    CANDIDATE,
-    NO,
-    QUERY,
-    REASONING,
-    SYSTEM,
-    YES,
-    JudgeConfig,
-    open_judge,
-)
+from mmemb_r1_model.selection.judge import WORDS, JudgeConfig, open_judge
 from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
 from mmemb_r1_model.selection.quality import selection_quality
 from mmemb_r1_model.selection.stage import (
@@ -290,8 +281,7 @@ class Pipeline:
         if config is None or (folder / "config.json").is_file():
             return ""
         texts = [text for name in config.texts for text in read_texts(self.folder / "data" / name)]
-        judge_words = [YES, NO, SYSTEM, QUERY, CANDIDATE, REASONING, "system", "user", "assistant"] * 1000
-        tokenizer = build_tokenizer([*texts, *judge_words], config.size.vocabulary)
+        tokenizer = build_tokenizer([*texts, *WORDS * 1000], config.size.vocabulary)
         settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=config.max_new_tokens)
         save_tiny(build_model(tokenizer, config.size, config.seed), tokenizer, settings, folder)
         return f"a new student of {len(tokenizer)} tokens"

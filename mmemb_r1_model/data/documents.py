@@ -20,15 +20,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import pyarrow as pa
 
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import StoredImages, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DocumentSet = Literal["colpali", "visrag"]
 

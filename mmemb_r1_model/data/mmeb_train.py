@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmemb_r1_model.data.config import TrainingSetConfig
@@ -31,9 +31,6 @@ from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SPLITS = ("original", "diverse_instruction")
 FETCH = "hf download TIGER-Lab/MMEB-train --repo-type dataset --local-dir MMEB-train, then python unzip_file.py in it"

@@ -14,19 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import PlacedBytes, replacing
 from mmemb_r1_model.disk.jsonl import Row, checked_row, placed_rows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 _INDEX_VERSION = 1
 #: Of each row: where it lies, in bytes, and its facts as numbers: an index into `groups`; 0, or 1 + one into `skips`.
@@ -237,9 +236,6 @@ def open_parquet(path: Path, required: Sequence[str], way_out: str) -> Iterator[
     Raises:
         DataError: it can't be read, or lacks one.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(path) as file:
             stored = file.schema_arrow.names
@@ -256,8 +252,6 @@ def read_columns(files: Sequence[Path], required: Sequence[str], optional: Seque
     Raises:
         DataError: a file can't be read, or lacks a required column.
     """
-    import pyarrow as pa
-
     tables = []
     for path in files:
         with open_parquet(path, required, way_out) as file:
@@ -279,8 +273,6 @@ def row_of(table: pa.Table, number: int) -> Row:
 
 def has_words(column: pa.ChunkedArray, ignored: str = "") -> NDArray[np.bool_]:
     """Where a column of texts has more than white space and what is ignored."""
-    import pyarrow.compute as pc
-
     texts = pc.fill_null(column, "")
     texts = pc.replace_substring(texts, ignored, "") if ignored else texts
     return np.asarray(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), dtype=bool)

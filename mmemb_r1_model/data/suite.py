@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from mmeb_harness import DataError, Frames, Item, Task, UnknownNameError
 from mmemb_r1_model.data.config import TrainingSetConfig
@@ -29,7 +30,6 @@ class TaskPairs:
     """A task's queries, each with one of its best candidates. The whole task is in memory."""
 
     name: str
-    group: str
     pairs: tuple[Pair, ...]
     distractors: Sequence[Item]
 
@@ -70,8 +70,6 @@ def read_labels(data: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
     Raises:
         DataError: if the folder has none.
     """
-    import pyarrow.parquet as pq
-
     path = data / QUERY_LABELS
     if not path.is_file():
         raise DataError(
@@ -105,13 +103,11 @@ def read_task(task: Task, data: Path, labels: Mapping[str, Mapping[str, Any]], l
         )
     # Only bare texts: of two pictures nobody can tell here whether they show the same.
     texts = {content_key(candidate): candidate for candidate in samples.candidates if not candidate.media}
-    return TaskPairs(task.name, task.group, tuple(pairs), tuple(texts.values()))
+    return TaskPairs(task.name, tuple(pairs), tuple(texts.values()))
 
 
 def read_texts(data: Path) -> Iterator[str]:
     """Every text of a data folder, for a tokenizer: instructions, queries, candidates, rationales; and timestamps."""
-    import pyarrow.parquet as pq
-
     for step in range(0, 8, 2):
         yield from [f"<{step + 0.5:.1f} seconds>"] * 1000
     labels = read_labels(data)

@@ -15,23 +15,32 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    TopPLogitsWarper,
+)
+from transformers.utils import logging
 
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.pictures import open_picture
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.disk.errors import ModelError, one_line
 from mmemb_r1_model.model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, extended
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import loops
 from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text, turn_text
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 #: Of a plain Qwen3-VL: a worker needn't be an embedder.
 _TOKENS = tuple(token for token in REQUIRED_TOKENS if token not in (THINK, END_THINK, EMB))
@@ -54,8 +63,6 @@ class LocalWorker:
             ModelError: the model can't be loaded, or doesn't fit.
             DataError: a picture that can't be opened.
         """
-        import torch
-
         writer: _Writer | None = None
         waiting = iter(asks)
         try:
@@ -94,8 +101,6 @@ class _Writer:
         self._config, self._model, self._inputs = config, model, inputs
 
     def write(self, batch: Sequence[Ask]) -> list[Answer]:
-        import torch
-
         started = time.perf_counter()
         try:
             rows, opened, looped = self._generate(batch)
@@ -108,9 +113,6 @@ class _Writer:
         return [self._answer(row, opened, loop, seconds) for row, loop in zip(rows, looped, strict=True)]
 
     def _generate(self, batch: Sequence[Ask]) -> tuple[list[list[int]], bool, list[bool]]:
-        import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
         encoded, opened = self._inputs.encode([ask.item for ask in batch])
         device, dtype = self._model.device, self._model.dtype
         moved = {
@@ -147,33 +149,20 @@ class _Sampling:
     """Temperature, nucleus and a row's own noise on the logits: their arg-max is then a sample (Gumbel-max)."""
 
     def __init__(self, config: WorkerConfig, seeds: Sequence[int], banned: Sequence[int], device: torch.device) -> None:
-        import torch
-
-        self._temperature, self._top_p = config.temperature, config.top_p
+        self._temperature = config.temperature
+        self._nucleus = TopPLogitsWarper(config.top_p) if config.top_p < 1 else None
         self._banned = torch.tensor(banned, dtype=torch.long, device=device)
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        import torch
-
         scores_BV = scores.float().index_fill(1, self._banned, -torch.inf)
         if self._temperature == 0:
             return scores_BV
-        scores_BV = _nucleus(scores_BV / self._temperature, self._top_p)
+        scores_BV = scores_BV / self._temperature
+        if self._nucleus is not None:
+            scores_BV = self._nucleus(input_ids, scores_BV)
         noise = [torch.empty_like(scores_BV[0]).exponential_(generator=generator) for generator in self._generators]
         return scores_BV - torch.stack(noise).clamp(min=1e-30).log()  # a 0 would make a banned token NaN
-
-
-def _nucleus(scores_BV: Tensor, top_p: float) -> Tensor:
-    """Without the least likely tokens that come after a probability of `top_p`."""
-    import torch
-
-    if top_p >= 1:
-        return scores_BV
-    ordered, order = scores_BV.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p  # the first one always stays
-    return scores_BV.masked_fill(torch.zeros_like(dropped).scatter(1, order, dropped), -torch.inf)
 
 
 class _LoopStop:
@@ -184,8 +173,6 @@ class _LoopStop:
         self.rows: set[int] = set()
 
     def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
-        import torch
-
         generated = input_ids[:, self._prompt_length :]
         if generated.shape[1] % LOOP_CHECK_TOKENS == 0:
             for row, ids in enumerate(generated.tolist()):
@@ -197,8 +184,6 @@ class _LoopStop:
 
 def _own_inputs(checkpoint: Checkpoint, config: WorkerConfig, prompt: WorkerPrompt, num_rows: int) -> _Inputs:
     """This package's own prompts and pictures."""
-    from mmemb_r1_model.model.collate import collate
-
     tokenizer, is_thinking = checkpoint.tokenizer, config.kind == "thinking"
     reader = ItemReader(checkpoint, dataclasses.replace(checkpoint.settings, request=prompt.request))
     # As the thinking models' own template has it.
@@ -265,8 +250,6 @@ def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:
 
 
 def _model_type(config: WorkerConfig) -> str:
-    from transformers import AutoConfig
-
     try:
         return str(AutoConfig.from_pretrained(config.model, revision=config.revision).model_type)
     except (OSError, ValueError) as error:
@@ -278,9 +261,6 @@ def _model_type(config: WorkerConfig) -> str:
 
 def _load_chat_model(config: WorkerConfig) -> tuple[Any, Any]:
     """Model and processor of any architecture that transformers knows as image-text-to-text."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     device, dtype = _place(config)
     where = {"revision": config.revision}
@@ -309,7 +289,5 @@ def _template_options(processor: Any) -> dict[str, Any]:
 
 
 def _place(config: WorkerConfig) -> tuple[torch.device, torch.dtype]:
-    import torch
-
     device, dtype = resolve_place(torch, config.device, config.dtype, f"worker {config.name!r}: device")
     return torch.device(device), getattr(torch, dtype)

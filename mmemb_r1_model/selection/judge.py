@@ -36,6 +36,8 @@ from mmemb_r1_model.training.student import batch_vision_attention, save_checkpo
 SYSTEM = "Does the candidate meet the query? Answer Yes or No."
 QUERY, CANDIDATE, REASONING = "Query:", "Candidate:", "Reasoning:"
 YES, NO = "Yes", "No"
+#: All that its vocabulary must have besides the words of the data.
+WORDS = (YES, NO, SYSTEM, QUERY, CANDIDATE, REASONING, "system", "user", "assistant")
 _TOKENS = (IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, TURN_START, TURN_END)
 
 
