@@ -288,13 +288,8 @@ class Pipeline:
 
     def _rationales(self) -> str:
         sets = [weighted.pairs for weighted in self.sets(self.config.data, "rationales")]
-        written = write_rationales(
-            sets,
-            self.config.rationales,
-            self.folder / "rationales",
-            root=self._root,
-            progress=lambda progress: self._on_units(progress.worker, 1),
-        )
+        folder, config = self.folder / "rationales", self.config.rationales
+        written = write_rationales(sets, config, folder, root=self._root, on_units=self._on_units)
         return f"{written.usable} usable rationales"
 
     def _judge(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +31,6 @@ SUMMARY = "summary.json"
 FAILURES_IN_A_ROW = 25
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a worker is. `total` is what was missing when the run began."""
-
-    worker: str
-    done: int
-    total: int
-    failed: int
-
-
-OnProgress = Callable[[Progress], None]
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """An ask, and what its worker must not see."""
@@ -53,28 +39,19 @@ class _Job:
     unseen: Item
 
 
-@dataclass
-class _Census:
-    """What there is to do, counted before anybody is asked."""
-
-    pair_sides: int = 0
-    skipped_short: int = 0
-    missing: Counter[str] = dataclasses.field(default_factory=Counter)  # by worker
-
-
 def write_rationales(
     pair_sets: Sequence[PairSet],
     config: RationaleConfig,
     folder: Path,
     *,
     root: Path = Path(),
-    progress: OnProgress = lambda _: None,
+    on_units: Callable[[str, int], None] = lambda *_: None,
 ) -> RationaleSummary:
     """Write the rationales that `folder` doesn't have yet, its config.json and its summary.json.
 
     Args:
         root: recorded workers' folders are relative to it.
-        progress: told of every answer.
+        on_units: told of a worker and how many answers it has given, one at a time.
 
     Raises:
         OptionError: a configuration that makes no sense, or whose rows can't be mixed with those in the folder.
@@ -87,19 +64,17 @@ def write_rationales(
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
         workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
-        census = _take_census(pair_sets, config, written)
+        pair_sides, skipped_short = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
             drop_failures(folder)
         with RowWriter(folder / RATIONALES) as out:
-            kept = _Kept(config, written, out, progress)
+            kept = _Kept(config, written, out, on_units)
             absent = {
-                worker.name: kept.write(
-                    worker, opened, _jobs(pair_sets, config, worker, written), census.missing[worker.name]
-                )
+                worker.name: kept.write(worker, opened, _jobs(pair_sets, config, worker, written))
                 for worker, opened in workers
             }
-        summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
+        summary = summarise(read_rationales(folder), config, pair_sides, skipped_short, absent)
         write_json(folder / SUMMARY, dataclasses.asdict(summary))
         return summary
 
@@ -111,27 +86,25 @@ class _Kept:
     config: RationaleConfig
     written: Written
     out: RowWriter
-    progress: OnProgress
+    on_units: Callable[[str, int], None]
 
-    def write(self, worker: WorkerConfig, opened: Worker, jobs: Iterator[_Job], total: int) -> int:
+    def write(self, worker: WorkerConfig, opened: Worker, jobs: Iterator[_Job]) -> int:
         """Ask one worker for all jobs and write what comes; returns how many a recorded worker has nothing for."""
-        done = failed = failed_in_a_row = absent = 0
+        failed_in_a_row = absent = 0
         jobs, asked = itertools.tee(jobs)
         with contextlib.closing(opened.answers(job.ask for job in asked)) as answers:
             for answer, job in zip(answers, jobs, strict=True):
-                done += 1
                 if answer is None:
                     absent += 1
                 else:
                     row = self._keep(_row(job, answer, worker.name, self.config))
-                    failed += row.failed
                     failed_in_a_row = failed_in_a_row + 1 if row.failed else 0
                     if failed_in_a_row >= FAILURES_IN_A_ROW:
                         raise ModelError(
                             f"worker {worker.name!r}: {FAILURES_IN_A_ROW} requests in a row failed, the last one with "
                             f"{row.finish!r}; nothing more is asked. Once that is mended the same command goes on"
                         )
-                self.progress(Progress(worker.name, done, total, failed))
+                self.on_units(worker.name, 1)
         if absent and not self.written.rows_of[worker.name]:
             raise DataError(
                 f"worker {worker.name!r}: {worker.model or 'the pairs'} has no rationale for any of {absent} samples "
@@ -202,24 +175,21 @@ def _jobs(
                 yield _Job(ask, item_of(pair, OTHER_SIDE[side]))
 
 
-def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> _Census:
-    """Count what is missing, and look for the media of it.
+def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> tuple[int, int]:
+    """How many pair sides there are to reason about, and how many are too short; looks for the media of missing ones.
 
     Raises:
         DataError: a file that isn't there; the pair and the path are named.
     """
-    census = _Census()
+    pair_sides = skipped_short = 0
     for pair in _pairs(pair_sets, config.pairs_per_set):
         sides = sides_to_reason(pair, config)
-        census.pair_sides += len(sides)
-        census.skipped_short += len(config.sides) - len(sides)
+        pair_sides += len(sides)
+        skipped_short += len(config.sides) - len(sides)
         for side in sides:
-            names = [worker.name for worker in config.workers]
-            missing = {name: len(written.missing(pair, side, name, config.samples)) for name in names}
-            census.missing.update(missing)
-            if any(missing.values()):
+            if any(written.missing(pair, side, worker.name, config.samples) for worker in config.workers):
                 _check_media(pair, side)
-    return census
+    return pair_sides, skipped_short
 
 
 def _check_media(pair: Pair, side: Side) -> None:

@@ -24,7 +24,7 @@ from mmemb_r1_model.model.tiny_model import build_tokenizer
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config
 from mmemb_r1_model.rationales.leak import leak_test, leaks_verbatim
 from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, read_rationales
-from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, SUMMARY, Progress, write_rationales
+from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, SUMMARY, write_rationales
 from mmemb_r1_model.rationales.text import clean, is_loop
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Reply, Say, echo, serve
 from tests.mmemb_r1.small_training import Pairs
@@ -61,10 +61,10 @@ def key(row: RationaleRow) -> tuple[str, str, str, str, int]:
 
 
 def test_a_row_for_every_worker_side_and_sample(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[tuple[str, int]] = []
     with serve(Chat(echo)) as url:
         config = RationaleConfig((server(url, "a"), server(url, "b", seed=1)), samples=2)
-        summary = write_rationales(pairs(3), config, tmp_path, progress=seen.append)
+        summary = write_rationales(pairs(3), config, tmp_path, on_units=lambda *units: seen.append(units))
     found = rows(tmp_path)
     # Worker after worker, then in the order of the pairs.
     sides = ("query", "positive")
@@ -74,7 +74,7 @@ def test_a_row_for_every_worker_side_and_sample(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(row.usable and row.tokens == 7 and row.seconds for row in found)
     assert len({row.text for row in found}) == 24  # a seed of its own for each
-    assert seen[-1] == Progress("b", 12, 12, 0)
+    assert seen == [("a", 1)] * 12 + [("b", 1)] * 12
     stored = json.loads((tmp_path / SUMMARY).read_text())
     assert stored == json.loads(json.dumps(dataclasses.asdict(summary)))
     assert stored["pair_sides"] == 6
@@ -153,13 +153,13 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    def intrude(_: Progress) -> None:
+    def intrude(*_: object) -> None:
         with pytest.raises(DataError, match="another run is writing to"):
             write_rationales(pairs(1), config, tmp_path)
 
     with serve(Chat(echo)) as url:
         config = RationaleConfig((server(url),))
-        write_rationales(pairs(1), config, tmp_path, progress=intrude)
+        write_rationales(pairs(1), config, tmp_path, on_units=intrude)
 
 
 def test_failed_rows_are_tried_again(tmp_path: Path) -> None:
