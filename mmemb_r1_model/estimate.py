@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,17 +115,18 @@ class DryRun:
         Raises:
             HarnessError: training data that can't be had; with several processes also a stage that fails.
         """
-        config, short = self.config, shortened(self.config, self.steps)
+        config = self.config
+        short: PipelineConfig = shortened(config, self.steps)
         if config.synthetic or config.start:
             ran = self._run(("data", "start"), config)
             yield _measurement("data", "run", ran, [_Timed(1, 1, 1, ran.seconds)])
         sets = [weighted.pairs for weighted in Pipeline(config, self.folder, self.say).sets(config.data, "data")]
         answering: tuple[WorkerConfig, ...] = ()
         for worker in config.rationales.workers:  # one by one: if a server isn't there, the others can still be timed
-            measured = self._worker(worker, _with_workers(short, (*answering, worker)), sets)
+            measured = self._worker(worker, _written_by((*answering, worker), short), sets)
             answering += (worker,) if measured.units_measured else ()
             yield measured
-        short = _with_workers(short, answering)
+        short = _written_by(answering, short)
         if config.judge:
             loops = [lessons.training.loop for lessons in config.judge.lessons]
             folders = [f"judge/lessons-{number}" for number in range(1, len(loops))]
@@ -204,43 +206,27 @@ class DryRun:
         return _measurement(f"evaluate: {mode}", "shares", ran, [kind])
 
 
-def shortened(config: PipelineConfig, steps: int) -> PipelineConfig:
+def shortened(config: Any, steps: int) -> Any:
     """Trainings of so many steps after some to warm up, each logged, without checkpoints on the way."""
-    judge, adapt = config.judge, config.adapt
-    if judge:
-        lessons = tuple(
-            dataclasses.replace(
-                part, training=dataclasses.replace(part.training, loop=_loop(part.training.loop, steps))
-            )
-            for part in judge.lessons
-        )
-        judge = dataclasses.replace(judge, lessons=lessons)
-    if adapt:
-        prompts = adapt.prompts and _plan(adapt.prompts, adapt.loop, steps)
-        plan = _plan(adapt.plan, adapt.loop, steps)
-        adapt = dataclasses.replace(adapt, loop=_loop(adapt.loop, steps), plan=plan, prompts=prompts)
-    loop, plan = _loop(config.train.loop, steps), _plan(config.train.plan, config.train.loop, steps)
-    return dataclasses.replace(
-        config,
-        judge=judge,
-        train=dataclasses.replace(config.train, loop=loop, plan=plan),
-        adapt=adapt,
-        rationales=dataclasses.replace(config.rationales, pairs_per_set=None),  # the sample sees to it
-    )
+    if isinstance(config, tuple):
+        return tuple(shortened(part, steps) for part in config)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    values = {name: shortened(value, steps) for name, value in vars(config).items()}
+    loop = values.get("loop")
+    if isinstance(loop, LoopConfig):
+        taken = _warm_up(loop) + steps
+        values["loop"] = dataclasses.replace(loop, steps=taken, log_every=1, save_every=0, tensorboard=False)
+        for name, plan in values.items():
+            if isinstance(plan, PlanConfig) and plan.first_steps:
+                first = _warm_up(loop) + round(steps * plan.first_steps / loop.steps)
+                values[name] = dataclasses.replace(plan, first_steps=first)
+    return dataclasses.replace(config, **values)
 
 
 def _warm_up(loop: LoopConfig) -> int:
     """Steps before the first that is timed; loader processes have some ready by then, which no later step finds."""
     return 2 + 2 * loop.loader_workers
-
-
-def _loop(loop: LoopConfig, steps: int) -> LoopConfig:
-    return dataclasses.replace(loop, steps=_warm_up(loop) + steps, log_every=1, save_every=0, tensorboard=False)
-
-
-def _plan(plan: PlanConfig, loop: LoopConfig, steps: int) -> PlanConfig:
-    first = _warm_up(loop) + round(steps * plan.first_steps / loop.steps) if plan.first_steps else 0
-    return dataclasses.replace(plan, first_steps=first)
 
 
 def _longest_block(config: PipelineConfig) -> int:
@@ -258,8 +244,10 @@ def _at_once(worker: WorkerConfig) -> int:
     return {"local": worker.batch_size, "endpoint": worker.max_parallel, "recorded": 1}[worker.backend]
 
 
-def _with_workers(config: PipelineConfig, workers: tuple[WorkerConfig, ...]) -> PipelineConfig:
-    return dataclasses.replace(config, rationales=dataclasses.replace(config.rationales, workers=workers))
+def _written_by(workers: tuple[WorkerConfig, ...], config: PipelineConfig) -> PipelineConfig:
+    """With rationales of these workers, of all pairs that there are: the sample sees to it that they are few."""
+    rationales = dataclasses.replace(config.rationales, workers=workers, pairs_per_set=None)
+    return dataclasses.replace(config, rationales=rationales)
 
 
 def _processes() -> int:

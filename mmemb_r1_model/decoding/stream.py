@@ -59,21 +59,17 @@ class Rule(Protocol):
     @property
     def mark(self) -> int:
         """A row's state is that of the last token of this kind."""
-        ...
 
     @property
     def never(self) -> Sequence[int]:
         """Tokens that the model doesn't choose."""
-        ...
 
     @property
     def longest(self) -> int:
         """Tokens fed to a row at most."""
-        ...
 
     def choose(self, row: Row, wanted: int) -> int | None:
         """What comes after `row.fed`, if the model wants `wanted`; `None`: the answer is complete, its mark was fed."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -113,17 +113,33 @@ class Uploaded:
 
 def collate(prompts: Sequence[Prompt], pad_id: int) -> Collated:
     """Pad on the left: every row answers at the same place."""
-    rows, length = len(prompts), max(len(prompt) for prompt in prompts)
-    ids = np.full((rows, length), pad_id, dtype=np.int64)
-    mask = np.zeros((rows, length), dtype=np.int64)
-    types = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((3, rows, length), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        start = length - len(prompt)
-        ids[row, start:], mask[row, start:], types[row, start:] = prompt.ids, 1, prompt.types
-        positions[:, row, start:] = prompt.positions
-    next_positions = np.array([prompt.next_position for prompt in prompts], dtype=np.int64)
-    return Collated(ids, mask, types, positions, next_positions, pixels_of(prompts))
+    return lay_out([[prompt] for prompt in prompts], pad_id)[0]
+
+
+def lay_out(rows: Sequence[Sequence[Prompt]], pad_id: int) -> tuple[Collated, Integers]:
+    """Prompts, padded on the left to one width, and behind each its row's other pieces.
+
+    The positions of these count from 0; in the batch each goes on from its prompt's end.
+
+    Returns:
+        The batch, and which piece of its row a token belongs to (B, L): 0 the prompt, 1 … the others, -1 padding.
+    """
+    width = max(len(pieces[0]) for pieces in rows)
+    length = width + max(sum(map(len, pieces[1:])) for pieces in rows)
+    ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    types = np.zeros_like(ids)
+    positions = np.zeros((3, *ids.shape), dtype=np.int64)
+    part = np.full_like(ids, -1)
+    for row, pieces in enumerate(rows):
+        start, offset = width - len(pieces[0]), 0
+        for number, piece in enumerate(pieces):
+            here = slice(start, start + len(piece))
+            ids[row, here], types[row, here], part[row, here] = piece.ids, piece.types, number
+            positions[:, row, here] = piece.positions + offset
+            start, offset = here.stop, pieces[0].next_position
+    next_positions = np.array([pieces[0].next_position for pieces in rows], dtype=np.int64)
+    pixels = pixels_of([piece for pieces in rows for piece in pieces])
+    return Collated(ids, (part >= 0).astype(np.int64), types, positions, next_positions, pixels), part
 
 
 def prompts_of(batch: Collated, rows: Sequence[int], drop: int = 0) -> list[Prompt]:

@@ -177,8 +177,8 @@ class PromptBuilder:
         self._tokenizer, self._merge = tokenizer, merge
         self._ids: list[int] = []
         self._types: list[int] = []
-        #: Words in a row, by their first position and their number; or positions (3, n) of a picture.
-        self._pieces: list[tuple[int, int] | NDArray[np.int64]] = []
+        #: In time, height and width.
+        self._positions: tuple[list[int], list[int], list[int]] = ([], [], [])
         self._next = 0
 
     def turn(self, opening: str) -> None:
@@ -198,54 +198,44 @@ class PromptBuilder:
         self._words(self._tokenizer.plain(text))
 
     def media(self, patches: Patches | None, is_video: bool, frames_per_second: float) -> None:
-        """An item's picture or clip, if it has one."""
-        if patches is not None and is_video:
-            self.video(patches, frames_per_second)
-        elif patches is not None:
-            self.picture(patches.grid, IMAGE)
-
-    def video(self, patches: Patches, frames_per_second: float) -> None:
-        """A clip: one run of visual tokens a temporal patch, each after its time."""
-        time, rows, columns = patches.grid
+        """An item's picture, or its clip: one run of visual tokens a temporal patch, each after its time."""
+        if patches is None:
+            return
+        time, height, width = patches.grid
+        if not is_video:
+            self._picture(height, width, IMAGE)
+            return
         for step in range(time):
             middle = (step * TEMPORAL_PATCH + (TEMPORAL_PATCH - 1) / 2) / frames_per_second
             self.text(f"<{middle:.1f} seconds>")
-            self.picture((1, rows, columns), VIDEO)
+            self._picture(height, width, VIDEO)
 
-    def picture(self, grid: tuple[int, int, int], kind: int) -> None:
-        """The visual tokens of one picture."""
+    def _picture(self, height: int, width: int, kind: int) -> None:
+        """The visual tokens of one picture of so many patches."""
         self.special(VISION_START)
-        rows, columns = grid[1] // self._merge, grid[2] // self._merge
+        rows, columns = height // self._merge, width // self._merge
         pad = self._tokenizer.id_of(IMAGE_PAD if kind == IMAGE else VIDEO_PAD)
         self._ids += [pad] * (rows * columns)
         self._types += [kind] * (rows * columns)
         row, column = np.divmod(np.arange(rows * columns), columns)
-        self._pieces.append(self._next + np.stack([np.zeros_like(row), row, column]))
+        for positions, here in zip(self._positions, (np.zeros_like(row), row, column), strict=True):
+            positions += (self._next + here).tolist()
         self._next += max(rows, columns)
         self.special(VISION_END)
 
     def _words(self, ids: list[int]) -> None:
         self._ids += ids
         self._types += [TEXT] * len(ids)
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, tuple):
-            self._pieces[-1] = (last[0], last[1] + len(ids))
-        else:
-            self._pieces.append((self._next, len(ids)))
+        for positions in self._positions:
+            positions += range(self._next, self._next + len(ids))
         self._next += len(ids)
 
     def build(self, patches: Patches | None) -> Prompt:
         """What was laid out, with its patches."""
-        positions, start = np.empty((3, len(self._ids)), dtype=np.int64), 0
-        for piece in self._pieces:
-            count = piece[1] if isinstance(piece, tuple) else piece.shape[1]
-            where = np.arange(piece[0], piece[0] + count) if isinstance(piece, tuple) else piece
-            positions[:, start : start + count] = where
-            start += count
         return Prompt(
             ids=np.array(self._ids, dtype=np.int64),
             types=np.array(self._types, dtype=np.int64),
-            positions=positions,
+            positions=np.array(self._positions, dtype=np.int64),
             next_position=self._next,
             patches=patches,
         )

@@ -38,11 +38,9 @@ class Rationales(Protocol):
     @property
     def fingerprint(self) -> str:
         """Of all of them: a run that was broken off goes on with the same ones only."""
-        ...
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         """One of the pair's rationales for that side; `None`: the side is direct-only."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -70,20 +70,16 @@ class Trained(Protocol):
     @property
     def module(self) -> torch.nn.Module:
         """The model with all of its weights."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """The device that holds the weights."""
-        ...
 
     def trained(self) -> list[torch.nn.Parameter]:
         """The parameters that learn."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint folder that can be loaded. Every process calls it, the first writes."""
-        ...
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:

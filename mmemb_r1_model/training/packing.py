@@ -11,16 +11,16 @@ Legend of shapes: B rows, L tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmemb_r1_model.embed.engine import states_of
-from mmemb_r1_model.model.collate import Batch, Collated, pixels_of
+from mmemb_r1_model.model.collate import Batch, lay_out
 from mmemb_r1_model.model.prompt import Prompt
 
 
@@ -67,35 +67,13 @@ def run_packed(model: Any, packed: Packed) -> Tensor:
 
 def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:
     """Lay out prompts and the branches of each; a branch's positions count from 0 and may carry a picture."""
-    rows, prompt_length = len(prompts), max(len(prompt) for prompt in prompts)
-    length = prompt_length + max(sum(len(branch) for branch in own) for own in branches)
-    ids = np.full((rows, length), pad_id, dtype=np.int64)
-    types = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((3, rows, length), dtype=np.int64)
-    # Which part of its row a token belongs to: 0 the prompt, 1… the branches, -1 padding.
-    part = np.full((rows, length), -1, dtype=np.int64)
+    batch, part = lay_out([[prompt, *own] for prompt, own in zip(prompts, branches, strict=True)], pad_id)
+    prompt_length = max(len(prompt) for prompt in prompts)
     placed: list[Branch] = []
-    for row, (prompt, own) in enumerate(zip(prompts, branches, strict=True)):
-        start = prompt_length - len(prompt)
-        pieces = [(prompt, start, 0)]
-        column = prompt_length
-        for branch in own:
-            pieces.append((branch, column, prompt.next_position))
-            placed.append(Branch(row, column, column + len(branch)))
-            column += len(branch)
-        for number, (piece, first, offset) in enumerate(pieces):
-            here = slice(first, first + len(piece))
-            ids[row, here], types[row, here], part[row, here] = piece.ids, piece.types, number
-            positions[:, row, here] = piece.positions + offset
-    batch = Collated(
-        ids_BL=ids,
-        mask_BL=(part >= 0).astype(np.int64),
-        types_BL=types,
-        positions_3BL=positions,
-        next_position_B=np.array([prompt.next_position for prompt in prompts], dtype=np.int64),
-        pixels=pixels_of([piece for prompt, own in zip(prompts, branches, strict=True) for piece in (prompt, *own)]),
-    ).tensors()
-    return Packed(batch, _allowed(torch.from_numpy(part)), prompt_length, tuple(placed))
+    for row, own in enumerate(branches):
+        ends = itertools.accumulate((len(branch) for branch in own), initial=prompt_length)
+        placed += [Branch(row, start, end) for start, end in itertools.pairwise(ends)]
+    return Packed(batch.tensors(), _allowed(torch.from_numpy(part)), prompt_length, tuple(placed))
 
 
 def _allowed(part_BL: Tensor) -> Tensor:

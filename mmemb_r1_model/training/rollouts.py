@@ -107,11 +107,9 @@ class Sampler(Protocol):
 
     def refresh(self, step: int) -> None:
         """Take the weights as they are before a step. Every process calls it before the first sample of each step."""
-        ...
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """`count` rollouts of every input: first the greedy one, then others at temperature 1."""
-        ...
 
 
 class LocalSampler:

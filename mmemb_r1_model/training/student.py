@@ -139,8 +139,10 @@ class Student:
         self.think, self.end_think, self.emb = (self.tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
         self.pad = self.tokenizer.id_of(END_OF_TEXT)
         head = model.get_output_embeddings().weight
-        banned = banned_tokens(self.tokenizer, head.shape[0])
-        self.module = PackedModel(model, self.think, self.emb, banned.to(head.device))
+        banned_V = torch.zeros(head.shape[0], dtype=torch.bool, device=head.device)
+        ends = (self.end_think, self.emb, self.tokenizer.id_of(TURN_END))
+        banned_V[self.tokenizer.unwritable(ends, len(banned_V))] = True
+        self.module = PackedModel(model, self.think, self.emb, banned_V)
         self._shell: PackedModel | None = None  # the module without weights, once they are split
 
     @property
@@ -167,7 +169,9 @@ class Student:
         Args:
             scored: positions in `packed.branches` whose tokens' probabilities are wanted.
         """
-        with self._precision():
+        enabled = self.config.dtype == "bfloat16"
+        # autocast's cache would keep a copy of every layer that is gathered until the pass ends.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=self._shell is None):
             vectors, gate, flat = (module or self.module)(packed, tuple(scored))
         lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
         return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
@@ -204,7 +208,10 @@ class Student:
         if not self.world.is_first:
             return
         module = self.module if self._shell is None else with_weights(self._shell, weights)
-        save_checkpoint(merged_backbone(module.backbone), self.checkpoint.folder, self.settings, folder)
+        backbone = module.backbone
+        if hasattr(backbone, "peft_config"):  # a copy: the trained model stays untouched
+            backbone = copy.deepcopy(backbone).merge_and_unload()
+        save_checkpoint(backbone, self.checkpoint.folder, self.settings, folder)
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapters alone, as peft does but for the row of <emb>, which few servers can load.
@@ -231,11 +238,6 @@ class Student:
             save_file(
                 {name: weight.contiguous() for name, weight in renamed.items()}, temporary / "adapter_model.safetensors"
             )
-
-    def _precision(self) -> Any:
-        enabled = self.config.dtype == "bfloat16"
-        # autocast's cache would keep a copy of every layer that is gathered until the pass ends.
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=self._shell is None)
 
 
 def open_student(config: StudentConfig, world: World) -> Student:
@@ -293,21 +295,6 @@ def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) 
             if path.name in _PASSED_ON and not (temporary / path.name).exists():
                 shutil.copy(path, temporary / path.name)
         write_settings(temporary, settings)
-
-
-def banned_tokens(tokenizer: PromptTokenizer, vocabulary: int) -> Tensor:
-    """(V,) true for what a rationale can't contain."""
-    banned = torch.zeros(vocabulary, dtype=torch.bool)
-    ends = [tokenizer.id_of(name) for name in (END_THINK, EMB, TURN_END)]
-    banned[tokenizer.unwritable(ends, vocabulary)] = True
-    return banned
-
-
-def merged_backbone(backbone: Any) -> Any:
-    """A copy's worth of plain weights: adapters folded into the layers they adapt, the trained model untouched."""
-    if not hasattr(backbone, "peft_config"):
-        return backbone
-    return copy.deepcopy(backbone).merge_and_unload()
 
 
 def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
