@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.ranking.metrics import METRIC_NAMES
@@ -15,36 +16,30 @@ from mmeb_harness.results.scores import Scores, TaskScore, fraction
 
 PUBLISHED_FILE = Path(__file__).resolve().parent.parent / "published" / "scores.csv"
 
-
-#: Where published scores come from: the official score files of a release, the leaderboard, a model's own
-#: authors, somebody who ran it again, or a table of means in a README.
-PublishedKind = Literal["v2.0.0", "v2.0.1", "v2.1", "leaderboard", "self-reported", "reproduction", "readme"]
-
-
-_KINDS: Mapping[str, PublishedKind] = {kind: kind for kind in get_args(PublishedKind)}
-
-
-_COLUMNS = ("model", "edition", "task", "metric", "value", "kind", "source")
-
-
-_MEAN = "mean:"
-
-
-_KIND_NOTES: Mapping[PublishedKind, str] = {
-    "readme": "published means, rounded to 0.1 point; no scores of single tasks",
-    "v2.0.1": "ViDoRe, ViDoSeek and MMLongBench were run without instructions",
-    "v2.1": "the scores of v2.0.1 (ViDoRe without instructions) but for the two fixed page tasks; no -doc tasks",
+#: Where published scores come from (the official score files of a release, the leaderboard, a model's own authors,
+#: somebody who ran it again, or a table of means in a README) → what must be said of them.
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "v2.0.0": (),
+    "v2.0.1": ("ViDoRe, ViDoSeek and MMLongBench were run without instructions",),
+    "v2.1": ("the scores of v2.0.1 (ViDoRe without instructions) but for the two fixed page tasks; no -doc tasks",),
+    "leaderboard": (),
+    "self-reported": (),
+    "reproduction": (),
+    "readme": ("published means, rounded to 0.1 point; no scores of single tasks",),
 }
+_MEAN = "mean:"
 
 
 @dataclass(frozen=True, slots=True)
 class _PublishedRow:
+    """A row of the table; a field is a column of its name."""
+
     model: str
     edition: str
     task: str
     metric: str
     value: float
-    kind: PublishedKind
+    kind: str
     source: str
 
 
@@ -56,7 +51,7 @@ def load_published(path: Path = PUBLISHED_FILE) -> list[Scores]:
     Raises:
         ResultError: the file is missing, or a row can't be read.
     """
-    sets: dict[tuple[str, PublishedKind], list[_PublishedRow]] = {}
+    sets: dict[tuple[str, str], list[_PublishedRow]] = {}
     for row in _published_rows(path):
         sets.setdefault((row.model, row.kind), []).append(row)
     models = [model for model, _ in sets]
@@ -106,8 +101,9 @@ def _published_rows(path: Path) -> list[_PublishedRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise ResultError(f"{path} is no table of published scores: expected columns {', '.join(_COLUMNS)}")
+            columns = [field.name for field in dataclasses.fields(_PublishedRow)]
+            if reader.fieldnames != columns:
+                raise ResultError(f"{path} is no table of published scores: expected columns {', '.join(columns)}")
             return [_published_row(row, f"{path}:{reader.line_num}") for row in reader]
     except OSError as error:
         raise ResultError(
@@ -127,32 +123,20 @@ def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow
         raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(OFFICIAL_EDITIONS)}")
     if row["metric"] not in METRIC_NAMES and not row["task"].startswith(_MEAN):
         raise ResultError(f"{where}: no metric is named {row['metric']!r}")
-    return _PublishedRow(
-        model=row["model"],
-        edition=row["edition"],
-        task=row["task"],
-        metric=row["metric"],
-        value=fraction(value, f"{where}: {row['task']}"),
-        kind=_KINDS[row["kind"]],
-        source=row["source"],
-    )
+    return _PublishedRow(**{**row, "value": fraction(value, f"{where}: {row['task']}")})
 
 
 def _published_scores(rows: Sequence[_PublishedRow], only: bool) -> Scores:
     first = rows[0]
     if odd := next((row for row in rows if row.edition != first.edition), None):
         raise ResultError(f"published scores of {odd.model} ({odd.kind}) are of {first.edition} and {odd.edition}")
-    read_means = {
-        "overall" if row.task == f"{_MEAN}ALL" else row.task.removeprefix(_MEAN): row.value
-        for row in rows
-        if row.task.startswith(_MEAN)
-    }
+    means = {row.task.removeprefix(_MEAN): row.value for row in rows if row.task.startswith(_MEAN)}
     return Scores(
         name=first.model if only or first.kind == "leaderboard" else f"{first.model}@{first.kind}",
         edition=first.edition,
         origin="published",
         source="; ".join(dict.fromkeys(row.source for row in rows)),
         tasks={row.task: TaskScore({row.metric: row.value}) for row in rows if not row.task.startswith(_MEAN)},
-        means=read_means,
-        notes=(_KIND_NOTES[first.kind],) if first.kind in _KIND_NOTES else (),
+        means={"overall" if name == "ALL" else name: value for name, value in means.items()},
+        notes=_KINDS[first.kind],
     )
