@@ -9,16 +9,13 @@ import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mmeb_harness.cli.options import check_folder, names
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.show.pictures import NAMES
-
-if TYPE_CHECKING:
-    from mmeb_harness.results.submission import DataSource
 
 PATH = click.Path(path_type=Path)
 
@@ -27,12 +24,12 @@ PATH = click.Path(path_type=Path)
 @click.argument("run", type=PATH)
 @click.option("--output", type=PATH, required=True, metavar="FILE", help="The submission file to write.")
 @click.option("--model-name", help="As on the leaderboard. Default: the run's model.")
-@click.option("--model-backbone", help='E.g. "Qwen3-VL".')
-@click.option("--model-size", help='Free text, e.g. "2B parameters".')
-@click.option("--embedding-dimension", type=int, metavar="N", help="Of the vectors.")
-@click.option("--max-length-tokens", type=int, metavar="N", help="Longest input, media included.")
-@click.option("--model-release-date", metavar="YYYY-MM-DD", help="Of the weights.")
-@click.option("--url", help="Where the model is described.")
+@click.option("--model-backbone", default="", help='E.g. "Qwen3-VL".')
+@click.option("--model-size", default="", help='Free text, e.g. "2B parameters".')
+@click.option("--embedding-dimension", type=int, default=0, metavar="N", help="Of the vectors.")
+@click.option("--max-length-tokens", type=int, default=0, metavar="N", help="Longest input, media included.")
+@click.option("--model-release-date", default="", metavar="YYYY-MM-DD", help="Of the weights.")
+@click.option("--url", default="", help="Where the model is described.")
 @click.option(
     "--data-source",
     type=click.Choice(("Self-Reported", "TIGER-Lab")),
@@ -40,18 +37,7 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="Who ran it.",
 )
-def submit(
-    run: Path,
-    output: Path,
-    model_name: str | None,
-    model_backbone: str | None,
-    model_size: str | None,
-    embedding_dimension: int | None,
-    max_length_tokens: int | None,
-    model_release_date: str | None,
-    url: str | None,
-    data_source: DataSource,
-) -> None:
+def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> None:
     """Write the leaderboard's submission file of a finished, complete run on the real data."""
     from mmeb_harness.core.registry import BENCHMARK, load_tasks
     from mmeb_harness.results.scores import read_run_file
@@ -60,16 +46,7 @@ def submit(
     result = read_run_file(run)
     registered = load_tasks(result.edition or None).values()
     tasks = [standing.task for standing in registered if standing.collection == BENCHMARK]
-    metadata = Metadata(
-        model_name=model_name or result.model,
-        model_backbone=model_backbone or "",
-        model_size=model_size or "",
-        embedding_dimension=embedding_dimension or 0,
-        max_length_tokens=max_length_tokens or 0,
-        model_release_date=model_release_date or "",
-        data_source=data_source,
-        url=url or "",
-    )
+    metadata = Metadata(model_name=model_name or result.model, **given)
     for line in write_submission(run, metadata, output, tasks):
         click.echo(f"warning: {line}", err=True)
     click.echo(f"{len(tasks)} tasks, edition {result.edition}: {output}")

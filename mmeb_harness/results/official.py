@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.items import MODALITIES
@@ -39,12 +39,11 @@ from mmeb_harness.results.scores import Scores, TaskScore, fraction
 
 SCORE_SUFFIX = "_score.json"
 RANKING_SUFFIX = "_pred.jsonl"
+_SUFFIXES = (SCORE_SUFFIX, RANKING_SUFFIX)
 #: Entries that a note names; the others are counted.
 NAMED = 8
 #: A score file and the rankings beside it say the same if they differ by no more.
 TOLERANCE = 1e-6
-
-Form = Literal["submission", "folder"]
 
 #: Tasks behind which editions have other rows.
 _DIFFERING = {*PAGE_TASKS, MOMENT_SEEKER, OLD_MOMENT_SEEKER}
@@ -67,11 +66,12 @@ class Rankings:
     undefined: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class OfficialResults:
     """Official files as they stand, before their names are the benchmark's.
 
     Attributes:
+        is_submission: whether it is one file of all tasks, whose keys say more than those of a folder.
         entries: key, as spelled there → scores.
         modality_of: key → the modality it stands under, where the files say so.
         missing: key → the mark that stands in place of scores.
@@ -79,11 +79,16 @@ class OfficialResults:
     """
 
     name: str
-    form: Form
-    entries: Mapping[str, TaskScore]
-    modality_of: Mapping[str, str]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    undefined: Mapping[str, int] = field(default_factory=dict)
+    is_submission: bool
+    entries: dict[str, TaskScore] = field(default_factory=dict)
+    modality_of: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    undefined: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all that has scores or lacks them."""
+        return [*self.entries, *self.missing]
 
 
 def import_scores(
@@ -101,7 +106,7 @@ def import_scores(
     """
     tasks = {row.task.name: row.task for row in registered if row.collection == BENCHMARK}
     results = _read(path, tasks)
-    own_edition = edition_of(results, edition, str(path))
+    own_edition, reasons = edition_of(results, edition, str(path))
     chosen = _chosen_keys(results, own_edition)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
@@ -112,18 +117,19 @@ def import_scores(
         origin="imported",
         source=str(path),
         tasks={task: score for task, score in scored.items() if task not in odd},
-        notes=tuple(_notes(results, chosen, scored, odd, own_edition, edition is None)),
+        notes=tuple(_notes(results, chosen, scored, odd, own_edition, None if edition else reasons)),
     )
 
 
 def _read(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     """A folder, one task's score file or rankings, or a submission file."""
-    for suffix in (SCORE_SUFFIX, RANKING_SUFFIX):
-        if path.name.endswith(suffix) and not path.is_dir():
-            key = path.name.removesuffix(suffix)
-            scores, undefined = _read_task(path.parent, key, tasks.get(task_of_key(key)))
-            return OfficialResults(key, "folder", {key: scores}, {}, {}, {key: undefined})
-    return read_folder(path, tasks) if path.is_dir() else read_submission(path, tasks)
+    if path.is_dir():
+        return read_folder(path, tasks)
+    if path.name.endswith(_SUFFIXES):
+        results = OfficialResults(_key_of(path), is_submission=False)
+        _add_task(results, path.parent, results.name, tasks)
+        return results
+    return read_submission(path, tasks)
 
 
 def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
@@ -136,26 +142,24 @@ def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     metrics = values.get("metrics") if isinstance(values, dict) else None
     if not isinstance(metrics, dict):
         raise ResultError(f"{path} is no submission file (no metrics); name such a file, or a folder of score files")
-    entries: dict[str, TaskScore] = {}
-    missing: dict[str, str] = {}
-    modality_of: dict[str, str] = {}
+    metadata = values.get("metadata")
+    name = metadata.get("model_name") if isinstance(metadata, dict) else None
+    results = OfficialResults(name if isinstance(name, str) else path.stem, is_submission=True)
     for modality, listed in metrics.items():
         if listed in MISSING_MARKS:
-            missing[modality] = listed
+            results.missing[modality] = listed
             continue
         if modality not in MODALITIES or not isinstance(listed, dict):
             raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(MODALITIES)} with its tasks")
         for key, scores in listed.items():
-            if key in modality_of:
-                raise ResultError(f"{path}: {key} is there twice, under {modality_of[key]} and {modality}; keep one")
-            modality_of[key] = modality
+            if other := results.modality_of.get(key):
+                raise ResultError(f"{path}: {key} is there twice, under {other} and {modality}; keep one")
+            results.modality_of[key] = modality
             if scores in MISSING_MARKS:
-                missing[key] = scores
+                results.missing[key] = scores
             else:
-                entries[key] = _task_score(scores, f"{path}: {key}", tasks.get(task_of_key(key)))
-    metadata = values.get("metadata")
-    name = metadata.get("model_name") if isinstance(metadata, dict) else None
-    return OfficialResults(name if isinstance(name, str) else path.stem, "submission", entries, modality_of, missing)
+                results.entries[key] = _task_score(scores, f"{path}: {key}", tasks.get(task_of_key(key)))
+    return results
 
 
 def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
@@ -165,32 +169,28 @@ def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
         ResultError: there are none, one of them is broken, a task is there twice, or a score file and the
             rankings beside it disagree.
     """
-    entries: dict[str, TaskScore] = {}
-    modality_of: dict[str, str] = {}
-    undefined: dict[str, int] = {}
+    results = OfficialResults(path.resolve().name, is_submission=False)
     for folder in (path, *(path / modality for modality in MODALITIES)):
-        for key in _keys_in(folder):
-            if key in entries:
+        for key in sorted({_key_of(file) for suffix in _SUFFIXES for file in folder.glob(f"*{suffix}")}):
+            if key in results.entries:
                 raise ResultError(f"{path}: {key} is there twice; keep one of its files")
-            entries[key], undefined[key] = _read_task(folder, key, tasks.get(task_of_key(key)))
+            _add_task(results, folder, key, tasks)
             if folder != path:
-                modality_of[key] = folder.name
-    if not entries:
+                results.modality_of[key] = folder.name
+    if not results.entries:
         raise ResultError(
             f"no *{SCORE_SUFFIX} or *{RANKING_SUFFIX} in {path} or its folders {', '.join(MODALITIES)}; name the "
             "folder that official results were written to"
         )
-    return OfficialResults(path.resolve().name, "folder", entries, modality_of, {}, undefined)
+    return results
 
 
-def _keys_in(folder: Path) -> list[str]:
-    return sorted(
-        {
-            file.name.removesuffix(suffix)
-            for suffix in (SCORE_SUFFIX, RANKING_SUFFIX)
-            for file in folder.glob(f"*{suffix}")
-        }
-    )
+def _key_of(file: Path) -> str:
+    return file.name.removesuffix(SCORE_SUFFIX).removesuffix(RANKING_SUFFIX)
+
+
+def _add_task(results: OfficialResults, folder: Path, key: str, tasks: Mapping[str, Task]) -> None:
+    results.entries[key], results.undefined[key] = _read_task(folder, key, tasks.get(task_of_key(key)))
 
 
 def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, int]:
@@ -230,7 +230,7 @@ def read_rankings(path: Path) -> Rankings:
         ResultError: a line isn't a ranking as the official code writes and scores it.
     """
     official = dict.fromkeys(METRIC_NAMES, 0.0)
-    corrected = dict.fromkeys(METRIC_NAMES, 0.0)
+    corrected = dict(official)
     queries = undefined = 0
     for where, ranked, labels, grades in _ranking_lines(path):
         gains = _gains(labels, grades, where)
@@ -243,11 +243,8 @@ def read_rankings(path: Path) -> Rankings:
         queries += 1
     if not queries:
         raise ResultError(f"{path} is empty: no rankings")
-    return Rankings(queries, _divided(official, queries), _divided(corrected, queries), undefined)
-
-
-def _divided(totals: Mapping[str, float], queries: int) -> dict[str, float]:
-    return {name: total / queries for name, total in totals.items()}
+    own, theirs = ({name: total / queries for name, total in totals.items()} for totals in (corrected, official))
+    return Rankings(queries, theirs, own, undefined)
 
 
 def _ranking_lines(path: Path) -> Iterable[tuple[str, list[str], list[int | str], list[float] | None]]:
@@ -305,9 +302,9 @@ def _official_gains(labels: Sequence[int | str], gains: Mapping[str, float]) -> 
     return None
 
 
-def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
-    """The edition that official files are of, by their keys and counts; the default one if they have no task that
-    differs between editions.
+def edition_of(results: OfficialResults, wanted: str | None, where: str) -> tuple[str, list[str]]:
+    """The edition that official files are of, and which keys and counts tell that; the default one if they have no task
+    that differs between editions.
 
     A submission spells the page tasks by the data they are of. The score files in a folder don't: with the newer
     MomentSeeker they may be of either, and somebody has to say so.
@@ -319,8 +316,8 @@ def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
     if wanted is not None and wanted not in OFFICIAL_EDITIONS:
         raise UnknownNameError("edition", wanted, OFFICIAL_EDITIONS)
     possible, reasons = _possible_editions(results)
-    if not _DIFFERING & {task_of_key(key) for key in (*results.entries, *results.missing)}:
-        return wanted or PAGE_FIXED
+    if not _DIFFERING & {task_of_key(key) for key in results.keys}:
+        return wanted or PAGE_FIXED, reasons
     because = "; ".join(reasons) or "no key or count tells"
     if wanted is not None and wanted not in possible:
         raise ResultError(
@@ -328,30 +325,26 @@ def edition_of(results: OfficialResults, wanted: str | None, where: str) -> str:
         )
     if wanted is None and len(possible) > 1:
         raise ResultError(f"can't tell the edition of {where} ({because}); give --edition: {' or '.join(possible)}")
-    return wanted or possible[0]
+    return wanted or possible[0], reasons
 
 
 def _possible_editions(results: OfficialResults) -> tuple[list[str], list[str]]:
-    fixed = [key for key in (*results.entries, *results.missing) if is_fixed_key(key)]
-    if fixed:
-        return [PAGE_FIXED], [f"it has {fixed[0]}"]
+    """The editions that the files may be of, and what tells so."""
+    if fixed := next(filter(is_fixed_key, results.keys), None):
+        return [PAGE_FIXED], [f"it has {fixed}"]
     possible, reasons = list(OFFICIAL_EDITIONS), []
     plain = [key for key in PAGE_TASKS if key in results.entries]
-    if plain and results.form == "submission":
+    if plain and results.is_submission:
         possible.remove(PAGE_FIXED)
         reasons.append(f"a submission with the key {plain[0]} is of the unfixed pages")
-    by_count, reason = _editions_by_moment_seeker(results.entries)
-    return [edition for edition in possible if edition in by_count], reasons + ([reason] if reason else [])
-
-
-def _editions_by_moment_seeker(entries: Mapping[str, TaskScore]) -> tuple[Sequence[str], str]:
-    if MOMENT_SEEKER in entries:
-        count = entries[MOMENT_SEEKER].num_queries
-        fitting = [edition for edition, queries in MOMENT_SEEKER_QUERIES.items() if queries == count]
-        return fitting or OFFICIAL_EDITIONS, f"{MOMENT_SEEKER} has {count} queries"
-    if OLD_MOMENT_SEEKER in entries:
-        return (V2_0_0,), f"it has {OLD_MOMENT_SEEKER} alone"
-    return OFFICIAL_EDITIONS, ""
+    if MOMENT_SEEKER in results.entries:
+        count = results.entries[MOMENT_SEEKER].num_queries
+        possible = [edition for edition in possible if MOMENT_SEEKER_QUERIES[edition] == count] or possible
+        reasons.append(f"{MOMENT_SEEKER} has {count} queries")
+    elif OLD_MOMENT_SEEKER in results.entries:
+        possible = [V2_0_0]
+        reasons.append(f"it has {OLD_MOMENT_SEEKER} alone")
+    return possible, reasons
 
 
 def _chosen_keys(results: OfficialResults, edition: str) -> dict[str, str]:
@@ -392,9 +385,10 @@ def _notes(
     scored: Mapping[str, TaskScore],
     odd: Mapping[str, str],
     edition: str,
-    detected: bool,
+    reasons: Sequence[str] | None,
 ) -> Iterable[str]:
-    if detected and edition != PAGE_FIXED and (reasons := _possible_editions(results)[1]):
+    """Remarks that must stand beside the scores; `reasons`: what told the edition, `None` if it was given."""
+    if reasons and edition != PAGE_FIXED:
         yield f"edition {edition}: {'; '.join(reasons)}"
     used = {chosen[task] for task in scored}
     if marked := [f"{key} ({mark})" for key, mark in results.missing.items()]:
@@ -403,7 +397,7 @@ def _notes(
         yield f"kept out, no tasks of the benchmark: {shortened(extra, NAMED)}"
     if unstated := [task for task, score in scored.items() if score.num_queries is None]:
         yield f"number of queries unstated: {shortened(unstated, NAMED)}"
-    if detected and not _possible_editions(results)[1]:
+    if reasons == []:
         yield f"edition {edition} assumed: no task is there that differs between editions"
     if odd:
         yield f"left out, not over the declared number of queries: {shortened(list(odd.values()), NAMED)}"

@@ -123,7 +123,8 @@ def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow
         raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(OFFICIAL_EDITIONS)}")
     if row["metric"] not in METRIC_NAMES and not row["task"].startswith(_MEAN):
         raise ResultError(f"{where}: no metric is named {row['metric']!r}")
-    return _PublishedRow(**{**row, "value": fraction(value, f"{where}: {row['task']}")})
+    fields: dict[str, Any] = {**row, "value": fraction(value, f"{where}: {row['task']}")}
+    return _PublishedRow(**fields)
 
 
 def _published_scores(rows: Sequence[_PublishedRow], only: bool) -> Scores:

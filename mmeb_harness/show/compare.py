@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
-from mmeb_harness.results.files import Aggregate
 from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
 from mmeb_harness.show.tables import NONE, percent, print_lines, signed, terminal_table
 
@@ -101,16 +100,20 @@ def compare(
     """
     columns = distinct_names(columns)
     check_comparable(columns, allow_editions=allow_editions)
-    by_name = [{mean.name: mean for mean in means(scores, registered.values())} for scores in columns]
+    by_name = [
+        {
+            mean.name: Cell(mean.score, mean.tasks, mean.tasks + len(mean.missing))
+            for mean in means(scores, registered.values())
+        }
+        for scores in columns
+    ]
     names = list(by_name[0])
     blocks: list[list[str]] = [
         [name for name in names if name not in MODALITIES and name != "overall"],
         [name for name in names if name in MODALITIES],
         ["overall"],
     ]
-    rows = [
-        tuple(_row(name, [_mean_cell(of_model[name]) for of_model in by_name]) for name in block) for block in blocks
-    ]
+    rows = [tuple(_row(name, [of_model[name] for of_model in by_name]) for name in block) for block in blocks]
     if with_tasks:
         rows.insert(0, tuple(_task_rows(columns, registered)))
     return Comparison(tuple(columns), tuple(rows))
@@ -119,13 +122,8 @@ def compare(
 def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
     for name, _, _ in benchmark_rows(registered.values()):
         scores = [main_score(model, registered[name].task) for model in columns]
-        if all(score is None for score in scores):
-            continue
-        yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
-
-
-def _mean_cell(mean: Aggregate) -> Cell:
-    return Cell(mean.score, mean.tasks, mean.tasks + len(mean.missing))
+        if any(score is not None for score in scores):
+            yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
 
 
 def _row(name: str, cells: Sequence[Cell]) -> Row:
@@ -136,7 +134,7 @@ def _row(name: str, cells: Sequence[Cell]) -> Row:
 def _compared(cell: Cell, reference: Cell) -> Cell:
     if cell.score is None or reference.score is None or not (cell.complete and reference.complete):
         return cell
-    return Cell(cell.score, cell.tasks, cell.of, 100 * (cell.score - reference.score))
+    return dataclasses.replace(cell, difference=100 * (cell.score - reference.score))
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -188,9 +186,8 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    reference, *others = row.cells
-    compared = (text for cell in others for text in (_score_text(cell), signed(cell.difference)))
-    return [row.name, _score_text(reference), *compared]
+    texts = [text for cell in row.cells for text in (_score_text(cell), signed(cell.difference))]
+    return [row.name, texts[0], *texts[2:]]  # the reference has no difference
 
 
 def _score_text(cell: Cell) -> str:
