@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,16 +177,8 @@ def official_string(item: Item) -> str:
     return official_text(item, image_token="", video_token="")
 
 
-class SheetReader(Protocol):
-    """Turns sheets, items of one picture or of a text, into the model's inputs."""
-
-    def cost(self, sheet: Item) -> int:
-        """Estimated tokens of a sheet."""
-        ...
-
-    def batches(self, sheets: Sequence[Item]) -> list[Batch]:
-        """Texts and pictures apart; a batch's rows are positions in `sheets`."""
-        ...
+#: Turns sheets, items of one picture or of a text, into the model's inputs.
+SheetReader: TypeAlias = "ColPaliReader | ColQwen2Reader"
 
 
 @dataclass(frozen=True)

@@ -87,28 +87,24 @@ def load(
     return open_embedder(family, checkpoint, Place(device, dtype, attention), described)
 
 
+_SQUASHED: tuple[Resize, ...] = (lambda height, width: (1344, 1344),)
+
+
 def _recipe(*, squash: bool) -> Recipe:
+    size = vlm2vec(MIN_PIXELS, MAX_PIXELS)
+
     def parts(item: Item, role: Role) -> Parts:
         text = official_text(item)
         if not item.media:
             return [text]
-        token = VIDEO_TOKEN if item.frames else IMAGE_TOKEN
-        before, _, after = text.partition(token)
+        before, _, after = text.partition(VIDEO_TOKEN if item.frames else IMAGE_TOKEN)
+        first: tuple[Resize, ...] = () if item.frames else (enlarged_if_small(28, 56),)
         # The sets of video questions hand over no resolution, and so escape the squash.
-        sides = _SQUASHED if squash and item.source.layout != "video_question" else ()
-        return [before, _slot(item, sides), after]
+        if squash and item.source.layout != "video_question":
+            first = _SQUASHED
+        return [before, Slot(item.media, bool(item.frames), (*first, size)), after]
 
     return parts
-
-
-_SQUASHED: tuple[Resize, ...] = (lambda height, width: (1344, 1344),)
-
-
-def _slot(item: Item, first: tuple[Resize, ...]) -> Slot:
-    size = vlm2vec(MIN_PIXELS, MAX_PIXELS)
-    if item.frames:
-        return Slot(item.frames, True, (*first, size))
-    return Slot(item.images, False, (*(first or (enlarged_if_small(28, 56),)), size))
 
 
 def _base_of(adapter: CheckpointFolder) -> str | None:

@@ -6,7 +6,7 @@
     from mmeb_harness.adapter.pictures import open_picture
     from mmeb_harness.adapter.remote import Endpoint, Remote
     from mmeb_harness.adapter.uploads import Uploads
-    from mmeb_harness.adapter.weights import loading_weights
+    from mmeb_harness.adapter.weights import load_pretrained, loading_weights
 
 Public, like the names in `mmeb_harness`. No torch in here; nothing is imported before it is asked for.
 """

@@ -149,42 +149,35 @@ def resolve_place(torch: Any, device: str, dtype: str, setting: str = "--device"
 
 
 def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
 
-    at = f" --revision {revision}" if revision else ""
-    get = f"hf download {name}{at} --local-dir FOLDER, then name FOLDER instead of {name}"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
-    except GatedRepoError as error:
-        raise ModelError(
+    except Exception as error:  # the hub client raises a dozen unrelated classes, offline and online ones
+        raise ModelError(_explained(error, name, revision)) from error
+
+
+def _explained(error: Exception, name: str, revision: str | None) -> str:
+    """What kept a checkpoint from being fetched, and the way out."""
+    from huggingface_hub import constants, errors
+
+    at = f" --revision {revision}" if revision else ""
+    get = f"Where there is a network: hf download {name}{at} --local-dir FOLDER, then name FOLDER instead of {name}"
+    if isinstance(error, errors.GatedRepoError):
+        return (
             f"{name} is gated: accept its terms at https://huggingface.co/{name}, then `hf auth login`, or put a "
             "token of that account into $HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{name} has no revision {revision!r} on the hub") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{name} is neither a local folder nor a model on the hub (a private one needs `hf auth login`)"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{name} is not in the hub's cache ({constants.HF_HUB_CACHE}), and the hub can't be reached "
-            f"({_why(error)}). Where there is a network: {get}"
-        ) from error
-    except Exception as error:  # the hub client raises a dozen unrelated classes, offline and online ones
-        raise ModelError(
-            f"checkpoint {name!r} can't be had from the hub ({type(error).__name__}: {one_line(error)}); looked for in "
-            f"{constants.HF_HUB_CACHE}. Where there is a network: {get}"
-        ) from error
-
-
-def _why(error: BaseException) -> str:
-    from huggingface_hub import constants
-
-    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error.__cause__ or error).__name__
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name} has no revision {revision!r} on the hub"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{name} is neither a local folder nor a model on the hub (a private one needs `hf auth login`)"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error.__cause__ or error).__name__
+        return (
+            f"{name} is not in the hub's cache ({constants.HF_HUB_CACHE}), and the hub can't be reached ({why}). {get}"
+        )
+    return (
+        f"checkpoint {name!r} can't be had from the hub ({type(error).__name__}: {one_line(error)}); looked for in "
+        f"{constants.HF_HUB_CACHE}. {get}"
+    )

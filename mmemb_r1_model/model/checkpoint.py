@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
-from mmeb_harness.adapter.weights import loading_weights
+from mmeb_harness.adapter.weights import load_pretrained
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, read_settings
 from mmemb_r1_model.model.vision import VisionShape
@@ -74,27 +74,18 @@ def load_weights(
     Raises:
         ModelError: the weights don't fit the configuration or the device.
     """
-    from transformers import Qwen3VLForConditionalGeneration
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()
-    options: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
-    place, kind = str(device), str(dtype).removeprefix("torch.")
-    with loading_weights(checkpoint.name, checkpoint.folder, checkpoint.parameters, place, kind):
-        model, report = Qwen3VLForConditionalGeneration.from_pretrained(
-            checkpoint.folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
-        model = model.to(device)
-    missing = [name for name in report["missing_keys"] if name != "lm_head.weight"]
-    if missing:
-        raise ModelError(f"checkpoint {checkpoint.folder} lacks weights: {', '.join(sorted(missing)[:3])} …")
-    return model
+    return load_pretrained(
+        transformers,
+        "Qwen3VLForConditionalGeneration",
+        CheckpointFolder(checkpoint.name, checkpoint.folder, checkpoint.revision),
+        str(device),
+        str(dtype).removeprefix("torch."),
+        attention,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _config(folder: CheckpointFolder) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import find_checkpoint
 from tests.baselines.tiny_qwen import save_qwen2_vl
-from tests.harness.fetching import EVAL, environment_for
+from tests.forked import EVAL
+from tests.harness.fetching import environment_for
 from tests.hub import Hub, serve
 
 REPO = "owner/tiny-gme"
