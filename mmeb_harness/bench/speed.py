@@ -104,18 +104,14 @@ def efficiency_of(passes: tuple[Pass, ...], speed: Speed | None) -> Efficiency |
     worked = [(taken, taken.work) for taken in passes if taken.work is not None]
     if speed is None or not worked or not any(work.prefill_flops for _, work in worked):
         return None
-    floors = [floor_seconds(work, speed) for _, work in worked]
-    flops = [work.prefill_flops + work.decode_flops for _, work in worked]
-    walls = [taken.encode_seconds for taken, _ in worked]
+    floors = np.array([floor_seconds(work, speed) for _, work in worked])
+    flops = np.array([work.prefill_flops + work.decode_flops for _, work in worked])
+    walls = np.array([taken.encode_seconds for taken, _ in worked])
     own = [taken.accelerator_seconds for taken, _ in worked]
     shares = [floor / seconds for floor, seconds in zip(floors, own, strict=True) if seconds]
     return Efficiency(
-        flops_utilisation=_median([done / (speed.flops * wall) for done, wall in zip(flops, walls, strict=True)]),
-        floor_seconds=_median(floors),
-        share_of_encoding=_median([floor / wall for floor, wall in zip(floors, walls, strict=True)]),
-        share_of_accelerator=_median(shares) if shares else None,
+        flops_utilisation=float(np.median(flops / (speed.flops * walls))),
+        floor_seconds=float(np.median(floors)),
+        share_of_encoding=float(np.median(floors / walls)),
+        share_of_accelerator=float(np.median(shares)) if shares else None,
     )
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values))

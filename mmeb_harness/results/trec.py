@@ -14,7 +14,7 @@ written as float32 that strictly decrease, tied ones nudged down by the least st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import read_parquet, write_atomically
+from mmeb_harness.core.files import read_parquet, write_text
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
 
@@ -94,24 +94,17 @@ def _export_task(name: str, table: Path, output: Path, tag: str) -> ExportedTask
     repeats = 0
     for row in rows:
         query = encode_id(row["query_id"])
-        places = _first_places(row["top_ids"])
-        repeats += len(row["top_ids"]) - len(places)
-        scores = decreasing_scores([row["top_scores"][place] for place in places])
-        for rank, (place, score) in enumerate(zip(places, scores, strict=True), start=1):
-            run_lines.append(f"{query} Q0 {encode_id(row['top_ids'][place])} {rank} {score:.9g} {tag}")
+        first: dict[str, float] = {}
+        for candidate, score in zip(row["top_ids"], row["top_scores"], strict=True):
+            first.setdefault(candidate, score)
+        repeats += len(row["top_ids"]) - len(first)
+        for rank, (candidate, score) in enumerate(zip(first, decreasing_scores([*first.values()]), strict=True), 1):
+            run_lines.append(f"{query} Q0 {encode_id(candidate)} {rank} {score:.9g} {tag}")
         for candidate, gain in zip(row["relevant_ids"], row["relevant_gains"], strict=True):
             qrels.append(f"{query} 0 {encode_id(candidate)} {_whole_gain(gain, name, row['query_id'])}")
-    _write_lines(output / f"{name}.run", run_lines)
-    _write_lines(output / f"{name}.qrels", qrels)
+    for kind, lines in (("run", run_lines), ("qrels", qrels)):
+        write_text(output / f"{name}.{kind}", "".join(f"{line}\n" for line in lines))
     return ExportedTask(name, len(rows), repeats)
-
-
-def _first_places(ids: Sequence[str]) -> list[int]:
-    """Places at which an id stands for the first time, best first."""
-    places: dict[str, int] = {}
-    for place, candidate in enumerate(ids):
-        places.setdefault(candidate, place)
-    return list(places.values())
 
 
 def _whole_gain(gain: float, task: str, query: str) -> int:
@@ -120,12 +113,3 @@ def _whole_gain(gain: float, task: str, query: str) -> int:
             f"{task}: query {query!r} has gain {gain}; TREC judgements are whole numbers, so it can't be exported"
         )
     return int(gain)
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    write_atomically(path, lambda temporary: _write(temporary, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

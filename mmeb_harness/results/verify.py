@@ -42,32 +42,24 @@ _QUERY_COLUMNS = {
 _CANDIDATE_COLUMNS = {"candidate_id": "string", **_TRACE_COLUMNS}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What came of one task, or of the run's own file.
 
     Attributes:
         name: the task, or "run.json".
         difference: largest difference between a stored number and the recomputed one.
-        problems: why it fails; empty if it passes.
+        problems: why it fails; empty if it passes. The first ones are what a reader needs.
     """
 
     name: str
-    difference: float
-    problems: tuple[str, ...]
+    difference: float = 0.0
+    problems: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Whether all that was recomputed is as stored."""
         return not self.problems
-
-
-@dataclass
-class _Findings:
-    """Collects differences and problems; the first problems are what a reader needs."""
-
-    difference: float = 0.0
-    problems: list[str] = field(default_factory=list)
 
     def number(self, what: str, stored: float | None, recomputed: float | None) -> None:
         """Hold a stored number against the recomputed one."""
@@ -83,9 +75,6 @@ class _Findings:
         """Hold a stored value that has no tolerance against the recomputed one."""
         if stored != recomputed:
             self.problems.append(f"{what} is {stored}, recomputed {recomputed}")
-
-    def outcome(self, name: str) -> Outcome:
-        return Outcome(name, self.difference, tuple(self.problems))
 
 
 def verify_run(folder: Path, registered: Mapping[str, RegisteredTask]) -> list[Outcome]:
@@ -105,18 +94,17 @@ def verify_run(folder: Path, registered: Mapping[str, RegisteredTask]) -> list[O
     results: list[TaskResult] = []
     outcomes: list[Outcome] = []
     for name in run.tasks:
-        findings = _Findings()
+        outcomes.append(findings := Outcome(name))
         try:
             result = task_of_run(run, name, files)
             results.append(result)
             _verify_task(result, files, registered.get(name), findings)
         except ResultError as error:
             findings.problems.append(str(error))
-        outcomes.append(findings.outcome(name))
     return [*outcomes, _verify_run_file(run, results, registered, files.run_file.name)]
 
 
-def _verify_task(result: TaskResult, files: RunFolder, registered: RegisteredTask | None, findings: _Findings) -> None:
+def _verify_task(result: TaskResult, files: RunFolder, registered: RegisteredTask | None, findings: Outcome) -> None:
     if result.metric not in METRIC_NAMES:
         raise ResultError(f"no metric is named {result.metric!r}")
     if registered is not None:
@@ -132,9 +120,7 @@ def _verify_task(result: TaskResult, files: RunFolder, registered: RegisteredTas
         _verify_means(result, rows, [_verify_query(row, result.metric, findings) for row in rows], findings)
 
 
-def _verify_ids(
-    result: TaskResult, rows: Sequence[Mapping[str, Any]], candidates: set[str], findings: _Findings
-) -> None:
+def _verify_ids(result: TaskResult, rows: Sequence[Mapping[str, Any]], candidates: set[str], findings: Outcome) -> None:
     """Ranked and relevant ids are candidates; whoever ranks all of them ranks each once."""
     unknown_answers = 0
     for row in rows:
@@ -179,7 +165,7 @@ def _num_gaps(column: pa.ChunkedArray) -> int:
     return int(column.null_count + inner)
 
 
-def _verify_counts(result: TaskResult, queries: pa.Table, candidates: pa.Table, findings: _Findings) -> None:
+def _verify_counts(result: TaskResult, queries: pa.Table, candidates: pa.Table, findings: Outcome) -> None:
     findings.equal("num_queries", result.num_queries, queries.num_rows)
     findings.equal("num_candidates", result.num_candidates, candidates.num_rows)
     for what, table in (("query_id", queries), ("candidate_id", candidates)):
@@ -195,7 +181,7 @@ def _verify_counts(result: TaskResult, queries: pa.Table, candidates: pa.Table, 
         findings.equal(f"{side}: truncated", stats.truncated, sum(traces["truncated"]))
 
 
-def _verify_query(row: Mapping[str, Any], metric: str, findings: _Findings) -> dict[str, float]:
+def _verify_query(row: Mapping[str, Any], metric: str, findings: Outcome) -> dict[str, float]:
     """One query's metrics, recomputed; what its row says of them is held against that."""
     where = f"query {row['query_id']!r}"
     gains = dict(zip(row["relevant_ids"], row["relevant_gains"], strict=False))
@@ -209,7 +195,7 @@ def _verify_query(row: Mapping[str, Any], metric: str, findings: _Findings) -> d
 
 
 def _verify_ranking(
-    where: str, row: Mapping[str, Any], gains: Mapping[str, float], cut: int, findings: _Findings
+    where: str, row: Mapping[str, Any], gains: Mapping[str, float], cut: int, findings: Outcome
 ) -> None:
     ids, scores = row["top_ids"], row["top_scores"]
     findings.equal(f"{where}: number of places", len(ids), min(row["num_ranked"], DEPTH))
@@ -230,7 +216,7 @@ def _verify_ranking(
 
 
 def _verify_means(
-    result: TaskResult, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]], findings: _Findings
+    result: TaskResult, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]], findings: Outcome
 ) -> None:
     findings.equal("names of metrics", sorted(result.metrics), sorted(METRIC_NAMES))
     for name in METRIC_NAMES:
@@ -247,7 +233,7 @@ def _verify_run_file(
     run: RunResult, results: Sequence[TaskResult], registered: Mapping[str, RegisteredTask], name: str
 ) -> Outcome:
     """The run's means and sums, from the tasks' files as they stand."""
-    findings = _Findings()
+    findings = Outcome(name)
     for result in results:
         declared = registered[result.name].task.num_queries if result.name in registered else None
         if not run.data_synthetic and run.limit is None and declared is not None:
@@ -261,10 +247,10 @@ def _verify_run_file(
         total = sum((getattr(result, side) for result in results), EncodeStats())
         for count in ("items", "encoded", "reasoned", "reasoning_tokens", "truncated"):
             findings.equal(f"{side}: {count}", getattr(stats, count), getattr(total, count))
-    return findings.outcome(name)
+    return findings
 
 
-def _verify_aggregate(stored: Aggregate, recomputed: Aggregate, findings: _Findings) -> None:
+def _verify_aggregate(stored: Aggregate, recomputed: Aggregate, findings: Outcome) -> None:
     findings.equal(f"{stored.name}: tasks", stored.tasks, recomputed.tasks)
     findings.equal(f"{stored.name}: missing", stored.missing, recomputed.missing)
     findings.number(f"{stored.name}: score", stored.score, recomputed.score)

@@ -109,7 +109,7 @@ def with_texts(task: TaskQueries, words: Words) -> TaskQueries:
     """As if the data had been there."""
     number = len(task.ids)
     items = QueryItems(
-        words.texts(number, QUERY_WORDS, f"{task.name} queries"), ["Find an image:"], [0] * number, [1] * number
+        words.texts(number, QUERY_WORDS, f"{task.name} queries"), ["Find an image:"] * number, [1] * number
     )
     return dataclasses.replace(task, items=items)
 

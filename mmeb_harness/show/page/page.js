@@ -429,7 +429,7 @@ function rationaleOf(task, run, row) {
 function wordsOf(task, row) {
   const { items, candidates } = task;
   const shown = new Set([...task.relevant[row], ...task.runs.flatMap((run) => run?.top[row] ?? [])]);
-  const texts = [task.ids[row], items?.texts[row], items && items.instructions[row] !== null ? items.wordings[items.instructions[row]] : '', ...task.runs.map((run) => rationaleOf(task, run, row))];
+  const texts = [task.ids[row], items?.texts[row], items?.instructions[row], ...task.runs.map((run) => rationaleOf(task, run, row))];
   for (const one of shown) texts.push(candidates.ids[one], candidates.texts?.[one]);
   return texts.filter(Boolean).join('\n').toLowerCase();
 }
@@ -545,7 +545,7 @@ const mediaText = (row, number) => (number > 1 ? `${number} ${row.modality === '
 
 function queryDetail(task, row, one) {
   const { items } = task;
-  const instruction = items && items.instructions[one] !== null ? items.wordings[items.instructions[one]] : '';
+  const instruction = items?.instructions[one];
   const ask = h('div', { class: 'ask' },
     h('p', { class: 'small quiet' }, 'Query ', said(task.ids[one])),
     instruction ? said(instruction, 'p', { class: 'said quiet' }) : null,

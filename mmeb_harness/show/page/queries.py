@@ -238,12 +238,9 @@ def _thumbnails(album: Album, queries: Mapping[int, Item | None], candidates: Ma
 
 
 def _query_items(items: Sequence[Item | None]) -> QueryItems:
-    wordings = {item.instruction: 0 for item in items if item is not None}
-    wordings = {instruction: number for number, instruction in enumerate(wordings)}
     return QueryItems(
         texts=[None if item is None else item.text for item in items],
-        wordings=list(wordings),
-        instructions=[None if item is None else wordings[item.instruction] for item in items],
+        instructions=[None if item is None else item.instruction for item in items],
         media=[_num_media(item) for item in items],
     )
 

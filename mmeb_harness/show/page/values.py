@@ -139,13 +139,11 @@ class QueryItems:
     """The queries themselves, a column each; `None` for one that the data lacks.
 
     Attributes:
-        wordings: all instructions that occur; `instructions` are positions in it.
         media: how many images or frames.
     """
 
     texts: Sequence[str | None]
-    wordings: Sequence[str]
-    instructions: Sequence[int | None]
+    instructions: Sequence[str | None]
     media: Sequence[int]
 
 

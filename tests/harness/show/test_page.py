@@ -88,7 +88,7 @@ def test_texts_are_the_queries_own(modes: list[Path], suite: Path) -> None:
     task = queries_of(modes, "OK-VQA", data=suite)
     assert task.items is not None
     assert task.items.texts[1].startswith("follow the rules from the largest: diamond>circle")
-    assert task.items.wordings[task.items.instructions[1]] == "Represent the given image with the following question:"
+    assert task.items.instructions[1] == "Represent the given image with the following question:"
     assert set(task.items.media) == {1}
     assert queries_of(modes, "MVBench", data=suite).items.media[0] > 1
 
