@@ -109,7 +109,7 @@ def test_a_shorter_training_has_the_same_share_of_first_steps_and_passes_over_wh
 
 
 def test_some_pairs_are_always_the_same_ones_and_repeat_where_a_batch_wants_more() -> None:
-    pairs = TaskPairs("t", "g", tuple(Pair(str(n), "t", Item("q"), Item("p")) for n in range(400)), ())
+    pairs = TaskPairs("t", tuple(Pair(str(n), "t", Item("q"), Item("p")) for n in range(400)), ())
 
     def ids(stage: Stage, *assignments: str) -> list[int]:
         given = config("select.judge.batch_size=16", "train.plan.batch_size=100", *assignments)
