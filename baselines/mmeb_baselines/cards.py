@@ -85,14 +85,9 @@ def read_config(checkpoint: CheckpointFolder, model: str) -> dict[str, Any]:
     model_type = str(config.get("model_type"))
     fitting = MODELS_OF_TYPE.get(model_type, ())
     if model not in fitting:
+        runs = [known for known, models in MODELS_OF_TYPE.items() if model in models]
         way_out = f"use --model {' or '.join(fitting)}" if fitting else "no registered model runs that"
         raise ModelError(
-            f"checkpoint {checkpoint.name} is of type {model_type!r}; {model} runs {', '.join(types_of(model))}; "
-            f"{way_out}"
+            f"checkpoint {checkpoint.name} is of type {model_type!r}; {model} runs {', '.join(runs)}; {way_out}"
         )
     return config
-
-
-def types_of(model: str) -> list[str]:
-    """The architectures that a registered model runs."""
-    return [model_type for model_type, models in MODELS_OF_TYPE.items() if model in models]

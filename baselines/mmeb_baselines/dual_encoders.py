@@ -322,14 +322,11 @@ def _require_tokenizer(checkpoint: CheckpointFolder, rules: TextRules) -> None:
         wanted = " or ".join(" with ".join(group) for group in rules.files)
         raise ModelError(f"checkpoint {checkpoint.path} has no tokenizer: expected {wanted}; get it again")
     config = checkpoint.path / "tokenizer_config.json"
-    if config.is_file() and checkpoint.json(config.name).get("tokenizer_class") == "SiglipTokenizer":
-        _require_siglip_1_packages(checkpoint.name)
-
-
-def _require_siglip_1_packages(name: str) -> None:
+    if not config.is_file() or checkpoint.json(config.name).get("tokenizer_class") != "SiglipTokenizer":
+        return
     if missing := [package for package in _SIGLIP_1_PACKAGES if not _is_installed(package)]:
         raise ModelError(
-            f"{name}: SigLIP 1's tokenizer needs {' and '.join(missing)}: pip install {' '.join(missing)}. "
+            f"{checkpoint.name}: SigLIP 1's tokenizer needs {' and '.join(missing)}: pip install {' '.join(missing)}. "
             "SigLIP 2 does without"
         )
 

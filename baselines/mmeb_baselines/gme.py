@@ -58,15 +58,6 @@ PROFILE = Profile(
     min_pixels=256 * TOKEN,
     max_pixels=1280 * TOKEN,
 )
-LEADERBOARD_PROFILE = dataclasses.replace(
-    PROFILE,
-    name="gme leaderboard",
-    instruction="user text",
-    candidate_instruction="the task's own",
-    whitespace="official",
-    frames=Frames(),
-    min_pixels=4 * TOKEN,
-)
 
 
 def own_parts(item: Item, role: Role) -> Parts:
@@ -101,7 +92,18 @@ FAMILY = Family(
     settings={"frames": "an image each"},
 )
 LEADERBOARD_FAMILY = dataclasses.replace(
-    FAMILY, profile=LEADERBOARD_PROFILE, recipe=leaderboard_parts, settings={"frames": "the middle one"}
+    FAMILY,
+    profile=dataclasses.replace(
+        PROFILE,
+        name="gme leaderboard",
+        instruction="user text",
+        candidate_instruction="the task's own",
+        whitespace="official",
+        frames=Frames(),
+        min_pixels=4 * TOKEN,
+    ),
+    recipe=leaderboard_parts,
+    settings={"frames": "the middle one"},
 )
 load = profiled_loader(
     FAMILY,

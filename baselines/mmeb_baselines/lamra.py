@@ -55,15 +55,6 @@ PROFILE = Profile(
     min_pixels=4 * TOKEN,
     max_pixels=300 * TOKEN,
 )
-LEADERBOARD_PROFILE = dataclasses.replace(
-    PROFILE,
-    name="lamra leaderboard",
-    candidate_instruction="the task's own",
-    whitespace="official",
-    pooling="newline after '<emb>.', after the final norm",
-    min_pixels=256 * TOKEN,
-    max_pixels=1280 * TOKEN,
-)
 
 
 def own_parts(item: Item, role: Role) -> Parts:
@@ -97,7 +88,15 @@ FAMILY = Family(
 )
 LEADERBOARD_FAMILY = dataclasses.replace(
     FAMILY,
-    profile=LEADERBOARD_PROFILE,
+    profile=dataclasses.replace(
+        PROFILE,
+        name="lamra leaderboard",
+        candidate_instruction="the task's own",
+        whitespace="official",
+        pooling="newline after '<emb>.', after the final norm",
+        min_pixels=256 * TOKEN,
+        max_pixels=1280 * TOKEN,
+    ),
     recipe=leaderboard_parts,
     positions_of_type={},
     settings={"frames": "the middle one"},

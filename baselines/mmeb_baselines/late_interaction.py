@@ -37,7 +37,6 @@ FrameRule = Literal["all, a picture each", "the first one"]
 SIDE = 448  # of ColPali's pictures, whatever their shape
 #: Of ColQwen2's pictures: 4 to 768 tokens. 768 in its training (colpali-engine 0.3.4); hub files have said 16,384.
 MIN_PIXELS, MAX_PIXELS = 4 * TOKEN, 768 * TOKEN
-POOLING = "every token, projected; a text beside a picture is ignored"
 
 
 @dataclass(frozen=True)
@@ -104,25 +103,6 @@ COLQWEN2_CARD = dataclasses.replace(
     unsure="its page on the hub",
 )
 CARDS = (COLPALI_CARD, COLQWEN2_CARD)
-
-COLPALI_PROFILE = Profile(
-    name="colpali",
-    instruction="none",
-    candidate_instruction="none",
-    whitespace="kept",
-    pooling=POOLING,
-    min_pixels=SIDE * SIDE,
-    max_pixels=SIDE * SIDE,
-)
-COLPALI_LEADERBOARD_PROFILE = dataclasses.replace(
-    COLPALI_PROFILE,
-    name="colpali leaderboard",
-    instruction="user text",
-    candidate_instruction="the task's own",
-    whitespace="official",
-)
-COLQWEN2_PROFILE = dataclasses.replace(COLPALI_PROFILE, name="colqwen2", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
-
 
 LateInteractionEmbedder: TypeAlias = CheckpointEmbedder["SheetForm"]
 
@@ -305,11 +285,18 @@ def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.floating[
     return [rows[mask].numpy().astype(kind) for rows, mask in zip(vectors, kept, strict=True)]
 
 
-#: In its own profile, and as behind its rows on MMEB-V2's leaderboard.
 COLPALI = Family(
     architecture="ColPaliForRetrieval",
     card=COLPALI_CARD,
-    profile=COLPALI_PROFILE,
+    profile=Profile(
+        name="colpali",
+        instruction="none",
+        candidate_instruction="none",
+        whitespace="kept",
+        pooling="every token, projected; a text beside a picture is ignored",
+        min_pixels=SIDE * SIDE,
+        max_pixels=SIDE * SIDE,
+    ),
     wording=COLPALI_WORDING,
     text_of=text_alone,
     frames="all, a picture each",
@@ -317,18 +304,23 @@ COLPALI = Family(
 )
 COLPALI_LEADERBOARD = dataclasses.replace(
     COLPALI,
-    profile=COLPALI_LEADERBOARD_PROFILE,
+    profile=dataclasses.replace(
+        COLPALI.profile,
+        name="colpali leaderboard",
+        instruction="user text",
+        candidate_instruction="the task's own",
+        whitespace="official",
+    ),
     wording=COLPALI_LEADERBOARD_WORDING,
     text_of=official_string,
     frames="the first one",
 )
-COLQWEN2 = Family(
+COLQWEN2 = dataclasses.replace(
+    COLPALI,
     architecture="ColQwen2ForRetrieval",
     card=COLQWEN2_CARD,
-    profile=COLQWEN2_PROFILE,
+    profile=dataclasses.replace(COLPALI.profile, name="colqwen2", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS),
     wording=COLQWEN2_WORDING,
-    text_of=text_alone,
-    frames="all, a picture each",
     reader=ColQwen2Reader,
 )
 

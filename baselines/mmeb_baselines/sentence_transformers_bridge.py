@@ -140,17 +140,14 @@ def choose_prompts(
         if name is not None and name not in saved:
             raise UnknownNameError("saved prompt", name, saved)
     own = saved.get("query", "")
-    if instruction is None:
-        instruction = "prompt" if chat or not own else "none"
     if query_prompt_name is not None:
         query = saved[query_prompt_name]
-    elif instruction == "none":
+    elif instruction == "none" or (instruction is None and own and not chat):
         query = own
     else:
         query = "{instruction}" if chat else "{instruction} "
-    if document_prompt_name is not None:
-        return Prompts(query, saved[document_prompt_name])
-    return Prompts(query, next((saved[name] for name in DOCUMENT_PROMPTS if saved.get(name)), ""))
+    names = DOCUMENT_PROMPTS if document_prompt_name is None else (document_prompt_name,)
+    return Prompts(query, next((saved[name] for name in names if saved.get(name)), ""))
 
 
 class SentenceTransformerEmbedder:
@@ -318,8 +315,7 @@ def _load_weights(
 
     logging.disable_progress_bar()
     device, dtype = place
-    name, parameters = checkpoint.name, checkpoint.parameters
-    with loading_weights(name, checkpoint.path, parameters, device, dtype, "sentence-transformers"):
+    with loading_weights(checkpoint, device, dtype, "sentence-transformers"):
         return model_class(
             str(checkpoint.path),
             device=device,

@@ -67,27 +67,19 @@ class Uploads:
 
     def copy(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The tensors at once, for what the calling thread's current stream computes next; otherwise as `start`."""
-        tensor_of = self._pinned if self._device.type == "cuda" else self._converted
-        return {name: tensor_of(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
+        return {name: self._tensor(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
 
     @functools.cached_property
     def _stream(self) -> Any:
         return self._torch.cuda.Stream(self._device)
 
-    def _converted(self, array: NDArray[Any]) -> Any:
-        tensor = self._tensor(array)
-        return tensor.to(self._kept(tensor))
-
-    def _pinned(self, array: NDArray[Any]) -> Any:
-        """A tensor in memory from which the device reads by itself; converted on the way into it.
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        """Of the dtype that is wanted; for a GPU in memory from which the device reads by itself.
 
         torch keeps such memory for later uploads, and reuses none before what was copied from it has arrived.
         """
-        tensor = self._tensor(array)
-        return self._torch.empty(tensor.shape, dtype=self._kept(tensor), pin_memory=True).copy_(tensor)
-
-    def _kept(self, tensor: Any) -> Any:
-        return self._dtype if tensor.is_floating_point() else tensor.dtype
-
-    def _tensor(self, array: NDArray[Any]) -> Any:
-        return self._torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy only if need be
+        tensor = self._torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy only if need be
+        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+        if self._device.type != "cuda":
+            return tensor.to(dtype)
+        return self._torch.empty(tensor.shape, dtype=dtype, pin_memory=True).copy_(tensor)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -45,7 +44,7 @@ def load_pretrained(
     logging = transformers.utils.logging
     logging.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    with loading_weights(checkpoint.name, checkpoint.path, checkpoint.parameters, device, dtype):
+    with loading_weights(checkpoint, device, dtype):
         logging.set_verbosity_error()  # no report on weights, which is read here
         try:
             model, report = getattr(transformers, architecture).from_pretrained(
@@ -63,25 +62,24 @@ def load_pretrained(
 
 
 @contextlib.contextmanager
-def loading_weights(
-    name: str, path: Path, parameters: int | None, device: str, dtype: str, library: str = ""
-) -> Iterator[None]:
+def loading_weights(checkpoint: CheckpointFolder, device: str, dtype: str, library: str = "") -> Iterator[None]:
     """Errors of a library that loads weights, in one line that names the checkpoint.
 
     Args:
-        name: of the checkpoint, as the user gave it.
-        parameters: how many numbers its weights are; `None`: not known.
         library: who loads it, where the user should know.
 
     Raises:
         ModelError: the weights can't be loaded, or the memory doesn't suffice; then also what would need less.
     """
+    parameters = checkpoint.parameters
     try:
         yield
     except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise ModelError(f"{name} doesn't fit on {device}: {_memory_advice(parameters, dtype, device)}") from error
-        raise ModelError(f"{library} can't load {path}: {one_line(error)}".lstrip()) from error
+            raise ModelError(
+                f"{checkpoint.name} doesn't fit on {device}: {_memory_advice(parameters, dtype, device)}"
+            ) from error
+        raise ModelError(f"{library} can't load {checkpoint.path}: {one_line(error)}".lstrip()) from error
 
 
 def _memory_advice(parameters: int | None, dtype: str, device: str) -> str:
