@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,23 @@ from tests.toy import write_toy
 @pytest.fixture
 def suite(cache: Path) -> Path:
     return cache / "mini-v1-seed0"
+
+
+@pytest.fixture
+def own_data(suite: Path, tmp_path: Path) -> Path:
+    """A copy of what OK-VQA and HMDB51 need, to spoil."""
+    folder = tmp_path / "data"
+    for part in (
+        "manifest.json",
+        "annotations/ziyjiang/MMEB_Test_Instruct/OK-VQA",
+        "annotations/VLM2Vec/HMDB51",
+        "image-tasks/OK-VQA",
+        "video-tasks/frames/video_cls/HMDB51",
+    ):
+        target = folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (suite / part).is_dir() else shutil.copy)(suite / part, target)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -320,7 +320,10 @@ def test_a_model_that_cannot_reason_has_one_mode(cache: Path, tmp_path: Path, mo
         (("--model", "randm"), "no model named 'randm'"),
     ],
 )
-def test_wrong_options_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_options_are_one_line(
+    arguments: tuple[str, ...], message: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMEB_CACHE", str(cache))
     with pytest.raises(HarnessError) as raised:
         invoke(*arguments)
     assert message in str(raised.value)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,19 @@ def one_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 
 
 def test_help_answers_at_once(environment: dict[str, str]) -> None:
-    seconds = []
-    for _ in range(5):
+    """In less than half a second of an idle core, which is three times what numpy takes there: as a ratio, it holds on
+    a busy or a slow one too.
+    """
+
+    def seconds_of(*command: str) -> float:
         before = os.times()
-        subprocess.run([EVAL, "--help"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         after = os.times()
-        # Of the processor, which it can't be made to share.
-        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(seconds) < 0.5
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    rounds = [(seconds_of(EVAL, "--help"), seconds_of(sys.executable, "-c", "import numpy")) for _ in range(3)]
+    ours, bare = zip(*rounds, strict=True)
+    assert min(ours) < 3 * min(bare)
 
 
 def test_without_a_command_the_help_is_shown(call) -> None:  # type: ignore[no-untyped-def]
@@ -192,23 +198,6 @@ def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tm
 def test_a_wrong_configuration_is_one_line(call, text: str, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "bad.yaml").write_text(text)
     assert message in one_line(call("run", "--config", "bad.yaml"))
-
-
-@pytest.fixture
-def own_data(cache: Path, tmp_path: Path) -> Path:
-    """A copy of what OK-VQA and HMDB51 need, to spoil."""
-    source, folder = cache / "mini-v1-seed0", tmp_path / "data"
-    for part in (
-        "manifest.json",
-        "annotations/ziyjiang/MMEB_Test_Instruct/OK-VQA",
-        "annotations/VLM2Vec/HMDB51",
-        "image-tasks/OK-VQA",
-        "video-tasks/frames/video_cls/HMDB51",
-    ):
-        target = folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (source / part).is_dir() else shutil.copy)(source / part, target)
-    return folder
 
 
 def test_spoilt_data_is_one_line_and_nothing_is_scored(call, own_data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

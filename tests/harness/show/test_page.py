@@ -139,11 +139,10 @@ def test_pictures_of_the_queries_over_which_runs_disagree(modes: list[Path], sui
     assert not pages.queries
 
 
-def test_a_picture_that_cannot_be_opened_is_named(modes: list[Path], suite: Path, tmp_path: Path) -> None:
-    shutil.copytree(suite, tmp_path / "data")
-    for picture in (tmp_path / "data" / "image-tasks" / "OK-VQA").iterdir():
+def test_a_picture_that_cannot_be_opened_is_named(modes: list[Path], own_data: Path, tmp_path: Path) -> None:
+    for picture in (own_data / "image-tasks" / "OK-VQA").iterdir():
         picture.write_bytes(b"no picture")
-    page = make_page(modes, tmp_path / "page.html", data=tmp_path / "data", thumbnails=2)
+    page = make_page(modes, tmp_path / "page.html", data=own_data, thumbnails=2)
     found = [remark for remark in page.remarks if "can't be opened" in remark]
     assert len(found) == 1
     assert re.match(r"OK-VQA: 2 pictures can't be opened, the first is image-tasks/OK-VQA/\S+\.png", found[0])
@@ -176,16 +175,13 @@ def test_a_page_without_data_says_so(modes: list[Path], tmp_path: Path, monkeypa
     assert queries_of(modes, "OK-VQA").items is None
 
 
-def test_texts_of_other_annotations_are_not_shown(modes: list[Path], suite: Path, tmp_path: Path) -> None:
-    shutil.copytree(suite, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "annotations")
-    shutil.copytree(suite / "annotations", tmp_path / "data" / "annotations")
-    manifest = json.loads((tmp_path / "data" / MANIFEST).read_text())
-    (tmp_path / "data" / MANIFEST).write_text(json.dumps({**manifest, "revision": "moved elsewhere"}))
-    assert queries_of(modes, "OK-VQA", data=tmp_path / "data").items is not None  # the same annotations all the same
-    for table in (tmp_path / "data" / "annotations").rglob("*.parquet"):
+def test_texts_of_other_annotations_are_not_shown(modes: list[Path], own_data: Path) -> None:
+    manifest = json.loads((own_data / MANIFEST).read_text())
+    (own_data / MANIFEST).write_text(json.dumps({**manifest, "revision": "moved elsewhere"}))
+    assert queries_of(modes, "OK-VQA", data=own_data).items is not None  # the same annotations all the same
+    for table in (own_data / "annotations").rglob("*.parquet"):
         table.write_bytes(table.read_bytes() + b" ")
-    task = queries_of(modes, "OK-VQA", data=tmp_path / "data")
+    task = queries_of(modes, "OK-VQA", data=own_data)
     assert task.items is None
     assert "other annotations of OK-VQA" in task.note
 

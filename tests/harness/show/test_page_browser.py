@@ -187,7 +187,7 @@ def test_another_measure_per_run(browser: Chrome) -> None:
 
 def test_a_query_beside_what_every_run_made_of_it(browser: Chrome, page: Path, modes: list[Path]) -> None:
     one_of(browser, "#tasks tbody a").click()
-    WebDriverWait(browser, 20).until(lambda one: all_of(one, "#task .open-row"))
+    WebDriverWait(browser, PATIENCE).until(lambda one: all_of(one, "#task .open-row"))
     assert not one_of(browser, "#overview").is_displayed()
     assert browser.switch_to.active_element.text == "OK-VQA"
     one_of(browser, "#task .open-row").click()
@@ -212,7 +212,9 @@ def test_a_query_beside_what_every_run_made_of_it(browser: Chrome, page: Path, m
     marked = [one_of(line, ".said").text for line in all_of(detail, ".places li.relevant")]
     assert set(marked) == set(relevant)
     image = one_of(detail, ".ask img")
-    WebDriverWait(browser, 5).until(lambda one: one.execute_script("return arguments[0].naturalWidth", image) > 0)
+    WebDriverWait(browser, PATIENCE).until(
+        lambda one: one.execute_script("return arguments[0].naturalWidth", image) > 0
+    )
     one_of(browser, "nav a").click()
     assert one_of(browser, "#overview").is_displayed()
     assert browser.switch_to.active_element.text == "OK-VQA"
@@ -260,7 +262,7 @@ def test_words_are_found_in_queries_rationales_and_candidates(browser: Chrome, p
     assert labels(browser) == [f"Query {stored.ids[17]}"]
     field(browser, "Words").clear()
     field(browser, "Words").send_keys("orange diamond")
-    WebDriverWait(browser, 5).until(lambda one: 0 < len(labels(one)) < 24 and len(labels(one)) != 1)
+    WebDriverWait(browser, PATIENCE).until(lambda one: 0 < len(labels(one)) < 24 and len(labels(one)) != 1)
     field(browser, "Words").clear()
     field(browser, "Words").send_keys("nowhere to be found")
     wait_for(browser, "#task [role=status]", ["Nothing fits the filters"])
@@ -322,7 +324,7 @@ def test_by_keyboard_alone(browser: Chrome, page: Path) -> None:
     while focused(browser, Keys.TAB)["name"] != "A":
         pass
     focused(browser, Keys.ENTER)
-    WebDriverWait(browser, 20).until(lambda one: all_of(one, "#task .open-row"))
+    WebDriverWait(browser, PATIENCE).until(lambda one: all_of(one, "#task .open-row"))
     assert one_of(browser, "#task h2").text == "MVBench"
     while focused(browser, Keys.TAB)["text"] != "▸":
         pass
