@@ -22,18 +22,18 @@ VISIBLE_DIFFERENCE = 0.001
 
 def print_run(run: Run, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
-    print_lines(console, f"\n{_title(run.result)}\n")
-    console.print(_score_table(run))
+    result, tasks = run.result, [task.result for task in run.tasks]
+    print_lines(console, f"\n{_title(result)}\n")
+    console.print(_score_table(run, _blocks(result, tasks)))
     print_lines(console, "")
-    console.print(_cost_table(run.result))
-    remarks = _remarks(run.result, [task.result for task in run.tasks])
-    print_lines(console, "", *remarks, f"results: {run.folder} ({run.result.seconds:.0f} s)")
+    costs = [_cost_cells(result, "queries", result.queries), _cost_cells(result, "candidates", result.candidates)]
+    console.print(terminal_table(_COST_HEADS, costs))
+    print_lines(console, "", *_remarks(result, tasks), f"results: {run.folder} ({result.seconds:.0f} s)")
 
 
-def _score_table(run: Run) -> Table:
+def _score_table(run: Run, blocks: Sequence[Sequence[Aggregate]]) -> Table:
     has_labels = any(task.easy is not None or task.hard is not None for task in run.tasks)
     heads = ("", "tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens")
-    blocks = _blocks(run.result, [task.result for task in run.tasks])
     return terminal_table(heads, *([_cells(run, mean, with_labels=has_labels) for mean in block] for block in blocks))
 
 
@@ -82,11 +82,7 @@ def _cells(run: Run, aggregate: Aggregate, *, with_labels: bool) -> list[str]:
     ]
 
 
-def _cost_table(run: RunResult) -> Table:
-    heads = ("encoding", "items", "distinct", "items/s", "p50 ms", "p95 ms", "reasoned", "truncated")
-    return terminal_table(
-        heads, [_cost_cells(run, "queries", run.queries), _cost_cells(run, "candidates", run.candidates)]
-    )
+_COST_HEADS = ("encoding", "items", "distinct", "items/s", "p50 ms", "p95 ms", "reasoned", "truncated")
 
 
 def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:

@@ -9,7 +9,6 @@ the other two runs; it is always the run itself.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from mmeb_harness.core.errors import ResultError
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.results.scores import read_run, read_run_file
 from mmeb_harness.stats.paired import SEED
-from mmeb_harness.stats.queries import QueryScores, QueryTraces, read_queries, read_traces
+from mmeb_harness.stats.queries import QueryScores, QueryTraces, joined, read_queries, read_traces
 from mmeb_harness.stats.resampling import (
     Floats,
     Uncertain,
@@ -197,17 +196,16 @@ def judge_gate(runs: Mapping[Mode, Path]) -> Gate:
     if not names:
         raise ResultError(f"{', '.join(map(str, runs.values()))} have no task in common")
     tasks = []
-    seconds: dict[Mode, list[Floats]] = {mode: [] for mode in MODES}
+    traces: dict[Mode, list[QueryTraces]] = {mode: [] for mode in runs}
     for name in names:
         queries = {mode: read_queries(folder, results[mode][name]) for mode, folder in runs.items()}
         if len({of_mode.ids for of_mode in queries.values()}) > 1:
             raise ResultError(f"{name}: the runs are of other queries; run all modes on the same data revision")
-        traces = {mode: read_traces(folder, results[mode][name]) for mode, folder in runs.items()}
-        for mode, of_mode in traces.items():
-            seconds[mode].append(of_mode.latency_seconds)
-        tasks.append(_task(queries, traces))
-    whole = {mode: np.concatenate(parts) for mode, parts in seconds.items()}
-    return _gate(read_run_file(runs["adaptive"]).model, names, tasks, whole)
+        for mode, folder in runs.items():
+            traces[mode].append(read_traces(folder, results[mode][name]))
+        tasks.append(_task(queries, {mode: of_mode[-1] for mode, of_mode in traces.items()}))
+    seconds = {mode: joined(of_mode).latency_seconds for mode, of_mode in traces.items()}
+    return _gate(read_run_file(runs["adaptive"]).model, names, tasks, seconds)
 
 
 def _task(queries: Mapping[Mode, QueryScores], traces: Mapping[Mode, QueryTraces]) -> _Task:
@@ -273,16 +271,16 @@ def _p(tasks: Sequence[_Task], policy: Policy, rng: np.random.Generator) -> floa
 
 
 def _policy_row(policy: Policy, score: Uncertain, tasks: Sequence[_Task], seconds: Mapping[Mode, Floats]) -> PolicyRow:
-    row = PolicyRow(
+    outcomes = [task.outcomes[policy] for task in tasks]
+    p50, p95 = np.percentile(seconds[policy], [50, 95]).tolist() if policy in MODES else (None, None)
+    return PolicyRow(
         policy=policy,
         score=score,
-        share=float(np.mean([task.outcomes[policy].reasoned.mean() for task in tasks])),
-        reasoning_tokens=float(np.mean([task.outcomes[policy].reasoning_tokens.mean() for task in tasks])),
+        share=float(np.mean([own.reasoned.mean() for own in outcomes])),
+        reasoning_tokens=float(np.mean([own.reasoning_tokens.mean() for own in outcomes])),
+        p50=p50,
+        p95=p95,
     )
-    if policy not in MODES:
-        return row
-    p50, p95 = np.percentile(seconds[policy], [50, 95]).tolist()
-    return dataclasses.replace(row, p50=p50, p95=p95)
 
 
 def calibrate(gates: Floats, gaps: Floats) -> Calibration:
@@ -300,13 +298,9 @@ def calibrate(gates: Floats, gaps: Floats) -> Calibration:
 def _bins(gates: Floats, gaps: Floats) -> tuple[Bin, ...]:
     places = np.minimum((BINS * gates).astype(int), BINS - 1)
     return tuple(
-        Bin(
-            low=place / BINS,
-            queries=int((places == place).sum()),
-            gate=float(gates[places == place].mean()),
-            pays=float((gaps[places == place] > 0).mean()),
-            hurts=float((gaps[places == place] < 0).mean()),
-            gap=float(gaps[places == place].mean()),
-        )
-        for place in sorted(set(places.tolist()))
+        _bin(place / BINS, gates[places == place], gaps[places == place]) for place in sorted(set(places.tolist()))
     )
+
+
+def _bin(low: float, gates: Floats, gaps: Floats) -> Bin:
+    return Bin(low, len(gates), *(float(values.mean()) for values in (gates, gaps > 0, gaps < 0, gaps)))

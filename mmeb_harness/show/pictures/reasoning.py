@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,10 +23,10 @@ from mmeb_harness.show.pictures.runs import ShownRuns
 from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
 from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import counted, percent
-from mmeb_harness.stats.policies import MODES, REASONING, apart_from
+from mmeb_harness.stats.policies import MODES, REASONING
 from mmeb_harness.stats.resampling import Floats
 
-BLUE, ORANGE, GREEN, RED, SKY, BLACK, PURPLE = COLOURS
+BLUE, _, GREEN, RED, SKY, BLACK, _ = COLOURS
 #: What tells the runs of one model in its modes apart.
 _MODE_SETTINGS = (REASONING, "threshold")
 _DEFAULT_THRESHOLD = 0.5
@@ -107,12 +107,10 @@ def find_modes(shown: ShownRuns) -> tuple[list[Modes], list[str]]:
     Raises:
         ResultError: two of a model's runs are of other queries under a task's name.
     """
-    by_model: dict[tuple[object, ...], list[ShownRun]] = {}
+    by_model: dict[object, list[ShownRun]] = {}
     for candidate in shown.runs:
-        run = candidate.run
-        if REASONING in run.model_settings:
-            data = (run.data, run.data_revision, run.edition, run.limit)
-            by_model.setdefault((apart_from(run, _MODE_SETTINGS), data), []).append(candidate)
+        if REASONING in candidate.run.model_settings:
+            by_model.setdefault(frozenset(_identity(candidate.run).items()), []).append(candidate)
     if not by_model:
         return [], [f"no run says when queries reason (a setting named {REASONING} of the model)"]
     tried = [_modes(shown, runs) for runs in by_model.values()]
@@ -137,17 +135,20 @@ def _modes(shown: ShownRuns, runs: Sequence[ShownRun]) -> Modes | str:
 
 def _near(shown: ShownRuns, runs: Sequence[ShownRun], missing: Sequence[str]) -> str:
     """A run that would have been the missing one, but for some settings."""
-    first = runs[0].run
+    first = _identity(runs[0].run)
     for other in shown.runs:
-        run = other.run
-        if run.model == first.model and run.model_settings.get(REASONING) in missing:
-            return f" ({other.name} differs in {', '.join(_differing(_identity(run), _identity(first)))})"
+        own = _identity(other.run)
+        if own["model"] == first["model"] and other.run.model_settings.get(REASONING) in missing:
+            differing = [key for key in own | first if own.get(key) != first.get(key)]
+            return f" ({other.name} differs in {', '.join(differing)})"
     return ""
 
 
 def _identity(run: RunResult) -> dict[str, Scalar]:
-    settings = {key: value for key, value in run.model_settings.items() if key not in _MODE_SETTINGS}
-    apart: dict[str, Scalar] = {
+    """What is equal of runs of one model in its modes."""
+    return {
+        **{key: value for key, value in run.model_settings.items() if key not in _MODE_SETTINGS},
+        "model": run.model,
         "revision": run.model_revision,
         "dimensions": run.model_dimensions,
         "profile": str(run.profile),
@@ -156,21 +157,26 @@ def _identity(run: RunResult) -> dict[str, Scalar]:
         "edition": run.edition,
         "limit": run.limit,
     }
-    return settings | apart
 
 
-def _differing(first: Mapping[str, Scalar], second: Mapping[str, Scalar]) -> list[str]:
-    return [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+def _of_models(
+    shown: ShownRuns, name: str, title: str, draw: Callable[[ShownRuns, Sequence[Modes], str], tuple[Figure, str]]
+) -> Made:
+    """A picture of all models that have the modes, with what it tells; and why others aren't in it."""
+    models, reasons = find_modes(shown)
+    left_out = [LeftOut(name, reason) for reason in reasons]
+    if not models:
+        return left_out
+    figure, told = draw(shown, models, title)
+    return [Picture(name, title, f"{title}: {told}.", figure), *left_out]
 
 
 def reasoning_share(shown: ShownRuns) -> Made:
     """Score over the share of queries that reason: the gate's threshold moved, chance, and the best choice."""
-    title, name = "Accuracy over the share that reasons", "reasoning-share"
-    models, reasons = find_modes(shown)
-    left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
-    if not models:
-        return left_out
+    return _of_models(shown, "reasoning-share", "Accuracy over the share that reasons", _draw_shares)
 
+
+def _draw_shares(shown: ShownRuns, models: Sequence[Modes], title: str) -> tuple[Figure, str]:
     means = [shown.mean_of(modes.tasks) for modes in models]
 
     def drawn(*, with_runs: bool) -> tuple[Figure, list[Axes]]:
@@ -187,7 +193,7 @@ def reasoning_share(shown: ShownRuns) -> Made:
     figure, panels = drawn(with_runs=False)
     if not all(name_points(axes, *_own_points(modes)) for axes, modes in zip(panels, models, strict=True)):
         figure, _ = drawn(with_runs=True)
-    return [Picture(name, title, f"{title}: {'; '.join(_told(modes) for modes in models)}.", figure), *left_out]
+    return figure, "; ".join(map(_told, models))
 
 
 def _panels(
@@ -259,11 +265,10 @@ def _told(modes: Modes) -> str:
 
 def utility_gap(shown: ShownRuns) -> Made:
     """Histogram of what reasoning changed, query by query, on either side of the gate."""
-    title, name = "What reasoning changes, query by query", "utility-gap"
-    models, reasons = find_modes(shown)
-    left_out: list[Picture | LeftOut] = [LeftOut(name, reason) for reason in reasons]
-    if not models:
-        return left_out
+    return _of_models(shown, "utility-gap", "What reasoning changes, query by query", _draw_utility)
+
+
+def _draw_utility(shown: ShownRuns, models: Sequence[Modes], title: str) -> tuple[Figure, str]:
     counts = [f"{len(modes.gaps):,} queries of {counted(len(modes.tasks), 'task')}" for modes in models]
     figure, panels = _panels(shown, models, title, counts, legend=["", ""] * 2)
     told = []
@@ -271,7 +276,7 @@ def utility_gap(shown: ShownRuns) -> Made:
         texts = _draw_gaps(axes, modes, narrow=len(models) > 1)
         told += [f"{modes.model}, {text}" for text in texts]
     panels[0].set_ylabel("queries of that side, %")
-    return [Picture(name, title, f"{title}: {'; '.join(told)}.", settle(figure)), *left_out]
+    return settle(figure), "; ".join(told)
 
 
 def _sides(modes: Modes) -> dict[str, NDArray[np.bool_]]:
