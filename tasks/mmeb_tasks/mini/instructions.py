@@ -4,6 +4,8 @@ Source: the benchmark's annotation columns, by a third-party copy. Instructions 
 tasks are constants of the readers.
 """
 
+from mmeb_tasks.image import ROWS
+
 #: task → (query instruction, target instruction or "")
 INSTRUCTIONS: dict[str, tuple[str, str]] = {
     "ImageNet-1K": ("Represent the given image for classification", ""),
@@ -19,16 +21,7 @@ INSTRUCTIONS: dict[str, tuple[str, str]] = {
     "ImageNet-R": ("Represent the given image for classification", ""),
     "ObjectNet": ("Identify the object shown in the image", ""),
     "Country211": ("Identify the country depicted in the image", ""),
-    "OK-VQA": ("Represent the given image with the following question:", ""),
-    "A-OKVQA": ("Represent the given image with the following question:", ""),
-    "DocVQA": ("Represent the given image with the following question:", ""),
-    "InfographicsVQA": ("Represent the given image with the following question:", ""),
-    "ChartQA": ("Represent the given image with the following question:", ""),
-    "Visual7W": ("Represent the given image with the following question:", ""),
-    "ScienceQA": ("Represent the given image with the following question:", ""),
-    "VizWiz": ("Represent the given image with the following question:", ""),
-    "GQA": ("Represent the given image with the following question:", ""),
-    "TextVQA": ("Represent the given image with the following question:", ""),
+    **{row.name: ("Represent the given image with the following question:", "") for row in ROWS if row.group == "I-QA"},
     "MSCOCO_i2t": ("Find an image caption describing the given everyday image.", ""),
     "VisualNews_i2t": ("Find a caption for the news in the given photo.", ""),
     "VisDial": (

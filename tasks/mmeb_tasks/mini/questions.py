@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mmeb_tasks.mini.world import (
     COLOURS,
     DIRECTIONS,
+    EVERY_THING,
     NUMBERS,
     POSITIONS,
     SHAPES,
@@ -17,6 +18,7 @@ from mmeb_tasks.mini.world import (
     hard_steps,
     random_chain,
     random_scene,
+    shuffled,
 )
 from mmeb_tasks.mini.write import Difficulty
 
@@ -36,7 +38,7 @@ class Question:
     options: tuple[str, ...]
 
 
-THINGS = tuple(Thing(colour, shape).words for colour in range(8) for shape in range(8))
+THINGS = tuple(thing.words for thing in EVERY_THING)
 COUNTS = NUMBERS[1:5]
 
 
@@ -61,8 +63,14 @@ def hard_question(rng: Rng) -> tuple[Scene, Question]:
     """A question whose rules are in the text, start and number of steps only in the picture."""
     scene, chain = hard_scene(rng)
     target = chain_target(scene.largest.colour, chain)
-    text = f"follow the rules from the largest: {chain.text}"
-    return scene, Question(text, "hard", chain_rationale(scene.largest.colour, chain), target.words, THINGS)
+    return scene, Question(
+        rules_text(chain), "hard", chain_rationale(scene.largest.colour, chain), target.words, THINGS
+    )
+
+
+def rules_text(chain: Chain) -> str:
+    """What a query says of a chain whose start and number of steps its picture shows."""
+    return f"follow the rules from the largest: {chain.text}"
 
 
 def easy_question(rng: Rng) -> tuple[Scene, Question]:
@@ -85,7 +93,7 @@ def easy_question(rng: Rng) -> tuple[Scene, Question]:
 def table_question(rng: Rng) -> tuple[Scene, Question]:
     """Two steps: the value in the row that is named by the colour of the largest shape."""
     scene = random_scene(rng, 2)
-    values = [NUMBERS[int(index)] for index in rng.permutation(8)]
+    values = shuffled(rng, NUMBERS)
     rows = " ".join(f"{COLOURS[int(colour)]}={values[int(colour)]}" for colour in rng.permutation(8))
     colour = scene.largest.colour
     text = f"value in the row of the largest's colour: {rows}"
@@ -106,6 +114,14 @@ def text_chain_words(target: Thing, chain: Chain) -> str:
     return f"{COLOURS[target.colour]} {SHAPES[chain.shapes[0]]} after {NUMBERS[chain.steps]} steps: {chain.text}"
 
 
+def described(rng: Rng, target: Thing, kind: Difficulty) -> tuple[str, str]:
+    """Words for a thing, and the rationale of a query that consists of them; hard words are a chain."""
+    chain = text_chain(rng, target)
+    if kind == "easy":
+        return target.words, target.words
+    return text_chain_words(target, chain), chain_rationale(target.colour, chain)
+
+
 def motion_words(thing: Thing, direction: int) -> str:
     """Thing and direction in words, e.g. "red circle moving left"."""
     return f"{thing.words} moving {DIRECTIONS[direction]}"
@@ -113,16 +129,11 @@ def motion_words(thing: Thing, direction: int) -> str:
 
 def difficulties(rng: Rng, n: int) -> list[Difficulty]:
     """Difficulties of `n` queries: half easy, half hard, shuffled."""
-    kinds: list[Difficulty] = ["hard" if index % 2 else "easy" for index in range(n)]
-    return [kinds[int(index)] for index in rng.permutation(n)]
+    return shuffled(rng, ["hard" if index % 2 else "easy" for index in range(n)])
 
 
 def distractors(rng: Rng, target: Thing, n: int) -> list[Thing]:
     """`n` other things, those that share the colour or the shape first: half right is not right."""
-    every = [Thing(colour, shape) for colour in range(8) for shape in range(8)]
-    near = [
-        thing for thing in every if thing != target and (thing.colour == target.colour or thing.shape == target.shape)
-    ]
-    far = [thing for thing in every if thing.colour != target.colour and thing.shape != target.shape]
-    shuffled = [near[int(i)] for i in rng.permutation(len(near))] + [far[int(i)] for i in rng.permutation(len(far))]
-    return shuffled[:n]
+    near = [thing for thing in EVERY_THING if (thing.colour == target.colour) != (thing.shape == target.shape)]
+    far = [thing for thing in EVERY_THING if thing.colour != target.colour and thing.shape != target.shape]
+    return [*shuffled(rng, near), *shuffled(rng, far)][:n]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mmeb_tasks.mini.questions import (
@@ -11,6 +12,7 @@ from mmeb_tasks.mini.questions import (
     Question,
     chain_rationale,
     chain_target,
+    described,
     difficulties,
     distractors,
     motion_words,
@@ -19,6 +21,7 @@ from mmeb_tasks.mini.questions import (
 )
 from mmeb_tasks.mini.world import (
     DIRECTIONS,
+    EVERY_THING,
     NUMBERS,
     SHAPES,
     Chain,
@@ -30,6 +33,7 @@ from mmeb_tasks.mini.world import (
     hard_steps,
     random_chain,
     random_thing,
+    shuffled,
 )
 from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter
 from mmeb_tasks.readers.video import LABELS
@@ -53,10 +57,13 @@ class VideoTask:
     rng: Rng
     writer: SuiteWriter
     num_queries: int
+    rows: list[Row] = field(default_factory=list)
+    labels: list[QueryLabel] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.rows: list[Row] = []
-        self.labels: list[QueryLabel] = []
+    def clips(self) -> Iterator[tuple[str, Difficulty]]:
+        """A name and a difficulty for the clip of each query."""
+        for number, kind in enumerate(difficulties(self.rng, self.num_queries)):
+            yield f"clip_{number:05d}", kind
 
     def frames(self, folder: str, pictures: Sequence[Picture]) -> None:
         """Write a clip below the task's frame root."""
@@ -73,6 +80,11 @@ class VideoTask:
         still = distractors(self.rng, thing, 40)[-1] if crowded else None
         self.frames(folder, draw_clip(thing, direction, SAVED_FRAMES, self.rng, still))
         return thing, direction
+
+    def short_clip(self, folder: str, thing: Thing, direction: int | None = None) -> None:
+        """Write a clip of a few frames; the thing moves in a random direction unless one is given."""
+        direction = int(self.rng.integers(4)) if direction is None else direction
+        self.frames(folder, draw_clip(thing, direction, CLIP_FRAMES, self.rng))
 
 
 def write_video_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
@@ -94,14 +106,10 @@ def _rows_of_table(rows: Sequence[Row], index: int, count: int) -> Sequence[Row]
     return rows[index * size : (index + 1) * size]
 
 
-def _video_names(task: VideoTask) -> list[str]:
-    return [f"clip_{number:05d}" for number in range(task.num_queries)]
-
-
 def _classify(task: VideoTask) -> None:
     """32 official labels stand for a shape and a direction each (Breakfast has 10: 8 for the shapes)."""
     labels = (LABELS / str(task.row.labels)).read_text(encoding="utf-8").splitlines()
-    for name, kind in zip(_video_names(task), difficulties(task.rng, task.num_queries), strict=True):
+    for name, kind in task.clips():
         thing, direction = task.moving(name, crowded=kind == "hard")
         label = class_label(labels, thing, direction)
         task.add({"video_id": name, "pos_text": label}, kind, motion_words(thing, direction), label)
@@ -116,11 +124,10 @@ def class_label(labels: Sequence[str], thing: Thing, direction: int) -> str:
 
 def _phrases(task: VideoTask) -> None:
     phrases = [f"moving a {shape} {direction}" for shape in SHAPES for direction in DIRECTIONS]
-    for name, kind in zip(_video_names(task), difficulties(task.rng, task.num_queries), strict=True):
+    for name, kind in task.clips():
         thing, direction = task.moving(name, crowded=kind == "hard")
         answer = f"moving a {SHAPES[thing.shape]} {DIRECTIONS[direction]}"
-        shuffled = [phrases[int(index)] for index in task.rng.permutation(len(phrases))]
-        row = {"video_id": name, "pos_text": answer, "neg_text": shuffled}
+        row = {"video_id": name, "pos_text": answer, "neg_text": shuffled(task.rng, phrases)}
         task.add(row, kind, motion_words(thing, direction), answer)
 
 
@@ -140,113 +147,90 @@ def _question(task: VideoTask, folder: str, kind: Difficulty) -> Question:
 
 def _options(rng: Rng, question: Question, n: int) -> list[str]:
     """`n` options (fewer if there are no more), the answer at a random place."""
-    others = [question.options[int(i)] for i in rng.permutation(len(question.options))]
-    chosen = [question.answer, *(option for option in others if option != question.answer)][:n]
-    return [chosen[int(i)] for i in rng.permutation(len(chosen))]
+    others = [option for option in shuffled(rng, question.options) if option != question.answer]
+    return shuffled(rng, [question.answer, *others][:n])
 
 
-def _asked(task: VideoTask, n: int, folder: Callable[[int], str]) -> list[tuple[str, Difficulty, Question, list[str]]]:
-    asked = []
-    for number, kind in enumerate(difficulties(task.rng, task.num_queries)):
-        name = f"clip_{number:05d}"
-        question = _question(task, folder(number), kind)
-        asked.append((name, kind, question, _options(task.rng, question, n)))
-    return asked
-
-
-def _mvbench(task: VideoTask) -> None:
+def _ask(n: int, row_of: Callable[[str, Question, list[str], int], Row], task: VideoTask) -> None:
+    """A question about each clip, with `n` options; `row_of` makes a row of clip, question, options and number."""
     tables = tables_of(task.row)
-    size = -(-task.num_queries // len(tables))
-    asked = _asked(task, 4, lambda number: f"{tables[number // size].config}/clip_{number:05d}.mp4")
-    for name, kind, question, options in asked:
-        row = {"question": question.text, "video": f"{name}.mp4", "candidates": options, "answer": question.answer}
-        task.add(row, kind, question.rationale, question.answer)
+    for number, (name, kind) in enumerate(task.clips()):
+        # MVBench's clips lie by their table.
+        folder = name if len(tables) == 1 else f"{tables[number * len(tables) // task.num_queries].config}/{name}.mp4"
+        question = _question(task, folder, kind)
+        options = _options(task.rng, question, n)
+        task.add(row_of(name, question, options, number), kind, question.rationale, question.answer)
 
 
-def _videomme(task: VideoTask) -> None:
-    for name, kind, question, options in _asked(task, 4, lambda number: f"clip_{number:05d}"):
-        row = {
-            "question": question.text,
-            "videoID": name,
-            "options": _with_letters(options),
-            "answer": "ABCD"[options.index(question.answer)],
-            "question_id": f"{name}-1",
-            "domain": "shapes",
-            "sub_category": "motion",
-        }
-        task.add(row, kind, question.rationale, question.answer)
+def _mvbench_row(name: str, question: Question, options: list[str], _number: int) -> Row:
+    return {"question": question.text, "video": f"{name}.mp4", "candidates": options, "answer": question.answer}
+
+
+def _videomme_row(name: str, question: Question, options: list[str], _number: int) -> Row:
+    return {
+        "question": question.text,
+        "videoID": name,
+        "options": _with_letters(options),
+        "answer": "ABCD"[options.index(question.answer)],
+        "question_id": f"{name}-1",
+        "domain": "shapes",
+        "sub_category": "motion",
+    }
 
 
 def _with_letters(options: Sequence[str]) -> list[str]:
     return [f"{'ABCDE'[index]}. {option}." for index, option in enumerate(options)]
 
 
-def _nextqa(task: VideoTask) -> None:
-    for name, kind, question, options in _asked(task, 5, lambda number: f"clip_{number:05d}"):
-        five = [*options, "none of these"][:5]  # the schema has five columns; only four ways to move
-        row: Row = {
-            "video": name,
-            "question": question.text,
-            "answer": five.index(question.answer),
-            "qid": len(task.rows),
-        }
-        task.add(
-            row | {"type": "DO"} | {f"a{index}": option for index, option in enumerate(five)},
-            kind,
-            question.rationale,
-            question.answer,
-        )
+def _nextqa_row(name: str, question: Question, options: list[str], number: int) -> Row:
+    five = [*options, "none of these"][:5]  # the schema has five columns; only four ways to move
+    row: Row = {"video": name, "question": question.text, "answer": five.index(question.answer), "qid": number}
+    return row | {"type": "DO"} | {f"a{index}": option for index, option in enumerate(five)}
 
 
-def _egoschema(task: VideoTask) -> None:
-    for name, kind, question, options in _asked(task, 5, lambda number: f"clip_{number:05d}"):
-        row = {
-            "video_idx": name,
-            "question": question.text,
-            "option": _with_letters(options),
-            "answer": str(options.index(question.answer)),
-            "question_idx": str(len(task.rows)),
-        }
-        task.add(row, kind, question.rationale, question.answer)
+def _egoschema_row(name: str, question: Question, options: list[str], number: int) -> Row:
+    return {
+        "video_idx": name,
+        "question": question.text,
+        "option": _with_letters(options),
+        "answer": str(options.index(question.answer)),
+        "question_idx": str(number),
+    }
 
 
 def _activitynetqa(task: VideoTask) -> None:
     """Yes as often as no, in both halves."""
-    for number, kind in enumerate(difficulties(task.rng, task.num_queries)):
-        name = f"clip_{number:05d}"
+    for name, kind in task.clips():
         thing, _ = task.moving(f"v_{name}")
-        right = bool(task.rng.random() < 0.5)
-        if kind == "hard":
-            chain = random_chain(task.rng, thing.shape, hard_steps(task.rng))
-            named = chain.end if right else int(task.rng.choice([s for s in range(8) if s != chain.end]))
-            text = f"is it {SHAPES[named]} after {NUMBERS[chain.steps]} steps: {chain.text}"
-            rationale = f"{chain_rationale(thing.colour, chain)} {'yes' if right else 'no'}"
-        else:
-            named = thing.shape if right else int(task.rng.choice([s for s in range(8) if s != thing.shape]))
-            text = f"is it a {SHAPES[named]}"
-            rationale = f"{thing.words} {'yes' if right else 'no'}"
-        answer = "yes" if right else "no"
+        answer = "yes" if task.rng.random() < 0.5 else "no"
+        chain = random_chain(task.rng, thing.shape, hard_steps(task.rng)) if kind == "hard" else None
+        shape = chain.end if chain else thing.shape
+        named = shape if answer == "yes" else int(task.rng.choice([other for other in range(8) if other != shape]))
+        text = f"is it {SHAPES[named]} after {_steps(chain)}" if chain else f"is it a {SHAPES[named]}"
+        rationale = f"{chain_rationale(thing.colour, chain) if chain else thing.words} {answer}"
         row = {"video_name": name, "question": text, "answer": answer, "question_id": f"{name}_0"}
         task.add(row, kind, rationale, answer)
 
 
-def _find_video(task: VideoTask, make_row: Callable[[str, str], Row]) -> None:
+def _steps(chain: Chain) -> str:
+    return f"{NUMBERS[chain.steps]} steps: {chain.text}"
+
+
+def _find_video(row_of: Callable[[str, str], Row], task: VideoTask) -> None:
     """Words to clip, all clips different; hard words are a chain and the direction."""
-    motions = [(Thing(c, s), d) for c in range(8) for s in range(8) for d in range(4)]
-    order = [int(index) % len(motions) for index in _repeated_permutation(task.rng, len(motions), task.num_queries)]
-    for index, kind in enumerate(difficulties(task.rng, task.num_queries)):
-        thing, direction = motions[order[index]]
-        name = f"clip_{index:05d}"
-        frames = SHORT_FRAMES if task.row.reader == "youcook2" and index % 8 == 0 else SAVED_FRAMES
+    motions = [(thing, direction) for thing in EVERY_THING for direction in range(4)]
+    order = _repeated_permutation(task.rng, len(motions), task.num_queries)
+    for number, (name, kind) in enumerate(task.clips()):
+        thing, direction = motions[order[number]]
+        frames = SHORT_FRAMES if task.row.reader == "youcook2" and number % 8 == 0 else SAVED_FRAMES
         task.frames(name, draw_clip(thing, direction, frames, task.rng))
         chain = text_chain(task.rng, thing)
         words = motion_words(thing, direction)
-        if kind == "easy":
-            task.add(make_row(name, f"a {words}"), kind, words, words)
-            continue
-        text = f"moving {DIRECTIONS[direction]}, {text_chain_words(thing, chain)}"
-        rationale = f"{chain_rationale(thing.colour, chain)} moving {DIRECTIONS[direction]}"
-        task.add(make_row(name, text), kind, rationale, words)
+        text, rationale = f"a {words}", words
+        if kind == "hard":
+            text = f"moving {DIRECTIONS[direction]}, {text_chain_words(thing, chain)}"
+            rationale = f"{chain_rationale(thing.colour, chain)} moving {DIRECTIONS[direction]}"
+        task.add(row_of(name, text), kind, rationale, words)
 
 
 def _repeated_permutation(rng: Rng, size: int, n: int) -> list[int]:
@@ -268,13 +252,10 @@ def _moments(task: VideoTask) -> None:
             )
         ]
         task.frames(f"{video}/query", query)
-        task.frames(f"{video}/positive_0", draw_clip(target, direction, CLIP_FRAMES, task.rng))
+        task.short_clip(f"{video}/positive_0", target, direction)
         for index, thing in enumerate(negatives):
-            clip = draw_clip(thing, int(task.rng.integers(4)), CLIP_FRAMES, task.rng)
-            task.frames(f"{video}/negative_{index}", clip)
-        chain = text_chain(task.rng, target)
-        words = text_chain_words(target, chain) if kind == "hard" else target.words
-        rationale = chain_rationale(target.colour, chain) if kind == "hard" else target.words
+            task.short_clip(f"{video}/negative_{index}", thing)
+        words, rationale = described(task.rng, target, kind)
         task.add({"query": words, "video_path": f"{video}.mp4"}, kind, rationale, target.words)
 
 
@@ -286,30 +267,24 @@ def _momentseeker(task: VideoTask) -> None:
         chain = text_chain(task.rng, target)
         shown = Thing(target.colour, chain.shapes[0]) if kind == "hard" else target
         source = _moment_source(task, number, shown)
-        words = _moment_words(source, shown, chain if kind == "hard" else None)
-        rationale = chain_rationale(target.colour, chain) if kind == "hard" else target.words
+        subject = "the same shape" if source else shown.words
+        negatives = distractors(task.rng, target, NUM_NEGATIVES)
         row = {
-            "query": words,
+            "query": f"{subject} after {_steps(chain)}" if kind == "hard" else subject,
             "input_frames": source,
             "positive_frames": [{"output_path": clips[target]}],
-            "negative_frames": [
-                {"output_path": clips[thing]} for thing in distractors(task.rng, target, NUM_NEGATIVES)
-            ],
+            "negative_frames": [{"output_path": clips[thing]} for thing in negatives],
         }
+        rationale = chain_rationale(target.colour, chain) if kind == "hard" else target.words
         task.add(row, kind, rationale, target.words)
 
 
 def _clip_gallery(task: VideoTask) -> dict[Thing, str]:
     clips = {}
-    for colour in range(8):
-        for shape in range(8):
-            number = 8 * colour + shape
-            thing = Thing(colour, shape)
-            path = f"movie{number // 16}/clip_{number:03d}.mp4"
-            folder = path.replace("/", "_").removesuffix(".mp4")
-            clip = draw_clip(thing, int(task.rng.integers(4)), CLIP_FRAMES, task.rng)
-            task.frames(f"video_frames/{folder}", clip)
-            clips[thing] = path
+    for number, thing in enumerate(EVERY_THING):
+        movie, clip = f"movie{number // 16}", f"clip_{number:03d}"
+        task.short_clip(f"video_frames/{movie}_{clip}", thing)
+        clips[thing] = f"{movie}/{clip}.mp4"
     return clips
 
 
@@ -321,35 +296,27 @@ def _moment_source(task: VideoTask, number: int, shown: Thing) -> str:
         name = f"shot_{number:05d}.jpg"
         task.writer.picture(f"{FRAMES}/{task.row.frame_root}/query_{name}", draw_crop(shown, task.rng))
         return name
-    clip = draw_clip(shown, int(task.rng.integers(4)), CLIP_FRAMES, task.rng)
-    task.frames(f"video_frames/query_clip_{number:05d}", clip)
+    task.short_clip(f"video_frames/query_clip_{number:05d}", shown)
     return f"query/clip_{number:05d}.mp4"
 
 
-def _moment_words(source: str, shown: Thing, chain: Chain | None) -> str:
-    subject = "the same shape" if source else shown.words
-    return f"{subject} after {NUMBERS[chain.steps]} steps: {chain.text}" if chain else subject
-
-
+#: reader → the row of a clip and the words by which it is found.
+_CAPTIONED: dict[str, Callable[[str, str], Row]] = {
+    "msrvtt": lambda name, words: {"video_id": name, "video": f"{name}.mp4", "caption": words},
+    "msvd": lambda name, words: {"video_id": name, "video": f"{name}.avi", "caption": [words, "another caption"]},
+    "didemo": lambda name, words: {"video": f"{name}.mp4", "caption": words},
+    "vatex": lambda name, words: {"videoID": name, "enCap": [words]},
+    "youcook2": lambda name, words: {"id": name, "video_path": f"val/{name}.mp4", "sentence": words},
+}
 _MAKERS: dict[str, Callable[[VideoTask], None]] = {
     "video_classification": _classify,
     "ssv2": _phrases,
-    "mvbench": _mvbench,
-    "videomme": _videomme,
-    "nextqa": _nextqa,
-    "egoschema": _egoschema,
+    "mvbench": partial(_ask, 4, _mvbench_row),
+    "videomme": partial(_ask, 4, _videomme_row),
+    "nextqa": partial(_ask, 5, _nextqa_row),
+    "egoschema": partial(_ask, 5, _egoschema_row),
     "activitynetqa": _activitynetqa,
-    "msrvtt": lambda task: _find_video(
-        task, lambda name, words: {"video_id": name, "video": f"{name}.mp4", "caption": words}
-    ),
-    "msvd": lambda task: _find_video(
-        task, lambda name, words: {"video_id": name, "video": f"{name}.avi", "caption": [words, "another caption"]}
-    ),
-    "didemo": lambda task: _find_video(task, lambda name, words: {"video": f"{name}.mp4", "caption": words}),
-    "vatex": lambda task: _find_video(task, lambda name, words: {"videoID": name, "enCap": [words]}),
-    "youcook2": lambda task: _find_video(
-        task, lambda name, words: {"id": name, "video_path": f"val/{name}.mp4", "sentence": words}
-    ),
+    **{reader: partial(_find_video, row_of) for reader, row_of in _CAPTIONED.items()},
     "moment_retrieval": _moments,
     "momentseeker": _momentseeker,
 }

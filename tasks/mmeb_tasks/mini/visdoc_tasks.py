@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmeb_harness import Table
-from mmeb_tasks.mini.questions import chain_rationale, difficulties, text_chain, text_chain_words
-from mmeb_tasks.mini.world import COLOURS, SHAPES, Rng, Thing, draw_page, random_thing
+from mmeb_tasks.mini.questions import described, difficulties
+from mmeb_tasks.mini.world import COLOURS, EVERY_THING, SHAPES, Rng, Thing, draw_page, random_thing
 from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter, encode_picture
 from mmeb_tasks.visdoc import ROWS, VisdocRow
 
@@ -71,15 +71,14 @@ def _write_corpus(row: VisdocRow, rng: Rng, writer: SuiteWriter, num_queries: in
     copies = (2 if _is_multilingual(row) else 1) + num_queries // 128
     pages: list[Page] = []
     rows: list[Row] = []
-    for colour in range(8):
-        for shape in range(8):
-            for _ in range(copies):
-                thing, number = Thing(colour, shape), len(rows)
-                page_id: int | str = number if row.reader == "vidore" else f"report-{number // 8}_page_{number:04d}.png"
-                table = [f"{name} {int(rng.integers(10, 99))}" for name in rng.choice(ROW_NAMES, 2, replace=False)]
-                picture = draw_page(thing, table, [int(height) for height in rng.integers(12, 46, 3)], rng)
-                pages.append(Page(page_id, thing))
-                rows.append({"corpus-id": page_id, "image": {"bytes": encode_picture(picture, ".png"), "path": None}})
+    for thing in EVERY_THING:
+        for _ in range(copies):
+            number = len(rows)
+            page_id: int | str = number if row.reader == "vidore" else f"report-{number // 8}_page_{number:04d}.png"
+            table = [f"{name} {int(rng.integers(10, 99))}" for name in rng.choice(ROW_NAMES, 2, replace=False)]
+            picture = draw_page(thing, table, [int(height) for height in rng.integers(12, 46, 3)], rng)
+            pages.append(Page(page_id, thing))
+            rows.append({"corpus-id": page_id, "image": {"bytes": encode_picture(picture, ".png"), "path": None}})
     writer.table(Table(row.repo, "corpus", row.split), rows)
     return pages
 
@@ -87,8 +86,7 @@ def _write_corpus(row: VisdocRow, rng: Rng, writer: SuiteWriter, num_queries: in
 def _words(row: VisdocRow, rng: Rng, kind: Difficulty, language: str, target: Thing) -> tuple[str, str]:
     """Query text and rationale."""
     if kind == "hard":
-        chain = text_chain(rng, target)
-        return text_chain_words(target, chain), chain_rationale(target.colour, chain)
+        return described(rng, target, kind)
     colours, shapes = WORDS[language]
     return f"{colours[target.colour]} {shapes[target.shape]}", target.words
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
 Rng: TypeAlias = np.random.Generator
+Value = TypeVar("Value")
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "cyan")
 RGB = np.array(
@@ -69,6 +70,9 @@ class Thing:
     def words(self) -> str:
         """Colour and shape in words, e.g. "red circle"."""
         return f"{COLOURS[self.colour]} {SHAPES[self.shape]}"
+
+
+EVERY_THING = tuple(Thing(colour, shape) for colour in range(8) for shape in range(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,11 @@ class Chain:
     def walk(self) -> str:
         """The shapes passed, as words."""
         return " ".join(SHAPES[shape] for shape in self.shapes)
+
+
+def shuffled(rng: Rng, values: Sequence[Value]) -> list[Value]:
+    """The values in random order."""
+    return [values[int(index)] for index in rng.permutation(len(values))]
 
 
 def random_thing(rng: Rng) -> Thing:
