@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import options, print_table, selection_options
+from mmeb_harness.cli.options import chosen_tasks, options, print_table, selection_options
 from mmeb_harness.core.errors import DataError, HarnessError, one_line
 from mmeb_harness.core.files import readable_size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from mmeb_harness.core.tasks import Task
     from mmeb_harness.data.check import CheckedTask
     from mmeb_harness.data.plan import Plan
 
@@ -61,32 +59,32 @@ def data() -> None:
 @selection_options
 @_folder_options
 @_source_options
-def plan(**chosen: Any) -> None:
+def plan(workers: int, **given: Any) -> None:
     """Show what the chosen tasks need: repositories, files, sizes, what is there, disk space."""
     from mmeb_harness.data.get import check_folder, check_room
 
-    planned = _plan(**chosen)
+    planned = _plan(workers=workers, **given)
     check_folder(planned.root)
-    _print_plan(planned, chosen["workers"])
+    _print_plan(planned, workers)
     _say_failures(planned.failures, "can't be planned")
-    check_room(planned, chosen["workers"])
+    check_room(planned, workers)
 
 
 @data.command()
 @selection_options
 @_folder_options
 @_source_options
-def get(**chosen: Any) -> None:
+def get(workers: int, **given: Any) -> None:
     """Fetch annotations, pages and media of the chosen tasks (default: all 78) into one folder.
 
     Goes on where it stopped, fetches nothing twice, and writes a lock file that gives another machine the same bytes.
     """
     from mmeb_harness.data import get as getting
 
-    planned = _plan(**chosen)
+    planned = _plan(workers=workers, **given)
     sizes = {file.digest: file.size for step in planned.open_steps for file in step.files}
-    with _progress(sum(sizes.values())) as reporter:
-        outcome = getting.get(planned, chosen["workers"], reporter)
+    with _bar(sum(sizes.values())) as (advance, note):
+        outcome = getting.get(planned, workers, advance, note)
     done = len(planned.steps) - len(planned.open_steps)
     click.echo(
         f"{outcome.steps} steps done, {done} were done before: {outcome.files:,} files, "
@@ -98,8 +96,8 @@ def get(**chosen: Any) -> None:
     if outcome.copies:
         click.echo(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
     _say_failures(outcome.failures, "are not done; the rest is. The same command tries again")
-    click.echo(f"next: mmeb-eval data check {_same_choice(planned.root, **chosen)}")
-    click.echo(f"      mmeb-eval run {_same_choice(planned.root, **chosen)}")
+    click.echo(f"next: mmeb-eval data check {_same_choice(planned.root, **given)}")
+    click.echo(f"      mmeb-eval run {_same_choice(planned.root, **given)}")
 
 
 def _same_choice(
@@ -125,22 +123,13 @@ def _same_choice(
 @click.option(
     "--frames", type=click.IntRange(1), default=8, show_default=True, help="Frames of a video a run will show."
 )
-def check(
-    tasks: Sequence[str],
-    groups: Sequence[str],
-    modalities: Sequence[str],
-    edition: str | None,
-    folder: Path,
-    workers: int,
-    quick: bool,
-    frames: int,
-) -> None:
+def check(folder: Path, workers: int, quick: bool, frames: int, **choice: Any) -> None:
     """Say for each chosen task that it is ready, or what is wrong and what mends it. Exit code 1 if any is not."""
     from mmeb_harness.core.items import Frames
     from mmeb_harness.data.check import check_tasks
     from mmeb_harness.data.folder import describe
 
-    chosen, _ = _tasks(tasks, groups, modalities, edition)
+    chosen = [standing.task for standing in chosen_tasks(**choice)]
     info, outcomes = describe(folder.expanduser()), []
     for outcome in check_tasks(chosen, info, Frames(frames, min(frames, 8)), quick=quick, workers=workers):
         outcomes.append(outcome)
@@ -173,36 +162,18 @@ def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
     ]
 
 
-def _tasks(
-    tasks: Sequence[str], groups: Sequence[str], modalities: Sequence[str], edition: str | None
-) -> tuple[list[Task], list[Task]]:
-    """The chosen tasks, and all there are."""
-    from mmeb_harness.core.registry import load_tasks, select_tasks
-
-    registered = load_tasks(edition)
-    chosen = select_tasks(registered, tasks, groups, modalities)
-    return [standing.task for standing in chosen], [standing.task for standing in registered.values()]
-
-
 def _plan(
-    *,
-    tasks: Sequence[str],
-    groups: Sequence[str],
-    modalities: Sequence[str],
-    edition: str | None,
-    folder: Path,
-    workers: int,
-    lock_file: Path | None,
-    update: bool,
-    redo: bool,
+    *, folder: Path, workers: int, lock_file: Path | None, update: bool, redo: bool, edition: str | None, **choice: Any
 ) -> Plan:
+    from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.data.lock import LOCK, read_lock
     from mmeb_harness.data.plan import make_plan
     from mmeb_harness.data.revisions import knows_all, lock_repos
 
     if lock_file and update:
         raise click.UsageError("--lock and --update contradict each other")
-    chosen, known = _tasks(tasks, groups, modalities, edition)
+    chosen = [standing.task for standing in chosen_tasks(edition=edition, **choice)]
+    known = [standing.task for standing in load_tasks(edition).values()]
     root = folder.expanduser().resolve()
     own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
     if given or update or not knows_all(chosen, own):
@@ -255,23 +226,13 @@ def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: st
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[_Reporter]:
-    """A bar in a terminal, a line a step elsewhere."""
+def _bar(total: int) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """How to show bytes that came, in a bar on a terminal, and a line for a finished step."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console()
     columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield _Reporter(bar, bar.add_task("fetching", total=total))
-
-
-class _Reporter:
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
-
-    def bytes_came(self, number: int) -> None:
-        self._bar.update(self._task, advance=number)
-
-    def step_done(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        line = partial(bar.console.print, highlight=False, soft_wrap=True, markup=False)
+        yield partial(bar.advance, bar.add_task("fetching", total=total)), line

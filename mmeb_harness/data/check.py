@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypeVar
 
-from mmeb_harness.core.errors import DataError, ResultError
+from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.data.lock import LOCK, read_lock
 from mmeb_harness.data.plan import make_plan
-from mmeb_harness.data.records import read_record, recorded_files
+from mmeb_harness.data.records import recorded_files
 from mmeb_harness.data.revisions import Locked
 
 #: Problems of one kind that are named; the others are counted.
 NAMED = 3
+#: Files that threads are given to look at.
+AT_ONCE = 10_000
+
+Value = TypeVar("Value")
 
 #: path → what is wrong with the file, `None` if nothing is. Tasks share media.
 Seen = dict[str, str | None]
@@ -139,13 +142,11 @@ def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]
 
 
 def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: bool) -> list[str]:
-    paths = _media(samples)
-    new = [path for path in sorted(paths) if str(path) not in seen]
-    with ThreadPoolExecutor(workers) as pool:
-        for some in _slices(new):
-            problems = pool.map(lambda path: picture_problem(path, quick=quick), some)
-            seen.update((str(path), problem) for path, problem in zip(some, problems, strict=True))
-    return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in sorted(paths) if seen[str(path)]])
+    paths = sorted(_media(samples))
+    new = [path for path in paths if str(path) not in seen]
+    problems = _mapped(lambda path: picture_problem(path, quick=quick), new, workers)
+    seen.update((str(path), problem) for path, problem in zip(new, problems, strict=True))
+    return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in paths if seen[str(path)]])
 
 
 def _media(samples: Samples) -> set[Path]:
@@ -169,10 +170,11 @@ def _frames(samples: Samples) -> set[Path]:
     return {path for item in (*samples.queries, *samples.candidates) for path in item.frames}
 
 
-def _slices(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]]:
-    """A pool makes a future for everything at once: a GB for two million files."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+def _mapped(work: Callable[[Value], str | None], values: Sequence[Value], workers: int) -> list[str | None]:
+    """In threads, slice by slice: a pool makes a future for everything at once, a GB for two million files."""
+    with ThreadPoolExecutor(workers) as pool:
+        starts = range(0, len(values), AT_ONCE)
+        return [problem for start in starts for problem in pool.map(work, values[start : start + AT_ONCE])]
 
 
 def picture_problem(path: Path, *, quick: bool) -> str | None:
@@ -192,10 +194,10 @@ def _recorded(task: Task, root: Path) -> dict[str, tuple[int, bytes]]:
     """path → (size, sha256) of everything that was fetched for a task."""
     recorded: dict[str, tuple[int, bytes]] = {}
     for source in task.sources:
-        key = source_key(task.name, source)
-        if read_record(root, key) is not None:
-            with contextlib.suppress(ResultError):  # a damaged record counts as unfinished, and is said to be
-                recorded.update({path: (size, sha256) for path, size, sha256 in recorded_files(root, key)})
+        columns = ("path", "size", "sha256")
+        if (files := recorded_files(root, source_key(task.name, source), *columns)) is not None:
+            paths, sizes, hashes = (files.column(name).to_pylist() for name in columns)
+            recorded.update(zip(paths, zip(sizes, hashes, strict=True), strict=True))
     return recorded
 
 
@@ -204,11 +206,8 @@ def _changed(recorded: Mapping[str, tuple[int, bytes]], root: Path, workers: int
         path, (size, sha256) = entry
         return _difference(root / path, size, None if quick else sha256)
 
-    changed: list[str] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for some in _slices(list(recorded.items())):
-            changed += [f"{path} {what}" for (path, _), what in zip(some, pool.map(problem, some), strict=True) if what]
-    return _shortened(changed)
+    problems = _mapped(problem, list(recorded.items()), workers)
+    return _shortened([f"{path} {what}" for path, what in zip(recorded, problems, strict=True) if what])
 
 
 def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:
@@ -225,7 +224,6 @@ def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:
         return f"can't be read ({error.strerror or error})"
 
 
-def _shortened(problems: Iterable[str]) -> list[str]:
-    listed = list(problems)
-    more = [f"and {len(listed) - NAMED:,} more files like it"] if len(listed) > NAMED else []
-    return [*listed[:NAMED], *more]
+def _shortened(problems: list[str]) -> list[str]:
+    more = [f"and {len(problems) - NAMED:,} more files like it"] if len(problems) > NAMED else []
+    return problems[:NAMED] + more

@@ -13,7 +13,8 @@ from pathlib import Path
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import hash_files, read_json, read_parquet
 from mmeb_harness.core.items import Frames, Samples
-from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Task
+from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
+from mmeb_harness.data.lock import table_key
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
@@ -94,6 +95,11 @@ def data_revision(task: Task, info: DataInfo) -> str:
     return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
 
 
+def table_of(source: Table | Pages) -> Table:
+    """The table that a source is, or that carries its pages."""
+    return source.table if isinstance(source, Pages) else source
+
+
 def repo_of(source: HubSource) -> str:
     """The repository that a source is in."""
     return source.table.repo if isinstance(source, Pages) else source.repo
@@ -103,8 +109,8 @@ def source_key(task: str, source: HubSource) -> str:
     """Names a source in the manifest. Tasks share tables; of an archive each task has its own part."""
     if isinstance(source, Archive):
         return f"{source.repo}/{source.file}@{task}"
-    table = source.table if isinstance(source, Pages) else source
-    return f"{table.repo}/{table.config or 'default'}/{table.split}"
+    table = table_of(source)
+    return f"{table.repo}/{table_key(table)}"
 
 
 def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:

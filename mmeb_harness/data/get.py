@@ -14,35 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from mmeb_harness.core.errors import DataError, HarnessError, ResultError
+from mmeb_harness.core.errors import DataError, HarnessError
 from mmeb_harness.core.files import NO_ROOM, readable_size
 from mmeb_harness.core.tasks import Archive, Pages, Table
 from mmeb_harness.data.folder import describe
-from mmeb_harness.data.hub import NoRoomError, UnreachableError, discard, download, held, hold
+from mmeb_harness.data.hub import NoRoomError, OnBytes, UnreachableError, discard, download, held, hold
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
 from mmeb_harness.data.place import Place, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
-from mmeb_harness.data.records import RecordWriter, read_record, record_path, recorded_files, slug, write_manifest
+from mmeb_harness.data.records import RecordWriter, record_path, recorded_files, slug, write_manifest
 from mmeb_harness.data.revisions import WORK, merge_lock
 
 #: Archives fetched and unpacked side by side.
 ARCHIVES_AT_ONCE = 2
 #: Members between two notes of how far an archive is unpacked.
 PROGRESS_MEMBERS = 1000
-
-
-class GetReporter(Protocol):
-    """Is told how far a `get` is."""
-
-    def bytes_came(self, number: int) -> None:
-        """So many bytes arrived; negative if some have to come again."""
-        ...
-
-    def step_done(self, line: str) -> None:
-        """A step is done; `line` says what it wrote."""
-        ...
 
 
 @dataclass
@@ -87,10 +75,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def get(plan: Plan, workers: int, reporter: GetReporter) -> Fetched:
+def get(plan: Plan, workers: int, on_bytes: OnBytes, note: Callable[[str], None]) -> Fetched:
     """Fetch and place all open steps, then write the manifest.
 
     A step that fails doesn't stop the others, except for want of room or of a network.
+
+    Args:
+        on_bytes: told of bytes that arrived; negative if some have to come again.
+        note: told what a finished step wrote.
 
     Raises:
         DataError: no room left, no network, the folder can't be written, or holds something else.
@@ -98,7 +90,7 @@ def get(plan: Plan, workers: int, reporter: GetReporter) -> Fetched:
     """
     check_folder(plan.root)
     check_room(plan, workers)
-    job = _Job(plan, reporter)
+    job = _Job(plan, on_bytes, note)
     try:
         merge_lock(plan.root, plan.locked)
         if plan.open_steps:
@@ -173,14 +165,14 @@ class _StoppedError(Exception):
 class _Job:
     """One `get`: what its threads share."""
 
-    def __init__(self, plan: Plan, reporter: GetReporter) -> None:
-        self.plan, self.reporter = plan, reporter
+    def __init__(self, plan: Plan, on_bytes: OnBytes, note: Callable[[str], None]) -> None:
+        self.plan, self._on_bytes, self._note = plan, on_bytes, note
         self.stop = threading.Event()
         self.outcome = Fetched(failures=list(plan.failures))
         self._lock = threading.Lock()
         self._folder = plan.root / WORK
         self._users: Counter[str] = Counter()  # digest → steps that still need the file
-        self._counted: set[str] = set()  # digests that the reporter was told of
+        self._counted: set[str] = set()  # digests whose bytes were told of
 
     def tables(self, pool: ThreadPoolExecutor) -> None:
         """All tables and pages: archives of images are placed by what the tables name."""
@@ -266,9 +258,7 @@ class _Job:
         }
         for step in records:
             self._begin(step)
-        by_key = {step.key: record for step, record in records.items()}
-        to = {step.key: place for step, place in places.items()}
-        unpack(parts, name, to, root, by_key, on_member=self._progress_of(records))
+        unpack(parts, name, places, root, records, on_member=self._progress_of(records))
         os.sync()  # a million small files, before the records that say they are there
         empty = [step for step, record in records.items() if not record.files]
         for step in empty:
@@ -351,7 +341,7 @@ class _Job:
     def _bytes(self, number: int) -> None:
         self._check_stop()
         with self._lock:
-            self.reporter.bytes_came(number)
+            self._on_bytes(number)
 
     def _check_stop(self) -> None:
         if self.stop.is_set():
@@ -368,7 +358,7 @@ class _Job:
             self.outcome.steps += 1
             self.outcome.files += finished.files
             self.outcome.size += finished.size
-            self.reporter.step_done(f"{step.label}: {finished.files:,} files, {readable_size(finished.size)}")
+            self._note(f"{step.label}: {finished.files:,} files, {readable_size(finished.size)}")
 
     def _drop(self, step: Step) -> None:
         """Delete fetched files that no other step of this plan still needs."""
@@ -382,12 +372,8 @@ class _Job:
 
 def former_files(root: Path, key: str) -> set[str]:
     """Paths that a step's record names; none without one, or if it is damaged."""
-    if read_record(root, key) is None:
-        return set()
-    try:
-        return {path for path, _, _ in recorded_files(root, key)}
-    except ResultError:
-        return set()
+    recorded = recorded_files(root, key, "path")
+    return set() if recorded is None else set(recorded.column("path").to_pylist())
 
 
 def files_below(root: Path, folder: str) -> set[str]:

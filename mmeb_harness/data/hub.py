@@ -64,7 +64,7 @@ def resolve(
     table_files: dict[str, tuple[str, ...]] = {}
     failures: Failures = []
     for table in tables:
-        key = table_key(table.config, table.split)
+        key = table_key(table)
         try:
             table_files[key] = _patiently(repo, commit, partial(_table_files, table, commit), wait)
             if unlisted := next((path for path in table_files[key] if path not in files), None):

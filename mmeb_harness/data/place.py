@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import replacing
@@ -32,6 +31,7 @@ PAGE_POOL = "visdoc-tasks/.pages"
 _PAGES_AT_ONCE = 32
 
 Place = Callable[[str], str | None]
+Step = TypeVar("Step")
 
 
 def place_table(parts: Sequence[tuple[str, Path]], table: Table, root: Path, record: RecordWriter) -> None:
@@ -206,9 +206,9 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
 def unpack(
     parts: Sequence[Path],
     name: str,
-    places: Mapping[str, Place],
+    places: Mapping[Step, Place],
     root: Path,
-    records: Mapping[str, RecordWriter],
+    records: Mapping[Step, RecordWriter],
     on_member: Callable[[], None] = lambda: None,
 ) -> None:
     """Place the members of a tar archive, in one pass, without ever holding more than one member.
@@ -223,7 +223,9 @@ def unpack(
         DataError: damaged, cut short, or with a member that leaves the folder (absolute, `..`, or a link that does).
     """
     try:
-        with tarfile.open(fileobj=Joined(parts), mode="r|*") as archive:
+        with contextlib.ExitStack() as stack:
+            joined = Joined([stack.enter_context(part.open("rb")) for part in parts])
+            archive = stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, joined), mode="r|*"))
             while (member := archive.next()) is not None:
                 # tarfile keeps every member it has seen: a GB of them for a million frames.
                 archive.members = []  # type: ignore[attr-defined]
@@ -239,9 +241,9 @@ def _place_member(
     archive: tarfile.TarFile,
     member: tarfile.TarInfo,
     name: str,
-    places: Mapping[str, Place],
+    places: Mapping[Step, Place],
     root: Path,
-    records: Mapping[str, RecordWriter],
+    records: Mapping[Step, RecordWriter],
 ) -> None:
     path = _safe(name, member.name)
     # "._x.jpg" is what macOS puts beside x.jpg; a reader would take it for a frame.
@@ -278,7 +280,7 @@ def _leaves(relative: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
-def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[str, Place], root: Path) -> bytes:
+def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[Any, Place], root: Path) -> bytes:
     """What a link inside the archive points to, if it was placed before. Links themselves are never made."""
     base = PurePosixPath(path).parent if member.issym() else PurePosixPath()
     linked = os.path.normpath(base / member.linkname)
@@ -291,31 +293,19 @@ def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[str, 
     raise DataError(f"archive {name}: link {member.name!r} points to {linked!r}, which doesn't precede it")
 
 
-class Joined(io.RawIOBase):
-    """Several files, read as one."""
+class Joined:
+    """Several open files, read as one."""
 
-    def __init__(self, parts: Sequence[Path]) -> None:
+    def __init__(self, parts: Sequence[BinaryIO]) -> None:
         self._rest = list(parts)
-        self._open: io.BufferedReader | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            if self._open is None:
-                if not self._rest:
-                    return 0
-                self._open = self._rest.pop(0).open("rb")
-            if read := self._open.readinto(buffer):
-                return read
-            self._open.close()
-            self._open = None
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-        super().close()
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end of the last file."""
+        while self._rest:
+            if content := self._rest[0].read(size):
+                return content
+            self._rest.pop(0)
+        return b""
 
 
 def inside(root: Path, relative: str) -> Path:
@@ -331,8 +321,9 @@ def inside(root: Path, relative: str) -> Path:
 
 def put(target: Path, content: bytes) -> None:
     """Write a file, whole; leave one of the same content alone."""
-    if _holds(target, content):
-        return
+    with contextlib.suppress(FileNotFoundError):
+        if target.stat().st_size == len(content) and target.read_bytes() == content:
+            return
     with replacing(target, durably=False) as temporary:
         temporary.write_bytes(content)
 
@@ -340,10 +331,3 @@ def put(target: Path, content: bytes) -> None:
 def _put_file(target: Path, source: Path) -> None:
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.stat().st_size == len(content) and path.read_bytes() == content
-    except FileNotFoundError:
-        return False

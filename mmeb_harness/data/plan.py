@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.tasks import Archive, HubSource, Pages, Task
-from mmeb_harness.data.folder import repo_of, source_key
+from mmeb_harness.core.tasks import Archive, HubSource, Task
+from mmeb_harness.data.folder import repo_of, source_key, table_of
 from mmeb_harness.data.hub import downloaded
 from mmeb_harness.data.lock import HubFile, Lock, hub_file, table_key
-from mmeb_harness.data.records import read_record, record_sample, slug
+from mmeb_harness.data.records import Record, read_record, record_sample, slug
 from mmeb_harness.data.revisions import WORK, Locked
 
 
@@ -122,11 +122,10 @@ def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
         if not paths:
             raise DataError(f"{repo} at {lock[repo].revision[:12]} has no file named like {source.file}")
     else:
-        table = source.table if isinstance(source, Pages) else source
-        key = table_key(table.config, table.split)
-        if key not in lock[repo].tables:
+        table = table_of(source)
+        if table_key(table) not in lock[repo].tables:
             return None
-        paths = list(lock[repo].tables[key])
+        paths = list(lock[repo].tables[table_key(table)])
     return tuple(hub_file(repo, lock[repo], path) for path in paths)
 
 
@@ -150,23 +149,19 @@ def is_done(root: Path, key: str, digests: Sequence[str]) -> bool:
 
     Not while it is being replaced, nor if a look at some of its files shows that they are gone.
     """
-    record = read_record(root, key)
-    return (
-        record is not None
-        and record.digests == tuple(digests)
-        and not progress_file(root, key).is_file()
-        and _are_there(root, key)
-    )
+    record = _finished(root, key)
+    return record is not None and record.digests == tuple(digests) and _are_there(root, key)
 
 
 def has_served(root: Path, key: str, files: Sequence[HubFile]) -> bool:
     """Whether an archive's files have been placed for a step, by whatever rows."""
-    record = read_record(root, key)
-    return (
-        record is not None
-        and record.digests[: len(files)] == tuple(file.digest for file in files)
-        and not progress_file(root, key).is_file()
-    )
+    record = _finished(root, key)
+    return record is not None and record.digests[: len(files)] == tuple(file.digest for file in files)
+
+
+def _finished(root: Path, key: str) -> Record | None:
+    """A step's record, unless the step is being done again."""
+    return None if progress_file(root, key).is_file() else read_record(root, key)
 
 
 def _are_there(root: Path, key: str) -> bool:

@@ -10,13 +10,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import fingerprint, lock_file, read_json, read_parquet, write_atomically, write_json
+from mmeb_harness.core.files import fingerprint, lock_file, read_json, read_parquet, write_json, write_parquet
 from mmeb_harness.data.folder import MANIFEST, MANIFEST_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -97,21 +97,12 @@ class RecordWriter:
             digests: of all that decided what was placed.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self._flush()
-        record = Record(
-            source=self._source,
-            repo=repo,
-            revision=revision,
-            digests=tuple(digests),
-            files=self.files,
-            size=self.size,
-        )
-        table = pa.Table.from_batches(self._batches, _schema()).replace_schema_metadata({b"record": _to_json(record)})
-        write_atomically(
-            record_path(self._root, self._source), lambda path: pq.write_table(table, path, compression="zstd")
-        )
+        record = Record(self._source, repo, revision, tuple(digests), self.files, self.size)
+        metadata = {b"record": json.dumps(dataclasses.asdict(record)).encode()}
+        table = pa.Table.from_batches(self._batches, _schema()).replace_schema_metadata(metadata)
+        write_parquet(record_path(self._root, self._source), table)
         return record
 
     def _flush(self) -> None:
@@ -129,40 +120,26 @@ def _schema() -> pa.Schema:
     return pa.schema([("path", pa.string()), ("size", pa.int64()), ("sha256", pa.binary(32))])
 
 
-def _to_json(record: Record) -> bytes:
-    return json.dumps(dataclasses.asdict(record)).encode()
-
-
 def read_record(root: Path, source: str) -> Record | None:
     """A step's record; `None` if it isn't done, or if the record is damaged and so says nothing."""
     path = record_path(root, source)
     return _read(path) if path.is_file() else None
 
 
-def recorded_files(root: Path, source: str) -> Iterator[tuple[str, int, bytes]]:
-    """(path, size, sha256) of every file a step wrote, some in memory at a time.
-
-    Raises:
-        ResultError: the record is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = record_path(root, source)
+def recorded_files(root: Path, source: str, *columns: str) -> pa.Table | None:
+    """`path`, `size` or `sha256` of every file a step wrote; `None` if it isn't done, or its record is damaged."""
+    if read_record(root, source) is None:
+        return None
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                columns = [batch.column(name).to_pylist() for name in ("path", "size", "sha256")]
-                yield from zip(*columns, strict=True)
-    except (OSError, pa.ArrowException) as error:
-        raise ResultError(f"{path} is damaged ({error}); fetch its task again with --redo") from error
+        return read_parquet(record_path(root, source), list(columns))
+    except ResultError:
+        return None
 
 
 def record_sample(root: Path, source: str, number: int = 32) -> list[tuple[str, int]]:
     """(path, size) of some of the files a step wrote, evenly spaced; of a damaged record one that isn't there."""
-    try:
-        table = read_parquet(record_path(root, source), ["path", "size"])
-    except ResultError:
+    table = recorded_files(root, source, "path", "size")
+    if table is None:
         return [("", -1)]
     rows = table.take(sorted({index * (len(table) - 1) // max(1, number - 1) for index in range(number)}))
     return list(zip(rows.column("path").to_pylist(), rows.column("size").to_pylist(), strict=True))

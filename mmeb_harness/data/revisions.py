@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.tasks import Pages, Table, Task
-from mmeb_harness.data.folder import repo_of
+from mmeb_harness.core.tasks import Archive, Table, Task
+from mmeb_harness.data.folder import repo_of, table_of
 from mmeb_harness.data.hub import Failures, UnreachableError, hold, resolve
 from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, table_key, write_lock
 
@@ -82,9 +82,8 @@ def _wanted_tables(tasks: Iterable[Task]) -> dict[str, list[Table]]:
     for task in tasks:
         for source in task.sources:
             tables = wanted.setdefault(repo_of(source), [])
-            table = source.table if isinstance(source, Pages) else source
-            if isinstance(table, Table) and table not in tables:
-                tables.append(table)
+            if not isinstance(source, Archive) and table_of(source) not in tables:
+                tables.append(table_of(source))
     return wanted
 
 
@@ -118,19 +117,19 @@ def _lock_repo(
         except UnreachableError:
             raise
         except DataError as error:  # what the lock file knows can be had all the same
-            return own, [(f"{repo} {table_key(table.config, table.split)}", error) for table in unknown]
+            return own, [(f"{repo} {table_key(table)}", error) for table in unknown]
         return _with_tables(on_hub, own), failures
     return own, []
 
 
 def _of(tables: Sequence[Table], repo: str, failures: Failures) -> Failures:
     """Failures of these tables: that others are gone is for those who ask for them."""
-    names = {f"{repo} {table_key(table.config, table.split)}" for table in tables}
+    names = {f"{repo} {table_key(table)}" for table in tables}
     return [failure for failure in failures if failure[0] in names]
 
 
 def _unknown(tables: Sequence[Table], entry: LockedRepo) -> list[Table]:
-    return [table for table in tables if table_key(table.config, table.split) not in entry.tables]
+    return [table for table in tables if table_key(table) not in entry.tables]
 
 
 def _with_tables(entry: LockedRepo, before: LockedRepo) -> LockedRepo:

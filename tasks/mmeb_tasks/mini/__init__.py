@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import Modality, Suite, UnknownNameError
+from mmeb_harness import Modality, Suite
 
 if TYPE_CHECKING:
     from mmeb_tasks.mini.write import SuiteWriter
@@ -48,41 +48,29 @@ def make_split(
         UnknownNameError: for a task that is none of the 78.
     """
     from mmeb_tasks import TASKS
-    from mmeb_tasks.mini.write import SuiteWriter, write_whole
+    from mmeb_tasks.mini.write import choose, whole_suite
 
-    known = {task.name: task.modality for task in TASKS}
-    for name in tasks or ():
-        if name not in known:
-            raise UnknownNameError("task", name, known)
-    chosen = [name for name in known if tasks is None or name in tasks]
-
-    def write(temporary: Path) -> None:
-        writer = SuiteWriter(temporary)
-        for name in chosen:
-            _write_task(name, known[name], seed, split, writer, queries_per_task)
+    chosen = choose("task", {task.name: task.modality for task in TASKS}, tasks)
+    with whole_suite(folder) as writer:
+        for name, modality in chosen.items():
+            _write_task(name, modality, seed, split, writer, queries_per_task)
         writer.finish(NAME, f"{NAME}-{VERSION}-{split}-{seed}-{queries_per_task}", seed)
-
-    write_whole(folder, write)
 
 
 def _write_task(
     name: str, modality: Modality, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int
 ) -> None:
-    import zlib
-
-    import numpy as np
-
     from mmeb_tasks.mini.image_tasks import write_image_task
     from mmeb_tasks.mini.video_tasks import write_video_task
     from mmeb_tasks.mini.visdoc_tasks import write_visdoc_task
     from mmeb_tasks.mini.workers import work
+    from mmeb_tasks.mini.world import stream
 
-    entropy = (seed, _SPLITS.index(split), zlib.crc32(name.encode()))
-    writers = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}
-    writers[modality](name, np.random.default_rng(np.random.SeedSequence(entropy)), writer, queries_per_task)
+    index = _SPLITS.index(split)
+    write = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}[modality]
+    write(name, stream(seed, index, name), writer, queries_per_task)
     if split == "train":
-        of_workers = np.random.default_rng(np.random.SeedSequence((*entropy, _WORKERS)))
-        writer.rationales(name, work(name, writer.labels_of(name), of_workers))
+        writer.rationales(name, work(name, writer.labels_of(name), stream(seed, index, name, _WORKERS)))
 
 
 SUITE = Suite(NAME, VERSION, make_suite)

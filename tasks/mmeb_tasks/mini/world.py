@@ -9,6 +9,7 @@ single and the number of steps is never 4 or 8: with free permutations, or half 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -128,6 +129,11 @@ class Chain:
     def walk(self) -> str:
         """The shapes passed, as words."""
         return " ".join(SHAPES[shape] for shape in self.shapes)
+
+
+def stream(seed: int, split: int, task: str, *purpose: int) -> Rng:
+    """The random stream of one task of a split; purposes set further ones apart."""
+    return np.random.default_rng(np.random.SeedSequence((seed, split, zlib.crc32(task.encode()), *purpose)))
 
 
 def shuffled(rng: Rng, values: Sequence[Value]) -> list[Value]:

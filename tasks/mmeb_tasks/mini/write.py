@@ -7,17 +7,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from mmeb_harness import DataError, Table
+from mmeb_harness import DataError, Table, UnknownNameError
 from mmeb_tasks.mini.world import Picture
 
 Difficulty = Literal["easy", "hard"]
 Worker = Literal["precise", "verbose", "wrong"]
 Side = Literal["query", "positive"]
+Known = TypeVar("Known")
 WORKER_RATIONALES = "worker_rationales.parquet"
 
 
@@ -91,13 +93,9 @@ class SuiteWriter:
 
     def finish(self, name: str, revision: str, seed: int) -> None:
         """The labels of all queries, what workers wrote, if any did, and, last of all, the manifest."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        labels = [{"task": task, **asdict(label)} for task, of_task in self._labels.items() for label in of_task]
-        pq.write_table(pa.Table.from_pylist(labels), self._path("query_labels.parquet"))
+        self._records("query_labels.parquet", self._labels)
         if self._rationales:
-            self._write_rationales()
+            self._records(WORKER_RATIONALES, self._rationales)
         manifest = {
             "schema_version": 1,
             "name": name,
@@ -108,19 +106,16 @@ class SuiteWriter:
         }
         self._path("manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    def _write_rationales(self) -> None:
+    def _records(self, file: str, by_task: Mapping[str, Sequence[QueryLabel | WorkerRationale]]) -> None:
+        """Write records of one class as a table, column by column: a large split has half a million."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        written = [rationale for of_task in self._rationales.values() for rationale in of_task]
-        columns: dict[str, list[Any]] = {
-            "task": [task for task, of_task in self._rationales.items() for _ in of_task],
-            **{
-                field.name: [getattr(rationale, field.name) for rationale in written]
-                for field in fields(WorkerRationale)
-            },
-        }
-        pq.write_table(pa.table(columns), self._path(WORKER_RATIONALES))
+        records = [record for of_task in by_task.values() for record in of_task]
+        columns: dict[str, list[Any]] = {"task": [task for task, of_task in by_task.items() for _ in of_task]}
+        for field in fields(records[0]):
+            columns[field.name] = [getattr(record, field.name) for record in records]
+        pq.write_table(pa.table(columns), self._path(file))
 
     def _path(self, relative: str) -> Path:
         path = self._folder / relative
@@ -143,8 +138,9 @@ def encode_picture(picture: Picture, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a neighbour of `folder`, then rename it: a killed or second writer leaves nothing half done.
+@contextmanager
+def whole_suite(folder: Path) -> Iterator[SuiteWriter]:
+    """Write to a neighbour of `folder`, then rename it: a killed or second writer leaves nothing half done.
 
     Raises:
         DataError: if the place can't be written.
@@ -157,7 +153,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
             f"can't make a suite in {folder}: {error.strerror or error}; set MMEB_CACHE to a folder of yours"
         ) from error
     try:
-        write(temporary)
+        yield SuiteWriter(temporary)
         temporary.chmod(0o755)
         _rename(temporary, folder)
     except OSError as error:
@@ -172,3 +168,15 @@ def _rename(temporary: Path, folder: Path) -> None:
     except OSError as error:
         if not (folder / "manifest.json").is_file():  # else a second writer was faster: the same files
             raise DataError(f"{folder} exists and is not a finished suite; move it away first") from error
+
+
+def choose(kind: str, known: Mapping[str, Known], names: Sequence[str] | None) -> dict[str, Known]:
+    """What is named of what is known, in its order; `None`: all.
+
+    Raises:
+        UnknownNameError: for a name that is not known.
+    """
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    return {name: value for name, value in known.items() if names is None or name in names}

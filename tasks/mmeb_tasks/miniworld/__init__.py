@@ -28,16 +28,12 @@ def make_split(folder: Path, seed: int, split: Split, num_queries: int, tasks: S
         DataError: if the folder can't be written, or holds something else.
         UnknownNameError: for a task that the split doesn't have.
     """
-    from mmeb_tasks.mini.write import SuiteWriter, write_whole
+    from mmeb_tasks.mini.write import whole_suite
     from mmeb_tasks.miniworld.world import find_worlds
     from mmeb_tasks.miniworld.write import write_task
 
     worlds = find_worlds(split, tasks)
-
-    def write(temporary: Path) -> None:
-        writer = SuiteWriter(temporary)
+    with whole_suite(folder) as writer:
         for world in worlds:
             write_task(world, seed, split, num_queries, writer)
         writer.finish(NAME, f"{NAME}-{VERSION}-{split}-{seed}-{num_queries}", seed)
-
-    write_whole(folder, write)

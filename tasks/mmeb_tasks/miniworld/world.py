@@ -22,10 +22,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import MetricName, Modality, UnknownNameError
-from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES
+from mmeb_harness import MetricName, Modality
+from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
+from mmeb_tasks.mini.write import choose
 
-Rng: TypeAlias = np.random.Generator
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -154,10 +154,7 @@ def find_worlds(split: Split, names: Sequence[str] | None = None) -> list[World]
         UnknownNameError: for a name that the split doesn't have.
     """
     known = {world.name: world for world in WORLDS if split in world.splits}
-    for name in names or ():
-        if name not in known:
-            raise UnknownNameError(f"miniworld task of split {split!r}", name, known)
-    return [world for world in known.values() if names is None or world.name in names]
+    return list(choose(f"miniworld task of split {split!r}", known, names).values())
 
 
 def draw_queries(world: World, n: int, rng: Rng) -> Queries:
