@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import (
-    REASONING,
-    check_folder,
-    model_options,
-    model_spec,
-    names,
-    selection_options,
-)
-from mmeb_harness.cli.run import DEFAULT_MODEL, default_output, open_data
+from mmeb_harness.cli.options import DEFAULT_MODEL, REASONING, check_folder, model_spec, names, run_options
+from mmeb_harness.cli.run import default_output, open_data
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -37,11 +30,7 @@ def token_budgets(_context: click.Context, _parameter: click.Parameter, values: 
 
 
 @click.command()
-@click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
-@model_options
-@selection_options
-@click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
-@click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice.")
+@run_options
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task.")
 @click.option(
     "--batch-tokens",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import options, print_table
+from mmeb_harness.cli.options import print_table
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.files import readable_size
 
@@ -22,24 +22,20 @@ if TYPE_CHECKING:
 
 DEFAULT_VECTORS = "runs/.vectors"
 
-_vectors_option = options(
-    click.option(
-        "--vectors",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_VECTORS,
-        show_default=True,
-        metavar="FOLDER",
-        help="Where runs keep their vectors.",
-    )
+_vectors_option = click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_VECTORS,
+    show_default=True,
+    metavar="FOLDER",
+    help="Where runs keep their vectors.",
 )
-_model_option = options(
-    click.option(
-        "--model",
-        "models",
-        multiple=True,
-        metavar="MODEL",
-        help="Of this model only: its name, or a fingerprint as `show` prints it; may be repeated.",
-    )
+_model_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="Of this model only: its name, or a fingerprint as `show` prints it; may be repeated.",
 )
 
 
@@ -80,20 +76,20 @@ def check(vectors: Path, models: Sequence[str]) -> None:
     Exit code 1 if anything is wrong.
     """
     from mmeb_harness.store.upkeep import check as check_store
-    from mmeb_harness.store.upkeep import check_media
+    from mmeb_harness.store.upkeep import check_media, survey
 
     wrong = 0
     for folder in _chosen(vectors, models):
-        checked = check_store(folder)
-        store = checked.store
+        store = survey(folder)
         if not store.is_current:
             click.echo(f"other  {folder}: store version {store.description.version}, not read by this release")
             continue
-        mark = "WRONG" if checked.problems else "ok   "
+        problems = check_store(folder)
+        mark = "WRONG" if problems else "ok   "
         click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
-        for problem in checked.problems:
+        for problem in problems:
             click.echo(f"       {problem}")
-        wrong += len(checked.problems)
+        wrong += len(problems)
     for problem in check_media(vectors):
         click.echo(f"WRONG  {problem}")
         wrong += 1
@@ -113,14 +109,14 @@ def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken
 
     What a run is using is left alone, and the exit code is then 1. What is deleted is encoded again when it is needed.
     """
-    from mmeb_harness.store.upkeep import Wanted, prune_media
     from mmeb_harness.store.upkeep import prune as prune_stores
+    from mmeb_harness.store.upkeep import prune_media
 
     if older_than is None and not broken:
         if not models:
             raise OptionError("nothing to prune: name a --model, or say --older-than DAYS or --broken")
         older_than = 0.0
-    pruned = list(prune_stores(_chosen(vectors, models), Wanted(older_than, broken), dry_run=dry_run))
+    pruned = list(prune_stores(_chosen(vectors, models), unused_days=older_than, broken=broken, dry_run=dry_run))
     if broken and not models:
         pruned += prune_media(vectors, dry_run=dry_run)
     for part in pruned:

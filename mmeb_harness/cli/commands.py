@@ -1,5 +1,4 @@
-"""`mmeb-eval`: tasks, models, check; further commands are added from cli_run, cli_data, cli_cache,
-cli_scores, cli_leaderboard, cli_page and cli_bench.
+"""`mmeb-eval`: tasks, models, check; each other file here adds a group of commands.
 
 Turns options into values and errors into one line; decides nothing else.
 
@@ -18,7 +17,7 @@ from mmeb_harness.cli.bench import bench
 from mmeb_harness.cli.cache import cache
 from mmeb_harness.cli.data import data
 from mmeb_harness.cli.leaderboard import leaderboard
-from mmeb_harness.cli.options import model_options, model_spec, print_table, selection_options
+from mmeb_harness.cli.options import chosen_tasks, model_options, model_spec, print_table, selection_options
 from mmeb_harness.cli.page import report
 from mmeb_harness.cli.run import merge, run
 from mmeb_harness.cli.scores import COMMANDS
@@ -46,14 +45,11 @@ for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
 
 @cli.command()
 @selection_options
-def tasks(tasks: tuple[str, ...], groups: tuple[str, ...], modalities: tuple[str, ...], edition: str | None) -> None:
+def tasks(edition: str | None, **choice: Any) -> None:
     """List the registered tasks."""
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.core.registry import load_tasks
 
-    registered = load_tasks(edition)
-    chosen = (
-        select_tasks(registered, tasks, groups, modalities) if tasks or groups or modalities else registered.values()
-    )
+    chosen = chosen_tasks(edition=edition, **choice) if any(choice.values()) else load_tasks(edition).values()
     print_table(
         ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
         [_task_row(standing) for standing in chosen],
@@ -93,8 +89,8 @@ def check(model: str, **options: Any) -> None:
         sys.exit(1)
 
 
-def _task_row(one: RegisteredTask) -> tuple[str, ...]:
-    task = one.task
+def _task_row(standing: RegisteredTask) -> tuple[str, ...]:
+    task = standing.task
     return (
         task.name,
         task.modality,
@@ -103,7 +99,7 @@ def _task_row(one: RegisteredTask) -> tuple[str, ...]:
         _count(task.num_queries),
         _count(task.num_candidates),
         task.in_distribution or "-",
-        task.source or one.collection,
+        task.source or standing.collection,
     )
 
 

@@ -183,12 +183,11 @@ def _plan(
 
 
 def _print_plan(planned: Plan, workers: int) -> None:
-    from mmeb_harness.data.get import free_bytes
     from mmeb_harness.data.plan import room
 
     header = ("repository", "revision", "files", "size", "there", "tasks")
     print_table(header, [_plan_row(planned, repo) for repo in dict.fromkeys(step.repo for step in planned.steps)])
-    needed = room(planned, free_bytes(planned.root), workers)
+    needed = room(planned, workers)
     sizes = {(file.repo, file.path): file.size for step in planned.steps for file in step.files}
     kept = f", {readable_size(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
     click.echo(f"on the hub:  {len(sizes):,} files, {readable_size(sum(sizes.values()))}")
@@ -205,11 +204,11 @@ def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
 
     steps = [step for step in planned.steps if step.repo == repo]
     files = {file.path: file.size for step in steps for file in step.files}
-    left = {file.path: file.size for step in steps if not step.done for file in step.files}
+    open_files = {file.path: file for step in steps if not step.done for file in step.files}
     tasks = {task for step in steps for task in step.tasks}
     size = sum(files.values())
-    fetched = {file.path: there(file, planned.root / WORK) for step in steps if not step.done for file in step.files}
-    have = "all" if not left else readable_size(size - sum(left.values()) + sum(fetched.values()))
+    missing = sum(file.size - there(file, planned.root / WORK) for file in open_files.values())
+    have = readable_size(size - missing) if open_files else "all"
     return repo, planned.locked.lock[repo].revision[:8], str(len(files)), readable_size(size), have, str(len(tasks))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmeb_harness.core.registry import ModelSpec, RegisteredTask
 
 REASONING = ("adaptive", "always", "never")
+DEFAULT_MODEL = "mmemb_r1"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -87,6 +88,16 @@ model_options = options(
     click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
     click.option("--dtype", help="auto, float32, bfloat16, float16."),
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
+)
+
+
+#: What is evaluated, and on what.
+run_options = options(
+    click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}."),
+    model_options,
+    selection_options,
+    click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use."),
+    click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice."),
 )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import check_folder, model_options, model_spec, selection_options
+from mmeb_harness.cli.options import DEFAULT_MODEL, check_folder, model_spec, run_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,18 +31,13 @@ if TYPE_CHECKING:
     from mmeb_harness.spread.shares import Share
     from mmeb_harness.spread.torchrun import Ranks
 
-DEFAULT_MODEL = "mmemb_r1"
 DEFAULT_SUITE = "mini"
 #: Letters of a model's VALUE in the name of its results folder.
 LONGEST_VALUE = 60
 
 
 @click.command()
-@click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}.")
-@model_options
-@selection_options
-@click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use.")
-@click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice.")
+@run_options
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
 @click.option("--dim", type=int, metavar="N", help="Compare the first N dimensions of each vector only, renormalised.")
 @click.option("--quantize", type=click.Choice(("int8", "binary")), help="Compare quantised vectors.")

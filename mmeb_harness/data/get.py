@@ -6,7 +6,6 @@ import contextlib
 import errno
 import itertools
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +58,7 @@ def check_room(plan: Plan, workers: int) -> None:
     Raises:
         DataError: how much is needed, free and missing.
     """
-    needed = room(plan, free_bytes(plan.root), workers)
+    needed = room(plan, workers)
     if needed.needed > needed.free:
         raise DataError(
             f"{plan.root} has {readable_size(needed.free)} free, but up to {readable_size(needed.needed)} are needed "
@@ -67,12 +66,6 @@ def check_room(plan: Plan, workers: int) -> None:
             f"{readable_size(needed.needed - needed.free)} are missing; free them, choose another --data, or fewer "
             "tasks"
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Free bytes where `folder` is, or will be."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
 
 
 def get(plan: Plan, workers: int, on_bytes: OnBytes, note: Callable[[str], None]) -> Fetched:

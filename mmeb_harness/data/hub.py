@@ -91,19 +91,21 @@ def _patiently(
         arrived: bytes of a download; an attempt that brought some doesn't count.
         what: is downloaded, for messages.
     """
+    from huggingface_hub.utils import httpx
+
     failures, pause = 0, FIRST_PAUSE_SECONDS
     while True:
         before = arrived()
         try:
             with _explained(repo, revision):
                 return ask()
-        except _transient_errors() as error:
+        except (httpx.HTTPError, OSError) as error:  # of the transport or the server, or a short read
             if _is_local(error) and what:
                 raise
             if _is_local(error):
                 raise DataError(f"{repo}: {one_line(error)}") from error
             failures, pause = (0, FIRST_PAUSE_SECONDS) if arrived() > before else (failures + 1, pause)
-            if _is_final(error) or failures >= _attempts(error):
+            if _is_final(error) or failures >= (CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS):
                 if isinstance(error, UnreachableError):
                     raise
                 kept = f"; {arrived():,} bytes are kept, the same command goes on from there" if what else ""
@@ -111,10 +113,6 @@ def _patiently(
                 raise DataError(f"{asked} can't be fetched from {_endpoint()} ({one_line(error)}){kept}") from error
             wait(max(pause, _asked_pause(error)))
             pause *= 2
-
-
-def _attempts(error: Exception) -> int:
-    return CONNECT_ATTEMPTS if isinstance(error, UnreachableError) else ATTEMPTS
 
 
 def _asked_pause(error: Exception) -> float:
@@ -338,13 +336,6 @@ def file_digest(path: Path, like: str) -> str:
         return f"git:{blob.hexdigest()}"
 
 
-def _transient_errors() -> tuple[type[Exception], ...]:
-    """What a further attempt may mend: errors of the transport, of the server, and short reads (an OSError)."""
-    from huggingface_hub.utils import httpx
-
-    return (httpx.HTTPError, OSError)
-
-
 def _is_final(error: Exception) -> bool:
     """Whether the server has answered, and another attempt would get the same answer."""
     response = getattr(error, "response", None)
@@ -383,7 +374,8 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise DataError(
-            f"{repo} is gated and {token}: accept its terms at {_page(repo)} with the account of the token"
+            f"{repo} is gated and {token}: accept its terms at {_endpoint()}/datasets/{repo} with the account of the "
+            "token"
         ) from error
     except RevisionNotFoundError as error:
         raise DataError(
@@ -407,10 +399,6 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
 
 class UnreachableError(DataError, OSError):
     """No connection to the hub; an OSError too, so that a download tries again."""
-
-
-def _page(repo: str) -> str:
-    return f"{_endpoint()}/datasets/{repo}"
 
 
 def _endpoint() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -195,8 +196,8 @@ class Room:
         return self.result + self.passing
 
 
-def room(plan: Plan, free: int, workers: int) -> Room:
-    """How much room the open steps take, beyond what they have taken already."""
+def room(plan: Plan, workers: int) -> Room:
+    """How much room the open steps take, beyond what they have taken already, and how much there is."""
     folder = plan.root / WORK
     left = {file.digest: file.size - there(file, folder) for step in plan.open_steps for file in step.files}
     passing, result, kept = [], 0, 0
@@ -214,7 +215,8 @@ def room(plan: Plan, free: int, workers: int) -> Room:
     # Archives are handled two at a time, tables as many as there are workers.
     in_passing = sum(sorted(passing)[-2:])
     in_passing += sum(sorted(sum(left[file.digest] for file in step.files) for step in tables)[-workers:])
-    return Room(sum(left.values()), result, kept, in_passing, free)
+    existing = next(parent for parent in (plan.root, *plan.root.absolute().parents) if parent.exists())
+    return Room(sum(left.values()), result, kept, in_passing, shutil.disk_usage(existing).free)
 
 
 def placed_bytes(root: Path, key: str) -> int:

@@ -25,9 +25,9 @@ from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import Note, Progress, Sink, Usage, flushing, shortly
 from mmeb_harness.encode.worker import on_cpu
-from mmeb_harness.run.identity import difference
 from mmeb_harness.spread.ray_cluster import Needs, needs_of, room_for
 from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
+from mmeb_harness.spread.shares import MAKE_EQUAL, processors_remarks, refuse_difference
 
 #: How long to wait for an answer before looking at signals and clocks.
 POLL_SECONDS = 0.5
@@ -96,7 +96,7 @@ class RayEncoder:
         if self._waiting:
             sink.check_writable()
         with flushing(sink), self._interrupts.deferred():
-            while chunks_left := len(self._waiting) + self._busy():
+            while chunks_left := len(self._waiting) + sum(actor.chunk is not None for actor in self._actors):
                 self._staff(chunks_left)
                 for actor in self._actors:
                     if self._waiting and actor.expected is None:
@@ -109,9 +109,6 @@ class RayEncoder:
                 if self._interrupts.asked:
                     self._waiting.clear()
             self._interrupts.check()
-
-    def _busy(self) -> int:
-        return sum(actor.chunk is not None for actor in self._actors)
 
     def _staff(self, chunks_left: int) -> None:
         """Start the actors that are missing: at first, and when nodes have come."""
@@ -181,17 +178,12 @@ class RayEncoder:
         actor.said = said
         self._stillborn = 0
         self._first = self._first or said
-        if differing := difference(said.identity, self._first.identity):
-            what, mine, first = differing
-            raise ResultError(
-                f"an actor on {said.node} has {what} {mine!r}, the first one, on {self._first.node}, {first!r}: parts "
-                "of one run have to be computed alike; make the nodes equal"
-            )
-        known = len(self._processors)
-        self._processors.add(said.processors)
-        if 0 < known < len(self._processors):
-            listed = ", ".join(sorted(self._processors))
-            self._note(f"the actors have different processors ({listed}): their vectors may differ in the last digits")
+        this, first = f"an actor on {said.node} has", f"the first one, on {self._first.node},"
+        refuse_difference(said.identity, self._first.identity, this, first, MAKE_EQUAL)
+        if said.processors not in self._processors:
+            self._processors.add(said.processors)
+            for remark in processors_remarks("actors", self._processors):
+                self._note(remark)
 
     def _error(self, failure: Failure, actor: _Actor) -> Exception:
         error = failure.error(f"In an actor on {actor}")
@@ -291,14 +283,11 @@ def driver_model(spec: ModelSpec, first: Introduction, note: Note) -> Embedder:
         "model revision": local.info.revision,
         "mmeb-harness": versions.get("mmeb-harness"),
     }
-    if differing := difference(here, {name: first.identity.get(name) for name in here}):
-        what, mine, theirs = differing
-        raise ResultError(
-            f"this machine has {what} {mine!r}, an actor on {first.node} {theirs!r}: who plans a run and who "
-            "encodes it need the same"
-        )
-    there = {name: first.identity.get(name) for name in versions}
-    others = [f"{name} {mine}, there {there[name]}" for name, mine in versions.items() if mine != there[name]]
+    way_out = "who plans a run and who encodes it need the same"
+    there = {name: first.identity.get(name) for name in here}
+    refuse_difference(here, there, "this machine has", f"an actor on {first.node}", way_out)
+    theirs = {name: first.identity.get(name) for name in versions}
+    others = [f"{name} {mine}, there {theirs[name]}" for name, mine in versions.items() if mine != theirs[name]]
     if others:  # a head node without GPUs has another build of torch, say
         note(f"the actors have other packages than this machine, whose the results name: {'; '.join(others)}")
     return local

@@ -27,9 +27,9 @@ from mmeb_harness.encode.local import Encoder
 from mmeb_harness.results.files import ADDED
 from mmeb_harness.results.folder import locked
 from mmeb_harness.run.evaluate import OpenEncoder
-from mmeb_harness.run.identity import Identity, difference, run_identity
+from mmeb_harness.run.identity import Identity, run_identity
 from mmeb_harness.run.plan import Plan, RunSettings
-from mmeb_harness.spread.shares import Share, ShareEncoder
+from mmeb_harness.spread.shares import Share, ShareEncoder, refuse_difference
 
 SHARD_SCHEMA_VERSION = 1
 
@@ -182,10 +182,7 @@ def load_shards(output: Path) -> list[ShardResult]:
             f"as for the others with --shard {missing[0]}/{counts[0]} finishes the first"
         )
     for shard in shards[1:]:
-        if differing := difference(shard.identity, shards[0].identity):
-            what, theirs, first = differing
-            raise ResultError(
-                f"shard {shard.shard} was computed with {what} {theirs!r}, shard {shards[0].shard} with {first!r}: "
-                "they are no parts of one run; encode one of them again"
-            )
+        this, that = f"shard {shard.shard} was computed with", f"shard {shards[0].shard} with"
+        way_out = "they are no parts of one run; encode one of them again"
+        refuse_difference(shard.identity, shards[0].identity, this, that, way_out)
     return sorted(shards, key=lambda shard: shard.shard)

@@ -7,17 +7,41 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import Encoder, Progress, Sink
+from mmeb_harness.run.identity import Identity, difference
 
 #: How often to look for what others have encoded.
 POLL_SECONDS = 0.5
 #: So long nothing new may come: longer than the slowest chunk of a large reasoning model.
 PATIENCE_SECONDS = 3600.0
+#: What to do about processes of one run that aren't alike.
+MAKE_EQUAL = "parts of one run have to be computed alike; make the nodes equal"
+
+
+def refuse_difference(mine: Identity, theirs: Identity, whose_mine: str, whose_theirs: str, way_out: str) -> None:
+    """Let only what is alike compute parts of one run.
+
+    Args:
+        whose_mine, whose_theirs: who has it, with the verb: "rank 1 has", "rank 0".
+
+    Raises:
+        ResultError: the first thing that isn't the same.
+    """
+    if differing := difference(mine, theirs):
+        what, own, other = differing
+        raise ResultError(f"{whose_mine} {what} {own!r}, {whose_theirs} {other!r}: {way_out}")
+
+
+def processors_remarks(who: str, processors: Collection[str]) -> list[str]:
+    """What a user should know of processes whose processors, by kind, are not all the same."""
+    listed = ", ".join(sorted(processors))
+    remark = f"the {who} have different processors ({listed}): their vectors may differ in the last digits"
+    return [remark] if len(processors) > 1 else []
 
 
 @dataclass(frozen=True)

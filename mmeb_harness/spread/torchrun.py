@@ -20,9 +20,16 @@ from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import read_json, write_json
 from mmeb_harness.encode.local import Encoder
 from mmeb_harness.run.evaluate import OpenEncoder
-from mmeb_harness.run.identity import Identity, difference, run_identity
+from mmeb_harness.run.identity import Identity, run_identity
 from mmeb_harness.run.plan import Plan
-from mmeb_harness.spread.shares import GatheringEncoder, Share, ShareEncoder
+from mmeb_harness.spread.shares import (
+    MAKE_EQUAL,
+    GatheringEncoder,
+    Share,
+    ShareEncoder,
+    processors_remarks,
+    refuse_difference,
+)
 
 #: Rank 0 reads all tasks before it opens the run.
 PATIENCE_SECONDS = 900.0
@@ -155,21 +162,13 @@ class Meeting:
                 )
             time.sleep(POLL_SECONDS)
         theirs = read_json(self._file(0))["identity"]
-        if differing := difference(identity, theirs):
-            what, mine, other = differing
-            raise ResultError(
-                f"rank {self._ranks.share.index} has {what} {mine!r}, rank 0 {other!r}: parts of one run have to be "
-                "computed alike; make the nodes equal"
-            )
+        refuse_difference(identity, theirs, f"rank {self._ranks.share.index} has", "rank 0", MAKE_EQUAL)
         write_json(self._file(self._ranks.share.index), _described(identity))
 
     def remarks(self) -> list[str]:
         """Rank 0: what a user should know of the others."""
-        names = {read_json(path)["processors"] for path in self._folder.glob("rank-*.json")}
-        if len(names) < 2:
-            return []
-        listed = ", ".join(sorted(names))
-        return [f"the ranks have different processors ({listed}): their vectors may differ in the last digits"]
+        processors = {read_json(path)["processors"] for path in self._folder.glob("rank-*.json")}
+        return processors_remarks("ranks", processors)
 
     def absent(self) -> str:
         """Ranks that haven't joined, for messages."""

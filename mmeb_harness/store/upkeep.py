@@ -68,14 +68,6 @@ class ModelStore:
         return self.description.version == STORE_VERSION
 
 
-@dataclass(frozen=True)
-class CheckedStore:
-    """What is wrong with one model's vectors: a chunk's name and why, each in a line."""
-
-    store: ModelStore
-    problems: tuple[str, ...]
-
-
 def model_folders(vectors: Path) -> list[Path]:
     """The folders of vectors below `vectors`; others are left alone.
 
@@ -121,12 +113,10 @@ def survey(folder: Path) -> ModelStore:
     )
 
 
-def check(folder: Path) -> CheckedStore:
-    """Read every chunk of a folder of this store version."""
-    store = survey(folder)
-    width = store.description.dimensions
-    problems = [f"{path.name}: {problem}" for path in chunk_files(folder) if (problem := _problem(path, width))]
-    return CheckedStore(store, tuple(problems))
+def check(folder: Path) -> list[str]:
+    """What is wrong with the chunks of a folder of this store version: a chunk's name and why, a line each."""
+    width = survey(folder).description.dimensions
+    return [f"{path.name}: {problem}" for path in chunk_files(folder) if (problem := _problem(path, width))]
 
 
 def _problem(path: Path, width: int | None) -> str | None:
@@ -168,19 +158,6 @@ def _media_problem(path: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to prune of a model's vectors.
-
-    Attributes:
-        unused_days: all vectors of models that no run opened for so many days; 0: of all.
-        broken: chunks with which something is wrong, and what killed processes left.
-    """
-
-    unused_days: float | None = None
-    broken: bool = False
-
-
-@dataclass(frozen=True)
 class Pruned:
     """One thing that was pruned, or would be: what, and how many bytes it frees. In use: it was left alone."""
 
@@ -189,8 +166,12 @@ class Pruned:
     in_use: bool = False
 
 
-def prune(folders: Sequence[Path], wanted: Wanted, *, dry_run: bool) -> Iterator[Pruned]:
-    """Delete from models' folders what is wanted; a folder that a run is using is left alone.
+def prune(folders: Sequence[Path], *, unused_days: float | None, broken: bool, dry_run: bool) -> Iterator[Pruned]:
+    """Delete vectors from models' folders; a folder that a run is using is left alone.
+
+    Args:
+        unused_days: all vectors of models that no run opened for so many days; 0: of all.
+        broken: chunks with which something is wrong, and what killed processes left.
 
     Raises:
         ResultError: a folder can't be written.
@@ -198,7 +179,7 @@ def prune(folders: Sequence[Path], wanted: Wanted, *, dry_run: bool) -> Iterator
     for folder in folders:
         held = None if dry_run else hold_alone(folder)
         with held or contextlib.nullcontext():
-            needless = _needless(folder, wanted)
+            needless = _needless(folder, unused_days, broken=broken)
             if needless and not held and not dry_run:
                 yield Pruned(f"{folder}: a run is using it", in_use=True)
                 continue
@@ -215,15 +196,12 @@ def prune_media(vectors: Path, *, dry_run: bool) -> Iterator[Pruned]:
         ResultError: the folder can't be written.
     """
     folder = vectors / MEDIA_FOLDER
-    for path in _left_over(folder):
-        if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS:
-            yield _delete(f"{path}: left by a killed process", [path], dry_run=dry_run)
-    for path in media_files(folder):
-        if _media_problem(path):
-            yield _delete(f"{path}: broken", [path], dry_run=dry_run)
+    old = [path for path in _left_over(folder) if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS]
+    for what, paths in _litter(old, list(filter(_media_problem, media_files(folder)))).items():
+        yield _delete(what, paths, dry_run=dry_run)
 
 
-def _needless(folder: Path, wanted: Wanted) -> dict[str, list[Path]]:
+def _needless(folder: Path, unused_days: float | None, *, broken: bool) -> dict[str, list[Path]]:
     """What goes of a folder, for people → its files, in the order in which they go.
 
     The description goes last but for the lock: killed in between, it is still a store. What somebody else put into the
@@ -231,16 +209,18 @@ def _needless(folder: Path, wanted: Wanted) -> dict[str, list[Path]]:
     """
     description, used = read_description(folder), last_used(folder) or 0.0
     assert description is not None
-    if wanted.unused_days is not None and time.time() - used >= 86400 * wanted.unused_days:
+    if unused_days is not None and time.time() - used >= 86400 * unused_days:
         old = "" if description.version == STORE_VERSION else f", store version {description.version}"
         files = sorted(_own_files(folder), key=lambda path: (path.name == LOCK, path.name == DESCRIPTION))
         return {f"{folder}: all of {description.name or 'an unnamed model'}{old}": files}
-    if not wanted.broken or description.version != STORE_VERSION:
+    if not broken or description.version != STORE_VERSION:
         return {}
-    broken = [path for path in chunk_files(folder) if _problem(path, description.dimensions)]
-    return {f"{path}: left by a killed process": [path] for path in _left_over(folder)} | {
-        f"{path}: broken": [path] for path in broken
-    }
+    return _litter(_left_over(folder), [path for path in chunk_files(folder) if _problem(path, description.dimensions)])
+
+
+def _litter(left_over: Sequence[Path], broken: Sequence[Path]) -> dict[str, list[Path]]:
+    names = dict.fromkeys(left_over, "left by a killed process") | dict.fromkeys(broken, "broken")
+    return {f"{path}: {name}": [path] for path, name in names.items()}
 
 
 def _delete(what: str, paths: Sequence[Path], *, dry_run: bool) -> Pruned:
