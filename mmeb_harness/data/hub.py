@@ -26,7 +26,6 @@ from mmeb_harness.data.lock import HubFile, LockedRepo, table_key
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo
-    from huggingface_hub.hf_api import RepoSibling
 
 #: Attempts that end without a new byte before one gives up; the seconds between them double.
 ATTEMPTS = 5
@@ -60,7 +59,10 @@ def resolve(
 
     info = _patiently(repo, revision, ask, wait)
     commit = str(info.sha)
-    files = {file.rfilename: (int(file.size or 0), _digest(file)) for file in info.siblings or ()}
+    files = {
+        file.rfilename: (int(file.size or 0), f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}")
+        for file in info.siblings or ()
+    }
     table_files: dict[str, tuple[str, ...]] = {}
     failures: Failures = []
     for table in tables:
@@ -126,10 +128,6 @@ def _asked_pause(error: Exception) -> float:
     if limit is not None and limit.remaining == 0:  # the public hub's word for it; its windows are minutes long
         return min(float(limit.reset_in_seconds), LONGEST_PAUSE_SECONDS) + 1.0
     return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdigit() else 0.0
-
-
-def _digest(sibling: RepoSibling) -> str:
-    return f"sha256:{sibling.lfs.sha256}" if sibling.lfs else f"git:{sibling.blob_id}"
 
 
 def _table_files(table: Table, commit: str) -> tuple[str, ...]:

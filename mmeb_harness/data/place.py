@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PAGE_POOL = "visdoc-tasks/.pages"
 #: Parquet rows that carry images, held in memory at once.
 _PAGES_AT_ONCE = 32
+_ROWS_AT_ONCE = 4096
 
 Place = Callable[[str], str | None]
 Step = TypeVar("Step")
@@ -47,7 +48,8 @@ def place_table(parts: Sequence[tuple[str, Path]], table: Table, root: Path, rec
     names = shard_names(table.split, len(parts))
     for name, (hub_name, path) in zip(names, parts, strict=True):
         with _as_parquet(hub_name, path) as parquet:
-            _check_parquet(hub_name, parquet)
+            for _ in _batches(hub_name, parquet, _ROWS_AT_ONCE):
+                pass  # it can be read, all of it
             _put_file(folder / name, parquet)
         record.add_file(folder / name)
     remove_other_shards(root, table, names)
@@ -94,18 +96,17 @@ def _as_parquet(hub_name: str, path: Path) -> Iterator[Path]:
         yield converted
 
 
-def _check_parquet(hub_name: str, path: Path) -> None:
+def _batches(name: str, path: Path, size: int) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            for _ in file.iter_batches(batch_size=4096):
-                pass
+            yield from file.iter_batches(batch_size=size)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{hub_name} is no readable parquet ({error}), although its checksum is the hub's: this revision is "
-            "damaged; another one may not be (--update)"
+            f"{name} is no readable parquet ({error}), although its checksum is the hub's: this revision is damaged; "
+            "another one may not be (--update)"
         ) from error
 
 
@@ -127,7 +128,9 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     try:
         with replacing(slim) as temporary:
             for hub_name, path in parts:
-                for batch in _page_batches(hub_name, path, pages):
+                for batch in _batches(f"{table.repo}: {hub_name}", path, _PAGES_AT_ONCE):
+                    if missing := {pages.id_column, pages.image_column} - set(batch.schema.names):
+                        raise DataError(f"{table.repo}: {hub_name} lacks the column {min(missing)!r}")
                     copies += _place_batch(batch, pages, root, record, seen)
                     rest = batch.drop_columns([pages.image_column])
                     writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
@@ -140,20 +143,6 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     remove_other_shards(root, table, [slim.name])
     record.add_file(slim)
     return copies
-
-
-def _page_batches(hub_name: str, path: Path, pages: Pages) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for column in (pages.id_column, pages.image_column):
-                if column not in file.schema_arrow.names:
-                    raise DataError(f"{pages.table.repo}: {hub_name} lacks the column {column!r}")
-            yield from file.iter_batches(batch_size=_PAGES_AT_ONCE)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{pages.table.repo}: {hub_name} is no readable parquet ({error})") from error
 
 
 def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter, seen: set[str]) -> int:

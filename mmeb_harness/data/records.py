@@ -26,6 +26,8 @@ FOLDER = "manifest"
 NAME = "MMEB-V2"
 #: Rows held in memory while an archive of a million files is unpacked.
 _ROWS_AT_ONCE = 50_000
+#: Files that are looked at to see whether a step's are still there.
+_SAMPLE = 32
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,13 @@ def recorded_files(root: Path, source: str, *columns: str) -> pa.Table | None:
         return None
 
 
-def record_sample(root: Path, source: str, number: int = 32) -> list[tuple[str, int]]:
+def record_sample(root: Path, source: str) -> list[tuple[str, int]]:
     """(path, size) of some of the files a step wrote, evenly spaced; of a damaged record one that isn't there."""
     table = recorded_files(root, source, "path", "size")
     if table is None:
         return [("", -1)]
-    rows = table.take(sorted({index * (len(table) - 1) // max(1, number - 1) for index in range(number)}))
+    last = len(table) - 1
+    rows = table.take(sorted({index * last // (_SAMPLE - 1) for index in range(_SAMPLE)}))
     return list(zip(rows.column("path").to_pylist(), rows.column("size").to_pylist(), strict=True))
 
 

@@ -106,9 +106,7 @@ def _lock_repo(
         on_hub, failures = resolve(repo, given.revision, _unknown(everything, given), wait)
         _check_given(repo, given, on_hub)
         return _with_tables(on_hub, given), _of(tables, repo, failures)
-    if own is None:
-        return resolve(repo, None, tables, wait)
-    if update:
+    if own is None or update:
         on_hub, failures = resolve(repo, None, everything, wait)
         return on_hub, _of(tables, repo, failures)
     if unknown := _unknown(tables, own):

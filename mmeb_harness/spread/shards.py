@@ -32,6 +32,8 @@ from mmeb_harness.run.plan import Plan, RunSettings
 from mmeb_harness.spread.shares import Share, ShareEncoder, refuse_difference
 
 SHARD_SCHEMA_VERSION = 1
+#: Settings that all shards of a run have in common, and that who ranks them takes from them.
+OF_SETTINGS = ("edition", "frames", "limit", "dimensions", "quantization", "seed", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,10 @@ def shard_result(share: Share, plan: Plan, seconds: float) -> ShardResult:
         model=plan.model,
         model_args=dict(settings.model_args),
         tasks=tuple(plan.tasks),
-        edition=settings.edition,
         data=plan.data.name,
-        frames=settings.frames,
-        limit=settings.limit,
-        dimensions=settings.dimensions,
-        quantization=settings.quantization,
-        seed=settings.seed,
-        batch_tokens=settings.batch_tokens,
         seconds=seconds,
         processors=environment.processors(),
+        **{name: getattr(settings, name) for name in OF_SETTINGS},
     )
 
 
@@ -118,18 +114,8 @@ def settings_of(shard: ShardResult, output: Path, vectors: Path | None) -> RunSe
     Args:
         vectors: where they are kept; `None`: where a run keeps them by default.
     """
-    return RunSettings(
-        output=output,
-        edition=shard.edition,
-        frames=shard.frames,
-        limit=shard.limit,
-        seed=shard.seed,
-        batch_tokens=shard.batch_tokens,
-        dimensions=shard.dimensions,
-        quantization=shard.quantization,
-        vectors=vectors,
-        model_args=shard.model_args,
-    )
+    own = {name: getattr(shard, name) for name in OF_SETTINGS}
+    return RunSettings(output=output, vectors=vectors, model_args=shard.model_args, **own)
 
 
 def processors_of(shards: Sequence[ShardResult]) -> list[str]:

@@ -9,7 +9,8 @@ They work on words, so that one rule serves all 78 tasks. Whoever selects among 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
 from mmeb_tasks.mini.write import QueryLabel, WorkerRationale
@@ -37,22 +38,19 @@ _OPPOSITES = {
 
 def work(task: str, labels: Sequence[QueryLabel], rng: Rng) -> list[WorkerRationale]:
     """All workers' samples of all of a task's queries."""
+    details = task in TASKS_WITH_DETAILS
     errs = rng.random((SAMPLES, len(labels))) < WRONG_SHARE
     offsets = rng.integers(1, len(SHAPES), (SAMPLES, len(labels)))
-    return [
-        rationale
-        for sample in range(SAMPLES)
-        for index, label in enumerate(labels)
-        for rationale in _write_all(task, label, sample, bool(errs[sample, index]), int(offsets[sample, index]))
-    ]
-
-
-def _write_all(task: str, label: QueryLabel, sample: int, errs: bool, offset: int) -> Iterator[WorkerRationale]:
-    details = task in TASKS_WITH_DETAILS
-    wrong = mistaken(label, offset) if errs else label.rationale
-    yield WorkerRationale(label.query_id, "query", "precise", sample, label.rationale, True, details)
-    yield WorkerRationale(label.query_id, "query", "verbose", sample, verbose(label.rationale), True, details)
-    yield WorkerRationale(label.query_id, "query", "wrong", sample, wrong, not errs, details)
+    written: list[WorkerRationale] = []
+    for sample, index in itertools.product(range(SAMPLES), range(len(labels))):
+        label, is_wrong = labels[index], bool(errs[sample, index])
+        wrong = mistaken(label, int(offsets[sample, index])) if is_wrong else label.rationale
+        written += [
+            WorkerRationale(label.query_id, "query", "precise", sample, label.rationale, True, details),
+            WorkerRationale(label.query_id, "query", "verbose", sample, verbose(label.rationale), True, details),
+            WorkerRationale(label.query_id, "query", "wrong", sample, wrong, not is_wrong, details),
+        ]
+    return written
 
 
 def verbose(rationale: str) -> str:

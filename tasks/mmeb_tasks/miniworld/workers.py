@@ -10,7 +10,7 @@ lead to the right answer by accident (2 hops of 4): that counts as right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmeb_tasks.mini.workers import SAMPLES, WRONG_SHARE
@@ -76,37 +76,21 @@ def target_sights(targets: Targets) -> list[Sight]:
 
 def work(side: Side, query_ids: Sequence[str], sights: Sequence[Sight], rng: Rng) -> list[WorkerRationale]:
     """All workers' samples of one side of pairs."""
-    return [
-        rationale
-        for sample in range(SAMPLES)
-        for query_id, sight, luck in zip(query_ids, sights, _lucks(len(sights), rng), strict=True)
-        for rationale in _write_all(side, query_id, sample, sight, luck)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Luck:
-    """A sample's chance events: whether details are named, whether the wrong worker errs, and by how much."""
-
-    details: bool
-    errs: bool
-    offset: int
-
-
-def _lucks(n: int, rng: Rng) -> Iterable[_Luck]:
-    details = rng.random(n) < DETAILS_SHARE
-    errs = rng.random(n) < WRONG_SHARE
-    offsets = rng.integers(1, NUM, n)
-    return map(_Luck, details.tolist(), errs.tolist(), offsets.tolist())
-
-
-def _write_all(side: Side, query_id: str, sample: int, sight: Sight, luck: _Luck) -> Iterator[WorkerRationale]:
-    detailed = luck.details and bool(sight.details)
-    taken_for = mistaken(sight, luck.offset) if luck.errs else sight
-    right = taken_for.answer == sight.answer
-    yield WorkerRationale(query_id, side, "precise", sample, precise(sight, detailed), True, detailed)
-    yield WorkerRationale(query_id, side, "verbose", sample, verbose(sight), True, bool(sight.details))
-    yield WorkerRationale(query_id, side, "wrong", sample, precise(taken_for, detailed), right, detailed)
+    written: list[WorkerRationale] = []
+    for sample in range(SAMPLES):
+        names_details = (rng.random(len(sights)) < DETAILS_SHARE).tolist()
+        errs = (rng.random(len(sights)) < WRONG_SHARE).tolist()
+        offsets = rng.integers(1, NUM, len(sights)).tolist()
+        for index, (query_id, sight) in enumerate(zip(query_ids, sights, strict=True)):
+            details = names_details[index] and bool(sight.details)
+            taken_for = mistaken(sight, offsets[index]) if errs[index] else sight
+            right = taken_for.answer == sight.answer
+            written += [
+                WorkerRationale(query_id, side, "precise", sample, precise(sight, details), True, details),
+                WorkerRationale(query_id, side, "verbose", sample, verbose(sight), True, bool(sight.details)),
+                WorkerRationale(query_id, side, "wrong", sample, precise(taken_for, details), right, details),
+            ]
+    return written
 
 
 def precise(sight: Sight, details: bool) -> str:

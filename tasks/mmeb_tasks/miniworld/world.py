@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +116,6 @@ class Queries:
     def __len__(self) -> int:
         return len(self.looks)
 
-    def __getitem__(self, rows: slice) -> Queries:
-        return Queries(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
     @property
     def ends(self) -> Ints:
         """(n,) the shape after all hops; of a LOOK query the glyph itself."""
@@ -143,8 +140,13 @@ class Targets:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, rows: slice) -> Targets:
-        return Targets(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+Things = TypeVar("Things", Queries, Targets)
+
+
+def rows_of(things: Things, rows: slice) -> Things:
+    """Some of the rows of all arrays."""
+    return replace(things, **{field.name: getattr(things, field.name)[rows] for field in fields(things)})
 
 
 def find_worlds(split: Split, names: Sequence[str] | None = None) -> list[World]:

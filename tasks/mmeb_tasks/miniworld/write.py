@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from mmeb_tasks.mini.world import Picture, Rng, stream
 from mmeb_tasks.mini.write import QueryLabel, SuiteWriter
@@ -16,17 +16,18 @@ from mmeb_tasks.miniworld.world import (
     Queries,
     Split,
     Targets,
+    Things,
     World,
     draw_pool,
     draw_queries,
     in_pool,
     query_text,
+    rows_of,
     target_text,
     targets_of,
 )
 
 Row = dict[str, Any]
-Things = TypeVar("Things", Queries, Targets)
 #: Pictures that are drawn at once.
 CHUNK = 512
 _PURPOSES = ("facts", "pictures", "workers")
@@ -107,7 +108,7 @@ def _candidate_rows(world: World, targets: Targets, rng: Rng, writer: SuiteWrite
 def _in_chunks(things: Things, draw: Callable[[Things, Rng], Pictures], rng: Rng) -> Iterator[Picture]:
     """A picture (h, w, 3) or a clip (frames, h, w, 3) each."""
     for start in range(0, len(things), CHUNK):
-        yield from draw(things[start : start + CHUNK], rng)
+        yield from draw(rows_of(things, slice(start, start + CHUNK)), rng)
 
 
 def _write_media(folder: str, pictures: Iterable[Picture], writer: SuiteWriter) -> Iterator[tuple[str, list[str]]]:
