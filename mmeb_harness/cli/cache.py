@@ -18,6 +18,7 @@ from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.files import readable_size
 
 if TYPE_CHECKING:
+    from mmeb_harness.store.chunk_files import Description
     from mmeb_harness.store.upkeep import ModelStore
 
 DEFAULT_VECTORS = "runs/.vectors"
@@ -55,7 +56,7 @@ def show(vectors: Path, json_file: Path | None) -> None:
     from mmeb_harness.core.files import write_json
     from mmeb_harness.store.upkeep import model_folders, survey
 
-    stores = [survey(folder) for folder in model_folders(vectors)]
+    stores = [survey(folder, description) for folder, description in model_folders(vectors).items()]
     if stores:
         header = ("model", "revision", "fingerprint", "items", "size", "chunks", "written", "")
         print_table(header, [_row(store) for store in stores])
@@ -79,12 +80,12 @@ def check(vectors: Path, models: Sequence[str]) -> None:
     from mmeb_harness.store.upkeep import check_media, survey
 
     wrong = 0
-    for folder in _chosen(vectors, models):
-        store = survey(folder)
+    for folder, description in _chosen(vectors, models).items():
+        store = survey(folder, description)
         if not store.is_current:
             click.echo(f"other  {folder}: store version {store.description.version}, not read by this release")
             continue
-        problems = check_store(folder)
+        problems = check_store(store)
         mark = "WRONG" if problems else "ok   "
         click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
         for problem in problems:
@@ -128,22 +129,20 @@ def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken
         sys.exit(1)
 
 
-def _chosen(vectors: Path, models: Sequence[str]) -> list[Path]:
+def _chosen(vectors: Path, models: Sequence[str]) -> dict[Path, Description]:
     """The folders of the named models; all if none is named.
 
     Raises:
         UnknownNameError: of a name that none has.
     """
-    from mmeb_harness.store.chunk_files import read_description
     from mmeb_harness.store.upkeep import model_folders
 
     folders = model_folders(vectors)
-    names = {folder: {folder.name, described.name} for folder in folders if (described := read_description(folder))}
-    known = {name for both in names.values() for name in both if name}
+    names = {folder: {folder.name, description.name} - {""} for folder, description in folders.items()}
     for name in models:
-        if name not in known:
+        if name not in (known := set().union(*names.values())):
             raise UnknownNameError("model with vectors here", name, known)
-    return [folder for folder in folders if not models or names[folder] & set(models)]
+    return {folder: folders[folder] for folder in folders if not models or names[folder] & set(models)}
 
 
 def _row(store: ModelStore) -> tuple[str, ...]:

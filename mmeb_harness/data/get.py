@@ -19,7 +19,7 @@ from mmeb_harness.core.errors import DataError, HarnessError
 from mmeb_harness.core.files import NO_ROOM, readable_size
 from mmeb_harness.core.tasks import Archive, Pages, Table
 from mmeb_harness.data.folder import describe
-from mmeb_harness.data.hub import NoRoomError, OnBytes, UnreachableError, discard, download, held, hold
+from mmeb_harness.data.hub import OnBytes, UnreachableError, discard, download, held, hold
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
 from mmeb_harness.data.place import Place, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
@@ -189,7 +189,7 @@ class _Job:
         """Want of room, or of a network, ends everything; anything else ends this step only."""
         try:
             future.result()
-        except (NoRoomError, UnreachableError):
+        except UnreachableError:
             self.stop.set()
             raise
         except HarnessError as error:
@@ -251,7 +251,8 @@ class _Job:
         }
         for step in records:
             self._begin(step)
-        unpack(parts, name, places, root, records, on_member=self._progress_of(records))
+        into = [(place, records[step]) for step, place in places.items()]
+        unpack(parts, name, root, into, on_member=self._progress_of(records))
         os.sync()  # a million small files, before the records that say they are there
         empty = [step for step, record in records.items() if not record.files]
         for step in empty:
@@ -376,5 +377,8 @@ def files_below(root: Path, folder: str) -> set[str]:
 
 def _written(root: Path, error: OSError) -> DataError:
     if error.errno in NO_ROOM:
-        return NoRoomError(root, error)
+        return DataError(
+            f"no room left to write {error.filename or root} ({error.strerror or error}); what is complete is kept: "
+            "free some space, then the same command goes on"
+        )
     return DataError(f"can't write to {error.filename or root}: {error.strerror or error}; what is done is kept")

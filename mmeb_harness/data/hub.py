@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import LOCK_POLL_SECONDS, NO_ROOM, dont_wait, lock_file, replacing
+from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file, replacing
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.data.lock import HubFile, LockedRepo, table_key
 
@@ -173,7 +173,8 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
         verify: don't trust one that is there already either.
 
     Raises:
-        DataError: not reachable after several attempts, not to be had, not the declared bytes, or no room.
+        DataError: not reachable after several attempts, not to be had, or not the declared bytes.
+        OSError: it can't be written here.
     """
     target = downloaded(file, folder)
     with hold(folder, target.name, lambda: on_bytes(0)):
@@ -263,19 +264,8 @@ def _fetch(file: HubFile, target: Path, on_bytes: OnBytes) -> Path:
     if _size(part) > file.size:
         part.unlink()
     on_bytes(_size(part))
-    try:
-        _patiently(
-            file.repo,
-            file.revision,
-            partial(_append, file, part, on_bytes),
-            partial(_sleep, on_bytes),
-            partial(_size, part),
-            file.path,
-        )
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise NoRoomError(part, error) from error
-        raise
+    wait, arrived = partial(_sleep, on_bytes), partial(_size, part)
+    _patiently(file.repo, file.revision, partial(_append, file, part, on_bytes), wait, arrived, file.path)
     return part
 
 
@@ -343,16 +333,6 @@ def _is_final(error: Exception) -> bool:
 def _is_local(error: Exception) -> bool:
     """Whether this machine's files are to blame, which no further attempt mends."""
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
-
-
-class NoRoomError(DataError):
-    """The disk, or a quota, is full."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(
-            f"no room left to write {error.filename or path} ({error.strerror or error}); what is complete is kept: "
-            "free some space, then the same command goes on"
-        )
 
 
 @contextlib.contextmanager

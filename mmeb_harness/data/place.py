@@ -13,9 +13,9 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import replacing
@@ -32,7 +32,6 @@ _PAGES_AT_ONCE = 32
 _ROWS_AT_ONCE = 4096
 
 Place = Callable[[str], str | None]
-Step = TypeVar("Step")
 
 
 def place_table(parts: Sequence[tuple[str, Path]], table: Table, root: Path, record: RecordWriter) -> None:
@@ -195,17 +194,15 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
 def unpack(
     parts: Sequence[Path],
     name: str,
-    places: Mapping[Step, Place],
     root: Path,
-    records: Mapping[Step, RecordWriter],
+    into: Sequence[tuple[Place, RecordWriter]],
     on_member: Callable[[], None] = lambda: None,
 ) -> None:
     """Place the members of a tar archive, in one pass, without ever holding more than one member.
 
     Args:
         parts: the archive's parts, in order.
-        places: step → where a member belongs below the data folder, or `None`.
-        records: step → its record.
+        into: for each step where a member belongs below the data folder, or `None`; and the step's record.
         on_member: called before each member; what it raises stops the unpacking.
 
     Raises:
@@ -219,7 +216,7 @@ def unpack(
                 # tarfile keeps every member it has seen: a GB of them for a million frames.
                 archive.members = []  # type: ignore[attr-defined]
                 on_member()
-                _place_member(archive, member, name, places, root, records)
+                _place_member(archive, member, name, root, into)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -230,17 +227,16 @@ def _place_member(
     archive: tarfile.TarFile,
     member: tarfile.TarInfo,
     name: str,
-    places: Mapping[Step, Place],
     root: Path,
-    records: Mapping[Step, RecordWriter],
+    into: Sequence[tuple[Place, RecordWriter]],
 ) -> None:
     path = _safe(name, member.name)
     # "._x.jpg" is what macOS puts beside x.jpg; a reader would take it for a frame.
     if member.isdir() or PurePosixPath(path).name.startswith("._"):
         return
-    wanted = {step: target for step, place in places.items() if (target := place(path)) is not None}
+    wanted = [(target, record) for place, record in into if (target := place(path)) is not None]
     if member.issym() or member.islnk():
-        content = _linked(member, name, path, places, root) if wanted else None
+        content = _linked(member, name, path, [place for place, _ in into], root) if wanted else None
     elif member.isreg():
         # Never `None` for a regular file, which mypy can't know.
         content = archive.extractfile(member).read() if wanted else None  # type: ignore[union-attr]
@@ -249,10 +245,10 @@ def _place_member(
     if content is None:
         return
     digest = hashlib.sha256(content).digest()
-    for target in set(wanted.values()):  # tasks share images
+    for target in {target for target, _ in wanted}:  # tasks share images
         put(inside(root, target), content)
-    for step, target in wanted.items():
-        records[step].add_hashed(target, len(content), digest)
+    for target, record in wanted:
+        record.add_hashed(target, len(content), digest)
 
 
 def _safe(name: str, member: str) -> str:
@@ -269,13 +265,13 @@ def _leaves(relative: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
-def _linked(member: tarfile.TarInfo, name: str, path: str, places: Mapping[Any, Place], root: Path) -> bytes:
+def _linked(member: tarfile.TarInfo, name: str, path: str, places: Sequence[Place], root: Path) -> bytes:
     """What a link inside the archive points to, if it was placed before. Links themselves are never made."""
     base = PurePosixPath(path).parent if member.issym() else PurePosixPath()
     linked = os.path.normpath(base / member.linkname)
     if linked.startswith(("/", "..")):
         raise DataError(f"archive {name}: link {member.name!r} points to {member.linkname!r}, outside of the archive")
-    for place in places.values():
+    for place in places:
         target = place(linked)
         if target is not None and inside(root, target).is_file():
             return inside(root, target).read_bytes()

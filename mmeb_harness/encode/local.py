@@ -70,7 +70,10 @@ class Encoder(Protocol):
 
 
 class Preparation(Protocol):
-    """Prepares batches while others are encoded. A context manager: leaving it closes it."""
+    """Prepares batches while others are encoded.
+
+    A context manager: leaving it ends what runs, without waiting for batches nobody asked for.
+    """
 
     def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
         """Prepared batches, in order, each with the seconds that preparing it took.
@@ -78,10 +81,6 @@ class Preparation(Protocol):
         A batch that can't be prepared raises its error when its turn comes. No more is held of a batch than what the
         consumer holds. Batches that were prepared ahead are dropped when the iterator is closed.
         """
-        ...
-
-    def close(self) -> None:
-        """End what runs, without waiting for batches nobody asked for."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -25,7 +25,8 @@ class InlinePreparation:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        """End as `Preparation` promises; a batch that is just being prepared is finished."""
+        self._pool.shutdown(cancel_futures=True)
 
     def run(self, batches: Iterable[Unprepared]) -> Iterator[tuple[Any, float]]:
         """Prepare batches as `Preparation` promises."""
@@ -41,10 +42,6 @@ class InlinePreparation:
         finally:
             for future in ahead:
                 future.cancel()
-
-    def close(self) -> None:
-        """End as `Preparation` promises; a batch that is just being prepared is finished."""
-        self._pool.shutdown(cancel_futures=True)
 
     def _prepare(self, items: Sequence[Item], role: Role) -> tuple[Any, float]:
         started = time.perf_counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,30 +68,24 @@ class ModelStore:
         return self.description.version == STORE_VERSION
 
 
-def model_folders(vectors: Path) -> list[Path]:
-    """The folders of vectors below `vectors`; others are left alone.
+def model_folders(vectors: Path) -> dict[Path, Description]:
+    """The folders of vectors below `vectors`, and what each says of itself; others are left alone.
 
     Raises:
         ResultError: `vectors` is no folder.
     """
     if not vectors.is_dir():
         raise ResultError(f"{vectors} {'is no folder' if vectors.exists() else 'does not exist'}: no vectors are there")
-    return [path for path in sorted(vectors.iterdir()) if path.is_dir() and _is_store(path)]
+    described: dict[Path, Description] = {}
+    for path in sorted(vectors.iterdir()):
+        with contextlib.suppress(ResultError):  # not to be read as one: somebody else's folder
+            if path.is_dir() and not path.name.startswith(".") and (description := read_description(path)):
+                described[path] = description
+    return described
 
 
-def _is_store(folder: Path) -> bool:
-    if folder.name.startswith("."):
-        return False
-    try:
-        return read_description(folder) is not None
-    except ResultError:
-        return False
-
-
-def survey(folder: Path) -> ModelStore:
+def survey(folder: Path, description: Description) -> ModelStore:
     """Count what a model's folder holds."""
-    description = read_description(folder)
-    assert description is not None
     current = description.version == STORE_VERSION
     paths = chunk_files(folder) if current else sorted(folder.glob("chunk-*"))
     keys: set[str] = set()
@@ -113,10 +107,10 @@ def survey(folder: Path) -> ModelStore:
     )
 
 
-def check(folder: Path) -> list[str]:
+def check(store: ModelStore) -> list[str]:
     """What is wrong with the chunks of a folder of this store version: a chunk's name and why, a line each."""
-    width = survey(folder).description.dimensions
-    return [f"{path.name}: {problem}" for path in chunk_files(folder) if (problem := _problem(path, width))]
+    paths, width = chunk_files(store.folder), store.description.dimensions
+    return [f"{path.name}: {problem}" for path in paths if (problem := _problem(path, width))]
 
 
 def _problem(path: Path, width: int | None) -> str | None:
@@ -166,7 +160,9 @@ class Pruned:
     in_use: bool = False
 
 
-def prune(folders: Sequence[Path], *, unused_days: float | None, broken: bool, dry_run: bool) -> Iterator[Pruned]:
+def prune(
+    folders: Mapping[Path, Description], *, unused_days: float | None, broken: bool, dry_run: bool
+) -> Iterator[Pruned]:
     """Delete vectors from models' folders; a folder that a run is using is left alone.
 
     Args:
@@ -176,10 +172,10 @@ def prune(folders: Sequence[Path], *, unused_days: float | None, broken: bool, d
     Raises:
         ResultError: a folder can't be written.
     """
-    for folder in folders:
+    for folder, description in folders.items():
         held = None if dry_run else hold_alone(folder)
         with held or contextlib.nullcontext():
-            needless = _needless(folder, unused_days, broken=broken)
+            needless = _needless(folder, description, unused_days, broken=broken)
             if needless and not held and not dry_run:
                 yield Pruned(f"{folder}: a run is using it", in_use=True)
                 continue
@@ -201,14 +197,15 @@ def prune_media(vectors: Path, *, dry_run: bool) -> Iterator[Pruned]:
         yield _delete(what, paths, dry_run=dry_run)
 
 
-def _needless(folder: Path, unused_days: float | None, *, broken: bool) -> dict[str, list[Path]]:
+def _needless(
+    folder: Path, description: Description, unused_days: float | None, *, broken: bool
+) -> dict[str, list[Path]]:
     """What goes of a folder, for people → its files, in the order in which they go.
 
     The description goes last but for the lock: killed in between, it is still a store. What somebody else put into the
     folder stays, and the folder with it.
     """
-    description, used = read_description(folder), last_used(folder) or 0.0
-    assert description is not None
+    used = last_used(folder) or 0.0
     if unused_days is not None and time.time() - used >= 86400 * unused_days:
         old = "" if description.version == STORE_VERSION else f", store version {description.version}"
         files = sorted(_own_files(folder), key=lambda path: (path.name == LOCK, path.name == DESCRIPTION))

@@ -19,7 +19,7 @@ VERSION = "1"
 TEST_QUERIES = 24
 
 Split = Literal["train", "test"]
-_SPLITS: tuple[Split, ...] = ("train", "test")
+SPLITS: tuple[Split, ...] = ("train", "test")
 #: Sets the workers' random stream apart from the one that everything else is drawn from.
 _WORKERS = 1
 
@@ -66,7 +66,7 @@ def _write_task(
     from mmeb_tasks.mini.workers import work
     from mmeb_tasks.mini.world import stream
 
-    index = _SPLITS.index(split)
+    index = SPLITS.index(split)
     write = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}[modality]
     write(name, stream(seed, index, name), writer, queries_per_task)
     if split == "train":

@@ -44,7 +44,7 @@ def below(folder: str) -> Callable[[str], str | None]:
 
 def unpack_into(root: Path, *parts: Path) -> RecordWriter:
     record = RecordWriter(root, "step")
-    unpack(parts, "archive.tar.gz", {"step": below("set/")}, root, {"step": record})
+    unpack(parts, "archive.tar.gz", root, [(below("set/"), record)])
     return record
 
 
@@ -161,7 +161,7 @@ def test_an_interrupted_unpacking_leaves_whole_files_only(tmp_path: Path) -> Non
     path = archive(tmp_path, *(member(f"set/{i}.jpg", b"one") for i in range(5)))
     record = RecordWriter(tmp_path / "data", "step")
     with pytest.raises(KeyboardInterrupt):
-        unpack([path], "a", {"step": below("set/")}, tmp_path / "data", {"step": record}, stop_at_the_third)
+        unpack([path], "a", tmp_path / "data", [(below("set/"), record)], stop_at_the_third)
     assert all_files(tmp_path / "data") == {"media/0.jpg", "media/1.jpg"}
 
 

@@ -1,0 +1,28 @@
+"""The command that makes a split of a suite, which `python -m` runs of the mini suite and of the world in miniature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from mmeb_harness import HarnessError
+
+
+def split_command(what: str, make_split: Callable[..., None], splits: Sequence[str], queries: int) -> click.Command:
+    """A command over a `make_split` of a suite that is called `what`; `queries` a task by default."""
+
+    @click.command(help=f"Make a split of {what} in FOLDER.")
+    @click.argument("folder", type=click.Path(path_type=Path))
+    @click.option("--split", type=click.Choice(splits), default="test", show_default=True)
+    @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+    @click.option("--queries", type=click.IntRange(1), default=queries, show_default=True, help="Queries of each task.")
+    @click.option("--task", "tasks", multiple=True, help="A task; may be repeated. Default: all that the split has.")
+    def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...]) -> None:
+        try:
+            make_split(folder, seed, split, queries, tasks or None)
+        except HarnessError as error:
+            raise click.ClickException(str(error)) from error
+
+    return main
