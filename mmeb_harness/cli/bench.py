@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import DEFAULT_MODEL, REASONING, check_folder, model_spec, names, run_options
+from mmeb_harness.cli.options import (
+    DEFAULT_MODEL,
+    REASONING,
+    check_folder,
+    model_spec,
+    names,
+    run_options,
+)
 from mmeb_harness.cli.run import default_output, open_data
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 
@@ -89,7 +98,7 @@ def bench(**given: Any) -> None:
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
-    result = run_bench(spec, [registered.task for registered in chosen], info, plan, _say)
+    result = run_bench(spec, [registered.task for registered in chosen], info, plan, partial(click.echo, err=True))
     save_bench(output, result)
     print_bench(result, Console() if console.is_terminal else Console(width=200))
     click.echo(f"results: {output} ({result.seconds:.0f} s)")
@@ -105,8 +114,6 @@ def _modes(given: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
-    import dataclasses
-
     from mmeb_harness.cli.config import RunConfig, make_config
     from mmeb_harness.core.registry import resolve_model
 
@@ -121,7 +128,3 @@ def _output(config: RunConfig, spec: ModelSpec, info: DataInfo) -> Path:
     output = Path(config.output) if config.output else own.with_name(f"bench-{own.name}")
     check_folder(output)
     return output
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

@@ -91,7 +91,8 @@ def _check_task(
     damaged = _changed(recorded, info.root, workers, quick=quick)
     if samples is not None:
         summary = _summary(samples)
-        remarks += [*_counted(samples), *_candidate_counts(task, samples, info)]
+        remarks += [f"{count:,} {name}" for name, count in samples.notes.items() if count]
+        remarks += _candidate_counts(task, samples, info)
         damaged += _unopened(samples, info.root, seen, workers, quick=quick)
         damaged += _unrecorded(samples, info.root, recorded)
     if not recorded and not info.synthetic:
@@ -122,10 +123,6 @@ def _without_way_out(name: str, error: DataError) -> str:
 def _summary(samples: Samples) -> str:
     media = _media(samples)
     return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {len(media):,} images or frames"
-
-
-def _counted(samples: Samples) -> list[str]:
-    return [f"{count:,} {name}" for name, count in samples.notes.items() if count]
 
 
 def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]:
