@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import (
-    DEFAULT_MODEL,
-    REASONING,
-    check_folder,
-    model_spec,
-    names,
-    run_options,
-)
+from mmeb_harness.cli.options import DEFAULT_MODEL, REASONING, check_folder, model_spec, names, run_options
 from mmeb_harness.cli.run import default_output, open_data
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 
