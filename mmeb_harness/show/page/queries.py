@@ -14,7 +14,7 @@ from mmeb_harness.results.files import TaskResult, percentiles
 from mmeb_harness.results.verify import TOLERANCE, checked_table
 from mmeb_harness.show.page.collect import Source
 from mmeb_harness.show.page.texts import Texts, content_of, read_texts
-from mmeb_harness.show.page.thumbnails import Album
+from mmeb_harness.show.page.thumbnails import thumbnails_of
 from mmeb_harness.show.page.values import (
     DIFFER,
     HELPED,
@@ -26,7 +26,6 @@ from mmeb_harness.show.page.values import (
     TaskCell,
     TaskQueries,
     TaskRow,
-    Thumbnails,
 )
 from mmeb_harness.show.runs import ShownRun
 
@@ -79,8 +78,9 @@ def collect_task(source: Source, name: str, num_pictured: int) -> tuple[TaskRow,
         of_row = [[positions[candidate] for candidate in row] for row in shown]
         pictured = _most_telling(flags, ids, runs, queries, candidate_items, of_row, num_pictured)
         flags = [flag | PICTURED * (row in pictured) for row, flag in enumerate(flags)]
-        thumbnails = _thumbnails(
-            Album(texts.root, result.modality),
+        thumbnails = thumbnails_of(
+            texts.root,
+            result.modality,
             {row: queries[row] for row in pictured},
             {position: candidate_items[position] for row in pictured for position in of_row[row]},
         )
@@ -227,14 +227,6 @@ def _most_telling(
         if _num_media(query) or any(_num_media(candidates[candidate]) for candidate in of_row[row])
     ]
     return set(sorted(has_media, key=order)[:most])
-
-
-def _thumbnails(album: Album, queries: Mapping[int, Item | None], candidates: Mapping[int, Item | None]) -> Thumbnails:
-    of_queries = {row: album.add(item.media) for row, item in queries.items() if item is not None and item.media}
-    of_candidates = {
-        candidate: album.add(item.media) for candidate, item in candidates.items() if item is not None and item.media
-    }
-    return Thumbnails(album.uris, of_queries, of_candidates, album.missing)
 
 
 def _query_items(items: Sequence[Item | None]) -> QueryItems:

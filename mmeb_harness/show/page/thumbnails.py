@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmeb_harness.core.items import Modality
+from mmeb_harness.core.items import Item, Modality
+from mmeb_harness.show.page.values import Thumbnails
 
 #: Longest side in pixels. Pages need more than pictures to be told apart.
 LONGEST_SIDE: dict[Modality, int] = {"image": 192, "video": 160, "visdoc": 320}
@@ -17,32 +18,29 @@ SHOWN_FRAMES = 4
 _QUALITY = 60
 
 
-class Album:
-    """Thumbnails of one task, made as they are asked for."""
+def thumbnails_of(
+    root: Path, modality: Modality, queries: Mapping[int, Item | None], candidates: Mapping[int, Item | None]
+) -> Thumbnails:
+    """Of an item's images, or of some of its frames; each file once.
 
-    def __init__(self, root: Path, modality: Modality) -> None:
-        self.uris: list[str] = []
-        self.missing: list[str] = []
-        self._root = root
-        self._longest = LONGEST_SIDE[modality]
-        self._positions: dict[Path, int | None] = {}
-
-    def add(self, media: Sequence[Path]) -> list[int]:
-        """Positions in `uris` of an item's images, or of some of its frames; files that can't be opened are noted."""
-        return [place for path in spread(media, SHOWN_FRAMES) if (place := self._position(path)) is not None]
-
-    def _position(self, path: Path) -> int | None:
-        if path not in self._positions:
-            self._positions[path] = self._append(path)
-        return self._positions[path]
-
-    def _append(self, path: Path) -> int | None:
-        uri = thumbnail(path, self._longest)
-        if uri is None:
-            self.missing.append(path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else "…")
-            return None
-        self.uris.append(uri)
-        return len(self.uris) - 1
+    Args:
+        root: the data folder.
+    """
+    sides = [
+        {key: spread(item.media, SHOWN_FRAMES) for key, item in items.items() if item is not None and item.media}
+        for items in (queries, candidates)
+    ]
+    paths = dict.fromkeys(path for side in sides for shown in side.values() for path in shown)
+    uris = {path: thumbnail(path, LONGEST_SIDE[modality]) for path in paths}
+    opened = {path: uri for path, uri in uris.items() if uri is not None}
+    places = {path: place for place, path in enumerate(opened)}
+    of_queries, of_candidates = (
+        {key: [places[path] for path in shown if path in places] for key, shown in side.items()} for side in sides
+    )
+    missing = [
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else "…" for path in paths if path not in places
+    ]
+    return Thumbnails(list(opened.values()), of_queries, of_candidates, missing)
 
 
 def spread(media: Sequence[Path], most: int) -> list[Path]:

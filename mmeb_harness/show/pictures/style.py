@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.style
@@ -36,6 +35,10 @@ INK, QUIET = "#222222", "#666666"
 #: Up to so many points are named where they stand; more would not find room, and get a legend.
 MOST_LABELS = 12
 _LONGEST_LINE = 28
+#: Where a name may stand: how far off its point, in points, and on which side: right, left, above, below, then the
+#: corners; a row a place, the nearest first.
+_SIDES = np.tile([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)], (4, 1))
+_DISTANCES = np.repeat([7.0, 12.0, 20.0, 30.0], 8)[:, None]
 #: Inches.
 HEADER, EDGE, _LEGEND_ROW = 0.56, 0.12, 0.19
 
@@ -155,17 +158,24 @@ def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequen
     pixels = figure.dpi / 72
     edges = axes.get_window_extent()
     inside = Bbox.from_extents(edges.x0, edges.y0, figure.bbox.x1 - 3 * pixels, edges.y1)  # right of it all is blank
-    centres = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
-    taken = _around(np.array(centres), 5 * pixels)
+    centres = np.asarray(axes.transData.transform(points), dtype=np.float64)
+    taken = _around(centres, 5 * pixels)
     lines = np.concatenate([_around(_along(line, 3 * pixels), 1.5 * pixels) for line in axes.lines])
     room = True
     for centre, point, name in zip(centres, points, names, strict=True):
         text = _in_lines(name)
-        place = _best_place(centre, _text_size(figure, text), taken, lines, inside, pixels)
-        taken = np.concatenate([taken, [place.box.extents]])
-        room = room and place.free
-        offset = ((place.box.x0 - centre[0]) / pixels, (place.box.y0 - centre[1]) / pixels)
-        _write_name(axes, text, point, offset, joined=place.distance > 12)
+        size = _text_size(figure, text)
+        # Of -1, 0 and 1, how much of the text lies left of where it is put, and below.
+        corners = centre + _SIDES * _DISTANCES * pixels - size * (1 - _SIDES) / 2
+        boxes = np.concatenate([corners, corners + size], axis=1)
+        covered = _overlaps(boxes, taken) + size.prod() - _overlaps(boxes, np.array([inside.extents]))
+        # Free if possible, then near and off the lines; the first of equals.
+        costs = 100 * covered * (covered >= 1) + _overlaps(boxes, lines) + 4 * _DISTANCES[:, 0]
+        best = int(costs.argmin())
+        taken = np.concatenate([taken, boxes[[best]]])
+        room = room and bool(covered[best] < 1)
+        x, y = ((boxes[best, :2] - centre) / pixels).tolist()
+        _write_name(axes, text, point, (x, y), joined=bool(_DISTANCES[best, 0] > 12))
     return room
 
 
@@ -195,11 +205,11 @@ def _in_lines(name: str) -> str:
     return "\n".join(lines)
 
 
-def _text_size(figure: Figure, text: str) -> tuple[float, float]:
+def _text_size(figure: Figure, text: str) -> Floats:
     drawn = figure.text(0, 0, text, fontsize=8.5)
     extent = drawn.get_window_extent()
     drawn.remove()
-    return extent.width, extent.height
+    return np.array([extent.width, extent.height])
 
 
 def _along(line: Line2D, step: float) -> Floats:
@@ -217,45 +227,8 @@ def _around(centres: Floats, half: float) -> Floats:
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
-@dataclass(frozen=True)
-class _Place:
-    box: Bbox
-    distance: float
-    free: bool
-    cost: float
-
-
-#: Where a name may stand, as seen from its point: right, left, above, below, then the corners.
-_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-#: How far off, in points.
-_DISTANCES = (7.0, 12.0, 20.0, 30.0)
-
-
-def _best_place(
-    centre: tuple[float, float],
-    size: tuple[float, float],
-    taken: Floats,
-    lines: Floats,
-    inside: Bbox,
-    pixels: float,
-) -> _Place:
-    """Free if possible, then near and off the lines; the first of equals."""
-    places = []
-    for distance in _DISTANCES:
-        for right, up in _SIDES:
-            # Of -1, 0 and 1, how much of the text lies left of where it is put, and below.
-            left = centre[0] + right * distance * pixels - size[0] * (1 - right) / 2
-            bottom = centre[1] + up * distance * pixels - size[1] * (1 - up) / 2
-            box = Bbox.from_bounds(left, bottom, *size)
-            outside = size[0] * size[1] - _overlap(box, np.array([inside.extents]))
-            covered = _overlap(box, taken) + outside
-            crossed = _overlap(box, lines)
-            free = covered < 1
-            places.append(_Place(box, distance, free, 100 * covered * (not free) + crossed + 4 * distance))
-    return min(places, key=lambda place: place.cost)
-
-
-def _overlap(box: Bbox, others: Floats) -> float:
-    """Area that the (N, 4) others cover of a box, or more where they overlap one another."""
-    sides = np.minimum(box.max, others[:, 2:]) - np.maximum(box.min, others[:, :2])
-    return float(sides.clip(min=0).prod(axis=1).sum())
+def _overlaps(boxes: Floats, others: Floats) -> Floats:
+    """(N,) area that the others cover of each box, or more where they overlap one another."""
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
+    areas: Floats = sides.clip(min=0).prod(axis=2).sum(axis=1)
+    return areas
