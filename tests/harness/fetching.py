@@ -15,6 +15,7 @@ from mmeb_harness import Frames
 from mmeb_harness.data.revisions import WORK
 from tests.hub import Hub
 
+SHORT_PAUSES = str(Path(__file__).with_name("short_pauses.py"))
 BY_NAME = {task.name: task for task in TASKS}
 
 Call = Callable[..., subprocess.CompletedProcess[str]]

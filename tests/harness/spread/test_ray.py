@@ -194,7 +194,7 @@ def test_on_several_machines_an_error_names_its_node_and_different_processors_ar
 
 
 def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
-    """A process of its own: this one is connected to another cluster."""
+    """A process of its own: this one is connected to another cluster. Actors wait until a node has gone."""
     script = place.folder / "nodes.py"
     script.write_text(NODES)
     done = place.end(place.start_script(script))
@@ -203,32 +203,33 @@ def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
 
 
 NODES = """
-import threading, time
+import threading
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from mmeb_harness.spread import ray_cluster, ray_engine
 from mmeb_harness.spread.ray_worker import BatchList, Setup
 from mmeb_harness.core.registry import ModelSpec
 from tests.harness.spread.test_ray import chunk
+from tests.patience import wait_until
 
 ray_engine.LOOK_SECONDS = 0.3
 notes = []
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 with ray_cluster.connected(cluster.address):
-    setup = Setup(ModelSpec("company", {"seconds": "0.1"}), 16_384, None, Path.cwd())
+    gate = Path.cwd() / "gate"
+    setup = Setup(ModelSpec("company", {"gate": str(gate)}), 16_384, None, Path.cwd())
     encoder = ray_engine.RayEncoder(setup, None, False, notes.append)
     encoder.introduction()
     sink = BatchList()
-    chunks = [chunk(f"c{number}-") for number in range(60)]
+    chunks = [chunk(f"c{number}-") for number in range(12)]
     thread = threading.Thread(target=encoder.encode, args=(chunks, sink, lambda _: None))
     thread.start()
     node = cluster.add_node(num_cpus=1)
-    while not any("2 actors, 1 CPU each" in line for line in notes) or encoder._busy() < 2:
-        assert thread.is_alive()
-        time.sleep(0.1)
+    wait_until(lambda: any("2 actors, 1 CPU each" in line for line in notes) and encoder._busy() == 2)
     cluster.remove_node(node, allow_graceful=False)
+    wait_until(lambda: any("is gone" in line for line in notes))
+    gate.touch()
     thread.join()
-    assert any("is gone" in line for line in notes), notes
     assert {key for keys, _ in sink.taken for key in keys} == {key for chunk in chunks for key, _ in chunk.keyed}
     print("all there")
 cluster.shutdown()
