@@ -38,7 +38,7 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
     from mmeb_harness.show.pictures.picture import png_of
 
     pictures, left_out = pictures_of(runs, allow_editions=allow_editions)
-    page = make_page(
+    summary = make_page(
         runs,
         output,
         data=data,
@@ -49,12 +49,11 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
     )
     for line in left_out:
         click.echo(f"no picture of {line}", err=True)
-    for remark in page.remarks:
+    for remark in summary.remarks:
         click.echo(f"remark: {remark}", err=True)
-    click.echo(
-        f"{page.num_runs} runs, {page.num_tasks} tasks, {page.num_queries:,} queries, "
-        f"{page.num_bytes / 2**20:.1f} MB: {output}"
-    )
+    queries = sum(task.num_queries for task in summary.tasks)
+    size = output.stat().st_size / 2**20
+    click.echo(f"{len(summary.runs)} runs, {len(summary.tasks)} tasks, {queries:,} queries, {size:.1f} MB: {output}")
 
 
 def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:

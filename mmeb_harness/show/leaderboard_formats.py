@@ -351,21 +351,18 @@ def _html_text(text: Text) -> str:
 def _csv(board: Leaderboard) -> str:
     """Fractions and seconds as they are; an empty field where there is nothing."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            *("rank", "rank_low", "rank_high", "ties", "model"),
-            *(column.key for column in board.columns),
-            *("tasks", "unranked", "origin", "source"),
-        ]
-    )
-    for row in board.rows:
-        low, high = row.rank_interval or (None, None)
-        values = [cell.value for cell in row.cells]
-        writer.writerow(
-            [row.rank, low, high, row.ties, row.name, *values, row.tasks, row.unranked, row.origin, row.source]
-        )
+    rows = [_csv_row(board, row) for row in board.rows]
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
+
+
+def _csv_row(board: Leaderboard, row: Row) -> dict[str, Value]:
+    low, high = row.rank_interval or (None, None)
+    values = {column.key: cell.value for column, cell in zip(board.columns, row.cells, strict=True)}
+    places = {"rank": row.rank, "rank_low": low, "rank_high": high, "ties": row.ties, "model": row.name}
+    return places | values | {"tasks": row.tasks, "unranked": row.unranked, "origin": row.origin, "source": row.source}
 
 
 def _json(board: Leaderboard) -> str:

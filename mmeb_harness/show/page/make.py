@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,18 +11,7 @@ from mmeb_harness.core.files import check_writable
 from mmeb_harness.show.page.collect import open_runs, summary_of
 from mmeb_harness.show.page.queries import collect_task
 from mmeb_harness.show.page.render import packed, write_page
-from mmeb_harness.show.page.values import InlinePicture, TaskRow
-
-
-@dataclass(frozen=True)
-class WrittenPage:
-    """What was written, and what its reader should know."""
-
-    num_runs: int
-    num_tasks: int
-    num_queries: int
-    num_bytes: int
-    remarks: tuple[str, ...]
+from mmeb_harness.show.page.values import InlinePicture, Summary, TaskRow
 
 
 def make_page(
@@ -35,8 +23,8 @@ def make_page(
     allow_editions: bool = False,
     pictures: Sequence[InlinePicture] = (),
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> WrittenPage:
-    """Write the page of finished runs.
+) -> Summary:
+    """Write the page of finished runs; returns what it shows first.
 
     Args:
         data: the data folder; `None`: the suite's own. Without one the page has no texts and pictures, and says so.
@@ -65,14 +53,8 @@ def make_page(
             missing = queries.thumbnails.missing
             problems.append(f"{name}: {len(missing)} pictures can't be opened, the first is {missing[0]}.")
     summary = summary_of(source, rows, datetime.now(UTC).strftime("%Y-%m-%d"), problems)
-    size = write_page(output, summary, tasks, pictures)
-    return WrittenPage(
-        num_runs=len(source.runs),
-        num_tasks=len(rows),
-        num_queries=sum(row.num_queries for row in rows),
-        num_bytes=size,
-        remarks=summary.remarks,
-    )
+    write_page(output, summary, tasks, pictures)
+    return summary
 
 
 def _check_output(output: Path) -> None:
