@@ -94,7 +94,7 @@ class CheckpointEmbedder(Generic[AnyForm]):
         self._uploads = Uploads(torch, device, dtype)
         self._load = functools.partial(load, checkpoint, device, dtype, place.attention)
         where = {"checkpoint": checkpoint.label, "device": device.split(":")[0], "dtype": dtype}
-        self.info = dataclasses.replace(info, revision=checkpoint.revision, settings={**where, **info.settings})
+        self.info = dataclasses.replace(info, settings={**where, **info.settings})
 
     @functools.cached_property
     def model(self) -> Any:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.official_text import official_text
+from mmeb_baselines.qwen.model import collate
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_baselines.weights import load_weights
@@ -261,8 +262,6 @@ class ColQwen2Reader:
         return self._reader.cost(self._parts(sheet))
 
     def batches(self, sheets: Sequence[Item]) -> list[Batch]:
-        from mmeb_baselines.qwen.model import collate
-
         prompts = [self._reader.prompt(sheet, self._parts(sheet)) for sheet in sheets]
         return collate(prompts, self._reader.tokenizer.pad_token_id, "multimodal")
 

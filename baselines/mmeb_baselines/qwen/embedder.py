@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
+from mmeb_baselines.qwen.model import Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Scalar, Vectors, one_line
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
-
-if TYPE_CHECKING:
-    from mmeb_baselines.qwen.model import Positions, Side
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,6 @@ class QwenForm:
 
     def collate(self, prompts: Sequence[Prompt], side: Side = "right") -> list[Batch]:
         """Prompts as the model's inputs."""
-        from mmeb_baselines.qwen.model import collate
-
         return collate(prompts, self.reader.tokenizer.pad_token_id, self.positions, side)
 
     def batches(self, items: Sequence[Item], role: Role) -> list[Batch]:
@@ -71,11 +69,7 @@ class QwenForm:
 
     def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> Vectors:
         """States (n, d) of the prompts' last tokens."""
-        import numpy as np
-
-        from mmeb_baselines.qwen.model import last_states
-
-        states = np.concatenate([last_states(model, batch).numpy() for batch in batches])
+        states = np.concatenate([last_states(model, batch) for batch in batches])
         return states[np.argsort([row for batch in batches for row in batch.rows])]
 
 
@@ -102,12 +96,8 @@ def open_embedder(
         name=model,
         revision=checkpoint.revision,
         dimensions=int(config.get("text_config", config)["hidden_size"]),
-        settings={
-            "attention": place.attention,
-            "positions": positions,
-            "max_length": family.max_length,
-            **family.settings,
-        },
+        settings={"attention": place.attention, "positions": positions, "max_length": family.max_length}
+        | dict(family.settings),
         profile=family.profile,
         parameters=described.parameters,
     )

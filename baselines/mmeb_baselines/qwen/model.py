@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmeb_baselines.embedder import Batch, UploadedBatch
 from mmeb_baselines.qwen.prompt import Prompt
+from mmeb_harness import Vectors
 
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
@@ -62,16 +61,19 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     return inputs
 
 
-def last_states(model: Any, batch: UploadedBatch) -> Tensor:
-    """State (n, d) of each prompt's last token after the final norm, of unit length, float32, on the CPU.
+def last_states(model: Any, batch: UploadedBatch) -> Vectors:
+    """State (n, d) of each prompt's last token after the final norm, of unit length.
 
     Args:
         model: with or without a language head, which isn't used.
         batch: padded on the right.
     """
+    import torch
+
     inputs = batch.inputs.ready()
     with torch.inference_mode():
         states = model.base_model(**inputs, use_cache=False).last_hidden_state
     last = inputs["attention_mask"].sum(dim=1) - 1
     pooled = states[torch.arange(len(last), device=states.device), last]
-    return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
+    vectors: Vectors = torch.nn.functional.normalize(pooled.float(), dim=-1).cpu().numpy()
+    return vectors
