@@ -134,7 +134,7 @@ def load_clip(
         ModelError: the checkpoint can't be used.
         OptionError: a device or dtype that is none.
     """
-    return _open((CLIP_CARD,), CLIP, path, revision, instruction, Place(device, dtype))
+    return _open(CLIP_CARD, CLIP, path, revision, instruction, Place(device, dtype))
 
 
 def load_siglip(
@@ -148,13 +148,13 @@ def load_siglip(
 
     Arguments and errors are those of `load_clip`. SigLIP 1's tokenizer needs the package sentencepiece.
     """
-    return _open(SIGLIP_CARDS, SIGLIP, path, revision, instruction, Place(device, dtype))
+    return _open(SIGLIP_CARDS[0], SIGLIP, path, revision, instruction, Place(device, dtype))
 
 
 def _open(
-    cards: Sequence[Card], rules: TextRules, path: str, revision: str | None, instruction: Instruction, place: Place
+    card: Card, rules: TextRules, path: str, revision: str | None, instruction: Instruction, place: Place
 ) -> DualEncoder:
-    checkpoint, card, without = find_pinned(CARDS, path, revision), cards[0], instruction == "none"
+    checkpoint, without = find_pinned(CARDS, path, revision), instruction == "none"
     read_config(checkpoint, card.model)
     checkpoint.require_safetensors()
     reader = InputReader(checkpoint, rules)
