@@ -63,9 +63,13 @@ class Forks:
 
 
 @contextmanager
-def open_forks() -> Iterator[Forks]:
-    """Start the process that the others are forked from; it ends with the context, or with this process."""
-    command, pipe = [sys.executable, "-m", "tests.forked"], subprocess.PIPE
+def open_forks(*more: str) -> Iterator[Forks]:
+    """Start the process that the others are forked from; it ends with the context, or with this process.
+
+    Args:
+        more: modules to import besides.
+    """
+    command, pipe = [sys.executable, "-m", "tests.forked", *more], subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as server,
@@ -81,7 +85,7 @@ def _pipes(server: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 def _serve() -> None:
     """Answer each request with the exit code of its process; in the forked ones, run the request."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *sys.argv[1:]):
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     gc.freeze()

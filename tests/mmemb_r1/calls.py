@@ -21,13 +21,19 @@ def call(*words: str) -> str:
     return result.output
 
 
-def without_a_process(words: Sequence[str]) -> None:
-    """What `python -m MODULE WORDS…` does, here: a process of its own would import torch first, for seconds."""
-    _, _, module, *arguments = words
+def run_module(module: str, arguments: Sequence[str]) -> None:
+    """What `python -m MODULE ARGUMENTS…` does, in this process."""
     code: object = 0
-    with patch("sys.argv", [module, *arguments]), contextlib.redirect_stdout(io.StringIO()):
+    with patch("sys.argv", [module, *arguments]):
         try:
             runpy.run_module(module, run_name="__main__")
         except SystemExit as ended:
             code = ended.code
-    assert not code, words
+    assert not code, (module, arguments)
+
+
+def without_a_process(words: Sequence[str]) -> None:
+    """A Python command, run here: a process of its own would import torch first, for seconds."""
+    _, _, module, *arguments = words
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_module(module, arguments)

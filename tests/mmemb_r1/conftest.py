@@ -1,7 +1,9 @@
-"""A random tiny Qwen3-VL on disk, the embedded trained one, and items of every kind."""
+"""A random tiny Qwen3-VL on disk, items of every kind, and torchrun."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from mmeb_harness import Item
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
+from tests.forked import ROOT, open_forks
 
 TEXTS = [
     "a red circle left of a blue square",
@@ -48,3 +51,20 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
         Item("one frame", frames=clip[:1], text="what moves?"),
         Item("empty"),
     ]
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Iterator[Callable[..., str]]:
+    """Runs a module in so many processes, which meet as torchrun has them meet; gives their output."""
+    # FSDP takes a GPU where it sees one.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    imported = ("torch.distributed.launcher.api", "transformers.models.qwen3_vl.modeling_qwen3_vl")
+    with open_forks(*imported) as forks:
+
+        def run(processes: int, module: str, *arguments: str) -> str:
+            command = [str(ROOT / "tests" / "forked_ranks.py"), str(processes), module, *arguments]
+            done = forks.call(command, cwd=ROOT, env=environment)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stdout
+
+        yield run

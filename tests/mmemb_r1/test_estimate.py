@@ -14,7 +14,7 @@ from mmemb_r1_model.disk.config import named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import DataError, OptionError
 from mmemb_r1_model.estimate import DryRun, Measurement, dry_run, shortened
 from mmemb_r1_model.pipeline import PipelineConfig, Stage, SyntheticConfig, make_synthetic, read_pipeline
-from tests.mmemb_r1.calls import call
+from tests.mmemb_r1.calls import call, without_a_process
 from tests.mmemb_r1.test_pipeline import SMALL
 
 FEW = [
@@ -38,7 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def said(folder: Path) -> str:
     words = [word for assignment in [*SMALL, *FEW] for word in ("--set", assignment)]
-    return call("estimate", "--config", "miniworld", "--steps", "3", "--shares", "2", "--output", str(folder), *words)
+    words = ["--config", "miniworld", "--steps", "3", "--shares", "2", "--output", str(folder), *words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmemb_r1_model.pipeline._command", without_a_process)
+        return call("estimate", *words)
 
 
 def test_every_stage_is_timed_and_multiplied_by_what_the_configuration_asks_for(said: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,8 @@ from mmemb_r1_model.disk.errors import HarnessError, OptionError
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
-from tests.mmemb_r1.calls import call
+from tests.mmemb_r1.calls import call, without_a_process
 from tests.mmemb_r1.data.test_training_sets import MMEB_ROWS, mmeb_root
-from tests.patience import PATIENCE
 
 SMALL = [
     "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24}, "
@@ -42,7 +39,8 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
+def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)
     words = ["--config", "miniworld", "--output", str(tmp_path)]
     words += [word for one in SMALL for word in ("--set", one)]
     first = call("pipeline", *words)
@@ -98,7 +96,7 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_student(tmp_path: Path) -> None:
+def test_two_processes_train_one_student(tmp_path: Path, torchrun: Callable[..., str]) -> None:
     """Stage 1 with all weights in each, stage 2 with weights that are split."""
     words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
     words += [word for one in SMALL for word in ("--set", one)]
@@ -113,12 +111,8 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     words += ["--set", "select.pairs_at_once=5"]
     call("rationales", *words)
     for stage in ("select", "train", "adapt"):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        command += ["-m", "mmemb_r1_model.cli", stage, *words, "--set", f"student.shard={stage == 'adapt'}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count(f"{stage}:") == 1
+        shown = torchrun(2, "mmemb_r1_model.cli", stage, *words, "--set", f"student.shard={stage == 'adapt'}")
+        assert shown.count(f"{stage}:") == 1
     shares = [
         {(row["dataset"], row["pair"], row["side"]) for row in read_rows(tmp_path / "selected" / name)}
         for name in ("judged.jsonl", "judged-1.jsonl", "selected.jsonl")
@@ -188,17 +182,9 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
 
 
 @pytest.mark.slow
-def test_processes_that_wait_outlast_the_first_ones_work() -> None:
+def test_processes_that_wait_outlast_the_first_ones_work(torchrun: Callable[..., str]) -> None:
     """torch's own limit is a second here; the first process works for three. Then stages one by one, as a dry run."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.mmemb_r1.patient_processes"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(2, "tests.mmemb_r1.patient_processes")
 
 
 @pytest.mark.parametrize(

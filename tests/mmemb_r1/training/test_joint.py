@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.losses import JointWeights, info_nce
 from mmemb_r1_model.training.student import Student
 from tests.mmemb_r1.small_training import gradient, make_pairs, make_student
-from tests.patience import PATIENCE
 
 
 def one_batch(folder: Path, student: Student, size: int = 12) -> StepBatch:
@@ -89,15 +87,15 @@ def test_gradient_caching_and_chunks_give_the_gradient_of_one_piece(
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_gradient_of_one(
+    random_checkpoint: Path, tmp_path: Path, torchrun: Callable[..., str]
+) -> None:
     """Vectors are gathered, labels too; the gradients add up."""
     found = []
     for processes in (1, 2):
         output = tmp_path / f"{processes}.pt"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "tests.mmemb_r1.two_processes", str(random_checkpoint), str(tmp_path / "data"), str(output)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+        words = (str(random_checkpoint), str(tmp_path / "data"), str(output))
+        torchrun(processes, "tests.mmemb_r1.two_processes", *words)
         found.append(torch.load(output, weights_only=True))
     one, two = found
     assert (one["size"], two["size"]) == (1, 2)

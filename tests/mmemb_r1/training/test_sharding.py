@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from mmemb_r1_model.training.distributed import World, join_world
 from mmemb_r1_model.training.loop import TrainingError, within_memory
 from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, run_train
 from tests.mmemb_r1.small_training import make_pairs
-from tests.patience import PATIENCE
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
@@ -50,14 +48,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(random_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that writes eight tokens at most: each costs a meeting of the processes in every layer."""
+    folder = shutil.copytree(random_checkpoint, tmp_path_factory.mktemp("checkpoint") / "short")
+    settings = json.loads((folder / "mmemb_r1.json").read_text())
+    (folder / "mmemb_r1.json").write_text(json.dumps(settings | {"max_new_tokens": 8}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory, torchrun: Callable[..., str]) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "tests.mmemb_r1.sharded", str(random_checkpoint), str(data), str(folder)]
-    # FSDP takes a GPU where it sees one.
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(2, "tests.mmemb_r1.sharded", str(checkpoint), str(data), str(folder))
     return folder
 
 
@@ -67,18 +69,16 @@ def test_each_process_keeps_its_part_of_the_weights(runs: Path) -> None:
     assert max(parameters["kept"]) < 0.51 * parameters["all"]
 
 
-def test_stage_1_is_that_of_one_process(random_checkpoint: Path, data: Path, runs: Path, tmp_path: Path) -> None:
-    run_train(CACHED, random_checkpoint, data, tmp_path, World())
+def test_stage_1_is_that_of_one_process(checkpoint: Path, data: Path, runs: Path, tmp_path: Path) -> None:
+    run_train(CACHED, checkpoint, data, tmp_path, World())
     assert_same_run(runs / "train", tmp_path)
     load(str(runs / "train" / "final"))
 
 
-def test_stage_1_with_adapters_is_that_of_one_process(
-    random_checkpoint: Path, data: Path, runs: Path, tmp_path: Path
-) -> None:
-    run_train(UNCACHED, random_checkpoint, data, tmp_path, World(), **ADAPTERS)
+def test_stage_1_with_adapters_is_that_of_one_process(checkpoint: Path, data: Path, runs: Path, tmp_path: Path) -> None:
+    run_train(UNCACHED, checkpoint, data, tmp_path, World(), **ADAPTERS)
     assert_same_run(runs / "train-lora", tmp_path)
-    before, after = weights_of(random_checkpoint), weights_of(runs / "train-lora" / "final")
+    before, after = weights_of(checkpoint), weights_of(runs / "train-lora" / "final")
     assert before.keys() == after.keys()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert any("q_proj" in name for name in changed)
