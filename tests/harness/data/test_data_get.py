@@ -336,16 +336,16 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(endpoint: str, hub: Hub, tm
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment_for(endpoint, tmp_path), stderr=subprocess.PIPE, text=True
     )
+    table, work = tmp_path / "data/annotations/VLM2Vec/HMDB51/default/test.parquet", tmp_path / "data" / WORK
     hub.wait_for_stall()
-    time.sleep(0.3)
+    wait_until(lambda: table.is_file() and any(work.glob("*.part")))
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    hub.stall.clear()  # the next chunk notices
     _, printed = process.communicate(timeout=PATIENCE)
+    hub.stall.clear()
     assert process.returncode == 130
     assert printed.splitlines()[-1] == "error: stopped; what is done is kept, the same command goes on from there"
-    assert (tmp_path / "data/annotations/VLM2Vec/HMDB51/default/test.parquet").is_file()
-    assert list((tmp_path / "data" / WORK).glob("*.part"))
+    assert table.is_file()
+    assert list(work.glob("*.part"))
 
 
 @pytest.mark.parametrize(
