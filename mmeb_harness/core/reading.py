@@ -137,17 +137,17 @@ def _adapter(kind: Hashable) -> TypeAdapter[tuple[object]]:
     from pydantic import ConfigDict, TypeAdapter
 
     # In a tuple, since an adapter takes no settings for a dataclass itself; the dataclasses in it have no others.
-    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore
+    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[arg-type, valid-type]
 
 
 def _with_numbers(values: object, problems: Sequence[ErrorDetails]) -> object:
     """Values with a number wherever one is wanted and text spells it: YAML reads 1.0e-4 as a number, 1e-4 as text."""
-    mended = copy.deepcopy(values)
+    mended: Any = copy.deepcopy(values)
     for problem in problems:
         if problem["type"] == "float_type" and isinstance(problem["input"], str):
             *parents, last = problem["loc"][1:]
             with contextlib.suppress(ValueError):  # no number: the problem stays
-                functools.reduce(operator.getitem, parents, mended)[last] = float(problem["input"])  # type: ignore
+                functools.reduce(operator.getitem, parents, mended)[last] = float(problem["input"])
     return mended
 
 
