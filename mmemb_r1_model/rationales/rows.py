@@ -79,7 +79,7 @@ def read_rationales(folder: Path) -> Iterator[RationaleRow]:
 class Written:
     """What is written already: which rows are done, and who wrote a text first.
 
-    Some 150 bytes a row, by 64-bit hashes: of 20 million rows two share one with a chance of about 1 in 100,000.
+    Some 170 bytes a row, by 64-bit hashes: of 20 million rows two share one with a chance of about 1 in 100,000.
     """
 
     def __init__(self) -> None:
