@@ -36,6 +36,8 @@ _folder_options = options(
 )
 
 _source_options = options(
+    selection_options,
+    _folder_options,
     click.option(
         "--lock",
         "lock_file",
@@ -56,8 +58,6 @@ def data() -> None:
 
 
 @data.command()
-@selection_options
-@_folder_options
 @_source_options
 def plan(workers: int, **given: Any) -> None:
     """Show what the chosen tasks need: repositories, files, sizes, what is there, disk space."""
@@ -71,8 +71,6 @@ def plan(workers: int, **given: Any) -> None:
 
 
 @data.command()
-@selection_options
-@_folder_options
 @_source_options
 def get(workers: int, **given: Any) -> None:
     """Fetch annotations, pages and media of the chosen tasks (default: all 78) into one folder.

@@ -62,23 +62,17 @@ def check_tasks(
         frames: how many of a video a run would show: fewer saved ones are counted, the shown ones are opened.
         quick: sizes instead of hashes, and no image is decoded.
     """
-    stale = _stale(tasks, info.root)
+    locked = Locked(read_lock(info.root / LOCK))  # empty for a folder without one
     seen: Seen = {}
     for task in tasks:
-        yield _check_task(task, info, frames, stale.get(task.name, ()), seen, quick=quick, workers=workers)
-
-
-def _stale(tasks: Sequence[Task], root: Path) -> dict[str, tuple[str, ...]]:
-    """task → what the lock file names and isn't done, or is of other bytes; nothing for a folder without one."""
-    lock = read_lock(root / LOCK)
-    return {
-        task.name: tuple(step.label for step in make_plan([task], [], root, Locked(lock)).open_steps) for task in tasks
-    }
+        stale = [step.label for step in make_plan([task], [], info.root, locked).open_steps]
+        yield _check_task(task, info, frames, stale, seen, quick=quick, workers=workers)
 
 
 def _check_task(
     task: Task, info: DataInfo, frames: Frames, stale: Sequence[str], seen: Seen, *, quick: bool, workers: int
 ) -> CheckedTask:
+    """Check one task, of which `stale` is what the lock file names and isn't done, or is of other bytes."""
     problems = [f"{what} is missing, unfinished, or of another revision than the lock file's" for what in stale]
     remarks: list[str] = []
     samples, summary, outdated = None, "", False
@@ -121,8 +115,8 @@ def _without_way_out(name: str, error: DataError) -> str:
 
 
 def _summary(samples: Samples) -> str:
-    media = _media(samples)
-    return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {len(media):,} images or frames"
+    media = len(_media(samples))
+    return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {media:,} images or frames"
 
 
 def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]:
@@ -153,7 +147,8 @@ def _media(samples: Samples) -> set[Path]:
 def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, bytes]]) -> list[str]:
     """Pictures in folders that were fetched and are shown from, that were not fetched themselves: they shift frames."""
     fetched = {PurePosixPath(path).parent for path in recorded}
-    shown = {PurePosixPath(frame.relative_to(root).as_posix()).parent for frame in _frames(samples)}
+    frames = {frame for item in (*samples.queries, *samples.candidates) for frame in item.frames}
+    shown = {PurePosixPath(frame.relative_to(root).as_posix()).parent for frame in frames}
     strange = [
         f"{folder}/{name}"
         for folder in sorted(shown & fetched)
@@ -161,10 +156,6 @@ def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, 
         if f"{folder}/{name}" not in recorded and not name.startswith(".")
     ]
     return _shortened([f"{path} was not fetched: remove it" for path in strange])
-
-
-def _frames(samples: Samples) -> set[Path]:
-    return {path for item in (*samples.queries, *samples.candidates) for path in item.frames}
 
 
 def _mapped(work: Callable[[Value], str | None], values: Sequence[Value], workers: int) -> list[str | None]:
