@@ -96,7 +96,7 @@ class RayEncoder:
         if self._waiting:
             sink.check_writable()
         with flushing(sink), self._interrupts.deferred():
-            while chunks_left := len(self._waiting) + sum(actor.chunk is not None for actor in self._actors):
+            while chunks_left := len(self._waiting) + self._busy():
                 self._staff(chunks_left)
                 for actor in self._actors:
                     if self._waiting and actor.expected is None:
@@ -109,6 +109,9 @@ class RayEncoder:
                 if self._interrupts.asked:
                     self._waiting.clear()
             self._interrupts.check()
+
+    def _busy(self) -> int:
+        return sum(actor.chunk is not None for actor in self._actors)
 
     def _staff(self, chunks_left: int) -> None:
         """Start the actors that are missing: at first, and when nodes have come."""
