@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -33,49 +32,38 @@ def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _run(config_name: str, output: Path, assignments: Sequence[str], stages: Sequence[str] | None) -> None:
-    from mmemb_r1_model.disk.config import named_config, override, read_yaml
-    from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
+def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
+    """A command that runs some stages, or all, in a folder."""
 
-    values: dict[str, Any] = override(read_yaml(named_config(config_name)), assignments)
-    pipeline = Pipeline(read_pipeline(values), output, click.echo)
-    pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
-    pipeline.leave()
+    @cli.command(name, help=text)
+    @_stage_options
+    def command(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+        from mmemb_r1_model.disk.config import named_config, override, read_yaml
+        from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
-
-@cli.command()
-@_stage_options
-def rationales(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 0a: let workers write rationales. OUTPUT/rationales/rationales.jsonl."""
-    _run(config_name, output, assignments, ("data", "rationales"))
+        config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
+        pipeline = Pipeline(config, output, click.echo)
+        pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
+        pipeline.leave()
 
 
-@cli.command()
-@_stage_options
-def select(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl. torchrun: as `train`."""
-    _run(config_name, output, assignments, ("data", "judge", "select"))
-
-
-@cli.command()
-@_stage_options
-def train(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 1: joint training. OUTPUT/joint/final. Several processes: torchrun -m mmemb_r1_model.cli train …"""
-    _run(config_name, output, assignments, ("data", "start", "train"))
-
-
-@cli.command()
-@_stage_options
-def adapt(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """Stage 2: learn when to reason, and to write what pays. OUTPUT/adaptive/final."""
-    _run(config_name, output, assignments, ("data", "adapt"))
-
-
-@cli.command()
-@_stage_options
-def pipeline(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
-    """All stages, then an evaluation. A second call goes on where the first was broken off."""
-    _run(config_name, output, assignments, None)
+_add_command(
+    "rationales", ("data", "rationales"), "Stage 0a: let workers write rationales. OUTPUT/rationales/rationales.jsonl."
+)
+_add_command(
+    "select",
+    ("data", "judge", "select"),
+    "Stage 0b: judge rationales by their counterfactual gain. OUTPUT/selected/selected.jsonl. torchrun: as `train`.",
+)
+_add_command(
+    "train",
+    ("data", "start", "train"),
+    "Stage 1: joint training. OUTPUT/joint/final. Several processes: torchrun -m mmemb_r1_model.cli train …",
+)
+_add_command(
+    "adapt", ("data", "adapt"), "Stage 2: learn when to reason, and to write what pays. OUTPUT/adaptive/final."
+)
+_add_command("pipeline", None, "All stages, then an evaluation. A second call goes on where the first was broken off.")
 
 
 @cli.group()

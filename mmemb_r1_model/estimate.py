@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,18 +70,10 @@ class Measurement:
 class SomePairs:
     """A few pairs of a data set, in as many places as a batch wants."""
 
+    name: str
+    distractors: Sequence[Item]
     pairs: PairSet
     places: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The data set's name."""
-        return self.pairs.name
-
-    @property
-    def distractors(self) -> Sequence[Item]:
-        """All distractors of the data set."""
-        return self.pairs.distractors
 
     def __len__(self) -> int:
         return len(self.places)
@@ -152,17 +145,17 @@ class DryRun:
 
     def _sample(self, stage: Stage, pairs: PairSet) -> SomePairs:
         """As many pairs as keep a worker or the evaluator busy; for a training in as many places as a batch has."""
-        config = self.config
+        config, some = self.config, functools.partial(SomePairs, pairs.name, pairs.distractors, pairs)
         judged = max(self.steps, math.ceil(config.select.judge.batch_size / 2))  # both sides of a pair are judged
         first = min(len(pairs), config.rationales.pairs_per_set or len(pairs))  # the others get no rationales
         if stage == "rationales":
             asked = 3 * max(map(_at_once, config.rationales.workers), default=0)
             written = math.ceil(asked / len(config.data) / config.rationales.samples)
-            return SomePairs(pairs, drawn(range(first), max(judged, written)))
+            return some(drawn(range(first), max(judged, written)))
         reasoned = max(1, round(judged * first / len(pairs)))
         places = drawn(range(first), reasoned) + drawn(range(first, len(pairs)), judged - reasoned)
         length = len(places) if stage == "select" else min(_longest_block(config), len(pairs))
-        return SomePairs(pairs, tuple(itertools.islice(itertools.cycle(places), length)))
+        return some(tuple(itertools.islice(itertools.cycle(places), length)))
 
     def _worker(self, worker: WorkerConfig, short: PipelineConfig, sets: Sequence[PairSet]) -> Measurement:
         watch = _Stopwatch(_at_once(worker))
@@ -289,20 +282,19 @@ class _Stopwatch:
 
     def __init__(self, warm_up: int = 0) -> None:
         self._warm_up, self._last = warm_up, time.perf_counter()
-        self._done, self._timed = Counter[str](), Counter[str]()
-        self._seconds: dict[str, float] = {}
+        self._done, self._timed, self._seconds = Counter[str](), Counter[str](), defaultdict[str, float](float)
 
     def __call__(self, name: str, units: int) -> None:
         now = time.perf_counter()
         if units and self._done.total() >= self._warm_up:
             self._timed[name] += units
-            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+            self._seconds[name] += now - self._last
         self._done[name] += units
         self._last = now
 
     def timed_of(self, name: str, units: int) -> _Timed:
         """What was seen of a name of which the configuration has so many units."""
-        return _Timed(units, self._done[name], self._timed[name], self._seconds.get(name, 0.0))
+        return _Timed(units, self._done[name], self._timed[name], self._seconds[name])
 
 
 def _measurement(stage: str, unit: str, ran: _Ran, kinds: Sequence[_Timed], note: str = "") -> Measurement:

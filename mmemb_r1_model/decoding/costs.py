@@ -19,8 +19,8 @@ from mmemb_r1_model.decoding.patches import PatchProjection
 class Passes:
     """Floating-point operations, and bytes moved."""
 
-    flops: float
-    bytes: float
+    flops: float = 0.0
+    bytes: float = 0.0
 
 
 @dataclass(frozen=True)

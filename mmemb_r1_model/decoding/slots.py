@@ -7,8 +7,10 @@ columns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,6 +48,12 @@ class KeyValueShape:
     def token_bytes(self) -> int:
         """Bytes of a token."""
         return self.token_numbers * self.dtype.itemsize
+
+
+@lru_cache
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """What a model's `forward` calls its cache: renamed in transformers 5.2x; both spellings are in use."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped

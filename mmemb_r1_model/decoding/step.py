@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmemb_r1_model.decoding.library import cache_argument
-from mmemb_r1_model.decoding.slots import SlotCache, slot_attention
+from mmemb_r1_model.decoding.slots import SlotCache, cache_argument, slot_attention
 
 Graphs = Literal["auto", "on", "off"]
 
@@ -125,8 +124,6 @@ class Records:
 
     def replay(self, key: tuple[int, ...], step: Callable[[], None]) -> bool:
         """Run a step by its recording, which the first call makes; false: it can't be recorded, and wasn't run."""
-        if not self.works:
-            return False
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record(step)

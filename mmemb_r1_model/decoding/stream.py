@@ -278,7 +278,10 @@ class _Run(Generic[BatchT, ExtraT]):
             if self._number != self._decoder.streams:
                 raise RuntimeError("another stream was begun on this model before this one had ended")
             if self._waiting:
-                self._admit_behind(self._waiting)
+                if not self._active:
+                    self._step = None  # or its memory couldn't be given back for more
+                    self._step, self._slots, self._columns = self._decoder.step_for(self._waiting.longest)
+                self._admit(self._waiting, range(len(self._active), self._slots))
             if self._more and not self._waiting and (not self._active or len(self._active) < self._slots):
                 self._read()
             elif self._active:
@@ -286,7 +289,9 @@ class _Run(Generic[BatchT, ExtraT]):
                 self._advance()
             while self._tickets and not self._tickets[0].open_rows:
                 ticket = self._tickets.popleft()
-                yield Answered(ticket.extra, tuple(ticket.answers), self._usage())
+                usage = Usage(self._clock.take(), self._steps, self._tokens, self._looked_at)
+                self._steps = self._tokens = self._looked_at = 0
+                yield Answered(ticket.extra, tuple(ticket.answers), usage)
 
     def close(self) -> None:
         """Stop the thread that reads ahead."""
@@ -297,11 +302,6 @@ class _Run(Generic[BatchT, ExtraT]):
         self._step = self._waiting = None
         self._active.clear()
         self._tickets.clear()
-
-    def _usage(self) -> Usage:
-        usage = Usage(self._clock.take(), self._steps, self._tokens, self._looked_at)
-        self._steps = self._tokens = self._looked_at = 0
-        return usage
 
     def _read(self) -> None:
         batch = self._reading.next()
@@ -319,12 +319,6 @@ class _Run(Generic[BatchT, ExtraT]):
         """Over the slots in use."""
         assert self._step is not None, "no row was admitted"
         return self._step
-
-    def _admit_behind(self, waiting: _Waiting[ExtraT]) -> None:
-        if not self._active:
-            self._step = None  # or its memory couldn't be given back for more
-            self._step, self._slots, self._columns = self._decoder.step_for(waiting.longest)
-        self._admit(waiting, range(len(self._active), self._slots))
 
     def _admit(self, waiting: _Waiting[ExtraT], free: Sequence[int]) -> Sequence[int]:
         """Rows that wait into free slots, the first of these first.

@@ -84,21 +84,14 @@ def load(
     if settings.max_new_tokens < 1:
         raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
-    server = _server(rationales, rationales_model, rationales_key_env, rationales_parallel)
+    server = None
+    if rationales is not None:
+        server = Server(rationales, rationales_model, rationales_key_env, max_parallel=rationales_parallel)
+        check_server(server, RATIONALES)
+    elif rationales_model is not None or rationales_key_env is not None:
+        given = "rationales_model" if rationales_model is not None else "rationales_key_env"
+        raise OptionError(f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1")
     return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
-
-
-def _server(address: str | None, model: str | None, key_env: str | None, max_parallel: int) -> Server | None:
-    if address is None:
-        if model is not None or key_env is not None:
-            given = "rationales_model" if model is not None else "rationales_key_env"
-            raise OptionError(
-                f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1"
-            )
-        return None
-    server = Server(address, model, key_env, max_parallel=max_parallel)
-    check_server(server, RATIONALES)
-    return server
 
 
 def _profile(settings: Settings) -> Profile:

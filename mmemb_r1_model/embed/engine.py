@@ -62,6 +62,11 @@ class Rationale:
     turn_end: int
     never: Sequence[int]
     limit: int
+    vocabulary: int
+
+    def can_be(self, token: int) -> bool:
+        """Whether the model could choose a token here."""
+        return 0 <= token < self.vocabulary and token not in self.never
 
     @property
     def mark(self) -> int:
@@ -138,22 +143,10 @@ class Engine:
         self.tokenizer = tokenizer
         think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
         never = tokenizer.unwritable((end_think, emb, turn_end))
-        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens)
+        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, model.lm_head.weight.shape[0])
         self.decoder = Decoder(model, self.rule, graphs, slots)
         self.costs = Costs.of(model)
-        self._gate_tokens = torch.tensor([think, emb], device=self.device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the weights' numbers."""
-        dtype: torch.dtype = next(self.model.parameters()).dtype
-        return dtype
+        self._gate_tokens = torch.tensor([think, emb], device=model.device)
 
     def stream(
         self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float
@@ -174,7 +167,7 @@ class Engine:
         started = time.perf_counter()
         clock = self.decoder.clock
         with clock.stage("prefill"):
-            batch = collated.to(self.device, self.dtype)
+            batch = collated.to(self.model.device, self.model.dtype)
             arrays = batch.arrays
             past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
             hidden_BLD = self.prefill(batch, past)
@@ -201,7 +194,7 @@ class Engine:
 
     def batch(self, prompts: Sequence[Prompt]) -> Batch:
         """Prompts as one batch, where the weights are."""
-        return collate(prompts, self.tokenizer.id_of(END_OF_TEXT)).to(self.device, self.dtype)
+        return collate(prompts, self.tokenizer.id_of(END_OF_TEXT)).to(self.model.device, self.model.dtype)
 
     def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
         """States (B, L, D), after the final norm."""

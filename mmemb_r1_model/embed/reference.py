@@ -30,35 +30,17 @@ def embed_plainly(
     Returns:
         Unit vectors (B, D) in float32 on the CPU, and how each came about.
     """
+    started, rule = time.perf_counter(), engine.rule
     with as_the_library_has_it(engine.model):
-        if mode == "never":
-            return _embed_directly(engine, prompts)
-        return _embed_with_rationales(engine, prompts, mode, threshold)
-
-
-def _embed_directly(engine: Engine, prompts: Sequence[Prompt]) -> tuple[Tensor, list[Trace]]:
-    """One pass: nothing is written."""
-    started = time.perf_counter()
-    states_BLD = _states(engine, [extended(prompt, [engine.rule.emb]) for prompt in prompts])
-    gates: list[float] = engine.gate(states_BLD[:, -2]).tolist()
-    vectors_BD = unit_vectors(states_BLD[:, -1])
-    seconds = time.perf_counter() - started
-    return vectors_BD, [Trace(gate=gate, seconds=seconds) for gate in gates]
-
-
-def _embed_with_rationales(
-    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float
-) -> tuple[Tensor, list[Trace]]:
-    started = time.perf_counter()
-    gates: list[float] = engine.gate(_states(engine, prompts)[:, -1]).tolist()
-    rows = rows_that_reason(gates, mode, threshold)
-    written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
-    rule = engine.rule
-    tails = [
-        [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
-        for row in range(len(prompts))
-    ]
-    states_BLD = _states(engine, [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)])
+        gates: list[float] = [] if mode == "never" else engine.gate(_states(engine, prompts)[:, -1]).tolist()
+        rows = rows_that_reason(gates, mode, threshold)
+        written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
+        tails = [
+            [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
+            for row in range(len(prompts))
+        ]
+        states_BLD = _states(engine, [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)])
+    gates = gates or engine.gate(states_BLD[:, -2]).tolist()
     vectors_BD = unit_vectors(states_BLD[:, -1])
     # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
     never_V = suppressed(engine.model, rule.never)

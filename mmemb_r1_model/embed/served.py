@@ -33,6 +33,8 @@ from mmemb_r1_model.vllm.client import Client, Order, Question, Send
 
 #: Tokens that a server wrote.
 Ids: TypeAlias = tuple[int, ...]
+#: A batch, and what the server must know of each of its items.
+Asked: TypeAlias = tuple[Collated | Uploaded, Sequence[Question]]
 
 #: Pixels kept for second passes; above it, no further batch is read until rationales have come back.
 HELD_BYTES = 8 * 2**30
@@ -40,10 +42,6 @@ HELD_BYTES = 8 * 2**30
 _PROBE_TOKENS = 16
 #: By which the server's token may be less likely here than the likeliest: precisions differ, the same weights not more.
 _PROBE_NATS = 1.0
-
-
-#: A batch, and what the server must know of each of its items.
-Asked: TypeAlias = tuple[Collated | Uploaded, Sequence[Question]]
 
 
 class ServedEngine:
@@ -81,7 +79,7 @@ class ServedEngine:
         wanted = min(_PROBE_TOKENS, rule.limit)
         with self._client.sending() as send:
             (ids,) = send(Order(question, begun.ids.tolist(), wanted)).result()
-        written = list(takewhile(lambda token: _possible(token, rule, _vocabulary(self._engine)), ids))
+        written = list(takewhile(rule.can_be, ids))
         if not written:
             raise ModelError(
                 f"rationales: the server begins a rationale with tokens {list(ids[:3])}, which none can contain: it "
@@ -148,72 +146,76 @@ class _Written:
         return len(self.prompt) + len(self.answer.fed)
 
 
+@dataclass
 class _Run:
     """The batches of one stream, while their rationales are written elsewhere."""
 
-    def __init__(
-        self, engine: Engine, send: Send[Ids], mode: Reasoning, threshold: float, planned_rationale: int
-    ) -> None:
-        self._engine, self._send, self._mode, self._threshold = engine, send, mode, threshold
-        self._planned_rationale = planned_rationale
-        self._clock = engine.decoder.clock
-        self._clock.take()
-        self._owed: deque[_Ticket] = deque()
-        #: Those of the same batches whose rationales weren't taken yet.
-        self._unwritten: deque[_Ticket] = deque()
-        self._wave: list[_Written] = []
-        self._budget = self._held = 0
-        self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
+    engine: Engine
+    send: Send[Ids]
+    mode: Reasoning
+    threshold: float
+    planned_rationale: int
+    owed: deque[_Ticket] = field(default_factory=deque)
+    #: Those of the same batches whose rationales weren't taken yet.
+    unwritten: deque[_Ticket] = field(default_factory=deque)
+    wave: list[_Written] = field(default_factory=list)
+    budget: int = 0
+    held: int = 0
+    prompt_tokens: int = 0
+    spent: Passes = field(default_factory=Passes)
 
     def results(self, batches: Iterator[Asked]) -> Iterator[EncodeResult]:
+        self.engine.decoder.clock.take()
         for batch, questions in batches:
             self._read(batch, questions)
-            while self._unwritten and (self._unwritten[0].is_written or self._held > HELD_BYTES):
-                self._take(self._unwritten.popleft())
+            while self.unwritten and (self.unwritten[0].is_written or self.held > HELD_BYTES):
+                self._take(self.unwritten.popleft())
             yield from self._finished()
-        while self._unwritten:
-            self._take(self._unwritten.popleft())
+        while self.unwritten:
+            self._take(self.unwritten.popleft())
             yield from self._finished()
         self._read_wave()
         yield from self._finished()
 
     def _finished(self) -> Iterator[EncodeResult]:
-        while self._owed:
-            traces = [trace for trace in self._owed[0].traces if trace is not None]
-            if len(traces) < len(self._owed[0].traces):
+        while self.owed:
+            traces = [trace for trace in self.owed[0].traces if trace is not None]
+            if len(traces) < len(self.owed[0].traces):
                 return
-            ticket = self._owed.popleft()
-            usage = Usage(self._clock.take(), 0, 0, 0)
-            tokens, spent = self._prompt_tokens, self._spent
-            self._prompt_tokens, self._spent = 0, Passes(0.0, 0.0)
-            yield self._engine.result(ticket.vectors_BD, traces, tokens, spent, usage)
+            ticket = self.owed.popleft()
+            usage = Usage(self.engine.decoder.clock.take(), 0, 0, 0)
+            tokens, spent = self.prompt_tokens, self.spent
+            self.prompt_tokens, self.spent = 0, Passes()
+            yield self.engine.result(ticket.vectors_BD, traces, tokens, spent, usage)
 
     def _read(self, batch: Collated | Uploaded, questions: Sequence[Question]) -> None:
         """The first pass, where there is one; rows that reason go to the server."""
         arrays = batch if isinstance(batch, Collated) else batch.arrays
         rows, width = arrays.ids_BL.shape
-        size = self._engine.model.config.get_text_config().hidden_size
-        tokens, vectors_BD = rows * (width + self._planned_rationale), torch.empty(rows, size)
+        size = self.engine.model.config.get_text_config().hidden_size
+        tokens, vectors_BD = rows * (width + self.planned_rationale), torch.empty(rows, size)
         ticket = _Ticket(time.perf_counter(), tokens, vectors_BD, [None] * rows, [None] * rows)
-        self._owed.append(ticket)
-        self._unwritten.append(ticket)
-        reasons = range(rows) if self._mode == "always" else self._read_directly(batch, ticket)
+        self.owed.append(ticket)
+        self.unwritten.append(ticket)
+        reasons = range(rows) if self.mode == "always" else self._read_directly(batch, ticket)
         # The prompts end in <emb> where there was a first pass.
-        drop = 0 if self._mode == "always" else 1
+        drop = 0 if self.mode == "always" else 1
         for row, prompt in zip(reasons, prompts_of(arrays, reasons, drop), strict=True):
-            ids = [*prompt.ids.tolist(), self._engine.rule.think]
-            order = Order(questions[row], ids, self._engine.rule.limit)
-            ticket.promised.append((row, prompt, self._send(order)))
-            self._held += _pixel_bytes(prompt)
+            ids = [*prompt.ids.tolist(), self.engine.rule.think]
+            order = Order(questions[row], ids, self.engine.rule.limit)
+            ticket.promised.append((row, prompt, self.send(order)))
+            self.held += _pixel_bytes(prompt)
 
     def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> list[int]:
         """Gates, and vectors at <emb>; the rows that reason."""
-        engine = self._engine
-        vectors_BD, gates = self._pass("prefill", lambda: batch.to(engine.device, engine.dtype), answered=-2)
+        engine = self.engine
+        vectors_BD, gates = self._pass(
+            "prefill", lambda: batch.to(engine.model.device, engine.model.dtype), answered=-2
+        )
         ticket.vectors_BD.copy_(vectors_BD)
         ticket.gates[:] = gates
         seconds = time.perf_counter() - ticket.started
-        reasons = rows_that_reason(gates, self._mode, self._threshold)
+        reasons = rows_that_reason(gates, self.mode, self.threshold)
         for row in set(range(len(gates))) - set(reasons):
             ticket.traces[row] = Trace(gate=gates[row], seconds=seconds)
         return reasons
@@ -226,44 +228,43 @@ class _Run:
             batch: brings it to the device.
             answered: columns where the answers begin.
         """
-        engine = self._engine
-        with self._clock.stage(stage):
+        engine = self.engine
+        with engine.decoder.clock.stage(stage):
             read = batch()
             states_BLD = engine.prefill(read, None)
             vectors_BD = unit_vectors(states_BLD[:, -1])
-        with self._clock.stage("gate"):
+        with engine.decoder.clock.stage("gate"):
             every = torch.arange(len(states_BLD), device=states_BLD.device)
             columns = torch.tensor(answered, device=states_BLD.device)
             gates: list[float] = engine.gate(states_BLD[every, columns]).tolist()
         passes = engine.costs.prefill(read.arrays.lengths, read.arrays.grids)
-        self._spent = Passes(self._spent.flops + passes.flops, self._spent.bytes + passes.bytes)
-        self._prompt_tokens += sum(read.arrays.lengths)
+        self.spent = Passes(self.spent.flops + passes.flops, self.spent.bytes + passes.bytes)
+        self.prompt_tokens += sum(read.arrays.lengths)
         return vectors_BD, gates
 
     def _take(self, ticket: _Ticket) -> None:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
-        rule, vocabulary = self._engine.rule, _vocabulary(self._engine)
         for row, prompt, future in ticket.promised:
             (ids,) = future.result()
-            self._wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, rule, vocabulary)))
+            self.wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, self.engine.rule)))
         ticket.promised.clear()
-        self._budget = max(self._budget, ticket.tokens)
-        if sum(map(len, self._wave)) >= self._budget:
+        self.budget = max(self.budget, ticket.tokens)
+        if sum(map(len, self.wave)) >= self.budget:
             self._read_wave()
 
     def _read_wave(self) -> None:
-        for group in by_length([len(written) for written in self._wave], self._budget):
-            self._read_out([self._wave[index] for index in group])
-        self._wave.clear()
+        for group in by_length([len(written) for written in self.wave], self.budget):
+            self._read_out([self.wave[index] for index in group])
+        self.wave.clear()
 
     def _read_out(self, written: Sequence[_Written]) -> None:
         """Read rows with their rationales: one second pass."""
-        engine = self._engine
+        engine = self.engine
         answered = [-len(row.answer.fed) - 1 for row in written]
         vectors_BD, gates = self._pass("readout", lambda: engine.batch([row.whole for row in written]), answered)
         now = time.perf_counter()
         for row, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
-            self._held -= _pixel_bytes(row.prompt)
+            self.held -= _pixel_bytes(row.prompt)
             ticket, answer = row.ticket, row.answer
             ticket.vectors_BD[row.index] = vector_D
             decided = ticket.gates[row.index]  # that of the first pass, by which the row reasons
@@ -272,7 +273,7 @@ class _Run:
             )
 
 
-def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, vocabulary: int) -> Row:
+def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale) -> Row:
     """A row as if it had been written here: what a server wrote behind <think>, up to its end, closed if need be."""
     row, left = Row(index), iter(ids)
     token: int | None = rule.choose(row, rule.think)
@@ -280,7 +281,7 @@ def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, vocabulary: 
         row.fed.append(token)
         wanted = next(left, rule.turn_end)
         # What can't be written here ends a rationale as the end of the turn does.
-        token = rule.choose(row, wanted if _possible(wanted, rule, vocabulary) else rule.turn_end)
+        token = rule.choose(row, wanted if rule.can_be(wanted) else rule.turn_end)
     return row
 
 
@@ -294,17 +295,6 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
-
-
-def _possible(token: int, rule: Rationale, vocabulary: int) -> bool:
-    """Whether the model could choose it here."""
-    return 0 <= token < vocabulary and token not in rule.never
-
-
-def _vocabulary(engine: Engine) -> int:
-    """Rows of the model's table."""
-    rows: int = engine.model.lm_head.weight.shape[0]
-    return rows
 
 
 def _pixel_bytes(prompt: Prompt) -> int:

@@ -42,11 +42,7 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_settings(folder, Settings(max_new_tokens=max_new_tokens))
-    _copy_preprocessors(base, folder)
-
-
-def _copy_preprocessors(base: str, folder: Path) -> None:
-    """Normalisation constants of the vision tower, as the base has them; those for clips only servers read."""
+    # Normalisation constants of the vision tower, as the base has them; those for clips only servers read.
     _copy_json(base, "preprocessor_config.json", folder)
     with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
         _copy_json(base, "video_preprocessor_config.json", folder)

@@ -34,27 +34,21 @@ def measure_latency(model: Path, data: Path, tasks: Sequence[str], count: int) -
 
 def _measure(embedders: dict[Mode, MMEmbR1Embedder], task: Task, data: Path, count: int) -> dict[str, Any]:
     queries = task.load(data, Frames()).queries[:count]
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for place, query in enumerate(queries):
-        for mode in _turn(place):
-            seconds[mode].append(_time(embedders[mode], [query]))
-    total = dict.fromkeys(MODES, 0.0)
-    for place, start in enumerate(range(0, len(queries), BATCH)):
-        for mode in _turn(place):
-            total[mode] += _time(embedders[mode], queries[start : start + BATCH])
+    alone = _seconds(embedders, [[query] for query in queries])
+    batched = _seconds(embedders, [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)])
     return {
-        "seconds": {mode: [round(value, 6) for value in values] for mode, values in seconds.items()},
-        "items_per_second": {mode: round(len(queries) / total[mode], 2) for mode in MODES},
+        "seconds": {mode: [round(value, 6) for value in values] for mode, values in alone.items()},
+        "items_per_second": {mode: round(len(queries) / sum(values), 2) for mode, values in batched.items()},
     }
 
 
-def _turn(place: int) -> tuple[Mode, ...]:
-    """Each mode comes first, second and last equally often."""
-    shift = place % len(MODES)
-    return MODES[shift:] + MODES[:shift]
-
-
-def _time(embedder: MMEmbR1Embedder, queries: Sequence[Item]) -> float:
-    began = time.perf_counter()
-    embedder.encode(queries, "query")
-    return time.perf_counter() - began
+def _seconds(embedders: dict[Mode, MMEmbR1Embedder], calls: Sequence[Sequence[Item]]) -> dict[Mode, list[float]]:
+    """Mode → what each call took. Each mode comes first, second and last equally often."""
+    seconds: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    for place, queries in enumerate(calls):
+        shift = place % len(MODES)
+        for mode in MODES[shift:] + MODES[:shift]:
+            began = time.perf_counter()
+            embedders[mode].encode(queries, "query")
+            seconds[mode].append(time.perf_counter() - began)
+    return seconds

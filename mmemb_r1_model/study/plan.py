@@ -11,7 +11,6 @@ Everything goes on where it was broken off. Seeds don't touch each other: they c
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,18 +105,14 @@ def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
 
 def seeded(config: Any, seed: int) -> Any:
     """A configuration with every field called "seed" moved, but for those of the evaluator's training."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return dataclasses.replace(config, **{name: _moved(name, value, seed) for name, value in values.items()})
     if isinstance(config, tuple):
         return tuple(seeded(part, seed) for part in config)
-    return config
-
-
-def _moved(name: str, value: Any, seed: int) -> Any:
-    if name == "judge":
-        return value
-    return value + SEED_STEP * seed if name == "seed" else seeded(value, seed)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    values = {name: value if name == "judge" else seeded(value, seed) for name, value in vars(config).items()}
+    if "seed" in values:
+        values["seed"] += SEED_STEP * seed
+    return dataclasses.replace(config, **values)
 
 
 class Study:
@@ -125,7 +120,7 @@ class Study:
 
     def __init__(self, config: StudyConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder, self._say = config, folder, say
-        self._values = override(read_yaml(named_config(config.base)), config.set)
+        self._values = {**override(read_yaml(named_config(config.base)), config.set), "evaluate": None}
 
     def run(self, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> None:
         """Run the evaluator, then seeds (none named: all), and of each the base and the variants (none named: all).
@@ -153,7 +148,7 @@ class Study:
                     self._variant(seed, folder / variant.name, variant)
 
     def _evaluator(self) -> None:
-        config = _without_evaluation(self._values)
+        config = read_pipeline(self._values)
         if config.judge is None:
             return
         own = tuple(split for split in config.synthetic if split.folder in config.judge.folders)
@@ -183,7 +178,7 @@ class Study:
         self._time(run, variant.checkpoint)
 
     def _pipeline(self, seed: int, assignments: Sequence[str] = ()) -> PipelineConfig:
-        config: PipelineConfig = seeded(_without_evaluation(override(self._values, assignments)), seed)
+        config: PipelineConfig = seeded(read_pipeline(override(self._values, assignments)), seed)
         return config
 
     def _train(self, config: PipelineConfig, run: Path, stages: Sequence[Stage], title: str) -> None:
@@ -202,10 +197,6 @@ class Study:
 
     def _test(self, run: Path) -> Path:
         return run.parent / "data" / self.config.test.folder
-
-
-def _without_evaluation(values: dict[str, Any]) -> PipelineConfig:
-    return dataclasses.replace(read_pipeline(copy.deepcopy(values)), evaluate=None)
 
 
 def _link(base: Path, run: Path, parts: Sequence[str]) -> None:

@@ -94,10 +94,9 @@ def latencies(measured: dict[str, Any], frame: pd.DataFrame, share: float, seed:
     some = frame.iloc[: len(times["never"])]
     drawn = np.random.default_rng(seed).random(len(some)) < share
     better = (some.always > some.never).to_numpy()
-    times["random"] = np.where(drawn, times["always"], times["never"])
-    times["oracle"] = np.where(better, times["always"], times["never"])
     speed = dict(measured["items_per_second"])
-    for policy, part in (("random", share), ("oracle", float(better.mean()))):
+    for policy, reasons, part in (("random", drawn, share), ("oracle", better, float(better.mean()))):
+        times[policy] = np.where(reasons, times["always"], times["never"])
         speed[policy] = 1 / (part / speed["always"] + (1 - part) / speed["never"])
     return {
         policy: {

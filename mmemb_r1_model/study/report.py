@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmeb_harness.show.tables import percent
+from mmeb_harness.show.tables import bounds, markdown_table, percent
 from mmeb_harness.stats.policies import POLICIES, adaptive_minus, calibrate, head_room_closed
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import find_tasks
@@ -25,7 +26,6 @@ from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
-from mmemb_r1_model.study.markdown import interval, table, value_of
 from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoint, StudyConfig, Variant
 from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, sampled
 from mmemb_r1_model.study.results import Group, Results
@@ -297,7 +297,8 @@ def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[s
 
 def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Numbers) -> str:
     """Accuracy over the share that reasons, as the length cost changes."""
-    runs = [(float(variant.set[0].partition("=")[2]), variant.name) for variant in done if _sets_cost(variant)]
+    settings = [(*variant.set[0].partition("="), variant.name) for variant in done if len(variant.set) == 1]
+    runs = [(float(cost), name) for key, _, cost, name in settings if key == COST_KEY]
     if not runs:
         return ""
     own_cost = results.json("config.json")[0]["adapt"]["reward"]["length_cost"]
@@ -313,10 +314,6 @@ def _costs(results: Results, done: Sequence[Variant], target: Path, numbers: Num
     figures.costs(curves, target / "cost.png")
     header = ["task", "c", "share", "tokens", "adaptive", "always"]
     return "## The length cost c\n\n" + table(header, rows) + "\n![accuracy over share](cost.png)\n"
-
-
-def _sets_cost(variant: Variant) -> bool:
-    return len(variant.set) == 1 and variant.set[0].startswith(f"{COST_KEY}=")
 
 
 def _checks(results: Results, numbers: Numbers) -> str:
@@ -409,3 +406,21 @@ Seconds of each stage on one core, with other work beside it; what is shared ran
 {table(["stage", "mean", "each"], cells)}
 ![losses](losses.png)
 """
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as long as the header, as lines."""
+    return markdown_table(header, rows) + "\n"
+
+
+def value_of(estimate: OverSeeds | None) -> str:
+    """An estimate's value in %; empty where there is none."""
+    return "" if estimate is None else percent(estimate.value)
+
+
+def interval(estimate: OverSeeds | None) -> str:
+    """An estimate in %: value, interval over queries, interval over seeds."""
+    if estimate is None or math.isnan(estimate.value):
+        return value_of(estimate)
+    parts = (value_of(estimate), bounds(*estimate.queries), bounds(*estimate.seeds))
+    return " ".join(part for part in parts if part)

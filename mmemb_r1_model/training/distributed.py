@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from mmemb_r1_model.disk.errors import OptionError
 
@@ -64,7 +64,7 @@ class World:
         distributed.all_gather_object(values, local)
         return values
 
-    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients of all processes, in one message per type."""
         if self.size == 1 or self.sharded:
             return
@@ -75,11 +75,9 @@ class World:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.setdefault(parameter.dtype, []).append(parameter.grad)
         for group in gradients.values():
-            flat = torch.cat([gradient.flatten() for gradient in group])
+            flat = nn.utils.parameters_to_vector(group)
             distributed.all_reduce(flat)
-            parts = torch.split(flat, [gradient.numel() for gradient in group])
-            for gradient, part in zip(group, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            nn.utils.vector_to_parameters(flat, group)
 
     def wait(self) -> None:
         """Wait until every process is here."""

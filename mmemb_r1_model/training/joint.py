@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmemb_r1_model.training.batches import Input, StepBatch, same_answers
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.losses import Embeddings, JointWeights, contrastive_terms
+from mmemb_r1_model.training.losses import JointWeights, contrastive_terms
 from mmemb_r1_model.training.student import Student
 
 
@@ -65,9 +65,12 @@ def joint_backward(
         The unweighted terms and "loss", over the whole batch of all processes.
     """
     inputs = [*batch.queries, *batch.positives, *batch.extras]
-    chunks = _chunks(inputs, (len(batch.queries), len(batch.positives), len(batch.extras)), config.micro_batch)
+    chunks = _chunks((batch.queries, batch.positives, batch.extras), config.micro_batch)
     num_tokens = sum(world.gather_objects(sum(_completion_length(student, given) for given in inputs)))
-    passes = [*chunks, *[chunks[0][:1]] * _idle_passes(len(chunks), world)]
+    # Split weights need equally many passes in every process; those further ones add nothing. Queries and positives are
+    # shared out evenly, extra candidates are not.
+    idle_passes = max(world.gather_objects(len(chunks))) - len(chunks) if world.sharded else 0
+    passes = [*chunks, *[chunks[0][:1]] * idle_passes]
     if not config.gradient_caching:
         results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
         loss, terms = _loss(batch, results[: len(chunks)], config, world, num_tokens)
@@ -93,24 +96,13 @@ def joint_backward(
     return terms
 
 
-def _chunks(inputs: Sequence[Input], sides: tuple[int, ...], size: int) -> list[list[Input]]:
+def _chunks(sides: Sequence[Sequence[Input]], size: int) -> list[Sequence[Input]]:
     """Pieces of at most `size` items, none of which spans two sides."""
-    chunks, start = [], 0
-    for count in sides:
-        step = size or max(count, 1)
-        chunks += [
-            list(inputs[first : min(first + step, start + count)]) for first in range(start, start + count, step)
-        ]
-        start += count
+    chunks: list[Sequence[Input]] = []
+    for side in sides:
+        step = size or max(len(side), 1)
+        chunks += [side[first : first + step] for first in range(0, len(side), step)]
     return chunks
-
-
-def _idle_passes(own: int, world: World) -> int:
-    """How many more chunks another process has: split weights need equally many passes, of which these add nothing.
-
-    Queries and positives are shared out evenly, extra candidates are not.
-    """
-    return max(world.gather_objects(own)) - own if world.sharded else 0
 
 
 def _completion_length(student: Student, given: Input) -> int:
@@ -130,8 +122,7 @@ def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, 
     reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
     direct = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start == 1]
     encoded = student.encode(packed, reasoned)
-    of_row = {packed.branches[index].row: index for index in direct}
-    of_row |= {packed.branches[index].row: index for index in reasoned}
+    of_row = {branch.row: index for index, branch in enumerate(packed.branches)}  # the reasoned one is the last
     device = encoded.gate_B2.device
     has = torch.tensor([given.rationale is not None for given in chunk], device=device)
     taught = torch.tensor([given.taught for given in chunk], device=device)
@@ -151,25 +142,19 @@ def _loss(
     n = len(batch.names)
     direct = torch.cat([result.direct for result in results])
     reasoned = torch.cat([result.reasoned for result in results])
-    vectors = Embeddings(
-        query_direct_ND=world.gather(direct[:n]),
-        query_reasoned_ND=world.gather(reasoned[:n]),
-        positive_direct_ND=world.gather(direct[n : 2 * n]),
-        positive_reasoned_ND=world.gather(reasoned[n : 2 * n]),
-        extra_ED=world.gather(direct[2 * n :]),
+    extra_ED = world.gather(direct[2 * n :])
+    on_direct, on_reasoned = (
+        (world.gather(vectors[:n]), world.gather(vectors[n : 2 * n])) for vectors in (direct, reasoned)
     )
-    shared = world.gather_objects((batch.labels, batch.extra_labels, _has_rationale(batch)))
+    sides = zip(batch.queries, batch.positives, strict=True)
+    reasons = [query.rationale is not None or positive.rationale is not None for query, positive in sides]
+    shared = world.gather_objects((batch.labels, batch.extra_labels, reasons))
     labels = [own for part in shared for own in part[0]]
     extra_labels = [label for part in shared for label in part[1]]
     has_rationale = torch.tensor([has for part in shared for has in part[2]])
     same = same_answers(labels, extra_labels).to(direct.device)
-    terms = contrastive_terms(vectors, config.temperature, same, has_rationale)
+    terms = contrastive_terms(on_direct, on_reasoned, extra_ED, config.temperature, same, has_rationale)
     terms["generation"] = torch.stack([result.generation for result in results]).sum() / num_tokens
     values = {name: term.item() for name, term in terms.items()}
     values["generation"] = sum(world.gather_objects(values["generation"]))
     return config.weights.loss(terms), {**values, "loss": config.weights.loss(values)}
-
-
-def _has_rationale(batch: StepBatch) -> list[bool]:
-    sides = zip(batch.queries, batch.positives, strict=True)
-    return [query.rationale is not None or positive.rationale is not None for query, positive in sides]

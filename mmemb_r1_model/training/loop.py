@@ -71,10 +71,6 @@ class Trained(Protocol):
     def module(self) -> torch.nn.Module:
         """The model with all of its weights."""
 
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the weights."""
-
     def trained(self) -> list[torch.nn.Parameter]:
         """The parameters that learn."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -35,21 +36,6 @@ def info_nce(queries_ND: Tensor, candidates_MD: Tensor, temperature: float, same
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """All vectors of a batch of N pairs. A side without a rationale has its direct vector as the reasoned one too.
-
-    Attributes:
-        extra_ED: further candidates, which are only ever negatives; on the direct path.
-    """
-
-    query_direct_ND: Tensor
-    query_reasoned_ND: Tensor
-    positive_direct_ND: Tensor
-    positive_reasoned_ND: Tensor
-    extra_ED: Tensor
-
-
-@dataclass(frozen=True)
 class JointWeights:
     """lambda_r, lambda_d, lambda_g and lambda_x of the joint loss. The paper names the terms but no weights."""
 
@@ -69,7 +55,12 @@ class JointWeights:
 
 
 def contrastive_terms(
-    vectors: Embeddings, temperature: float, same_NM: Tensor, has_rationale_N: Tensor
+    direct: tuple[Tensor, Tensor],
+    reasoned: tuple[Tensor, Tensor],
+    extra_ED: Tensor,
+    temperature: float,
+    same_NM: Tensor,
+    has_rationale_N: Tensor,
 ) -> dict[str, Tensor]:
     """L_ctr(z^r), L_ctr(z^d) and L_cross.
 
@@ -77,51 +68,42 @@ def contrastive_terms(
     Where no side of a batch has a rationale, all terms but the direct one would repeat it, and are 0.
 
     Args:
+        direct, reasoned: vectors (N, D) of the queries and of their positives. A side without a rationale has its
+            direct vector as the reasoned one too.
+        extra_ED: further candidates, which are only ever negatives; on the direct path.
         same_NM: M = N + E; as in `info_nce`.
         has_rationale_N: whether either side of the pair has one.
     """
-    extra = vectors.extra_ED
 
     def loss(queries: Tensor, positives: Tensor) -> Tensor:
-        return info_nce(queries, torch.cat([positives, extra]), temperature, same_NM)
+        return info_nce(queries, torch.cat([positives, extra_ED]), temperature, same_NM)
 
-    direct = loss(vectors.query_direct_ND, vectors.positive_direct_ND)
+    of_direct = loss(*direct)
     if not bool(has_rationale_N.any()):
-        nothing = torch.zeros_like(direct)
-        return {"direct": direct, "reasoned": nothing, "cross": nothing}
-    reasoned = loss(vectors.query_reasoned_ND, vectors.positive_reasoned_ND)
-    crossed = loss(vectors.query_reasoned_ND, vectors.positive_direct_ND) + loss(
-        vectors.query_direct_ND, vectors.positive_reasoned_ND
-    )
-    return {"direct": direct, "reasoned": reasoned, "cross": crossed / 2}
+        nothing = torch.zeros_like(of_direct)
+        return {"direct": of_direct, "reasoned": nothing, "cross": nothing}
+    of_reasoned = loss(*reasoned)
+    crossed = loss(reasoned[0], direct[1]) + loss(direct[0], reasoned[1])
+    return {"direct": of_direct, "reasoned": of_reasoned, "cross": crossed / 2}
 
 
 #: Tokens whose logits exist at one time; 1,024 of a vocabulary of 152,000 are 0.6 GB in float32.
 _CHUNK = 1024
 
 
-def token_log_probs(hidden_TD: Tensor, head: torch.nn.Module, targets_T: Tensor, banned_V: Tensor | None) -> Tensor:
+def token_log_probs(hidden_TD: Tensor, head: torch.nn.Module, targets_T: Tensor, banned_V: Tensor) -> Tensor:
     """Log-probability (T,) of each target, in float32; the logits of few tokens at a time are in memory.
 
     Args:
         head: hidden states → logits over the vocabulary.
         banned_V: true for tokens that can't be written: left out of the soft-max, as they are when sampling.
     """
-    if len(targets_T) <= _CHUNK:
-        return _log_probs(hidden_TD, head, targets_T, banned_V)
-    parts = []
-    for start in range(0, len(targets_T), _CHUNK):
-        here = slice(start, start + _CHUNK)
-        parts.append(
-            checkpoint(_log_probs, hidden_TD[here], head, targets_T[here], banned_V, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else _log_probs(hidden_TD[here], head, targets_T[here], banned_V)
-        )
-    return torch.cat(parts)
+    saves = len(targets_T) > _CHUNK and torch.is_grad_enabled()
+    run = functools.partial(checkpoint, _log_probs, use_reentrant=False) if saves else _log_probs
+    pieces = zip(torch.split(hidden_TD, _CHUNK), torch.split(targets_T, _CHUNK), strict=True)
+    return torch.cat([run(hidden, head, targets, banned_V) for hidden, targets in pieces])
 
 
-def _log_probs(hidden_TD: Tensor, head: torch.nn.Module, targets_T: Tensor, banned_V: Tensor | None) -> Tensor:
-    logits = head(hidden_TD).float()
-    if banned_V is not None:
-        logits = logits.masked_fill(banned_V, -torch.inf)
+def _log_probs(hidden_TD: Tensor, head: torch.nn.Module, targets_T: Tensor, banned_V: Tensor) -> Tensor:
+    logits = head(hidden_TD).float().masked_fill(banned_V, -torch.inf)
     return -functional.cross_entropy(logits, targets_T, reduction="none")

@@ -73,20 +73,16 @@ class Rewards:
         reasoned_GK: of every rollout.
         direct_G: of the direct path.
         delta_G: s of the greedy rollout - s of the direct path: the utility gap of what the model would really write.
-        delta_GK: the same of each rollout, the greedy one first.
     """
 
     reasoned_GK: Tensor
     direct_G: Tensor
     delta_G: Tensor
-    delta_GK: Tensor
 
 
 def rewards(
-    score_GK: Tensor,
-    score_direct_G: Tensor,
-    emb_GK: Tensor,
-    emb_direct_G: Tensor,
+    score_GR: Tensor,
+    emb_GR: Tensor,
     well_formed_GK: Tensor,
     length_GK: Tensor,
     sigma: float,
@@ -101,19 +97,18 @@ def rewards(
     temperature 1 are worse than what is written later, and a gate that learns from them learns not to reason.
 
     Args:
+        score_GR, emb_GR: s and R_emb of the direct path, then of the rollouts; R = 1 + K.
         well_formed_GK: 1 or 0.
         length_GK: rationale length over the greatest length, 0 to 1.
         sigma: scale of delta, > 0.
     """
-    delta_GK = score_GK - score_direct_G[:, None]
+    delta_GK = score_GR[:, 1:] - score_GR[:, :1]
     gain_GK = (delta_GK / sigma).clamp(-1, 1)
-    delta_G = delta_GK[:, 0]
     ada_GK = gain_GK - config.length_cost * length_GK
     return Rewards(
-        reasoned_GK=config.fmt * well_formed_GK + config.emb * emb_GK + config.ada * ada_GK,
-        direct_G=config.fmt + config.emb * emb_direct_G - config.ada * (delta_G / sigma).clamp(-1, 1),
-        delta_G=delta_G,
-        delta_GK=delta_GK,
+        reasoned_GK=config.fmt * well_formed_GK + config.emb * emb_GR[:, 1:] + config.ada * ada_GK,
+        direct_G=config.fmt + config.emb * emb_GR[:, 0] - config.ada * gain_GK[:, 0],
+        delta_G=delta_GK[:, 0],
     )
 
 

@@ -124,6 +124,7 @@ def adapt(
         prompts = Steps(sets, config.prompts, config.loop, read, rationales, world, start)
     if sampler is None:
         sampler = ServerSampler(student, config.server, folder, world) if config.server else LocalSampler(student)
+    loop.extra_state.setdefault("sigma", 1.0)
     stage = _Stage(student, reference, sampler, banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
@@ -187,29 +188,29 @@ class Reference:
 Seen = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
 class _Stage:
-    """Everything that a step of stage 2 needs."""
+    """Everything that a step of stage 2 needs.
 
-    def __init__(
-        self,
-        student: Student,
-        reference: Reference,
-        sampler: Sampler,
-        banks: dict[tuple[str, Side], Bank],
-        config: AdaptConfig,
-        world: World,
-        state: dict[str, Any],
-    ) -> None:
-        self._student, self._reference, self._sampler = student, reference, sampler
-        self._banks, self._config, self._world, self._state = banks, config, world, state
-        state.setdefault("sigma", 1.0)
+    Attributes:
+        banks: by data set and the side whose rollouts are scored.
+        state: goes on with the run: "sigma", the running standard deviation of delta.
+    """
+
+    student: Student
+    reference: Reference
+    sampler: Sampler
+    banks: dict[tuple[str, Side], Bank]
+    config: AdaptConfig
+    world: World
+    state: dict[str, Any]
 
     def step(self, number: int, batch: StepBatch, prompts: StepBatch, micro_groups: int) -> dict[str, float]:
         """Gradients of `batch`'s contrastive terms and, `micro_groups` of `prompts` at once, of both policies."""
-        config, world = self._config, self._world
+        config, world = self.config, self.world
         seed = config.loop.seed + number
-        self._sampler.refresh(number)
-        values = joint_backward(self._student, batch, config.contrast, world, seed)
+        self.sampler.refresh(number)
+        values = joint_backward(self.student, batch, config.contrast, world, seed)
         seen: list[Seen] = []
         for side in config.sides:
             mine = range(config.groups // world.size)
@@ -220,16 +221,16 @@ class _Stage:
         all_seen = [chunk for part in world.gather_objects(seen) for chunk in part]
         columns = {name: torch.cat([chunk[name] for chunk in all_seen]) for name in all_seen[0]}
         decay = config.sigma_decay
-        self._state["sigma"] = decay * self._state["sigma"] + (1 - decay) * max(float(columns["delta"].std()), 1e-3)
+        self.state["sigma"] = decay * self.state["sigma"] + (1 - decay) * max(float(columns["delta"].std()), 1e-3)
         means = {name: float(column.mean()) for name, column in columns.items()}
-        return {**values, **means, "sigma": self._state["sigma"]}
+        return {**values, **means, "sigma": self.state["sigma"]}
 
     def _backward(self, batch: StepBatch, side: Side, here: slice, seed: int) -> Seen:
         """Gradients of both policies on some pairs of a batch: one side's items are rolled out."""
-        student, config = self._student, self._config
+        student, config = self.student, self.config
         longest = student.settings.max_new_tokens
         inputs = (batch.queries if side == "query" else batch.positives)[here]
-        rollouts = self._sampler.sample(inputs, config.rollouts // 2, longest, seed)
+        rollouts = self.sampler.sample(inputs, config.rollouts // 2, longest, seed)
         completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in rollouts]
         packed = student.pack([given.prompt for given in inputs], completions)
         # Of each prompt's branches the first is the direct path, the second the greedy rollout.
@@ -238,48 +239,40 @@ class _Stage:
         given = self._rewards(batch, side, here, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
         gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
-        reference = self._reference.encode(packed, sampled)
+        reference = self.reference.encode(packed, sampled)
         flat = [rollout for own in rollouts for rollout in own[1:]]
         advantages = policy.group_advantages(given.reasoned_GK[:, 1:]).flatten().tolist()
         tokens, divergence, log_ratio = self._token_losses(flat, advantages, encoded, reference, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.
         share = len(inputs) / config.groups
-        torch.autograd.backward(loss * share * self._world.loss_scale)
+        torch.autograd.backward(loss * share * self.world.loss_scale)
         return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item(), log_ratio)
 
     def _rewards(
         self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor
     ) -> policy.Rewards:
-        config = self._config
+        config = self.config
         datasets, labels = batch.datasets[here], batch.labels[here]
         anchors = (batch.positives if side == "query" else batch.queries)[here]
         vectors_GRD = vectors_RD.view(len(rollouts), 1 + config.rollouts // 2, -1)  # the direct path first
-        anchors_GD = self._reference.embed([anchor.prompt for anchor in anchors])
+        anchors_GD = self.reference.embed([anchor.prompt for anchor in anchors])
         positive_GR = torch.einsum("grd,gd->gr", vectors_GRD, anchors_GD)
         negatives = torch.zeros(*positive_GR.shape, config.negatives, device=vectors_RD.device)
         excluded = torch.ones_like(negatives, dtype=torch.bool)
         for name in set(datasets):
             rows = [row for row, dataset in enumerate(datasets) if dataset == name]
-            bank = self._banks[name, side]
+            bank = self.banks[name, side]
             size = len(bank.labels)
             negatives[rows, :, :size] = vectors_GRD[rows] @ bank.vectors_MD.T
             excluded[rows, :, :size] = bank.excluded([labels[row] for row in rows], side)[:, None]
-        score = policy.ranking_score(positive_GR, negatives, excluded, config.reward)
-        emb = policy.embedding_reward(positive_GR, negatives, excluded, config.reward)
+        score_GR = policy.ranking_score(positive_GR, negatives, excluded, config.reward)
+        emb_GR = policy.embedding_reward(positive_GR, negatives, excluded, config.reward)
         device = vectors_RD.device
         well_formed = torch.tensor([[float(rollout.well_formed) for rollout in own] for own in rollouts], device=device)
         lengths = torch.tensor([[float(rollout.length) for rollout in own] for own in rollouts], device=device)
-        return policy.rewards(
-            score[:, 1:],
-            score[:, 0],
-            emb[:, 1:],
-            emb[:, 0],
-            well_formed,
-            lengths / self._student.settings.max_new_tokens,
-            self._state["sigma"],
-            config.reward,
-        )
+        shares = lengths / self.student.settings.max_new_tokens
+        return policy.rewards(score_GR, emb_GR, well_formed, shares, self.state["sigma"], config.reward)
 
     def _token_losses(
         self,
@@ -294,7 +287,7 @@ class _Stage:
         A rollout's tokens are summed and divided by the greatest length, then averaged over rollouts. Divided by its
         own length, a long bad rationale would be blamed less a token than a short one.
         """
-        config = self._config
+        config = self.config
         losses, divergences, log_ratios = [], [], []
         for rollout, now, before, advantage in zip(
             sampled, encoded.log_probs, reference.log_probs, advantages, strict=True

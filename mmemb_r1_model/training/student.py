@@ -81,13 +81,19 @@ class Encoded:
 
 
 class PackedModel(nn.Module):
-    """A Qwen3-VL on packed prompts. All calls go through `forward`, as wrappers that split a model need it."""
+    """A Qwen3-VL on packed prompts. All calls go through `forward`, as wrappers that split a model need it.
+
+    Attributes:
+        banned: (V,) true for tokens that no rationale can contain.
+    """
+
+    banned: Tensor
 
     def __init__(self, backbone: Any, think: int, emb: int, banned_V: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
         self._think, self._emb = think, emb
-        self.register_buffer("_banned_V", banned_V, persistent=False)
+        self.register_buffer("banned", banned_V, persistent=False)
 
     def forward(self, packed: Packed, scored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors_RD, gate_B2, log-probabilities (T,) of the scored branches' tokens, one after the other)."""
@@ -106,11 +112,6 @@ class PackedModel(nn.Module):
     def transformers_model(self) -> Any:
         """The transformers model, under its adapters if it has some."""
         return self.backbone.base_model.model if hasattr(self.backbone, "peft_config") else self.backbone
-
-    @property
-    def banned(self) -> Tensor:
-        """(V,) true for tokens that no rationale can contain."""
-        return self.get_buffer("_banned_V")
 
     def _unused_vision(self) -> Tensor | float:
         """0, with a gradient of 0 for the vision tower: where another process has pictures, all must have gradients."""

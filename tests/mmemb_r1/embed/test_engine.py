@@ -209,7 +209,7 @@ def test_in_bfloat16_the_batch_moves_a_vector_by_rounding_only(random_checkpoint
 @torch.inference_mode()
 def gap(engine: Engine, prompt: Prompt, fed: Sequence[int], tokens: Sequence[int]) -> float:
     """Between the logits of two tokens after `fed`, in units of what bfloat16 resolves there."""
-    batch = collate([extended(prompt, fed)], 0).to(engine.device, engine.dtype)
+    batch = collate([extended(prompt, fed)], 0).to(engine.model.device, engine.model.dtype)
     hidden = engine.model.model(
         input_ids=batch.ids_BL,
         attention_mask=batch.mask_BL,

@@ -16,9 +16,9 @@ from mmemb_r1_model.disk.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
 from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
-from mmemb_r1_model.study.markdown import interval
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
+from mmemb_r1_model.study.report import interval
 from tests.mmemb_r1.calls import call, without_a_process
 
 SMALL = """

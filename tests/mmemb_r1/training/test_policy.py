@@ -25,7 +25,7 @@ CONFIG = RewardConfig(fmt=1.0, emb=0.0, ada=1.0, length_cost=0.2)
 def reward_of(delta: float, length: float = 0.0, well_formed: float = 1.0) -> tuple[float, float]:
     """(reasoned, direct) of a group of two equal rollouts whose score is `delta` above the direct path's."""
     given = rewards(
-        torch.full((1, 2), delta), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1),
+        torch.tensor([[0.0, delta, delta]]), torch.zeros(1, 3),
         torch.full((1, 2), well_formed), torch.full((1, 2), length), 2.0, CONFIG,
     )  # fmt: skip
     return float(given.reasoned_GK[0, 0]), float(given.direct_G[0])

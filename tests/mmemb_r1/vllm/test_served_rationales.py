@@ -234,7 +234,7 @@ def test_a_rationale_ends_by_the_engines_rule(
     def ids(words: list[Any]) -> list[int]:
         return [one if isinstance(one, int) else added.get(one) or tokenizer.plain(one)[0] for one in words]
 
-    row = closed_by_rule(ids(written), 3, engine.rule, engine.model.lm_head.weight.shape[0])
+    row = closed_by_rule(ids(written), 3, engine.rule)
     assert row.fed == ids(["<think>", *rationale, "</think>", "<emb>"])
     assert (row.index, row.truncated) == (3, truncated)
 
