@@ -44,11 +44,6 @@ class KeyValueShape:
         """Numbers of a token, over all layers."""
         return self.layers * 2 * self.heads * self.head_dim
 
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of a token."""
-        return self.token_numbers * self.dtype.itemsize
-
 
 @lru_cache
 def cache_argument(forward: Callable[..., Any]) -> str:

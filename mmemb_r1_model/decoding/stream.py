@@ -194,8 +194,8 @@ class Decoder:
             self._bytes = self._room() // 2
             raise
 
-    def step_for(self, longest_prompt: int) -> tuple[Step, int, int]:
-        """The step over slots, all free, for prompts up to that length; their number, and their columns."""
+    def step_for(self, longest_prompt: int) -> Step:
+        """The step over slots, all free, for prompts up to that length."""
         columns = rounded(longest_prompt + self.rule.longest, parts=4)
         slots = self._last = self._slots(columns)
         if (slots, columns) not in self._steps:
@@ -204,10 +204,11 @@ class Decoder:
             cache = SlotCache(self._shape, slots, columns, self._memory)
             self._memory = cache.memory
             self._steps[slots, columns] = Step(self._model, cache, self.rule.mark, self.rule.never, self._records)
-        return self._steps[slots, columns], slots, columns
+        return self._steps[slots, columns]
 
     def _slots(self, columns: int) -> int:
-        wanted = min(self.most_rows, max(1, self._room() // (columns * self._shape.token_bytes)))
+        slot_bytes = columns * self._shape.token_numbers * self._shape.dtype.itemsize
+        wanted = min(self.most_rows, max(1, self._room() // slot_bytes))
         if self._model.device.type != "cuda":
             return wanted
         # Few numbers, so that a little more or less of free memory makes no difference.
@@ -269,7 +270,6 @@ class _Run(Generic[BatchT, ExtraT]):
         #: Rows in the slots, from the first one on without a gap.
         self._active: list[tuple[Row, _Ticket[ExtraT]]] = []
         self._step: Step | None = None
-        self._slots = self._columns = 0
         self._steps = self._tokens = self._looked_at = 0
         self._more = True
 
@@ -280,9 +280,9 @@ class _Run(Generic[BatchT, ExtraT]):
             if self._waiting:
                 if not self._active:
                     self._step = None  # or its memory couldn't be given back for more
-                    self._step, self._slots, self._columns = self._decoder.step_for(self._waiting.longest)
-                self._admit(self._waiting, range(len(self._active), self._slots))
-            if self._more and not self._waiting and (not self._active or len(self._active) < self._slots):
+                    self._step = self._decoder.step_for(self._waiting.longest)
+                self._admit(self._waiting, range(len(self._active), self.step.cache.slots))
+            if self._more and not self._waiting and (not self._active or len(self._active) < self.step.cache.slots):
                 self._read()
             elif self._active:
                 self._reading.pause()
@@ -327,7 +327,7 @@ class _Run(Generic[BatchT, ExtraT]):
             The slots that are still free.
         """
         opened = waiting.opened
-        if not free or waiting.longest + self._rule.longest > self._columns:
+        if not free or waiting.longest + self._rule.longest > self.step.cache.columns:
             return free  # longer than the slots: those are made anew when the last row has left
         places = [waiting.places.popleft() for _ in range(min(len(free), len(waiting.places)))]
         if not waiting.places:

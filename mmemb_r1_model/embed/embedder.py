@@ -94,21 +94,6 @@ def load(
     return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
 
 
-def _profile(settings: Settings) -> Profile:
-    """What the harness compares by. Eight frames, the benchmark's default; `mmeb-eval run --frames` shows others."""
-    return Profile(
-        name="mmemb_r1",
-        instruction="system turn",
-        candidate_instruction="the task's own",
-        whitespace="kept",
-        pooling="<emb>, after the final norm",
-        min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
-        video_min_pixels=settings.video_min_pixels,
-        video_max_pixels=settings.video_max_pixels,
-    )
-
-
 @dataclass(frozen=True)
 class Prepared:
     """A batch, read and tokenised, perhaps on its way to a GPU.
@@ -163,7 +148,18 @@ class MMEmbR1Embedder:
                 **({} if self._server is None else {"rationales": "vllm"}),
             },
             reasons=True,
-            profile=_profile(settings),
+            # Eight frames, the benchmark's default; `mmeb-eval run --frames` shows others.
+            profile=Profile(
+                name="mmemb_r1",
+                instruction="system turn",
+                candidate_instruction="the task's own",
+                whitespace="kept",
+                pooling="<emb>, after the final norm",
+                min_pixels=settings.min_pixels,
+                max_pixels=settings.max_pixels,
+                video_min_pixels=settings.video_min_pixels,
+                video_max_pixels=settings.video_max_pixels,
+            ),
             parameters=checkpoint.parameters,
         )
 

@@ -32,14 +32,17 @@ def embed_plainly(
     """
     started, rule = time.perf_counter(), engine.rule
     with as_the_library_has_it(engine.model):
-        gates: list[float] = [] if mode == "never" else engine.gate(_states(engine, prompts)[:, -1]).tolist()
+        gates: list[float] = []
+        if mode != "never":
+            gates = engine.gate(engine.prefill(engine.batch(prompts), None)[:, -1]).tolist()
         rows = rows_that_reason(gates, mode, threshold)
         written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
         tails = [
             [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
             for row in range(len(prompts))
         ]
-        states_BLD = _states(engine, [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)])
+        whole = [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)]
+        states_BLD = engine.prefill(engine.batch(whole), None)
     gates = gates or engine.gate(states_BLD[:, -2]).tolist()
     vectors_BD = unit_vectors(states_BLD[:, -1])
     # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
@@ -54,11 +57,6 @@ def embed_plainly(
         as_written = wanted_B2[row] == [rule.end_think, rule.emb] and len(written[row]) > 0
         traces.append(engine.reasoned(gate, tails[row], not as_written, seconds))
     return vectors_BD, traces
-
-
-def _states(engine: Engine, prompts: Sequence[Prompt]) -> Tensor:
-    """States (B, L, D) of a full pass."""
-    return engine.prefill(engine.batch(prompts), None)
 
 
 def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -44,16 +44,17 @@ _PROBE_TOKENS = 16
 _PROBE_NATS = 1.0
 
 
+@dataclass(frozen=True)
 class ServedEngine:
-    """`Engine`'s results, with rationales from a server."""
+    """`Engine`'s results, with rationales from a server.
 
-    def __init__(self, engine: Engine, client: Client[Ids], planned_rationale: int) -> None:
-        """Set up; nothing is asked.
+    Attributes:
+        planned_rationale: tokens that were allowed for a row's rationale when batches were planned.
+    """
 
-        Args:
-            planned_rationale: tokens that were allowed for a row's rationale when batches were planned.
-        """
-        self._engine, self._client, self._planned_rationale = engine, client, planned_rationale
+    engine: Engine
+    client: Client[Ids]
+    planned_rationale: int
 
     def stream(self, batches: Iterator[Asked], mode: Reasoning, threshold: float) -> Iterator[EncodeResult]:
         """As `Engine.stream`.
@@ -62,8 +63,8 @@ class ServedEngine:
             ModelError: no rationale could be had.
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
-        with self._client.sending() as send:
-            yield from _Run(self._engine, send, mode, threshold, self._planned_rationale).results(batches)
+        with self.client.sending() as send:
+            yield from _Run(self.engine, send, mode, threshold, self.planned_rationale).results(batches)
 
     def check(self, prompt: Prompt, question: Question) -> None:
         """Let the server begin a rationale, and see whether these weights would have written it.
@@ -74,10 +75,10 @@ class ServedEngine:
         Raises:
             ModelError: they wouldn't, or the server can't be used at all.
         """
-        rule, tokenizer = self._engine.rule, self._engine.tokenizer
+        rule, tokenizer = self.engine.rule, self.engine.tokenizer
         begun = extended(prompt, [rule.think])
         wanted = min(_PROBE_TOKENS, rule.limit)
-        with self._client.sending() as send:
+        with self.client.sending() as send:
             (ids,) = send(Order(question, begun.ids.tolist(), wanted)).result()
         written = list(takewhile(rule.can_be, ids))
         if not written:
@@ -97,7 +98,7 @@ class ServedEngine:
     @torch.inference_mode()
     def _missing_nats(self, begun: Prompt, written: Sequence[int]) -> list[float]:
         """How much less likely each token is here than the likeliest one, as log-probabilities."""
-        engine = self._engine
+        engine = self.engine
         states_BLD = engine.prefill(engine.batch([extended(begun, written)]), None)
         logits_LV = engine.model.lm_head(states_BLD[0, -len(written) - 1 : -1]).float()
         logits_LV[:, list(engine.rule.never)] = -torch.inf

@@ -144,20 +144,18 @@ def lay_out(rows: Sequence[Sequence[Prompt]], pad_id: int) -> tuple[Collated, In
 
 def prompts_of(batch: Collated, rows: Sequence[int], drop: int = 0) -> list[Prompt]:
     """Some rows' prompts again, without their last `drop` tokens; copies, so that the batch can go."""
-    patches = _patches_of(batch, rows)
-    return [_prompt_of(batch, row, drop, patches.get(row)) for row in rows]
-
-
-def _prompt_of(batch: Collated, row: int, drop: int, patches: Patches | None) -> Prompt:
-    width = batch.ids_BL.shape[1]
-    kept = slice(width - int(batch.mask_BL[row].sum()), width - drop)
-    return Prompt(
-        ids=batch.ids_BL[row, kept].copy(),
-        types=batch.types_BL[row, kept].copy(),
-        positions=batch.positions_3BL[:, row, kept].copy(),
-        next_position=int(batch.next_position_B[row]) - drop,
-        patches=patches,
-    )
+    patches, width, prompts = _patches_of(batch, rows), batch.ids_BL.shape[1], []
+    for row in rows:
+        kept = slice(width - int(batch.mask_BL[row].sum()), width - drop)
+        prompt = Prompt(
+            ids=batch.ids_BL[row, kept].copy(),
+            types=batch.types_BL[row, kept].copy(),
+            positions=batch.positions_3BL[:, row, kept].copy(),
+            next_position=int(batch.next_position_B[row]) - drop,
+            patches=patches.get(row),
+        )
+        prompts.append(prompt)
+    return prompts
 
 
 def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, Patches]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmeb_harness import DataError, Item
 from mmeb_harness.adapter.pictures import open_picture, picture_size
 from mmemb_r1_model.model.checkpoint import Checkpoint
-from mmemb_r1_model.model.prompt import Prompt, build_prompt
+from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, user_turn
 from mmemb_r1_model.model.settings import Settings
 from mmemb_r1_model.model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
 
@@ -22,15 +22,14 @@ class ItemReader:
         Raises:
             DataError: a picture that can't be opened or used; it is named.
         """
-        return build_prompt(
-            self._tokenizer,
-            self._settings,
-            self._vision.merge,
-            item.instruction,
-            item.text,
-            self.patches(item),
-            is_video=bool(item.frames),
-        )
+        settings, patches = self._settings, self.patches(item)
+        builder = PromptBuilder(self._tokenizer, self._vision.merge)
+        builder.turn("system\n" + system_turn(settings, item.instruction))
+        builder.turn("user\n")
+        builder.media(patches, bool(item.frames), settings.frames_per_second)
+        builder.text(user_turn(settings, item.text))
+        builder.turn("assistant\n")
+        return builder.build(patches)
 
     def patches(self, item: Item) -> Patches | None:
         """Patches of the item's picture or frames; `None` if it has none.

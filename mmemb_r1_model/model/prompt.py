@@ -40,7 +40,8 @@ class PromptTokenizer:
     def __init__(self, tokenizer_json: str) -> None:
         self._whole = Tokenizer.from_str(tokenizer_json)
         description = json.loads(tokenizer_json)
-        self._added = {str(token["content"]): int(token["id"]) for token in description["added_tokens"]}
+        #: All special and added tokens and their ids.
+        self.added_tokens = {str(token["content"]): int(token["id"]) for token in description["added_tokens"]}
         # The same tokenizer without its added tokens: nothing in a text can become one.
         self._plain = Tokenizer.from_str(json.dumps({**description, "added_tokens": [], "post_processor": None}))
         self._cache: dict[str, list[int]] = {}
@@ -51,11 +52,6 @@ class PromptTokenizer:
         return cls((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
     @property
-    def added_tokens(self) -> dict[str, int]:
-        """All special and added tokens and their ids."""
-        return dict(self._added)
-
-    @property
     def size(self) -> int:
         """Number of tokens; the model's table may have unused rows behind them."""
         size: int = self._whole.get_vocab_size()
@@ -63,7 +59,7 @@ class PromptTokenizer:
 
     def id_of(self, token: str) -> int:
         """Id of a special token. `KeyError` if there is none."""
-        return self._added[token]
+        return self.added_tokens[token]
 
     def unwritable(self, ends: Iterable[int], num_rows: int = 0) -> list[int]:
         """What no answer may contain: added tokens but those that end it; a sampled visual one crashes the next pass.
@@ -71,7 +67,7 @@ class PromptTokenizer:
         Args:
             num_rows: of the model's table; rows without a token are unwritable, too.
         """
-        return sorted({*self._added.values(), *range(self.size, num_rows)} - set(ends))
+        return sorted({*self.added_tokens.values(), *range(self.size, num_rows)} - set(ends))
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text; short ones, which repeat, are remembered."""
@@ -136,30 +132,6 @@ def extended(prompt: Prompt, ids: Sequence[int]) -> Prompt:
     )
 
 
-def build_prompt(
-    tokenizer: PromptTokenizer,
-    settings: Settings,
-    merge: int,
-    instruction: str,
-    text: str,
-    patches: Patches | None,
-    is_video: bool,
-) -> Prompt:
-    """Lay out one input.
-
-    Args:
-        merge: patches of a visual token along each side.
-        is_video: the patches are a clip's: one run of visual tokens a temporal patch, each after its time.
-    """
-    builder = PromptBuilder(tokenizer, merge)
-    builder.turn("system\n" + system_turn(settings, instruction))
-    builder.turn("user\n")
-    builder.media(patches, is_video, settings.frames_per_second)
-    builder.text(user_turn(settings, text))
-    builder.turn("assistant\n")
-    return builder.build(patches)
-
-
 def system_turn(settings: Settings, instruction: str) -> str:
     """The words of the first turn."""
     return instruction or settings.default_instruction
@@ -171,7 +143,7 @@ def user_turn(settings: Settings, text: str) -> str:
 
 
 class PromptBuilder:
-    """Lays out text, pictures and special tokens, with their positions."""
+    """Lays out text, pictures and special tokens, with their positions; `merge`: patches of a visual token's side."""
 
     def __init__(self, tokenizer: PromptTokenizer, merge: int) -> None:
         self._tokenizer, self._merge = tokenizer, merge

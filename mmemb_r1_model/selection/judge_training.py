@@ -20,7 +20,7 @@ from mmemb_r1_model.data.pairs import Pair, Side, item_of
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def train_judge(
         "rationales": rationales.fingerprint,
     }
     loop = Loop(judge, config.loop, World(device=judge.device), folder, described)
-    if loop.is_done:
+    if is_finished(folder):
         return folder / FINAL
     start = loop.restore()
     plan = Plan(sets, PlanConfig(batch_size=config.batch_size), config.loop.steps, config.loop.seed)

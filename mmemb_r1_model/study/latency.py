@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmeb_harness import Frames, Item
 from mmeb_harness.stats.policies import MODES, Mode
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
-
-if TYPE_CHECKING:
-    from mmeb_harness import Task
 
 #: Queries of one call where throughput is measured.
 BATCH = 64
@@ -29,17 +26,18 @@ def measure_latency(model: Path, data: Path, tasks: Sequence[str], count: int) -
     embedders = {mode: load(path=str(model), reasoning=mode) for mode in MODES}
     for embedder in embedders.values():
         embedder.warm_up()
-    return {task.name: _measure(embedders, task, data, count) for task in find_tasks() if task.name in tasks}
-
-
-def _measure(embedders: dict[Mode, MMEmbR1Embedder], task: Task, data: Path, count: int) -> dict[str, Any]:
-    queries = task.load(data, Frames()).queries[:count]
-    alone = _seconds(embedders, [[query] for query in queries])
-    batched = _seconds(embedders, [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)])
-    return {
-        "seconds": {mode: [round(value, 6) for value in values] for mode, values in alone.items()},
-        "items_per_second": {mode: round(len(queries) / sum(values), 2) for mode, values in batched.items()},
-    }
+    measured = {}
+    for task in find_tasks():
+        if task.name in tasks:
+            queries = task.load(data, Frames()).queries[:count]
+            alone = _seconds(embedders, [[query] for query in queries])
+            batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
+            totals = {mode: sum(values) for mode, values in _seconds(embedders, batches).items()}
+            measured[task.name] = {
+                "seconds": {mode: [round(value, 6) for value in values] for mode, values in alone.items()},
+                "items_per_second": {mode: round(len(queries) / total, 2) for mode, total in totals.items()},
+            }
+    return measured
 
 
 def _seconds(embedders: dict[Mode, MMEmbR1Embedder], calls: Sequence[Sequence[Item]]) -> dict[Mode, list[float]]:

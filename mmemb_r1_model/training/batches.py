@@ -79,7 +79,7 @@ class StepBatch:
     Attributes:
         datasets: name of every pair's data set.
         names: "dataset/pair id" of every pair, for messages.
-        extra_labels: one hash of each extra candidate.
+        extra_labels: what each extra candidate has, as `Labels.has`.
     """
 
     step: int
@@ -89,7 +89,7 @@ class StepBatch:
     positives: tuple[Input, ...]
     extras: tuple[Input, ...]
     labels: tuple[Labels, ...]
-    extra_labels: tuple[int, ...]
+    extra_labels: tuple[frozenset[int], ...]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
             positives=tuple(self._input(pair, "positive", step) for pair in pairs),
             extras=tuple(Input(item, self._read(item), None, taught=False) for item in extras),
             labels=tuple(labels_of(pair) for pair in pairs),
-            extra_labels=tuple(hash64(content_key(item)) for item in extras),
+            extra_labels=tuple(frozenset({hash64(content_key(item))}) for item in extras),
         )
 
     def _input(self, pair: Pair, side: Side, step: int) -> Input:
@@ -257,13 +257,6 @@ def labels_of(pair: Pair) -> Labels:
     return Labels(
         right=frozenset({own, *answer, *map(hash64, pair.relevant)}),
         has=frozenset({own, *answer}),
-    )
-
-
-def same_answers(labels: Sequence[Labels], extra_labels: Sequence[int]) -> Tensor:
-    """(N, N + E) true where a candidate is as right for a query as its own positive."""
-    return right_pairs(
-        [own.right for own in labels], [*(own.has for own in labels), *(frozenset({label}) for label in extra_labels)]
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.training.batches import Input, StepBatch, same_answers
+from mmemb_r1_model.training.batches import Input, StepBatch, right_pairs
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.losses import JointWeights, contrastive_terms
 from mmemb_r1_model.training.student import Student
@@ -71,14 +71,13 @@ def joint_backward(
     # shared out evenly, extra candidates are not.
     idle_passes = max(world.gather_objects(len(chunks))) - len(chunks) if world.sharded else 0
     passes = [*chunks, *[chunks[0][:1]] * idle_passes]
-    if not config.gradient_caching:
+    with torch.set_grad_enabled(not config.gradient_caching):
         results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
+    if not config.gradient_caching:
         loss, terms = _loss(batch, results[: len(chunks)], config, world, num_tokens)
         idle = sum(result.generation for result in results[len(chunks) :])
         torch.autograd.backward((loss + 0 * idle) * world.loss_scale)
         return terms
-    with torch.no_grad():
-        results = [_run(student, chunk, config.gate_smoothing, seed, number) for number, chunk in enumerate(passes)]
     leaves = [
         ChunkResult(result.direct.requires_grad_(), result.reasoned.clone().requires_grad_(), result.generation)
         for result in results
@@ -152,8 +151,11 @@ def _loss(
     labels = [own for part in shared for own in part[0]]
     extra_labels = [label for part in shared for label in part[1]]
     has_rationale = torch.tensor([has for part in shared for has in part[2]])
-    same = same_answers(labels, extra_labels).to(direct.device)
-    terms = contrastive_terms(on_direct, on_reasoned, extra_ED, config.temperature, same, has_rationale)
+    # Where a candidate is as right for a query as its own positive.
+    same_NM = right_pairs([own.right for own in labels], [*(own.has for own in labels), *extra_labels])
+    terms = contrastive_terms(
+        on_direct, on_reasoned, extra_ED, config.temperature, same_NM.to(direct.device), has_rationale
+    )
     terms["generation"] = torch.stack([result.generation for result in results]).sum() / num_tokens
     values = {name: term.item() for name, term in terms.items()}
     values["generation"] = sum(world.gather_objects(values["generation"]))

@@ -108,11 +108,6 @@ class Loop:
         )
         self.extra_state: dict[str, Any] = {}
 
-    @property
-    def is_done(self) -> bool:
-        """Whether the run has ended before."""
-        return is_finished(self.folder)
-
     def restore(self) -> int:
         """Load the last checkpoint, if there is one; the step to go on with.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmemb_r1_model.training.batches import PlanConfig, Rationales, Steps, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.student import Student
 
@@ -44,7 +44,7 @@ def train(
         "rationales": rationales.fingerprint,
     }
     loop = Loop(student, config.loop, world, folder, described)
-    if loop.is_done:
+    if is_finished(folder):
         return folder / FINAL
     start = loop.restore()
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)

@@ -25,7 +25,7 @@ from mmemb_r1_model.training.bank import Bank, make_bank
 from mmemb_r1_model.training.batches import PlanConfig, Rationales, StepBatch, Steps, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
-from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, within_memory
+from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
 from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
@@ -105,7 +105,7 @@ def adapt(
         "rationales": rationales.fingerprint,
     }
     loop = Loop(student, config.loop, world, folder, described)
-    if loop.is_done:
+    if is_finished(folder):
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
     reference = Reference(student)
