@@ -124,6 +124,10 @@ def test_the_decoding_engine_knows_neither_the_harness_nor_the_model_around_it()
     for path in (PACKAGES["mmemb_r1_model"] / "decoding").rglob("*.py"):
         for module, _ in imports(path):
             assert module.split(".")[0] not in PACKAGES or module.startswith(DECODING), f"{path} imports {module}"
+
+
+@pytest.mark.slow
+def test_the_decoding_engine_brings_nothing_of_ours_with_it() -> None:
     code = (
         f"import sys\nimport {DECODING}\n"
         f"ours = {{name for name in sys.modules if name.split('.')[0] in {set(PACKAGES)!r}}}\n"

@@ -17,7 +17,7 @@ from tests.forked import EVAL
 from tests.harness.fetching import environment_for
 from tests.hub import Hub, serve
 
-REPO = "owner/tiny-gme"
+REPO = "owner/tiny-lamra"
 Check = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -39,7 +39,7 @@ def check(hub: Hub, tmp_path: Path) -> Iterator[Check]:
     with serve(hub) as endpoint:
 
         def run(path: str = REPO, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-            command = [EVAL, "check", "gme", "--model-arg", f"path={path}", "--device", "cpu", *arguments]
+            command = [EVAL, "check", "lamra", "--model-arg", f"path={path}", "--device", "cpu", *arguments]
             environment = environment_for(endpoint, tmp_path) | extra
             return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 

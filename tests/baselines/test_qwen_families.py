@@ -165,7 +165,17 @@ def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: d
         )
 
 
-@pytest.mark.parametrize("name", [*LOADERS, "qwen3_vl_embedding"])
+#: Every picture that they see is at least 256 tokens.
+LARGE_PICTURES = ("gme", "ops_mm", "rzen_embed")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LARGE_PICTURES else name
+        for name in (*LOADERS, "qwen3_vl_embedding")
+    ],
+)
 def test_the_check_passes(qwen2_vl: Path, qwen3_vl: Path, tmp_path: Path, name: str) -> None:
     if name == "qwen3_vl_embedding":
         embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
