@@ -172,8 +172,8 @@ def _asked(config: RunConfig, console: Console) -> tuple[ModelSpec, _Asked]:
 
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
-    data = open_data(config, console)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
+    data = open_data(config, console)
     output = Path(config.output) if config.output else default_output(config, model_args, data)
     check_folder(output)
     settings = RunSettings(

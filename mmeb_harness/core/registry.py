@@ -147,6 +147,7 @@ def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, s
     """
     name, colon, value = model.partition(":")
     if not colon:
+        _named(MODELS_GROUP, "model", name)
         return name, dict(args)
     first = next(iter(_parameters(_factory(name))), None)
     if first is None:

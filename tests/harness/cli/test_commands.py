@@ -316,3 +316,13 @@ def test_check_passes_for_every_built_in_model(call, arguments: list[str]) -> No
     done = call("check", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"{arguments[0]}: all checks passed"
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_a_wrong_name_is_told_before_the_suite_is_made(
+    command: str, environment: dict[str, str], forks: Forks, tmp_path: Path
+) -> None:
+    elsewhere = environment | {"MMEB_CACHE": str(tmp_path / "none")}
+    done = forks.call([EVAL, command, "--model", "randm"], cwd=tmp_path, env=elsewhere)
+    assert "Did you mean 'random'?" in one_line(done)
+    assert not (tmp_path / "none").exists()
