@@ -31,16 +31,13 @@ from mmeb_tasks.miniworld.render import (
     draw_target_pages,
     draw_target_pictures,
 )
+from mmeb_tasks.miniworld.tasks import WORLDS, Split, World, find_worlds
 from mmeb_tasks.miniworld.workers import DETAILS_SHARE
 from mmeb_tasks.miniworld.world import (
     HELD_OUT,
     LEVEL_WORDS,
-    WORLDS,
-    Split,
-    World,
     draw_pool,
     draw_queries,
-    find_worlds,
 )
 
 from mmeb_harness import DataError, Frames, Samples, UnknownNameError

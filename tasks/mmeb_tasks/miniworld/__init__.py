@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmeb_tasks.miniworld.tasks import TASKS
-from mmeb_tasks.miniworld.world import Split
+from mmeb_tasks.miniworld.tasks import TASKS, Split, find_worlds
 
 __all__ = ["NAME", "TASKS", "VERSION", "make_split"]
 
@@ -29,7 +28,6 @@ def make_split(folder: Path, seed: int, split: Split, num_queries: int, tasks: S
         UnknownNameError: for a task that the split doesn't have.
     """
     from mmeb_tasks.mini.write import whole_suite
-    from mmeb_tasks.miniworld.world import find_worlds
     from mmeb_tasks.miniworld.write import write_task
 
     worlds = find_worlds(split, tasks)

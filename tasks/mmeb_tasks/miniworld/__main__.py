@@ -2,6 +2,6 @@
 
 from mmeb_tasks.mini.command import split_command
 from mmeb_tasks.miniworld import make_split
-from mmeb_tasks.miniworld.world import EVERY_SPLIT
+from mmeb_tasks.miniworld.tasks import EVERY_SPLIT
 
 split_command("the world in miniature", make_split, EVERY_SPLIT, 2048)()

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_tasks.mini.world import BACKGROUND, RGB, Rng, mask
-from mmeb_tasks.miniworld.world import NUM, Bools, Floats, Ints, Queries, Targets
+from mmeb_tasks.miniworld.tasks import NUM
+from mmeb_tasks.miniworld.world import Bools, Floats, Ints, Queries, Targets
 
 Canvas: TypeAlias = NDArray[np.float32]  # (n, height, width, 3), 0 to 255
 Pictures: TypeAlias = NDArray[np.uint8]  # (n, height, width, 3)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import functools
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mmeb_harness import DataError, Frames, Item, Samples, Source, Table, Task
-from mmeb_tasks.miniworld.world import WORLDS, World
+from mmeb_harness import DataError, Frames, Item, MetricName, Modality, Samples, Source, Table, Task
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MediaFolder, MissingMediaError, sample_frames
 from mmeb_tasks.readers.tables import MissingTableError, Row, read_rows
@@ -23,6 +25,68 @@ GROUP = "miniworld"
 TABLES = ("queries", "candidates", "relevant")
 #: One word: a prompt is read by a small model on two cores. Candidates have none.
 INSTRUCTION = "find"
+Split = Literal["train", "valid", "test"]
+CandidateKind = Literal["text", "picture", "page"]
+EVERY_SPLIT: tuple[Split, ...] = ("train", "valid", "test")
+NUM = 8  # colours, shapes, levels of a strip
+
+
+@dataclass(frozen=True)
+class World:
+    """One task's rules of the game. The defaults are world D of the design.
+
+    Attributes:
+        clip: the query is a clip, and its hops are the frames in which a dot flashes.
+        look_share: share of LOOK queries.
+        hops: of CHAIN queries, equally likely.
+        table_sizes: symbols of the table's cycle, equally likely.
+        blur: least and greatest sd of a strip's shift, uniform between; 1 is black to white.
+        grain: sd of the strips' visible pixel grain, as a multiple of the query's blur.
+        held_out_pairs: every query has a held-out pair (as caption, start or end), instead of none.
+    """
+
+    name: str
+    modality: Modality = "image"
+    metric: MetricName = "hit@1"
+    candidates: CandidateKind = "text"
+    clip: bool = False
+    look_share: float = 0.5
+    hops: tuple[int, ...] = (0, 2, 3, 5)
+    table_sizes: tuple[int, ...] = (NUM,)
+    blur: tuple[float, float] = (0.3, 0.3)
+    grain: float = 0.0
+    held_out_pairs: bool = False
+    splits: tuple[Split, ...] = EVERY_SPLIT
+
+
+WORLDS = (
+    World("miniworld-text"),
+    World(
+        "miniworld-graded",
+        look_share=0.5,
+        hops=(0, 1, 2, 3, 5),
+        table_sizes=(2, 3, 4, 6, 8),
+        blur=(0.0, 0.6),
+        grain=0.8,
+    ),
+    World("miniworld-image", candidates="picture"),
+    World("miniworld-page", modality="visdoc", metric="ndcg_linear@5", candidates="page"),
+    World("miniworld-video", modality="video", clip=True),
+    World("miniworld-text-new-pairs", held_out_pairs=True, splits=("test",)),
+    World("miniworld-text-more-hops", look_share=0.0, hops=(6, 7), splits=("test",)),
+)
+
+
+def find_worlds(split: Split, names: Sequence[str] | None = None) -> list[World]:
+    """The worlds of a split, or those that are named.
+
+    Raises:
+        UnknownNameError: for a name that the split doesn't have.
+    """
+    from mmeb_tasks.mini.write import choose
+
+    known = {world.name: world for world in WORLDS if split in world.splits}
+    return list(choose(f"miniworld task of split {split!r}", known, names).values())
 
 
 def table_of(task: str, name: str) -> Table:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from mmeb_tasks.mini.workers import SAMPLES, WRONG_SHARE
 from mmeb_tasks.mini.world import COLOURS, SHAPES, Rng
 from mmeb_tasks.mini.write import Side, WorkerRationale
-from mmeb_tasks.miniworld.world import NUM, Queries, Targets, level_words
+from mmeb_tasks.miniworld.tasks import NUM
+from mmeb_tasks.miniworld.world import Queries, Targets, level_words
 
 #: Share of the precise (and wrong) rationales that name a caption's details.
 DETAILS_SHARE = 0.9

@@ -15,77 +15,26 @@ there. The short cycles of the graded world are no slip: there a guess may do, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness import MetricName, Modality
 from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
-from mmeb_tasks.mini.write import choose
+from mmeb_tasks.miniworld.tasks import NUM, World
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
-Split = Literal["train", "valid", "test"]
-CandidateKind = Literal["text", "picture", "page"]
 
-NUM = 8  # colours, shapes, levels of a strip
+
 LOOK_WORD, CHAIN_WORD = "look", "chain"
 CAPTION_WORD, ANSWER_WORD = "cap", "ans"
 #: Words of the levels, one set a strip: a word tells which strip it is of.
 LEVEL_WORDS = (NUMBERS, ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"))
 #: Of each colour, by index, the one shape that it has in no query but those of `miniworld-text-new-pairs`.
 HELD_OUT = (5, 2, 7, 0, 3, 6, 1, 4)
-EVERY_SPLIT: tuple[Split, ...] = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class World:
-    """One task's rules of the game. The defaults are world D of the design.
-
-    Attributes:
-        clip: the query is a clip, and its hops are the frames in which a dot flashes.
-        look_share: share of LOOK queries.
-        hops: of CHAIN queries, equally likely.
-        table_sizes: symbols of the table's cycle, equally likely.
-        blur: least and greatest sd of a strip's shift, uniform between; 1 is black to white.
-        grain: sd of the strips' visible pixel grain, as a multiple of the query's blur.
-        held_out_pairs: every query has a held-out pair (as caption, start or end), instead of none.
-    """
-
-    name: str
-    modality: Modality = "image"
-    metric: MetricName = "hit@1"
-    candidates: CandidateKind = "text"
-    clip: bool = False
-    look_share: float = 0.5
-    hops: tuple[int, ...] = (0, 2, 3, 5)
-    table_sizes: tuple[int, ...] = (NUM,)
-    blur: tuple[float, float] = (0.3, 0.3)
-    grain: float = 0.0
-    held_out_pairs: bool = False
-    splits: tuple[Split, ...] = EVERY_SPLIT
-
-
-WORLDS = (
-    World("miniworld-text"),
-    World(
-        "miniworld-graded",
-        look_share=0.5,
-        hops=(0, 1, 2, 3, 5),
-        table_sizes=(2, 3, 4, 6, 8),
-        blur=(0.0, 0.6),
-        grain=0.8,
-    ),
-    World("miniworld-image", candidates="picture"),
-    World("miniworld-page", modality="visdoc", metric="ndcg_linear@5", candidates="page"),
-    World("miniworld-video", modality="video", clip=True),
-    World("miniworld-text-new-pairs", held_out_pairs=True, splits=("test",)),
-    World("miniworld-text-more-hops", look_share=0.0, hops=(6, 7), splits=("test",)),
-)
 
 
 @dataclass(frozen=True)
@@ -147,16 +96,6 @@ Things = TypeVar("Things", Queries, Targets)
 def rows_of(things: Things, rows: slice) -> Things:
     """Some of the rows of all arrays."""
     return replace(things, **{field.name: getattr(things, field.name)[rows] for field in fields(things)})
-
-
-def find_worlds(split: Split, names: Sequence[str] | None = None) -> list[World]:
-    """The worlds of a split, or those that are named.
-
-    Raises:
-        UnknownNameError: for a name that the split doesn't have.
-    """
-    known = {world.name: world for world in WORLDS if split in world.splits}
-    return list(choose(f"miniworld task of split {split!r}", known, names).values())
 
 
 def draw_queries(world: World, n: int, rng: Rng) -> Queries:

@@ -9,15 +9,12 @@ from typing import Any, Literal
 from mmeb_tasks.mini.world import Picture, Rng, stream
 from mmeb_tasks.mini.write import QueryLabel, SuiteWriter
 from mmeb_tasks.miniworld.render import Pictures, draw_clips, draw_pictures, draw_target_pages, draw_target_pictures
-from mmeb_tasks.miniworld.tasks import table_of
+from mmeb_tasks.miniworld.tasks import EVERY_SPLIT, Split, World, table_of
 from mmeb_tasks.miniworld.workers import precise, query_sights, target_sights, work
 from mmeb_tasks.miniworld.world import (
-    EVERY_SPLIT,
     Queries,
-    Split,
     Targets,
     Things,
-    World,
     draw_pool,
     draw_queries,
     in_pool,
