@@ -22,8 +22,14 @@ from pathlib import Path
 import pytest
 from mmeb_tasks.mini import make_suite
 
+from mmeb_harness.core.environment import available_cpus
 from mmeb_harness.core.files import lock_file
 from tests.forked import Forks, open_forks
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: a fifth of the time tests wait, for servers, processes and time limits of their own."""
+    return available_cpus() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

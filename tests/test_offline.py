@@ -54,6 +54,7 @@ def call(blocked: dict[str, str], folder: Path, *arguments: str) -> subprocess.C
     return subprocess.run([EVAL, *arguments], env=blocked, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_block_blocks(blocked: dict[str, str], tmp_path: Path) -> None:
     done = call(blocked, tmp_path, "data", "plan", "--tasks", "Breakfast")
     assert done.returncode == 2

@@ -212,11 +212,11 @@ def test_a_model_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
     ("how", "message"),
     [
         ("exit", r"3 preparation workers died before they were ready \(exit code 7\); use --workers 0\..*__main__"),
-        ("hang", "a preparation worker was not ready after 3 s; use --workers 0"),
+        ("hang", "a preparation worker was not ready after 1 s; use --workers 0"),
     ],
 )
 def test_workers_that_never_get_ready_are_given_up(how: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "START_SECONDS", 3.0 if how == "hang" else 60.0)
+    monkeypatch.setattr(supervisor, "START_SECONDS", 1.0 if how == "hang" else 60.0)
     with WorkerPreparation(BrokenRecipe(how), 2) as preparation, pytest.raises(ModelError, match=message):
         texts_of(preparation, "a", "b")
 

@@ -133,18 +133,18 @@ def test_retry_after_is_kept_by_all_threads(dated: bool, chat: Chat, worker: Wor
 
     def reply(asked: Asked) -> Reply:
         if allowed:
-            return dataclasses.replace(echo(asked), seconds=1)
-        # A date has whole seconds: of four from now, between three and four are left.
-        date = (datetime.now(UTC) + timedelta(seconds=4)).replace(microsecond=0)
-        left = (date - datetime.now(UTC)).total_seconds() if dated else 3.0
+            return dataclasses.replace(echo(asked), seconds=0.3)
+        # A date has whole seconds: of two from now, between one and two are left.
+        date = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
+        left = (date - datetime.now(UTC)).total_seconds() if dated else 1.0
         allowed.append(time.monotonic() + left)
-        return Fail(429, headers={"Retry-After": email.utils.format_datetime(date, usegmt=True) if dated else "3"})
+        return Fail(429, headers={"Retry-After": email.utils.format_datetime(date, usegmt=True) if dated else "1"})
 
     chat.reply = reply
     assert all(answer.finish == "stop" for answer in answers(worker, asks(4)))
     begun = [asked.at for asked in chat.asked]
     assert len(begun) == 5
-    # The other thread had begun its request already, whose answer takes a second.
+    # The other thread had begun its request already, whose answer takes a while.
     assert sum(at < allowed[0] - 0.05 for at in begun) <= 2
 
 

@@ -79,6 +79,7 @@ def test_questions_asked_together_have_the_answers_of_questions_asked_alone(
     assert len(set(together)) > len(items)  # a rationale and a candidate make a difference
 
 
+@pytest.mark.slow
 def test_a_judge_learns_which_candidate_is_right(blank_judge: Path, tmp_path: Path) -> None:
     pairs, written = make_pairs(tmp_path / "data", 24)
     judge = open_judge(JudgeConfig(checkpoint=str(blank_judge)), torch.device("cpu"))

@@ -127,7 +127,13 @@ def test_candidates_that_dont_reason_need_no_server(random_checkpoint: Path, ite
     assert np.array_equal(here.vectors, nowhere.vectors)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("own", [{"reasoning": "always"}, {"threshold": 0.0}], ids=["always", "adaptive"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param({"reasoning": "always"}, id="always", marks=pytest.mark.slow),
+        pytest.param({"threshold": 0.0}, id="adaptive"),
+    ],
+)
 def test_all_requests_of_a_chunk_are_under_way_at_once(
     own: dict[str, Any], vllm: TinyVllm, url: str, random_checkpoint: Path, items: list[Item]
 ) -> None:
@@ -239,6 +245,7 @@ def test_a_rationale_ends_by_the_engines_rule(
     assert (row.index, row.truncated) == (3, truncated)
 
 
+@pytest.mark.slow
 def test_questions_are_prepared_in_other_processes(url: str, random_checkpoint: Path, items: list[Item]) -> None:
     args = {"path": str(random_checkpoint), "rationales": url}
     spec = ModelSpec("mmemb_r1", args, {"reasoning": "always"})

@@ -141,6 +141,7 @@ def test_the_same_seed_gives_the_same_rollouts(
     assert first[0][0] != first[0][1]
 
 
+@pytest.mark.slow
 def test_three_steps_with_weights_that_are_renewed_every_other_step(
     vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
