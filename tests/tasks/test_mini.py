@@ -76,6 +76,7 @@ def test_every_task_is_read_with_labels_of_both_kinds(
     assert all(label["rationale"] and label["answer"] for label in labels[name].values())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     tasks = ["OK-VQA", "MSCOCO_t2i", "QVHighlight", "MVBench", "ViDoSeek-doc"]
     for name in ("first", "second"):

@@ -97,6 +97,7 @@ def test_downloads_that_break_off_are_continued(call: Call, hub: Hub, suite: Pat
         assert hub.served[path] == len(hub.content(MEDIA_REPO, path))
 
 
+@pytest.mark.slow
 def test_what_the_clients_own_cache_holds_is_not_fetched_again(
     call: Call, hub: Hub, suite: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_what_the_clients_own_cache_holds_is_not_fetched_again(
     assert snapshot.is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: Path, tmp_path: Path) -> None:
     """The client deletes partial files; ours stay, through kill -9."""
     archive = "video-tasks/frames/video_qa.tar.gz-00"
@@ -138,6 +140,7 @@ def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: 
     assert same_samples("EgoSchema", suite, tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_files_that_come_from_another_host(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
     """As from the hub's content network: ranges are kept, the token is not passed on."""
     hub.redirects = True
@@ -159,6 +162,7 @@ def test_a_wrong_checksum_is_never_used(call: Call, hub: Hub, tmp_path: Path) ->
     assert "4 were done before" in get(call, "--tasks", "HMDB51,ViDoRe_tabfquad").stdout
 
 
+@pytest.mark.slow
 def test_servers_that_send_more_than_was_asked_for(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
     path, table = "video-tasks/frames/video_cls.tar.gz", "default/test-00000-of-00001.parquet"
     hub.without_ranges.add(path)
@@ -173,6 +177,7 @@ def test_servers_that_send_more_than_was_asked_for(call: Call, hub: Hub, suite: 
     assert same_samples("HMDB51", suite, tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_a_hostile_archive_on_the_hub(call: Call, hub: Hub, tmp_path: Path) -> None:
     files = dict(hub.repos[MEDIA_REPO][hub.heads[MEDIA_REPO]])
     hub.push(
@@ -227,6 +232,7 @@ def test_a_lock_file_gives_a_second_machine_the_same_bytes(call: Call, hub: Hub,
     assert f"revision {pinned['revision']} is gone from the hub; --update, without --lock, takes" in message
 
 
+@pytest.mark.slow
 def test_fetching_another_task_makes_no_result_stale(call: Call, tmp_path: Path) -> None:
     get(call, "--tasks", "HMDB51")
     before = data_revision(BY_NAME["HMDB51"], describe(tmp_path / "data"))
@@ -269,6 +275,7 @@ def test_several_processes_on_one_folder(endpoint: str, hub: Hub, suite: Path, t
     assert all(same_samples(name, suite, tmp_path / "data") for name in ("EgoSchema", "MVBench", "ViDoSeek-page"))
 
 
+@pytest.mark.slow
 def test_gated_hidden_and_unknown_repositories(call: Call, hub: Hub, tmp_path: Path) -> None:
     hub.gated.add("VLM2Vec/HMDB51")
     hub.hidden.add("VLM2Vec/UCF101")
@@ -286,6 +293,7 @@ def test_gated_hidden_and_unknown_repositories(call: Call, hub: Hub, tmp_path: P
     assert "hf_x" not in message
 
 
+@pytest.mark.slow
 def test_no_network(call: Call, tmp_path: Path) -> None:
     message = refused(call("data", "get", "--tasks", "HMDB51", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "can't reach the hub at http://127.0.0.1:9" in message
@@ -312,6 +320,7 @@ def test_a_disk_that_is_too_small_is_said_before_starting(call: Call, hub: Hub, 
         assert "are missing" in refused(call("data", "plan", "--groups", "V-CLS", "--data", str(folder)))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_meanwhile(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
     """What is complete is kept; with more room the same command goes on and fetches nothing twice."""
     with small_disk(tmp_path / "small", "4m") as folder:

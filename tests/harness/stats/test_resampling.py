@@ -152,6 +152,7 @@ def test_95_percent_of_the_intervals_cover(clusters: int, members: int, shared: 
     assert 0.93 <= covered / trials <= 0.97
 
 
+@pytest.mark.slow
 def test_intervals_that_ignore_clusters_do_not_cover() -> None:
     """Why clusters are kept: the same data, each query by itself."""
     rng = np.random.default_rng(5)

@@ -53,6 +53,7 @@ def test_resamples_without_head_room_are_left_out() -> None:
     assert all(np.isnan(value) for value in (nothing.value, *nothing.queries))
 
 
+@pytest.mark.slow
 def test_95_percent_of_the_intervals_over_queries_cover() -> None:
     rng = np.random.default_rng(0)
     covered = 0

@@ -268,6 +268,7 @@ def test_settings_say_that_rationales_come_from_elsewhere(random_checkpoint: Pat
     assert never == info(reasoning="never")  # nothing is asked for
 
 
+@pytest.mark.slow
 def test_a_run(url: str, vllm: TinyVllm, random_checkpoint: Path, tmp_path: Path) -> None:
     results = []
     for name, more in (("here", []), ("there", ["--model-arg", f"rationales={url}"])):
