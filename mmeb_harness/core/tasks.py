@@ -23,6 +23,11 @@ class Table:
     split: str
 
     @property
+    def key(self) -> str:
+        """Names it within its repository."""
+        return f"{self.config or 'default'}/{self.split}"
+
+    @property
     def folder(self) -> str:
         """Folder of its files, below the data folder."""
         return f"annotations/{self.repo}/{self.config or 'default'}"

@@ -14,7 +14,6 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import hash_files, read_json, read_parquet
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
-from mmeb_harness.data.lock import table_key
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
@@ -110,7 +109,7 @@ def source_key(task: str, source: HubSource) -> str:
     if isinstance(source, Archive):
         return f"{source.repo}/{source.file}@{task}"
     table = table_of(source)
-    return f"{table.repo}/{table_key(table)}"
+    return f"{table.repo}/{table.key}"
 
 
 def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file, replacing
 from mmeb_harness.core.tasks import Table
-from mmeb_harness.data.lock import HubFile, LockedRepo, table_key
+from mmeb_harness.data.lock import HubFile, LockedRepo
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo
@@ -66,7 +66,7 @@ def resolve(
     table_files: dict[str, tuple[str, ...]] = {}
     failures: Failures = []
     for table in tables:
-        key = table_key(table)
+        key = table.key
         try:
             table_files[key] = _patiently(repo, commit, partial(_table_files, table, commit), wait)
             if unlisted := next((path for path in table_files[key] if path not in files), None):

@@ -13,7 +13,6 @@ from pathlib import Path
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import write_json
 from mmeb_harness.core.reading import JsonFile
-from mmeb_harness.core.tasks import Table
 
 LOCK = "mmeb-data.lock.json"
 LOCK_SCHEMA_VERSION = 1
@@ -67,11 +66,6 @@ def hub_file(repo: str, locked: LockedRepo, path: str) -> HubFile:
     """A file of a locked repository."""
     size, digest = locked.files[path]
     return HubFile(repo, locked.revision, path, size, digest)
-
-
-def table_key(table: Table) -> str:
-    """Names a table within its repository."""
-    return f"{table.config or 'default'}/{table.split}"
 
 
 def read_lock(path: Path) -> Lock:

@@ -14,7 +14,7 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.tasks import Archive, HubSource, Task
 from mmeb_harness.data.folder import repo_of, source_key, table_of
 from mmeb_harness.data.hub import downloaded
-from mmeb_harness.data.lock import HubFile, Lock, hub_file, table_key
+from mmeb_harness.data.lock import HubFile, Lock, hub_file
 from mmeb_harness.data.records import Record, read_record, record_sample, slug
 from mmeb_harness.data.revisions import WORK, Locked
 
@@ -124,9 +124,9 @@ def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
             raise DataError(f"{repo} at {lock[repo].revision[:12]} has no file named like {source.file}")
     else:
         table = table_of(source)
-        if table_key(table) not in lock[repo].tables:
+        if table.key not in lock[repo].tables:
             return None
-        paths = list(lock[repo].tables[table_key(table)])
+        paths = list(lock[repo].tables[table.key])
     return tuple(hub_file(repo, lock[repo], path) for path in paths)
 
 

@@ -12,7 +12,7 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.tasks import Archive, Table, Task
 from mmeb_harness.data.folder import repo_of, table_of
 from mmeb_harness.data.hub import Failures, UnreachableError, hold, resolve
-from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, table_key, write_lock
+from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, write_lock
 
 #: Fetched files and locks, until what they are for is done.
 WORK = ".work"
@@ -115,19 +115,19 @@ def _lock_repo(
         except UnreachableError:
             raise
         except DataError as error:  # what the lock file knows can be had all the same
-            return own, [(f"{repo} {table_key(table)}", error) for table in unknown]
+            return own, [(f"{repo} {table.key}", error) for table in unknown]
         return _with_tables(on_hub, own), failures
     return own, []
 
 
 def _of(tables: Sequence[Table], repo: str, failures: Failures) -> Failures:
     """Failures of these tables: that others are gone is for those who ask for them."""
-    names = {f"{repo} {table_key(table)}" for table in tables}
+    names = {f"{repo} {table.key}" for table in tables}
     return [failure for failure in failures if failure[0] in names]
 
 
 def _unknown(tables: Sequence[Table], entry: LockedRepo) -> list[Table]:
-    return [table for table in tables if table_key(table) not in entry.tables]
+    return [table for table in tables if table.key not in entry.tables]
 
 
 def _with_tables(entry: LockedRepo, before: LockedRepo) -> LockedRepo:

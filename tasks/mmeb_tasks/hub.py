@@ -9,26 +9,14 @@ name, a frame by the name of its data set's folder.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-from mmeb_harness import Archive, Table
+from mmeb_harness import Table
 from mmeb_tasks.readers.image import IMAGE_ROOT, referenced_images
 
 MEDIA_REPO = "TIGER-Lab/MMEB-V2"
 
 Place = Callable[[str], str | None]
-
-
-def image_archive(table: Table) -> Archive:
-    """The images that one task's table names."""
-    return Archive(MEDIA_REPO, r"mmeb_v1\.tar\.gz", partial(place_images, table), expansion=2.2, by_tables=True)
-
-
-def frame_archive(frame_root: str) -> Archive:
-    """The frames of one video task; `frame_root`: e.g. video-tasks/frames/video_cls/K700."""
-    group = PurePosixPath(frame_root).parent.name
-    return Archive(MEDIA_REPO, rf"{group}\.tar\.gz(-\d+)?", partial(_placed, frame_root))
 
 
 def place_images(table: Table, data: Path) -> Place:
@@ -44,21 +32,23 @@ def place_images(table: Table, data: Path) -> Place:
     return place
 
 
-def place_frames(frame_root: str, member: str) -> str | None:
-    """What lies below the first folder named like the frame root's last one, whatever the spelling."""
-    parts = PurePosixPath(member).parts
-    name = _spelling(PurePosixPath(frame_root).name)
-    start = next((place for place, part in enumerate(parts) if _spelling(part) == name), None)
-    if start is None:
-        return None
-    below = parts[start + 1 :]
-    if below[:1] == ("frames",):
-        below = below[1:]
-    return "/".join([frame_root, *below]) if below else None
+def place_frames(frame_root: str, data: Path) -> Place:
+    """A member is one of the task's frames if it lies below a folder named like the frame root's last one.
 
+    Args:
+        frame_root: e.g. video-tasks/frames/video_cls/K700. Spellings differ in case and in - and _.
+    """
+    wanted = _spelling(PurePosixPath(frame_root).name)
 
-def _placed(frame_root: str, data: Path) -> Place:
-    return partial(place_frames, frame_root)
+    def place(member: str) -> str | None:
+        parts = PurePosixPath(member).parts
+        start = next((place for place, part in enumerate(parts) if _spelling(part) == wanted), len(parts))
+        below = parts[start + 1 :]
+        if below[:1] == ("frames",):
+            below = below[1:]
+        return "/".join([frame_root, *below]) if below else None
+
+    return place
 
 
 def _spelling(name: str) -> str:

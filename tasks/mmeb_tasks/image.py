@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Literal, NamedTuple
 
-from mmeb_harness import Table, Task
-from mmeb_tasks.hub import image_archive
+from mmeb_harness import Archive, Table, Task
+from mmeb_tasks.hub import MEDIA_REPO, place_images
 from mmeb_tasks.readers.builder import read_named
 from mmeb_tasks.readers.image import ImageLayout, ImageReader, read_image_task
 
@@ -66,6 +66,7 @@ ROWS = (
 
 def _task(row: ImageRow, edition: str) -> Task:
     table = Table(REPO, row.name, "test")
+    images = functools.partial(place_images, table)
     layout = ImageLayout(row.reader, table, dialogue=row.name == "VisDial")
     return Task(
         name=row.name,
@@ -79,7 +80,7 @@ def _task(row: ImageRow, edition: str) -> Task:
         source=REPO,
         in_distribution=row.in_distribution,
         edition=edition,
-        sources=(table, image_archive(table)),
+        sources=(table, Archive(MEDIA_REPO, r"mmeb_v1\.tar\.gz", images, expansion=2.2, by_tables=True)),
     )
 
 

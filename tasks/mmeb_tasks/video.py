@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from mmeb_harness import Table, Task
+from mmeb_harness import Archive, Table, Task
 from mmeb_tasks.editions import NUM_QUERIES, REPOS, recognise
-from mmeb_tasks.hub import frame_archive
+from mmeb_tasks.hub import MEDIA_REPO, place_frames
 from mmeb_tasks.readers.builder import read_named
 from mmeb_tasks.readers.video import VideoLayout, VideoReader, read_video_task
 
@@ -120,6 +120,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         labels=row.labels,
         max_rows=row.max_rows,
     )
+    archive = rf"{row.frame_root.split('/')[0]}\.tar\.gz(-\d+)?"
     return Task(
         name=row.name,
         modality="video",
@@ -132,7 +133,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         source=row.repo,
         in_distribution="OOD",
         edition=edition,
-        sources=(*tables, frame_archive(layout.frame_root)),
+        sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, layout.frame_root))),
         recognise=functools.partial(recognise, row.name),
     )
 

@@ -320,7 +320,7 @@ def test_editions_are_the_same_78_tasks() -> None:
     ],
 )
 def test_members_of_archives_are_placed_by_what_they_are(root: str, member: str, expected: str | None) -> None:
-    assert place_frames(f"frames/{root}", member) == (None if expected is None else f"frames/{expected}")
+    assert place_frames(f"frames/{root}", Path())(member) == (None if expected is None else f"frames/{expected}")
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "MMEB/", "image-tasks/MMEB/"])
