@@ -139,8 +139,9 @@ def _chosen(vectors: Path, models: Sequence[str]) -> dict[Path, Description]:
 
     folders = model_folders(vectors)
     names = {folder: {folder.name, description.name} - {""} for folder, description in folders.items()}
+    known = set().union(*names.values())
     for name in models:
-        if name not in (known := set().union(*names.values())):
+        if name not in known:
             raise UnknownNameError("model with vectors here", name, known)
     return {folder: folders[folder] for folder in folders if not models or names[folder] & set(models)}
 

@@ -17,7 +17,7 @@ from mmeb_harness.cli.bench import bench
 from mmeb_harness.cli.cache import cache
 from mmeb_harness.cli.data import data
 from mmeb_harness.cli.leaderboard import leaderboard
-from mmeb_harness.cli.options import chosen_tasks, model_options, model_spec, print_table, selection_options
+from mmeb_harness.cli.options import model_options, model_spec, print_table, selection_options
 from mmeb_harness.cli.page import report
 from mmeb_harness.cli.run import merge, run
 from mmeb_harness.cli.scores import COMMANDS
@@ -47,9 +47,10 @@ for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
 @selection_options
 def tasks(edition: str | None, **choice: Any) -> None:
     """List the registered tasks."""
-    from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.core.registry import load_tasks, select_tasks
 
-    chosen = chosen_tasks(edition=edition, **choice) if any(choice.values()) else load_tasks(edition).values()
+    registered = load_tasks(edition)
+    chosen = select_tasks(registered, **choice) if any(choice.values()) else registered.values()
     print_table(
         ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
         [_task_row(standing) for standing in chosen],

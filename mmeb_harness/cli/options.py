@@ -12,7 +12,7 @@ from mmeb_harness.core.errors import ResultError
 
 if TYPE_CHECKING:
     from mmeb_harness.cli.config import RunConfig
-    from mmeb_harness.core.registry import ModelSpec, RegisteredTask
+    from mmeb_harness.core.registry import ModelSpec
 
 REASONING = ("adaptive", "always", "never")
 DEFAULT_MODEL = "mmemb_r1"
@@ -63,16 +63,6 @@ selection_options = options(
     click.option("--modality", "modalities", multiple=True, callback=names, help="image, video, visdoc."),
     click.option("--edition", help="Of the benchmark: page-fixed (default), or v2.0.0 for old tables."),
 )
-
-
-def chosen_tasks(
-    *, tasks: Sequence[str], groups: Sequence[str], modalities: Sequence[str], edition: str | None
-) -> list[RegisteredTask]:
-    """The tasks that the selection options name; all of the benchmark if they name none."""
-    from mmeb_harness.core.registry import load_tasks, select_tasks
-
-    return select_tasks(load_tasks(edition), tasks, groups, modalities)
-
 
 model_options = options(
     click.option(

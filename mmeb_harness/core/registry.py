@@ -70,7 +70,7 @@ def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
 
 def select_tasks(
     registered: Mapping[str, RegisteredTask],
-    names: Sequence[str] = (),
+    tasks: Sequence[str] = (),
     groups: Sequence[str] = (),
     modalities: Sequence[str] = (),
 ) -> list[RegisteredTask]:
@@ -84,19 +84,19 @@ def select_tasks(
     """
     known_groups = {standing.task.group for standing in registered.values()}
     for kind, wanted, known in (
-        ("task", names, registered.keys()),
+        ("task", tasks, registered.keys()),
         ("group", groups, known_groups),
         ("modality", modalities, MODALITIES),
     ):
         for name in wanted:
             if name not in known:
                 raise UnknownNameError(kind, name, known)
-    if not (names or groups or modalities):
+    if not (tasks or groups or modalities):
         return [standing for standing in registered.values() if standing.collection == BENCHMARK]
     return [
         standing
         for standing in registered.values()
-        if standing.task.name in names
+        if standing.task.name in tasks
         or standing.task.group in groups
         or (standing.collection == BENCHMARK and standing.task.modality in modalities)
     ]

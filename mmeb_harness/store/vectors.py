@@ -210,7 +210,7 @@ class VectorStore:
                 block = flat_vectors(table)
                 vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
-            columns = table.drop_columns(["key", "vector"]).take(taken)
+            columns = table.select([*_TRACE_COLUMNS, "share_seconds"]).take(taken)
             fields = (columns.column(name).to_pylist() for name in _TRACE_COLUMNS)
             traces[positions] = [Trace(*values) for values in zip(*fields, strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()

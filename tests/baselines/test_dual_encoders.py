@@ -177,9 +177,9 @@ def test_siglip_2_reads_small_letters_as_its_own_tokenizer_does(checkpoints: dic
     own = Siglip2Tokenizer.from_pretrained(folder)
     text = "A Cat: NAÏVE, 東京"
     expected = own([text], padding="max_length", max_length=64, truncation=True)["input_ids"]
-    found = load_siglip(str(folder)).prepare([Item("", text=text)], "query")[0].inputs["input_ids"]
-    assert found.tolist() == expected
-    assert found[0, -1] == 0  # padded on the right: the last position is a pad
+    ids = load_siglip(str(folder)).prepare([Item("", text=text)], "query")[0].inputs["input_ids"]
+    assert ids.tolist() == expected
+    assert ids[0, -1] == 0  # padded on the right: the last position is a pad
 
 
 def test_a_long_text_keeps_its_end(checkpoints: dict[str, Path]) -> None:

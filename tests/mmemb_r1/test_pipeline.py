@@ -42,7 +42,8 @@ SMALL = [
 def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)
     words = ["--config", "miniworld", "--output", str(tmp_path)]
-    words += [word for one in [*SMALL, "train.loop.steps=6", "adapt.loop.steps=4"] for word in ("--set", one)]
+    short = [*SMALL, "train.loop.steps=6", "adapt.loop.steps=4"]
+    words += [word for setting in short for word in ("--set", setting)]
     first = call("pipeline", *words)
     for stage in ("rationales", "select", "train", "adapt", "evaluate"):
         assert f"{stage}:" in first

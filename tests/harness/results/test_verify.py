@@ -59,7 +59,7 @@ def test_every_kind_of_toy_task(tmp_path: Path) -> None:
     write_toy(tmp_path / "data", "two", pooled=False)
     run_toy(tmp_path / "data", tmp_path / "run")
     outcomes = verify_run(tmp_path / "run", registered(toy_task("one"), toy_task("two")))
-    assert [(one.name, one.problems) for one in outcomes] == [("one", []), ("two", []), ("run.json", [])]
+    assert [(outcome.name, outcome.problems) for outcome in outcomes] == [("one", []), ("two", []), ("run.json", [])]
 
 
 def edit_json(path: Path, change: Callable[[Any], object]) -> None:
