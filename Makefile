@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # faiss-gpu and torchvision where there is an NVIDIA driver, faiss-cpu elsewhere.
 EXTRA  ?= $(shell if nvidia-smi >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 
-.PHONY: run test test-fast results clean
+.PHONY: run test test-fast fuzz results clean
 
 run: $(VENV)/.installed
 	$(BIN)/mmeb-eval run --model mmemb_r1
@@ -21,6 +21,10 @@ test: $(VENV)/.installed
 # While working: what takes longest is left out.
 test-fast: $(VENV)/.installed
 	$(BIN)/pytest -m "not slow"
+
+# Every hostile input of tests/faults as a real process.
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.faults
 
 MODES := runs/mini-mmemb_r1-never runs/mini-mmemb_r1-always runs/mini-mmemb_r1
 FLOORS := runs/mini-bag_of_features runs/mini-random

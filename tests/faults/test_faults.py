@@ -1,0 +1,41 @@
+"""Every hostile input ends in one line with the way out, or in a counted result."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.faults.fault import Fault, World, meet
+from tests.faults.table import all_faults
+from tests.forked import Forks, open_forks
+
+FAULTS = all_faults()
+
+
+@pytest.fixture(scope="module")
+def warm_forks() -> Iterator[Forks]:
+    """Processes that have our own command line imported besides: most rows end before they need anything else."""
+    with open_forks("mmeb_harness.cli.commands", "mmeb_harness.core.registry") as forks:
+        yield forks
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=f"{fault.kind}: {fault.name}", marks=[pytest.mark.slow] if fault.slow else [])
+        for fault in FAULTS
+    ],
+)
+def test_a_fault_is_met(fault: Fault, warm_forks: Forks, mini: Path, tmp_path: Path) -> None:
+    def call(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        return warm_forks.call(words, cwd=cwd, env=env)
+
+    assert not meet(fault, World(tmp_path, mini), call)
+
+
+def test_names_tell_rows_apart() -> None:
+    assert not [name for name, rows in Counter((fault.kind, fault.name) for fault in FAULTS).items() if rows > 1]
