@@ -30,7 +30,7 @@ from mmeb_harness.core.errors import (
     UnknownNameError,
     one_line,
 )
-from mmeb_harness.core.files import lock_file, replacing
+from mmeb_harness.core.files import lock_file, regular_file, replacing
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -105,6 +105,7 @@ __all__ = [
     "lock_file",
     "one_line",
     "read_yaml",
+    "regular_file",
     "replacing",
     "run_command",
 ]

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,20 @@ _ENDS = 1 << 20
 LOCK_POLL_SECONDS = 0.1
 #: A full disk, a used-up quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+def regular_file(path: Path) -> Path:
+    """The path itself, if it is a file or a link to one: a pipe waits when it is opened, and a device never ends.
+
+    Raises:
+        OSError: not there, a link in a circle, not to be looked at, or something else, which the message names.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(kind, f"it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a file", str(path))
+    return path
 
 
 @contextmanager
@@ -144,7 +159,7 @@ def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str =
         HarnessError: of the class `kind`, if it can't be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(regular_file(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise kind(f"can't read {path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -177,7 +192,7 @@ def map_arrow(path: Path) -> pa.Table:
     """
     import pyarrow as pa
 
-    with _readable(path), pa.memory_map(str(path)) as source:
+    with _readable(path), pa.memory_map(str(regular_file(path))) as source:
         return pa.ipc.open_file(source).read_all()
 
 
@@ -190,7 +205,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     with _readable(path):
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(regular_file(path), columns=columns)
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -202,7 +217,7 @@ def parquet_columns(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     with _readable(path):
-        names: list[str] = pq.read_schema(path).names
+        names: list[str] = pq.read_schema(regular_file(path)).names
         return names
 
 
@@ -251,7 +266,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _hash_content(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         if path.stat().st_size <= WHOLE_HASH_LIMIT:
             return hashlib.file_digest(file, "sha256").digest()
         head = file.read(_ENDS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmeb_harness.core.errors import DataError, ResultError
-from mmeb_harness.core.files import read_parquet, write_parquet
+from mmeb_harness.core.files import read_parquet, regular_file, write_parquet
 
 #: Beside the folders of vectors.
 MEDIA_FOLDER = ".media"
@@ -90,7 +90,7 @@ class MediaHashes:
             identity, _ = self._identity(path)
             if content := self._known.get(identity):
                 return _Hashed(path, identity, content, is_new=False, stays=True)
-            with path.open("rb") as file:
+            with regular_file(path).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
             after, changed = self._identity(path)
         except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness import lock_file, one_line, replacing
+from mmeb_harness import lock_file, one_line, regular_file, replacing
 from mmeb_harness.core.files import dont_wait, readable_size
 
 
@@ -88,3 +88,17 @@ def test_an_error_in_one_line() -> None:
 )
 def test_sizes_for_people(size: int, shown: str) -> None:
     assert readable_size(size) == shown
+
+
+def test_only_files_and_links_to_files_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    assert [regular_file(tmp_path / name).read_text() for name in ("file", "link")] == ["a", "a"]
+    for name, why in (("pipe", "a named pipe"), ("zero", "a device"), (".", "a folder"), ("circle", "symbolic links")):
+        with pytest.raises(OSError, match=why):
+            regular_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        regular_file(tmp_path / "missing")
