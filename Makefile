@@ -22,9 +22,9 @@ test: $(VENV)/.installed
 test-fast: $(VENV)/.installed
 	$(BIN)/pytest -m "not slow"
 
-# Every hostile input of tests/faults as a real process.
+# Every hostile input of tests/faults as a real process, then runs killed at random moments; --seed repeats them.
 fuzz: $(VENV)/.installed
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults --kills 50
 
 MODES := runs/mini-mmemb_r1-never runs/mini-mmemb_r1-always runs/mini-mmemb_r1
 FLOORS := runs/mini-bag_of_features runs/mini-random
