@@ -51,7 +51,7 @@ from mmeb_harness.core.items import (
     Vectors,
     Whitespace,
 )
-from mmeb_harness.core.reading import JsonFile, build_config, read_yaml
+from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 
 __all__ = [
@@ -104,6 +104,7 @@ __all__ = [
     "build_config",
     "lock_file",
     "one_line",
+    "parse_yaml",
     "read_yaml",
     "regular_file",
     "replacing",

@@ -65,19 +65,22 @@ _LEAST = {"limit": 1, "frames": 1, "dim": 1, "batch_tokens": 1, "workers": 0, "r
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a YAML mapping of `RunConfig` fields. Lists may be written "a, b", model arguments as numbers.
+    """Read a YAML mapping of `RunConfig` fields. Lists may be written "a, b"; model arguments mean what they mean after
+    `--model-arg`.
 
     Raises:
         OptionError: not readable, not YAML, not a mapping, or a value of the wrong type.
         UnknownNameError: a key that is no field.
     """
     known = {field.name for field in dataclasses.fields(RunConfig)}
-    values = {key: value for key, value in read_yaml(path).items() if value is not None or key not in known}
+    values = {
+        key: value
+        for key, value in read_yaml(path, texts=("model_args",)).items()
+        if value is not None or key not in known
+    }
     for key in values.keys() & {"tasks", "groups", "modalities"}:
         names = values[key] if isinstance(values[key], list) else str(values[key]).split(",")
         values[key] = [str(name).strip() for name in names]
-    if isinstance(arguments := values.get("model_args"), dict):
-        values["model_args"] = {name: _as_text(value) for name, value in arguments.items()}
     return build_config(RunConfig, values, str(path))
 
 
@@ -95,7 +98,3 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
     if config.ray_workers is not None and not config.ray:
         raise OptionError("--ray-workers says how many actors --ray has; without --ray there are none")
     return config
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

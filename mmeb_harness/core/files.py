@@ -7,9 +7,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,11 @@ _ENDS = 1 << 20
 LOCK_POLL_SECONDS = 0.1
 #: A full disk, a used-up quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Of JSON and YAML: levels of lists and mappings, and digits of a whole number, far above what anybody writes.
+_DEEPEST = 100
+_LONGEST_NUMBER = 40
+_TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -159,11 +166,63 @@ def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str =
         HarnessError: of the class `kind`, if it can't be read or is not JSON.
     """
     try:
-        return json.loads(regular_file(path).read_text(encoding="utf-8"))
+        return parse_json(regular_file(path).read_bytes())
     except OSError as error:
-        raise kind(f"can't read {path}: {error.strerror or error}") from error
+        raise kind(f"can't read {path}: {error.strerror or error}; {way_out}") from error
     except ValueError as error:
         raise kind(f"{path} is not valid JSON ({error}); {way_out}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON text holds, whoever wrote it; as bytes it is UTF-8.
+
+    Raises:
+        ValueError: not JSON, a key twice, or values that `check_plain` refuses.
+    """
+    try:
+        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        values = json.loads(decoded, parse_int=_whole_number, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    check_plain(values)
+    return values
+
+
+def check_plain(values: object) -> None:
+    """Refuse what no file of ours holds, and what would end far from here: in a full stack, or where text is written.
+
+    Raises:
+        ValueError: lists or mappings nested too deep, or text with half a character (a lone surrogate).
+    """
+    level = [values]
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend((*value.keys(), *value.values()))
+            elif isinstance(value, (list, tuple)):
+                inner.extend(item for item in value if isinstance(item, (dict, list, tuple, str)))
+            elif isinstance(value, str) and not value.isascii() and (half := _SURROGATE.search(value)):
+                raise ValueError(f"text with half a character, U+{ord(half[0]):04X}")
+        if not inner:
+            return
+        level = inner
+    raise ValueError(_TOO_DEEP)
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"a whole number of {len(text):,} digits")
+    return int(text)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself would keep the last of two equal keys, and say nothing."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return values
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

@@ -5,27 +5,34 @@ What doesn't fit is one line with its source, its dotted place, its value and wh
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import json
 import operator
+import re
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.errors import HarnessError, OptionError, ResultError, UnknownNameError, one_line
-from mmeb_harness.core.files import read_json
+from mmeb_harness.core.files import check_plain, read_json, readable_size, regular_file
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
+    from yaml import MappingNode, Node, SafeLoader
 
 Contents = TypeVar("Contents")
+
+#: Of a configuration file: bytes, levels of lists and mappings, values with all aliases written out.
+_LARGEST_CONFIG = 1 << 20
+_DEEPEST_YAML = 50
+_MOST_VALUES = 20_000
+_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
@@ -93,21 +100,109 @@ def build_config(kind: type[Contents], values: object, source: str = "") -> Cont
     return _built(kind, values, source, source or "the configuration", numbers_as_text=True)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration file's mapping.
+def read_yaml(path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
+    """A configuration file's mapping. See `parse_yaml` for what its words mean.
+
+    Args:
+        texts: keys whose mappings hold text, whatever it looks like: `{graphs: off, revision: 0012345}`.
 
     Raises:
-        OptionError: not readable, not YAML, or no mapping.
+        OptionError: not readable, not YAML, no mapping, or values that nobody can mean.
+    """
+    try:
+        content = regular_file(path).read_bytes()
+        if len(content) > _LARGEST_CONFIG:
+            raise ValueError(f"{readable_size(len(content))} are no configuration")
+        values = parse_yaml(content.decode("utf-8-sig"), texts)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"can't read configuration {path}: {one_line(error)}; write it as YAML, in UTF-8") from error
+    if not isinstance(values, dict):
+        raise OptionError(f"configuration {path} must be a mapping of names to values")
+    return values
+
+
+def parse_yaml(text: str, texts: Sequence[str] = ()) -> Any:
+    """What YAML text holds. Only words that mean one thing in every reading of YAML are more than text: null, true and
+    false, whole numbers without leading zeros, decimals. `off`, `0012345`, `1_000`, `1e3` and dates stay what they say;
+    a field of a configuration that wants a number or a truth value takes them as one where they spell it.
+
+    Args:
+        texts: see `read_yaml`.
+
+    Raises:
+        ValueError: not YAML, a key twice, or nested too deep.
     """
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OptionError(f"can't read configuration {path}: {one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise OptionError(f"configuration {path} must be a mapping of names to values")
+        loader = _yaml_loader()(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_node(loader, root, {})
+        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key.value in texts and isinstance(value, yaml.MappingNode):
+                _take_as_text(value)
+        values = loader.construct_document(root)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from error
+    check_plain(values)
     return values
+
+
+@functools.cache
+def _yaml_loader() -> type[SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+
+    for kind, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?(0|[1-9][0-9]{0,39})", list("-+0123456789")),
+        ("float", r"[-+]?(0|[1-9][0-9]*)?\.[0-9]*([eE][-+][0-9]+)?(?<!\.)|[-+]?\.(inf|nan)", list("-+.0123456789")),
+        ("merge", r"<<", ["<"]),
+    ):
+        Loader.add_implicit_resolver(f"{_TAG}{kind}", re.compile(f"({pattern})\\Z"), first)
+    return Loader
+
+
+def _check_node(loader: SafeLoader, node: Node, sizes: dict[int, int], depth: int = 0) -> int:
+    """How many values a node holds with all its aliases written out; a few lines of them may stand for billions."""
+    import yaml
+
+    if depth > _DEEPEST_YAML:
+        raise ValueError(f"it is nested more than {_DEEPEST_YAML} levels deep, or holds itself")
+    if id(node) not in sizes:
+        is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        meant: str = loader.resolve(type(node), node.value, (is_plain, not is_plain))  # type: ignore[no-untyped-call]
+        if node.tag not in (meant, f"{_TAG}str"):
+            raise ValueError(f"line {node.start_mark.line + 1} has the tag {node.tag!r}; write the value without it")
+        inner = [] if isinstance(node, yaml.ScalarNode) else list(node.value)
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in inner if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f"key {twice!r} is there twice, in line {node.start_mark.line + 1} and below")
+            inner = [part for pair in inner for part in pair]
+        sizes[id(node)] = 1 + sum(_check_node(loader, part, sizes, depth + 1) for part in inner)
+    if sizes[id(node)] > _MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+    return sizes[id(node)]
+
+
+def _take_as_text(mapping: MappingNode) -> None:
+    """Scalars of a mapping as their own text; an empty one is "none", as on the command line."""
+    import yaml
+
+    for pair in mapping.value:
+        for node in pair:
+            if isinstance(node, yaml.ScalarNode) and not (node.style is None and node.value == "<<"):
+                if node.style is None and node.value in ("", "~"):
+                    node.value = "none"
+                node.tag = f"{_TAG}str"
 
 
 def _built(kind: type[Contents], values: object, source: str, whole: str, numbers_as_text: bool = False) -> Contents:
@@ -141,14 +236,35 @@ def _adapter(kind: Hashable) -> TypeAdapter[tuple[object]]:
 
 
 def _with_numbers(values: object, problems: Sequence[ErrorDetails]) -> object:
-    """Values with a number wherever one is wanted and text spells it: YAML reads 1.0e-4 as a number, 1e-4 as text."""
+    """Values with a number or a truth value wherever one is wanted and text spells it, in whatever reading of YAML."""
     mended: Any = copy.deepcopy(values)
     for problem in problems:
-        if problem["type"] == "float_type" and isinstance(problem["input"], str):
+        text, kind = problem["input"], problem["type"]
+        if isinstance(text, str) and kind in _SPELLED and (spelled := _SPELLED[kind](text)) is not None:
             *parents, last = problem["loc"][1:]
-            with contextlib.suppress(ValueError):  # no number: the problem stays
-                functools.reduce(operator.getitem, parents, mended)[last] = float(problem["input"])
+            functools.reduce(operator.getitem, parents, mended)[last] = spelled
     return mended
+
+
+def _spelled_float(text: str) -> float | None:
+    """1e-4, 1_000; not 010, which some read as 8."""
+    try:
+        return None if re.match(r"[-+]?0[0-9_]|.*[^-+.0-9eE_]", text) else float(text)
+    except ValueError:  # no number: the problem stays
+        return None
+
+
+def _spelled_int(text: str) -> int | None:
+    """1_000; what is in quotes without such a mark stays text."""
+    return int(text) if re.fullmatch(r"[-+]?[1-9][0-9]{0,2}(_[0-9]{3}){1,9}", text) else None
+
+
+#: What pydantic calls the want of a number or of a truth value → what text spells one.
+_SPELLED: Mapping[str, Callable[[str], float | int | None]] = {
+    "float_type": _spelled_float,
+    "int_type": _spelled_int,
+    "bool_type": lambda text: {"yes": True, "on": True, "no": False, "off": False}.get(text.lower()),
+}
 
 
 def _misfit(kind: type, problems: Sequence[ErrorDetails], source: str, whole: str) -> HarnessError:

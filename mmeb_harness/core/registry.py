@@ -220,7 +220,7 @@ def parse_value(label: str, text: str, annotation: Any) -> Any:
     Raises:
         OptionError: if it doesn't parse.
     """
-    if type(None) in get_args(annotation) and text.lower() == "none":
+    if type(None) in get_args(annotation) and text.lower() in ("none", "null"):
         return None
     kinds = members_of(annotation)
     for kind in kinds:

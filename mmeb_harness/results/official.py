@@ -10,14 +10,13 @@ Metrics this release doesn't know are left aside; whatever else is odd is refuse
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
+from mmeb_harness.core.files import parse_json, read_json, regular_file
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
@@ -45,6 +44,9 @@ NAMED = 8
 #: A score file and the rankings beside it say the same if they differ by no more.
 TOLERANCE = 1e-6
 
+_AGAIN = "get the file again"
+#: Of a relevance: gains of a ranking are summed up.
+_HIGHEST_GRADE = 1e9
 #: Tasks behind which editions have other rows.
 _DIFFERING = {*PAGE_TASKS, MOMENT_SEEKER, OLD_MOMENT_SEEKER}
 
@@ -138,7 +140,7 @@ def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     Raises:
         ResultError: it isn't one, or a value in it is no score.
     """
-    values = _read_json(path)
+    values = read_json(path, way_out=_AGAIN)
     metrics = values.get("metrics") if isinstance(values, dict) else None
     if not isinstance(metrics, dict):
         raise ResultError(f"{path} is no submission file (no metrics); name such a file, or a folder of score files")
@@ -197,12 +199,12 @@ def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, in
     """One task's scores, and of how many queries the official nDCG can't be had again."""
     score_file, ranking_file = folder / f"{key}{SCORE_SUFFIX}", folder / f"{key}{RANKING_SUFFIX}"
     if not ranking_file.is_file():
-        return _task_score(_read_json(score_file), f"{score_file}: {key}", task), 0
+        return _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task), 0
     rankings = read_rankings(ranking_file)
     corrected = rankings.corrected[task.metric] if task is not None else None
     if not score_file.is_file():
         return TaskScore(rankings.official, rankings.num_queries, corrected), rankings.undefined
-    stored = _task_score(_read_json(score_file), f"{score_file}: {key}", task)
+    stored = _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task)
     _check_agreement(key, stored, rankings, score_file)
     return TaskScore(stored.metrics, rankings.num_queries, corrected), 0
 
@@ -250,7 +252,7 @@ def read_rankings(path: Path) -> Rankings:
 def _ranking_lines(path: Path) -> Iterable[tuple[str, list[str], list[int | str], list[float] | None]]:
     """(where, ranked ids, labels as they stand, grades) of each line; a file can be hundreds of MB."""
     try:
-        with path.open(encoding="utf-8") as lines:
+        with regular_file(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     where = f"{path}:{number}"
@@ -273,7 +275,7 @@ def _ranking(values: object, where: str) -> tuple[list[str], list[int | str], li
 
 def _are_numbers(values: object) -> bool:
     return isinstance(values, list) and all(
-        isinstance(value, int | float) and 0 <= value < float("inf") for value in values
+        isinstance(value, int | float) and 0 <= value < _HIGHEST_GRADE for value in values
     )
 
 
@@ -444,24 +446,8 @@ def _count(value: object, where: str) -> int | None:
     return value
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return _parsed(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"can't read {path}: {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON itself would keep the last of two equal keys, and say nothing."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {twice!r} is there twice")
-    return values
-
-
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return parse_json(text)
     except ValueError as error:
-        raise ResultError(f"{where} is not valid JSON ({error}); get the file again") from error
+        raise ResultError(f"{where} is not valid JSON ({error}); {_AGAIN}") from error

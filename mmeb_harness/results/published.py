@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError
+from mmeb_harness.core.files import regular_file
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
 from mmeb_harness.results.scores import Scores, TaskScore, fraction
@@ -99,20 +100,23 @@ def compose_page_fixed(name: str, released: Scores, fixed: Scores) -> Scores:
 
 def _published_rows(path: Path) -> list[_PublishedRow]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular_file(path).open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             columns = [field.name for field in dataclasses.fields(_PublishedRow)]
             if reader.fieldnames != columns:
                 raise ResultError(f"{path} is no table of published scores: expected columns {', '.join(columns)}")
             return [_published_row(row, f"{path}:{reader.line_num}") for row in reader]
-    except OSError as error:
+    except (OSError, ValueError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ResultError(
-            f"can't read published scores {path}: {error.strerror or error}; they come with the package; "
+            f"can't read published scores {path}: {why}; they come with the package; "
             "--published-file names another table"
         ) from error
 
 
 def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow:
+    if None in (*row, *row.values()):
+        raise ResultError(f"{where}: expected a value for each of {', '.join(key for key in row if key)}, and no more")
     try:
         value = float(row["value"])
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness import build_config, read_yaml
+from mmeb_harness import build_config, parse_yaml, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 
 __all__ = ["OPEN", "build_config", "named_config", "open_keys", "override", "read_yaml"]
@@ -21,11 +21,9 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     """Apply `a.b.c=value`, or `a.b[0].c=value` in a list; the value is read as YAML.
 
     Raises:
-        OptionError: no equals sign, a path through something that is no mapping, or past a list's end.
+        OptionError: no equals sign, no YAML, a path through something that is no mapping, or past a list's end.
     """
     import copy
-
-    import yaml
 
     changed = copy.deepcopy(values)
     for assignment in assignments:
@@ -36,7 +34,10 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         inner = changed
         for parent in parents:
             inner = _below(inner, parent, assignment)
-        inner[last] = yaml.safe_load(text)
+        try:
+            inner[last] = parse_yaml(text)
+        except ValueError as error:
+            raise OptionError(f"--set {assignment!r}: {error}") from error
     return changed
 
 

@@ -192,7 +192,11 @@ def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tm
         ("quantize: int4", "bad.yaml: quantize must be one of none, int8, binary, not 'int4'"),
         ("vectors: 1", "bad.yaml: vectors must be str, not 1"),
         ("model_args: [a]", "bad.yaml: model_args must be a mapping, not ['a']"),
-        ("data: 2026-01-31", "bad.yaml: 2026-01-31 is read as a date; put it in quotes if it is meant as text"),
+        ("data: 2026-01-31", "2026-01-31 does not exist"),
+        (
+            "data: !!timestamp 2026-01-31",
+            "line 1 has the tag 'tag:yaml.org,2002:timestamp'; write the value without it",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_one_line(call, text: str, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

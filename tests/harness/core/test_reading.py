@@ -11,7 +11,16 @@ from typing import Literal
 
 import pytest
 
-from mmeb_harness import HarnessError, JsonFile, ModelError, OptionError, UnknownNameError, build_config, read_yaml
+from mmeb_harness import (
+    HarnessError,
+    JsonFile,
+    ModelError,
+    OptionError,
+    UnknownNameError,
+    build_config,
+    parse_yaml,
+    read_yaml,
+)
 from mmeb_harness.core.items import Scalar
 
 
@@ -66,6 +75,58 @@ def test_yaml_reads_some_numbers_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((word, word) for word in ("off", "Yes", "on", "n", "0012345", "1_000", "0x1F", "0o17", "12:30:45", "1e3")),
+        *((word, word) for word in ("2026-01-31", "2026-01-31 10:00:00", "=", "None", "1.", "+", "9" * 41)),
+        *(("null", None), ("~", None), ("", None), ("true", True), ("FALSE", False), ("12", 12), ("-3", -3)),
+        *(("1.5", 1.5), ("-.5", -0.5), ("1.0e-4", 1e-4), (".inf", float("inf")), ("'12'", "12"), ("!!str 12", "12")),
+    ],
+)
+def test_a_word_of_yaml_is_more_than_text_only_where_all_agree(text: str, value: object) -> None:
+    read = parse_yaml(f"key: {text}")["key"]
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize("word", ["off", "0012345", "1e3", "1_000", "2026-01-31", "010", "12", "1.50", "true", "null"])
+def test_a_models_argument_is_its_own_text(word: str) -> None:
+    assert parse_yaml(f"model_args: {{a: {word}}}\nb: {{a: 1}}", ("model_args",)) == {
+        "model_args": {"a": word},
+        "b": {"a": 1},
+    }
+    assert parse_yaml("model_args: {a: , b: ~, c: '~'}", ("model_args",))["model_args"] == {
+        "a": "none",
+        "b": "none",
+        "c": "~",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shown: yes", None),
+        ("count: 1_000", None),
+        ("count: 010", "count must be int, not '010'"),
+        ("count: 0x10", "count must be int, not '0x10'"),
+        ("inner: {rate: 010}", "inner.rate must be float, not '010'"),
+        ("inner: {rate: 1:30}", "inner.rate must be float, not '1:30'"),
+        ("inner: {rate: 1_000}", None),
+    ],
+)
+def test_a_field_takes_what_its_text_spells(text: str, message: str | None) -> None:
+    values = {"name": "a", **parse_yaml(text)}
+    if message is None:
+        assert build_config(Outer, values) in (
+            Outer("a", shown=True),
+            Outer("a", count=1000),
+            Outer("a", Inner(1000.0)),
+        )
+    else:
+        with pytest.raises(OptionError, match=message):
+            build_config(Outer, values)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"nam": "b"}, r"no setting in a\.yaml named 'nam'\. Did you mean 'name'\?"),
@@ -111,6 +172,20 @@ def test_what_is_no_mapping_at_all() -> None:
         ("a: [", "^can't read configuration .*a.yaml: while parsing"),
         ("\x00", "^can't read configuration .*a.yaml: unacceptable character"),
         ("- a", "^configuration .*a.yaml must be a mapping of names to values$"),
+        ("", "must be a mapping of names to values$"),
+        ("a: 1\nb: 2\na: 3", "key 'a' is there twice, in line 1 and below; write it as YAML, in UTF-8$"),
+        ("a: &a [*a]", "nested more than 50 levels deep, or holds itself"),
+        ("a: " + "[" * 60 + "]" * 60, "nested more than 50 levels deep"),
+        ("- " * 3000, "nested too deep"),
+        (
+            "a: &a [x, x]\n"
+            + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True)),
+            "aliases stand for more than 20,000 values",
+        ),
+        ("a: !!python/object:os.system x", "line 1 has the tag 'tag:yaml.org,2002:python/object:os.system'"),
+        ("a: !!bool maybe", "line 1 has the tag"),
+        ('a: "\\ud800"', r"text with half a character, U\+D800"),
+        ("x" * (1 << 21), "2.1 MB are no configuration"),
     ],
 )
 def test_what_is_no_configuration(text: str, message: str, tmp_path: Path) -> None:
@@ -144,6 +219,11 @@ def test_a_file_may_lack_only_what_was_added_later(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", r"a\.json is not valid JSON \(.*\); mend it$"),
+        ('{"name": "a", "name": "b"}', r"a\.json is not valid JSON \(key 'name' is there twice\); mend it$"),
+        ("[" * 500 + "]" * 500, r"a\.json is not valid JSON \(nested more than 100 levels deep\); mend it$"),
+        ("[" * 50_000, r"nested more than 100 levels deep\); mend it$"),
+        ('{"name": ' + "9" * 400 + "}", r"\(a whole number of 400 digits\); mend it$"),
+        ('{"name": "\\ud800"}', r"\(text with half a character, U\+D800\); mend it$"),
         ("[]", r"a\.json is not a box of this harness; fetch it$"),
         ('{"schema_version": 1}', r"a\.json is not a box of this harness; fetch it$"),
         ('{"name": "a", "schema_version": true}', r"a\.json is not a box of this harness; fetch it$"),
