@@ -53,6 +53,7 @@ from mmeb_harness.core.items import (
 )
 from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
+from mmeb_harness.core.terminal import say
 
 __all__ = [
     "MODALITIES",
@@ -109,4 +110,5 @@ __all__ = [
     "regular_file",
     "replacing",
     "run_command",
+    "say",
 ]

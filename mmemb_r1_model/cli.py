@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmemb_r1_model.disk.errors import run_command
+from mmemb_r1_model.disk.errors import run_command, say
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
 
@@ -42,7 +42,7 @@ def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
         from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
         config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
-        pipeline = Pipeline(config, output, click.echo)
+        pipeline = Pipeline(config, output, say)
         pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
         pipeline.leave()
 
@@ -84,7 +84,7 @@ def study_run(
     """Train and evaluate. Goes on where it was broken off; seeds may run side by side."""
     from mmemb_r1_model.study.plan import Study, read_study
 
-    Study(read_study(config_name, assignments), output, click.echo).run(seeds, only)
+    Study(read_study(config_name, assignments), output, say).run(seeds, only)
 
 
 @study.command("report")
@@ -108,7 +108,7 @@ def configs() -> None:
     for kind in ("configs", "studies"):
         for path in sorted((package / kind).glob("*.yaml")):
             first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-            click.echo(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
+            say(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
 
 
 @cli.command()
@@ -124,7 +124,7 @@ def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares:
     from mmemb_r1_model.pipeline import read_pipeline
 
     config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
-    dry_run(config, output, steps, shares, click.echo)
+    dry_run(config, output, steps, shares, say)
 
 
 @cli.command("add-tokens")

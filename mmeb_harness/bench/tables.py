@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mmeb_harness.bench.agreement import disagreement
 from mmeb_harness.bench.values import BenchResult, Efficiency, Measured, ModeResult, Ratio, Spread
-from mmeb_harness.show.tables import NONE, counted, markdown_table, milliseconds, percent, print_lines, terminal_table
+from mmeb_harness.show.tables import NONE, counted, markdown_table, milliseconds, percent, print_lines, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def print_bench(result: BenchResult, console: Console) -> None:
     """Print the tables, then the remarks."""
     print_lines(console, f"\n{title(result)}\n")
     for grid in grids(result):
-        console.print(terminal_table(grid.heads, grid.rows, title=grid.caption))
+        print_table(console, grid.heads, grid.rows, title=grid.caption)
         print_lines(console, "")
     print_lines(console, *remarks(result))
 

@@ -13,6 +13,7 @@ import click
 from mmeb_harness.cli.options import DEFAULT_MODEL, REASONING, check_folder, model_spec, names, run_options
 from mmeb_harness.cli.run import default_output, open_data
 from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 
 if TYPE_CHECKING:
     from mmeb_harness.cli.config import RunConfig
@@ -63,8 +64,6 @@ def bench(**given: Any) -> None:
     to bench.json and bench.md. The plain loop: batches of 4 in the order of the files, duplicates too, the library's
     own generate, nothing prepared ahead. Where nothing is generated also batches of 16.
     """
-    from rich.console import Console
-
     from mmeb_harness.bench.make import run_bench, save_bench
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.bench.tables import print_bench
@@ -75,9 +74,8 @@ def bench(**given: Any) -> None:
     if given["reference_items"] is not None and not given["references"]:
         raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
     config, spec = _config_and_spec(given)
-    console = Console(stderr=False)
     chosen = select_tasks(load_tasks(config.edition), config.tasks, config.groups, config.modalities)
-    info = open_data(config, console)
+    info = open_data(config)
     output = _output(config, spec, info)
     plan = Plan(
         batch_tokens=given["batch_tokens"] or (DEFAULT_BATCH_TOKENS,),
@@ -91,10 +89,10 @@ def bench(**given: Any) -> None:
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
-    result = run_bench(spec, [registered.task for registered in chosen], info, plan, partial(click.echo, err=True))
+    result = run_bench(spec, [registered.task for registered in chosen], info, plan, partial(say, err=True))
     save_bench(output, result)
-    print_bench(result, Console() if console.is_terminal else Console(width=200))
-    click.echo(f"results: {output} ({result.seconds:.0f} s)")
+    print_bench(result, console(width_elsewhere=ENDLESS))
+    say_kept(f"results: {output} ({result.seconds:.0f} s)")
 
 
 def _modes(given: dict[str, Any]) -> tuple[str, ...]:

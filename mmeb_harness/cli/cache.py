@@ -16,6 +16,7 @@ import click
 from mmeb_harness.cli.options import print_table
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.files import readable_size
+from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
     from mmeb_harness.store.chunk_files import Description
@@ -61,9 +62,7 @@ def show(vectors: Path, json_file: Path | None) -> None:
         header = ("model", "revision", "fingerprint", "items", "size", "chunks", "written", "")
         print_table(header, [_row(store) for store in stores])
     items = sum(store.items or 0 for store in stores)
-    click.echo(
-        f"{len(stores)} models, {items:,} items, {readable_size(sum(store.size for store in stores))} in {vectors}"
-    )
+    say(f"{len(stores)} models, {items:,} items, {readable_size(sum(store.size for store in stores))} in {vectors}")
     if json_file is not None:
         write_json(json_file, [_values(store) for store in stores])
 
@@ -83,19 +82,19 @@ def check(vectors: Path, models: Sequence[str]) -> None:
     for folder, description in _chosen(vectors, models).items():
         store = survey(folder, description)
         if not store.is_current:
-            click.echo(f"other  {folder}: store version {store.description.version}, not read by this release")
+            say(f"other  {folder}: store version {store.description.version}, not read by this release")
             continue
         problems = check_store(store)
         mark = "WRONG" if problems else "ok   "
-        click.echo(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
+        say(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
         for problem in problems:
-            click.echo(f"       {problem}")
+            say(f"       {problem}")
         wrong += len(problems)
     for problem in check_media(vectors):
-        click.echo(f"WRONG  {problem}")
+        say(f"WRONG  {problem}")
         wrong += 1
     if wrong:
-        click.echo(f"mend: mmeb-eval cache prune --broken --vectors {vectors}")
+        say(f"mend: mmeb-eval cache prune --broken --vectors {vectors}")
         sys.exit(1)
 
 
@@ -122,9 +121,9 @@ def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken
         pruned += prune_media(vectors, dry_run=dry_run)
     for part in pruned:
         verb = "skipped" if part.in_use else "would go" if dry_run else "pruned"
-        click.echo(f"{verb}: {part.what}" + ("" if part.in_use else f" ({readable_size(part.size)})"))
+        say(f"{verb}: {part.what}" + ("" if part.in_use else f" ({readable_size(part.size)})"))
     freed = readable_size(sum(part.size for part in pruned))
-    click.echo(f"{freed} {'would be free' if dry_run else 'freed'} in {vectors}")
+    say(f"{freed} {'would be free' if dry_run else 'freed'} in {vectors}")
     if any(part.in_use for part in pruned):
         sys.exit(1)
 

@@ -23,6 +23,7 @@ from mmeb_harness.cli.run import merge, run
 from mmeb_harness.cli.scores import COMMANDS
 from mmeb_harness.core.entry import run_command
 from mmeb_harness.core.environment import __version__
+from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
     from mmeb_harness.core.registry import RegisteredTask
@@ -84,8 +85,8 @@ def check(model: str, **options: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
         for outcome in check_embedder(embedder, Path(folder)):
             failed += not outcome.passed
-            click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
-    click.echo(f"{model}: {failed} checks failed" if failed else f"{model}: all checks passed")
+            say(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
+    say(f"{model}: {failed} checks failed" if failed else f"{model}: all checks passed")
     if failed:
         sys.exit(1)
 

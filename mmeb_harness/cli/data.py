@@ -15,6 +15,7 @@ import click
 from mmeb_harness.cli.options import options, print_table, selection_options
 from mmeb_harness.core.errors import DataError, HarnessError, one_line
 from mmeb_harness.core.files import readable_size
+from mmeb_harness.core.terminal import console, say
 
 if TYPE_CHECKING:
     from mmeb_harness.data.check import CheckedTask
@@ -84,18 +85,18 @@ def get(workers: int, **given: Any) -> None:
     with _bar(sum(sizes.values())) as (advance, note):
         outcome = getting.get(planned, workers, advance, note)
     done = len(planned.steps) - len(planned.open_steps)
-    click.echo(
+    say(
         f"{outcome.steps} steps done, {done} were done before: {outcome.files:,} files, "
         f"{readable_size(outcome.size)} in {planned.root}"
     )
     if outcome.kept:
         names = ", ".join(sorted(outcome.kept))
-        click.echo(f"kept in {planned.root / '.work'} for tasks that are not done: {names}")
+        say(f"kept in {planned.root / '.work'} for tasks that are not done: {names}")
     if outcome.copies:
-        click.echo(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
+        say(f"{outcome.copies:,} pages are stored twice: this file system knows no hard links")
     _say_failures(outcome.failures, "are not done; the rest is. The same command tries again")
-    click.echo(f"next: mmeb-eval data check {_same_choice(planned.root, **given)}")
-    click.echo(f"      mmeb-eval run {_same_choice(planned.root, **given)}")
+    say(f"next: mmeb-eval data check {_same_choice(planned.root, **given)}")
+    say(f"      mmeb-eval run {_same_choice(planned.root, **given)}")
 
 
 def _same_choice(
@@ -134,21 +135,21 @@ def check(folder: Path, workers: int, quick: bool, frames: int, edition: str | N
         outcomes.append(outcome)
         _print_outcome(outcome)
     wrong = [outcome for outcome in outcomes if not outcome.ready]
-    click.echo(f"{len(chosen) - len(wrong)} of {len(chosen)} tasks are ready")
+    say(f"{len(chosen) - len(wrong)} of {len(chosen)} tasks are ready")
     if len(wrong) > 1:
         for command in _joined_commands(wrong):
-            click.echo(f"mend: {command}")
+            say(f"mend: {command}")
     if wrong:
         sys.exit(1)
 
 
 def _print_outcome(outcome: CheckedTask) -> None:
     summary = ": ".join(part for part in (outcome.summary, "; ".join(outcome.remarks)) if part)
-    click.echo(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
+    say(f"{'ready' if outcome.ready else 'WRONG'}  {outcome.task:<20}  {summary}".rstrip())
     for problem in outcome.problems:
-        click.echo(f"       {problem}")
+        say(f"       {problem}")
     if outcome.mend:
-        click.echo(f"       mend: {outcome.mend}")
+        say(f"       mend: {outcome.mend}")
 
 
 def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
@@ -177,7 +178,7 @@ def _plan(
     root = folder.expanduser().resolve()
     own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
     if given or update or not knows_all(chosen, own):
-        click.echo("asking the hub what there is …", err=True)
+        say("asking the hub what there is …", err=True)
     locked = lock_repos(chosen, own, given, update=update, workers=workers)
     return make_plan(chosen, known, root, locked, redo=redo)
 
@@ -190,12 +191,10 @@ def _print_plan(planned: Plan, workers: int) -> None:
     needed = room(planned, workers)
     sizes = {(file.repo, file.path): file.size for step in planned.steps for file in step.files}
     kept = f", {readable_size(needed.kept)} of it archives kept for other tasks" if needed.kept else ""
-    click.echo(f"on the hub:  {len(sizes):,} files, {readable_size(sum(sizes.values()))}")
-    click.echo(f"to download: {readable_size(needed.download)}")
-    click.echo(
-        f"disk:        up to {readable_size(needed.result)} to stay{kept}, {readable_size(needed.passing)} in passing"
-    )
-    click.echo(f"free:        {readable_size(needed.free)} in {planned.root}")
+    say(f"on the hub:  {len(sizes):,} files, {readable_size(sum(sizes.values()))}")
+    say(f"to download: {readable_size(needed.download)}")
+    say(f"disk:        up to {readable_size(needed.result)} to stay{kept}, {readable_size(needed.passing)} in passing")
+    say(f"free:        {readable_size(needed.free)} in {planned.root}")
 
 
 def _plan_row(planned: Plan, repo: str) -> tuple[str, ...]:
@@ -219,7 +218,7 @@ def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: st
         DataError: if there is any.
     """
     for what, error in failures:
-        click.echo(f"not done: {what}: {one_line(error, longest=None)}", err=True)
+        say(f"not done: {what}: {one_line(error, longest=None)}", err=True)
     if failures:
         raise DataError(f"{len(failures)} of the sources above {what_of_them}")
 
@@ -227,11 +226,11 @@ def _say_failures(failures: Sequence[tuple[str, HarnessError]], what_of_them: st
 @contextmanager
 def _bar(total: int) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
     """How to show bytes that came, in a bar on a terminal, and a line for a finished step."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console()
+    from mmeb_harness.show.tables import print_lines
+
+    stdout = console()
     columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        line = partial(bar.console.print, highlight=False, soft_wrap=True, markup=False)
-        yield partial(bar.advance, bar.add_task("fetching", total=total)), line
+    with Progress(*columns, console=stdout, disable=not stdout.is_terminal) as bar:
+        yield partial(bar.advance, bar.add_task("fetching", total=total)), partial(print_lines, bar.console)

@@ -12,6 +12,7 @@ import click
 
 from mmeb_harness.cli.scores import PATH
 from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 
 if TYPE_CHECKING:
     from mmeb_harness.results.scores import Scores
@@ -53,7 +54,6 @@ def leaderboard(
     """
     from mmeb_harness.core.files import write_text
     from mmeb_harness.core.registry import benchmark_edition
-    from mmeb_harness.show.compare import console
     from mmeb_harness.show.leaderboard import Entry, load_entry, tasks_of_edition
     from mmeb_harness.show.leaderboard import leaderboard as rank
     from mmeb_harness.show.leaderboard_formats import print_board, render
@@ -68,11 +68,11 @@ def leaderboard(
     board = rank(entries, registered, edition=edition, allow_editions=allow_editions, with_tasks=tasks_too)
     if output is not None:
         write_text(output, render(board, chosen))
-        click.echo(f"{len(board.ranked)} ranked, {len(board.apart)} not: {output}")
+        say_kept(f"{len(board.ranked)} ranked, {len(board.apart)} not: {output}")
     elif chosen == "terminal":
-        print_board(board, console())
+        print_board(board, console(width_elsewhere=ENDLESS))
     else:
-        click.echo(render(board, chosen), nl=False)
+        say(render(board, chosen), end="")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
     from mmeb_harness.cli.config import RunConfig
@@ -95,7 +96,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned plain text: fits a pipe as well as a terminal."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> ModelSpec:

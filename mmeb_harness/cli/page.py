@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mmeb_harness.cli.scores import PATH
+from mmeb_harness.core.terminal import say, say_kept
 
 DEFAULT_THUMBNAILS = 8
 
@@ -48,12 +49,12 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
         progress=_with_progress_bar,
     )
     for line in left_out:
-        click.echo(f"no picture of {line}", err=True)
+        say(f"no picture of {line}", err=True)
     for remark in summary.remarks:
-        click.echo(f"remark: {remark}", err=True)
+        say(f"remark: {remark}", err=True)
     queries = sum(task.num_queries for task in summary.tasks)
     size = output.stat().st_size / 2**20
-    click.echo(f"{len(summary.runs)} runs, {len(summary.tasks)} tasks, {queries:,} queries, {size:.1f} MB: {output}")
+    say_kept(f"{len(summary.runs)} runs, {len(summary.tasks)} tasks, {queries:,} queries, {size:.1f} MB: {output}")
 
 
 def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:

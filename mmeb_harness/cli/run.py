@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness.cli.options import DEFAULT_MODEL, check_folder, model_spec, run_options
+from mmeb_harness.core import terminal
+from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,17 +79,15 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
 
     Under torchrun all ranks encode, and rank 0 ranks: torchrun --nproc-per-node 8 --no-python mmeb-eval run …
     """
-    from rich.console import Console
-
     from mmeb_harness.cli.config import RunConfig, make_config, read_config
 
     from_file = read_config(config_file) if config_file else RunConfig()
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     part = _part(config)
-    console = Console(stderr=False)
+    console = terminal.console()
     if part.ranks is not None and part.ranks.restarts:
         config = dataclasses.replace(config, fresh=False)  # what was encoded before the failure counts
-    spec, asked = _asked(config, console)
+    spec, asked = _asked(config)
     reporter = _reporter(part, console)
     with _crew(config, part, spec, asked.settings.output, reporter) as crew:
         _carry_out(asked, crew, reporter, console)
@@ -102,29 +102,27 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
 
     Needs neither the model nor a GPU.
     """
-    from rich.console import Console
-
     from mmeb_harness.cli.config import RunConfig
     from mmeb_harness.core.progress import reporter_for
     from mmeb_harness.core.registry import load_tasks, select_tasks
     from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
-    console = Console(stderr=False)
+    console = terminal.console()
     shards = load_shards(Path(output))
     first = shards[0]
     registered = load_tasks(first.edition or None)
     asked = _Asked(
         tasks=select_tasks(registered, first.tasks, (), ()),
         registered=registered,
-        data=open_data(RunConfig(data=data, seed=first.seed), console),
+        data=open_data(RunConfig(data=data, seed=first.seed)),
         settings=settings_of(first, Path(output), Path(vectors) if vectors else None),
     )
     hint = f"they should be in {asked.settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
     crew = _Crew(first.model, StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
     _carry_out(asked, crew, reporter_for(console), console)
     if len(different := processors_of(shards)) > 1:
-        console.print(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
+        say(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
 
 
 @dataclass(frozen=True)
@@ -166,14 +164,14 @@ def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console)
     print_run(evaluate(plan, crew.embedder, crew.open_encoder, reporter), console)
 
 
-def _asked(config: RunConfig, console: Console) -> tuple[ModelSpec, _Asked]:
+def _asked(config: RunConfig) -> tuple[ModelSpec, _Asked]:
     from mmeb_harness.core.registry import benchmark_edition, load_tasks, resolve_model, select_tasks
     from mmeb_harness.run.plan import RunSettings
 
     registered = load_tasks(config.edition)
     tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
-    data = open_data(config, console)
+    data = open_data(config)
     output = Path(config.output) if config.output else default_output(config, model_args, data)
     check_folder(output)
     settings = RunSettings(
@@ -288,7 +286,7 @@ def _this_process(
     return embedder, this_process(embedder, reporter.note, spec, config.workers, processes)
 
 
-def open_data(config: RunConfig, console: Console) -> DataInfo:
+def open_data(config: RunConfig) -> DataInfo:
     """The data folder that was named, or the mini suite, made on first use.
 
     Raises:
@@ -302,7 +300,7 @@ def open_data(config: RunConfig, console: Console) -> DataInfo:
     suite = load_suite(DEFAULT_SUITE)
     folder = suite_folder(suite, config.seed)
     if not (folder / MANIFEST).is_file():
-        console.print(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …", soft_wrap=True)
+        say(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …")
     return describe(ensure_suite(suite, config.seed))
 
 

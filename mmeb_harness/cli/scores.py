@@ -15,6 +15,7 @@ import click
 
 from mmeb_harness.cli.options import check_folder, names
 from mmeb_harness.core.errors import OptionError, ResultError
+from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 from mmeb_harness.show.pictures import NAMES
 
 PATH = click.Path(path_type=Path)
@@ -48,8 +49,8 @@ def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> Non
     tasks = [standing.task for standing in registered if standing.collection == BENCHMARK]
     metadata = Metadata(model_name=model_name or result.model, **given)
     for line in write_submission(run, metadata, output, tasks):
-        click.echo(f"warning: {line}", err=True)
-    click.echo(f"{len(tasks)} tasks, edition {result.edition}: {output}")
+        say(f"warning: {line}", err=True)
+    say_kept(f"{len(tasks)} tasks, edition {result.edition}: {output}")
 
 
 @click.command("import")
@@ -65,15 +66,15 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
     from mmeb_harness.core.registry import BENCHMARK, load_tasks
     from mmeb_harness.results.official import import_scores as read_official
     from mmeb_harness.results.scores import save_scores
-    from mmeb_harness.show.compare import compare, console, print_comparison
+    from mmeb_harness.show.compare import compare, print_comparison
 
     registered = load_tasks()
     scores = read_official(path, registered.values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
     incomplete = len(scores.tasks) < sum(standing.collection == BENCHMARK for standing in registered.values())
-    print_comparison(compare([scores], registered, with_tasks=incomplete), console())
-    click.echo(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
+    print_comparison(compare([scores], registered, with_tasks=incomplete), console(width_elsewhere=ENDLESS))
+    say(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
 
 
 @click.command()
@@ -89,8 +90,8 @@ def export(run: Path, trec: Path) -> None:
     exported = export_trec(run, trec)
     for task in exported:
         if task.repeats:
-            click.echo(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
-    click.echo(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {trec}")
+            say(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
+    say_kept(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {trec}")
 
 
 @click.command()
@@ -104,9 +105,9 @@ def verify(run: Path) -> None:
     outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
     for outcome in sorted(outcomes, key=lambda outcome: not outcome.passed):  # what failed stands last
         detail = f"largest difference {outcome.difference:.1e}" if outcome.passed else summary(outcome.problems)
-        click.echo(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
+        say(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
     failed = sum(not outcome.passed for outcome in outcomes)
-    click.echo(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: all is as its rankings say")
+    say(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: all is as its rankings say")
     if failed:
         sys.exit(1)
 
@@ -136,7 +137,7 @@ def compare(
     from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
     from mmeb_harness.show.compare import compare as put_side_by_side
-    from mmeb_harness.show.compare import console, load_any, print_comparison
+    from mmeb_harness.show.compare import load_any, print_comparison
     from mmeb_harness.show.paired_tables import as_json
 
     if not runs and not published:
@@ -146,13 +147,13 @@ def compare(
         known = load_published(published_file or PUBLISHED_FILE)
         columns += [find_published(known, name) for name in published]
     comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
-    print_comparison(comparison, console())
+    print_comparison(comparison, console(width_elsewhere=ENDLESS))
     names = [column.name for column in comparison.columns]
     folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}
     compared = _print_runs(folders, with_tasks=tasks_too)
     if json_file is not None:
         write_json(json_file, {"scores": as_json(comparison), **compared})
-        click.echo(f"comparison: {json_file}")
+        say_kept(f"comparison: {json_file}")
 
 
 def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, Any]:
@@ -162,16 +163,15 @@ def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, A
         folders: runs, and what the table above calls them.
     """
     from mmeb_harness.core.registry import benchmark_rows, load_tasks
-    from mmeb_harness.show.compare import console
     from mmeb_harness.show.paired_tables import as_json, paired_json, print_gate, print_paired
     from mmeb_harness.stats.paired import compare_runs
     from mmeb_harness.stats.policies import judge_gate, mode_runs
     from mmeb_harness.stats.queries import has_queries
 
-    rows, terminal = benchmark_rows(load_tasks().values()), console()
+    rows, terminal = benchmark_rows(load_tasks().values()), console(width_elsewhere=ENDLESS)
     for folder in folders:
         if not has_queries(folder):
-            click.echo(f"{folder} holds no single queries (no folder queries), so it isn't compared query by query")
+            say(f"{folder} holds no single queries (no folder queries), so it isn't compared query by query")
     folders = {folder: name for folder, name in folders.items() if has_queries(folder)}
     pairs = []
     for first, folder in itertools.product(list(folders)[:1], list(folders)[1:]):
@@ -205,9 +205,9 @@ def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_edit
         raise ResultError(f"no picture can be drawn: {'; '.join(reasons)}")
     save_pictures(pictures, output)
     for picture in pictures:
-        click.echo(f"{output / picture.name}.png, .svg\n    {picture.alt}")
+        say(f"{output / picture.name}.png, .svg\n    {picture.alt}")
     for reason in reasons:
-        click.echo(f"left out: {reason}", err=True)
+        say(f"left out: {reason}", err=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare, plot)

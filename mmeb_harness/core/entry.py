@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from mmeb_harness.core.errors import HarnessError
+from mmeb_harness.core.errors import HarnessError, of_the_system
+from mmeb_harness.core.terminal import lost_output, open_streams, say
 
 if TYPE_CHECKING:
     import click
+
+#: Exit code of what somebody interrupted.
+INTERRUPTED = 130
 
 
 def run_command(command: click.Command) -> NoReturn:
@@ -17,29 +23,73 @@ def run_command(command: click.Command) -> NoReturn:
 
     Exit codes: the command's own (0 done, 1 a check failed), 2 something to mend, 130 interrupted.
     """
+    open_streams()
+    if callable(signal.getsignal(signal.SIGINT)):  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _prepare()
+        code = _ended(command)
+        if code == 0 and (lost := lost_output()):
+            _fail(f"standard output can't be written ({lost.strerror}), so what was to be printed is lost", 2)
+    except KeyboardInterrupt:
+        _stop()
+    sys.exit(code)
+
+
+def _ended(command: click.Command) -> int:
+    """The exit code of a command that was run."""
     import click
 
     try:
-        sys.exit(command(standalone_mode=False))
+        return int(command(standalone_mode=False) or 0)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except click.Abort:
-        _say("stopped; what is done is kept, the same command goes on from there")
-        sys.stdout.flush()
-        os._exit(130)  # every file is whole or not there: no thread that waits for a dead server is waited for
+        _stop()
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(error.exit_code)
+        say(error.format_message())
+        return error.exit_code
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
+    except Exception as error:
+        if line := of_the_system(error):
+            _fail(line, 2)
+        say(traceback.format_exc(), err=True, end="")
+        return 1
+
+
+def _prepare() -> None:
+    """What libraries take for granted: a folder to be in, and a name of the user.
+
+    Raises:
+        SystemExit: there is no folder to be in.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        _fail("the folder that the command was started in is gone; cd to one that exists", 2)
+    if not {"LOGNAME", "USER", "LNAME", "USERNAME"} & set(os.environ):
+        import pwd
+
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:  # torch asks for it, to name a cache
+            os.environ["USER"] = f"uid{os.getuid()}"
+
+
+def _stop() -> NoReturn:
+    """End at once: every file is whole or not there, and no thread that waits for a dead server is waited for."""
+    _say_error("stopped; what is done is kept, the same command goes on from there")
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    _say(message)
+    _say_error(message)
     sys.exit(exit_code)
 
 
-def _say(message: str) -> None:
-    import click
-
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+def _say_error(message: str) -> None:
+    say(f"error: {' '.join(message.split())}", err=True)

@@ -13,7 +13,11 @@ A programming error is none of these and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
+import sys
 from collections.abc import Iterable, Sequence
+
+from mmeb_harness.core.secrets import masked
 
 
 class HarnessError(Exception):
@@ -55,7 +59,7 @@ class ResultError(HarnessError):
 
 def one_line(error: BaseException, longest: int | None = 500) -> str:
     """What an error says, as one line; its class where it says nothing."""
-    return " ".join(str(error).split())[:longest] or type(error).__name__
+    return " ".join(masked(str(error)).split())[:longest] or type(error).__name__
 
 
 def shortened(texts: Iterable[str], most: int = 12) -> str:
@@ -81,3 +85,45 @@ def is_out_of_memory(error: BaseException) -> bool:
         words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     )
     return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+#: What the system refuses, and what the user can do.
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space there, or name another folder",
+    errno.EDQUOT: "free some space there, or name another folder",
+    errno.EFBIG: "raise `ulimit -f`, or name a folder of another file system",
+    errno.EIO: "is the disk broken, or a mount gone?",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "name a folder or file of yours, or change its owner or mode",
+    errno.EPERM: "name a folder or file of yours, or change its owner or mode",
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "close other programs, or raise fs.file-max",
+    errno.EAGAIN: "raise `ulimit -u`, or use fewer --workers",
+    errno.ENAMETOOLONG: "name a shorter --output",
+    errno.ELOOP: "name what the links are to lead to",
+}
+#: Words of the loader, of Python and of numerical libraries when an address space is too small for them.
+_NO_ROOM = ("cannot allocate memory", "failed to map segment", "can't start new thread", "unable to allocate")
+
+
+def of_the_system(error: BaseException) -> str | None:
+    """What to say of an error that the machine is to blame for, not the code; `None` of any other.
+
+    Memory, space, descriptors, permissions, no home and no temporary folder: with the way out.
+    """
+    text = one_line(error, 300)
+    if is_out_of_memory(error) or any(words in str(error).lower() for words in _NO_ROOM):
+        return (
+            f"memory ran out ({text}): raise `ulimit -v` or the container's limit, or use fewer --workers and a "
+            "smaller --batch-tokens"
+        )
+    if isinstance(error, OSError) and error.errno in _WAYS_OUT:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror or text}; {_WAYS_OUT[error.errno]}"
+    if isinstance(error, FileNotFoundError) and "temporary directory" in text:
+        return f"{text}; set TMPDIR to a folder that can be written"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return "no home folder is known (HOME isn't set, and the user has no entry in passwd): set HOME, or MMEB_CACHE"
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        return f"file names can't have {error.object[error.start : error.end]!r} here ({text}): set PYTHONUTF8=1"
+    return None if error.__cause__ is None else of_the_system(error.__cause__)

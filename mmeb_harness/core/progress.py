@@ -9,6 +9,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mmeb_harness.core.terminal import print_shown
+
 #: Between two plain lines while items are encoded.
 LINE_SECONDS = 15.0
 
@@ -50,7 +52,7 @@ class BarReporter:
 
     def __init__(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}", table_column=None),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -82,7 +84,7 @@ class BarReporter:
             self._progress.advance(self._run, tasks)
 
     def note(self, line: str) -> None:
-        self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_shown(self._progress.console, line)
 
     def stop(self) -> None:
         self._progress.stop()
@@ -121,7 +123,7 @@ class LineReporter:
         self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
 
     def note(self, line: str) -> None:
-        self._console.print(f"{self._prefix}{line}", highlight=False, soft_wrap=True, markup=False)
+        print_shown(self._console, f"{self._prefix}{line}")
 
     def stop(self) -> None:
         return

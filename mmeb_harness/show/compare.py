@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
-from mmeb_harness.show.tables import NONE, percent, print_lines, signed, terminal_table
+from mmeb_harness.show.tables import NONE, percent, print_lines, print_table, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,6 @@ def distinct_names(columns: Sequence[Scores]) -> list[Scores]:
     ]
 
 
-def console() -> Console:
-    """As wide as the terminal; wide enough for any comparison where there is none."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
 def compare(
     columns: Sequence[Scores],
     registered: Mapping[str, RegisteredTask],
@@ -143,7 +134,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for number, scores in enumerate(comparison.columns, start=1):
         print_lines(console, *describe(scores, number, comparison))
     print_lines(console, *remarks(comparison.columns), "")
-    console.print(_table(comparison))
+    _print_table(comparison, console)
 
 
 def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
@@ -177,9 +168,10 @@ def remarks(columns: Sequence[Scores]) -> list[str]:
     return lines
 
 
-def _table(comparison: Comparison) -> Table:
+def _print_table(comparison: Comparison, console: Console) -> None:
     heads = [f"[{number}] {scores.name}" for number, scores in enumerate(comparison.columns, start=1)]
-    return terminal_table(
+    print_table(
+        console,
         ["%", heads[0], *(text for head in heads[1:] for text in (head, "- [1]"))],
         *([_cells(row) for row in block] for block in comparison.blocks),
     )

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from mmeb_harness.core.terminal import paper, shown_name
 from mmeb_harness.show.leaderboard import OTHER_EDITION, Cell, Column, Kind, Leaderboard, Row, Value
-from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, terminal_table
+from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 Format = Literal["md", "latex", "csv", "json", "html", "terminal"]
 
@@ -84,9 +84,8 @@ def print_board(board: Leaderboard, console: Console) -> None:
     print_lines(console, board.title)
     for grid in _narrow(board):
         print_lines(console, f"\n{grid.caption}")
-        for part in _fitting(grid, console.width):
-            print_lines(console, "")
-            console.print(_rich_table(part))
+        print_lines(console, "")
+        _print_grid(grid, console)
     print_lines(console, "", *board.notes)
 
 
@@ -371,46 +370,18 @@ def _json(board: Leaderboard) -> str:
 
 
 def _terminal(board: Leaderboard) -> str:
-    from rich.console import Console
-
     file = io.StringIO()
-    print_board(board, Console(file=file, width=WIDTH))
+    print_board(board, paper(file, WIDTH))
     return file.getvalue()
 
 
-def _fitting(grid: Grid, width: int) -> list[Grid]:
-    """A grid in parts that fit beside one another's labels into `width` letters; very long names fold."""
-    from rich.cells import cell_len
-
-    lengths = [
-        min(width // 2, max(cell_len(text) for text in (head.title, *(row[place].text for row in grid.rows))) + _GAP)
-        for place, head in enumerate(grid.heads)
-    ]
-    parts, used = [list(range(grid.label + 1))], sum(lengths[: grid.label + 1])
-    for place in range(grid.label + 1, len(grid.heads)):
-        if used + lengths[place] > width + _GAP and parts[-1][-1] != grid.label:
-            parts.append([grid.label])
-            used = lengths[grid.label]
-        parts[-1].append(place)
-        used += lengths[place]
-    return [_part(grid, places) for places in parts]
-
-
-def _part(grid: Grid, places: Sequence[int]) -> Grid:
-    return dataclasses.replace(
-        grid,
-        heads=tuple(grid.heads[place] for place in places),
-        rows=tuple(tuple(row[place] for place in places) for row in grid.rows),
-        label=places.index(grid.label),
-    )
-
-
-def _rich_table(grid: Grid) -> Table:
+def _print_grid(grid: Grid, console: Console) -> None:
     from rich.text import Text as Styled
 
     heads = [head.title for head in grid.heads]
-    rows = [[Styled(text.text, style="bold" if text.bold else "") for text in row] for row in grid.rows]
-    return terminal_table(heads, rows, names=[place for place, head in enumerate(grid.heads) if not head.numeric])
+    names = [place for place, head in enumerate(grid.heads) if not head.numeric]
+    rows = [[Styled(shown_name(text.text), style="bold" if text.bold else "") for text in row] for row in grid.rows]
+    print_table(console, heads, rows, names=names, label=grid.label)
 
 
 _RENDERERS: Mapping[Format, Callable[[Leaderboard], str]] = {

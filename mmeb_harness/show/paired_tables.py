@@ -14,7 +14,7 @@ from mmeb_harness.show.tables import (
     percent,
     points,
     print_lines,
-    terminal_table,
+    print_table,
 )
 from mmeb_harness.stats.paired import Paired, PairedRow
 from mmeb_harness.stats.policies import Against, Bin, Gate, PolicyRow
@@ -38,7 +38,7 @@ def print_paired(paired: Paired, title: str, console: Console, *, with_tasks: bo
     blocks = [paired.tasks if with_tasks or not paired.means else (), groups, overall]
     heads = ("", "tasks", "difference", "95 % of queries", "and of tasks", "p", "better", "worse", "same")
     print_lines(console, f"\n{title}, in points\n")
-    console.print(terminal_table(heads, *(map(_paired_cells, block) for block in blocks if block)))
+    print_table(console, heads, *(map(_paired_cells, block) for block in blocks if block))
     print_lines(console, "", *paired_remarks(paired))
 
 
@@ -68,12 +68,11 @@ def print_gate(gate: Gate, console: Console) -> None:
     heads = ("policy", "score", "95 % of queries", "reasons", "tokens", "p50 ms", "p95 ms", "adaptive - it", "p")
     means = f"means over {counted(len(gate.tasks), 'task')}"
     print_lines(console, f"\n{gate.model}: never, always and adaptive; {means}\n")
-    console.print(terminal_table(heads, rows, bold="adaptive"))
+    print_table(console, heads, rows, bold="adaptive")
     if gate.bins:
         print_lines(console, "")
-        console.print(
-            terminal_table(("gate", "queries", "reasoning pays", "hurts", "always - never"), map(_bin_cells, gate.bins))
-        )
+        bins = ("gate", "queries", "reasoning pays", "hurts", "always - never")
+        print_table(console, bins, map(_bin_cells, gate.bins))
     print_lines(console, "", *gate_remarks(gate))
 
 

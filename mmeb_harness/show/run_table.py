@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from mmeb_harness.core.errors import leading
 from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.core.terminal import say_kept
 from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
 from mmeb_harness.results.outcome import Run
-from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, profile_line, terminal_table
+from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, print_table, profile_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
@@ -24,17 +24,18 @@ def print_run(run: Run, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
     result, tasks = run.result, [task.result for task in run.tasks]
     print_lines(console, f"\n{_title(result)}\n")
-    console.print(_score_table(run, _blocks(result, tasks)))
+    _print_scores(run, _blocks(result, tasks), console)
     print_lines(console, "")
     costs = [_cost_cells(result, "queries", result.queries), _cost_cells(result, "candidates", result.candidates)]
-    console.print(terminal_table(_COST_HEADS, costs))
-    print_lines(console, "", *_remarks(result, tasks), f"results: {run.folder} ({result.seconds:.0f} s)")
+    print_table(console, _COST_HEADS, costs)
+    print_lines(console, "", *_remarks(result, tasks))
+    say_kept(f"results: {run.folder} ({result.seconds:.0f} s)")
 
 
-def _score_table(run: Run, blocks: Sequence[Sequence[Aggregate]]) -> Table:
+def _print_scores(run: Run, blocks: Sequence[Sequence[Aggregate]], console: Console) -> None:
     has_labels = any(task.easy is not None or task.hard is not None for task in run.tasks)
     heads = ("", "tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens")
-    return terminal_table(heads, *([_cells(run, mean, with_labels=has_labels) for mean in block] for block in blocks))
+    print_table(console, heads, *([_cells(run, mean, with_labels=has_labels) for mean in block] for block in blocks))
 
 
 def _title(run: RunResult) -> str:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mmeb_harness.core.items import Profile
+from mmeb_harness.core.terminal import print_shown, shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
 #: Stands where there is no value.
 NONE = "-"
 _SMALLEST_P = 1e-4
+#: Between two columns of a table.
+_GAP = 3
 
 
 def percent(value: float | None) -> str:
@@ -92,34 +94,65 @@ def counted(number: int, what: str) -> str:
 def print_lines(console: Console, *lines: str) -> None:
     """Print lines as they are: what looks like markup is text, and the terminal wraps them."""
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_shown(console, line)
 
 
-def terminal_table(
+def print_table(
+    console: Console,
     heads: Sequence[str],
     *blocks: Iterable[Sequence[str | Text]],
     title: str = "",
     bold: str = "overall",
     names: Container[int] = (0,),
-) -> Table:
-    """A table for a terminal, a line between its blocks.
+    label: int = 0,
+) -> None:
+    """Print a table, a line between its blocks; where it is too wide, in parts below each other.
+
+    Names and heads fold. A number is never cut: where not even one column fits beside the labels, the table is wider
+    than the terminal.
 
     Args:
         bold: name of the row that stands out.
         names: positions of the columns that stand on the left; the others are numbers.
+        label: the column whose cells name their rows; each part begins with the columns up to it, or with it.
     """
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="", show_edge=False, pad_edge=False)
-    for place, head in enumerate(heads):
-        table.add_column(Text(head), justify="left" if place in names else "right", overflow="fold")
-    for block in blocks:
-        for row in block:
-            cells = [Text(cell) if isinstance(cell, str) else cell for cell in row]
-            table.add_row(*cells, style="bold" if row[0] == bold else None)
-        table.add_section()
-    return table
+    rows = [
+        [[cell if isinstance(cell, Text) else Text(shown_name(cell)) for cell in row] for row in block]
+        for block in blocks
+    ]
+    cells = [max((row[place].cell_len for block in rows for row in block), default=0) for place in range(len(heads))]
+    least = [1 if place in names else cells[place] for place in range(len(heads))]
+    words = [max(map(len, head.split()), default=0) for head in heads]
+    wide = [min(console.width // 2, max(cells[place], words[place])) for place in range(len(heads))]
+    for number, places in enumerate(_fitting([max(pair) for pair in zip(wide, least, strict=True)], label, console)):
+        if number:
+            print_lines(console, "")
+        table = Table(title_justify="left", title_style="", show_edge=False, pad_edge=False)
+        table.title = Text(shown_name(title)) if title and not number else None
+        for place in places:
+            side: Literal["left", "right"] = "left" if place in names else "right"
+            table.add_column(Text(shown_name(heads[place])), justify=side, overflow="fold", min_width=least[place])
+        for block in rows:
+            for row in block:
+                style = "bold" if row[label].plain == bold else None
+                table.add_row(*(row[place] for place in places), style=style)
+            table.add_section()
+        console.print(table, crop=False)
+
+
+def _fitting(lengths: Sequence[int], label: int, console: Console) -> list[list[int]]:
+    """Columns in parts that fit beside one another's labels."""
+    parts, used = [list(range(label + 1))], sum(lengths[: label + 1]) + _GAP * label
+    for place in range(label + 1, len(lengths)):
+        if used + _GAP + lengths[place] > console.width and parts[-1][-1] != label:
+            parts.append([label])
+            used = lengths[label]
+        parts[-1].append(place)
+        used += _GAP + lengths[place]
+    return parts
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: Container[int] = ()) -> str:

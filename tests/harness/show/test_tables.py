@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from mmeb_harness.core.errors import leading, shortened
+from mmeb_harness.core.terminal import paper
 from mmeb_harness.show.tables import (
     bounds,
     counted,
@@ -19,8 +20,8 @@ from mmeb_harness.show.tables import (
     percent,
     points,
     print_lines,
+    print_table,
     signed,
-    terminal_table,
 )
 
 
@@ -47,7 +48,7 @@ def test_on_a_terminal_markup_is_text_and_blocks_are_apart() -> None:
     file = io.StringIO()
     console = Console(file=file, width=60)
     print_lines(console, "[bold]as it is[/bold]")
-    console.print(terminal_table(("", "[1] name"), [("a", "[red]1")], [("overall", "2")], title="of two"))
+    print_table(console, ("", "[1] name"), [("a", "[red]1")], [("overall", "2")], title="of two")
     assert [line.rstrip() for line in file.getvalue().splitlines()] == [
         "[bold]as it is[/bold]",
         "of two",
@@ -56,6 +57,30 @@ def test_on_a_terminal_markup_is_text_and_blocks_are_apart() -> None:
         "a       │   [red]1",
         "────────┼─────────",
         "overall │        2",
+    ]
+
+
+@pytest.mark.parametrize("width", [10, 20, 30, 40, 60])
+def test_no_number_is_cut_however_narrow_the_terminal(width: int) -> None:
+    file = io.StringIO()
+    heads = ("", "tasks", "95 % of queries", "a/very-long-name-of-a-model", "p")
+    rows = [(f"group {name}", "3 of 78", "[-12.5, +33.4]", "98765.4", "< 0.0001") for name in "ab"]
+    print_table(paper(file, width), heads, rows)
+    lines = file.getvalue().splitlines()
+    for number in rows[0][1:]:
+        assert sum(number in line for line in lines) == 2
+    assert "…" not in file.getvalue()
+    assert width < 30 or max(map(len, lines)) <= width
+
+
+def test_what_a_terminal_would_obey_is_spelled_out_in_tables() -> None:
+    file = io.StringIO()
+    print_table(paper(file, 60), ("", "\x1b]0;title\x07"), [("a\u202eb\nc", "\x9b31m1")], title="\x1b[2J")
+    assert [line.rstrip() for line in file.getvalue().splitlines()] == [
+        "\\u001b[2J",
+        "            ┃ \\u001b]0;title\\u0007",
+        "━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━",
+        "a\\u202eb\\nc │           \\u009b31m1",
     ]
 
 
