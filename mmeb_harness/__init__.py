@@ -51,6 +51,7 @@ from mmeb_harness.core.items import (
     Vectors,
     Whitespace,
 )
+from mmeb_harness.core.pictures import opened_picture
 from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
@@ -105,6 +106,7 @@ __all__ = [
     "build_config",
     "lock_file",
     "one_line",
+    "opened_picture",
     "parse_yaml",
     "read_yaml",
     "regular_file",

@@ -20,11 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from mmeb_tasks.mini import make_suite
 
 from mmeb_harness.core.environment import available_cpus
 from mmeb_harness.core.files import lock_file
 from tests.forked import Forks, open_forks
+
+settings.register_profile(
+    "suite", derandomize=True, max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 def pytest_xdist_auto_num_workers() -> int:

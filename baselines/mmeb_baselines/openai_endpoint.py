@@ -45,7 +45,8 @@ from mmeb_harness import (
     Vectors,
 )
 from mmeb_harness.adapter.addresses import check_address
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, data_url, json_object
+from mmeb_harness.adapter.pictures import data_url
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
 
 Style = Literal["input", "messages"]
 Instruction = Literal["system", "text", "none"]

@@ -1,46 +1,32 @@
-"""Pictures of items, opened so that a broken one is named."""
+"""Pictures of items, as every adapter sees them; see `mmeb_harness.core.pictures` for what that is."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import base64
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.pictures import HEAD, READ_ANEW, opened_picture, to_rgb, unusual
 
 if TYPE_CHECKING:
     from PIL import Image
 
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture whose header was read; the pixels are when they are asked for.
-
-    Raises:
-        DataError: not there, or no picture; also while it is read.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} can't be opened: {error}; get it again") from error
+#: Formats that servers know.
+_MIMES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
-def open_picture(path: Path, mode: str | None = "RGB") -> Image.Image:
-    """Decode a picture whole, so that a truncated one shows here, with its path.
+def open_picture(path: Path, *, on_white: bool = False) -> Image.Image:
+    """Decode a picture whole, to RGB, so that a truncated one shows here, with its path.
 
     Args:
-        mode: that it is converted to; `None`: none, it stays as it is stored.
+        on_white: an alpha channel is laid over white; otherwise the colours under it are shown.
 
     Raises:
         DataError: not there, or no picture.
     """
-    with opened(path) as image:
-        image.load()
-        return image.convert(mode) if mode else image.copy()
+    with opened_picture(path) as image:
+        return to_rgb(image, on_white=on_white)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -49,5 +35,26 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `open_picture`.
     """
-    with opened(path) as image:
+    with opened_picture(path) as image:
         return image.size
+
+
+def data_url(path: Path, *, strictly: bool = False) -> str:
+    """A picture in base64: as it is, under its true type, or as RGB in a PNG, if servers don't know the format or
+    would see it otherwise than `open_picture`.
+
+    Args:
+        strictly: so is whatever is unusual, such as an alpha channel, or an orientation that a server may apply.
+
+    Raises:
+        DataError: not there, or no picture.
+    """
+    with opened_picture(path) as image:
+        image.load()
+        content, mime = path.read_bytes(), _MIMES.get(str(image.format))
+        flags = unusual(path, content[:HEAD])
+        if mime is None or flags & READ_ANEW or (strictly and flags):
+            buffer = BytesIO()
+            to_rgb(image).save(buffer, "PNG")
+            mime, content = "image/png", buffer.getvalue()
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"

@@ -9,7 +9,6 @@ The key is read from the environment when an endpoint is opened and goes nowhere
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import email.utils
 import json
@@ -22,14 +21,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import httpx2 as httpx
 
-from mmeb_harness.adapter.pictures import opened
 from mmeb_harness.core.errors import ModelError, OptionError, one_line
 
 Ask = TypeVar("Ask")
@@ -45,8 +41,6 @@ ASKS_AHEAD = 4
 
 _MAY_PASS = {408, 409, 425, 429}
 _ONE_REQUEST = {400, 411, 413, 414, 415, 416, 422, 431, 451}
-#: What servers take; other formats are sent as PNG.
-_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 class MayPassError(Exception):
@@ -286,21 +280,6 @@ def json_object(content: bytes) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise MayPassError("the answer is no JSON object")
     return answer
-
-
-def data_url(path: Path) -> str:
-    """A picture as it is, base64, under its true type; converted to PNG if servers don't know the format.
-
-    Raises:
-        DataError: not there, or no picture.
-    """
-    with opened(path) as image:
-        content, mime = path.read_bytes(), _FORMATS.get(str(image.format))
-        if mime is None:
-            buffer = BytesIO()
-            image.convert("RGB").save(buffer, "PNG")
-            mime, content = "image/png", buffer.getvalue()
-    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def _in_order(asks: Iterable[Ask], send: Callable[[Ask], Future[Answer]], ahead: int) -> Generator[Answer, None, None]:

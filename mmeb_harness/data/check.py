@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.files import regular_file
 from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.pictures import PictureError, opened_picture
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.data.lock import LOCK, read_lock
@@ -167,14 +169,12 @@ def _mapped(work: Callable[[Value], str | None], values: Sequence[Value], worker
 
 def picture_problem(path: Path, *, quick: bool) -> str | None:
     """What is wrong with a picture; `None` if it opens (`quick`: if its header can be read)."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             if not quick:
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"can't be opened ({error})"
+    except PictureError as error:
+        return f"can't be opened ({error.why})"
     return None
 
 
@@ -204,7 +204,7 @@ def _difference(path: Path, size: int, sha256: bytes | None) -> str | None:
             return f"has {path.stat().st_size:,} bytes, {size:,} were fetched"
         if sha256 is None:
             return None
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             return None if hashlib.file_digest(file, "sha256").digest() == sha256 else "isn't what was fetched (hash)"
     except FileNotFoundError:
         return "is gone"

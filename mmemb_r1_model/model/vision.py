@@ -45,7 +45,7 @@ class PictureError(ValueError):
 
 
 def image_patches(image: Image.Image, shape: VisionShape, min_pixels: int, max_pixels: int) -> Patches:
-    """One picture; it fills both places of its single temporal patch."""
+    """One picture, RGB; it fills both places of its single temporal patch."""
     height, width = image_size(image.height, image.width, shape.factor, min_pixels, max_pixels)
     pixels = _pixels(image, height, width, shape)
     return _patchify(np.stack([pixels, pixels]), shape)
@@ -105,7 +105,7 @@ def _grown(height: int, width: int, factor: int, scale: float) -> tuple[int, int
 
 def _pixels(image: Image.Image, height: int, width: int, shape: VisionShape) -> NDArray[np.float32]:
     """Normalised pixels (3, height, width)."""
-    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
     mean, std = (np.array(values, dtype=np.float32) for values in (shape.mean, shape.std))
     return ((scaled - mean) / std).transpose(2, 0, 1)

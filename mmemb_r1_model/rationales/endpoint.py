@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx2 as httpx
 
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, data_url, json_object
+from mmeb_harness.adapter.pictures import data_url
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean

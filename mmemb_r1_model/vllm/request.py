@@ -7,16 +7,10 @@ are asked for in this form.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from PIL import ExifTags, Image
-
-from mmeb_harness.adapter.pictures import open_picture
-from mmeb_harness.adapter.remote import data_url
+from mmeb_harness.adapter.pictures import data_url
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.model.prompt import system_turn, user_turn
 from mmemb_r1_model.model.settings import THINK, Settings
@@ -128,24 +122,13 @@ def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable
 
 
 def _media(item: Item) -> list[Json]:
-    urls = [_picture_url(path) for path in item.media]
+    urls = [data_url(path, strictly=True) for path in item.media]
     if not item.frames:
         return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
     urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
     frames = ",".join(url.partition(",")[2] for url in urls)
     return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
-
-
-def _picture_url(path: Path) -> str:
-    """A picture as it is, but as our reader sees it where a server may see it otherwise: transparent, or turned."""
-    url = data_url(path)
-    with Image.open(path) as picture:
-        if picture.mode != "RGBA" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return url
-    content = BytesIO()
-    open_picture(path).save(content, "PNG", exif=b"")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _media_settings(item: Item, settings: Settings) -> Json:

@@ -166,7 +166,7 @@ BAD_INPUT: dict[str, tuple[str, Callable[[Path], object], str]] = {
                 1, "image", pa.array([{"bytes": b"x", "path": None}] * len(table), table.schema.field(1).type)
             ),
         ),
-        "the corpus table's image can't be read",
+        "in the corpus table can't be opened: it is no whole JPEG, PNG",
     ),
 }
 

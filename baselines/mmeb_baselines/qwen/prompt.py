@@ -201,14 +201,7 @@ def _open(path: Path | Blank, white: bool) -> Image.Image:
 
     if isinstance(path, Blank):
         return Image.new("RGB", (path.side, path.side), (255, 255, 255))
-    if not white:
-        return open_picture(path)
-    picture = open_picture(path, mode=None)
-    if picture.mode != "RGBA":
-        return picture.convert("RGB")
-    page = Image.new("RGB", picture.size, (255, 255, 255))
-    page.paste(picture, mask=picture.getchannel("A"))
-    return page
+    return open_picture(path, on_white=white)
 
 
 def _in_pairs(frames: list[Patches], temporal: int) -> Patches:

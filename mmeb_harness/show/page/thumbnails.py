@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmeb_harness.core.items import Item, Modality
+from mmeb_harness.core.pictures import PictureError, opened_picture, to_rgb
 from mmeb_harness.show.page.values import Thumbnails
 
 #: Longest side in pixels. Pages need more than pictures to be told apart.
@@ -51,14 +52,12 @@ def spread(media: Sequence[Path], most: int) -> list[Path]:
 
 
 def thumbnail(path: Path, longest: int) -> str | None:
-    """A data URI; `None` if the file is missing or no picture."""
-    from PIL import Image
-
+    """A data URI of what a model sees; `None` if the file is missing or no picture."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             image.draft("RGB", (longest, longest))
-            small = image.convert("RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            small = to_rgb(image)
+    except PictureError:
         return None
     small.thumbnail((longest, longest))
     written = io.BytesIO()

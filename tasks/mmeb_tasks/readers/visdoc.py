@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness import DataError, Frames, Item, Samples, Source, Table, replacing
+from mmeb_harness import DataError, Frames, Item, Samples, Source, Table, opened_picture, replacing
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MissingMediaError, check_inside
 from mmeb_tasks.readers.tables import has_column, iter_batches, read_rows
@@ -138,19 +138,18 @@ def page_content(page_id: str, stored: bytes) -> bytes:
     """A page's file: the stored image as it is, whatever suffix its file name has; readers look at the content.
 
     The official code decodes the image and saves it again, which turns one with an EXIF orientation upright; such a
-    one is turned and saved as PNG here, so that the pixels are the same.
+    one is turned and saved as PNG here. Where an id ends in .jpg or .jpeg (VisRAG), officially that is a JPEG of
+    Pillow's default quality: its pixels differ from these by 1.9 levels in the mean and 17 at most, here and there.
 
     Raises:
         DataError: if it is no image.
     """
-    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+    from PIL import ExifTags, ImageOps
 
-    try:
-        with Image.open(io.BytesIO(stored)) as image:
-            if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-                return stored
-            buffer = io.BytesIO()
-            ImageOps.exif_transpose(image).save(buffer, "PNG")
-            return buffer.getvalue()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"page {page_id!r}: the corpus table's image can't be read ({error})") from error
+    with opened_picture(stored, f"of page {page_id!r} in the corpus table") as image:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return stored
+        buffer = io.BytesIO()
+        upright = ImageOps.exif_transpose(image)
+        (upright.convert("RGB") if upright.mode == "CMYK" else upright).save(buffer, "PNG")
+        return buffer.getvalue()
