@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def read_tasks(plan: Plan, finished: Container[str]) -> deque[Reading]:
 
 
 def with_keys(readings: deque[Reading], hashes: MediaHashes) -> Iterator[ReadTask]:
-    """Take the readings one after another, and name what each item's vector depends on.
+    """Take the readings one after another, name what each item's vector depends on, and count unusual pictures.
 
     Raises:
         DataError: a media file is missing.
@@ -64,4 +65,7 @@ def with_keys(readings: deque[Reading], hashes: MediaHashes) -> Iterator[ReadTas
         reading = readings.popleft()
         samples = reading.samples
         keys = (content_keys(samples.queries, "query", hashes), content_keys(samples.candidates, "candidate", hashes))
+        media = (path for item in (*samples.queries, *samples.candidates) for path in item.media)
+        if notes := hashes.notes(media):
+            samples = dataclasses.replace(samples, notes={**samples.notes, **notes})
         yield ReadTask(reading.task, samples, *keys, reading.is_finished)

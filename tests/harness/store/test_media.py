@@ -4,7 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from mmeb_harness import DataError, ResultError
 from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
@@ -125,3 +128,39 @@ def test_a_broken_file_of_hashes_is_named(picture: Path, tmp_path: Path) -> None
     path.write_bytes(b"half")
     with pytest.raises(ResultError, match=rf"can't read .*{path.name}: .*delete it"):
         MediaHashes(tmp_path / "media", tmp_path / "data")
+
+
+def test_unusual_pictures_are_counted_and_those_once_shown_otherwise_are_other_pictures(tmp_path: Path) -> None:
+    wide, entry, alpha, plain = (tmp_path / name for name in ("wide.png", "entry.png", "alpha.png", "plain.png"))
+    Image.fromarray(np.full((4, 4), 999, dtype=np.uint16)).save(wide)
+    Image.new("P", (4, 4)).save(entry, transparency=0)
+    Image.new("RGBA", (4, 4)).save(alpha)
+    Image.new("RGB", (4, 4)).save(plain)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (wide, entry, alpha, plain)}
+    first = MediaHashes(tmp_path / "media", tmp_path)
+    assert first.of([*digests]) == {**digests, wide: f"{digests[wide]}+1", entry: f"{digests[entry]}+2"}
+    first.save()
+    again = MediaHashes(tmp_path / "media", tmp_path)
+    assert again.of([*digests]) == first.of([*digests])
+    assert again.notes([wide, wide, alpha, plain]) == {
+        "pictures of 16-bit grey, scaled to 8": 1,
+        "pictures with an alpha channel, shown without it": 1,
+    }
+
+
+def test_what_release_0_1_remembered_is_not_hashed_again(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.full((4, 4), 999, dtype=np.uint16)).save(picture)
+    hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
+    expected = hashes.of([picture])
+    hashes.save()
+    (path,) = media_files(tmp_path / "media")
+    pq.write_table(pq.read_table(path).drop_columns("unusual"), path)
+    reads = reads_of(monkeypatch)
+    older = MediaHashes(tmp_path / "media", tmp_path / "data")
+    assert older.of([picture]) == expected
+    assert older.notes([picture])
+    assert reads == []
+    older.save()
+    assert {len(content) for content in read_media_files(tmp_path / "media").values()} == {33}
