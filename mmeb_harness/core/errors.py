@@ -5,9 +5,10 @@ HarnessError
 ├── OptionError           a value that an option or a configuration file can't take
 ├── DataError             annotations or media that are missing, broken or not as declared
 ├── ModelError            a model that can't be loaded, or whose vectors can't be used
+├── PluginError           a plugin's own code that raised an error of its own, or tried to end the process
 └── ResultError           a results folder or file that can't be read or written
 
-A programming error is none of these and keeps its traceback.
+A programming error is none of these and keeps its traceback; a plugin's becomes a PluginError (see `core.plugins`).
 """
 
 from __future__ import annotations
@@ -16,20 +17,31 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 from mmeb_harness.core.secrets import masked
 
 
 class HarnessError(Exception):
-    """Base of every error that a user can mend. `str(error)` is one line that says how."""
+    """Base of every error that a user can mend. `str(error)` is one line that says how.
+
+    Attributes:
+        keys: content keys of the items that it is about: who knows their tasks names these as well.
+    """
 
     exit_code = 2
+    keys: tuple[str, ...] = ()
+
+    def about(self, keys: Iterable[str]) -> Self:
+        """The same error; unless it says so already, it is about these items."""
+        self.keys = self.keys or tuple(keys)
+        return self
 
 
 class UnknownNameError(HarnessError):
-    """No such task, model, group or option."""
+    """No such task, model, group or option; it may be one of those that can't be used."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], unusable: Sequence[str] = ()) -> None:
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
         close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
@@ -38,7 +50,8 @@ class UnknownNameError(HarnessError):
             if close
             else f"Known: {shortened(names) or 'none (is the package installed?)'}."
         )
-        super().__init__(f"no {kind} named {name!r}. {hint}")
+        broken = f" Can't be used: {'; '.join(unusable)}" if unusable else ""
+        super().__init__(f"no {kind} named {name!r}. {hint}{broken}")
 
 
 class OptionError(HarnessError):
@@ -51,6 +64,10 @@ class DataError(HarnessError):
 
 class ModelError(HarnessError):
     """A model can't be loaded, or returned vectors that can't be ranked."""
+
+
+class PluginError(HarnessError):
+    """A plugin's code raised what is none of these errors, or tried to end the process; its cause is what it raised."""
 
 
 class ResultError(HarnessError):

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from typing import cast
 
-from mmeb_harness.core.errors import HarnessError
+from mmeb_harness.core.errors import HarnessError, PluginError
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Failure:
     """An error that can be pickled, whatever it was.
 
     Attributes:
-        pickled: the error, or kind and message of a HarnessError: not each can be made again from its arguments.
+        pickled: the error, or kind, message and keys of a HarnessError: not each can be made again from its arguments.
             `None` if it can't be pickled.
         text: its traceback.
     """
@@ -26,7 +26,7 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """What to send of an error to another process."""
-        told = (type(error), str(error)) if isinstance(error, HarnessError) else error
+        told = (type(error), str(error), error.keys) if isinstance(error, HarnessError) else error
         text = "".join(traceback.format_exception(error))
         try:
             pickled = pickle.dumps(told)
@@ -36,10 +36,11 @@ class Failure:
         return cls(pickled, text)
 
     def error(self, where: str) -> Exception:
-        """The error to raise in this process. What is no HarnessError has its traceback in a note."""
+        """The error to raise in this process. What a plugin raised, or a bug of ours, has its traceback in a note."""
         told = RuntimeError(self.text.splitlines()[-1]) if self.pickled is None else pickle.loads(self.pickled)
-        if isinstance(told, Exception):
+        if not isinstance(told, Exception):
+            kind, message, keys = told
+            told = cast(HarnessError, kind.__new__(kind, message)).about(keys)
+        if isinstance(told, PluginError) or not isinstance(told, HarnessError):
             told.add_note(f"{where}:\n{self.text}")
-            return told
-        kind, message = told
-        return cast(HarnessError, kind.__new__(kind, message))
+        return told

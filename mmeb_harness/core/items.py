@@ -47,6 +47,9 @@ Similarity = Literal["dot", "max_sim"]
 Quantization = Literal["none", "int8", "binary"]
 
 
+#: Letters of an item's text in a message.
+LONGEST_BEGINNING = 40
+
 MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
 
 
@@ -97,6 +100,18 @@ class Item:
     def media(self) -> tuple[Path, ...]:
         """The item's image, or its frames in order."""
         return self.images or self.frames
+
+
+def described(items: Sequence[Item], role: Role) -> str:
+    """Which items a message is about: "query 'q17' ('What is the …')"; of several the number, and the first."""
+    first = items[0] if items else Item("")
+    says = " ".join(first.text.split()) or (first.media[0].name if first.media else "")
+    begins = says if len(says) <= LONGEST_BEGINNING else f"{says[:LONGEST_BEGINNING]}…"
+    named = f"{first.id!r} ({begins!r})"
+    if len(items) == 1:
+        return f"{role} {named}"
+    kind = {"query": "queries", "candidate": "candidates"}[role]
+    return f"{len(items)} {kind}, the first {named}" if items else f"no {kind}"
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import Embedder
-from mmeb_harness.core.items import Item, Role
-from mmeb_harness.encode.local import check_result
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded, EncodeResult, TokenVectors
+from mmeb_harness.core.errors import HarnessError, ModelError, one_line, shortened
+from mmeb_harness.core.items import Item, Role, described
+from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.encode.chunks import Batch, Chunk
+from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.prepare import InlinePreparation
+from mmeb_harness.encode.returned import kind_of, own_result
 
-#: One array (t, d) an item; t is 1 for a model of one vector an item.
+#: One array (t, d) an item, of unit vectors; t is 1 for a model of one vector an item.
 ItemVectors: TypeAlias = list[NDArray[np.floating[Any]]]
 
 #: Cosine between an item's vectors from two batches. Loose enough for bfloat16, far from any other item.
 SAME_COSINE = 0.999
+#: The same from the same batch twice: nothing but what came before can differ.
+SAME_BATCH_COSINE = 0.99999
+#: Items of a batch where a run is tried.
+RUN_BATCH = 2
+KINDS = ("text", "image", "frames", "mixed")
+ROLES: tuple[Role, ...] = ("query", "candidate")
 
 
 @dataclass(frozen=True)
@@ -32,30 +53,64 @@ class CheckOutcome:
 
 
 def check_embedder(embedder: Embedder, folder: Path) -> Iterator[CheckOutcome]:
-    """Run every check; pictures are written to `folder`. A `HarnessError` from the embedder passes through.
+    """Run every check; pictures are written to `folder`. What the embedder raises is a check that failed.
 
-    Checks: text, image, frames and mixed items in both roles; number, width, unit length, finiteness (all of
-    `encode.check_result`); determinism; order; batch and padding invariance; different inputs, different vectors.
+    Checks: text, image, frames and mixed items in both roles, of which number, width, unit length and finiteness (all
+    of `own_result`) and that the items stay as they are; then, of the items that it can embed at all, what is in
+    `_checks`.
     """
     items = probe_items(folder)
-    for kind in ("text", "image", "frames", "mixed"):
-        for role in _ROLES:
-            vectors = _encode(embedder, [item for item in items if item.id.startswith(kind)], role)
-            number, width = sum(map(len, vectors)), vectors[0].shape[1]
-            yield CheckOutcome(f"{kind} as {role}", True, f"{number} vectors of width {width}, unit length")
-    together = _encode(embedder, items, "query")
-    comparisons: dict[str, Callable[[], ItemVectors]] = {
-        "same again": lambda: _encode(embedder, items, "query"),
-        "order": lambda: _encode(embedder, items[::-1], "query")[::-1],
-        "batch of one": lambda: [_encode(embedder, [item], "query")[0] for item in items],
-        "padding": lambda: _encode(embedder, [*items, _long_item()], "query")[: len(items)],
+    before = _bytes_of(items)
+    usable: list[Item] = []
+    for kind in KINDS:
+        of_kind = [item for item in items if item.id.startswith(kind)]
+        outcomes = [_tried(f"{kind} as {role}", partial(_check_kind, embedder, of_kind, role)) for role in ROLES]
+        yield from outcomes
+        usable += of_kind if all(outcome.passed for outcome in outcomes) else []
+    if usable:
+        for name, check in _checks(embedder, usable).items():
+            yield _tried(name, check)
+        yield _tried("media files", lambda: _check_media(items, before))
+
+
+def _tried(name: str, check: Callable[[], str]) -> CheckOutcome:
+    """A check raises what is wrong, and returns the figure."""
+    try:
+        return CheckOutcome(name, True, check())
+    except HarnessError as error:
+        return CheckOutcome(name, False, one_line(error))
+
+
+def _checks(embedder: Embedder, items: list[Item]) -> Mapping[str, Callable[[], str]]:
+    """Same vectors, whatever else is encoded before or beside; nothing else in the process changes."""
+    first: ItemVectors = []
+    few = items[::3]
+
+    def again() -> str:
+        first[:] = _encode(embedder, items, "query")
+        return _same(first, _encode(embedder, items, "query"), items, SAME_BATCH_COSINE)
+
+    def like(encode: Callable[[], ItemVectors], cosine: float = SAME_COSINE) -> Callable[[], str]:
+        return lambda: _same(first or _encode(embedder, items, "query"), encode(), items, cosine)
+
+    checks = {
+        "same again": again,
+        "order": like(lambda: _encode(embedder, items[::-1], "query")[::-1]),
+        "batch of one": like(lambda: [_encode(embedder, [item], "query")[0] for item in items]),
+        "padding": like(lambda: _encode(embedder, [*items, _long_item()], "query")[: len(items)]),
+        "other ids": like(lambda: _encode(embedder, _renamed(items), "query")),
+        "as in a run": like(lambda: _encode_as_run(embedder, items)),
+        "own memory": lambda: _check_memory(embedder, items),
+        "kind of numbers": lambda: _check_numbers(embedder, few),
+        "seconds": lambda: _check_seconds(embedder, items),
+        "leaves the rest": lambda: _check_rest(embedder, few),
+        "different inputs": lambda: _distinct(first or _encode(embedder, items, "query"), items),
+        "same in the end": like(lambda: _encode(embedder, items, "query"), SAME_BATCH_COSINE),
     }
-    for name, encode in comparisons.items():
-        yield _same(name, together, encode(), items)
-    yield _distinct(together, items)
-
-
-_ROLES: tuple[Role, ...] = ("query", "candidate")
+    if isinstance(embedder, BudgetedEmbedder):
+        ahead = like(lambda: _encode_prepared_ahead(embedder, items))
+        checks = {"prepared ahead": ahead, "cost": lambda: _check_cost(embedder, items), **checks}
+    return checks
 
 
 def probe_items(folder: Path) -> list[Item]:
@@ -102,31 +157,217 @@ def _picture(path: Path, size: tuple[int, int], colour: tuple[int, int, int]) ->
     return path
 
 
+def _call(embedder: Embedder, items: Sequence[Item], role: Role) -> EncodeResult:
+    """What the model returns, as it is.
+
+    Raises:
+        ModelError: it changed the items, or the list of them.
+    """
+    given, before = list(items), copy.deepcopy(list(items))
+    with plugin_code(f"model {embedder.info.name!r}", lambda: f" over {described(before, role)}"):
+        result = embedder.encode(given, role)
+    if given != before:
+        changed = [item.id for item, now in itertools.zip_longest(before, given) if item != now]
+        raise ModelError(f"it changed the items that it was given: {shortened(map(repr, changed), 3)}")
+    return result
+
+
+def _own(embedder: Embedder, result: object, items: Sequence[Item], role: Role) -> EncodeResult:
+    return own_result(embedder.info, result, [(item.id, item) for item in items], role)
+
+
 def _encode(embedder: Embedder, items: Sequence[Item], role: Role) -> ItemVectors:
-    result = embedder.encode(items, role)
-    check_result(embedder, result, len(items))
-    return [np.atleast_2d(result.vectors[index]).astype(np.float64) for index in range(len(items))]
+    return _per_item(_own(embedder, _call(embedder, items, role), items, role))
 
 
-def _same(name: str, before: ItemVectors, after: ItemVectors, items: Sequence[Item]) -> CheckOutcome:
+def _per_item(result: EncodeResult | Encoded) -> ItemVectors:
+    vectors = [np.atleast_2d(result.vectors[item]).astype(np.float64) for item in range(len(result.vectors))]
+    return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+
+
+def _renamed(items: Sequence[Item]) -> list[Item]:
+    """The same items, each with the id of another one: every task has its own first query."""
+    return [dataclasses.replace(item, id=other.id) for item, other in zip(items, [*items[1:], items[0]], strict=True)]
+
+
+class _Kept:
+    """A sink in memory."""
+
+    def __init__(self) -> None:
+        self.vectors: dict[str, NDArray[np.floating[Any]]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.vectors
+
+    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+        self.vectors.update(zip(keys, _per_item(encoded), strict=True))
+
+    def check_writable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
+def _encode_as_run(embedder: Embedder, items: Sequence[Item]) -> ItemVectors:
+    """Through the local encoder: small batches, prepared in a thread, uploaded, streamed, as the model can."""
+    keyed = [(item.id, item) for item in items]
+    batches = [keyed[start : start + RUN_BATCH] for start in range(0, len(keyed), RUN_BATCH)]
+    chunk = Chunk("query", tuple(Batch(tuple(batch), len(batch)) for batch in batches))
+    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
+    sink = _Kept()
+    with preparation or nullcontext():
+        LocalEncoder(embedder, preparation, RUN_BATCH).encode([chunk], sink)
+    return [sink.vectors[item.id] for item in items]
+
+
+def _encode_prepared_ahead(embedder: BudgetedEmbedder, items: Sequence[Item]) -> ItemVectors:
+    """All is prepared before the first item is encoded: nothing may wait for it in the model itself."""
+    with plugin_code(f"model {embedder.info.name!r}", lambda: f" over {described(items, 'query')}, prepared ahead"):
+        prepared = [embedder.prepare([item], "query") for item in items]
+        results = [embedder.encode_prepared(payload) for payload in prepared]
+    return [_per_item(_own(embedder, result, [item], "query"))[0] for item, result in zip(items, results, strict=True)]
+
+
+def _check_kind(embedder: Embedder, items: Sequence[Item], role: Role) -> str:
+    vectors = _encode(embedder, items, role)
+    return f"{sum(map(len, vectors))} vectors of width {vectors[0].shape[1]}, unit length"
+
+
+def _check_memory(embedder: Embedder, items: Sequence[Item]) -> str:
+    """The result of a call, after later ones of as many items: also of buffers that take turns."""
+    pairs = [items[start : start + 2] for start in range(0, len(items) - 1, 2)]
+    returned = _call(embedder, pairs[0], "query")
+    before = _per_item(_own(embedder, returned, pairs[0], "query"))
+    for pair in pairs[1:]:
+        _call(embedder, pair, "query")
+    after = _per_item(_own(embedder, returned, pairs[0], "query"))
+    if not all(np.array_equal(first, second) for first, second in zip(before, after, strict=True)):
+        raise ModelError(
+            "the vectors of one call changed during later ones: it returns views of a buffer that it uses again; "
+            "return a copy"
+        )
+    return "vectors stay as they were returned"
+
+
+def _check_numbers(embedder: Embedder, items: Sequence[Item]) -> str:
+    kinds = {}
+    for role in ROLES:
+        vectors = _call(embedder, items, role).vectors
+        array = vectors.flat if isinstance(vectors, TokenVectors) else vectors
+        allowed = (np.float32, np.float16) if isinstance(vectors, TokenVectors) else (np.float32,)
+        if type(array) is not np.ndarray or array.dtype not in allowed:
+            raise ModelError(f"vectors as {role} are {kind_of(array)}; return a numpy.ndarray of float32")
+        kinds[role] = str(array.dtype)
+    if len(set(kinds.values())) > 1:
+        raise ModelError(f"vectors are of {kinds['query']} as query and of {kinds['candidate']} as candidate")
+    return kinds["query"]
+
+
+def _check_seconds(embedder: Embedder, items: Sequence[Item]) -> str:
+    started = time.perf_counter()
+    result = _own(embedder, _call(embedder, items, "query"), items, "query")
+    wall = time.perf_counter() - started
+    own = [trace.seconds for trace in result.traces or () if trace.seconds is not None]
+    for item, trace in zip(items, result.traces or (), strict=False):
+        if trace.seconds is not None and not 0 < trace.seconds <= wall:
+            raise ModelError(
+                f"Trace.seconds of {item.id!r} is {trace.seconds:g}, in a call that took {wall:.4f} s; it is from the "
+                "start of the batch until this vector was ready, or None: with the whole batch"
+            )
+    return f"{len(own)} of {len(items)} traces have their own, at most the {wall:.3f} s of the call"
+
+
+def _check_rest(embedder: Embedder, items: Sequence[Item]) -> str:
+    before, info = _surroundings(), embedder.info
+    with tempfile.TemporaryFile("w+") as file:
+        with _stdout_to(file):
+            _call(embedder, items, "query")
+        file.seek(0)
+        said = file.read()
+    if said:
+        raise ModelError(f"it writes to the standard output, where results go: {one_line(ValueError(said), 60)!r}")
+    after = _surroundings()
+    if changed := [name for name in before if before[name] != after.get(name)]:
+        os.chdir(str(before["the working directory"]))
+        raise ModelError(f"a call changes what others use as well: {', '.join(changed)}")
+    if embedder.info != info:
+        raise ModelError("its `info` changes from call to call: vectors are stored by it")
+    return "no output, nothing changed"
+
+
+def _surroundings() -> dict[str, object]:
+    """What a call must leave as it is, by name."""
+    numpys = np.random.get_state(legacy=False)
+    torch = sys.modules.get("torch")
+    return {
+        "the working directory": os.getcwd(),
+        "the environment": dict(os.environ),
+        "the state of `random`": random.getstate(),
+        "the random state of numpy": repr(numpys["state"]["pos"]) + numpys["state"]["key"].tobytes().hex(),
+        "how numpy treats errors": np.geterr(),
+        "the random state of torch": torch.random.get_rng_state().tolist() if torch else None,
+        "torch's default type": torch.get_default_dtype() if torch else None,
+    }
+
+
+@contextmanager
+def _stdout_to(file: IO[str]) -> Iterator[None]:
+    """What is printed, and what is written to the descriptor itself."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(file.fileno(), 1)
+    try:
+        with redirect_stdout(file):
+            yield
+        file.flush()
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def _check_cost(embedder: BudgetedEmbedder, items: Sequence[Item]) -> str:
+    with plugin_code(f"model {embedder.info.name!r}", lambda: " over what items cost"):
+        costs = [embedder.cost(item, "query") for item in items]
+        again = [embedder.cost(item, "query") for item in items]
+    for item, cost, second in zip(items, costs, again, strict=True):
+        if isinstance(cost, bool) or not isinstance(cost, int | np.integer) or cost < 0 or cost != second:
+            raise ModelError(f"{item.id!r} costs {cost!r} and then {second!r}; a number of tokens, always the same")
+    return f"{min(costs)} to {max(costs)} tokens"
+
+
+def _bytes_of(items: Sequence[Item]) -> dict[Path, str]:
+    """Of every media file the hash of what is in it; none of one that is gone."""
+    paths = {path for item in items for path in item.media}
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths) if path.is_file()}
+
+
+def _check_media(items: Sequence[Item], before: Mapping[Path, str]) -> str:
+    after = _bytes_of(items)
+    if changed := [path.name for path, content in before.items() if after.get(path) != content]:
+        raise ModelError(f"it changed files of media: {shortened(changed, 3)}")
+    return f"{len(before)} files are as they were"
+
+
+def _same(before: ItemVectors, after: ItemVectors, items: Sequence[Item], cosine: float) -> str:
     for item, first, second in zip(items, before, after, strict=True):
         if len(first) != len(second):
-            return CheckOutcome(name, False, f"{len(first)} and then {len(second)} vectors for {item.id!r}")
+            raise ModelError(f"{len(first)} and then {len(second)} vectors for {item.id!r}")
     cosines = [float((first * second).sum(axis=1).min()) for first, second in zip(before, after, strict=True)]
     worst = int(np.argmin(cosines))
     detail = f"lowest cosine {cosines[worst]:.6f}"
-    passed = cosines[worst] >= SAME_COSINE
-    return CheckOutcome(
-        name, passed, detail if passed else f"{detail} for {items[worst].id!r}, expected ≥ {SAME_COSINE}"
-    )
+    if cosines[worst] < cosine:
+        raise ModelError(f"{detail} for {items[worst].id!r}, expected ≥ {cosine}")
+    return detail
 
 
-def _distinct(vectors: ItemVectors, items: Sequence[Item]) -> CheckOutcome:
+def _distinct(vectors: ItemVectors, items: Sequence[Item]) -> str:
     pairs = itertools.combinations(range(len(vectors)), 2)
     nearest, first, second = max((_likeness(vectors[i], vectors[j]), i, j) for i, j in pairs)
-    passed = nearest < 1 - 1e-6
-    pair = f"{items[first].id!r} and {items[second].id!r}"
-    return CheckOutcome("different inputs", passed, f"nearest pair: {pair}, cosine {nearest:.4f}")
+    detail = f"nearest pair: {items[first].id!r} and {items[second].id!r}, cosine {nearest:.4f}"
+    if nearest >= 1 - 1e-6:
+        raise ModelError(detail)
+    return detail
 
 
 def _likeness(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float:

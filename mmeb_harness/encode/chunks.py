@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
-from mmeb_harness.core.items import Item, Role
+from mmeb_harness.core.items import Item, Role, described
+from mmeb_harness.core.plugins import plugin_code
 
 DEFAULT_BATCH_TOKENS = 8192
 #: Batch size for an embedder that can't say what an item costs.
@@ -108,7 +109,10 @@ def plan_batches(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_t
         starts = range(0, len(keyed), PLAIN_BATCH_ITEMS)
         groups = [tuple(keyed[start : start + PLAIN_BATCH_ITEMS]) for start in starts]
         return [Batch(group, len(group)) for group in groups]
-    costs = {key: max(1, embedder.cost(item, role)) for key, item in keyed}
+    costs: dict[str, int] = {}
+    with plugin_code(f"model {embedder.info.name!r}", lambda: f" over the cost of {described([item], role)}"):
+        for key, item in keyed:
+            costs[key] = max(1, embedder.cost(item, role))
     ordered = sorted(keyed, key=lambda pair: (_kind(pair[1]), -costs[pair[0]]))
     groups_of: list[list[Keyed]] = []
     for key, item in ordered:

@@ -7,15 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import (
-    UNIT_TOLERANCE,
     BudgetedEmbedder,
     Embedder,
     Encoded,
@@ -27,10 +25,12 @@ from mmeb_harness.core.embedder import (
     WarmableEmbedder,
     Work,
 )
-from mmeb_harness.core.errors import ModelError, ResultError, is_out_of_memory, one_line
+from mmeb_harness.core.errors import HarnessError, ModelError, ResultError, is_out_of_memory, one_line
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.items import Item, Role, Vectors
+from mmeb_harness.core.items import Item, Role, described
+from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
+from mmeb_harness.encode.returned import own_result
 
 Progress = Callable[[int], None]  # called with the number of items just encoded
 Note = Callable[[str], None]  # called with a line that the user should see
@@ -170,7 +170,8 @@ class LocalEncoder:
 
     def _warm_up(self) -> None:
         if not self._warm and isinstance(self._embedder, WarmableEmbedder):
-            self._embedder.warm_up()
+            with self._models_code([], "query"):
+                self._embedder.warm_up()
         self._warm = True
 
     def _halve(self, problem: str, chunk: Chunk) -> None:
@@ -181,7 +182,7 @@ class LocalEncoder:
             raise ModelError(
                 f"out of memory even with one item at a time, {item.id!r} (about {largest.tokens} tokens): {problem}. "
                 "A smaller --dtype, fewer --frames, or the model's own bounds of pixels and new tokens would help"
-            )
+            ).about([largest.keyed[0][0]])
         # A budget above what the failed batch needed would only repeat it.
         self.batch_tokens = max(1, min(self.batch_tokens, largest.tokens) // 2)
         self._note(f"out of memory ({problem}); going on with batches of at most {self.batch_tokens:,} tokens")
@@ -216,21 +217,25 @@ class LocalEncoder:
             self._stream_chunk(self._embedder, chunk, prepared, sink, on_progress)
             return
         for batch in chunk.batches:
-            started = time.perf_counter()
-            payload, prepare_seconds = self._next(prepared)
-            ready = time.perf_counter()
+            with _about(batch):
+                encoded = self._encode_batch(batch, chunk.role, prepared)
+            sink.add(batch.keys, encoded)
+            on_progress(len(batch))
+            self._interrupts.check()
+
+    def _encode_batch(self, batch: Batch, role: Role, prepared: Iterator[tuple[Any, float]]) -> Encoded:
+        started = time.perf_counter()
+        payload, prepare_seconds = self._next(prepared)
+        ready = time.perf_counter()
+        with self._models_code([batch], role):
             if isinstance(self._embedder, BudgetedEmbedder):
                 result = self._embedder.encode_prepared(payload)
             else:
-                result = self._embedder.encode(payload, chunk.role)
-            del payload  # before the next one is asked for
-            done = time.perf_counter()
-            sink.add(
-                batch.keys,
-                self._checked(batch, result, prepare_seconds, done - ready, (done - started) / len(batch)),
-            )
-            on_progress(len(batch))
-            self._interrupts.check()
+                result = self._embedder.encode(payload, role)
+        del payload  # before the next one is asked for
+        done = time.perf_counter()
+        owned = own_result(self._embedder.info, result, batch.keyed, role)
+        return self._counted(owned, prepare_seconds, done - ready, (done - started) / len(batch))
 
     def _stream_chunk(
         self,
@@ -254,20 +259,23 @@ class LocalEncoder:
         started, shown = time.perf_counter(), 0
         results: list[EncodeResult] = []
         try:
-            for result in embedder.encode_stream(payloads):
-                results.append(result)
-                shown += len(result.vectors)
-                on_progress(len(result.vectors))
-            if len(results) != len(chunk.batches):
-                name = embedder.info.name
-                raise ModelError(f"model {name!r} returned {len(results)} results for {len(chunk.batches)} batches")
+            with _about(chunk), closing(self._stream(embedder, payloads, chunk)) as stream:
+                for batch, result in zip(chunk.batches, stream, strict=False):
+                    results.append(own_result(embedder.info, result, batch.keyed, chunk.role))
+                    shown += len(batch)
+                    on_progress(len(batch))
+                if len(results) != len(seconds) or len(seconds) != len(chunk.batches) or next(stream, None) is not None:
+                    raise ModelError(
+                        f"model {embedder.info.name!r} took {len(seconds)} and returned {len(results)} results for "
+                        f"{len(chunk.batches)} batches, or more of them"
+                    )
         except Exception:
             on_progress(-shown)
             raise
         wall = time.perf_counter() - started
         encoded = [
-            self._checked(batch, result, prepare_seconds, wall, wall / len(chunk))
-            for batch, result, prepare_seconds in zip(chunk.batches, results, seconds, strict=True)
+            self._counted(result, prepare_seconds, wall, wall / len(chunk))
+            for result, prepare_seconds in zip(results, seconds, strict=True)
         ]
         # One addition: a process killed between two would leave a part, and the rest would be encoded without it.
         sink.add([key for batch in chunk.batches for key in batch.keys], _joined(encoded))
@@ -282,11 +290,40 @@ class LocalEncoder:
         self.usage.prepare_seconds += prepare_seconds
         return payload, prepare_seconds
 
-    def _checked(self, batch: Batch, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
-        check_result(self._embedder, result, len(batch))
+    def _stream(self, embedder: StreamingEmbedder, payloads: Iterator[Any], chunk: Chunk) -> Generator[Any]:
+        """What the model gives, piece by piece, each asked for as a plugin's code."""
+        with self._models_code(chunk.batches, chunk.role):
+            stream = iter(embedder.encode_stream(payloads))
+        while True:
+            with self._models_code(chunk.batches, chunk.role):
+                result = next(stream, _END)
+            if result is _END:
+                return
+            yield result
+
+    def _models_code(self, batches: Sequence[Batch], role: Role) -> AbstractContextManager[None]:
+        """Inside, code of the model's runs; what goes wrong there names these items."""
+        items = [item for batch in batches for item in batch.items]
+        return plugin_code(f"model {self._embedder.info.name!r}", lambda: f" over {described(items, role)}")
+
+    def _counted(self, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
         if result.work is not None:
             self.usage.work += result.work
         return _timed(result, prepare, encode, share)
+
+
+#: Ends a model's stream, in which anything may come.
+_END = object()
+
+
+@contextmanager
+def _about(part: Batch | Chunk) -> Iterator[None]:
+    """What goes wrong inside is about these items, unless it names some of them."""
+    try:
+        yield
+    except HarnessError as error:
+        error.about(key for key, _ in part.keyed)
+        raise
 
 
 @contextmanager
@@ -326,55 +363,13 @@ def shortly(error: BaseException) -> str:
     return one_line(error).split(". ")[0][:200]
 
 
-def check_result(embedder: Embedder, result: EncodeResult, expected: int) -> None:
-    """Refuse vectors whose ranking would be nonsense.
-
-    Raises:
-        ModelError: of the wrong kind, wrong number, wrong width, NaN or infinity, not of unit length, an item
-            without a vector, or a wrong number of traces.
-    """
-    name, width = embedder.info.name, embedder.info.dimensions
-    if isinstance(result.vectors, TokenVectors) != (embedder.info.similarity == "max_sim"):
-        kind = "several vectors an item" if isinstance(result.vectors, TokenVectors) else "one vector an item"
-        raise ModelError(f"model {name!r} returned {kind}, but declares similarity {embedder.info.similarity!r}")
-    vectors, item_of = _flat_vectors(name, result.vectors, expected)
-    if vectors.shape[1] != width:
-        raise ModelError(f"model {name!r} returned vectors of width {vectors.shape[1]}, but declares {width}")
-    if not np.isfinite(vectors).all():
-        bad = item_of[np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0]]
-        raise ModelError(f"model {name!r} returned NaN or infinity for item {bad} of a batch of {expected}")
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
-        worst = float(lengths[np.argmax(np.abs(lengths - 1))])
-        raise ModelError(f"model {name!r} returned a vector of length {worst:.4f}; vectors must be of unit length")
-    if result.traces is not None and len(result.traces) != expected:
-        raise ModelError(f"model {name!r} returned {len(result.traces)} traces for {expected} items")
-
-
-def _flat_vectors(
-    name: str, vectors: Vectors | TokenVectors, expected: int
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-    """All vectors of a batch (t, d), and of which item each is (t,)."""
-    if not isinstance(vectors, TokenVectors):
-        if vectors.ndim != 2 or len(vectors) != expected:
-            raise ModelError(f"model {name!r} returned vectors of shape {vectors.shape} for {expected} items")
-        return vectors, np.arange(expected, dtype=np.int64)
-    if len(vectors) != expected:
-        raise ModelError(f"model {name!r} returned token vectors of {len(vectors)} items for {expected} items")
-    counts = np.diff(vectors.offsets)
-    if not counts.all():
-        empty = int(np.flatnonzero(counts == 0)[0])
-        raise ModelError(f"model {name!r} returned no vector for item {empty} of a batch of {expected}")
-    return vectors.flat, np.repeat(np.arange(expected, dtype=np.int64), counts)
-
-
 def _timed(result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
     """Latency counts the preparation too: who sends one batch waits for both."""
-    n, vectors = len(result.vectors), result.vectors
+    n = len(result.vectors)
     traces = result.traces or (Trace(),) * n
     latencies = [encode if trace.seconds is None else trace.seconds for trace in traces]
     return Encoded(
-        vectors=vectors if isinstance(vectors, TokenVectors) else vectors.astype(np.float32, copy=False),
+        vectors=result.vectors,
         traces=traces,
         latency_seconds=prepare + np.array(latencies, dtype=np.float64),
         share_seconds=np.full(n, share),

@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from mmeb_harness.core.embedder import BudgetedEmbedder
-from mmeb_harness.core.items import Item, Role
+from mmeb_harness.core.items import Item, Role, described
+from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.encode.local import Unprepared
 
 
@@ -45,4 +47,11 @@ class InlinePreparation:
 
     def _prepare(self, items: Sequence[Item], role: Role) -> tuple[Any, float]:
         started = time.perf_counter()
-        return self._embedder.prepare(items, role), time.perf_counter() - started
+        with preparing(self._embedder, items, role):
+            prepared = self._embedder.prepare(items, role)
+        return prepared, time.perf_counter() - started
+
+
+def preparing(embedder: BudgetedEmbedder, items: Sequence[Item], role: Role) -> AbstractContextManager[None]:
+    """Inside, a model prepares a batch; what goes wrong in its code names the items."""
+    return plugin_code(f"model {embedder.info.name!r}", lambda: f" while it prepared {described(items, role)}")

@@ -83,7 +83,10 @@ class EncodedElsewhere:
 
     def encode_prepared(self, prepared: Finished) -> EncodeResult:
         """What a worker has encoded, in the terms of a run in one process."""
-        result, work = prepared.result, prepared.result.work
+        result = prepared.result
+        if not isinstance(result, EncodeResult):  # is refused where every result is looked at
+            return result
+        work = result.work
         traces = tuple(
             dataclasses.replace(trace, seconds=prepared.encode_seconds) if trace.seconds is None else trace
             for trace in result.traces or (Trace(),) * len(result.vectors)

@@ -27,6 +27,7 @@ from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.prepare import preparing
 from mmeb_harness.encode.transport import Announcement, Block, nameless_file, receive, send, write
 
 #: Of a worker, before it makes its embedder: no GPU; and of the hub what this process found there, though it may have
@@ -151,7 +152,8 @@ def _answer(pipe: Connection, embedder: BudgetedEmbedder, items: Sequence[Item],
     started = time.perf_counter()
     with nameless_file() as file:
         try:
-            lengths = write(file, embedder.prepare(items, role))
+            with preparing(embedder, items, role):
+                lengths = write(file, embedder.prepare(items, role))
         except Exception as error:
             pipe.send(Failure.of(error))
             return

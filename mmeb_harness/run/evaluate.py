@@ -15,14 +15,15 @@ from functools import partial
 from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
+from mmeb_harness.core.errors import HarnessError
 from mmeb_harness.core.files import read_json
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.progress import Reporter
+from mmeb_harness.core.progress import Reporter, label
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
-from mmeb_harness.encode.windows import one_ahead, windows
+from mmeb_harness.encode.windows import Window, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked
@@ -97,7 +98,8 @@ def _encoded_tasks(
         stored = {key for key in needed if key in store}
         reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
         # Chunks of which nothing is needed keep their place: shares are given out by it.
-        encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
+        with _naming_tasks(window):
+            encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
         for task in window.tasks:
             if not task.is_finished:
                 yield EncodedTask(task, store, stored)
@@ -105,6 +107,21 @@ def _encoded_tasks(
     hashes.save()
     if hashes.problem is not None:
         reporter.note(f"hashes of media are not remembered: {hashes.problem}")
+
+
+@contextmanager
+def _naming_tasks(window: Window) -> Iterator[None]:
+    """An error that is about some items says which tasks have them."""
+    try:
+        yield
+    except HarnessError as error:
+        about = frozenset(error.keys)
+        tasks = [
+            task.task.name for task in window.tasks if any(not about.isdisjoint(keys) for keys in task.keys.values())
+        ]
+        if tasks:
+            error.args = (f"{label(tasks)}: {error}",)
+        raise
 
 
 def this_process(

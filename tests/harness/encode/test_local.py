@@ -136,18 +136,18 @@ def several(*items: np.ndarray, similarity: Similarity = "max_sim") -> Returning
 @pytest.mark.parametrize(
     ("embedder", "message"),
     [
-        (Returning(UNIT[:1]), r"shape \(1, 4\) for 2 items"),
+        (Returning(UNIT[:1]), r"shape \(1, 4\) for 2 queries, the first '0' \('a'\)"),
         (Returning(UNIT[:, :3]), "width 3, but declares 4"),
-        (Returning(UNIT * np.nan), "NaN or infinity for item 0 of a batch of 2"),
-        (Returning(UNIT * 2), r"length 2\.0000; vectors must be of unit length"),
-        (Returning(UNIT, (Trace(),)), "1 traces for 2 items"),
+        (Returning(UNIT * np.nan), r"NaN or infinity for query '0' \('a'\)"),
+        (Returning(UNIT * 2), r"length 2\.0000 for query '0' \('a'\); vectors must be of unit length"),
+        (Returning(UNIT, (Trace(),)), "1 traces for 2 queries"),
         (Returning(UNIT, similarity="max_sim"), "one vector an item, but declares similarity 'max_sim'"),
         (several(UNIT, UNIT, similarity="dot"), "several vectors an item, but declares similarity 'dot'"),
-        (several(UNIT), "token vectors of 1 items for 2 items"),
-        (several(UNIT, UNIT[:0]), "no vector for item 1 of a batch of 2"),
+        (several(UNIT), "token vectors of 1 items for 2 queries"),
+        (several(UNIT, UNIT[:0]), r"no vector for query '1' \('b'\)"),
         (several(UNIT[:, :3], UNIT[:, :3]), "width 3, but declares 4"),
-        (several(UNIT, np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float16)), "NaN or infinity for item 1"),
-        (several(UNIT, UNIT[[0, 1, 0]] * np.float32(1.1)), r"length 1\.1000; vectors must be of unit length"),
+        (several(UNIT, np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float16)), r"NaN or infinity for query '1' \('b'\)"),
+        (several(UNIT, UNIT[[0, 1, 0]] * np.float32(1.1)), r"length 1\.1000 for query '1' \('b'\); vectors must be of unit length"),
     ],
 )
 def test_vectors_that_cannot_be_ranked_are_refused_and_not_stored(

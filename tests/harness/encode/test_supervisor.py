@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness import DataError, Item, ModelError, UnknownNameError
+from mmeb_harness.core.errors import PluginError
 from mmeb_harness.encode import supervisor
 from mmeb_harness.encode.local import Unprepared
 from mmeb_harness.encode.supervisor import WorkerPreparation
@@ -192,10 +193,10 @@ def test_errors_come_as_themselves_when_their_turn_comes(two: WorkerPreparation)
 
 
 def test_programming_errors_carry_the_workers_traceback(two: WorkerPreparation) -> None:
-    with pytest.raises(ZeroDivisionError) as divided:
+    with pytest.raises(PluginError, match=r"model 'preparing': ZeroDivisionError: .*_divide\) while it") as divided:
         texts_of(two, "divide")
     assert "in _divide" in divided.value.__notes__[0]
-    with pytest.raises(RuntimeError, match=r"TwoArgumentError: one and other$") as awkward:
+    with pytest.raises(PluginError, match=r"TwoArgumentError: one and other \(preparing\.py:\d+, in _awkward") as awkward:
         texts_of(two, "awkward")
     assert "in _awkward" in awkward.value.__notes__[0]
 

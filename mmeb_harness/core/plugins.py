@@ -1,0 +1,78 @@
+"""Where code of a plugin runs: whatever it raises ends as one line with its name, file and line.
+
+With MMEB_TRACEBACK=1 in the environment the traceback is printed as well.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, one_line
+
+#: Environment variable that asks for tracebacks.
+TRACEBACK = "MMEB_TRACEBACK"
+_HARNESS = str(Path(__file__).parents[1])
+
+
+@contextmanager
+def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
+    """Inside, code of a plugin runs.
+
+    Args:
+        who: the plugin, and what it was to do.
+        over: says what it was at, e.g. which items; asked only where something went wrong.
+
+    Raises:
+        PluginError: it raised an error of its own, called sys.exit, or raised KeyboardInterrupt without anybody having
+            pressed Ctrl-C. Memory that ran out, and errors that a user can mend, come as they are.
+    """
+    try:
+        yield
+    except (HarnessError, GeneratorExit):
+        raise
+    except BaseException as error:
+        if is_out_of_memory(error) or (isinstance(error, KeyboardInterrupt) and _is_a_users(error)):
+            raise
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
+        line = f"{who}: {_what_happened(error)}{_place(error)}{over()}"
+        raise PluginError(f"{line}; {TRACEBACK}=1 before the command shows the traceback") from error
+
+
+def _what_happened(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r})"
+    said = one_line(error)
+    return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"
+
+
+def _place(error: BaseException) -> str:
+    """File, line and function: the last in the folder of the plugin's file that was called first."""
+    ours = (
+        _HARNESS,
+        "<frozen",
+        os.path.dirname(os.__file__) + os.sep + "importlib",
+        contextmanager.__code__.co_filename,
+    )
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    folders = [os.path.dirname(frame.filename) for frame in frames]
+    if not frames:
+        return ""
+    frame = frames[max(place for place, folder in enumerate(folders) if folder == folders[0])]
+    return f" ({os.path.basename(frame.filename)}:{frame.lineno}, in {frame.name})"
+
+
+def _is_a_users(error: KeyboardInterrupt) -> bool:
+    """A signal comes between two instructions, or through our own handler; what a plugin raises, a statement raises."""
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or last.tb_frame.f_code.co_filename.startswith(_HARNESS):
+        return True
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"

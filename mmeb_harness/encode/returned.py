@@ -1,0 +1,164 @@
+"""What a model returned for a batch: made the harness's own, in its own kind, or refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NoReturn, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmeb_harness.core.embedder import UNIT_TOLERANCE, EncodePath, EncodeResult, ModelInfo, TokenVectors, Trace
+from mmeb_harness.core.errors import ModelError
+from mmeb_harness.core.items import Role, Vectors, described
+from mmeb_harness.encode.chunks import Keyed
+
+
+def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Role) -> EncodeResult:
+    """A batch's result in memory of its own, which no later call can write into; one vector an item as float32.
+
+    Numbers of another kind (lists, tensors, integers, float16 …) are converted where float32 holds each exactly.
+
+    Args:
+        result: what the model returned for these items.
+
+    Raises:
+        ModelError: whose ranking would be nonsense: of the wrong kind, number or width, not exact in float32, NaN or
+            infinity, not of unit length, an item without a vector, traces that can't be. The item is named.
+    """
+    if not isinstance(result, EncodeResult):
+        raise ModelError(
+            f"model {info.name!r} returned {kind_of(result)} for {_batch(keyed, role)}, not an EncodeResult"
+        )
+    several = isinstance(result.vectors, TokenVectors)
+    if several != (info.similarity == "max_sim"):
+        kind = "several vectors an item" if several else "one vector an item"
+        raise ModelError(f"model {info.name!r} returned {kind}, but declares similarity {info.similarity!r}")
+    if isinstance(result.vectors, TokenVectors):
+        tokens = TokenVectors(np.array(result.vectors.flat, order="C"), np.array(result.vectors.offsets))
+        _check_vectors(info, tokens.flat, _item_of(info, tokens, keyed, role), keyed, role)
+        return EncodeResult(tokens, _traces(info, result.traces, keyed, role), result.work)
+    vectors = _own_vectors(info, result.vectors, keyed, role)
+    _check_vectors(info, vectors, np.arange(len(vectors)), keyed, role)
+    return EncodeResult(vectors, _traces(info, result.traces, keyed, role), result.work)
+
+
+def _own_vectors(info: ModelInfo, returned: Any, keyed: Sequence[Keyed], role: Role) -> Vectors:
+    kind, of = kind_of(returned), f"for {_batch(keyed, role)}"
+    if hasattr(returned, "detach"):  # a tensor of torch, perhaps on an accelerator
+        returned = returned.detach().cpu()
+        returned = returned.float() if str(returned.dtype) == "torch.bfloat16" else returned  # numpy has none
+    try:
+        array = np.asarray(returned)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"model {info.name!r} returned vectors that are no array of numbers, {kind}, {of}: {error}"
+        ) from error
+    if array.dtype.kind not in "fiub" or np.ma.is_masked(returned):
+        raise ModelError(f"model {info.name!r} returned vectors that are no array of numbers, {kind}, {of}")
+    if array.ndim != 2 or len(array) != len(keyed):
+        raise ModelError(f"model {info.name!r} returned vectors of shape {array.shape} {of}")
+    with np.errstate(all="ignore"):
+        vectors: Vectors = np.array(array, dtype=np.float32, order="C")
+    if array.dtype.itemsize > 2 and array.dtype.newbyteorder("=") != np.float32:
+        inexact = ((vectors != array) & ~(np.isnan(vectors) & np.isnan(array))).any(axis=1)
+        if inexact.any():
+            _refuse(
+                info,
+                f"{kind} that float32 doesn't hold exactly",
+                keyed,
+                int(np.argmax(inexact)),
+                role,
+                "return float32",
+            )
+    return vectors
+
+
+def _item_of(info: ModelInfo, tokens: TokenVectors, keyed: Sequence[Keyed], role: Role) -> NDArray[np.int64]:
+    """Of which item each vector is (t,)."""
+    if len(tokens) != len(keyed):
+        raise ModelError(f"model {info.name!r} returned token vectors of {len(tokens)} items for {_batch(keyed, role)}")
+    counts = np.diff(tokens.offsets)
+    if not counts.all():
+        _refuse(info, "no vector", keyed, int(np.argmin(counts)), role)
+    return np.repeat(np.arange(len(keyed), dtype=np.int64), counts)
+
+
+def _check_vectors(
+    info: ModelInfo,
+    vectors: NDArray[np.floating[Any]],
+    item_of: NDArray[np.int64],
+    keyed: Sequence[Keyed],
+    role: Role,
+) -> None:
+    """Width, finiteness and length of (t, d) vectors."""
+    if vectors.shape[1] != info.dimensions:
+        raise ModelError(
+            f"model {info.name!r} returned vectors of width {vectors.shape[1]}, but declares {info.dimensions}"
+        ).about(key for key, _ in keyed)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        _refuse(info, "NaN or infinity", keyed, int(item_of[np.argmin(finite)]), role)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    off = np.abs(lengths - 1)
+    if (off > UNIT_TOLERANCE).any():
+        worst = int(np.argmax(off))
+        what = f"a vector of length {lengths[worst]:.4f}"
+        _refuse(info, what, keyed, int(item_of[worst]), role, "vectors must be of unit length")
+
+
+def _traces(
+    info: ModelInfo, traces: Sequence[Trace] | None, keyed: Sequence[Keyed], role: Role
+) -> tuple[Trace, ...] | None:
+    if traces is None:
+        return None
+    if not isinstance(traces, (tuple, list)) or len(traces) != len(keyed):
+        number = f"{len(traces)} traces" if isinstance(traces, (tuple, list)) else f"{kind_of(traces)} as traces"
+        raise ModelError(f"model {info.name!r} returned {number} for {_batch(keyed, role)}")
+    for place, trace in enumerate(traces):
+        if problem := _problem_of(trace):
+            _refuse(info, f"a trace {problem}", keyed, place, role)
+    return tuple(traces)
+
+
+def _problem_of(trace: object) -> str | None:
+    """What can't be true of how a vector came about."""
+    if not isinstance(trace, Trace):
+        return f"that is {kind_of(trace)}"
+    if trace.path not in get_args(EncodePath):
+        return f"of path {trace.path!r}"
+    if trace.gate is not None and not (_is_number(trace.gate) and 0 <= trace.gate <= 1):
+        return f"of gate {trace.gate!r}, which is no probability"
+    if not (trace.rationale is None or isinstance(trace.rationale, str)):
+        return f"of rationale {trace.rationale!r:.60}, which is no text"
+    if not isinstance(trace.reasoning_tokens, Integral) or trace.reasoning_tokens < 0:
+        return f"of {trace.reasoning_tokens!r} reasoning tokens"
+    if not isinstance(trace.truncated, bool | np.bool_):
+        return f"whose `truncated` is {trace.truncated!r}"
+    if trace.seconds is not None and not (_is_number(trace.seconds) and 0 <= trace.seconds < math.inf):
+        return f"of {trace.seconds!r} seconds"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _refuse(info: ModelInfo, what: str, keyed: Sequence[Keyed], place: int, role: Role, way_out: str = "") -> NoReturn:
+    key, item = keyed[place]
+    message = f"model {info.name!r} returned {what} for {described([item], role)}"
+    raise ModelError(f"{message}; {way_out}" if way_out else message).about([key])
+
+
+def _batch(keyed: Sequence[Keyed], role: Role) -> str:
+    return described([item for _, item in keyed], role)
+
+
+def kind_of(value: object) -> str:
+    """A value's type, of an array with its numbers' type: "numpy.ndarray of float64"."""
+    module, name = type(value).__module__, type(value).__qualname__
+    kind = name if module == "builtins" else f"{module.split('.')[0]}.{name}"
+    dtype = getattr(value, "dtype", None)
+    return "None" if value is None else f"{kind} of {dtype}" if dtype is not None else f"a {kind}"
