@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -126,6 +127,12 @@ class WordsEmbedder:
         seeds = [int.from_bytes(hashlib.sha256(token).digest()[:8]) for token in tokens or [b""]]
         vectors = np.stack([np.random.default_rng(seed).normal(size=self.info.dimensions) for seed in seeds])
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def press_ctrl_c_twice() -> None:
+    """Stop at once, in the middle of what is under way."""
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 class QuietReporter:

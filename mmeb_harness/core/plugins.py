@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, one_line
+from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, of_the_system, one_line
 
 #: Environment variable that asks for tracebacks.
 TRACEBACK = "MMEB_TRACEBACK"
@@ -41,6 +41,8 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
             raise
         if os.environ.get(TRACEBACK):
             traceback.print_exception(error)
+        if line := of_the_system(error):
+            raise PluginError(f"{who}{over()}: {line}") from error
         line = f"{who}: {_what_happened(error)}{_place(error)}{over()}"
         raise PluginError(f"{line}; {TRACEBACK}=1 before the command shows the traceback") from error
 

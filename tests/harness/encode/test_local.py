@@ -127,6 +127,7 @@ class Returning:
 
 
 UNIT = np.eye(4, dtype=np.float32)[:2]
+SECOND_NAN = np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float16)
 
 
 def several(*items: np.ndarray, similarity: Similarity = "max_sim") -> Returning:
@@ -146,8 +147,14 @@ def several(*items: np.ndarray, similarity: Similarity = "max_sim") -> Returning
         (several(UNIT), "token vectors of 1 items for 2 queries"),
         (several(UNIT, UNIT[:0]), r"no vector for query '1' \('b'\)"),
         (several(UNIT[:, :3], UNIT[:, :3]), "width 3, but declares 4"),
-        (several(UNIT, np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float16)), r"NaN or infinity for query '1' \('b'\)"),
-        (several(UNIT, UNIT[[0, 1, 0]] * np.float32(1.1)), r"length 1\.1000 for query '1' \('b'\); vectors must be of unit length"),
+        (
+            several(UNIT, SECOND_NAN),
+            r"NaN or infinity for query '1' \('b'\)",
+        ),
+        (
+            several(UNIT, UNIT[[0, 1, 0]] * np.float32(1.1)),
+            r"length 1\.1000 for query '1' \('b'\); vectors must be of unit length",
+        ),
     ],
 )
 def test_vectors_that_cannot_be_ranked_are_refused_and_not_stored(

@@ -196,7 +196,9 @@ def test_programming_errors_carry_the_workers_traceback(two: WorkerPreparation) 
     with pytest.raises(PluginError, match=r"model 'preparing': ZeroDivisionError: .*_divide\) while it") as divided:
         texts_of(two, "divide")
     assert "in _divide" in divided.value.__notes__[0]
-    with pytest.raises(PluginError, match=r"TwoArgumentError: one and other \(preparing\.py:\d+, in _awkward") as awkward:
+    with pytest.raises(
+        PluginError, match=r"TwoArgumentError: one and other \(preparing\.py:\d+, in _awkward"
+    ) as awkward:
         texts_of(two, "awkward")
     assert "in _awkward" in awkward.value.__notes__[0]
 

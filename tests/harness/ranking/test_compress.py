@@ -17,7 +17,7 @@ from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
 from mmeb_harness.run.plan import RunSettings
 from mmeb_harness.show.tables import profile_line
-from tests.toy import HashEmbedder, WordsEmbedder, evaluated, info_of, registered, toy_task
+from tests.toy import HashEmbedder, WordsEmbedder, evaluated, info_of, press_ctrl_c_twice, registered, toy_task
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -160,7 +160,7 @@ def test_a_fresh_start_goes_on_without_earlier_vectors_and_leaves_them_to_others
     class Interrupted(HashEmbedder):
         def encode(self, items, role):  # type: ignore[no-untyped-def]
             if role == "query":  # the smaller part, which comes last
-                raise KeyboardInterrupt
+                press_ctrl_c_twice()
             return super().encode(items, role)
 
     interrupted, resumed, other = Interrupted(), HashEmbedder(), HashEmbedder()

@@ -18,7 +18,16 @@ from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
-from tests.toy import HashEmbedder, QuietReporter, evaluated, info_of, registered, toy_task, write_toy
+from tests.toy import (
+    HashEmbedder,
+    QuietReporter,
+    evaluated,
+    info_of,
+    press_ctrl_c_twice,
+    registered,
+    toy_task,
+    write_toy,
+)
 
 
 def run_toy(
@@ -73,7 +82,7 @@ def test_an_interrupted_batch_does_not_cost_the_ones_before_it(data: Path, tmp_p
     class Interrupted(HashEmbedder):
         def encode(self, items, role):  # type: ignore[no-untyped-def]
             if role == "query":  # the smaller part, which comes last
-                raise KeyboardInterrupt
+                press_ctrl_c_twice()
             return super().encode(items, role)
 
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness import BudgetedEmbedder, DataError, Item, ModelError, OptionError, ResultError, UnknownNameError
+from mmeb_harness.core.errors import PluginError
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Batch, Chunk
@@ -170,7 +171,7 @@ def test_a_run_without_actors_ends_after_a_while(
 def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a0-0 can't be opened$"):
         encoder(tmp_path, [], trouble="data").encode([chunk("a")], BatchList(), lambda _: None)
-    with pytest.raises(KeyError, match="no such thing") as raised:
+    with pytest.raises(PluginError, match=r"'company': KeyError: 'no such thing' \(.*_get_into_trouble\)") as raised:
         encoder(tmp_path, [], trouble="bug").encode([chunk("a")], BatchList(), lambda _: None)
     assert "_get_into_trouble" in raised.value.__notes__[0]
     with pytest.raises(UnknownNameError, match="no argument of model 'company' named 'colour'"):
