@@ -6,11 +6,16 @@ import gc
 import os
 import shutil
 import signal
+import sys
 
 # A script starts its background jobs with SIGINT ignored, which Python and all it starts would inherit: no Ctrl-C
 # would reach the commands that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hundreds of processes import the same modules: what they compile is kept, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Tests run in parallel, in processes: more threads in each would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -106,23 +106,32 @@ class Hub:
 @contextmanager
 def serve(hub: Hub) -> Iterator[str]:
     """Serve on a free port of loopback; gives the endpoint's URL."""
+    with open_server() as server:
+        server.hub = hub
+        yield server.url
 
-    class Handler(_Handler):
-        pass
 
-    Handler.hub = hub
-    server = _Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+@contextmanager
+def open_server() -> Iterator[Server]:
+    """A server on a free port of loopback; a connection is to the hub that it has when the connection begins."""
+    server = Server(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
     finally:
         server.shutdown()
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    hub: Hub
+    daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # clients that are killed, or hang up, are part of it
             super().handle_error(request, client_address)
@@ -130,7 +139,11 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    hub: Hub
+    server: Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub = self.server.hub
 
     def log_message(self, format: str, *arguments: Any) -> None: ...
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.forked import EVAL, Forks
+from tests.forked import EVAL, Forked, Forks, open_forks
 from tests.harness import processes
-from tests.harness.fetching import Call, environment_for
-from tests.hub import Hub, serve
+from tests.harness.fetching import Call, Start, environment_for
+from tests.hub import Hub, Server, open_server
 from tests.published import publish
 from tests.toy import write_toy
 
@@ -53,16 +54,47 @@ def hub(published: Hub) -> Hub:
     return Hub(repos=repos, heads=dict(published.heads))
 
 
-@pytest.fixture
-def endpoint(hub: Hub) -> Iterator[str]:
-    with serve(hub) as url:
-        yield url
+@dataclass(frozen=True)
+class HubPlace:
+    """Where commands ask hubs, one after the other, that are all at one address: their home is a link, to a test's."""
+
+    server: Server
+    home: Path
+    forks: Forks
+
+
+@pytest.fixture(scope="session")
+def hub_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubPlace]:
+    """`datasets` is imported once, by the process that the commands are forked from."""
+    home = tmp_path_factory.mktemp("home") / "link"
+    with open_server() as server, open_forks("datasets", env=environment_for(server.url, home)) as forks:
+        yield HubPlace(server, home, forks)
 
 
 @pytest.fixture
-def call(endpoint: str, tmp_path: Path, forks: Forks) -> Call:
+def endpoint(hub_place: HubPlace, hub: Hub, tmp_path: Path) -> str:
+    hub_place.server.hub = hub
+    hub_place.home.unlink(missing_ok=True)
+    hub_place.home.symlink_to(tmp_path)
+    return hub_place.server.url
+
+
+@pytest.fixture
+def call(endpoint: str, hub_place: HubPlace, tmp_path: Path, forks: Forks) -> Call:
+    environment = environment_for(endpoint, hub_place.home)
+
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return forks.call([EVAL, *arguments], cwd=tmp_path, env=environment_for(endpoint, tmp_path) | extra)
+        return (forks if extra else hub_place.forks).call([EVAL, *arguments], cwd=tmp_path, env=environment | extra)
+
+    return run
+
+
+@pytest.fixture
+def start(endpoint: str, hub_place: HubPlace, tmp_path: Path) -> Start:
+    environment = environment_for(endpoint, hub_place.home)
+
+    def run(*arguments: str) -> Forked:
+        return hub_place.forks.start([EVAL, *arguments], cwd=tmp_path, env=environment)
 
     return run
 

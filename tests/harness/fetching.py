@@ -13,12 +13,14 @@ from mmeb_tasks import TASKS
 
 from mmeb_harness import Frames
 from mmeb_harness.data.revisions import WORK
+from tests.forked import Forked
 from tests.hub import Hub
 
 SHORT_PAUSES = str(Path(__file__).with_name("short_pauses.py"))
 BY_NAME = {task.name: task for task in TASKS}
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Forked]
 
 
 def environment_for(endpoint: str, home: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,11 +17,12 @@ from mmeb_harness.data.lock import LOCK
 from mmeb_harness.data.place import PAGE_POOL
 from mmeb_harness.data.revisions import WORK
 from tests import hub as hub_module
-from tests.forked import EVAL, Forks
+from tests.forked import Forks
 from tests.harness.fetching import (
     BY_NAME,
     SHORT_PAUSES,
     Call,
+    Start,
     environment_for,
     fill,
     get,
@@ -33,7 +33,7 @@ from tests.harness.fetching import (
     stamps_of,
 )
 from tests.hub import Hub
-from tests.patience import PATIENCE, wait_until
+from tests.patience import wait_until
 from tests.published import table_repos, tar_of
 
 
@@ -115,12 +115,13 @@ def test_what_the_clients_own_cache_holds_is_not_fetched_again(
 
 
 @pytest.mark.slow
-def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: Path, tmp_path: Path) -> None:
+def test_a_killed_download_goes_on_where_it_was(
+    start: Start, call: Call, hub: Hub, suite: Path, tmp_path: Path
+) -> None:
     """The client deletes partial files; ours stay, through kill -9."""
     archive = "video-tasks/frames/video_qa.tar.gz-00"
     hub.stall[archive] = len(hub.content(MEDIA_REPO, archive)) // 2
-    command = [EVAL, "data", "get", "--tasks", "EgoSchema"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment_for(endpoint, tmp_path), start_new_session=True)
+    process = start("data", "get", "--tasks", "EgoSchema")
     part = tmp_path / "data" / WORK
     wait_until(lambda: any(path.stat().st_size for path in part.glob("*.part")))
     hub.wait_for_stall()
@@ -130,10 +131,7 @@ def test_a_killed_download_goes_on_where_it_was(endpoint: str, hub: Hub, suite: 
     hub.stall.clear()
     kept = max(path.stat().st_size for path in part.glob("*.part"))
     before = hub.served[archive]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment_for(endpoint, tmp_path), check=False, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
+    get(call, "--tasks", "EgoSchema")
     assert kept > 0
     rest = len(hub.content(MEDIA_REPO, archive)) - kept
     assert hub.served[archive] - before <= rest + hub_module.CHUNK  # what the server still sent to the dead
@@ -258,15 +256,12 @@ def test_the_manifest_says_what_is_there(call: Call, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_processes_on_one_folder(endpoint: str, hub: Hub, suite: Path, tmp_path: Path) -> None:
+def test_several_processes_on_one_folder(start: Start, hub: Hub, suite: Path, tmp_path: Path) -> None:
     for index in range(3):
         hub.breaks[f"video-tasks/frames/video_qa.tar.gz-{index:02d}"] = 1
-    command = [EVAL, "data", "get", "--tasks", "EgoSchema,ViDoSeek-page", "--groups", "V-QA"]
-    environment = environment_for(endpoint, tmp_path)
-    processes = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    command = ["data", "get", "--tasks", "EgoSchema,ViDoSeek-page", "--groups", "V-QA"]
+    processes = [start(*command) for _ in range(3)]
+    printed = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sum(int(re.search(r"(\d+) steps done", text)[1]) for text in printed) == 32  # type: ignore[index]
     for path in ("video-tasks/frames/video_qa.tar.gz-00", "corpus/test-00000-of-00001.parquet"):
@@ -338,18 +333,15 @@ def test_a_disk_that_fills_up_meanwhile(call: Call, hub: Hub, suite: Path, tmp_p
         assert same_samples("HMDB51", suite, folder / "data")
 
 
-def test_ctrl_c_stops_at_once_and_keeps_what_is_done(endpoint: str, hub: Hub, tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_once_and_keeps_what_is_done(start: Start, hub: Hub, tmp_path: Path) -> None:
     archive = "video-tasks/frames/video_cls.tar.gz"
     hub.stall[archive] = len(hub.content(MEDIA_REPO, archive)) // 3
-    command = [EVAL, "data", "get", "--tasks", "HMDB51"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment_for(endpoint, tmp_path), stderr=subprocess.PIPE, text=True
-    )
+    process = start("data", "get", "--tasks", "HMDB51")
     table, work = tmp_path / "data/annotations/VLM2Vec/HMDB51/default/test.parquet", tmp_path / "data" / WORK
     hub.wait_for_stall()
     wait_until(lambda: table.is_file() and any(work.glob("*.part")))
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=PATIENCE)
+    _, printed = process.communicate()
     hub.stall.clear()
     assert process.returncode == 130
     assert printed.splitlines()[-1] == "error: stopped; what is done is kept, the same command goes on from there"

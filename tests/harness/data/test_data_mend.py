@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,11 @@ from mmeb_harness.data.folder import DataInfo, source_key
 from mmeb_harness.data.lock import LOCK
 from mmeb_harness.data.plan import progress_file
 from mmeb_harness.data.revisions import WORK
-from tests.forked import EVAL
 from tests.harness.fetching import (
     BY_NAME,
     Call,
+    Start,
     archive_file,
-    environment_for,
     frames_of,
     get,
     push,
@@ -76,15 +74,9 @@ def test_updating_one_task_keeps_the_lock_true_for_the_others(
     assert (tmp_path / "second" / table).read_bytes() == (tmp_path / "data" / table).read_bytes()
 
 
-def test_two_processes_with_different_tasks_of_one_repository(endpoint: str, hub: Hub, tmp_path: Path) -> None:
-    environment = environment_for(endpoint, tmp_path)
-    processes = [
-        subprocess.Popen(
-            [EVAL, "data", "get", "--tasks", name], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
-        )
-        for name in ("VOC2007", "OK-VQA", "CIRR")
-    ]
-    assert [process.wait(timeout=PATIENCE) for process in processes] == [0, 0, 0]
+def test_two_processes_with_different_tasks_of_one_repository(start: Start, hub: Hub, tmp_path: Path) -> None:
+    processes = [start("data", "get", "--tasks", name) for name in ("VOC2007", "OK-VQA", "CIRR")]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     locked = json.loads((tmp_path / "data" / LOCK).read_text())["repos"]["ziyjiang/MMEB_Test_Instruct"]
     assert set(locked["tables"]) == {f"{name}/test" for name in ("VOC2007", "OK-VQA", "CIRR")}
     assert hub.downloads["image-tasks/mmeb_v1.tar.gz"] == 1
@@ -162,19 +154,16 @@ def test_without_network_it_is_said_once_and_soon(call: Call) -> None:
     )
 
 
-def test_ctrl_c_while_the_hub_is_asked(endpoint: str, hub: Hub, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_hub_is_asked(start: Start, hub: Hub) -> None:
     hub.failing = {repo: [429] * 100 for repo in hub.repos}
     hub.retry_after = str(int(PATIENCE))
-    environment = environment_for(endpoint, tmp_path)
-    command = [EVAL, "data", "plan"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    process = start("data", "plan")
     assert process.stderr.readline().startswith("asking the hub")
     wait_until(lambda: any(len(codes) < 100 for codes in hub.failing.values()))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    _, printed = process.communicate(timeout=PATIENCE)
+    _, printed = process.communicate()
     assert time.monotonic() - started < PATIENCE / 10  # it was asked to wait for all of it
     assert process.returncode == 130
     assert "Traceback" not in printed
@@ -328,16 +317,14 @@ def test_a_note_of_progress_that_is_damaged(call: Call, hub: Hub, tmp_path: Path
     assert "1 steps done" in get(call, "--tasks", "HMDB51").stdout
 
 
-def test_ctrl_c_on_a_connection_that_has_stalled(endpoint: str, hub: Hub, tmp_path: Path) -> None:
+def test_ctrl_c_on_a_connection_that_has_stalled(start: Start, hub: Hub) -> None:
     archive = "video-tasks/frames/video_cls.tar.gz"
     hub.stall[archive] = len(hub.content(MEDIA_REPO, archive)) // 2
-    environment = environment_for(endpoint, tmp_path)
-    command = [EVAL, "data", "get", "--tasks", "HMDB51"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = start("data", "get", "--tasks", "HMDB51")
     hub.wait_for_stall()
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=PATIENCE)
+    _, printed = process.communicate()
     hub.stall.clear()
     assert process.returncode == 130
     assert "Traceback" not in printed
