@@ -99,8 +99,9 @@ def export(run: Path, trec: Path) -> None:
 def verify(run: Path) -> None:
     """Recompute a run's scores and means from its stored rankings. Exit code 1 if any differs."""
     from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.results.recomputed import summary
     from mmeb_harness.results.scores import read_run_file
-    from mmeb_harness.results.verify import summary, verify_run
+    from mmeb_harness.results.verify import verify_run
 
     outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
     for outcome in sorted(outcomes, key=lambda outcome: not outcome.passed):  # what failed stands last

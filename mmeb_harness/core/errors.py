@@ -27,10 +27,12 @@ class HarnessError(Exception):
 
     Attributes:
         keys: content keys of the items that it is about: who knows their tasks names these as well.
+        other_release: it is about a file of another release: nothing is wrong with that, and it isn't written over.
     """
 
     exit_code = 2
     keys: tuple[str, ...] = ()
+    other_release = False
 
     def about(self, keys: Iterable[str]) -> Self:
         """The same error; unless it says so already, it is about these items."""

@@ -255,16 +255,35 @@ def map_arrow(path: Path) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(path: Path, columns: list[str] | None = None, checksum: str = "") -> pa.Table:
     """Read a table that the harness wrote.
 
+    Args:
+        checksum: what `file_checksum` gave when it was written; "": not known.
+
     Raises:
-        ResultError: if it can't be read.
+        ResultError: if it can't be read, or is not as it was written.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with _readable(path):
-        return pq.read_table(regular_file(path), columns=columns)
+        if not checksum:
+            return pq.read_table(regular_file(path), columns=columns)
+        content = regular_file(path).read_bytes()  # what is parsed is what was checked
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise ResultError(f"{path} is not as it was written (its checksum differs); delete it and run again")
+        return pq.read_table(pa.BufferReader(content), columns=columns)
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a whole file.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with regular_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parquet_columns(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.errors import HarnessError, OptionError, ResultError, UnknownNameError, one_line
-from mmeb_harness.core.files import check_plain, read_json, readable_size, regular_file
+from mmeb_harness.core.files import check_plain, fingerprint, read_json, readable_size, regular_file, write_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Contents = TypeVar("Contents")
 
+_CHECKSUM = "checksum"
 #: Of a configuration file: bytes, levels of lists and mappings, values with all aliases written out.
 _LARGEST_CONFIG = 1 << 20
 _DEEPEST_YAML = 50
@@ -44,6 +45,10 @@ class JsonFile(Generic[Contents]):
         way_out, if_damaged: what to do about a file of another version or kind, and about a damaged one.
         mark: a field that only files of this kind have.
         added: fields that older files of the same version lack. Any other must be there, whatever its default.
+        check: raises a HarnessError where a value is none that the field can have.
+
+    Contents with a field `checksum` are written with one over all the others, by which damage shows when they are read.
+    Older files have none.
     """
 
     contents: type[Contents]
@@ -54,9 +59,29 @@ class JsonFile(Generic[Contents]):
     mark: str = "schema_version"
     added: frozenset[str] = frozenset()
     error: type[HarnessError] = ResultError
+    check: Callable[[Contents], None] = lambda _: None
 
-    def read(self, path: Path) -> Contents:
+    def write(self, path: Path, contents: Contents) -> Contents:
+        """Write a file, whole or not at all; returns the contents with their checksum, if they have one.
+
+        Raises:
+            HarnessError: of the class `error`: it couldn't be read again, or can't be written.
+        """
+        values = dataclasses.asdict(cast(Any, contents))
+        if _CHECKSUM in values:
+            values[_CHECKSUM] = _checksum_of(values)
+        try:
+            written = _built(self.contents, values, "", "it")
+        except HarnessError as error:
+            raise self.error(f"{path} is not written, since {self.what} can't hold this: {error}") from error
+        write_json(path, values)
+        return written
+
+    def read(self, path: Path, *, as_it_stands: bool = False) -> Contents:
         """What a file holds.
+
+        Args:
+            as_it_stands: also if its checksum says that it was changed.
 
         Raises:
             HarnessError: of the class `error`: not readable, something else, of another version, or damaged.
@@ -65,26 +90,37 @@ class JsonFile(Generic[Contents]):
         version = values.get("schema_version") if isinstance(values, dict) and self.mark in values else None
         if type(version) is not int:
             raise self.error(f"{path} is not {self.what} of this harness; {self.way_out}")
-        if version > self.version:
-            raise self.error(
-                f"{path} has schema version {version}, this release reads up to {self.version}: upgrade mmeb-harness, "
-                f"or {self.way_out}"
-            )
-        if version < self.version:
-            raise self.error(
-                f"{path} was written by an older release (schema version {version}, this one writes {self.version}); "
-                f"{self.way_out}"
-            )
+        if version != self.version:
+            raise self._of_other_release(path, version)
         try:
             contents = _built(self.contents, values, "", "it")
             there = set(_places(values))
             for place in _places(dataclasses.asdict(cast(Any, contents))):
                 if place not in there and place.rpartition(".")[2] not in self.added:
                     raise OptionError(f"it lacks {place!r}")
+            self.check(contents)
         except HarnessError as error:
             what = f"{self.what} of schema version {version}"
             raise self.error(f"{path} is not {what} ({error}); {self.if_damaged}") from error
+        if not as_it_stands and values.get(_CHECKSUM) and values[_CHECKSUM] != _checksum_of(values):
+            raise self.error(f"{path} was changed since it was written (its checksum differs); {self.if_damaged}")
         return contents
+
+    def _of_other_release(self, path: Path, version: int) -> HarnessError:
+        what = f"this release reads up to {self.version}: upgrade mmeb-harness, or"
+        error = self.error(
+            f"{path} has schema version {version}, {what} {self.way_out}"
+            if version > self.version
+            else f"{path} was written by an older release (schema version {version}, this one writes {self.version}); "
+            f"{self.way_out}"
+        )
+        error.other_release = True
+        return error
+
+
+def _checksum_of(values: Mapping[str, Any]) -> str:
+    """Of a file's values, but for the checksum itself."""
+    return fingerprint({key: value for key, value in values.items() if key != _CHECKSUM})
 
 
 def build_config(kind: type[Contents], values: object, source: str = "") -> Contents:

@@ -17,17 +17,15 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.files import fingerprint, write_json
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import fingerprint
 from mmeb_harness.core.items import MetricName, Modality, Profile, Scalar
 from mmeb_harness.core.reading import JsonFile
-
-Result = TypeVar("Result", "TaskResult", "RunResult")
 
 SCHEMA_VERSION = 2
 
@@ -35,7 +33,10 @@ SCHEMA_VERSION = 2
 #: what was computed before they existed still counts.
 _ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
 #: All fields that the first files of a schema version lack.
-ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters"})
+ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters", "tables", "checksums", "checksum"})
+#: What sums and divisions may be off by.
+_ROUNDING = 1e-9
+_LARGEST_COUNT = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class TaskResult:
         edition: of the benchmark; "" for a task that has none.
         profile: the model's choices of input and readout, with the frames that were shown.
         versions: of the packages it was computed with; a run may be put together from several invocations.
+        tables: "queries" and "candidates" → checksum of the table's file; empty in older files.
+        checksum: of all the other fields; "" in older files, which are recomputed from their tables instead.
     """
 
     name: str
@@ -138,7 +141,9 @@ class TaskResult:
     profile: Profile
     versions: Mapping[str, str]
     notes: Mapping[str, int] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    checksum: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class RunResult:
         status: "running" until the last task is written, then "finished".
         latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.
         seconds: wall time of the last invocation.
+        checksums: task → the checksum in its file; empty in older files.
+        checksum: as in its tasks' results.
     """
 
     name: str
@@ -203,18 +210,75 @@ class RunResult:
     git_commit: str | None
     versions: Mapping[str, str]
     machine: Mapping[str, Scalar]
+    checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     schema_version: int = SCHEMA_VERSION
+    checksum: str = field(default="", compare=False)
 
 
-def _result_file(contents: type[Result], what: str) -> JsonFile[Result]:
-    return JsonFile(
-        contents,
-        what,
-        SCHEMA_VERSION,
-        way_out="choose another --output, or run again with --fresh",
-        if_damaged="delete it and run again",
-        added=ADDED,
-    )
+def fraction(value: object, where: str) -> float:
+    """A score as read from a file.
+
+    Raises:
+        ResultError: not a number in [0, 1], but for rounding; NaN is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_ROUNDING <= value <= 1 + _ROUNDING:
+        raise ResultError(f"{where} is {value!r}, expected a fraction in [0, 1]")
+    return float(value)
+
+
+def _check_amounts(amounts: Mapping[str, float]) -> None:
+    """Counts and seconds: NaN is none, nor is what no machine counts up to."""
+    for where, amount in amounts.items():
+        if not 0 <= amount <= _LARGEST_COUNT:
+            raise ResultError(f"{where} is {amount!r}, expected a number from 0 on")
+
+
+def _check_task(result: TaskResult) -> None:
+    for name in ("score", "corrected_score", "random_ties_score", "chance"):
+        fraction(getattr(result, name), name)
+    for name, value in result.metrics.items():
+        fraction(value, f"metrics.{name}")
+    counts = {name: getattr(result, name) for name in ("num_queries", "num_candidates", "tied_decisions")}
+    _check_amounts({**counts, **{f"notes.{name}": count for name, count in result.notes.items()}})
+    _check_sides(result)
+
+
+def _check_run(run: RunResult) -> None:
+    for mean in run.aggregates:
+        for name in ("score", "chance"):
+            if (value := getattr(mean, name)) is not None:
+                fraction(value, f"{mean.name}: {name}")
+    for side, latencies in run.latency_seconds.items():
+        _check_amounts({f"latency_seconds.{side}.{name}": seconds for name, seconds in latencies.items()})
+    sizes = {"model_dimensions": run.model_dimensions, "model_parameters": run.model_parameters or 0}
+    _check_amounts({**sizes, "seconds": run.seconds, "limit": run.limit or 0})
+    _check_sides(run)
+
+
+def _check_sides(result: TaskResult | RunResult) -> None:
+    for side in ("queries", "candidates"):
+        stats = dataclasses.asdict(getattr(result, side))
+        _check_amounts({f"{side}.{name}": amount for name, amount in stats.items()})
+
+
+_TASK_FILE = JsonFile(
+    TaskResult,
+    "a task's result",
+    SCHEMA_VERSION,
+    way_out="choose another --output, or run again with --fresh",
+    if_damaged="run the same command again: that task is computed again",
+    added=ADDED,
+    check=_check_task,
+)
+_RUN_FILE = JsonFile(
+    RunResult,
+    "a run's result",
+    SCHEMA_VERSION,
+    way_out="choose another --output, or run again with --fresh",
+    if_damaged="delete this file and run the same command again, which keeps the finished tasks; --fresh starts over",
+    added=ADDED,
+    check=_check_run,
+)
 
 
 def model_fingerprint(
@@ -272,27 +336,43 @@ def percentiles(latency_seconds: NDArray[np.float64]) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95)}
 
 
-def save_result(path: Path, result: TaskResult | RunResult) -> None:
-    """Write a result as JSON, atomically."""
-    write_json(path, dataclasses.asdict(result))
-
-
-def load_task_result(path: Path) -> TaskResult:
-    """Read the file that a task's result was written to.
+def save_task_result(path: Path, result: TaskResult) -> TaskResult:
+    """Write a task's result as JSON, atomically; returns it with its checksum.
 
     Raises:
-        ResultError: not readable, not a task's result, or written by another release.
+        ResultError: it can't be written, or holds what couldn't be read again.
     """
-    return _result_file(TaskResult, "a task's result").read(path)
+    return _TASK_FILE.write(path, result)
 
 
-def load_run_result(path: Path) -> RunResult:
+def save_run_result(path: Path, run: RunResult) -> RunResult:
+    """Write a run's own file as JSON, atomically; returns it with its checksum.
+
+    Raises:
+        ResultError: as `save_task_result`; a plugin's model may have settings that are no scalars.
+    """
+    return _RUN_FILE.write(path, run)
+
+
+def load_task_result(path: Path, *, as_it_stands: bool = False) -> TaskResult:
+    """Read the file that a task's result was written to.
+
+    Args:
+        as_it_stands: also if it was changed since.
+
+    Raises:
+        ResultError: not readable, not a task's result, changed, or written by another release.
+    """
+    return _TASK_FILE.read(path, as_it_stands=as_it_stands)
+
+
+def load_run_result(path: Path, *, as_it_stands: bool = False) -> RunResult:
     """Read the file that says what a run was and what its means are.
 
     Raises:
-        ResultError: not readable, not a run's result, or written by another release.
+        ResultError: as `load_task_result`.
     """
-    return _result_file(RunResult, "a run's result").read(path)
+    return _RUN_FILE.read(path, as_it_stands=as_it_stands)
 
 
 def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:

@@ -21,6 +21,7 @@ from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
+from mmeb_harness.results.files import fraction
 from mmeb_harness.results.official_names import (
     FIXED_SUFFIX,
     MISSING_MARKS,
@@ -34,7 +35,7 @@ from mmeb_harness.results.official_names import (
     is_fixed_key,
     task_of_key,
 )
-from mmeb_harness.results.scores import Scores, TaskScore, fraction
+from mmeb_harness.results.scores import Scores, TaskScore
 
 SCORE_SUFFIX = "_score.json"
 RANKING_SUFFIX = "_pred.jsonl"

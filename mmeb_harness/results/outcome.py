@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import Encoded, trace_columns
-from mmeb_harness.core.files import read_parquet
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import file_checksum, read_parquet
 from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.task import ScoredQuery
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.recomputed import check_follows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,13 +61,47 @@ def finished_task(result: TaskResult, queries: pa.Table, candidates: pa.Table) -
 
 
 def kept_task(folder: RunFolder, result: TaskResult) -> FinishedTask:
-    """A task that an earlier invocation finished, its tables read.
+    """A task that an earlier invocation finished, its tables read. That of a release without checksums is recomputed
+    from them.
 
     Raises:
-        ResultError: a table can't be read.
+        ResultError: a table can't be read, was changed, or is not what the result says.
     """
-    queries = read_parquet(folder.queries_file(result.name), ["latency_seconds", "score", "difficulty"])
-    return finished_task(result, queries, read_parquet(folder.candidates_file(result.name), ["latency_seconds"]))
+    if not result.checksum:
+        check_follows(folder, result)
+    columns = ["latency_seconds", "score", "difficulty"]
+    queries = read_parquet(folder.queries_file(result.name), columns, result.tables.get("queries", ""))
+    seconds = read_parquet(
+        folder.candidates_file(result.name), ["latency_seconds"], result.tables.get("candidates", "")
+    )
+    return finished_task(result, queries, seconds)
+
+
+def table_checksums(folder: RunFolder, task: str) -> dict[str, str]:
+    """Of a task's two tables, as they lie there.
+
+    Raises:
+        ResultError: one can't be read.
+    """
+    paths = {"queries": folder.queries_file(task), "candidates": folder.candidates_file(task)}
+    try:
+        return {side: file_checksum(path) for side, path in paths.items()}
+    except OSError as error:
+        raise ResultError(f"can't read {error.filename}: {error.strerror}; run the same command again") from error
+
+
+def check_tables(folder: RunFolder, result: TaskResult) -> None:
+    """Hold a result's tables against its checksums of them.
+
+    Raises:
+        ResultError: one was changed.
+    """
+    now = table_checksums(folder, result.name)
+    if changed := [f"{side}/{result.name}.parquet" for side in result.tables if result.tables[side] != now.get(side)]:
+        raise ResultError(
+            f"{folder.root / changed[0]} was changed since it was written (its checksum differs); run the same command "
+            "again: that task is computed again"
+        )
 
 
 def _mean(values: Sequence[float]) -> float | None:

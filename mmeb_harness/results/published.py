@@ -12,8 +12,9 @@ from typing import Any
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import regular_file
 from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.results.files import fraction
 from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
-from mmeb_harness.results.scores import Scores, TaskScore, fraction
+from mmeb_harness.results.scores import Scores, TaskScore
 
 PUBLISHED_FILE = Path(__file__).resolve().parent.parent / "published" / "scores.csv"
 

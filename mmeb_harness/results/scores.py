@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, shortened
 from mmeb_harness.core.files import write_json
 from mmeb_harness.core.items import Profile
 from mmeb_harness.core.reading import JsonFile
@@ -24,15 +24,16 @@ from mmeb_harness.results.files import (
     TaskResult,
     benchmark_members,
     expected_fingerprint,
+    fraction,
     load_run_result,
     load_task_result,
     mean_scores,
     model_fingerprint,
 )
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.recomputed import check_follows
 
 SCORES_SCHEMA_VERSION = 1
-_ROUNDING = 1e-9
 
 Origin = Literal["run", "imported", "published"]
 
@@ -92,17 +93,6 @@ _SCORES_FILE = JsonFile(
     mark="origin",
     added=ADDED,
 )
-
-
-def fraction(value: object, where: str) -> float:
-    """A score as read from a file.
-
-    Raises:
-        ResultError: not a number in [0, 1], but for rounding; NaN is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_ROUNDING <= value <= 1 + _ROUNDING:
-        raise ResultError(f"{where} is {value!r}, expected a fraction in [0, 1]")
-    return float(value)
 
 
 def main_score(scores: Scores, task: Task) -> float | None:
@@ -170,8 +160,11 @@ def read_run(folder: Path) -> tuple[RunResult, list[TaskResult]]:
     return run, [task_of_run(run, name, RunFolder(folder)) for name in run.tasks]
 
 
-def read_run_file(folder: Path) -> RunResult:
+def read_run_file(folder: Path, *, as_it_stands: bool = False) -> RunResult:
     """A finished run's own file.
+
+    Args:
+        as_it_stands: also if it was changed since it was written.
 
     Raises:
         ResultError: no run folder, or not finished: its folder may still hold results of earlier settings.
@@ -182,22 +175,38 @@ def read_run_file(folder: Path) -> RunResult:
             f"{folder} is not a run's folder (no {run_file.name}); name the --output of a run. Official results are "
             "read by `mmeb-eval import`"
         )
-    run = load_run_result(run_file)
+    run = load_run_result(run_file, as_it_stands=True)
     if run.status != "finished":
         raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
     identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
     if run.model_fingerprint != model_fingerprint(*identity):
         raise ResultError(f"{run_file}: model, settings or profile were changed by hand; run again")
-    return run
+    return run if as_it_stands else load_run_result(run_file)
 
 
 def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
-    """One of a run's tasks.
+    """One of a run's tasks, as it was written; a result of a release without checksums is recomputed from its tables.
 
     Raises:
-        ResultError: not there, broken, or of another run than `run`.
+        ResultError: not there, broken, changed, of another run than `run`, or not what its tables say.
     """
-    result = load_task_result(files.task_file(name))
+    result = stored_task(run, name, files)
+    if not result.checksum:
+        check_follows(files, result)
+    return result
+
+
+def stored_task(run: RunResult, name: str, files: RunFolder, *, as_it_stands: bool = False) -> TaskResult:
+    """One of a run's tasks.
+
+    Args:
+        as_it_stands: also if it was changed since the run was written.
+
+    Raises:
+        ResultError: not there, broken, changed, or of another run than `run`.
+    """
+    path = files.task_file(name)
+    result = load_task_result(path, as_it_stands=as_it_stands)
     of_run = result.profile == run.profile and result.limited == (run.limit is not None)
     if (
         result.name != name
@@ -205,7 +214,9 @@ def task_of_run(run: RunResult, name: str, files: RunFolder) -> TaskResult:
         or result.edition not in ("", run.edition)
         or result.fingerprint != expected_fingerprint(run, result)
     ):
-        raise ResultError(f"{files.task_file(name)} is not of the run in {files.root}; run the same command again")
+        raise ResultError(f"{path} is not of the run in {files.root}; run the same command again")
+    if not as_it_stands and result.checksum != run.checksums.get(name, ""):
+        raise ResultError(f"{path} is not the one that {files.run_file} names; run the same command again")
     return result
 
 
@@ -233,13 +244,19 @@ def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult
         synthetic=run.data_synthetic,
         limited=run.limit is not None,
         data_revision=f"{run.data} {run.data_revision}",
-        notes=_notes_of_run(results),
+        notes=_notes_of_run(RunFolder(folder), results),
     )
 
 
-def _notes_of_run(results: Sequence[TaskResult]) -> tuple[str, ...]:
+def _notes_of_run(files: RunFolder, results: Sequence[TaskResult]) -> tuple[str, ...]:
     counted = [f"{result.name}: {count:,} {what}" for result in results for what, count in result.notes.items()]
-    return (f"counted: {'; '.join(counted)}",) if counted else ()
+    unverified = [
+        result.name for result in results if not (result.checksum or files.queries_file(result.name).is_file())
+    ]
+    notes = [f"counted: {'; '.join(counted)}"] if counted else []
+    if unverified:
+        notes.append(f"unverified, since neither checksums nor rankings are there: {shortened(unverified)}")
+    return tuple(notes)
 
 
 def save_scores(path: Path, scores: Scores) -> None:

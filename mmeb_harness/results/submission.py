@@ -16,7 +16,7 @@ from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.official_names import submission_key
-from mmeb_harness.results.scores import fraction, read_run
+from mmeb_harness.results.scores import read_run
 
 DataSource = Literal["Self-Reported", "TIGER-Lab"]
 #: What a data folder that `mmeb-eval data get` didn't fetch has for a revision.
@@ -100,7 +100,7 @@ def _entry(key: str, result: TaskResult, task: Task) -> dict[str, float | int]:
         raise ResultError(
             f"{key}: num_pred is {result.num_queries}, the task has {task.num_queries} queries (another data revision?)"
         )
-    metrics = {name: fraction(result.metrics[name], f"{key}: {name}") for name in METRIC_NAMES}
+    metrics = {name: result.metrics[name] for name in METRIC_NAMES}
     return {**metrics, "num_pred": result.num_queries, "num_data": result.num_queries}
 
 

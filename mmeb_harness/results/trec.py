@@ -23,6 +23,7 @@ import numpy as np
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import read_parquet, write_text
+from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
 
@@ -51,13 +52,13 @@ def export_trec(folder: Path, output: Path) -> list[ExportedTask]:
     Raises:
         ResultError: not a finished run, a table is missing or broken, or a gain is not a whole number.
     """
-    run, _ = read_run(folder)
+    run, results = read_run(folder)
     files = RunFolder(folder)
     if foreign := sorted({path.stem for path in output.glob("*.run")} - set(run.tasks)):
         raise ResultError(f"{output} holds other rankings already ({foreign[0]}.run …); choose an empty folder")
     marks = ("-synthetic" if run.data_synthetic else "") + ("-limited" if run.limit is not None else "")
     tag = encode_id(run.model + marks)
-    return [_export_task(name, files.queries_file(name), output, tag) for name in run.tasks]
+    return [_export_task(result, files.queries_file(result.name), output, tag) for result in results]
 
 
 def encode_id(text: str) -> str:
@@ -87,8 +88,9 @@ def _next_below(value: float) -> float:
     return below if abs(below) >= _TINY else -_TINY
 
 
-def _export_task(name: str, table: Path, output: Path, tag: str) -> ExportedTask:
-    rows = read_parquet(table, _COLUMNS).to_pylist()
+def _export_task(result: TaskResult, table: Path, output: Path, tag: str) -> ExportedTask:
+    rows = read_parquet(table, _COLUMNS, result.tables.get("queries", "")).to_pylist()
+    name = result.name
     run_lines: list[str] = []
     qrels: list[str] = []
     repeats = 0

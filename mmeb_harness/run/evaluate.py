@@ -77,7 +77,7 @@ def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, repo
         HarnessError: as `evaluate`.
     """
     with open_encoder(plan) as encoder:
-        readings = read_tasks(plan, kept_results(plan.folder, plan.tasks))
+        readings = read_tasks(plan, kept_results(plan.folder, plan.tasks).tasks)
         for _ in _encoded_tasks(plan, embedder, encoder, readings, reporter):
             pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -26,10 +27,19 @@ from mmeb_harness.results.files import (
     load_run_result,
     load_task_result,
     percentiles,
-    save_result,
+    save_run_result,
+    save_task_result,
 )
 from mmeb_harness.results.folder import RunFolder, clear
-from mmeb_harness.results.outcome import FinishedTask, Run, candidate_table, finished_task, kept_task, query_table
+from mmeb_harness.results.outcome import (
+    FinishedTask,
+    Run,
+    candidate_table,
+    finished_task,
+    kept_task,
+    query_table,
+    table_checksums,
+)
 from mmeb_harness.run.plan import Plan, PlannedTask
 from mmeb_harness.store.vectors import VectorStore
 
@@ -55,10 +65,12 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
     """
     if plan.settings.fresh:
         clear(plan.folder)
-    elif plan.folder.run_file.is_file():
+    elif plan.folder.run_file.exists():
         _check_same_run(load_run_result(plan.folder.run_file), plan)
-    earlier = kept_results(plan.folder, {**plan.tasks, **plan.others})
-    finished = {name: kept_task(plan.folder, result) for name, result in earlier.items()}
+    kept_of_all = kept_results(plan.folder, {**plan.tasks, **plan.others})
+    if damaged := next((name for name in plan.others if name in kept_of_all.damaged), None):
+        raise ResultError(f"{kept_of_all.damaged[damaged]}; this command doesn't ask for {damaged}: ask for it, too")
+    finished = {name: _sealed(plan.folder, task) for name, task in kept_of_all.tasks.items()}
     reporter.start_run(len(plan.tasks))
     left_out = [name for name in plan.others if name not in finished]
     if left_out:
@@ -69,7 +81,10 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
     if kept:
         reporter.note(f"{len(kept)} of {len(plan.tasks)} tasks were finished before and are kept (--fresh starts over)")
         reporter.skip_tasks(len(kept))
-    stale = [name for name in plan.tasks if name not in finished and plan.folder.task_file(name).is_file()]
+    for name, problem in kept_of_all.damaged.items():
+        reporter.note(f"{name} is computed again: {problem}")
+    left = [name for name in plan.tasks if name not in finished and name not in kept_of_all.damaged]
+    stale = [name for name in left if plan.folder.task_file(name).is_file()]
     if stale:
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
     return finished
@@ -85,20 +100,45 @@ def _check_same_run(earlier: RunResult, plan: Plan) -> None:
             )
 
 
-def kept_results(folder: RunFolder, planned: Mapping[str, PlannedTask]) -> dict[str, TaskResult]:
-    """Of these tasks, results of earlier invocations that are of the planned data, model and settings.
+@dataclass(frozen=True)
+class Kept:
+    """What earlier invocations have left, of the planned data, model and settings.
+
+    Attributes:
+        damaged: task → what is wrong with its files.
+    """
+
+    tasks: Mapping[str, FinishedTask]
+    damaged: Mapping[str, str]
+
+
+def kept_results(folder: RunFolder, planned: Mapping[str, PlannedTask]) -> Kept:
+    """Of these tasks, what earlier invocations have left and still counts.
 
     Raises:
-        ResultError: one can't be read, or is of a newer release.
+        ResultError: a result is of another release.
     """
-    results = {name: load_task_result(folder.task_file(name)) for name in planned if folder.task_file(name).is_file()}
-    return {
-        name: result
-        for name, result in results.items()
-        if result.fingerprint == planned[name].fingerprint
-        and folder.queries_file(name).is_file()
-        and folder.candidates_file(name).is_file()
-    }
+    tasks: dict[str, FinishedTask] = {}
+    damaged: dict[str, str] = {}
+    for name in planned:
+        if folder.task_file(name).exists():
+            try:
+                result = load_task_result(folder.task_file(name))
+                if result.fingerprint == planned[name].fingerprint:
+                    tasks[name] = kept_task(folder, result)
+            except ResultError as error:
+                if error.other_release:
+                    raise
+                damaged[name] = str(error)
+    return Kept(tasks, damaged)
+
+
+def _sealed(folder: RunFolder, task: FinishedTask) -> FinishedTask:
+    """A task of a release without checksums, which was recomputed, with them from now on."""
+    if task.result.checksum:
+        return task
+    result = dataclasses.replace(task.result, tables=table_checksums(folder, task.result.name))
+    return dataclasses.replace(task, result=save_task_result(folder.task_file(result.name), result))
 
 
 @dataclass(frozen=True)
@@ -159,8 +199,8 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
     folder.task_file(task.name).unlink(missing_ok=True)  # an earlier setting's must not stand beside these rankings
     write_parquet(folder.queries_file(task.name), query_rows)
     write_parquet(folder.candidates_file(task.name), candidate_rows)
-    save_result(folder.task_file(task.name), result)
-    return finished_task(result, query_rows, candidate_rows)
+    result = dataclasses.replace(result, tables=table_checksums(folder, task.name))
+    return finished_task(save_task_result(folder.task_file(task.name), result), query_rows, candidate_rows)
 
 
 def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: str, start: Start) -> Run:
@@ -199,9 +239,9 @@ def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: str, star
         git_commit=environment.git_commit(),
         versions=environment.package_versions(),
         machine=environment.machine(),
+        checksums={result.name: result.checksum for result in results},
     )
-    save_result(plan.folder.run_file, run)
-    return Run(plan.folder.root, run, tasks)
+    return Run(plan.folder.root, save_run_result(plan.folder.run_file, run), tasks)
 
 
 def _joined(seconds: list[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import numpy as np
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.results.scores import Scores, check_comparable, fraction, read_run, scores_of_results
+from mmeb_harness.results.scores import Scores, check_comparable, read_run, scores_of_results
 from mmeb_harness.show.compare import distinct_names
 from mmeb_harness.stats.queries import QueryScores, QueryTraces, joined, read_queries, read_traces
 from mmeb_harness.stats.resampling import Floats
@@ -84,7 +84,4 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> tuple[ShownRu
 
 def _read_run(folder: Path) -> ShownRun:
     run, results = read_run(folder)
-    for result in results:
-        for name in ("score", "corrected_score", "random_ties_score", "chance"):
-            fraction(getattr(result, name), f"{folder}: {result.name}: {name}")
     return ShownRun(folder, scores_of_results(folder, run, results), run, {result.name: result for result in results})

@@ -106,7 +106,8 @@ def _query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_l
     there = parquet_columns(path)
     if missing := sorted(set(columns) - set(there)):
         raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
-    table = read_parquet(path, [name for name in (*columns, *may_lack) if name in there])
+    wanted = [name for name in (*columns, *may_lack) if name in there]
+    table = read_parquet(path, wanted, result.tables.get("queries", ""))
     if table.num_rows != result.num_queries:
         raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
     return table

@@ -21,9 +21,11 @@ from mmeb_harness.results.files import (
     aggregate,
     expected_fingerprint,
     model_fingerprint,
-    save_result,
+    save_run_result,
+    save_task_result,
 )
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.outcome import table_checksums
 from mmeb_harness.run.plan import RunSettings
 from tests.toy import evaluated
 
@@ -101,13 +103,20 @@ def run_result(results: Sequence[TaskResult], **changes: object) -> RunResult:
 
 def write_run(folder: Path, results: Sequence[TaskResult], **changes: object) -> RunResult:
     """The JSON files of such a run, which bears its folder's name."""
-    run = run_result(results, **{"name": folder.name, **changes})
-    files = RunFolder(folder)
-    save_result(files.run_file, run)
+    return save_all(RunFolder(folder), run_result(results, **{"name": folder.name, **changes}), results)
+
+
+def save_all(files: RunFolder, run: RunResult, results: Sequence[TaskResult]) -> RunResult:
+    """Write a run's JSON files with the fingerprints and checksums that belong to them and to the tables there."""
+    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
+    run = dataclasses.replace(run, model_fingerprint=model_fingerprint(*identity))
+    checksums = {}
     for result in results:
-        mark = expected_fingerprint(run, result)
-        save_result(files.task_file(result.name), dataclasses.replace(result, fingerprint=mark))
-    return run
+        name, mark = result.name, expected_fingerprint(run, result)
+        tables = table_checksums(files, name) if files.candidates_file(name).is_file() else {}
+        saved = save_task_result(files.task_file(name), dataclasses.replace(result, fingerprint=mark, tables=tables))
+        checksums[name] = saved.checksum
+    return save_run_result(files.run_file, dataclasses.replace(run, checksums=checksums))
 
 
 def whole_run(folder: Path, edition: str = "page-fixed", **changes: object) -> RunResult:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from mmeb_harness.core.files import read_parquet, write_parquet
-from mmeb_harness.results.files import RunResult, TaskResult, expected_fingerprint, model_fingerprint, save_result
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
-from tests.harness.made_runs import mini_run
+from tests.harness.made_runs import mini_run, save_all
 
 NAMES = ("OK-VQA", "MVBench", "ViDoSeek-doc")
 MODES = ("never", "always", "adaptive")
@@ -51,16 +50,6 @@ def remade(real: Path, output: Path, mode: str, change: Callable[[str, list[Row]
     settings = {**run.model_settings, "reasoning": mode}
     save_all(files, dataclasses.replace(run, name=output.name, model_settings=settings), changed)
     return output
-
-
-def save_all(files: RunFolder, run: RunResult, results: Sequence[TaskResult]) -> None:
-    """Write a run's JSON files with the fingerprints that belong to them."""
-    identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
-    run = dataclasses.replace(run, model_fingerprint=model_fingerprint(*identity))
-    save_result(files.run_file, run)
-    for result in results:
-        mark = expected_fingerprint(run, result)
-        save_result(files.task_file(result.name), dataclasses.replace(result, fingerprint=mark))
 
 
 def reason(row: Row, number: int, mode: str) -> None:

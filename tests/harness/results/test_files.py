@@ -13,7 +13,7 @@ from mmeb_harness.results.files import (
     aggregate,
     load_task_result,
     model_fingerprint,
-    save_result,
+    save_task_result,
     task_fingerprint,
 )
 
@@ -45,7 +45,7 @@ def result(name: str, score: float, group: str = "I-CLS", modality: str = "image
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    save_result(tmp_path / "a.json", result("a", 0.5))
+    save_task_result(tmp_path / "a.json", result("a", 0.5))
     assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
 
 
@@ -59,7 +59,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ('{"schema_version": 99}', r"has schema version 99, this release reads up to 2: upgrade"),
         (
             '{"schema_version": 2, "score": 1}',
-            "is not a task's result of schema version 2 .it lacks 'name'.; delete it",
+            "is not a task's result of schema version 2 .it lacks 'name'.; run the same command again: that task is",
         ),
         ('{"schema_version": 1}', "was written by an older release"),
     ],
@@ -71,17 +71,17 @@ def test_foreign_newer_and_broken_files_are_refused(content: str, message: str, 
 
 
 def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> None:
-    save_result(tmp_path / "a.json", result("a", 0.5))
+    save_task_result(tmp_path / "a.json", result("a", 0.5))
     stored = json.loads((tmp_path / "a.json").read_text())
-    del stored["profile"]["dimensions"], stored["profile"]["quantization"]
+    del stored["profile"]["dimensions"], stored["profile"]["quantization"], stored["checksum"]
     (tmp_path / "a.json").write_text(json.dumps(stored))
     assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
 
 
 def test_a_file_from_before_reuse_was_counted_is_read(tmp_path: Path) -> None:
-    save_result(tmp_path / "a.json", result("a", 0.5))
+    save_task_result(tmp_path / "a.json", result("a", 0.5))
     stored = json.loads((tmp_path / "a.json").read_text())
-    del stored["queries"]["reused"], stored["candidates"]["reused"]
+    del stored["queries"]["reused"], stored["candidates"]["reused"], stored["checksum"]
     (tmp_path / "a.json").write_text(json.dumps(stored))
     assert load_task_result(tmp_path / "a.json") == result("a", 0.5)
 
@@ -100,7 +100,7 @@ def test_what_was_computed_before_a_profile_had_dimensions_still_counts() -> Non
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        save_result(tmp_path / "a.json", result("a", float("nan")))
+        save_task_result(tmp_path / "a.json", result("a", float("nan")))
     assert not list(tmp_path.iterdir())
 
 
@@ -124,6 +124,6 @@ def test_means_are_over_tasks_not_over_groups_and_name_what_is_missing() -> None
 
 
 def test_the_json_keys_are_the_field_names(tmp_path: Path) -> None:
-    save_result(tmp_path / "a.json", result("a", 0.5))
+    save_task_result(tmp_path / "a.json", result("a", 0.5))
     stored = json.loads((tmp_path / "a.json").read_text())
     assert list(stored) == [field.name for field in dataclasses.fields(TaskResult)]

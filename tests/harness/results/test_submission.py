@@ -150,8 +150,8 @@ def test_a_metric_that_lacks_or_is_no_fraction(tmp_path: Path) -> None:
     whole = dict.fromkeys(METRIC_NAMES, 0.5)
     cases: list[tuple[dict[str, float], str]] = [
         ({name: 0.5 for name in METRIC_NAMES if name != "f1@5"}, "GQA: missing: f1@5"),
-        ({**whole, "hit@1": 80.1}, r"GQA: hit@1 is 80\.1, expected a fraction"),
-        ({**whole, "mrr@1": -0.5}, r"GQA: mrr@1 is -0\.5, expected a fraction"),
+        ({**whole, "hit@1": 80.1}, r"GQA\.json .*metrics\.hit@1 is 80\.1, expected a fraction"),
+        ({**whole, "mrr@1": -0.5}, r"GQA\.json .*metrics\.mrr@1 is -0\.5, expected a fraction"),
     ]
     for number, (metrics, message) in enumerate(cases):
         spoilt = [task_result(task, **({"metrics": metrics} if task.name == "GQA" else {})) for task in TASKS]

@@ -17,8 +17,9 @@ from mmeb_harness.cli.scores import export
 from mmeb_harness.core.files import read_parquet, write_parquet
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.scores import read_run
 from mmeb_harness.results.trec import decode_id, decreasing_scores, encode_id, export_trec
-from tests.harness.made_runs import mini_run
+from tests.harness.made_runs import mini_run, save_all
 
 NAMES = ("VOC2007", "OK-VQA", "MSR-VTT", "ViDoSeek-doc", "ViDoRe_esg_reports_human_labeled_v2", "MMLongBench-page")
 MEASURES = {"hit@1": Success @ 1, "mrr@10": RR @ 10, "precision@5": P @ 5, "recall@10": R @ 10}
@@ -99,6 +100,7 @@ def spoil(cache: Path, folder: Path, column: str, values: list[object]) -> Path:
     index = table.column_names.index(column)
     rows = [values, *table.column(column).to_pylist()[1:]]
     write_parquet(path, table.set_column(index, column, pa.array(rows, table.schema.field(column).type)))
+    save_all(RunFolder(folder), *read_run(folder))
     return folder
 
 

@@ -18,7 +18,8 @@ from mmeb_harness.cli.scores import verify
 from mmeb_harness.core.files import read_parquet, write_parquet
 from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.results.verify import summary, verify_run
+from mmeb_harness.results.recomputed import summary
+from mmeb_harness.results.verify import verify_run
 from tests.harness.made_runs import mini_run
 from tests.harness.run.test_evaluate import run_toy
 from tests.toy import registered, toy_task, write_toy

@@ -311,10 +311,9 @@ def test_no_result_stands_beside_another_settings_rankings(
     run_toy(data, tmp_path / "run", embedder=HashEmbedder(revision="1"))
 
     def killed(path: Path, result: object) -> None:
-        if path.name == "one.json":
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmeb_harness.run.record.save_result", killed)
+    monkeypatch.setattr("mmeb_harness.run.record.save_task_result", killed)
     with pytest.raises(KeyboardInterrupt):
         run_toy(data, tmp_path / "run", embedder=HashEmbedder(revision="2"))
     assert not (tmp_path / "run" / "tasks" / "one.json").exists()

@@ -382,12 +382,12 @@ def table_without_ranks(run: Path) -> None:
         (still_running, r"is not finished \(status 'running'\)"),
         (broken_json, r"OK-VQA.json is not valid JSON"),
         (foreign_json, r"run\.json is not a run's result of schema version 2 \(no setting in it named 'hello'"),
-        (odd_score, "OK-VQA: score is 1.5, expected a fraction"),
+        (odd_score, r"OK-VQA\.json is not a task's result of schema version 2 \(score is 1\.5, expected a fraction"),
         (score_in_words, r"OK-VQA.json is not a task's result of schema version 2 .score must be float, not 'much'"),
         (no_table, r"OK-VQA.parquet is missing"),
-        (cut_table, r"can't read .*OK-VQA.parquet"),
-        (table_of_another_task, r"is not what .*OK-VQA.json was computed from \(40 queries .* expected 24"),
-        (table_without_ranks, r"OK-VQA.parquet lacks first_relevant_rank \(int64\)"),
+        (cut_table, r"OK-VQA\.parquet is not as it was written"),
+        (table_of_another_task, r"OK-VQA\.parquet is not as it was written"),
+        (table_without_ranks, r"OK-VQA\.parquet is not as it was written"),
     ],
 )
 def test_what_is_no_finished_run_is_named(run: Path, spoil: Callable[[Path], None], message: str) -> None:
