@@ -67,14 +67,14 @@ def bench(**given: Any) -> None:
     from mmeb_harness.bench.make import run_bench, save_bench
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.bench.tables import print_bench
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.core.registry import choose_tasks
     from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
     modes = _modes(given)
     if given["reference_items"] is not None and not given["references"]:
         raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
     config, spec = _config_and_spec(given)
-    chosen = select_tasks(load_tasks(config.edition), config.tasks, config.groups, config.modalities)
+    chosen, _ = choose_tasks(config.edition, config.tasks, config.groups, config.modalities)
     info = open_data(config)
     output = _output(config, spec, info)
     plan = Plan(

@@ -47,15 +47,18 @@ for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
 @cli.command()
 @selection_options
 def tasks(edition: str | None, **choice: Any) -> None:
-    """List the registered tasks."""
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    """List the registered tasks, and which can't be used, and why."""
+    from mmeb_harness.core.registry import select_tasks, survey_tasks
 
-    registered = load_tasks(edition)
-    chosen = select_tasks(registered, **choice) if any(choice.values()) else registered.values()
+    survey = survey_tasks(edition)
+    everything = survey.tasks.values()
+    chosen = select_tasks(survey.tasks, **choice, problems=survey.problems) if any(choice.values()) else everything
     print_table(
         ("task", "modality", "group", "metric", "queries", "candidates", "split", "source"),
         [_task_row(standing) for standing in chosen],
     )
+    for problem in survey.problems:
+        say(f"can't be used: {problem}", err=True)
 
 
 @cli.command()

@@ -125,11 +125,11 @@ def _same_choice(
 def check(folder: Path, workers: int, quick: bool, frames: int, edition: str | None, **choice: Any) -> None:
     """Say for each chosen task that it is ready, or what is wrong and what mends it. Exit code 1 if any is not."""
     from mmeb_harness.core.items import Frames
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.core.registry import choose_tasks
     from mmeb_harness.data.check import check_tasks
     from mmeb_harness.data.folder import describe
 
-    chosen = [standing.task for standing in select_tasks(load_tasks(edition), **choice)]
+    chosen = [standing.task for standing in choose_tasks(edition, **choice)[0]]
     info, outcomes = describe(folder.expanduser()), []
     for outcome in check_tasks(chosen, info, Frames(frames, min(frames, 8)), quick=quick, workers=workers):
         outcomes.append(outcome)
@@ -165,16 +165,16 @@ def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
 def _plan(
     *, folder: Path, workers: int, lock_file: Path | None, update: bool, redo: bool, edition: str | None, **choice: Any
 ) -> Plan:
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.core.registry import select_tasks, survey_tasks
     from mmeb_harness.data.lock import LOCK, read_lock
     from mmeb_harness.data.plan import make_plan
     from mmeb_harness.data.revisions import knows_all, lock_repos
 
     if lock_file and update:
         raise click.UsageError("--lock and --update contradict each other")
-    registered = load_tasks(edition)
-    chosen = [standing.task for standing in select_tasks(registered, **choice)]
-    known = [standing.task for standing in registered.values()]
+    survey = survey_tasks(edition)  # all: tasks share archives
+    chosen = [standing.task for standing in select_tasks(survey.tasks, **choice, problems=survey.problems)]
+    known = [standing.task for standing in survey.tasks.values()]
     root = folder.expanduser().resolve()
     own, given = read_lock(root / LOCK), read_lock(lock_file) if lock_file else {}
     if given or update or not knows_all(chosen, own):

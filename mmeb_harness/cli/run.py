@@ -104,17 +104,18 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
     """
     from mmeb_harness.cli.config import RunConfig
     from mmeb_harness.core.progress import reporter_for
-    from mmeb_harness.core.registry import load_tasks, select_tasks
+    from mmeb_harness.core.registry import choose_tasks, with_tasks
+    from mmeb_harness.results.folder import RunFolder
     from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
     console = terminal.console()
     shards = load_shards(Path(output))
     first = shards[0]
-    registered = load_tasks(first.edition or None)
+    tasks, registered = choose_tasks(first.edition or None, first.tasks)
     asked = _Asked(
-        tasks=select_tasks(registered, first.tasks, (), ()),
-        registered=registered,
+        tasks=tasks,
+        registered=with_tasks(registered, RunFolder(Path(output)).task_names(), first.edition or None),
         data=open_data(RunConfig(data=data, seed=first.seed)),
         settings=settings_of(first, Path(output), Path(vectors) if vectors else None),
     )
@@ -165,11 +166,11 @@ def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console)
 
 
 def _asked(config: RunConfig) -> tuple[ModelSpec, _Asked]:
-    from mmeb_harness.core.registry import benchmark_edition, load_tasks, resolve_model, select_tasks
+    from mmeb_harness.core.registry import benchmark_edition, choose_tasks, resolve_model, with_tasks
+    from mmeb_harness.results.folder import RunFolder
     from mmeb_harness.run.plan import RunSettings
 
-    registered = load_tasks(config.edition)
-    tasks = select_tasks(registered, config.tasks, config.groups, config.modalities)
+    tasks, registered = choose_tasks(config.edition, config.tasks, config.groups, config.modalities)
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     data = open_data(config)
     output = Path(config.output) if config.output else default_output(config, model_args, data)
@@ -187,6 +188,7 @@ def _asked(config: RunConfig) -> tuple[ModelSpec, _Asked]:
         vectors=Path(config.vectors) if config.vectors else None,
         model_args=model_args,
     )
+    registered = with_tasks(registered, RunFolder(output).task_names(), config.edition)
     return model_spec(model, model_args, config), _Asked(tasks, registered, data, settings)
 
 

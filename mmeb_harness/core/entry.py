@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from mmeb_harness.core.errors import HarnessError, of_the_system
+from mmeb_harness.core.plugins import exit_line
 from mmeb_harness.core.terminal import lost_output, open_streams, say
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def _ended(command: click.Command) -> int:
     try:
         return int(command(standalone_mode=False) or 0)
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        if error.code != 1:  # that a check failed, commands of ours say so; where they are done they return
+            _fail(exit_line(error), 2)
+        return 1
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except click.Abort:

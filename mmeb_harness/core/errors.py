@@ -52,7 +52,7 @@ class UnknownNameError(HarnessError):
             if close
             else f"Known: {shortened(names) or 'none (is the package installed?)'}."
         )
-        broken = f" Can't be used: {'; '.join(unusable)}" if unusable else ""
+        broken = f" Can't be used: {shortened(unusable, 3)}" if unusable else ""
         super().__init__(f"no {kind} named {name!r}. {hint}{broken}")
 
 

@@ -47,6 +47,11 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
         raise PluginError(f"{line}; {TRACEBACK}=1 before the command shows the traceback") from error
 
 
+def exit_line(error: SystemExit) -> str:
+    """What to say of an exit that no command of ours asked for."""
+    return f"a plugin {_what_happened(error)}{_place(error)} before the command was done"
+
+
 def _what_happened(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r})"

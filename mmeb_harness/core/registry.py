@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmeb_harness.core.embedder import Embedder
-from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError
-from mmeb_harness.core.items import MODALITIES, Modality
+from mmeb_harness.core.embedder import Embedder, ModelInfo
+from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError, of_the_system, one_line
+from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
+from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import members_of
 from mmeb_harness.core.tasks import Suite, Task
 
@@ -29,6 +37,11 @@ SUITES_GROUP = "mmeb_harness.suites"
 
 #: The collection whose means are the benchmark's; the 78 tasks of MMEB-V2.
 BENCHMARK = "mmeb-v2"
+
+#: The package whose names in the registry nobody else can take.
+OWN_PACKAGE = "mmeb-harness"
+#: Longest import of a plugin that isn't asked for by name.
+IMPORT_SECONDS = 10.0
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -41,31 +54,96 @@ class RegisteredTask:
     collection: str
 
 
-def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
-    """All registered tasks by name, the benchmark's first, in their own order.
+@dataclass(frozen=True)
+class TaskSurvey:
+    """What the task plugins hold.
+
+    Attributes:
+        tasks: all that can be used, by name, the benchmark's first, in their own order.
+        problems: a line for every plugin or task that can't be used, and why: it stops nothing but its own use.
+        slow: some of them only take long.
+    """
+
+    tasks: Mapping[str, RegisteredTask]
+    problems: tuple[str, ...] = ()
+    slow: bool = False
+
+
+def survey_tasks(
+    edition: str | None = None, names: Iterable[str] | None = None, seconds: float | None = IMPORT_SECONDS
+) -> TaskSurvey:
+    """Import the task plugins and look at what they hold.
 
     Args:
         edition: of the benchmark; `None`: its default. Tasks that have no editions are there in any.
+        names: of tasks; if the benchmark has them all, no other plugin is imported. `None`: all are.
+        seconds: for the import of each plugin but the benchmark's own; `None`: as long as it takes.
 
     Raises:
-        HarnessError: if two plugins register one name, or a plugin can't be imported.
-        UnknownNameError: if no plugin has an edition of that name.
+        UnknownNameError: if the benchmark has no edition of that name.
     """
-    registered: dict[str, RegisteredTask] = {}
+    tasks: dict[str, RegisteredTask] = {}
+    problems: list[str] = []
+    twice: set[str] = set()
+    slow = False
     for point in sorted(_points(TASKS_GROUP), key=lambda point: (point.name != BENCHMARK, point.name)):
-        for task in _tasks_of(point, edition):
-            if not re.fullmatch(r"[\w.+-]+", task.name):
-                raise HarnessError(
-                    f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + -: "
-                    "result files are named by it"
-                )
-            if task.name in registered:
-                raise HarnessError(
-                    f"task {task.name!r} is registered twice, by {registered[task.name].collection!r} and "
-                    f"{point.name!r}; uninstall one of the two packages"
-                )
-            registered[task.name] = RegisteredTask(task, point.name)
-    return registered
+        try:
+            with _within(None if point.name == BENCHMARK else seconds):
+                listed = _tasks_of(point, edition)
+        except UnknownNameError:
+            raise
+        except HarnessError as error:
+            slow |= isinstance(error.__cause__, TimeoutError)
+            problems.append(str(error))
+            continue
+        for task in listed:
+            if (problem := _problem_of(task, point, tasks)) is None:
+                tasks[task.name] = RegisteredTask(task, point.name)
+                continue
+            problems.append(problem)
+            twice |= {name for name in tasks if name == task.name}
+        if point.name == BENCHMARK and names is not None and set(names) <= tasks.keys():
+            break
+    # Which of two equal names is meant nobody knows; only the benchmark's are its own.
+    meant = {
+        name: standing for name, standing in tasks.items() if name not in twice or standing.collection == BENCHMARK
+    }
+    return TaskSurvey(meant, tuple(problems), slow)
+
+
+def load_tasks(edition: str | None = None) -> dict[str, RegisteredTask]:
+    """All registered tasks that can be used, by name, the benchmark's first, in their own order.
+
+    Raises:
+        UnknownNameError: as `survey_tasks`.
+    """
+    return dict(survey_tasks(edition).tasks)
+
+
+def choose_tasks(
+    edition: str | None,
+    tasks: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    modalities: Sequence[str] = (),
+) -> tuple[list[RegisteredTask], Mapping[str, RegisteredTask]]:
+    """The tasks that `select_tasks` selects, and what it selected them from; only plugins that it takes are imported.
+
+    Raises:
+        UnknownNameError: for a name that is none, or can't be used.
+    """
+    names = None if groups else tasks
+    survey = survey_tasks(edition, names)
+    known = {standing.task.group for standing in survey.tasks.values()}
+    if survey.slow and not ({*tasks} <= survey.tasks.keys() and {*groups} <= known):
+        survey = survey_tasks(edition, names, seconds=None)
+    return select_tasks(survey.tasks, tasks, groups, modalities, survey.problems), survey.tasks
+
+
+def with_tasks(
+    registered: Mapping[str, RegisteredTask], names: Iterable[str], edition: str | None
+) -> Mapping[str, RegisteredTask]:
+    """The same tasks; those of all other plugins as well, if some of the names aren't among them."""
+    return registered if set(names) <= registered.keys() else load_tasks(edition)
 
 
 def select_tasks(
@@ -73,14 +151,18 @@ def select_tasks(
     tasks: Sequence[str] = (),
     groups: Sequence[str] = (),
     modalities: Sequence[str] = (),
+    problems: Sequence[str] = (),
 ) -> list[RegisteredTask]:
     """The tasks that are named, or in a named group, or of a named modality; all of the benchmark if none is.
 
     A modality means the benchmark's tasks: other collections have data of their own, which a run of the benchmark
     lacks. They are chosen by name or by group.
 
+    Args:
+        problems: why plugins or tasks aren't among those registered.
+
     Raises:
-        UnknownNameError: for a name that is none; the nearest is suggested.
+        UnknownNameError: for a name that is none; the nearest is suggested, and the problems are told.
     """
     known_groups = {standing.task.group for standing in registered.values()}
     for kind, wanted, known in (
@@ -90,7 +172,7 @@ def select_tasks(
     ):
         for name in wanted:
             if name not in known:
-                raise UnknownNameError(kind, name, known)
+                raise UnknownNameError(kind, name, known, problems)
     if not (tasks or groups or modalities):
         return [standing for standing in registered.values() if standing.collection == BENCHMARK]
     return [
@@ -188,7 +270,8 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
     Raises:
         UnknownNameError: no such model, or the model takes no such argument.
         OptionError: a value that doesn't parse or is missing, or an option that the model doesn't have.
-        ModelError: the plugin can't be imported.
+        ModelError: the plugin can't be imported, or what it makes is no Embedder.
+        PluginError: its own code raised an error.
     """
     name, args = resolve_model(model, args)
     factory = _factory(name)
@@ -210,7 +293,11 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
     if missing := next((key for key in _required(factory) if key not in keywords), None):
         short = f"--model {name}:VALUE, or " if missing == next(iter(parameters)) else ""
         raise OptionError(f"model {name!r} needs {missing!r}: {short}--model-arg {missing}=VALUE")
-    embedder: Embedder = factory(**keywords)
+    with plugin_code(f"model {name!r} can't be made"):
+        embedder: Embedder = factory(**keywords)
+        problem = _problem_of_embedder(embedder)
+    if problem:
+        raise ModelError(f"model {name!r} is no Embedder: {problem}")
     return embedder
 
 
@@ -258,8 +345,9 @@ def _factory(name: str) -> Callable[..., Any]:
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:
     """Keyword parameters of a factory and their annotations (str where there is none)."""
     function = factory.__init__ if inspect.isclass(factory) else factory
-    hints = get_type_hints(function)
-    return {parameter.name: hints.get(parameter.name, str) for parameter in _named_parameters(factory)}
+    with plugin_code(f"the annotations of {getattr(factory, '__qualname__', factory)!s}"):
+        hints = get_type_hints(function)
+        return {parameter.name: hints.get(parameter.name, str) for parameter in _named_parameters(factory)}
 
 
 def _required(factory: Callable[..., Any]) -> list[str]:
@@ -276,8 +364,15 @@ def _named_parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _points(group: str) -> list[EntryPoint]:
-    """One entry point a name and group: an editable install may list its own twice."""
-    return list({(point.name, point.value): point for point in entry_points(group=group)}.values())
+    """One entry point a name and group: an editable install may list its own twice. Our own names are nobody else's."""
+    points = list({(point.name, point.value): point for point in entry_points(group=group)}.values())
+    several = {name for name, count in Counter(point.name for point in points).items() if count > 1}
+    own = {point.name for point in points if point.name in several and _package(point) == OWN_PACKAGE}
+    return [point for point in points if point.name not in own or _package(point) == OWN_PACKAGE]
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "?"
 
 
 def _named(group: str, kind: str, name: str) -> EntryPoint:
@@ -291,33 +386,102 @@ def _named(group: str, kind: str, name: str) -> EntryPoint:
 
 
 def _load(point: EntryPoint) -> Any:
-    """Import what an entry point names. Only the import error is turned into one line; it names the plugin."""
+    """Import what an entry point names. What it prints isn't the command's output.
+
+    Raises:
+        ModelError, PluginError: it can't be imported; the plugin is named.
+    """
+    who = f"plugin {point.name!r} ({point.value}) can't be imported"
+    with plugin_code(who), redirect_stdout(sys.stderr):
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            line = of_the_system(error) or f"{one_line(error)}; is its package complete?"
+            raise ModelError(f"{who}: {line}") from error
+        except HarnessError as error:
+            raise ModelError(f"{who}: {error}") from error
+
+
+@contextmanager
+def _within(seconds: float | None) -> Iterator[None]:
+    """Code of a plugin that has so long; only the main thread can be called away from what it is at."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"takes longer than {seconds:g} s")
+
+    started, handler = time.monotonic(), signal.signal(signal.SIGALRM, end)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
     try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"plugin {point.name!r} ({point.value}) can't be imported: {error}; is its package complete?"
-        ) from error
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, others and max(0.001, others - (time.monotonic() - started)))
+        signal.signal(signal.SIGALRM, handler)
 
 
 def _tasks_of(point: EntryPoint, edition: str | None) -> Sequence[Task]:
     loaded = _load(point)
-    tasks = getattr(loaded, "TASKS", loaded)
-    if edition is not None and point.name == BENCHMARK:
-        editions: Mapping[str, Sequence[Task]] = loaded.EDITIONS
-        if edition not in editions:
-            raise UnknownNameError("edition", edition, editions)
-        tasks = editions[edition]
-    listed = [tasks] if isinstance(tasks, Task) else list(tasks) if isinstance(tasks, (tuple, list)) else []
+    who = f"task plugin {point.name!r} ({point.value})"
+    with plugin_code(f"{who} can't be used"):
+        tasks = getattr(loaded, "TASKS", loaded)
+        if edition is not None and point.name == BENCHMARK:
+            editions: Mapping[str, Sequence[Task]] = loaded.EDITIONS
+            if edition not in editions:
+                raise UnknownNameError("edition", edition, editions)
+            tasks = editions[edition]
+        listed = [tasks] if isinstance(tasks, Task) else list(tasks) if isinstance(tasks, (tuple, list)) else []
     if not listed or not all(isinstance(task, Task) for task in listed):
-        raise HarnessError(f"task plugin {point.name!r} ({point.value}) holds no Task, TASKS or sequence of Tasks")
+        raise HarnessError(f"{who} holds no Task, TASKS or sequence of Tasks")
     return listed
 
 
+def _problem_of(task: Task, point: EntryPoint, taken: Mapping[str, RegisteredTask]) -> str | None:
+    """Why a plugin's task can't be used."""
+    if not isinstance(task.name, str) or not re.fullmatch(r"[\w.+-]+", task.name):
+        return (
+            f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + -: result files "
+            "are named by it"
+        )
+    if task.name in taken:
+        return (
+            f"task {task.name!r} is registered twice, by {taken[task.name].collection!r} and {point.name!r}; uninstall "
+            "one of the two packages"
+        )
+    choices: Sequence[tuple[str, object, Sequence[str]]] = (
+        ("modality", task.modality, MODALITIES),
+        ("metric", task.metric, get_args(MetricName)),
+    )
+    for kind, value, known in choices:
+        if value not in known:
+            return f"task {task.name!r} (of {point.name!r}): {kind} {value!r} is none of {', '.join(known)}"
+    if not callable(task.load) or not isinstance(task.group, str):
+        return f"task {task.name!r} (of {point.name!r}): `load` has to be callable, and `group` a text"
+    return None
+
+
+def _problem_of_embedder(embedder: Any) -> str | None:
+    """Why the harness can't work with what a factory made."""
+    info = getattr(embedder, "info", None)
+    if not isinstance(info, ModelInfo) or not callable(getattr(embedder, "encode", None)):
+        return f"{type(embedder).__name__} has to have an `info`, which is a ModelInfo, and a method `encode`"
+    if not all(isinstance(text, str) and text for text in (info.name, info.revision)):
+        return f"name {info.name!r} and revision {info.revision!r} of its `info` have to be texts"
+    if isinstance(info.dimensions, bool) or not isinstance(info.dimensions, int) or info.dimensions < 1:
+        return f"{info.dimensions!r} dimensions; its `info` has to say how many numbers a vector has"
+    if info.similarity not in get_args(Similarity) or not isinstance(info.profile, Profile):
+        return f"similarity {info.similarity!r} and profile {info.profile!r:.80} of its `info`"
+    strange = [key for key, value in dict(info.settings).items() if not isinstance(value, str | int | float | None)]
+    return f"settings {strange} of its `info` are no texts, numbers or booleans" if strange else None
+
+
 def _summary(point: EntryPoint) -> tuple[str, str, str]:
-    source = point.dist.name if point.dist else "?"
     try:
-        doc = inspect.getdoc(_load(point)) or ""
-    except ModelError as error:
-        return point.name, source, f"broken: {error}"
-    return point.name, source, doc.split("\n")[0]
+        with _within(IMPORT_SECONDS):
+            loaded = _load(_named(MODELS_GROUP, "model", point.name))
+        with plugin_code("its docstring"):
+            says = (inspect.getdoc(loaded) or "").split("\n")[0] if callable(loaded) else "broken: not callable"
+    except HarnessError as error:
+        says = f"broken: {error}"
+    return point.name, _package(point), says

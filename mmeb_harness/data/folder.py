@@ -13,6 +13,7 @@ from pathlib import Path
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import hash_files, read_json, read_parquet
 from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 
 MANIFEST = "manifest.json"
@@ -120,9 +121,13 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
         RevisionError: if the rows are of another edition, or their number is not the declared one: a score over
             fewer queries than declared is not a score.
     """
-    samples = task.load(info.root, frames)
+    with plugin_code(f"task {task.name!r} can't be read"):
+        samples = task.load(info.root, frames)
+    if not isinstance(samples, Samples):
+        raise DataError(f"{task.name}: its reader returned {type(samples).__name__}, not Samples")
     if not info.synthetic and task.recognise is not None:
-        edition = task.recognise(samples)
+        with plugin_code(f"task {task.name!r} can't tell its edition"):
+            edition = task.recognise(samples)
         if edition not in (None, task.edition):
             raise RevisionError(
                 f"{task.name}: the rows in {info.root} are of edition {edition}, the run asks for {task.edition}; run "

@@ -29,6 +29,10 @@ class RunFolder:
         """One task's result. It is written last: where it exists, the task's other files do too."""
         return self.root / "tasks" / f"{task}.json"
 
+    def task_names(self) -> set[str]:
+        """Of which tasks there are results."""
+        return {path.stem for path in (self.root / "tasks").glob("*.json")}
+
     def queries_file(self, task: str) -> Path:
         """One task's table of a row a query."""
         return self.root / "queries" / f"{task}.parquet"
