@@ -19,7 +19,7 @@ from mmeb_harness.core.files import readable_size
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
-    from mmeb_harness.store.chunk_files import Description
+    from mmeb_harness.store.description import Description
     from mmeb_harness.store.upkeep import ModelStore
 
 DEFAULT_VECTORS = "runs/.vectors"
@@ -102,7 +102,7 @@ def check(vectors: Path, models: Sequence[str]) -> None:
 @_vectors_option
 @_model_option
 @click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Models that no run used for DAYS.")
-@click.option("--broken", is_flag=True, help="Chunks that `check` finds wrong, and what killed processes left.")
+@click.option("--broken", is_flag=True, help="What `check` finds wrong, runs set aside, or killed processes left.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken: bool, dry_run: bool) -> None:
     """Delete vectors: what the options name, of the models named (default: of all). --model alone: all of its vectors.
@@ -146,7 +146,8 @@ def _chosen(vectors: Path, models: Sequence[str]) -> dict[Path, Description]:
 
 
 def _row(store: ModelStore) -> tuple[str, ...]:
-    remarks = [f"{len(store.broken)} broken chunks"] if store.broken else []
+    remarks = [f"{len(store.broken)} broken files"] if store.broken else []
+    remarks += [f"{store.set_aside} set aside as broken"] if store.set_aside else []
     remarks += [] if store.is_current else [f"store version {store.description.version}: not used by this release"]
     return (
         _name(store),
@@ -173,6 +174,7 @@ def _values(store: ModelStore) -> dict[str, Any]:
         "bytes": store.size,
         "chunks": store.chunks,
         "broken": list(store.broken),
+        "set_aside": store.set_aside,
         "written": store.written,
         "used": store.used,
     }

@@ -21,6 +21,7 @@ from mmeb_harness.core.errors import HarnessError, ResultError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from _typeshed import ReadableBuffer as Buffer
 
 #: Larger annotation files are identified by size, head and tail (a parquet footer indexes every column
 #: chunk), so that a run over 100 GB does not start by reading 100 GB.
@@ -156,7 +157,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, as UTF-8."""
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: Buffer) -> None:
+    """Write a file of these bytes."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
 
 
 def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str = "delete it and run again") -> Any:
@@ -230,29 +236,6 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-
-
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write a table as one uncompressed Arrow record batch, which `map_arrow` reads without loading it."""
-    import pyarrow as pa
-
-    def write(temporary: Path) -> None:
-        with pa.ipc.new_file(temporary, table.schema) as writer:
-            writer.write_table(table)
-
-    write_atomically(path, write)
-
-
-def map_arrow(path: Path) -> pa.Table:
-    """Map a table that `write_arrow` wrote into memory: what is looked at is read, and no descriptor stays open.
-
-    Raises:
-        ResultError: if it can't be read.
-    """
-    import pyarrow as pa
-
-    with _readable(path), pa.memory_map(str(regular_file(path))) as source:
-        return pa.ipc.open_file(source).read_all()
 
 
 def read_parquet(path: Path, columns: list[str] | None = None, checksum: str = "") -> pa.Table:
@@ -339,8 +322,8 @@ def hash_files(root: Path, patterns: Iterable[str]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _write_bytes(path: Path, content: Buffer) -> None:
+    path.write_bytes(content)
 
 
 def _hash_content(path: Path) -> bytes:

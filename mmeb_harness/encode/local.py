@@ -193,6 +193,7 @@ class LocalEncoder:
             with flushing(sink), self._interrupts.deferred(), closing(self._prepared(list(queue))) as prepared:
                 while queue:
                     self._encode_chunk(queue[0], prepared, sink, on_progress)
+                    sink.flush()
                     queue.popleft()
                     self._interrupts.check()
         except Exception as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,38 @@ class RunFolder:
 
     @property
     def fresh_file(self) -> Path:
-        """When the run was last started over (nanoseconds since the epoch): vectors from before don't count."""
+        """What the store held when the run was last started over: see `StartedOver`."""
         return self.root / ".fresh"
+
+
+@dataclass(frozen=True)
+class StartedOver:
+    """Which stored vectors don't count for a run, since they are from before it was last started over.
+
+    Attributes:
+        chunks: names of those that were there: clocks differ, and are set.
+        nanoseconds: what was written before this time, of folders that release 0.1 started over.
+    """
+
+    chunks: tuple[str, ...] = ()
+    nanoseconds: int = 0
+
+
+def started_over(folder: RunFolder) -> StartedOver:
+    """What is remembered of the last start over; nothing of a run that never was.
+
+    Raises:
+        ResultError: it can't be read.
+    """
+    if not folder.fresh_file.is_file():
+        return StartedOver()
+    way_out = "run again with --fresh"
+    said = read_json(folder.fresh_file, way_out=way_out)
+    if isinstance(said, list) and all(isinstance(name, str) for name in said):
+        return StartedOver(tuple(said))
+    if type(said) is int:
+        return StartedOver(nanoseconds=said)
+    raise ResultError(f"{folder.fresh_file} doesn't say which stored vectors count; {way_out}")
 
 
 @contextmanager
@@ -69,8 +98,11 @@ def _is_run_file(path: Path) -> bool:
     return isinstance(values, dict) and {"schema_version", "model", "tasks"} <= values.keys()
 
 
-def clear(folder: RunFolder) -> None:
+def clear(folder: RunFolder, chunks: Sequence[str]) -> None:
     """Empty a run's folder. Vectors, which other runs may share, stay, but no longer count for this one.
+
+    Args:
+        chunks: names of those that hold them.
 
     Raises:
         ResultError: if it isn't one: what lies there is somebody else's.
@@ -78,7 +110,7 @@ def clear(folder: RunFolder) -> None:
     names = ("tasks", "queries", "candidates")
     if not _is_run_file(folder.run_file) and any((folder.root / name).exists() for name in names):
         raise ResultError(f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there")
-    write_json(folder.fresh_file, time.time_ns())  # first: what is deleted below must not come back from old vectors
+    write_json(folder.fresh_file, list(chunks))  # first: what is deleted below must not come back from old vectors
     for name in names:
         if (folder.root / name).is_dir():
             shutil.rmtree(folder.root / name)

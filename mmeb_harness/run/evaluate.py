@@ -16,17 +16,16 @@ from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
 from mmeb_harness.core.errors import HarnessError
-from mmeb_harness.core.files import read_json
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter, label
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
-from mmeb_harness.encode.windows import Window, one_ahead, windows
+from mmeb_harness.encode.windows import ReadTask, Window, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
-from mmeb_harness.results.folder import locked
+from mmeb_harness.results.folder import locked, started_over
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.run.read import Reading, read_tasks, with_keys
@@ -88,13 +87,14 @@ def _encoded_tasks(
     """The unfinished tasks, each when the encoder has seen to it that the store has what the task needs."""
     if not readings:
         return
-    store = open_store(plan)
-    hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root)
+    store = open_store(plan, reporter.note)
+    hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root, reporter.note)
     plan_items = partial(plan_chunks, embedder, batch_tokens=plan.settings.batch_tokens)
     # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
-    for window in one_ahead(windows(with_keys(readings, hashes), plan_items)):
+    for window in one_ahead(windows(_looked_through(with_keys(readings, hashes), store), plan_items)):
         waiting = [task for task in window.tasks if not task.is_finished]
         needed = {key for task in waiting for keys in task.keys.values() for key in keys}
+        store.settle(needed)
         stored = {key for key in needed if key in store}
         reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
         # Chunks of which nothing is needed keep their place: shares are given out by it.
@@ -124,6 +124,15 @@ def _naming_tasks(window: Window) -> Iterator[None]:
         raise
 
 
+def _looked_through(tasks: Iterator[ReadTask], store: VectorStore) -> Iterator[ReadTask]:
+    """The same; what is stored of each begins to be verified while others are read and planned."""
+    for task in tasks:
+        if not task.is_finished:
+            for keys in task.keys.values():
+                store.look_through(keys)
+        yield task
+
+
 def this_process(
     embedder: Embedder,
     note: Callable[[str], None],
@@ -151,15 +160,14 @@ def this_process(
     return opened
 
 
-def open_store(plan: Plan) -> VectorStore:
+def open_store(plan: Plan, note: Callable[[str], None] = lambda _: None) -> VectorStore:
     """The model's vectors, but for those from before the run was started over.
 
     Raises:
         ResultError: those that are there can't be used.
     """
-    vectors = plan.settings.vectors_folder / plan.fingerprint
-    since = read_json(plan.folder.fresh_file) if plan.folder.fresh_file.is_file() else 0
-    return VectorStore(vectors, plan.model.similarity, since, plan.model)
+    started = started_over(plan.folder)
+    return VectorStore(plan.vectors, plan.model.similarity, started.nanoseconds, plan.model, started.chunks, note)
 
 
 def _task_line(result: TaskResult) -> str:

@@ -86,6 +86,11 @@ class Plan:
         """Where the results go."""
         return RunFolder(self.settings.output)
 
+    @property
+    def vectors(self) -> Path:
+        """Where the model's vectors are."""
+        return self.settings.vectors_folder / self.fingerprint
+
 
 def make_plan(
     tasks: Sequence[RegisteredTask],

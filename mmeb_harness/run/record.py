@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.errors import ResultError, leading
-from mmeb_harness.core.files import write_parquet
+from mmeb_harness.core.files import write_json, write_parquet
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
@@ -30,7 +30,7 @@ from mmeb_harness.results.files import (
     save_run_result,
     save_task_result,
 )
-from mmeb_harness.results.folder import RunFolder, clear
+from mmeb_harness.results.folder import RunFolder, clear, started_over
 from mmeb_harness.results.outcome import (
     FinishedTask,
     Run,
@@ -41,6 +41,7 @@ from mmeb_harness.results.outcome import (
     table_checksums,
 )
 from mmeb_harness.run.plan import Plan, PlannedTask
+from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.vectors import VectorStore
 
 
@@ -64,9 +65,10 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
         ResultError: the folder holds a run of another model or on other data, or files that can't be read.
     """
     if plan.settings.fresh:
-        clear(plan.folder)
+        clear(plan.folder, _stored_chunks(plan))
     elif plan.folder.run_file.exists():
         _check_same_run(load_run_result(plan.folder.run_file), plan)
+    _trust_no_future(plan, reporter)
     kept_of_all = kept_results(plan.folder, {**plan.tasks, **plan.others})
     if damaged := next((name for name in plan.others if name in kept_of_all.damaged), None):
         raise ResultError(f"{kept_of_all.damaged[damaged]}; this command doesn't ask for {damaged}: ask for it, too")
@@ -88,6 +90,20 @@ def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
     if stale:
         reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
     return finished
+
+
+def _trust_no_future(plan: Plan, reporter: Reporter) -> None:
+    """A run that an earlier release started over remembers when; all it encodes would be older than a time ahead."""
+    if started_over(plan.folder).nanoseconds > time.time_ns():
+        reporter.note(
+            f"{plan.folder.fresh_file} is of a time that is yet to come (was a clock set back?): what is stored by now "
+            "is encoded again, once"
+        )
+        write_json(plan.folder.fresh_file, _stored_chunks(plan))
+
+
+def _stored_chunks(plan: Plan) -> list[str]:
+    return [path.name for path in chunk_files(plan.vectors)]
 
 
 def _check_same_run(earlier: RunResult, plan: Plan) -> None:

@@ -104,6 +104,7 @@ class RayEncoder:
                 for chunk, answer in self._answers():
                     for keys, encoded in answer.batches:
                         sink.add(keys, encoded)
+                    sink.flush()
                     self.usage.add(answer.usage)
                     on_progress(len(chunk))
                 if self._interrupts.asked:

@@ -1,135 +1,65 @@
-"""The files of one model's stored vectors: chunks, `model.json` that says whose they are, and a lock.
+"""The chunks of one model's stored vectors, and the lock of their folder.
 
 A chunk is one uncompressed Arrow table, mapped into memory to be read. Its name begins with the time of the latest row
-in it, so that names sort by time, and is nobody else's. Rows say themselves when they were written: release 0.1 joined
-chunks of several ages.
+in it, so that names sort by time, and ends with the hash of its bytes (see `sealed`): what is read back for a score is
+what was written, in every column. Chunks of earlier releases have a checksum over keys and vectors among their schema's
+metadata instead. Rows say themselves when they were written: release 0.1 joined chunks of several ages.
 
-Chunks stay as they were written. A run writes one every ten seconds or 4,096 items, and 10,000 of them, 28 hours of
-encoding, cost whoever opens the folder 0.5 ms each, and whoever reads all of it 0.6 ms each: not worth a second way of
-writing that every reader would have to be held off from.
+Chunks stay as they were written. A run writes one every ten seconds or 256 items, and 10,000 of them cost whoever opens
+the folder 0.5 ms each, and whoever reads all of it 0.6 ms each: not worth a second way of writing that every reader
+would have to be held off from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import os
-import uuid
 import zlib
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import ModelInfo
-from mmeb_harness.core.environment import __version__
 from mmeb_harness.core.errors import ResultError, one_line
-from mmeb_harness.core.files import dont_wait, lock_file, map_arrow, read_json, write_arrow, write_json
-from mmeb_harness.core.items import Similarity
+from mmeb_harness.core.files import dont_wait, lock_file, regular_file
+from mmeb_harness.store.sealed import changed_at, has_seal, is_as_written, left_over, listed, write_sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: 1: chunks of parquet or Arrow, media named by path and time. 2: all Arrow, media named by their bytes.
-STORE_VERSION = 2
-DESCRIPTION = "model.json"
-COLUMNS = (
-    "key",
-    "vector",
-    "path",
-    "gate",
-    "rationale",
-    "reasoning_tokens",
-    "truncated",
-    "latency_seconds",
-    "share_seconds",
-    "written_ns",
-)
 LOCK = ".lock"
-#: Of a checksum among a chunk's schema metadata: over keys and vectors, which decide the scores.
+#: Columns that may be null.
+_OPTIONAL = ("gate", "rationale")
+#: Of a checksum among the schema metadata of an earlier release's chunk: over keys and vectors.
 _CHECKSUM = b"mmeb_checksum"
 
 
-@dataclass(frozen=True)
-class Description:
-    """Whose vectors a folder holds.
+@functools.cache
+def _column_types() -> Mapping[str, pa.DataType]:
+    """Columns of a chunk, in order; those of its vectors are checked apart, since they differ by model."""
+    import pyarrow as pa
 
-    Attributes:
-        version: of the store; 1 is that of folders without `model.json`.
-        name, revision: of the model; "" where the folder doesn't say.
-        dimensions: `None` where the folder doesn't say.
-    """
-
-    version: int
-    name: str = ""
-    revision: str = ""
-    dimensions: int | None = None
-    similarity: Similarity | None = None
-
-
-def read_description(folder: Path) -> Description | None:
-    """What a folder says of itself; `None` if it holds no vectors.
-
-    Raises:
-        ResultError: its `model.json` is none.
-    """
-    path = folder / DESCRIPTION
-    if not path.is_file():
-        return Description(1) if any(folder.glob("chunk-*")) else None
-    values = read_json(path)
-    version = values.get("store_version") if isinstance(values, dict) else None
-    if not isinstance(version, int):
-        raise ResultError(f"{path} doesn't say of which store version the vectors are; delete {folder}")
-    name, revision = str(values.get("model", "")), str(values.get("revision", ""))
-    return Description(version, name, revision, values.get("dimensions"), values.get("similarity"))
-
-
-def check_description(folder: Path, similarity: Similarity) -> None:
-    """Refuse a folder of another store version, or of vectors that are compared in another way.
-
-    Raises:
-        ResultError: says what to do about it.
-    """
-    described = read_description(folder)
-    if described is None:
-        return
-    if described.version != STORE_VERSION:
-        kind = "older" if described.version < STORE_VERSION else "newer"
-        prune = f"mmeb-eval cache prune --model {folder.name} --vectors {folder.parent}"
-        way_out = prune if kind == "older" else "upgrade mmeb-harness"
-        raise ResultError(
-            f"{folder} holds vectors of store version {described.version}, this release reads and writes "
-            f"{STORE_VERSION}: {way_out}, choose another --vectors, or use the {kind} release that wrote them"
-        )
-    if described.similarity != similarity:  # a fingerprint that an adapter's author forgot to change
-        raise ResultError(
-            f"{folder} holds vectors of similarity {described.similarity!r}, the model declares {similarity!r}; delete "
-            "the folder, or give the model another revision"
-        )
-
-
-def write_description(folder: Path, similarity: Similarity, model: ModelInfo | None) -> None:
-    """Say whose vectors these are. `None`: a store of nobody in particular.
-
-    Raises:
-        ResultError: if it can't be written.
-    """
-
-    values: dict[str, Any] = {"store_version": STORE_VERSION, "similarity": similarity}
-    values |= {"model": "", "revision": "", "dimensions": None}
-    if model is not None:
-        values |= {"model": model.name, "revision": model.revision, "dimensions": model.dimensions}
-        values |= {"settings": dict(model.settings), "profile": dataclasses.asdict(model.profile)}
-    values |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "harness": __version__}
-    write_json(folder / DESCRIPTION, values)
+    return {
+        "key": pa.string(),
+        "vector": None,
+        "path": pa.string(),
+        "gate": pa.float64(),
+        "rationale": pa.string(),
+        "reasoning_tokens": pa.int64(),
+        "truncated": pa.bool_(),
+        "latency_seconds": pa.float64(),
+        "share_seconds": pa.float64(),
+        "written_ns": pa.int64(),
+    }
 
 
 def chunk_files(folder: Path) -> list[Path]:
     """A folder's chunks, by the time of their latest row."""
-    return sorted(folder.glob("chunk-*.arrow"))
+    return listed(folder, "chunk-", ".arrow")
 
 
 def chunk_name(nanoseconds: int) -> str:
@@ -143,36 +73,96 @@ def write_chunk(folder: Path, table: pa.Table) -> Path:
     Raises:
         ResultError: if it can't be written.
     """
-    path = folder / f"{chunk_name(int(written_ns(table).max()))}-{uuid.uuid4().hex}.arrow"
-    write_arrow(path, table.replace_schema_metadata({_CHECKSUM: str(_checksum(table)).encode()}))
-    return path
+    import pyarrow as pa
+
+    memory = pa.BufferOutputStream()
+    with pa.ipc.new_file(memory, table.schema) as writer:
+        writer.write_table(table)
+    return write_sealed(folder, chunk_name(int(written_ns(table).max())), ".arrow", memory.getvalue())
 
 
-def map_chunk(path: Path) -> pa.Table:
-    """A chunk, mapped into memory.
+def map_chunk(path: Path, several: bool | None = None, width: int | None = None) -> pa.Table:
+    """A chunk, mapped into memory: it has the form of one, its keys are text, and no descriptor stays open.
+
+    Args:
+        several: whether an item has several vectors; `None`: either way.
+        width: of the vectors; `None`: any.
 
     Raises:
-        ResultError: if it was deleted or is broken, and what to do about it.
+        FileNotFoundError: it was deleted.
+        ResultError: says what is wrong, but not with which file.
     """
-    try:
-        table = map_arrow(path)
-    except ResultError as error:
-        if not path.exists():
-            raise ResultError(
-                f"{path} was deleted while it was in use; run again: what it held is encoded again"
-            ) from error
-        raise broken_chunk(path, one_line(error.__cause__ or error)) from error
-    if table.schema.names != list(COLUMNS) or len(table) == 0:
-        raise broken_chunk(path, "a table of something else")
+    import pyarrow as pa
+
+    with _refusing(), pa.memory_map(str(regular_file(path))) as source:
+        table = pa.ipc.open_file(source).read_all()
+        table.validate()
+        if not _has_form(table):
+            raise ResultError("a table of something else")
+        table.column("key").validate(full=True)
+    if several not in (None, is_several(table)):
+        raise ResultError(f"{'one vector' if several else 'several vectors'} an item, the model gives another number")
+    if width not in (None, width_of(table)):
+        raise ResultError(f"vectors of width {width_of(table)}, the model's have {width}")
     return table
 
 
-def broken_chunk(path: Path, why: str) -> ResultError:
-    """What to say of a chunk that can't be used, and what mends it."""
-    return ResultError(
-        f"{path} is broken ({why}); `mmeb-eval cache prune --broken --vectors {path.parents[1]}` deletes it, and what "
-        "it held is encoded again"
-    )
+def verify_chunk(path: Path, several: bool | None = None, width: int | None = None) -> str | None:
+    """What is wrong with a chunk: it has another form, or it isn't what was written.
+
+    Raises:
+        FileNotFoundError: it was deleted.
+    """
+    try:
+        table = map_chunk(path, several, width)
+        with _refusing():
+            if has_seal(path):
+                return None if is_as_written(path) else "its bytes are not what was written (checksum)"
+            table.validate(full=True)
+            written = (table.schema.metadata or {}).get(_CHECKSUM) == str(_checksum(table)).encode()
+            return None if written else "keys or vectors are not what was written (checksum)"
+    except ResultError as error:
+        return str(error)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What reading a damaged table raises, as one kind of error."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        raise ResultError(one_line(error)) from error
+
+
+def _has_form(table: pa.Table) -> bool:
+    import pyarrow as pa
+
+    kinds = _column_types()
+    if table.schema.names != list(kinds) or len(table) == 0 or table.column(0).num_chunks != 1:
+        return False
+    plain = all(kind is None or table.schema.field(name).type == kind for name, kind in kinds.items())
+    vector = table.schema.field("vector").type
+    numbers = (pa.float16(), pa.float32()) if is_several(table) else (pa.float32(),)
+    lists = vector.value_type if is_several(table) else vector
+    is_full = not any(table.column(name).null_count for name in kinds if name not in _OPTIONAL)
+    return plain and is_full and pa.types.is_fixed_size_list(lists) and lists.value_type in numbers
+
+
+def has_checksum(path: Path) -> bool:
+    """Whether a chunk says what its contents should be; none of store version 1 does."""
+    with contextlib.suppress(ResultError, FileNotFoundError):
+        return has_seal(path) or _CHECKSUM in (map_chunk(path).schema.metadata or {})
+    return False
+
+
+def keys_of(table: pa.Table) -> list[str]:
+    """Content keys of a chunk's items."""
+    keys: list[str] = table.column("key").to_pylist()
+    return keys
 
 
 def written_ns(table: pa.Table) -> NDArray[np.int64]:
@@ -186,7 +176,7 @@ def flat_vectors(table: pa.Table) -> NDArray[np.floating[Any]]:
     column = table.column("vector").chunk(0)  # combine_chunks would copy even a single one
     lists = column.values if is_several(table) else column
     flat: NDArray[np.floating[Any]] = lists.values.to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, lists.type.list_size)
+    return flat.reshape(-1, width_of(table))
 
 
 def vector_offsets(table: pa.Table) -> NDArray[np.int64]:
@@ -202,25 +192,27 @@ def is_several(table: pa.Table) -> bool:
     return bool(pa.types.is_large_list(table.schema.field("vector").type))
 
 
-def has_its_checksum(table: pa.Table) -> bool:
-    """Whether keys and vectors are what was written."""
-    return (table.schema.metadata or {}).get(_CHECKSUM) == str(_checksum(table)).encode()
+def width_of(table: pa.Table) -> int:
+    """How many numbers a vector has."""
+    vector = table.schema.field("vector").type
+    return int((vector.value_type if is_several(table) else vector).list_size)
 
 
 def _checksum(table: pa.Table) -> int:
-    keys = zlib.crc32("\n".join(table.column("key").to_pylist()).encode())
+    keys = zlib.crc32("\n".join(keys_of(table)).encode())
     vectors = zlib.crc32(flat_vectors(table).data, keys)
     return zlib.crc32(vector_offsets(table).tobytes(), vectors) if is_several(table) else vectors
 
 
 def share(folder: Path) -> BinaryIO | None:
-    """Hold a folder against pruning, beside others; waits while somebody prunes it.
+    """Hold a folder against pruning, beside others; waits while somebody prunes it. Made where it isn't there.
 
     Returns:
         What to close; `None` where no lock can be had: in a folder that may only be read, or a file system without
         locks.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         held = lock_file(folder / LOCK, shared=True)
     except OSError:
         return None
@@ -233,6 +225,7 @@ def hold_alone(folder: Path) -> BinaryIO | None:
     """Hold a folder against everybody else, until what is returned is closed; `None`: a run is using it.
 
     Raises:
+        FileNotFoundError: the folder is gone.
         ResultError: no lock can be had there.
     """
     is_new = not (folder / LOCK).exists()
@@ -240,6 +233,8 @@ def hold_alone(folder: Path) -> BinaryIO | None:
         held = lock_file(folder / LOCK, dont_wait)
     except BlockingIOError:
         return None
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ResultError(
             f"can't lock {folder} ({error.strerror or error}), so nothing is pruned; delete it by hand while no run "
@@ -250,7 +245,18 @@ def hold_alone(folder: Path) -> BinaryIO | None:
     return held
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left, if nobody uses the folder now: what is being written looks the same."""
+    if not left_over(folder):
+        return
+    with contextlib.suppress(OSError, ResultError):  # not ours, or gone: it costs room only
+        if held := hold_alone(folder):
+            with held:
+                for path in left_over(folder):
+                    path.unlink(missing_ok=True)
+
+
 def last_used(folder: Path) -> float | None:
     """When a run last opened a folder or wrote to it: seconds since the epoch."""
-    times = [path.stat().st_mtime for path in (folder / LOCK, *folder.glob("chunk-*")) if path.exists()]
-    return max(times, default=None)
+    times = [changed_at(path) for path in (folder / LOCK, *listed(folder, "chunk-"))]
+    return max((time for time in times if time is not None), default=None)

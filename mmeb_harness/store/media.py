@@ -2,24 +2,26 @@
 
 A file is read once: its hash, and what is unusual about the picture, are remembered with its path below the data
 folder, size, and times of change, so that a second run only looks at those. The files that remember are append-only
-and never written by two processes.
+and never written by two processes; broken ones are set aside, and what they remembered is hashed again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmeb_harness.core.errors import DataError, ResultError
-from mmeb_harness.core.files import read_parquet, regular_file, write_parquet
+from mmeb_harness.core.errors import DataError, ResultError, one_line
+from mmeb_harness.core.files import read_parquet, regular_file
 from mmeb_harness.core.pictures import HEAD, NOTES, READ_ANEW, Unusual, unusual
+from mmeb_harness.store.chunk_files import share, sweep
+from mmeb_harness.store.sealed import has_seal, is_as_written, listed, set_aside, write_sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,14 +58,15 @@ class MediaHashes:
 
     Args:
         root: the data folder; a file below it is remembered by its path from there, so that the folder may move.
-
-    Raises:
-        ResultError: what was remembered can't be read.
+        note: told of what is broken.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, note: Callable[[str], None] = lambda _: None) -> None:
         self._folder, self._root = folder, root
-        self._known = read_media_files(folder)
+        sweep(folder)
+        self._known, broken = read_media_files(folder)
+        if broken:
+            note(set_aside(broken, "what it remembered is hashed again"))
         self._unusual: dict[Path, Unusual] = {}
         self._unsaved: _Remembered = {}
         self._saved = time.monotonic()
@@ -125,19 +128,20 @@ class MediaHashes:
             after, changed = self._identity(path)
         except OSError as error:
             raise DataError(f"item's media file {path} can't be read: {error.strerror or error}") from error
-        stays = after == identity and time.time() - changed > RACY_SECONDS
+        # A time in the future counts as well: the next change will have another one.
+        stays = after == identity and abs(time.time() - changed) > RACY_SECONDS
         return _Hashed(path, identity, content, is_new=True, stays=stays)
 
     def _identity(self, path: Path) -> tuple[bytes, float]:
-        """What tells a file's next change, and when it last changed.
+        """What tells a file's next change, and when its inode last changed, which nobody but the system's clock sets.
 
-        The inode's time of change is among it: unpacked archives give two revisions of a file one path, one time of
+        That time is among what tells it: unpacked archives give two revisions of a file one path, one time of
         modification and, with bad luck, one size.
         """
         stat = path.stat()
         relative = path.relative_to(self._root) if path.is_relative_to(self._root) else path
         named = f"{relative.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-        return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), max(stat.st_mtime, stat.st_ctime)
+        return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), stat.st_ctime
 
     def _remember(self, hashed: Sequence[_Hashed]) -> None:
         new = {file.identity: file.content for file in hashed if file.is_new and file.stays}
@@ -158,7 +162,7 @@ class MediaHashes:
 
 def media_files(folder: Path) -> list[Path]:
     """The files of remembered hashes, oldest first."""
-    return sorted(folder.glob("media-*.parquet"))
+    return listed(folder, "media-", ".parquet")
 
 
 def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> None:
@@ -168,32 +172,57 @@ def write_media_file(folder: Path, hashes: Mapping[bytes, bytes]) -> None:
         ResultError: if it can't be written.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    path = folder / f"media-{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
     columns = {
         "identity": pa.array(list(hashes), pa.binary()),
         "sha256": pa.array([content[:_DIGEST_BYTES] for content in hashes.values()], pa.binary()),
         "unusual": pa.array([content[_DIGEST_BYTES:] for content in hashes.values()], pa.binary()),
     }
-    write_parquet(path, pa.table(columns))
+    memory = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), memory, compression="zstd")
+    held = share(folder)  # against `sweep`
+    with held or contextlib.nullcontext():
+        write_sealed(folder, f"media-{time.time_ns():020d}", ".parquet", memory.getvalue())
 
 
-def read_media_files(folder: Path) -> dict[bytes, bytes]:
-    """All hashes that a folder remembers.
-
-    Raises:
-        ResultError: a file can't be read.
-    """
+def read_media_files(folder: Path) -> tuple[dict[bytes, bytes], dict[Path, str]]:
+    """All hashes that a folder remembers; and its broken files, with what is wrong."""
     known: _Remembered = {}
+    broken: dict[Path, str] = {}
     for path in media_files(folder):
         try:
-            table = read_parquet(path)
-        except ResultError:
-            if path.exists():
-                raise
-            continue  # pruned since it was listed; what it held is hashed again
-        known.update(zip(table.column("identity").to_pylist(), _contents(table), strict=True))
-    return known
+            known |= read_media_file(path)
+        except ResultError as error:
+            broken[path] = str(error)
+        except FileNotFoundError:  # pruned since it was listed; what it held is hashed again
+            continue
+    return known, broken
+
+
+def read_media_file(path: Path) -> dict[bytes, bytes]:
+    """The hashes of one file, each followed by what is unusual, of files that hold it.
+
+    Raises:
+        FileNotFoundError: it was deleted.
+        ResultError: says what is wrong, but not with which file.
+    """
+    import pyarrow as pa
+
+    path.stat()
+    try:
+        if has_seal(path) and not is_as_written(path):
+            raise ResultError("its bytes are not what was written (checksum)")
+        table = read_parquet(path)
+        if table.schema.names[:2] != ["identity", "sha256"] or set(table.schema.types) != {pa.binary()}:
+            raise ResultError("a table of something else")
+        contents = _contents(table)
+        lengths = set(map(len, contents))
+        if any(column.null_count for column in table.columns) or lengths - {_DIGEST_BYTES, _DIGEST_BYTES + 1}:
+            raise ResultError("hashes of another length")
+        return dict(zip(table.column("identity").to_pylist(), contents, strict=True))
+    except (OSError, ValueError, TypeError, ResultError) as error:
+        raise ResultError(one_line(error.__cause__ or error)) from error
 
 
 def _contents(table: pa.Table) -> list[bytes]:

@@ -17,27 +17,30 @@ import numpy as np
 
 from mmeb_harness.core.embedder import UNIT_TOLERANCE
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import read_parquet
 from mmeb_harness.store.chunk_files import (
-    DESCRIPTION,
     LOCK,
-    STORE_VERSION,
-    Description,
     chunk_files,
     flat_vectors,
-    has_its_checksum,
     hold_alone,
+    keys_of,
     last_used,
     map_chunk,
+    verify_chunk,
+    width_of,
+)
+from mmeb_harness.store.description import (
+    DESCRIPTION,
+    STORE_VERSION,
+    Description,
+    description_problem,
     read_description,
 )
-from mmeb_harness.store.media import MEDIA_FOLDER, media_files
+from mmeb_harness.store.media import MEDIA_FOLDER, media_files, read_media_file
+from mmeb_harness.store.sealed import SET_ASIDE, changed_at, files_set_aside, left_over, listed, size_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: A temporary file that no lock holds was left by a killed process if it is older than this.
-LEFT_OVER_SECONDS = 3600.0
 #: Rows looked at in one go, so that checking doesn't load a chunk.
 _ROWS_A_LOOK = 4096
 
@@ -50,7 +53,8 @@ class ModelStore:
         items: of all chunks that can be read; `None`: of another store version.
         written: when the latest chunk was written, seconds since the epoch.
         used: when a run last opened the folder.
-        broken: names of chunks that can't be opened.
+        broken: names of files that can't be opened.
+        set_aside: how many files were found broken by runs.
     """
 
     folder: Path
@@ -61,6 +65,7 @@ class ModelStore:
     written: float | None
     used: float | None
     broken: tuple[str, ...]
+    set_aside: int
 
     @property
     def is_current(self) -> bool:
@@ -77,8 +82,8 @@ def model_folders(vectors: Path) -> dict[Path, Description]:
     if not vectors.is_dir():
         raise ResultError(f"{vectors} {'is no folder' if vectors.exists() else 'does not exist'}: no vectors are there")
     described: dict[Path, Description] = {}
-    for path in sorted(vectors.iterdir()):
-        with contextlib.suppress(ResultError):  # not to be read as one: somebody else's folder
+    for path in listed(vectors, ""):
+        with contextlib.suppress(ResultError):  # not to be read: somebody else's folder
             if path.is_dir() and not path.name.startswith(".") and (description := read_description(path)):
                 described[path] = description
     return described
@@ -87,44 +92,50 @@ def model_folders(vectors: Path) -> dict[Path, Description]:
 def survey(folder: Path, description: Description) -> ModelStore:
     """Count what a model's folder holds."""
     current = description.version == STORE_VERSION
-    paths = chunk_files(folder) if current else sorted(folder.glob("chunk-*"))
+    paths = chunk_files(folder) if current else listed(folder, "chunk-")
     keys: set[str] = set()
-    broken = []
+    broken = [DESCRIPTION] if current and description_problem(folder) else []
     for path in paths if current else ():
-        try:
-            keys.update(map_chunk(path).column("key").to_pylist())
-        except ResultError:
-            broken.append(path.name)
+        with contextlib.suppress(FileNotFoundError):  # pruned since it was listed
+            try:
+                keys.update(keys_of(map_chunk(path)))
+            except ResultError:
+                broken.append(path.name)
     return ModelStore(
         folder=folder,
         description=description,
         chunks=len(paths),
-        size=_size(_own_files(folder)),
+        size=sum(map(size_of, _own_files(folder))),
         items=len(keys) if current else None,
-        written=max((path.stat().st_mtime for path in paths), default=None),
+        written=max((time for path in paths if (time := changed_at(path)) is not None), default=None),
         used=last_used(folder),
         broken=tuple(broken),
+        set_aside=len(files_set_aside(folder)),
     )
 
 
 def check(store: ModelStore) -> list[str]:
-    """What is wrong with the chunks of a folder of this store version: a chunk's name and why, a line each."""
-    paths, width = chunk_files(store.folder), store.description.dimensions
-    return [f"{path.name}: {problem}" for path in paths if (problem := _problem(path, width))]
+    """What is wrong with the files of a folder of this store version: a file's name and why, a line each."""
+    return [f"{path.name}: {problem}" for path, problem in _broken(store.folder, store.description)]
 
 
-def _problem(path: Path, width: int | None) -> str | None:
-    """What is wrong with a chunk of vectors of that width."""
-    try:
-        table = map_chunk(path)
-        vectors = flat_vectors(table)
-        if width is not None and vectors.shape[1] != width:
-            return f"vectors of width {vectors.shape[1]}, the model's have {width}"
-        if not has_its_checksum(table):
-            return "keys or vectors are not what was written (checksum)"
-        return _numeric_problem(table)
-    except ResultError as error:
-        return str(error).removeprefix(f"{path} ")
+def _broken(folder: Path, description: Description) -> Iterator[tuple[Path, str]]:
+    if problem := description_problem(folder):
+        yield folder / DESCRIPTION, f"{problem}; the next run writes it anew"
+    paths = chunk_files(folder)
+    widths = {width for path in paths if (width := _width(path))}
+    # Where no chunk is of the width that the description says, the description is wrong.
+    width = description.dimensions if description.dimensions in widths else None
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # pruned since it was listed
+            if problem := verify_chunk(path, width=width) or _numeric_problem(map_chunk(path)):
+                yield path, problem
+
+
+def _width(path: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError, ResultError):
+        return width_of(map_chunk(path))
+    return None
 
 
 def _numeric_problem(table: pa.Table) -> str | None:
@@ -145,9 +156,11 @@ def check_media(vectors: Path) -> list[str]:
 
 def _media_problem(path: Path) -> str | None:
     try:
-        read_parquet(path, ["identity", "sha256"])
+        read_media_file(path)
     except ResultError as error:
-        return str(error)
+        return f"{path} is broken ({error})"
+    except FileNotFoundError:  # pruned since it was listed
+        return None
     return None
 
 
@@ -167,34 +180,40 @@ def prune(
 
     Args:
         unused_days: all vectors of models that no run opened for so many days; 0: of all.
-        broken: chunks with which something is wrong, and what killed processes left.
+        broken: chunks with which something is wrong, what runs have set aside, and what killed processes left.
 
     Raises:
         ResultError: a folder can't be written.
     """
     for folder, description in folders.items():
-        held = None if dry_run else hold_alone(folder)
-        with held or contextlib.nullcontext():
-            needless = _needless(folder, description, unused_days, broken=broken)
-            if needless and not held and not dry_run:
-                yield Pruned(f"{folder}: a run is using it", in_use=True)
-                continue
-            for what, paths in needless.items():
-                yield _delete(what, paths, dry_run=dry_run)
-            if held and not any(folder.iterdir()):
-                folder.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # somebody else prunes as well
+            held = None if dry_run else hold_alone(folder)
+            with held or contextlib.nullcontext():
+                needless = _needless(folder, description, unused_days, broken=broken)
+                if needless and not held and not dry_run:
+                    yield Pruned(f"{folder}: a run is using it", in_use=True)
+                    continue
+                for what, paths in needless.items():
+                    yield _delete(what, paths, dry_run=dry_run)
+                for emptied in (folder / SET_ASIDE, folder) if held else ():
+                    with contextlib.suppress(OSError):  # it isn't there, isn't empty, or a run has come meanwhile
+                        emptied.rmdir()
 
 
 def prune_media(vectors: Path, *, dry_run: bool) -> Iterator[Pruned]:
-    """Delete broken files of remembered hashes. No lock holds them: what is lost by that is hashed again.
+    """Delete broken files of remembered hashes, what runs have set aside, and what killed processes left.
+
+    What a running process is writing looks like that; losing it would only cost hashing it again.
 
     Raises:
         ResultError: the folder can't be written.
     """
     folder = vectors / MEDIA_FOLDER
-    old = [path for path in _left_over(folder) if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS]
-    for what, paths in _litter(old, list(filter(_media_problem, media_files(folder)))).items():
-        yield _delete(what, paths, dry_run=dry_run)
+    held = None if dry_run or not left_over(folder) else hold_alone(folder)
+    with held or contextlib.nullcontext():
+        left = left_over(folder) if held or dry_run else []
+        for what, paths in _litter(folder, left, list(filter(_media_problem, media_files(folder)))).items():
+            yield _delete(what, paths, dry_run=dry_run)
 
 
 def _needless(
@@ -205,23 +224,24 @@ def _needless(
     The description goes last but for the lock: killed in between, it is still a store. What somebody else put into the
     folder stays, and the folder with it.
     """
-    used = last_used(folder) or 0.0
-    if unused_days is not None and time.time() - used >= 86400 * unused_days:
+    unused_seconds = max(0.0, time.time() - (last_used(folder) or 0.0))  # a use in the future is one now
+    if unused_days is not None and unused_seconds >= 86400 * unused_days:
         old = "" if description.version == STORE_VERSION else f", store version {description.version}"
         files = sorted(_own_files(folder), key=lambda path: (path.name == LOCK, path.name == DESCRIPTION))
         return {f"{folder}: all of {description.name or 'an unnamed model'}{old}": files}
     if not broken or description.version != STORE_VERSION:
         return {}
-    return _litter(_left_over(folder), [path for path in chunk_files(folder) if _problem(path, description.dimensions)])
+    return _litter(folder, left_over(folder), [path for path, _ in _broken(folder, description) if path.exists()])
 
 
-def _litter(left_over: Sequence[Path], broken: Sequence[Path]) -> dict[str, list[Path]]:
-    names = dict.fromkeys(left_over, "left by a killed process") | dict.fromkeys(broken, "broken")
+def _litter(folder: Path, left: Sequence[Path], broken: Sequence[Path]) -> dict[str, list[Path]]:
+    names = dict.fromkeys(left, "left by a killed process") | dict.fromkeys(broken, "broken")
+    names |= dict.fromkeys(files_set_aside(folder), "broken, set aside")
     return {f"{path}: {name}": [path] for path, name in names.items()}
 
 
 def _delete(what: str, paths: Sequence[Path], *, dry_run: bool) -> Pruned:
-    size = _size(paths)
+    size = sum(map(size_of, paths))
     for path in () if dry_run else paths:
         try:
             path.unlink(missing_ok=True)
@@ -231,14 +251,5 @@ def _delete(what: str, paths: Sequence[Path], *, dry_run: bool) -> Pruned:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    chunks = [path for path in folder.glob("chunk-*") if path.suffix in (".arrow", ".parquet")]
     named = [folder / name for name in (DESCRIPTION, LOCK) if (folder / name).exists()]
-    return [*chunks, *_left_over(folder), *named]
-
-
-def _left_over(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(".*.tmp") if path.is_file())
-
-
-def _size(paths: Sequence[Path]) -> int:
-    return sum(path.stat().st_size for path in paths)
+    return [*listed(folder, "chunk-", ".arrow", ".parquet"), *left_over(folder), *files_set_aside(folder), *named]

@@ -7,13 +7,19 @@ embedded twice, in one task or in two, in one run or in two, is found here the s
 Several processes may add to one folder: a chunk is whole or absent, and its name is nobody else's. What two of them
 encoded alike is there twice; of equal keys the latest chunk's counts. A process holds the folder while it uses it, so
 that nothing is pruned under its hands.
+
+The store mends itself: what is read back is verified, each chunk once, by threads beside other work; what is broken is
+said, set aside, and as if it had never been there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,28 +32,34 @@ from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
 from mmeb_harness.core.items import Item, Role, Similarity, Vectors
 from mmeb_harness.store.chunk_files import (
-    DESCRIPTION,
-    check_description,
     chunk_files,
     chunk_name,
     flat_vectors,
+    keys_of,
     map_chunk,
     share,
+    sweep,
     vector_offsets,
+    verify_chunk,
     write_chunk,
-    write_description,
     written_ns,
 )
+from mmeb_harness.store.description import DESCRIPTION, check_description, description_problem, write_description
 from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.sealed import listed, set_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: A killed run loses at most this much encoding.
+#: A killed run loses at most this much encoding, whichever comes first.
 FLUSH_SECONDS = 10.0
-FLUSH_ITEMS = 4096
-#: Bounds what waits in memory: the tokens of one page may take a megabyte.
-FLUSH_BYTES = 256 << 20
+FLUSH_ITEMS = 256
+#: Bounds what waits in memory, several times over while it is written: the tokens of one page may take a megabyte.
+FLUSH_BYTES = 128 << 20
+#: Chunks verified at a time: a disk, or a file system of a network, reads several at once faster.
+VERIFIERS = 4
+_AGAIN = "what it held is encoded again"
+_DELETED = "was deleted"
 
 #: A place is a chunk's number and a row in one integer: a million take 100 MB less than as pairs.
 _ROW_BITS = 32
@@ -107,23 +119,36 @@ class VectorStore:
     Args:
         since: what was written before is ignored (nanoseconds since the epoch).
         model: whose vectors they are, for those who look at the folder later.
+        ignored: names of chunks that don't count.
+        note: told of what is broken.
 
     Raises:
-        ResultError: a chunk is broken, or the vectors are of the other similarity or of another store version.
+        ResultError: the vectors are of the other similarity or of another store version.
     """
 
     def __init__(
-        self, folder: Path, similarity: Similarity = "dot", since: int = 0, model: ModelInfo | None = None
+        self,
+        folder: Path,
+        similarity: Similarity = "dot",
+        since: int = 0,
+        model: ModelInfo | None = None,
+        ignored: Collection[str] = (),
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder, self._similarity, self._since, self._model = folder, similarity, since, model
-        self._several = similarity == "max_sim"  # vectors an item
+        self._ignored, self._note = frozenset(ignored), note
+        self._kind = (similarity == "max_sim", None if model is None else model.dimensions)  # several an item, width
         self._is_held = False
-        if (folder / DESCRIPTION).is_file():
+        if listed(folder, ""):
+            sweep(folder)
             self._hold()
         check_description(folder, similarity)
+        self._mend_description()
         self._places: dict[str, int] = {}
         self._chunks: list[Path] = []
         self._numbers: dict[str, int] = {}  # name of a chunk → its number
+        self._verdicts: dict[int, Future[str | None]] = {}  # number of a chunk → what is wrong with it
+        self._whole: set[int] = set()
         self._pending: dict[str, _Row] = {}
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
@@ -137,14 +162,28 @@ class VectorStore:
 
     def refresh(self) -> None:
         """Take in what other processes have written since, and forget what is gone."""
-        there = {path.name: path for path in chunk_files(self._folder)}
-        if gone := [self._numbers.pop(name) for name in self._numbers.keys() - there.keys()]:
-            lost = frozenset(gone)
-            self._places = {key: place for key, place in self._places.items() if place >> _ROW_BITS not in lost}
-        oldest = chunk_name(self._since)
+        there = {path.name: path for path in chunk_files(self._folder) if path.name not in self._ignored}
+        self._forget(self._numbers.keys() - there.keys())
+        oldest, broken = chunk_name(self._since), dict[Path, str]()
         for name, path in there.items():
             if name not in self._numbers and (not self._since or name >= oldest):
-                self._index(path)
+                try:
+                    self._index(path)
+                except FileNotFoundError:
+                    continue  # pruned since it was listed
+                except ResultError as error:
+                    broken[path] = str(error)
+        if broken:
+            self._note(set_aside(broken, _AGAIN))
+
+    def look_through(self, keys: Iterable[str]) -> None:
+        """Begin to verify the chunks that hold these keys, beside other work; `settle` waits for it."""
+        self._begin_to_verify(self._chunks_of(keys) - self._whole)
+
+    def settle(self, keys: Collection[str]) -> None:
+        """See to it that of these keys only what is stored whole is there; the rest is set aside and said."""
+        while doubtful := self._chunks_of(keys) - self._whole:
+            self._judge(doubtful)  # what is broken uncovers earlier chunks
 
     def check_writable(self) -> None:
         """Find out before the first item is encoded whether it can be kept.
@@ -178,13 +217,13 @@ class VectorStore:
             return
         try:
             self._describe()
-            path = write_chunk(self._folder, _to_table(self._pending, self._several))
+            path = write_chunk(self._folder, _to_table(self._pending, self._kind[0]))
         except ResultError as error:
             raise ResultError(
                 f"{error}; vectors written before are kept: make room, or name another folder with --vectors, and run "
                 "again"
             ) from error
-        self._place(path, list(self._pending))
+        self._place(self._numbered(path), list(self._pending))
         self._pending, self._pending_bytes = {}, 0
 
     def get(self, keys: Sequence[str]) -> Encoded:
@@ -198,13 +237,17 @@ class VectorStore:
         self.flush()
         places = np.fromiter((self._places[key] for key in keys), dtype=np.int64, count=len(keys))
         chunks, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        if broken := self._judge(set(np.unique(chunks).tolist()) - self._whole):
+            path, why = next(iter(broken.items()))
+            became = why if why == _DELETED else f"broke ({why})"
+            raise ResultError(f"{path} {became} while it was in use; run again: {_AGAIN}")
         vectors: Vectors | None = None
         tokens: dict[int, TokenVectors] = {}
         traces = np.empty(len(keys), dtype=object)
         latency, share_of_time = np.empty(len(keys)), np.empty(len(keys))
         for chunk, positions in _groups(chunks):
-            table, taken = map_chunk(self._chunks[chunk]), rows[positions]
-            if self._several:
+            table, taken = self._mapped(chunk), rows[positions]
+            if self._kind[0]:
                 tokens[chunk] = _token_vectors(table)
             else:
                 block = flat_vectors(table)
@@ -215,7 +258,7 @@ class VectorStore:
             traces[positions] = [Trace(*values) for values in zip(*fields, strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
-        stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._several else vectors
+        stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._kind[0] else vectors
         if stored is None:
             raise KeyError("vectors of no items were asked for")
         return Encoded(stored, tuple(traces), latency, share_of_time)
@@ -228,30 +271,91 @@ class VectorStore:
 
     def _describe(self) -> None:
         """Before the first chunk: a folder with chunks and without a description is one of an old release."""
-        if not (self._folder / DESCRIPTION).is_file():
-            write_description(self._folder, self._similarity, self._model)
         if not self._is_held:
             self._hold()
+        if not (self._folder / DESCRIPTION).is_file():
+            write_description(self._folder, self._similarity, self._model)
+
+    def _mend_description(self) -> None:
+        path = self._folder / DESCRIPTION
+        if (problem := description_problem(self._folder)) is None:
+            return
+        if path.exists():
+            self._note(set_aside({path: problem}, "it is written anew, and no vector is lost by it"))
+        with contextlib.suppress(ResultError):  # of a folder that may only be read
+            write_description(self._folder, self._similarity, self._model)
 
     def _index(self, path: Path) -> None:
-        try:
-            table = map_chunk(path)
-        except ResultError:
-            if path.exists():
-                raise
-            return  # pruned since it was listed
-        self._place(path, table.column("key").to_pylist(), written_ns(table) >= self._since)
+        table = map_chunk(path, *self._kind)
+        self._place(self._numbered(path), keys_of(table), written_ns(table) >= self._since)
 
-    def _place(self, path: Path, keys: Sequence[str], counts: NDArray[np.bool_] | None = None) -> None:
-        """Note where a chunk's keys are, unless a later chunk has them."""
-        number = len(self._chunks)
+    def _numbered(self, path: Path) -> int:
         self._chunks.append(path)
-        self._numbers[path.name] = number
+        self._numbers[path.name] = len(self._chunks) - 1
+        return self._numbers[path.name]
+
+    def _place(self, number: int, keys: Sequence[str], counts: NDArray[np.bool_] | None = None) -> None:
+        """Note where a chunk's keys are, unless a later chunk has them."""
+        name = self._chunks[number].name
         for row, key in enumerate(keys):
             earlier = self._places.get(key)
-            is_latest = earlier is None or self._chunks[earlier >> _ROW_BITS].name < path.name
+            is_latest = earlier is None or self._chunks[earlier >> _ROW_BITS].name < name
             if is_latest and (counts is None or counts[row]):
                 self._places[key] = number << _ROW_BITS | row
+
+    def _mapped(self, number: int) -> pa.Table:
+        path = self._chunks[number]
+        try:
+            return map_chunk(path, *self._kind)
+        except FileNotFoundError as error:
+            raise ResultError(f"{path} {_DELETED} while it was in use; run again: {_AGAIN}") from error
+        except ResultError as error:
+            raise ResultError(f"{path} broke while it was in use ({error}); run again: {_AGAIN}") from error
+
+    def _chunks_of(self, keys: Iterable[str]) -> set[int]:
+        return {place >> _ROW_BITS for key in keys if (place := self._places.get(key)) is not None}
+
+    def _begin_to_verify(self, numbers: Iterable[int]) -> None:
+        begun = []
+        for number in sorted(numbers):
+            verdict: Future[str | None] = Future()
+            if self._verdicts.setdefault(number, verdict) is verdict:  # no other thread has begun
+                begun.append((self._chunks[number], verdict))
+        for start in range(min(VERIFIERS, len(begun))):
+            part = begun[start::VERIFIERS]
+            threading.Thread(target=_verify, args=(part, *self._kind), name="verify", daemon=True).start()
+
+    def _judge(self, numbers: set[int]) -> dict[Path, str]:
+        """Wait until chunks are verified; those that are broken are set aside, and returned with what is wrong."""
+        self._begin_to_verify(numbers)
+        broken = {self._chunks[number]: why for number in sorted(numbers) if (why := self._verdicts[number].result())}
+        self._whole |= {number for number in numbers if self._chunks[number] not in broken}
+        self._forget({path.name for path in broken})
+        if damaged := {path: why for path, why in broken.items() if why != _DELETED}:
+            self._note(set_aside(damaged, _AGAIN))
+        return broken
+
+    def _forget(self, names: Collection[str]) -> None:
+        """What chunks hold is no longer there, but for what earlier chunks hold as well."""
+        gone = {self._numbers.pop(name) for name in names}
+        if not gone:
+            return
+        self._places = {key: place for key, place in self._places.items() if place >> _ROW_BITS not in gone}
+        for name in sorted(self._numbers):
+            number = self._numbers[name]
+            with contextlib.suppress(FileNotFoundError, ResultError):  # is seen when it is read
+                table = map_chunk(self._chunks[number], *self._kind)
+                self._place(number, keys_of(table), written_ns(table) >= self._since)
+
+
+def _verify(chunks: Sequence[tuple[Path, Future[str | None]]], several: bool, width: int | None) -> None:
+    for path, verdict in chunks:
+        try:
+            verdict.set_result(verify_chunk(path, several, width))
+        except FileNotFoundError:
+            verdict.set_result(_DELETED)
+        except BaseException as error:  # is raised where the verdict is asked for
+            verdict.set_exception(error)
 
 
 def _groups(chunks: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -15,7 +15,7 @@ from mmeb_harness.results.files import expected_fingerprint, model_fingerprint
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import load_scores, read_run, save_scores, scores_of_run
 from mmeb_harness.spread.shards import load_shards, save_shard
-from mmeb_harness.store.chunk_files import check_description, read_description
+from mmeb_harness.store.description import check_description, read_description
 
 RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
 RUN = RELEASE / "run"

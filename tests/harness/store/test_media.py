@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmeb_harness import DataError, ResultError
+from mmeb_harness import DataError
 from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
 
 
@@ -28,12 +30,12 @@ def picture(tmp_path: Path) -> Path:
 
 
 def reads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are read from now on."""
+    """Names of the media files that are read from now on."""
     names: list[str] = []
     original = hashlib.file_digest
 
     def noted(file, kind):  # type: ignore[no-untyped-def]
-        names.append(Path(file.name).name)
+        names.extend([Path(file.name).name] if kind == "sha256" else [])
         return original(file, kind)
 
     monkeypatch.setattr("hashlib.file_digest", noted)
@@ -100,7 +102,7 @@ def test_what_was_hashed_before_an_error_is_remembered(picture: Path, tmp_path: 
     with pytest.raises(DataError, match=r"item's media file .*gone\.png can't be read: No such file"):
         hashes.of([*many, gone])
     hashes.save()
-    assert len(read_media_files(tmp_path / "media")) == 64  # the go before that of the missing one
+    assert len(read_media_files(tmp_path / "media")[0]) == 64  # the go before that of the missing one
 
 
 def test_processes_do_not_write_one_file(picture: Path, tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_processes_do_not_write_one_file(picture: Path, tmp_path: Path) -> None:
         hashes.of([picture])
         hashes.save()
     assert len(media_files(tmp_path / "media")) == 2
-    assert len(read_media_files(tmp_path / "media")) == 1
+    assert len(read_media_files(tmp_path / "media")[0]) == 1
 
 
 def test_what_cannot_be_remembered_is_hashed_all_the_same_and_said(picture: Path, tmp_path: Path) -> None:
@@ -120,14 +122,36 @@ def test_what_cannot_be_remembered_is_hashed_all_the_same_and_said(picture: Path
     assert "can't write" in str(hashes.problem)
 
 
-def test_a_broken_file_of_hashes_is_named(picture: Path, tmp_path: Path) -> None:
+def test_a_broken_file_of_hashes_is_named_and_set_aside(picture: Path, tmp_path: Path) -> None:
+    folder, notes = tmp_path / "media", list[str]()
+    hashes = MediaHashes(folder, tmp_path / "data")
+    expected = hashes.of([picture])
+    hashes.save()
+    path = media_files(folder)[0]
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(hashlib.sha256(b"one").digest())] ^= 1
+    path.write_bytes(whole)
+    assert MediaHashes(folder, tmp_path / "data", notes.append).of([picture]) == expected
+    assert re.fullmatch(
+        rf"{path} is broken \(.*checksum\)\): set aside in {folder}/set_aside; .* hashed again", notes[0]
+    )
+    assert media_files(folder) == []
+    MediaHashes(folder, tmp_path / "data", notes.append)
+    assert len(notes) == 1
+
+
+def test_a_file_whose_times_lie_ahead_is_remembered(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", 2.0)
+    clock = time.time
+    monkeypatch.setattr("time.time", lambda: clock() - 3600)  # set back since it was written
     hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
     hashes.of([picture])
     hashes.save()
-    path = media_files(tmp_path / "media")[0]
-    path.write_bytes(b"half")
-    with pytest.raises(ResultError, match=rf"can't read .*{path.name}: .*delete it"):
-        MediaHashes(tmp_path / "media", tmp_path / "data")
+    reads = reads_of(monkeypatch)
+    MediaHashes(tmp_path / "media", tmp_path / "data").of([picture])
+    assert reads == []
 
 
 def test_unusual_pictures_are_counted_and_those_once_shown_otherwise_are_other_pictures(tmp_path: Path) -> None:
@@ -156,11 +180,12 @@ def test_what_release_0_1_remembered_is_not_hashed_again(
     expected = hashes.of([picture])
     hashes.save()
     (path,) = media_files(tmp_path / "media")
-    pq.write_table(pq.read_table(path).drop_columns("unusual"), path)
+    pq.write_table(pq.read_table(path).drop_columns("unusual"), path.with_name("media-0.parquet"))
+    path.unlink()
     reads = reads_of(monkeypatch)
     older = MediaHashes(tmp_path / "media", tmp_path / "data")
     assert older.of([picture]) == expected
     assert older.notes([picture])
     assert reads == []
     older.save()
-    assert {len(content) for content in read_media_files(tmp_path / "media").values()} == {33}
+    assert {len(content) for content in read_media_files(tmp_path / "media")[0].values()} == {33}

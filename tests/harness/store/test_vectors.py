@@ -4,12 +4,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import pytest
 
 from mmeb_harness import DataError, Item, ModelInfo, ResultError, Role, TokenVectors, Trace
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.files import write_arrow
-from mmeb_harness.store.chunk_files import chunk_files
+from mmeb_harness.core.files import fingerprint
+from mmeb_harness.store import vectors
+from mmeb_harness.store.chunk_files import chunk_files, map_chunk
 from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.sealed import files_set_aside
 from mmeb_harness.store.vectors import StoredTokens, VectorStore, content_keys
 
 ROOT = Path(__file__).parents[3]
@@ -67,19 +70,111 @@ def test_what_was_not_flushed_is_not_half_there(tmp_path: Path) -> None:
     assert len(VectorStore(tmp_path)) == 0
 
 
-def test_a_broken_chunk_is_named_with_what_mends_it(tmp_path: Path) -> None:
-    folder = stored(tmp_path / "f", "a", "b")
-    path = chunk_files(folder)[0]
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(ResultError, match=rf"{path.name} is broken .*cache prune --broken --vectors {tmp_path}` delet"):
-        VectorStore(folder)
 
 
-def test_a_chunk_of_something_else_is_named(tmp_path: Path) -> None:
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def other_table(path: Path) -> None:
+    write_table(path, pa.table({"key": ["a"]}))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def flip(path: Path, byte: int, bit: int = 0) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[byte] ^= 1 << bit
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [(cut, r".+"), (empty, r".+"), (other_table, "a table of something else"), (Path.unlink, "")],
+    ids=["cut", "empty", "of something else", "deleted"],
+)
+def test_what_is_no_chunk_is_named_and_set_aside(damage: Callable[[Path], None], why: str, tmp_path: Path) -> None:
+    folder, notes = stored(tmp_path / "f", "a", "b"), list[str]()
+    path = chunk_files(folder)[0]
+    damage(path)
+    store = VectorStore(folder, note=notes.append)
+    assert ["a" in store, "b" in store, len(chunk_files(folder))] == [False, True, 1]
+    assert len(notes) == (1 if why else 0)
+    said = rf"{path} is broken \({why}\): set aside in {folder}/set_aside; what it held is encoded again"
+    assert all(re.fullmatch(said, note) for note in notes)
+    assert [file.name for file in files_set_aside(folder)] == [path.name][: len(notes)]
+
+
+@pytest.mark.parametrize("column", range(10))
+def test_a_bit_of_any_column_is_missed(column: int, tmp_path: Path) -> None:
+    """The damaged chunk doesn't count, the earlier one of the same key does, and all is there in the end."""
+    folder, notes = stored(tmp_path / "f", "a"), list[str]()
+    store = VectorStore(folder)
+    store.add(["a", "b"], encoded(2, 7))
+    store.flush()
+    path = chunk_files(folder)[1]
+    part = map_chunk(path).column(column).chunk(0)
+    values = part.flatten() if pa.types.is_fixed_size_list(part.type) else part
+    value = next(bytes(buffer) for buffer in reversed(values.buffers()) if buffer is not None)
+    whole = path.read_bytes()
+    flip(path, whole.rindex(value) + len(value) // 2)
+    again = VectorStore(folder, note=notes.append)
+    again.settle(["a", "b"])
+    assert ["a" in again, "b" in again] == [True, False]
+    assert again.get(["a"]).vectors.tolist() == [[0, 1, 2]]
+    assert re.search(rf"{path.name} is broken \(.*\): set aside in .*; what it held is encoded again", "".join(notes))
+    assert len(notes) == 1
+
+
+def test_what_breaks_while_it_is_in_use_is_not_returned(tmp_path: Path) -> None:
     folder = stored(tmp_path / "f", "a")
-    write_arrow(folder / "chunk-9-x.arrow", pa.table({"key": ["a"]}))
-    with pytest.raises(ResultError, match=r"chunk-9-x\.arrow is broken \(a table of something else\)"):
-        VectorStore(folder)
+    store = VectorStore(folder)
+    path = chunk_files(folder)[0]
+    flip(path, len(path.read_bytes()) // 2)
+    with pytest.raises(ResultError, match=rf"{path.name} broke \(.*\) while it was in use; run again: what it held"):
+        store.get(["a"])
+    assert "a" not in store
+
+
+def test_a_chunk_is_verified_once_and_only_if_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[Path] = []
+    store = VectorStore(stored(tmp_path, "a", "b", "c"))
+    original = vectors.verify_chunk
+    monkeypatch.setattr(vectors, "verify_chunk", lambda path, *kind: verified.append(path) or original(path, *kind))
+    store.look_through(["a", "b"])
+    store.settle(["a", "b", "unknown"])
+    store.get(["b", "a"])
+    store.get(["a"])
+    assert sorted(verified) == chunk_files(tmp_path)[:2]
+
+
+@pytest.mark.parametrize("model", [ModelInfo("m", "1", 4), ModelInfo("m", "1", 3, similarity="max_sim")])
+def test_vectors_that_do_not_fit_the_model_are_set_aside(model: ModelInfo, tmp_path: Path) -> None:
+    folder, notes = stored(tmp_path / "f", "a"), list[str]()
+    (folder / "model.json").unlink()
+    store = VectorStore(folder, model.similarity, model=model, note=notes.append)
+    assert "a" not in store
+    assert re.search(r"is broken \((vectors of width 3, the model's have 4|one vector an item).*", "".join(notes))
+
+
+def test_what_release_0_1_wrote_is_read_and_checked_by_its_own_checksum(tmp_path: Path) -> None:
+    folder, notes = tmp_path / "f", list[str]()
+    shutil.copytree(ROOT / "tests" / "golden" / "release_0_1" / "vectors", folder)
+    read = VectorStore(folder).get(["c", "b"])
+    assert read.traces == (Trace(seconds=0.3), Trace("reasoned", 0.75, "because é", 4, True, 0.2))
+    np.testing.assert_allclose(np.linalg.norm(read.vectors, axis=1), 1, rtol=1e-6)  # type: ignore[arg-type]
+    path = chunk_files(folder)[0]
+    value = read.vectors[0].tobytes()
+    flip(path, path.read_bytes().index(value) + 3)
+    store = VectorStore(folder, note=notes.append)
+    store.settle(["a", "b", "c"])
+    assert len(store) == 0
+    assert "(keys or vectors are not what was written (checksum))" in notes[0]
 
 
 def tokens(*counts: int, dtype: type = np.float16) -> Encoded:
@@ -135,8 +230,9 @@ def test_a_truncated_chunk_of_several_vectors_is_named(tmp_path: Path) -> None:
     store.flush()
     path = chunk_files(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ResultError, match=r"\.arrow is broken"):
-        VectorStore(tmp_path, "max_sim")
+    notes: list[str] = []
+    assert "a" not in VectorStore(tmp_path, "max_sim", note=notes.append)
+    assert re.search(rf"{path.name} is broken", notes[0])
 
 
 def test_vectors_of_another_similarity_are_refused(tmp_path: Path) -> None:
@@ -250,11 +346,14 @@ def test_the_folder_says_whose_vectors_it_holds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("version", "way_out"), [(1, "cache prune --model f --vectors "), (3, "upgrade mmeb")])
 def test_another_store_version_is_refused(version: int, way_out: str, tmp_path: Path) -> None:
-    folder = stored(tmp_path / "f", "a")
+    folder = tmp_path / "f"
     if version == 1:
-        (folder / "model.json").unlink()
+        folder.mkdir()
+        write_table(folder / "chunk-1.arrow", pa.table({"key": ["a"]}))
     else:
-        (folder / "model.json").write_text(json.dumps({"store_version": version}))
+        values = {"store_version": version}
+        stored(folder, "a")
+        (folder / "model.json").write_text(json.dumps(values | {"checksum": fingerprint(values)}))
     with pytest.raises(ResultError, match=f"of store version {version}, this release reads and writes 2: .*{way_out}"):
         VectorStore(folder)
 
