@@ -20,6 +20,7 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -27,11 +28,12 @@ from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Batch, CheckpointEmbedder, Place, UploadedBatch
-from mmeb_baselines.weights import load_backbone
-from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors, one_line
+from mmeb_baselines.weights import load_weights
+from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
 from mmeb_harness.adapter.uploads import Upload
+from mmeb_harness.adapter.weights import reading_files
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +153,10 @@ def load_siglip(
     return _open(SIGLIP_CARDS[0], SIGLIP, path, revision, instruction, Place(device, dtype))
 
 
+#: Both towers with their projections; the scale of their products ranks nothing.
+_load = partial(load_weights, "AutoModel", unused=("logit_scale", "logit_bias"))
+
+
 def _open(
     card: Card, rules: TextRules, path: str, revision: str | None, instruction: Instruction, place: Place
 ) -> DualEncoder:
@@ -182,7 +188,7 @@ def _open(
             max_pixels=sizes.max_pixels,
         ),
     )
-    return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), load_backbone, info)
+    return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), _load, info)
 
 
 @dataclass(frozen=True)
@@ -263,14 +269,12 @@ class InputReader:
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
         self._rules = rules
-        try:
+        with reading_files(checkpoint, "usable tokenizer or picture settings"):
             config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
             # With torchvision in the environment the default would be another one, with slightly other pixels.
             self._processor = AutoImageProcessor.from_pretrained(checkpoint.path, backend="pil", local_files_only=True)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"can't load {checkpoint.path}: {one_line(error)}") from error
-        self.sizes = _sizes(config, self._processor)
+            self.sizes = _sizes(config, self._processor)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Texts, truncated to what the encoder can read; its end token stays."""

@@ -29,9 +29,10 @@ from mmeb_baselines.qwen.model import collate
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
 from mmeb_baselines.weights import load_weights
-from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, TokenVectors, one_line
+from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.weights import HEAD, reading_files
 
 FrameRule = Literal["all, a picture each", "the first one"]
 
@@ -342,7 +343,7 @@ def _open(
         parameters=checkpoint.parameters,
     )
     form = SheetForm(family, family.reader(checkpoint, wording))
-    return CheckpointEmbedder(checkpoint, place, form, partial(load_weights, family.architecture), info)
+    return CheckpointEmbedder(checkpoint, place, form, partial(load_weights, family.architecture, unused=HEAD), info)
 
 
 def _refuse_adapter(family: Family, checkpoint: CheckpointFolder) -> None:
@@ -366,8 +367,6 @@ def _processors(picture_class: Any, checkpoint: CheckpointFolder) -> tuple[Any, 
     """
     from transformers import AutoTokenizer
 
-    try:
+    with reading_files(checkpoint, "usable tokenizer or picture settings"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
         return tokenizer, picture_class.from_pretrained(checkpoint.path, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"{checkpoint.path} has no usable tokenizer or picture settings: {one_line(error)}") from error

@@ -41,13 +41,15 @@ from mmeb_harness import (
 )
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
-from mmeb_harness.adapter.weights import loading_weights
+from mmeb_harness.adapter.weights import HEAD, loading_weights
 
 INSTALL = "pip install 'mmeb-harness[st]'"
 #: Names of saved prompts, as `encode_document` looks for them.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 #: The last one holds the settings of ColBERT's first checkpoints.
 FILES = (*CHECKPOINT_FILES, "artifact.metadata")
+#: Many checkpoints lack BERT's own pooler, whose output their modules don't take, and keep the head of their training.
+UNUSED = ("*pooler.*", "cls.*", *HEAD)
 
 Instruction = Literal["prompt", "none"]
 
@@ -311,11 +313,10 @@ def _load_weights(
     Raises:
         ModelError: it can't be loaded, or doesn't fit.
     """
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()
     device, dtype = place
-    with loading_weights(checkpoint, device, dtype, "sentence-transformers"):
+    with loading_weights(transformers, checkpoint, device, dtype, "sentence-transformers", UNUSED):
         return model_class(
             str(checkpoint.path),
             device=device,

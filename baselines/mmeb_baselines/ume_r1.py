@@ -182,7 +182,7 @@ def _profile(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Profile:
 def _writer(checkpoint: CheckpointFolder, *place: str) -> Any:
     from transformers import GenerationConfig
 
-    model = load_weights("Qwen2VLForConditionalGeneration", checkpoint, *place, head=True)
+    model = load_weights("Qwen2VLForConditionalGeneration", checkpoint, *place)
     # Whatever `Writer` and `write` don't set would come from the checkpoint's generation_config.json: penalties, too.
     model.generation_config = GenerationConfig()
     return model

@@ -9,6 +9,7 @@ would make of the prompt.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_baselines.weights import load_backbone, load_weights
 from mmeb_harness import Item, ModelError, Profile, Role
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
+from mmeb_harness.adapter.weights import HEAD, reading_files
 
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 #: Adapters of old releases name modules as Qwen2-VL had them before transformers 4.52; unrenamed they load as nothing.
@@ -75,7 +77,7 @@ def load(
     # V1 has no safetensors.
     checkpoint = find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "adapter_model.bin"))
     named = base or _base_of(checkpoint)
-    described = find_checkpoint(named) if named else None
+    described = _find_base(checkpoint, named) if named else None
     family = Family(
         cards=CARDS,
         profile=dataclasses.replace(PROFILE, name="vlm2vec" if profile == "own" else "vlm2vec leaderboard-v1"),
@@ -117,6 +119,13 @@ def _base_of(adapter: CheckpointFolder) -> str | None:
     return str(base)
 
 
+def _find_base(adapter: CheckpointFolder, named: str) -> CheckpointFolder:
+    try:
+        return find_checkpoint(named)
+    except ModelError as error:
+        raise ModelError(f"the base of {adapter.path}: {error}. Or name it: --model-arg base=FOLDER") from error
+
+
 def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, *, base: CheckpointFolder) -> Any:
     """The base with the adapter's weights added in, as the official evaluation merges them.
 
@@ -124,27 +133,27 @@ def _merged(adapter: CheckpointFolder, device: str, dtype: str, attention: str, 
         ModelError: peft is missing, or not every weight of the adapter found its place.
     """
     try:
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
     except ImportError as error:
         raise ModelError("VLM2Vec's LoRA weights need peft: pip install 'peft>=0.17'") from error
-    whole = load_weights("Qwen2VLForConditionalGeneration", base, device, dtype, attention)
-    adapted = PeftModel.from_pretrained(whole, str(adapter.path), key_mapping=OLD_NAMES)
-    _check_placed(adapted, adapter)
+    whole = load_weights("Qwen2VLForConditionalGeneration", base, device, dtype, attention, unused=HEAD)
+    with reading_files(adapter, "LoRA weights that fit its base"):
+        adapted = PeftModel(whole, PeftConfig.from_pretrained(str(adapter.path)))
+        report = adapted.load_adapter(str(adapter.path), "default", key_mapping=OLD_NAMES)
+    _check_placed(adapter, report.missing_keys, report.unexpected_keys)
     return adapted.merge_and_unload().model.eval()
 
 
-def _check_placed(adapted: Any, adapter: CheckpointFolder) -> None:
-    """peft only warns of weights that find no place, and goes on with the base model.
+def _check_placed(adapter: CheckpointFolder, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """peft only warns of factors without weights, which start from chance, and of weights that find no place.
 
     Raises:
-        ModelError: some found none: a LoRA factor that nothing was loaded into is zero.
+        ModelError: there are some.
     """
-    from peft import get_peft_model_state_dict
-
-    second = {name: value for name, value in get_peft_model_state_dict(adapted).items() if "lora_B" in name}
-    empty = [name for name, value in second.items() if not value.any()]
-    if empty or not second:
+    wrong = unexpected or missing
+    if wrong:
+        what = "found no place in the base model" if unexpected else "are not in its files"
         raise ModelError(
-            f"{len(empty)} of {len(second)} LoRA weights of {adapter.path} found no place in the base model: "
-            f"{', '.join(empty[:2])} …; is it an adapter of that base?"
+            f"{len(wrong)} LoRA weights of {adapter.path} {what}: {', '.join(wrong[:2])} …; is it an adapter of that "
+            "base?"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +10,26 @@ from numpy.typing import NDArray
 
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.uploads import Uploads
-from mmeb_harness.adapter.weights import load_pretrained
+from mmeb_harness.adapter.weights import HEAD, load_pretrained
 
 if TYPE_CHECKING:
     import torch
 
 
-def load_weights(architecture: str, checkpoint: CheckpointFolder, *place: str, head: bool = False) -> Any:
+def load_weights(architecture: str, checkpoint: CheckpointFolder, *place: str, unused: Sequence[str] = ()) -> Any:
     """As the harness's own; transformers is imported now.
 
     Args:
         place: device, dtype and attention.
+        unused: see there.
     """
     import transformers
 
-    return load_pretrained(transformers, architecture, checkpoint, *place, head=head)
+    return load_pretrained(transformers, architecture, checkpoint, *place, unused=unused)
 
 
 #: The bare model, without a language head.
-load_backbone = partial(load_weights, "AutoModel")
+load_backbone = partial(load_weights, "AutoModel", unused=HEAD)
 
 
 def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:

@@ -9,14 +9,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mmeb_harness.core.errors import ModelError, OptionError, one_line
+from mmeb_harness.core.errors import ModelError, OptionError, leading, one_line
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+#: JSON files that libraries read of a checkpoint by themselves, without naming them where they are broken.
+_READ_BY_LIBRARIES = (
+    *("config.json", "generation_config.json", "adapter_config.json", "preprocessor_config.json"),
+    *("processor_config.json", "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json"),
+    *("model.safetensors.index.json", "modules.json", "config_sentence_transformers.json"),
+)
+#: A checkpoint of sentence-transformers has a folder for each of its modules.
+_WEIGHTS = ("*.safetensors", "[0-9]_*/*.safetensors")
+_LFS_POINTER = b"version https://git-lfs"
 DTYPES = ("float32", "bfloat16", "float16")
 _ENDS = 1 << 20
+Value = TypeVar("Value")
+_KINDS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,27 @@ class CheckpointFolder:
         counts = [_count_numbers(path) for path in sorted(self.path.glob("*.safetensors"))]
         return sum(counts) if counts else None
 
+    def check_files(self) -> None:
+        """Refuse what is cut, or stands for a file that wasn't fetched; by headers and sizes, no weight is read.
+
+        Raises:
+            ModelError: names the file.
+        """
+        for file in _READ_BY_LIBRARIES:
+            if (self.path / file).exists():
+                _parsed(self.path / file, list if file == "modules.json" else dict)
+        for pattern in _WEIGHTS:
+            for path in sorted(self.path.glob(pattern)):
+                _count_numbers(path)
+        for path in sorted(self.path.glob("*.bin")):
+            _refuse_pointer(path)
+        index = self.path / "model.safetensors.index.json"
+        shards = self.value(index.name, "weight_map", kind=dict).values() if index.is_file() else ()
+        if missing := sorted({str(shard) for shard in shards if not (self.path / str(shard)).is_file()}):
+            raise ModelError(
+                f"{index} names {len(missing)} files that aren't there: {leading(missing, 3)}; get the checkpoint again"
+            )
+
     def require_safetensors(self) -> None:
         """Refuse a folder without weights before anything heavy is imported.
 
@@ -67,15 +100,44 @@ class CheckpointFolder:
             ModelError: not there, or not a JSON object.
         """
         path = self.path / file
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ModelError(f"{self.path} is no checkpoint folder: it has no {file}") from error
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} can't be read: {one_line(error)}") from error
-        if not isinstance(values, dict):
-            raise ModelError(f"{path} is no JSON object")
+        if not path.exists():
+            lora = path.with_name("adapter_config.json")
+            if file == "config.json" and lora.is_file():
+                base = self.json(lora.name).get("base_model_name_or_path")
+                raise ModelError(
+                    f"{self.path} has no config.json: it holds LoRA weights, to be added to {base or 'their base'}; "
+                    "peft does that: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(whole)"
+                )
+            raise ModelError(f"{self.path} is no checkpoint folder: it has no {file}")
+        values: dict[str, Any] = _parsed(path, dict)
         return values
+
+    def value(self, file: str, *keys: str, kind: type[Value]) -> Value:
+        """A value of a JSON file of the checkpoint, by the keys that lead to it.
+
+        Raises:
+            ModelError: not there, or of another kind.
+        """
+        values: Any = self.json(file)
+        for key in keys:
+            values = values.get(key) if isinstance(values, dict) else None
+        if not isinstance(values, kind) or isinstance(values, bool):
+            raise ModelError(
+                f"{self.path / file}: {'.'.join(keys)} is {values!r:.60}, not {_KINDS.get(kind, kind.__name__)}; get "
+                "the file again"
+            )
+        return values
+
+    def numbers(self, file: str, key: str, count: int) -> tuple[float, ...]:
+        """So many numbers of a JSON file of the checkpoint.
+
+        Raises:
+            ModelError: there are others, or something else.
+        """
+        values = self.value(file, key, kind=list)
+        if len(values) != count or not all(isinstance(value, int | float) for value in values):
+            raise ModelError(f"{self.path / file}: {key} is {values!r:.60}, not {count} numbers; get the file again")
+        return tuple(values)
 
 
 def find_checkpoint(
@@ -91,20 +153,66 @@ def find_checkpoint(
     """
     local = Path(name).expanduser()
     if local.is_dir():
-        return CheckpointFolder(name, local.resolve(), revision_of(local.resolve()))
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"checkpoint folder {name} does not exist")
-    folder = _from_hub(name, revision, files)
-    return CheckpointFolder(name, folder, revision_of(folder))
+        folder = local.resolve()
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        is_there = "is a file; name its folder" if local.exists() else "does not exist"
+        raise ModelError(f"checkpoint folder {name} {is_there}")
+    else:
+        folder = _from_hub(name, revision, files)
+    checkpoint = CheckpointFolder(name, folder, revision_of(folder))
+    checkpoint.check_files()
+    return checkpoint
+
+
+def _parsed(path: Path, kind: type) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ModelError: not readable, or of another kind.
+    """
+    _refuse_pointer(path)
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} can't be read: {one_line(error)}; get it again") from error
+    if not isinstance(values, kind):
+        raise ModelError(f"{path} is no JSON {'object' if kind is dict else 'list'}; get it again")
+    return values
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Git without its LFS extension leaves a line in place of a large file.
+
+    Raises:
+        ModelError: this is one, or nothing that can be read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}; get it again") from error
+    if is_pointer:
+        raise ModelError(
+            f"{path} is no whole {path.suffix} file: get it again. It is a git-lfs pointer: `git lfs pull`"
+        )
 
 
 def _count_numbers(path: Path) -> int:
-    """A .safetensors file begins with the length of a JSON header, which has every tensor's shape."""
+    """A .safetensors file begins with the length of a JSON header, which has every tensor's shape and place.
+
+    Raises:
+        ModelError: it isn't one, or ends too early.
+    """
+    _refuse_pointer(path)
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+            length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+            header = json.loads(file.read(min(length, size)))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        if 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0) != size:
+            raise ValueError("cut, or longer than its tensors")
+        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{path} is no whole .safetensors file: get it again") from error
 
 

@@ -1,18 +1,26 @@
 """Weights into memory, whole or not at all, and what a user is told where they can't be loaded, or don't fit.
 
-The libraries that load them are handed in: the harness doesn't import them.
+No parameter that is used starts from chance: what the files lack is refused, or becomes NaN where its adapter says that
+nothing reads it, so that whoever reads it after all gets no number. The libraries that load weights are handed in: the
+harness doesn't import them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
-from mmeb_harness.core.errors import ModelError, is_out_of_memory, one_line
+from mmeb_harness.core.errors import HarnessError, ModelError, is_out_of_memory, leading, one_line
 
+#: A language head: for an adapter that reads states alone, or loads the model without one.
+HEAD = ("lm_head.weight", "*.lm_head.weight")
+#: What old releases of transformers wrote beside the weights; it is computed now.
+_COMPUTED = ("*position_ids", "*rotary_emb.inv_freq", "*masked_bias")
 _GB = 1e9
 
 
@@ -24,62 +32,163 @@ def load_pretrained(
     dtype: str,
     attention: str = "auto",
     *,
-    head: bool = False,
+    unused: Sequence[str] = (),
     **options: Any,
 ) -> Any:
-    """A model on `device`, ready for inference; every weight must be in the files.
+    """A model on `device`, ready for inference; every weight that is used must be in the files.
 
     Args:
         transformers: the module.
         architecture: its class there, e.g. "AutoModel" for the bare model, without a language head.
-        head: a language head is used: it must be there, too.
+        unused: patterns of weights that nothing reads, e.g. `HEAD`: where the files lack them they are NaN.
         options: for `from_pretrained`.
 
     Raises:
-        ModelError: weights are missing (transformers would go on with random numbers in their place) or don't fit the
-            configuration, or the memory doesn't suffice.
+        ModelError: weights are missing (transformers would go on with random numbers in their place), don't fit the
+            configuration or are no numbers, or the memory doesn't suffice.
     """
     if attention != "auto":
         options["attn_implementation"] = attention
-    logging = transformers.utils.logging
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    with loading_weights(checkpoint, device, dtype):
-        logging.set_verbosity_error()  # no report on weights, which is read here
-        try:
-            model, report = getattr(transformers, architecture).from_pretrained(
-                checkpoint.path, dtype=dtype, local_files_only=True, output_loading_info=True, **options
-            )
-        finally:
-            logging.set_verbosity(verbosity)
-        model = model.to(device)
-    if missing := sorted(name for name in report["missing_keys"] if head or name != "lm_head.weight"):
-        raise ModelError(
-            f"checkpoint {checkpoint.path} lacks weights, {len(missing)} in all: {', '.join(missing[:3])} …; get it "
-            "again, or convert it to the layout of this version of transformers"
+    with loading_weights(transformers, checkpoint, device, dtype, unused=unused):
+        model = getattr(transformers, architecture).from_pretrained(
+            checkpoint.path, dtype=dtype, local_files_only=True, **options
         )
-    return model.eval()
+        return model.to(device).eval()
 
 
 @contextlib.contextmanager
-def loading_weights(checkpoint: CheckpointFolder, device: str, dtype: str, library: str = "") -> Iterator[None]:
-    """Errors of a library that loads weights, in one line that names the checkpoint.
+def loading_weights(
+    transformers: ModuleType,
+    checkpoint: CheckpointFolder,
+    device: str,
+    dtype: str,
+    library: str = "",
+    unused: Sequence[str] = (),
+) -> Iterator[None]:
+    """Whatever loads a model of transformers in here is held to `load_pretrained`'s rule, its errors are one line.
+
+    Weights of the files that the model has no place for are said in one line, instead of transformers' own report.
 
     Args:
         library: who loads it, where the user should know.
 
     Raises:
-        ModelError: the weights can't be loaded, or the memory doesn't suffice; then also what would need less.
+        ModelError: as `load_pretrained`; where the memory doesn't suffice also what would need less.
     """
     parameters = checkpoint.parameters
+    logs = transformers.utils.logging
+    logs.disable_progress_bar()
+    verbosity = logs.get_verbosity()
+    logs.set_verbosity_error()  # its report on weights is read here
     try:
-        yield
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+        with _reported_loads(transformers) as loads:
+            yield
+        for model, report in loads:
+            _judge(checkpoint, model, report, unused)
+    except HarnessError:
+        raise
+    except Exception as error:  # half a dozen libraries read files in here, and raise what they please
         if is_out_of_memory(error):
             raise ModelError(
                 f"{checkpoint.name} doesn't fit on {device}: {_memory_advice(parameters, dtype, device)}"
             ) from error
-        raise ModelError(f"{library} can't load {checkpoint.path}: {one_line(error)}".lstrip()) from error
+        raise ModelError(f"{library} can't load {checkpoint.path}: {explained(error)}".lstrip()) from error
+    finally:
+        logs.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def reading_files(checkpoint: CheckpointFolder, what: str) -> Iterator[None]:
+    """Errors of a library that reads a checkpoint's small files, as one line.
+
+    Args:
+        what: that it wants of them, e.g. "usable tokenizer"; with the name of the file, where it is one.
+
+    Raises:
+        ModelError: they can't be read, or hold something else.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:  # tokenizers raises bare ones, others whatever a wrong value leads to
+        raise ModelError(f"can't load {checkpoint.path}, it has no {what}: {explained(error)}") from error
+
+
+def explained(error: Exception) -> str:
+    """What a library's error says, behind its class where it says too little without."""
+    spoken = isinstance(error, OSError | ValueError | ImportError | RuntimeError) and len(str(error).split()) > 2
+    return one_line(error) if spoken else f"{type(error).__name__}: {one_line(error)}"
+
+
+@contextlib.contextmanager
+def _reported_loads(transformers: ModuleType) -> Iterator[list[tuple[Any, Mapping[str, Any]]]]:
+    """Every model that is loaded meanwhile, by whatever library, with transformers' report on its weights."""
+    every, original = transformers.PreTrainedModel, transformers.PreTrainedModel.__dict__["from_pretrained"]
+    loads: list[tuple[Any, Mapping[str, Any]]] = []
+
+    def from_pretrained(cls: Any, /, *places: Any, output_loading_info: bool = False, **options: Any) -> Any:
+        # Of another shape: reported with its name, not raised without.
+        options["ignore_mismatched_sizes"] = True
+        model, report = original.__func__(cls, *places, output_loading_info=True, **options)
+        loads.append((model, report))
+        return (model, report) if output_loading_info else model
+
+    every.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield loads
+    finally:
+        every.from_pretrained = original
+
+
+def _judge(checkpoint: CheckpointFolder, model: Any, report: Mapping[str, Any], unused: Sequence[str]) -> None:
+    """Refuse what is used and missing, say what has no place, and look whether all numbers are some."""
+    shapes = {name: (stored, wanted) for name, stored, wanted in report["mismatched_keys"]}
+    missing = {*report["missing_keys"], *shapes}
+    if odd := _without(shapes, unused):
+        stored, wanted = (tuple(shape) for shape in shapes[odd[0]])
+        raise ModelError(
+            f"can't load {checkpoint.path}: {len(odd)} of its weights have another shape than config.json says, e.g. "
+            f"{odd[0]} {stored} instead of {wanted}; get both from one place"
+        )
+    if used := _without(missing, unused):
+        raise ModelError(
+            f"checkpoint {checkpoint.path} lacks weights, {len(used)} in all: {leading(used, 3)}; {_way_out(used)}"
+        )
+    for name in missing:
+        model.get_parameter_or_buffer(name).data.fill_(float("nan"))
+    if homeless := _without(report["unexpected_keys"], (*unused, *_COMPUTED)):
+        logging.getLogger(__name__).warning(
+            f"{checkpoint.name}: {len(homeless)} weights of its files have no place in its {type(model).__name__}: "
+            f"{leading(homeless, 3)}"
+        )
+    if broken := [name for name, value in model.named_parameters() if name not in missing and not _is_finite(value)]:
+        raise ModelError(
+            f"checkpoint {checkpoint.path} has NaN or infinity in {len(broken)} weights: {leading(broken, 3)}; get it "
+            "again, or from before it was trained to that"
+        )
+
+
+def _without(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _way_out(names: Sequence[str]) -> str:
+    if names == ["lm_head.weight"]:
+        return (
+            "it writes words, and config.json says that it isn't the embedding table again (tie_word_embeddings). "
+            "Without it a checkpoint only embeds directly (--reasoning never): get it whole, or correct config.json if "
+            "you know that it was trained tied"
+        )
+    return "get it again, or convert it to the layout of this version of transformers"
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a parameter holds no NaN and no infinity; in one pass over it, without a copy."""
+    if not value.is_floating_point() or value.is_meta or not value.numel() or value.element_size() < 2:
+        return True
+    low, high = value.detach().aminmax()
+    return bool(low.isfinite() & high.isfinite())
 
 
 def _memory_advice(parameters: int | None, dtype: str, device: str) -> str:

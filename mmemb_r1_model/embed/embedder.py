@@ -176,6 +176,7 @@ class MMEmbR1Embedder:
             getattr(torch, self._dtype),
             self._attention,
             self._trust_remote_code,
+            writes=set(self._modes.values()) != {"never"},
         )
         return Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
 

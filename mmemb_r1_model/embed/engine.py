@@ -12,6 +12,7 @@ Legend of shapes: B rows, L tokens, D hidden size.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ def rows_that_reason(gates: Sequence[float], mode: Reasoning, threshold: float) 
     return [row for row, gate in enumerate(gates) if mode == "always" or (mode == "adaptive" and gate > threshold)]
 
 
+def direct_trace(gate: float, seconds: float) -> Trace:
+    """How a vector without a rationale came about; NaN is no gate: a checkpoint without a language head has none."""
+    return Trace(gate=None if math.isnan(gate) else gate, seconds=seconds)
+
+
 class Engine:
     """A loaded model and what its answers are made of."""
 
@@ -218,7 +224,7 @@ class Engine:
         traces = [
             self.reasoned(gate, of_row[row].fed, of_row[row].truncated, of_row[row].seconds)
             if row in of_row
-            else Trace(gate=gate, seconds=read.seconds)
+            else direct_trace(gate, read.seconds)
             for row, gate in enumerate(read.gates)
         ]
         return self.result(unit_vectors(hidden_BD), traces, read.tokens, read.passes, answered.usage)

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from mmeb_harness import Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
-from mmemb_r1_model.embed.engine import Engine, rows_that_reason, unit_vectors
+from mmemb_r1_model.embed.engine import Engine, direct_trace, rows_that_reason, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
 
@@ -52,7 +52,7 @@ def embed_plainly(
     traces = []
     for row, gate in enumerate(gates):
         if row not in written:
-            traces.append(Trace(gate=gate, seconds=seconds))
+            traces.append(direct_trace(gate, seconds))
             continue
         as_written = wanted_B2[row] == [rule.end_think, rule.emb] and len(written[row]) > 0
         traces.append(engine.reasoned(gate, tails[row], not as_written, seconds))

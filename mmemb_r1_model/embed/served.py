@@ -25,7 +25,7 @@ from torch import Tensor
 from mmeb_harness import EncodeResult, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import Engine, Rationale, rows_that_reason, unit_vectors
+from mmemb_r1_model.embed.engine import Engine, Rationale, direct_trace, rows_that_reason, unit_vectors
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
@@ -218,7 +218,7 @@ class _Run:
         seconds = time.perf_counter() - ticket.started
         reasons = rows_that_reason(gates, self.mode, self.threshold)
         for row in set(range(len(gates))) - set(reasons):
-            ticket.traces[row] = Trace(gate=gates[row], seconds=seconds)
+            ticket.traces[row] = direct_trace(gates[row], seconds)
         return reasons
 
     @torch.inference_mode()

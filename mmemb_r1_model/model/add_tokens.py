@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import shutil
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-
+from mmeb_harness.adapter.checkpoints import find_checkpoint
+from mmeb_harness.adapter.weights import load_pretrained, reading_files
+from mmemb_r1_model.model.checkpoint import ARCHITECTURE, check_type
 from mmemb_r1_model.model.prompt import TURN_END
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write_settings
+
+#: Normalisation constants of the vision tower, as the base has them; those for clips only servers read.
+_PICTURES = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
 def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_tokens) -> None:
@@ -22,33 +23,34 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
 
     Args:
         max_new_tokens: longest rationale that the model will write.
-    """
-    import torch
-    from tokenizers import AddedToken
-    from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype="auto", use_safetensors=True)
+    Raises:
+        ModelError: the base can't be used, or lacks weights: its language head, too, must be there or tied.
+    """
+    checkpoint = find_checkpoint(base)
+    check_type(checkpoint)
+    checkpoint.require_safetensors()
+    checkpoint.json(_PICTURES[0])
+
+    import transformers
+    from tokenizers import AddedToken
+
+    with reading_files(checkpoint, "usable tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    model = load_pretrained(transformers, ARCHITECTURE, checkpoint, "cpu", "auto", use_safetensors=True)
     known = tokenizer.get_vocab()
     new = [token for token in (THINK, END_THINK, EMB) if token not in known]
     tokenizer.add_tokens([AddedToken(token, special=token == EMB, normalized=False) for token in new])
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
     source = tokenizer.convert_tokens_to_ids(TURN_END)
-    with torch.no_grad():
-        for weight in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
-            for token in new:
-                weight[tokenizer.convert_tokens_to_ids(token)] = weight[source]
+    rows = [layer.weight.data for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
+    for row in rows:
+        for token in new:
+            row[tokenizer.convert_tokens_to_ids(token)] = row[source]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_settings(folder, Settings(max_new_tokens=max_new_tokens))
-    # Normalisation constants of the vision tower, as the base has them; those for clips only servers read.
-    _copy_json(base, "preprocessor_config.json", folder)
-    with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
-        _copy_json(base, "video_preprocessor_config.json", folder)
-
-
-def _copy_json(base: str, name: str, folder: Path) -> None:
-    source = Path(base) / name if Path(base).is_dir() else Path(hf_hub_download(base, name))
-    values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-    (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for name in _PICTURES:
+        if (checkpoint.path / name).is_file():
+            shutil.copyfile(checkpoint.path / name, folder / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
-from mmeb_harness.adapter.weights import load_pretrained
+from mmeb_harness.adapter.weights import HEAD, load_pretrained, reading_files
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, read_settings
 from mmemb_r1_model.model.vision import VisionShape
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 MODEL_TYPE = "qwen3_vl"
+ARCHITECTURE = "Qwen3VLForConditionalGeneration"
 EMBEDDED = Path(__file__).resolve().parents[1] / "tiny"
 
 
@@ -51,57 +51,73 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
         ModelError: not there, not a Qwen3-VL, no safetensors, or without a required token.
     """
     stored = find_checkpoint(str(EMBEDDED) if path is None else path, revision)
-    folder, config = stored.path, _config(stored)
+    folder = stored.path
+    check_type(stored)
     stored.require_safetensors()
-    tokenizer = _tokenizer(folder, required)
     return Checkpoint(
         name="tiny" if path is None else path,
         folder=folder,
         revision=stored.revision,
         parameters=stored.parameters,
         settings=read_settings(folder),
-        vision=_vision_shape(folder, config),
-        hidden_size=int(config["text_config"]["hidden_size"]),
-        tokenizer=tokenizer,
+        vision=_vision_shape(stored),
+        hidden_size=stored.value("config.json", "text_config", "hidden_size", kind=int),
+        tokenizer=_tokenizer(stored, required),
     )
 
 
 def load_weights(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    trust_remote_code: bool = False,
+    *,
+    writes: bool = True,
 ) -> Any:
     """The model on `device`.
 
+    Args:
+        writes: whether its language head is used; else that may be missing, and is NaN then.
+
     Raises:
-        ModelError: the weights don't fit the configuration or the device.
+        ModelError: weights are missing, or don't fit the configuration or the device.
     """
     import transformers
 
     return load_pretrained(
         transformers,
-        "Qwen3VLForConditionalGeneration",
+        ARCHITECTURE,
         CheckpointFolder(checkpoint.name, checkpoint.folder, checkpoint.revision),
         str(device),
         str(dtype).removeprefix("torch."),
         attention,
+        unused=() if writes else HEAD,
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
 
 
-def _config(folder: CheckpointFolder) -> dict[str, Any]:
+def check_type(folder: CheckpointFolder) -> None:
+    """Refuse another architecture.
+
+    Raises:
+        ModelError: it is no Qwen3-VL, or has no config.json.
+    """
     config = folder.json("config.json")
     if config.get("model_type") != MODEL_TYPE:
         raise ModelError(
             f"checkpoint {folder.path} is of type {config.get('model_type')!r}; mmemb_r1 needs {MODEL_TYPE!r} "
             "(Qwen3-VL)"
         )
-    return config
 
 
-def _tokenizer(folder: Path, required: Sequence[str]) -> PromptTokenizer:
+def _tokenizer(checkpoint: CheckpointFolder, required: Sequence[str]) -> PromptTokenizer:
+    folder = checkpoint.path
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"checkpoint {folder} has no tokenizer.json")
-    tokenizer = PromptTokenizer.from_folder(folder)
+    with reading_files(checkpoint, "usable tokenizer.json"):
+        tokenizer = PromptTokenizer.from_folder(folder)
     for token in required:
         if token not in tokenizer.added_tokens:
             raise ModelError(
@@ -111,9 +127,13 @@ def _tokenizer(folder: Path, required: Sequence[str]) -> PromptTokenizer:
     return tokenizer
 
 
-def _vision_shape(folder: Path, config: dict[str, Any]) -> VisionShape:
-    path = folder / "preprocessor_config.json"
-    normalisation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mean, std = (tuple(normalisation.get(name, (0.5, 0.5, 0.5))) for name in ("image_mean", "image_std"))
-    vision = config["vision_config"]
-    return VisionShape(int(vision["patch_size"]), int(vision["spatial_merge_size"]), mean, std)
+def _vision_shape(folder: CheckpointFolder) -> VisionShape:
+    sides = ("patch_size", "spatial_merge_size")
+    patch, merge = (folder.value("config.json", "vision_config", name, kind=int) for name in sides)
+    pictures = "preprocessor_config.json"
+    settings = folder.json(pictures) if (folder.path / pictures).exists() else {}
+    mean, std = (
+        folder.numbers(pictures, name, 3) if name in settings else (0.5, 0.5, 0.5)
+        for name in ("image_mean", "image_std")
+    )
+    return VisionShape(patch, merge, mean, std)

@@ -23,8 +23,8 @@ class VisionShape:
 
     patch: int
     merge: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @property
     def factor(self) -> int:

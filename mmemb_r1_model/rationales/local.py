@@ -15,24 +15,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LogitsProcessorList,
-    StoppingCriteriaList,
-    TopPLogitsWarper,
-)
-from transformers.utils import logging
+from transformers import AutoProcessor, LogitsProcessorList, StoppingCriteriaList, TopPLogitsWarper
 
-from mmeb_harness.adapter.checkpoints import resolve_place
+from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.weights import load_pretrained, reading_files
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.disk.errors import ModelError, one_line
+from mmemb_r1_model.disk.errors import HarnessError, ModelError, one_line
 from mmemb_r1_model.model.checkpoint import MODEL_TYPE, Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.items import ItemReader
@@ -236,48 +231,48 @@ def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:
     Raises:
         ModelError: not there, not readable, or not for this device.
     """
-    if _model_type(config) == MODEL_TYPE:
+    folder = _find_model(config)
+    if folder.json("config.json").get("model_type") == MODEL_TYPE:
         markers = (THINK, END_THINK) if config.kind == "thinking" else ()
         checkpoint = open_checkpoint(config.model, config.revision, (*_TOKENS, *markers))
-        model = load_weights(checkpoint, *_place(config), "auto", False)
+        model = load_weights(checkpoint, *_place(config), "auto")
         num_rows = model.get_output_embeddings().weight.shape[0]
         return _Writer(config, model, _own_inputs(checkpoint, config, prompt, num_rows))
-    model, processor = _load_chat_model(config)
+    folder.require_safetensors()
+    model, processor = _load_chat_model(folder, config)
     ends = model.generation_config.eos_token_id
     return _Writer(
         config, model, _chat_inputs(processor, config, prompt, [ends] if isinstance(ends, int) else list(ends))
     )
 
 
-def _model_type(config: WorkerConfig) -> str:
+def _find_model(config: WorkerConfig) -> CheckpointFolder:
     try:
-        return str(AutoConfig.from_pretrained(config.model, revision=config.revision).model_type)
-    except (OSError, ValueError) as error:
+        folder = find_checkpoint(config.model, config.revision)
+        folder.json("config.json")
+    except HarnessError as error:
+        if (Path(config.model).expanduser() / "config.json").exists():
+            raise ModelError(f"worker {config.name!r}: {error}") from error
         raise ModelError(
             f"worker {config.name!r}: model {config.model!r} is neither a local folder nor to be had from the hub "
             f"({one_line(error)}). With a network: hf download {config.model} --local-dir FOLDER, then model: FOLDER"
         ) from error
+    return folder
 
 
-def _load_chat_model(config: WorkerConfig) -> tuple[Any, Any]:
+def _load_chat_model(folder: CheckpointFolder, config: WorkerConfig) -> tuple[Any, Any]:
     """Model and processor of any architecture that transformers knows as image-text-to-text."""
-    logging.disable_progress_bar()
-    device, dtype = _place(config)
-    where = {"revision": config.revision}
+    device, dtype = resolve_place(torch, config.device, config.dtype, f"worker {config.name!r}: device")
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            config.model, dtype=dtype, use_safetensors=True, output_loading_info=True, **where
-        )
-        processor = AutoProcessor.from_pretrained(config.model, **where)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        with reading_files(folder, "usable processor"):
+            processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
+        architecture = "AutoModelForImageTextToText"
+        return load_pretrained(transformers, architecture, folder, device, dtype, use_safetensors=True), processor
+    except HarnessError as error:
         raise ModelError(
-            f"worker {config.name!r}: can't load {config.model} here: {one_line(error)}. If its processor needs "
-            "torchvision, serve the model with vLLM and use backend endpoint"
+            f"worker {config.name!r}: {one_line(error)}. If its processor needs torchvision, serve the model with vLLM "
+            "and use backend endpoint"
         ) from error
-    # The output layer is the embedding table again in small models.
-    if missing := sorted(name for name in report["missing_keys"] if not name.endswith("lm_head.weight")):
-        raise ModelError(f"worker {config.name!r}: {config.model} lacks weights: {', '.join(missing[:3])} …")
-    return model.to(device).eval(), processor
 
 
 def _template_options(processor: Any) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def open_judge(config: JudgeConfig, device: torch.device) -> Judge:
     if not config.checkpoint:
         raise OptionError("select.judge.checkpoint is empty: name a Qwen3-VL-Instruct, as a folder or hub id")
     checkpoint = open_checkpoint(config.checkpoint, config.revision, _TOKENS)
-    model = load_weights(checkpoint, device, getattr(torch, config.dtype), "sdpa", trust_remote_code=False)
+    model = load_weights(checkpoint, device, getattr(torch, config.dtype), "sdpa")
     if device.type == "cpu":
         batch_vision_attention(model)
     return Judge(checkpoint, model, config, device)

@@ -257,7 +257,7 @@ def open_student(config: StudentConfig, world: World) -> Student:
     frozen = getattr(torch, config.dtype) if config.lora_rank else torch.float32
     # What is split goes to the device layer by layer, a part of each.
     place = torch.device("cpu") if world.sharded else world.device
-    model = load_weights(checkpoint, place, frozen, "sdpa", trust_remote_code=False)
+    model = load_weights(checkpoint, place, frozen, "sdpa")
     model.config.use_cache = False
     if config.lora_rank:
         model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))

@@ -13,8 +13,12 @@ from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader
 from mmeb_baselines.qwen.model import Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone
-from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Scalar, Vectors, one_line
+from mmeb_harness import Item, ModelInfo, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.weights import reading_files
+
+CONFIG, PICTURES = "config.json", "preprocessor_config.json"
+_VISION = ("patch_size", "spatial_merge_size", "temporal_patch_size")
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,13 @@ def open_embedder(
     """
     model, described = family.cards[0].model, base or checkpoint
     config = read_config(described, model)
+    text = ("text_config",) if "text_config" in config else ()
     positions = family.positions_of_type.get(config["model_type"], family.positions)
-    form = QwenForm(_reader(described, config, family.max_length), family.recipe, positions)
+    form = QwenForm(_reader(described, family.max_length), family.recipe, positions)
     info = ModelInfo(
         name=model,
         revision=checkpoint.revision,
-        dimensions=int(config.get("text_config", config)["hidden_size"]),
+        dimensions=described.value(CONFIG, *text, "hidden_size", kind=int),
         settings={"attention": place.attention, "positions": positions, "max_length": family.max_length}
         | dict(family.settings),
         profile=family.profile,
@@ -144,7 +149,7 @@ def profiled_loader(own: Family, leaderboard: Family, doc: str) -> Callable[...,
     return load
 
 
-def _reader(folder: CheckpointFolder, config: Mapping[str, Any], max_length: int | None) -> Reader:
+def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
     """Tokenizer and picture settings.
 
     Raises:
@@ -153,16 +158,14 @@ def _reader(folder: CheckpointFolder, config: Mapping[str, Any], max_length: int
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    try:
+    with reading_files(folder, "usable tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder.path} has no usable tokenizer: {one_line(error)}") from error
-    pictures, vision = folder.json("preprocessor_config.json"), config["vision_config"]
+    patch, merge, temporal = (folder.value(CONFIG, "vision_config", name, kind=int) for name in _VISION)
     processor = Qwen2VLImageProcessorPil(
-        patch_size=int(vision["patch_size"]),
-        merge_size=int(vision["spatial_merge_size"]),
-        temporal_patch_size=int(vision["temporal_patch_size"]),
-        image_mean=pictures["image_mean"],
-        image_std=pictures["image_std"],
+        patch_size=patch,
+        merge_size=merge,
+        temporal_patch_size=temporal,
+        image_mean=list(folder.numbers(PICTURES, "image_mean", 3)),
+        image_std=list(folder.numbers(PICTURES, "image_std", 3)),
     )
-    return Reader(tokenizer, processor, int(vision["spatial_merge_size"]), max_length)
+    return Reader(tokenizer, processor, merge, max_length)
