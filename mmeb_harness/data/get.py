@@ -6,9 +6,11 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from mmeb_harness.core.tasks import Archive, Pages, Table
 from mmeb_harness.data.folder import describe
 from mmeb_harness.data.hub import OnBytes, UnreachableError, discard, download, held, hold
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
-from mmeb_harness.data.place import Place, place_pages, place_table, unpack
+from mmeb_harness.data.place import CONVERTING, Place, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
 from mmeb_harness.data.records import RecordWriter, record_path, recorded_files, slug, write_manifest
 from mmeb_harness.data.revisions import WORK, merge_lock
@@ -30,6 +32,8 @@ from mmeb_harness.data.revisions import WORK, merge_lock
 ARCHIVES_AT_ONCE = 2
 #: Members between two notes of how far an archive is unpacked.
 PROGRESS_MEMBERS = 1000
+#: No table takes so long to convert.
+CONVERTED_SECONDS = 3600.0
 
 
 @dataclass
@@ -104,7 +108,8 @@ def get(plan: Plan, workers: int, on_bytes: OnBytes, note: Callable[[str], None]
 def remove_leftovers(plan: Plan) -> None:
     """Delete fetched files that nobody needs any more.
 
-    Those are: archives that have served every task, files of finished tables, and whatever the lock file doesn't name.
+    Those are: archives that have served every task, files of finished tables, whatever the lock file doesn't name, and
+    what killed processes were converting.
     """
     folder = plan.root / WORK
     if not folder.is_dir():
@@ -123,6 +128,9 @@ def remove_leftovers(plan: Plan) -> None:
         needless |= {file.digest for file in step.files if done} & fetched
     for digest in needless:
         discard(digest, folder)
+    for path in folder.glob(f"{CONVERTING}*"):
+        if path.stat().st_mtime < time.time() - CONVERTED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_folder(root: Path) -> None:
@@ -166,6 +174,8 @@ class _Job:
         self._folder = plan.root / WORK
         self._users: Counter[str] = Counter()  # digest → steps that still need the file
         self._counted: set[str] = set()  # digests whose bytes were told of
+        self._cut_off: set[str] = set()  # keys of steps that a killed process had begun
+        self._begun = time.time()
 
     def tables(self, pool: ThreadPoolExecutor) -> None:
         """All tables and pages: archives of images are placed by what the tables name."""
@@ -343,9 +353,14 @@ class _Job:
 
     def _begin(self, step: Step) -> None:
         """From here on no record of an older revision counts."""
-        progress_file(self.plan.root, step.key).write_text("0")
+        progress = progress_file(self.plan.root, step.key)
+        if progress.is_file():
+            self._cut_off.add(step.key)
+        progress.write_text("0")
 
     def _finish(self, record: RecordWriter, step: Step) -> None:
+        if step.key in self._cut_off:
+            remove_half_written(self.plan.root, record.paths(), self._begun)
         finished = record.finish(step.repo, step.files[0].revision, step.digests)
         progress_file(self.plan.root, step.key).unlink(missing_ok=True)
         with self._lock:
@@ -368,6 +383,15 @@ def former_files(root: Path, key: str) -> set[str]:
     """Paths that a step's record names; none without one, or if it is damaged."""
     recorded = recorded_files(root, key, "path")
     return set() if recorded is None else set(recorded.column("path").to_pylist())
+
+
+def remove_half_written(root: Path, paths: Iterable[str], before: float) -> None:
+    """Delete what a killed process left beside files of its step; what is written now is younger than `before`."""
+    for folder in {(root / path).parent for path in paths}:
+        for path in folder.glob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def files_below(root: Path, folder: str) -> set[str]:

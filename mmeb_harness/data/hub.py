@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file, replacing
+from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.data.lock import HubFile, LockedRepo
 
@@ -186,9 +186,7 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
             part = _fetch(file, target, on_bytes)
             arrived = file_digest(part, file.digest)
             if arrived == file.digest:
-                with part.open("rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(part, target)
+                _keep(part, target)
                 return target
             part.unlink()
             on_bytes(-file.size)
@@ -248,9 +246,16 @@ def _take_from_cache(file: HubFile, target: Path) -> bool:
     try:
         os.link(os.path.realpath(cached), target)
     except OSError:  # another file system
-        with replacing(target) as copy:
-            shutil.copyfile(cached, copy)
+        part = target.with_suffix(".part")  # of a copy that is cut off the rest is fetched
+        shutil.copyfile(cached, part)
+        _keep(part, target)
     return True
+
+
+def _keep(part: Path, target: Path) -> None:
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    os.replace(part, target)
 
 
 def downloaded(file: HubFile, folder: Path) -> Path:

@@ -15,10 +15,10 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import replacing
+from mmeb_harness.core.files import readable_size, replacing
 from mmeb_harness.core.tasks import Pages, Table
 from mmeb_harness.data.records import RecordWriter
 
@@ -30,6 +30,18 @@ PAGE_POOL = "visdoc-tasks/.pages"
 #: Parquet rows that carry images, held in memory at once.
 _PAGES_AT_ONCE = 32
 _ROWS_AT_ONCE = 4096
+
+#: How the folders begin in which tables are converted.
+CONVERTING = "mmeb-convert-"
+#: Bytes of a member that are held at once.
+PIECE = 16 << 20
+#: An archive of pictures unpacks to about its own size. A few MB can be made to unpack to as many GB.
+MOST_EXPANSION, LEAST_MOST = 20, 1 << 30
+LONGEST_NAME = 1 << 16
+
+_NAME_TYPES = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
+)  # fmt: skip
 
 Place = Callable[[str], str | None]
 
@@ -82,7 +94,7 @@ def _as_parquet(hub_name: str, path: Path) -> Iterator[Path]:
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory(prefix="mmeb-convert-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=CONVERTING, dir=path.parent) as folder:
         named = Path(folder) / PurePosixPath(hub_name).name  # compression is told by the name
         named.symlink_to(path.resolve())
         try:
@@ -198,7 +210,7 @@ def unpack(
     into: Sequence[tuple[Place, RecordWriter]],
     on_member: Callable[[], None] = lambda: None,
 ) -> None:
-    """Place the members of a tar archive, in one pass, without ever holding more than one member.
+    """Place the members of a tar archive, in one pass, holding no more than a piece of one.
 
     Args:
         parts: the archive's parts, in order.
@@ -206,13 +218,24 @@ def unpack(
         on_member: called before each member; what it raises stops the unpacking.
 
     Raises:
-        DataError: damaged, cut short, or with a member that leaves the folder (absolute, `..`, or a link that does).
+        DataError: damaged, cut short, of far more than its size, or with a member that leaves the folder (absolute,
+            `..`, or a link that does).
     """
+    most = max(sum(part.stat().st_size for part in parts) * MOST_EXPANSION, LEAST_MOST)
+    unpacked = 0
     try:
         with contextlib.ExitStack() as stack:
             joined = Joined([stack.enter_context(part.open("rb")) for part in parts])
-            archive = stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, joined), mode="r|*"))
+            archive = stack.enter_context(
+                tarfile.open(fileobj=cast(BinaryIO, joined), mode="r|*", tarinfo=_Member, encoding="utf-8")
+            )
             while (member := archive.next()) is not None:
+                unpacked += member.size
+                if unpacked > most:
+                    raise DataError(
+                        f"archive {name}: with {member.name!r} it unpacks to more than {readable_size(most)}; this "
+                        "isn't the published archive, and no more of it is used"
+                    )
                 # tarfile keeps every member it has seen: a GB of them for a million frames.
                 archive.members = []  # type: ignore[attr-defined]
                 on_member()
@@ -223,6 +246,22 @@ def unpack(
         raise DataError(f"archive {name} is damaged or cut short ({error})") from error
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header is whole. tarfile takes a broken one for the end, and holds a name however long it is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if bytes(buf).strip(b"\0"):
+                raise tarfile.ReadError(f"a member's header is broken: {error}") from error
+            raise
+        if member.type in _NAME_TYPES and member.size > LONGEST_NAME:
+            raise tarfile.ReadError(f"a member's name has {member.size:,} bytes")
+        return member
+
+
 def _place_member(
     archive: tarfile.TarFile,
     member: tarfile.TarInfo,
@@ -230,25 +269,57 @@ def _place_member(
     root: Path,
     into: Sequence[tuple[Place, RecordWriter]],
 ) -> None:
+    member.name, member.linkname = _text(member.name), _text(member.linkname)
     path = _safe(name, member.name)
     # "._x.jpg" is what macOS puts beside x.jpg; a reader would take it for a frame.
     if member.isdir() or PurePosixPath(path).name.startswith("._"):
         return
-    wanted = [(target, record) for place, record in into if (target := place(path)) is not None]
-    if member.issym() or member.islnk():
-        content = _linked(member, name, path, [place for place, _ in into], root) if wanted else None
-    elif member.isreg():
-        # Never `None` for a regular file, which mypy can't know.
-        content = archive.extractfile(member).read() if wanted else None  # type: ignore[union-attr]
-    else:
+    is_link = member.issym() or member.islnk()
+    if not is_link and not member.isreg():
         raise DataError(f"archive {name}: {member.name!r} is neither a file nor a folder")
-    if content is None:
+    wanted = [(target, record) for place, record in into if (target := place(path)) is not None]
+    if not wanted:
         return
-    digest = hashlib.sha256(content).digest()
-    for target in {target for target, _ in wanted}:  # tasks share images
-        put(inside(root, target), content)
+    source: IO[bytes] | None
+    if is_link:
+        linked = _linked(member, name, path, [place for place, _ in into], root)
+        source, size = linked.open("rb"), linked.stat().st_size
+    else:
+        source, size = archive.extractfile(member), member.size
+    assert source is not None  # a regular file's never is
+    with source:
+        digest = _put_all(source, size, [inside(root, target) for target in {target for target, _ in wanted}])
     for target, record in wanted:
-        record.add_hashed(target, len(content), digest)
+        record.add_hashed(target, size, digest)
+
+
+def _put_all(source: IO[bytes], size: int, targets: Sequence[Path]) -> bytes:
+    """Write a file to all its places, since tasks share images, a large one piece by piece; its sha256."""
+    if size <= PIECE:
+        content = source.read()
+        for target in targets:
+            put(target, content)
+        return hashlib.sha256(content).digest()
+    digest = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        names = [stack.enter_context(replacing(target, durably=False)) for target in targets]
+        if size * len(names) > shutil.disk_usage(names[0].parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(targets[0]))
+        files = [stack.enter_context(name.open("wb")) for name in names]
+        while piece := source.read(PIECE):
+            digest.update(piece)
+            for file in files:
+                file.write(piece)
+    return digest.digest()
+
+
+def _text(name: str) -> str:
+    """A member's name; of one that isn't UTF-8 each byte is a character, as older programs of the West wrote them."""
+    raw = name.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _safe(name: str, member: str) -> str:
@@ -265,8 +336,8 @@ def _leaves(relative: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
-def _linked(member: tarfile.TarInfo, name: str, path: str, places: Sequence[Place], root: Path) -> bytes:
-    """What a link inside the archive points to, if it was placed before. Links themselves are never made."""
+def _linked(member: tarfile.TarInfo, name: str, path: str, places: Sequence[Place], root: Path) -> Path:
+    """The file that a link inside the archive points to, if it was placed before. Links themselves are never made."""
     base = PurePosixPath(path).parent if member.issym() else PurePosixPath()
     linked = os.path.normpath(base / member.linkname)
     if linked.startswith(("/", "..")):
@@ -274,7 +345,7 @@ def _linked(member: tarfile.TarInfo, name: str, path: str, places: Sequence[Plac
     for place in places:
         target = place(linked)
         if target is not None and inside(root, target).is_file():
-            return inside(root, target).read_bytes()
+            return inside(root, target)
     raise DataError(f"archive {name}: link {member.name!r} points to {linked!r}, which doesn't precede it")
 
 

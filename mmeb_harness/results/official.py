@@ -17,7 +17,7 @@ from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.files import parse_json, read_json, regular_file
-from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.core.items import MODALITIES, Item, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
@@ -32,6 +32,7 @@ from mmeb_harness.results.official_names import (
     PAGE_FIXED,
     PAGE_TASKS,
     V2_0_0,
+    V2_0_1,
     is_fixed_key,
     task_of_key,
 )
@@ -44,6 +45,8 @@ _SUFFIXES = (SCORE_SUFFIX, RANKING_SUFFIX)
 NAMED = 8
 #: A score file and the rankings beside it say the same if they differ by no more.
 TOLERANCE = 1e-6
+#: How a reason begins that is less than a proof.
+ASSUMED = "assumed"
 
 _AGAIN = "get the file again"
 #: Of a relevance: gains of a ranking are summed up.
@@ -61,12 +64,14 @@ class Rankings:
         corrected: with every grade on its own label.
         undefined: queries whose official nDCG depends on PYTHONHASHSEED (unequal grades on string ids). It was
             some value that can't be had again: in `official` their grades stay on their labels.
+        first_labels: of the first query.
     """
 
     num_queries: int
     official: Mapping[str, float]
     corrected: Mapping[str, float]
     undefined: int
+    first_labels: tuple[str, ...] = ()
 
 
 @dataclass
@@ -78,7 +83,7 @@ class OfficialResults:
         entries: key, as spelled there → scores.
         modality_of: key → the modality it stands under, where the files say so.
         missing: key → the mark that stands in place of scores.
-        undefined: key → see `Rankings`.
+        undefined, first_labels: key → see `Rankings`.
     """
 
     name: str
@@ -87,6 +92,7 @@ class OfficialResults:
     modality_of: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     undefined: dict[str, int] = field(default_factory=dict)
+    first_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def keys(self) -> list[str]:
@@ -109,7 +115,7 @@ def import_scores(
     """
     tasks = {row.task.name: row.task for row in registered if row.collection == BENCHMARK}
     results = _read(path, tasks)
-    own_edition, reasons = edition_of(results, edition, str(path))
+    own_edition, reasons = edition_of(results, edition, str(path), tasks)
     chosen = _chosen_keys(results, own_edition)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
@@ -193,21 +199,24 @@ def _key_of(file: Path) -> str:
 
 
 def _add_task(results: OfficialResults, folder: Path, key: str, tasks: Mapping[str, Task]) -> None:
-    results.entries[key], results.undefined[key] = _read_task(folder, key, tasks.get(task_of_key(key)))
+    results.entries[key], rankings = _read_task(folder, key, tasks.get(task_of_key(key)))
+    if rankings is not None:
+        results.first_labels[key] = rankings.first_labels
+        results.undefined[key] = 0 if (folder / f"{key}{SCORE_SUFFIX}").is_file() else rankings.undefined
 
 
-def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, int]:
-    """One task's scores, and of how many queries the official nDCG can't be had again."""
+def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, Rankings | None]:
+    """One task's scores, and its rankings if they are there."""
     score_file, ranking_file = folder / f"{key}{SCORE_SUFFIX}", folder / f"{key}{RANKING_SUFFIX}"
     if not ranking_file.is_file():
-        return _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task), 0
+        return _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task), None
     rankings = read_rankings(ranking_file)
     corrected = rankings.corrected[task.metric] if task is not None else None
     if not score_file.is_file():
-        return TaskScore(rankings.official, rankings.num_queries, corrected), rankings.undefined
+        return TaskScore(rankings.official, rankings.num_queries, corrected), rankings
     stored = _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task)
     _check_agreement(key, stored, rankings, score_file)
-    return TaskScore(stored.metrics, rankings.num_queries, corrected), 0
+    return TaskScore(stored.metrics, rankings.num_queries, corrected), rankings
 
 
 def _check_agreement(key: str, stored: TaskScore, rankings: Rankings, score_file: Path) -> None:
@@ -235,8 +244,10 @@ def read_rankings(path: Path) -> Rankings:
     official = dict.fromkeys(METRIC_NAMES, 0.0)
     corrected = dict(official)
     queries = undefined = 0
+    first_labels: tuple[str, ...] = ()
     for where, ranked, labels, grades in _ranking_lines(path):
         gains = _gains(labels, grades, where)
+        first_labels = first_labels if queries else tuple(gains)
         in_set_order = _official_gains(labels, gains)
         own, theirs = query_metrics(ranked, gains), query_metrics(ranked, in_set_order or gains)
         for name in METRIC_NAMES:
@@ -247,7 +258,7 @@ def read_rankings(path: Path) -> Rankings:
     if not queries:
         raise ResultError(f"{path} is empty: no rankings")
     own, theirs = ({name: total / queries for name, total in totals.items()} for totals in (corrected, official))
-    return Rankings(queries, theirs, own, undefined)
+    return Rankings(queries, theirs, own, undefined, first_labels)
 
 
 def _ranking_lines(path: Path) -> Iterable[tuple[str, list[str], list[int | str], list[float] | None]]:
@@ -305,12 +316,15 @@ def _official_gains(labels: Sequence[int | str], gains: Mapping[str, float]) -> 
     return None
 
 
-def edition_of(results: OfficialResults, wanted: str | None, where: str) -> tuple[str, list[str]]:
+def edition_of(
+    results: OfficialResults, wanted: str | None, where: str, tasks: Mapping[str, Task]
+) -> tuple[str, list[str]]:
     """The edition that official files are of, and which keys and counts tell that; the default one if they have no task
     that differs between editions.
 
-    A submission spells the page tasks by the data they are of. The score files in a folder don't: with the newer
-    MomentSeeker they may be of either, and somebody has to say so.
+    A submission spells the page tasks by the data they are of. The files in a folder don't: their rankings tell by a
+    known row. Score files alone, with the newer MomentSeeker, may be of either: those of all tasks are taken for what
+    the official code wrote with the same list of tasks, which is noted; otherwise somebody has to say so.
 
     Raises:
         UnknownNameError: `wanted` is no edition.
@@ -318,7 +332,7 @@ def edition_of(results: OfficialResults, wanted: str | None, where: str) -> tupl
     """
     if wanted is not None and wanted not in OFFICIAL_EDITIONS:
         raise UnknownNameError("edition", wanted, OFFICIAL_EDITIONS)
-    possible, reasons = _possible_editions(results)
+    possible, reasons = _possible_editions(results, tasks)
     if not _DIFFERING & {task_of_key(key) for key in results.keys}:
         return wanted or PAGE_FIXED, reasons
     because = "; ".join(reasons) or "no key or count tells"
@@ -326,12 +340,18 @@ def edition_of(results: OfficialResults, wanted: str | None, where: str) -> tupl
         raise ResultError(
             f"{where} is of edition {' or '.join(possible)} ({because}), not {wanted}; leave out --edition"
         )
-    if wanted is None and len(possible) > 1:
+    complete = tasks.keys() <= {task_of_key(key) for key in results.entries}
+    if wanted is None and possible == [PAGE_FIXED, V2_0_1] and complete:
+        has_both = OLD_MOMENT_SEEKER in results.entries
+        possible = [V2_0_1 if has_both else PAGE_FIXED]
+        beside = f"all {len(tasks)} tasks are there, {'with' if has_both else 'without'} {OLD_MOMENT_SEEKER}"
+        reasons.append(f"{ASSUMED}, since {beside}, as the official code then wrote them; if not, give --edition")
+    elif wanted is None and len(possible) > 1:
         raise ResultError(f"can't tell the edition of {where} ({because}); give --edition: {' or '.join(possible)}")
     return wanted or possible[0], reasons
 
 
-def _possible_editions(results: OfficialResults) -> tuple[list[str], list[str]]:
+def _possible_editions(results: OfficialResults, tasks: Mapping[str, Task]) -> tuple[list[str], list[str]]:
     """The editions that the files may be of, and what tells so."""
     if fixed := next(filter(is_fixed_key, results.keys), None):
         return [PAGE_FIXED], [f"it has {fixed}"]
@@ -340,6 +360,12 @@ def _possible_editions(results: OfficialResults) -> tuple[list[str], list[str]]:
     if plain and results.is_submission:
         possible.remove(PAGE_FIXED)
         reasons.append(f"a submission with the key {plain[0]} is of the unfixed pages")
+    for key in plain:
+        labels = results.first_labels.get(key)
+        edition = _edition_of_row(tasks[key], labels) if labels and key in tasks else None
+        if edition is not None:
+            reasons.append(f"the first query of {key} is about page {', '.join(labels or ())}")
+            possible = [name for name in possible if (name == PAGE_FIXED) == (edition == PAGE_FIXED)] or possible
     if MOMENT_SEEKER in results.entries:
         count = results.entries[MOMENT_SEEKER].num_queries
         possible = [edition for edition in possible if MOMENT_SEEKER_QUERIES[edition] == count] or possible
@@ -348,6 +374,14 @@ def _possible_editions(results: OfficialResults) -> tuple[list[str], list[str]]:
         possible = [V2_0_0]
         reasons.append(f"it has {OLD_MOMENT_SEEKER} alone")
     return possible, reasons
+
+
+def _edition_of_row(task: Task, labels: Sequence[str]) -> str | None:
+    """The edition whose first row has these labels, as the task itself recognises it."""
+    if task.recognise is None:
+        return None
+    pages = tuple(Item(label) for label in labels)
+    return task.recognise(Samples((Item("0"),), pages, {"0": dict.fromkeys(labels, 1.0)}))
 
 
 def _chosen_keys(results: OfficialResults, edition: str) -> dict[str, str]:
@@ -391,7 +425,7 @@ def _notes(
     reasons: Sequence[str] | None,
 ) -> Iterable[str]:
     """Remarks that must stand beside the scores; `reasons`: what told the edition, `None` if it was given."""
-    if reasons and edition != PAGE_FIXED:
+    if reasons and (edition != PAGE_FIXED or any(reason.startswith(ASSUMED) for reason in reasons)):
         yield f"edition {edition}: {'; '.join(reasons)}"
     used = {chosen[task] for task in scored}
     if marked := [f"{key} ({mark})" for key, mark in results.missing.items()]:

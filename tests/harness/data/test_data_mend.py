@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -265,6 +266,24 @@ def test_frames_of_an_interrupted_pass_do_not_stay(call: Call, hub: Hub, suite: 
     get(call, "--tasks", "HMDB51", "--update")
     assert same_samples("HMDB51", suite, tmp_path / "data")
     assert not any(name.endswith("_old.jpg") for name in frames_of(tmp_path / "data", "HMDB51"))
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_one(call: Call, tmp_path: Path) -> None:
+    get(call, "--tasks", "VOC2007")
+    root = tmp_path / "data"
+    for source in BY_NAME["VOC2007"].sources:
+        progress_file(root, source_key("VOC2007", source)).write_text("0")
+    picture = next(path for path in (root / "image-tasks").rglob("*") if path.is_file())
+    half, young = picture.with_name(".a.jpg.0.tmp"), picture.with_name(".b.jpg.0.tmp")
+    for path in (half, root / WORK / "mmeb-convert-0"):
+        path.mkdir() if path.suffix != ".tmp" else path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    young.write_bytes(b"another process writes it")
+    os.utime(young, (time.time() + 600, time.time() + 600))
+    get(call, "--tasks", "VOC2007")
+    assert not half.exists()
+    assert young.exists()
+    assert not list((root / WORK).glob("mmeb-convert-*"))
 
 
 def test_a_given_lock_file_keeps_the_folders_other_tables(call: Call, hub: Hub, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -308,3 +309,76 @@ def test_put_is_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         put(tmp_path / "dir", b"two")
     assert all_files(tmp_path) == {"a/b"}
+
+
+def test_a_large_member_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmeb_harness.data.place.PIECE", 1000)
+    large = os.urandom(4321)
+    path = archive(
+        tmp_path,
+        member("set/large.jpg", large),
+        member("set/again.jpg", kind=tarfile.LNKTYPE, link="set/large.jpg"),
+        member("set/large.jpg", large[:2000]),
+    )
+    record = unpack_into(tmp_path / "data", path)
+    assert (tmp_path / "data/media/large.jpg").read_bytes() == large[:2000]  # the last one counts, as for tar itself
+    assert (tmp_path / "data/media/again.jpg").read_bytes() == large
+    recorded = record.finish(*STEP)
+    assert (recorded.files, recorded.size) == (3, 2 * len(large) + 2000)
+    assert all_files(tmp_path / "data") == {"media/large.jpg", "media/again.jpg", "manifest/" + next(
+        (tmp_path / "data/manifest").iterdir()
+    ).name}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bomb", "says"),
+    [
+        (member("set/a.jpg", bytes(3_000_000)), r"'set/a\.jpg' it unpacks to more than .*isn't the published archive"),
+        (member("elsewhere/a", bytes(3_000_000)), "unpacks to more than"),
+    ],
+    ids=["wanted", "not wanted"],
+)
+def test_an_archive_does_not_unpack_to_far_more_than_its_size(
+    bomb: tuple[tarfile.TarInfo, bytes], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmeb_harness.data.place.LEAST_MOST", 100_000)
+    with pytest.raises(DataError, match=says):
+        unpack_into(tmp_path / "data", archive(tmp_path, bomb))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_large_member_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmeb_harness.data.place.PIECE", 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 2000))
+    with pytest.raises(OSError, match="No space left"):
+        unpack_into(tmp_path / "data", archive(tmp_path, member("set/a.jpg", os.urandom(3000))))
+    assert not all_files(tmp_path / "data")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_that_are_no_utf_8_are_taken(encoding: str, form: int, tmp_path: Path) -> None:
+    names = ["Müller/Ärger.jpg", f"{'ü' * 120}.jpg" if form != tarfile.USTAR_FORMAT else "ü.jpg"]
+    with tarfile.open(tmp_path / "archive.tar", "w", format=form, encoding=encoding) as opened:
+        for name in names:
+            opened.addfile(member(f"set/{name}")[0], io.BytesIO(b"x"))
+    record = unpack_into(tmp_path / "data", tmp_path / "archive.tar")
+    assert record.finish(*STEP).files == 2
+    assert all_files(tmp_path / "data/media") == set(names)
+
+
+def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "archive.tar", "w") as opened:
+        for number in range(3):
+            opened.addfile(member(f"set/{number}.jpg")[0], io.BytesIO(b"x"))
+    content = bytearray((tmp_path / "archive.tar").read_bytes())
+    for damaged in (content[: 2 * 1024 + 300], content[:2048] + b"\xff" + content[2049:]):
+        (tmp_path / "archive.tar").write_bytes(damaged)
+        with pytest.raises(DataError, match="damaged or cut short \\(a member's header is broken"):
+            unpack_into(tmp_path / "data", tmp_path / "archive.tar")
+
+
+def test_a_name_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    path = archive(tmp_path, member("set/" + "a" * 200_000))
+    with pytest.raises(DataError, match="a member's name has 200,"):
+        unpack_into(tmp_path / "data", path)

@@ -14,7 +14,7 @@ from mmeb_tasks.editions import EDITION_NAMES, NUM_QUERIES
 
 from mmeb_harness import HarnessError, ResultError, UnknownNameError
 from mmeb_harness.cli.scores import import_scores as import_command
-from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.core.registry import BENCHMARK, load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results import official_names
 from mmeb_harness.results.official import import_scores, read_rankings
@@ -243,6 +243,42 @@ def test_a_folder_that_tells_its_edition(keys: Any, edition: str, tmp_path: Path
     assert set(scores.tasks) == {"MomentSeeker", "ViDoSeek-page", "MMLongBench-page"}
     with pytest.raises(ResultError, match=r"not v2\.0\.1"):
         read(tmp_path / "m", edition="v2.0.1")
+
+
+@pytest.mark.parametrize(
+    ("seeker", "page", "edition"),
+    [
+        (1602, 3, "page-fixed"),
+        (1800, 3, "page-fixed"),
+        (1602, 4, "v2.0.1"),
+        (1800, 4, "v2.0.0"),
+        (None, 3, "page-fixed"),
+    ],
+)
+def test_a_known_row_among_the_rankings_tells_the_edition_of_a_folder(
+    seeker: int | None, page: int, edition: str, tmp_path: Path
+) -> None:
+    write_scores(tmp_path / "m", {} if seeker is None else {"MomentSeeker": entry(num_data=seeker)})
+    row = {"prediction": ["3", "4", "5"], "label": [page], "rel_scores": [3]}
+    write_rankings(tmp_path / "m" / "ViDoSeek-page_pred.jsonl", [row] * 1142)
+    assert read(tmp_path / "m").edition == edition
+    with pytest.raises(ResultError, match=f"the first query of ViDoSeek-page is about page {page}"):
+        read(tmp_path / "m", edition="v2.0.0" if edition != "v2.0.0" else "page-fixed")
+
+
+@pytest.mark.parametrize(("beside", "edition"), [({}, "page-fixed"), (SEEKER_1K8, "v2.0.1")])
+def test_a_complete_folder_is_of_what_the_official_code_wrote_with_its_tasks(
+    beside: Any, edition: str, tmp_path: Path
+) -> None:
+    declared = {name: row.task.num_queries for name, row in REGISTERED.items() if row.collection == BENCHMARK}
+    whole = {name: entry(num_data=count or 1000) for name, count in declared.items()}
+    scores = read(write_scores(tmp_path / "m", whole | beside))
+    assert (scores.edition, len(scores.tasks)) == (edition, 78)
+    assert [note for note in scores.notes if "assumed, since all 78 tasks are there" in note]
+    assert read(tmp_path / "m", edition="v2.0.1").edition == "v2.0.1"
+    (tmp_path / "m" / "GQA_score.json").unlink()
+    with pytest.raises(ResultError, match=r"give --edition: page-fixed or v2\.0\.1"):
+        read(tmp_path / "m")
 
 
 def test_tasks_that_are_the_same_in_every_edition_need_none(tmp_path: Path) -> None:
