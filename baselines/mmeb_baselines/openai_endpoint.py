@@ -46,7 +46,7 @@ from mmeb_harness import (
 )
 from mmeb_harness.adapter.addresses import check_address
 from mmeb_harness.adapter.pictures import data_url
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object, message_of
 
 Style = Literal["input", "messages"]
 Instruction = Literal["system", "text", "none"]
@@ -287,7 +287,7 @@ class EndpointEmbedder:
         """
         rows = json_object(content).get("data")
         if not isinstance(rows, list):
-            raise MayPassError(f"the answer has no data: {self._endpoint.message(content)}")
+            raise MayPassError(f"the answer has no data: {message_of(content)}")
         if len(rows) != len(items):
             raise ModelError(f"{self._owner} returned {len(rows)} vectors for {_named(items)}")
         try:
@@ -313,8 +313,8 @@ class EndpointEmbedder:
                 # OpenAI's: float32, little-endian.
                 vector = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
             else:
-                vector = np.array(embedding, dtype=np.float64)
-        except (binascii.Error, TypeError, ValueError) as error:
+                vector = np.array(_plain_numbers(embedding), dtype=np.float64)
+        except (binascii.Error, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{self._owner} returned no vector for item {item.id!r}: {error}") from error
         if vector.ndim != 1 or not len(vector):
             raise ModelError(
@@ -326,6 +326,18 @@ class EndpointEmbedder:
                 "does the server know `dimensions`?"
             )
         return vector.astype(np.float32)
+
+
+def _plain_numbers(embedding: object) -> object:
+    """The list as it is: numpy would take None as NaN, and words and truth values as numbers.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    for value in embedding if isinstance(embedding, list) else [embedding]:
+        if type(value) not in (int, float, list):
+            raise TypeError(f"{str(value)[:60]!r} is no number")
+    return embedding
 
 
 def _profile(form: Form) -> Profile:

@@ -10,7 +10,6 @@ The key is read from the environment when an endpoint is opened and goes nowhere
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import json
 import os
 import random
@@ -20,13 +19,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx2 as httpx
 
 from mmeb_harness.core.errors import ModelError, OptionError, one_line
+from mmeb_harness.core.files import parse_json
+from mmeb_harness.core.http import TooLargeError, announce_pause, asked_pause, content_of, deadline, keeping_deadlines
+from mmeb_harness.core.secrets import keep_secret, masked
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -34,12 +35,12 @@ Answer = TypeVar("Answer")
 #: Seconds before the second attempt; then they double.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
-#: A server that limits requests says how long to wait; no longer than this is waited.
-LONGEST_PAUSE_SECONDS = 300.0
 #: Asks taken ahead of the oldest one without an answer, for each thread: one slow request doesn't stop the others.
 ASKS_AHEAD = 4
 
 _MAY_PASS = {408, 409, 425, 429}
+#: Bytes of an answer that are looked at for its message.
+_LONGEST_MESSAGE = 1 << 16
 _ONE_REQUEST = {400, 411, 413, 414, 415, 416, 422, 431, 451}
 
 
@@ -142,12 +143,13 @@ class Endpoint:
     def client(self) -> httpx.Client:
         """Connections with the key in their header."""
         limit = self._remote.max_parallel
-        return httpx.Client(
+        client = httpx.Client(
             headers={"Content-Type": "application/json"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             timeout=self._remote.timeout_seconds,
             limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
         )
+        return keeping_deadlines(client)
 
     def ask(
         self,
@@ -179,21 +181,8 @@ class Endpoint:
             except MayPassError as error:
                 if attempt + 1 == attempts or self._closed.is_set():
                     raise MayPassError(f"{error}, {attempts} attempts") from error
-                self._rest(error.wait_seconds, attempt)
+                self._rest(error, attempt)
         raise AssertionError("there is at least one attempt")
-
-    def message(self, content: bytes) -> str:
-        """The server's own words in one line, without the key, which some servers repeat."""
-        text = content.decode("utf-8", "replace")
-        with contextlib.suppress(ValueError):
-            said = json.loads(text)
-            error = said.get("error", said) if isinstance(said, dict) else said
-            text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-        return self.without_key(" ".join(text.split()))[:300] or "no message"
-
-    def without_key(self, text: str) -> str:
-        """A text that may be shown."""
-        return text.replace(self._key, "[key]") if self._key else text
 
     def _serve(
         self,
@@ -211,75 +200,95 @@ class Endpoint:
             except BaseException as error:  # it belongs to whoever waits for the answer
                 future.set_exception(error)
 
-    def _rest(self, asked_seconds: float, attempt: int) -> None:
+    def _rest(self, error: MayPassError, attempt: int) -> None:
         """Wait before the next attempt; where the server asked for it, all threads do."""
-        if asked_seconds:
-            self._pace.hold(asked_seconds)
+        if error.wait_seconds:
+            if self._pace.hold(error.wait_seconds):
+                announce_pause(self._remote.owner, error.wait_seconds, str(error))
             return
         pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
         self._closed.wait(pause * random.uniform(0.5, 1.0))
 
     def _attempt(self, client: httpx.Client, method: str, url: str, body: bytes) -> bytes:
         """One attempt; a 200's content."""
-        seconds = self._remote.timeout_seconds
-        deadline = time.monotonic() + seconds
+        seconds, begun = self._remote.timeout_seconds, False
         try:
-            with client.stream(method, url, content=body) as response:
-                self._reached = True
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    # Some servers send blanks to keep the line open: the client's own limit is for one read.
-                    if time.monotonic() > deadline:
-                        raise MayPassError(f"no whole answer within {seconds:g} seconds")
+            with deadline(seconds), client.stream(method, url, content=body) as response:
+                self._reached = begun = True
+                content = content_of(response)
         except httpx.TimeoutException as error:
-            raise MayPassError(f"no answer within {seconds:g} seconds") from error
+            raise MayPassError(f"no {'whole ' if begun else ''}answer within {seconds:g} seconds") from error
+        except TooLargeError as error:
+            raise ModelError(f"{self._remote.owner}: {error}; is {self._remote.base_url_setting} right?") from error
         except httpx.ConnectError as error:
             if not self._reached:
                 raise ModelError(
                     f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({one_line(error)}); "
-                    f"is the server running, and {self._remote.base_url_setting} right?"
+                    f"{'does it speak https' if 'SSL' in str(error) else 'is the server running'}, and is "
+                    f"{self._remote.base_url_setting} right?"
                 ) from error
             raise MayPassError(f"can't connect ({one_line(error)})") from error
         except httpx.HTTPError as error:
             raise MayPassError(f"connection broken ({one_line(error)})") from error
-        self._judge(url, response, bytes(content))
-        return bytes(content)
+        self._judge(url, response, content)
+        return content
 
     def _judge(self, url: str, response: httpx.Response, content: bytes) -> None:
         status = response.status_code
-        message = f"HTTP {status}: {self.message(content)}"
+        message = f"HTTP {status}: {message_of(content)}"
         if status in _MAY_PASS or status >= 500:
-            raise MayPassError(message, _asked_pause(response.headers.get("Retry-After", "")))
+            raise MayPassError(message, asked_pause(response.headers))
         if status in _ONE_REQUEST:
             raise RefusedError(message)
         if status != 200:
-            raise StatusError(f"{self._remote.owner}: {url} says {message}; {self._advice(status)}", status)
+            advice = self._advice(status, masked(response.headers.get("Location", ""))[:200])
+            raise StatusError(f"{self._remote.owner}: {url} says {message}; {advice}", status)
 
-    def _advice(self, status: int) -> str:
+    def _advice(self, status: int, elsewhere: str) -> str:
         remote = self._remote
         if status in (401, 403):
             if remote.api_key_env:
                 return f"is the key in ${remote.api_key_env} right?"
             return f"name the variable with its key in {remote.api_key_setting}"
+        if elsewhere:
+            return f"it leads to {elsewhere}, where no key is sent: {remote.base_url_setting} has to be put right"
         if status == 404:
             return f"check {remote.base_url_setting} (it ends in /v1 as a rule) and model {remote.model!r}"
         return "the address or the account has to be put right first; the same command goes on from there"
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """Read an answer that must be a JSON object.
+    """Read an answer that must be a JSON object; its texts are without keys, which some servers repeat.
 
     Raises:
         MayPassError: it is none; half an answer, perhaps.
     """
     try:
-        answer = json.loads(content)
+        answer = parse_json(content, halves=True)
     except ValueError as error:
-        raise MayPassError("the answer is no JSON") from error
+        raise MayPassError(f"the answer is no JSON ({one_line(error, 100)}): {message_of(content)}") from error
     if not isinstance(answer, dict):
-        raise MayPassError("the answer is no JSON object")
-    return answer
+        raise MayPassError(f"the answer is no JSON object: {message_of(content)}")
+    text = content.decode("utf-8", "replace")
+    return answer if masked(text) == text else cast(dict[str, Any], _without_keys(answer))
+
+
+def message_of(content: bytes) -> str:
+    """A server's own words in one line, without keys."""
+    text = content[:_LONGEST_MESSAGE].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError):
+        said = parse_json(content[:_LONGEST_MESSAGE])
+        error = said.get("error", said) if isinstance(said, dict) else said
+        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    return " ".join(masked(text).split())[:300] or "no message"
+
+
+def _without_keys(value: object) -> object:
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, list):
+        return [_without_keys(item) for item in value]
+    return {masked(name): _without_keys(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def _in_order(asks: Iterable[Ask], send: Callable[[Ask], Future[Answer]], ahead: int) -> Generator[Answer, None, None]:
@@ -307,10 +316,11 @@ class _Pace:
             self._next = start + self._spacing
         self._closed.wait(start - time.monotonic())
 
-    def hold(self, seconds: float) -> None:
-        """Let no request start for so many seconds."""
+    def hold(self, seconds: float) -> bool:
+        """Let no request start for so many seconds; whether that is news."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            before, self._next = self._next, max(self._next, time.monotonic() + seconds)
+            return self._next > before + 1.0
 
 
 def _read_key(remote: Remote) -> str | None:
@@ -327,18 +337,5 @@ def _read_key(remote: Remote) -> str | None:
             f"{remote.owner}: what {remote.api_key_env} holds can't be a key: it has blanks or signs that a header "
             "can't carry"
         )
+    keep_secret(key)
     return key
-
-
-def _asked_pause(header: str) -> float:
-    """Seconds of a Retry-After header, as a number or a date; 0 without one."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            when = email.utils.parsedate_to_datetime(header)
-        except ValueError:
-            return 0.0
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        seconds = (when - datetime.now(UTC)).total_seconds()
-    return min(seconds, LONGEST_PAUSE_SECONDS) if seconds > 0 else 0.0

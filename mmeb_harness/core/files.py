@@ -179,8 +179,11 @@ def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str =
         raise kind(f"{path} is not valid JSON ({error}); {way_out}") from error
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, halves: bool = False) -> Any:
     """What JSON text holds, whoever wrote it; as bytes it is UTF-8.
+
+    Args:
+        halves: let half characters be, which some servers send.
 
     Raises:
         ValueError: not JSON, a key twice, or values that `check_plain` refuses.
@@ -190,11 +193,11 @@ def parse_json(text: str | bytes) -> Any:
         values = json.loads(decoded, parse_int=_whole_number, object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    check_plain(values)
+    check_plain(values, halves=halves)
     return values
 
 
-def check_plain(values: object) -> None:
+def check_plain(values: object, *, halves: bool = False) -> None:
     """Refuse what no file of ours holds, and what would end far from here: in a full stack, or where text is written.
 
     Raises:
@@ -208,7 +211,7 @@ def check_plain(values: object) -> None:
                 inner.extend((*value.keys(), *value.values()))
             elif isinstance(value, (list, tuple)):
                 inner.extend(item for item in value if isinstance(item, (dict, list, tuple, str)))
-            elif isinstance(value, str) and not value.isascii() and (half := _SURROGATE.search(value)):
+            elif isinstance(value, str) and not (halves or value.isascii()) and (half := _SURROGATE.search(value)):
                 raise ValueError(f"text with half a character, U+{ord(half[0]):04X}")
         if not inner:
             return

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file
+from mmeb_harness.core.http import LONGEST_PAUSE_SECONDS, announce_pause, asked_pause, deadline, keeping_deadlines
+from mmeb_harness.core.secrets import keep_secret
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.data.lock import HubFile, LockedRepo
 
@@ -32,8 +34,8 @@ ATTEMPTS = 5
 #: The same where nobody answers at all.
 CONNECT_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
-#: A hub that limits requests says how long to wait; no longer than this is waited.
-LONGEST_PAUSE_SECONDS = 300.0
+#: For an answer that is no download, and until a download begins, however slowly the hub sends.
+ANSWER_SECONDS = 120.0
 
 OnBytes = Callable[[int], None]
 Wait = Callable[[float], None]  # waits so many seconds; what it raises ends whatever waits
@@ -55,7 +57,8 @@ def resolve(
     from huggingface_hub import HfApi
 
     def ask() -> DatasetInfo:
-        return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60)
+        with _answering():
+            return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=60)
 
     info = _patiently(repo, revision, ask, wait)
     commit = str(info.sha)
@@ -113,7 +116,9 @@ def _patiently(
                 kept = f"; {arrived():,} bytes are kept, the same command goes on from there" if what else ""
                 asked = f"{repo}: {what or 'its list of files'}"
                 raise DataError(f"{asked} can't be fetched from {_endpoint()} ({one_line(error)}){kept}") from error
-            wait(max(pause, _asked_pause(error)))
+            wanted_pause = _asked_pause(error)
+            announce_pause(f"the hub at {_endpoint()}", wanted_pause, one_line(error, 100))
+            wait(max(pause, wanted_pause))
             pause *= 2
 
 
@@ -124,10 +129,10 @@ def _asked_pause(error: Exception) -> float:
     response = getattr(error, "response", None)
     if response is None:
         return 0.0
-    limit, asked = parse_ratelimit_headers(response.headers), response.headers.get("Retry-After", "")
+    limit = parse_ratelimit_headers(response.headers)
     if limit is not None and limit.remaining == 0:  # the public hub's word for it; its windows are minutes long
         return min(float(limit.reset_in_seconds), LONGEST_PAUSE_SECONDS) + 1.0
-    return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdigit() else 0.0
+    return asked_pause(response.headers)
 
 
 def _table_files(table: Table, commit: str) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ def _table_files(table: Table, commit: str) -> tuple[str, ...]:
 
     datasets.disable_progress_bars()
     name = f"{table.repo}, configuration {table.config or 'default'}"
-    with tempfile.TemporaryDirectory(prefix="mmeb-resolve-") as cache:
+    with tempfile.TemporaryDirectory(prefix="mmeb-resolve-") as cache, _answering():
         try:
             builder = datasets.load_dataset_builder(table.repo, table.config, revision=commit, cache_dir=cache)
         except FileNotFoundError as error:  # its word for gated, private, gone or empty, without saying which
@@ -301,8 +306,10 @@ def _append(file: HubFile, part: Path, on_bytes: OnBytes) -> None:
         if size:
             headers["Range"] = f"bytes={size}-"
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
-            hf_raise_for_status(response)
+        with contextlib.ExitStack() as stack:
+            with _answering():
+                response = stack.enter_context(get_session().stream("GET", url, headers=headers, timeout=timeout))
+                hf_raise_for_status(response)
             if size and response.status_code == 200:  # the server sends all of it
                 opened.truncate(0)
                 on_bytes(-size)
@@ -352,6 +359,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     )
     from huggingface_hub.utils import get_token, httpx
 
+    keep_secret(get_token())
     token = "your token isn't allowed to read it" if get_token() else "no token is set (hf auth login, or HF_TOKEN)"
     try:
         yield
@@ -378,6 +386,16 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
             f"can't reach the hub at {_endpoint()} ({one_line(error)}); check the network, or set HF_ENDPOINT to a "
             "mirror"
         ) from error
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """What the hub is asked inside is answered in time."""
+    from huggingface_hub import get_session
+
+    keeping_deadlines(get_session())
+    with deadline(ANSWER_SECONDS):
+        yield
 
 
 class UnreachableError(DataError, OSError):

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2 as httpx
 
 from mmeb_harness.adapter.pictures import data_url
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object, message_of
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean
@@ -76,7 +76,7 @@ class EndpointWorker:
         """
         reply = json_object(content)
         if not isinstance(reply.get("choices"), list):
-            raise MayPassError(f"the answer has no choices: {self._endpoint.message(content)}")
+            raise MayPassError(f"the answer has no choices: {message_of(content)}")
         usage = reply.get("usage")
         count = usage.get("completion_tokens") if isinstance(usage, dict) else None
         tokens = count if isinstance(count, int) else None
@@ -101,7 +101,7 @@ class EndpointWorker:
         return Answer(found, tokens, seconds, finish)
 
     def _text(self, content: object) -> str:
-        """A message's text, without the key; some servers send it in parts."""
+        """A message's text; some servers send it in parts."""
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-        return self._endpoint.without_key(content) if isinstance(content, str) else ""
+        return content if isinstance(content, str) else ""

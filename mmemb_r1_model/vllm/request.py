@@ -8,7 +8,7 @@ are asked for in this form.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from mmeb_harness.adapter.pictures import data_url
 from mmemb_r1_model.data.pairs import Item
@@ -82,6 +82,8 @@ def choices_of(reply: Mapping[str, Any], count: int, item_id: str) -> list[Json]
         UnfitError: not as many as were asked for.
     """
     choices = reply.get("choices")
+    if isinstance(choices, list) and not all(isinstance(choice, dict) for choice in choices):
+        raise UnfitError(f"gives choices of item {item_id!r} that are no objects: it must be vLLM")
     if not isinstance(choices, list) or len(choices) != count:
         num_found = len(choices) if isinstance(choices, list) else 0
         raise UnfitError(
@@ -98,12 +100,16 @@ def ids_of(choice: Mapping[str, Any]) -> tuple[int, ...]:
         UnfitError: there are none.
     """
     ids = choice.get("token_ids")
-    if not isinstance(ids, list):
+    if not _are_tokens(ids):
         raise UnfitError(
             "gives no token ids: it must be vLLM 0.10.2 or newer, which has `return_token_ids`, reached without a "
             "proxy that drops it"
         )
     return tuple(ids)
+
+
+def _are_tokens(ids: object) -> TypeGuard[list[int]]:
+    return isinstance(ids, list) and all(type(token) is int and 0 <= token < 2**31 for token in ids)
 
 
 def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable[[list[int]], str]) -> str | None:
@@ -113,6 +119,8 @@ def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable
         usage = reply.get("usage")
         count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         return None if count in (None, len(ours)) else f"{count} tokens instead of {len(ours)}"
+    if not _are_tokens(theirs):
+        return "what it gives as its tokens is no list of numbers"
     if theirs == list(ours):
         return None
     pairs = enumerate(zip(ours, theirs, strict=False))

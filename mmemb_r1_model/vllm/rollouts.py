@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,9 @@ class RolloutWriter:
 def _written(choice: Json) -> Written:
     ids, reported = ids_of(choice), choice.get("logprobs")
     content = reported.get("content") if isinstance(reported, dict) else None
-    values = (token.get("logprob") for token in content or ())
-    log_probs = tuple(float(value) for value in values if value is not None)
+    tokens = content if isinstance(content, list) else []
+    values = [token.get("logprob") for token in tokens if isinstance(token, dict)]
+    log_probs = tuple(float(value) for value in values if isinstance(value, int | float) and math.isfinite(value))
     if len(log_probs) != len(ids):
         raise UnfitError(
             f"gives {len(log_probs)} log-probabilities for {len(ids)} tokens: it must heed `logprobs: true`, as vLLM "
