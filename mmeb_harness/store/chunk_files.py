@@ -16,7 +16,7 @@ import contextlib
 import functools
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -32,20 +32,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCK = ".lock"
-#: Columns that may be null.
-_OPTIONAL = ("gate", "rationale")
 #: Of a checksum among the schema metadata of an earlier release's chunk: over keys and vectors.
 _CHECKSUM = b"mmeb_checksum"
 
 
 @functools.cache
-def _column_types() -> Mapping[str, pa.DataType]:
-    """Columns of a chunk, in order; those of its vectors are checked apart, since they differ by model."""
+def _schema(vector: pa.DataType) -> pa.Schema | None:
+    """The columns of a chunk with vectors of that type; `None` if it isn't the type of any."""
     import pyarrow as pa
 
-    return {
+    lists, numbers = vector, (pa.float32(),)
+    if pa.types.is_large_list(vector):  # several an item
+        lists, numbers = vector.value_type, (pa.float16(), pa.float32())
+    if not pa.types.is_fixed_size_list(lists) or lists.value_type not in numbers:
+        return None
+    columns = {
         "key": pa.string(),
-        "vector": None,
+        "vector": vector,
         "path": pa.string(),
         "gate": pa.float64(),
         "rationale": pa.string(),
@@ -55,6 +58,7 @@ def _column_types() -> Mapping[str, pa.DataType]:
         "share_seconds": pa.float64(),
         "written_ns": pa.int64(),
     }
+    return pa.schema(columns)
 
 
 def chunk_files(folder: Path) -> list[Path]:
@@ -107,17 +111,17 @@ def map_chunk(path: Path, several: bool | None = None, width: int | None = None)
     return table
 
 
-def verify_chunk(path: Path, several: bool | None = None, width: int | None = None) -> str | None:
-    """What is wrong with a chunk: it has another form, or it isn't what was written.
+def verify_chunk(path: Path) -> str | None:
+    """What is wrong with the contents of a chunk that `map_chunk` takes: they aren't what was written.
 
     Raises:
         FileNotFoundError: it was deleted.
     """
     try:
-        table = map_chunk(path, several, width)
         with _refusing():
             if has_seal(path):
                 return None if is_as_written(path) else "its bytes are not what was written (checksum)"
+            table = map_chunk(path)
             table.validate(full=True)
             written = (table.schema.metadata or {}).get(_CHECKSUM) == str(_checksum(table)).encode()
             return None if written else "keys or vectors are not what was written (checksum)"
@@ -139,17 +143,14 @@ def _refusing() -> Iterator[None]:
 
 
 def _has_form(table: pa.Table) -> bool:
-    import pyarrow as pa
-
-    kinds = _column_types()
-    if table.schema.names != list(kinds) or len(table) == 0 or table.column(0).num_chunks != 1:
+    place = table.schema.get_field_index("vector")
+    expected = _schema(table.schema.types[place]) if place >= 0 else None
+    if expected is None or not table.schema.equals(expected) or len(table) == 0:
         return False
-    plain = all(kind is None or table.schema.field(name).type == kind for name, kind in kinds.items())
-    vector = table.schema.field("vector").type
-    numbers = (pa.float16(), pa.float32()) if is_several(table) else (pa.float32(),)
-    lists = vector.value_type if is_several(table) else vector
-    is_full = not any(table.column(name).null_count for name in kinds if name not in _OPTIONAL)
-    return plain and is_full and pa.types.is_fixed_size_list(lists) and lists.value_type in numbers
+    keys = table.column("key")
+    return keys.num_chunks == 1 and not any(
+        column.null_count for column in (keys, table.column(place), table.column("written_ns"))
+    )
 
 
 def has_checksum(path: Path) -> bool:

@@ -128,8 +128,16 @@ def _broken(folder: Path, description: Description) -> Iterator[tuple[Path, str]
     width = description.dimensions if description.dimensions in widths else None
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # pruned since it was listed
-            if problem := verify_chunk(path, width=width) or _numeric_problem(map_chunk(path)):
+            if problem := _problem(path, width):
                 yield path, problem
+
+
+def _problem(path: Path, width: int | None) -> str | None:
+    try:
+        table = map_chunk(path, width=width)
+    except ResultError as error:
+        return str(error)
+    return verify_chunk(path) or _numeric_problem(table)
 
 
 def _width(path: Path) -> int | None:

@@ -323,7 +323,7 @@ class VectorStore:
                 begun.append((self._chunks[number], verdict))
         for start in range(min(VERIFIERS, len(begun))):
             part = begun[start::VERIFIERS]
-            threading.Thread(target=_verify, args=(part, *self._kind), name="verify", daemon=True).start()
+            threading.Thread(target=_verify, args=(part,), name="verify", daemon=True).start()
 
     def _judge(self, numbers: set[int]) -> dict[Path, str]:
         """Wait until chunks are verified; those that are broken are set aside, and returned with what is wrong."""
@@ -348,10 +348,10 @@ class VectorStore:
                 self._place(number, keys_of(table), written_ns(table) >= self._since)
 
 
-def _verify(chunks: Sequence[tuple[Path, Future[str | None]]], several: bool, width: int | None) -> None:
+def _verify(chunks: Sequence[tuple[Path, Future[str | None]]]) -> None:
     for path, verdict in chunks:
         try:
-            verdict.set_result(verify_chunk(path, several, width))
+            verdict.set_result(verify_chunk(path))
         except FileNotFoundError:
             verdict.set_result(_DELETED)
         except BaseException as error:  # is raised where the verdict is asked for
