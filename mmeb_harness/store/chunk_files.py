@@ -41,9 +41,8 @@ def _schema(vector: pa.DataType) -> pa.Schema | None:
     """The columns of a chunk with vectors of that type; `None` if it isn't the type of any."""
     import pyarrow as pa
 
-    lists, numbers = vector, (pa.float32(),)
-    if pa.types.is_large_list(vector):  # several an item
-        lists, numbers = vector.value_type, (pa.float16(), pa.float32())
+    is_list = pa.types.is_large_list(vector)  # several an item
+    lists, numbers = vector.value_type if is_list else vector, [pa.float32()] + [pa.float16()] * is_list
     if not pa.types.is_fixed_size_list(lists) or lists.value_type not in numbers:
         return None
     columns = {
