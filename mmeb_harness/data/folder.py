@@ -89,10 +89,16 @@ def data_revision(task: Task, info: DataInfo) -> str:
     """Identifies what a task reads: the commits of its sources, and a hash of its annotations.
 
     Only its own: fetching another task's data makes no earlier result stale.
+
+    Raises:
+        DataError: annotations can't be read.
     """
     keys = {source_key(task.name, source): repo_of(source) for source in task.sources}
     commits = sorted({f"{repo}@{info.revisions[key][:12]}" for key, repo in keys.items() if key in info.revisions})
-    return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
+    try:
+        return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
+    except OSError as error:
+        raise DataError(f"annotations {error.filename} can't be read: {error.strerror}; put a file there") from error
 
 
 def table_of(source: Table | Pages) -> Table:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import PlacedBytes, replacing
+from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
 from mmemb_r1_model.disk.jsonl import Row, checked_row, placed_rows
 
 _INDEX_VERSION = 1
@@ -186,7 +186,7 @@ def _keep_index(path: Path, state: list[int], index: _Index) -> None:
 def _scan(path: Path, fetch: str) -> Iterator[tuple[int, int, Row]]:
     """(first byte, bytes, row) of every row, in order."""
     try:
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             is_array = file.read(256).lstrip()[:1] == b"["
             file.seek(0)
             yield from _scan_array(path, file, fetch) if is_array else placed_rows(path, f"get it again: {fetch}", True)
@@ -237,7 +237,7 @@ def open_parquet(path: Path, required: Sequence[str], way_out: str) -> Iterator[
         DataError: it can't be read, or lacks one.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(regular_file(path)) as file:
             stored = file.schema_arrow.names
             if missing := [name for name in required if name not in stored]:
                 raise DataError(f"{path} lacks the column {missing[0]!r} (found: {', '.join(stored)}); {way_out}")

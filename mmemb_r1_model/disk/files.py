@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmeb_harness import lock_file, replacing
+from mmeb_harness import lock_file, regular_file, replacing
 
-__all__ = ["PlacedBytes", "lock_file", "read_json", "replacing", "replacing_folder", "write_json"]
+__all__ = ["PlacedBytes", "lock_file", "read_json", "regular_file", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager

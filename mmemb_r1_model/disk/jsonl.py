@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import PlacedBytes, replacing
+from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
 from mmemb_r1_model.disk.hashing import hash64
 
 #: A row as its file has it: whatever JSON or parquet holds.
@@ -40,7 +40,7 @@ def placed_rows(
     """
     start = 0
     try:
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 is_torn = not line.endswith(b"\n")
                 if is_torn and not is_finished:

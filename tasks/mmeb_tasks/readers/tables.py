@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError, Table
+from mmeb_harness import DataError, Table, regular_file
 
 Row = dict[str, Any]
 
@@ -74,7 +74,7 @@ def iter_batches(data: Path, table: Table, columns: Sequence[str], batch_rows: i
 
     for path in table_files(data, table):
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(regular_file(path)) as file:
                 _check_columns(path, file.schema_arrow.names, columns)
                 for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
                     yield batch.to_pylist()
