@@ -85,7 +85,10 @@ def opened_picture(source: Path | bytes, name: str = "") -> Iterator[Image.Image
         PictureError: not there, no file, no picture, or too large; and whatever is raised while it is open, since
             Pillow raises nearly anything over broken bytes: only what reads the picture belongs there.
     """
+    from PIL import ImageFile
+
     pillow = _pillow()
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # much published model code sets it: grey would stand for what is missing
     try:
         content = io.BytesIO(source) if isinstance(source, bytes) else regular_file(source).open("rb")
         with content, pillow.open(content, formats=FORMATS) as image:

@@ -165,6 +165,16 @@ def test_what_is_transparent_is_white(writer: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
+def test_a_transparent_colour_is_shown_and_not_white(writer: Path, tmp_path: Path) -> None:
+    entry = Image.new("P", (84, 84), 0)
+    entry.putpalette([200, 30, 30])
+    entry.save(tmp_path / "entry.png", transparency=0)
+    Image.new("RGB", (84, 84), (200, 30, 30)).save(tmp_path / "red.png")
+    items = [Item(name, images=(tmp_path / name,)) for name in ("entry.png", "red.png")]
+    first, second = load(writer, reasoning="never").encode(items, "query").vectors
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
 def test_a_rationale_is_the_same_alone_and_beside_others(writer: Path, items: dict[str, Item]) -> None:
     embedder = load(writer)
     together = traces(embedder, [*items.values()])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from mmeb_harness import HarnessError, opened_picture
 from mmeb_harness.adapter.pictures import data_url, open_picture, picture_size
@@ -194,6 +194,13 @@ def test_more_text_than_pillow_reads_is_read_within_a_bound(tmp_path: Path, monk
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 1 << 20)
     with pytest.raises(PictureError, match=r"its texts take more than .* bytes; save it anew as PNG without them"):
         open_picture(tmp_path / "a.png")
+
+
+def test_a_cut_picture_is_refused_whatever_other_code_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    (tmp_path / "a.jpg").write_bytes(written(RGB, "JPEG")[:-200])
+    with pytest.raises(PictureError, match="damaged"):
+        open_picture(tmp_path / "a.jpg")
 
 
 @pytest.mark.slow

@@ -1,11 +1,17 @@
 """How the hub is asked: how long it wants to be left alone, and what of a failure is this machine's."""
 
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
 import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from mmeb_harness import DataError
 from mmeb_harness.data import hub
+from mmeb_harness.data.lock import HubFile
 
 
 def refusal(headers: dict[str, str]) -> HfHubHTTPError:
@@ -33,3 +39,30 @@ def test_a_full_disk_while_a_list_is_asked_for_is_a_line() -> None:
 
     with pytest.raises(DataError, match=r"owner/name: .*Permission denied"):
         hub._patiently("owner/name", None, ask, lambda seconds: None)
+
+
+def test_a_copy_out_of_the_clients_cache_that_was_cut_off_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another file system the cache's file is copied: what a kill leaves has a name that the next one knows."""
+    cached, folder = tmp_path / "cached", tmp_path / "work"
+    cached.write_bytes(b"twelve bytes")
+    file = HubFile("owner/name", "c" * 40, "a.tar", 12, f"sha256:{hashlib.sha256(b'twelve bytes').hexdigest()}")
+    target = hub.downloaded(file, folder)
+
+    def cut(source: str, copy: Path) -> None:
+        copy.write_bytes(b"twel")
+        raise KeyboardInterrupt
+
+    def elsewhere(source: str, target: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(cached))
+    monkeypatch.setattr(os, "link", elsewhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", cut)
+        with pytest.raises(KeyboardInterrupt):
+            hub.download(file, folder)
+    assert [path.name for path in folder.iterdir() if path.is_file()] == [f"{target.name}.part"]
+    assert hub.download(file, folder).read_bytes() == b"twelve bytes"
+    assert [path.name for path in folder.iterdir() if path.is_file()] == [target.name]
