@@ -89,8 +89,11 @@ def _check_task(
         summary = _summary(samples)
         remarks += [f"{count:,} {name}" for name, count in samples.notes.items() if count]
         remarks += _candidate_counts(task, samples, info)
-        damaged += _unopened(samples, info.root, seen, workers, quick=quick)
+        unopened = _unopened(samples, info.root, seen, workers, quick=quick)
         damaged += _unrecorded(samples, info.root, recorded)
+        # What is as it was fetched and can't be opened comes so: fetched again, it would be the same bytes.
+        comes_so = bool(recorded) and not damaged and not quick
+        (problems if comes_so else damaged).extend(unopened)
     if not recorded and not info.synthetic:
         remarks.append("not fetched by `mmeb-eval data get`: no hashes to check")
     # What has a record counts as done, and what is locked stays: damage, or another revision, has to be asked for.

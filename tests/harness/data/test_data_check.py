@@ -155,6 +155,16 @@ def test_damaged_media(spoil: Callable[[Path], object], problem: str, tmp_path: 
     assert outcome.mend.startswith(f"mmeb-eval data get --redo --data {tmp_path} ")
 
 
+def test_what_comes_damaged_is_not_fetched_again(tmp_path: Path) -> None:
+    voc2007(tmp_path)
+    path = tmp_path / "image-tasks/VOC2007/a.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    record(tmp_path, PAGE_FIXED["VOC2007"])
+    outcome = check(tmp_path, PAGE_FIXED["VOC2007"])
+    assert outcome.problems[0].startswith("image-tasks/VOC2007/a.jpg can't be opened (")
+    assert outcome.mend.startswith(f"mmeb-eval data get --update --data {tmp_path} ")
+
+
 def test_quick_compares_sizes_only(tmp_path: Path) -> None:
     voc2007(tmp_path)
     record(tmp_path, PAGE_FIXED["VOC2007"])
