@@ -1,19 +1,24 @@
 """Names are found, nearly right names are suggested, arguments are parsed by annotation."""
 
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from mmeb_harness import MODALITIES, ModelError, OptionError, UnknownNameError
+from mmeb_harness.core import registry
 from mmeb_harness.core.registry import (
     BENCHMARK,
     RegisteredTask,
+    choose_tasks,
     load_model,
     load_tasks,
     model_names,
     parse_value,
     resolve_model,
     select_tasks,
+    with_tasks,
 )
 from tests.toy import toy_task
 
@@ -85,10 +90,6 @@ def test_a_value_that_cannot_be_one(model: str, args: dict[str, str], kind: type
 
 
 def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    from mmeb_harness.core import registry
-
     plain = EntryPoint("plain", "builtins:object", registry.MODELS_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [plain])
     with pytest.raises(OptionError, match="model 'plain' takes no argument, so nothing can follow in 'plain:x'"):
@@ -96,10 +97,6 @@ def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_argument_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    from mmeb_harness.core import registry
-
     needy = EntryPoint("needy", "builtins:object", registry.MODELS_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [needy])
 
@@ -143,11 +140,76 @@ def test_values_that_do_not_parse_say_what_would(text: str, annotation: object, 
 
 
 def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    from mmeb_harness.core import registry
-
     broken = EntryPoint("broken", "no_such_package:Model", registry.MODELS_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
     with pytest.raises(ModelError, match=r"plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
         load_model("broken", {}, {})
+
+
+def registering(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """These entry points besides those that there are."""
+    there = registry.entry_points
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [*there(group=group), *(p for p in points if p.group == group)]
+    )
+
+
+def test_a_run_of_the_benchmarks_tasks_imports_no_other_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    registering(monkeypatch, EntryPoint("mine", "no_such_module", registry.TASKS_GROUP))
+    loaded: list[str] = []
+    load = registry._load
+    monkeypatch.setattr(registry, "_load", lambda point: (loaded.append(point.name), load(point))[1])
+    chosen, known = choose_tasks(None, ["DocVQA"])
+    assert [standing.task.name for standing in chosen] == ["DocVQA"]
+    assert len(known) == 78
+    assert len(choose_tasks(None, modalities=["video"])[0]) == 18
+    assert loaded == [BENCHMARK, BENCHMARK]
+    assert [standing.task.name for standing in choose_tasks(None, ["miniworld-text"])[0]] == ["miniworld-text"]
+    assert set(loaded) == {BENCHMARK, "miniworld", "mine"}
+
+
+def test_names_that_are_none_are_looked_for_everywhere_and_broken_plugins_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registering(monkeypatch, EntryPoint("mine", "no_such_module", registry.TASKS_GROUP))
+    told = (
+        r"Did you mean 'miniworld-text'\? Can't be used: plugin 'mine' \(no_such_module\) can't be imported: No module"
+    )
+    with pytest.raises(UnknownNameError, match=told):
+        choose_tasks(None, ["miniworld-txt"])
+    with pytest.raises(UnknownNameError, match=r"no group named 'miniwrld'\. Did you mean 'miniworld'\? Can't be used"):
+        choose_tasks(None, groups=["miniwrld"])
+
+
+def test_results_of_other_collections_make_them_known() -> None:
+    _, known = choose_tasks(None, ["DocVQA"])
+    assert with_tasks(known, {"DocVQA"}, None) is known
+    assert "miniworld-text" in with_tasks(known, {"DocVQA", "miniworld-text"}, None)
+
+
+def test_a_plugin_that_takes_long_is_waited_for_only_by_who_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_tasks.py").write_text(
+        "import time\ntime.sleep(0.3)\nfrom tests.toy import toy_task\nTASKS = (toy_task('slow'),)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "IMPORT_SECONDS", 0.1)
+    registering(monkeypatch, EntryPoint("mine", "slow_tasks", registry.TASKS_GROUP))
+    survey = registry.survey_tasks(seconds=0.1)
+    assert "DocVQA" in survey.tasks
+    assert "slow" not in survey.tasks
+    assert "TimeoutError: takes longer than 0.1 s (slow_tasks.py:2" in survey.problems[0]
+    assert [standing.task.name for standing in choose_tasks(None, ["slow"])[0]] == ["slow"]
+
+
+def test_what_a_plugin_prints_while_it_is_imported_is_no_output(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud_tasks.py").write_text(
+        "print('hello')\nfrom tests.toy import toy_task\nTASKS = (toy_task('loud'),)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registering(monkeypatch, EntryPoint("mine", "loud_tasks", registry.TASKS_GROUP))
+    assert "loud" in load_tasks()
+    assert capsys.readouterr() == ("", "hello\n")

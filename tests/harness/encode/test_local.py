@@ -23,6 +23,7 @@ from mmeb_harness import (
     Trace,
 )
 from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.errors import PluginError
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import InlinePreparation
@@ -293,6 +294,44 @@ def test_a_stream_of_several_vectors_an_item_reaches_the_store_in_one_piece(tmp_
     assert len(additions) == 1
     kept = store.get([key for key, _ in keyed]).vectors
     assert all(np.array_equal(kept[n], embedder.words.vectors(item)) for n, (_, item) in enumerate(keyed))
+
+
+def test_a_buffer_that_a_model_uses_again_costs_no_result(tmp_path: Path) -> None:
+    buffer = np.zeros((64, 16), np.float32)
+
+    class Streams(Streaming):
+        def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+            buffer[: len(items)] = super().encode(items, role).vectors
+            return EncodeResult(buffer[: len(items)])
+
+    class Plain(HashEmbedder):
+        def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+            buffer[: len(items)] = super().encode(items, role).vectors
+            return EncodeResult(buffer[: len(items)])
+
+    items = items_of(*[f"{n:10}" for n in range(100)])
+    for embedder in (Streams(), Plain()):
+        folder = tmp_path / type(embedder).__name__
+        encoded, _ = encode_items(embedder, items, "query", VectorStore(folder), tmp_path, batch_tokens=40)
+        assert np.array_equal(encoded.vectors, np.stack([embedder.vector(item.text) for item in items]))
+
+
+def test_an_error_is_about_the_items_of_its_batch(tmp_path: Path) -> None:
+    class Failing(BudgetedHash):
+        def encode_prepared(self, prepared: Any) -> EncodeResult:
+            if prepared[0][0].text == "x" * 95:
+                raise ZeroDivisionError
+            return super().encode_prepared(prepared)
+
+    store = VectorStore(tmp_path)
+    keyed = [(f"key {n}", Item(str(n), text="x" * n)) for n in range(90, 100)]
+    chunks = plan_chunks(Failing(), keyed, "query", 100)
+    with pytest.raises(
+        PluginError, match=r"'hash': ZeroDivisionError \(.*, in encode_prepared\) over query '95'"
+    ) as raised:
+        LocalEncoder(Failing(), InlinePreparation(Failing()), 100).encode(chunks, store)
+    assert raised.value.keys == ("key 95",)
+    assert {key for key, _ in keyed if key in store} == {"key 96", "key 97", "key 98", "key 99"}
 
 
 def test_results_that_are_missing_are_said(tmp_path: Path) -> None:

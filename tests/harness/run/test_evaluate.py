@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmeb_harness import DataError, EncodeResult, Item, ResultError, Role
+from mmeb_harness import DataError, EncodeResult, Item, ModelError, ResultError, Role
 from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result
 from mmeb_harness.results.folder import RunFolder
@@ -91,6 +91,28 @@ def test_an_interrupted_batch_does_not_cost_the_ones_before_it(data: Path, tmp_p
     run_toy(data, tmp_path / "run", ("one",), embedder)
     assert embedder.texts
     assert all("question" in text for text in embedder.texts)
+
+
+def test_a_vector_that_cannot_be_used_names_its_task_and_costs_nothing_that_is_done(data: Path, tmp_path: Path) -> None:
+    class Broken(HashEmbedder):
+        def encode(self, items, role):  # type: ignore[no-untyped-def]
+            result = super().encode(items, role)
+            vectors = [
+                vector * (np.nan if "two question 3" in item.text else 1)
+                for vector, item in zip(result.vectors, items, strict=True)
+            ]
+            return EncodeResult(np.stack(vectors).astype(np.float32), result.traces)
+
+    line = r"^two: model 'hash' returned NaN or infinity for query 'q3' \('two question 3'\)$"
+    first, second = Broken(), Broken()
+    with pytest.raises(ModelError, match=line):
+        run_toy(data, tmp_path / "run", embedder=first)
+    with pytest.raises(ModelError, match=line):
+        run_toy(data, tmp_path / "run", embedder=second)
+    assert any("answer" in text for text in first.texts)
+    assert all("question" in text for text in second.texts)
+    run_toy(data, tmp_path / "run", ("one",), Broken())
+    assert load_task_result(tmp_path / "run" / "tasks" / "one.json").num_queries == 6
 
 
 def test_scores_equal_an_independent_computation(data: Path, tmp_path: Path) -> None:

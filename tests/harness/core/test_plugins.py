@@ -1,0 +1,87 @@
+"""Whatever code of a plugin raises ends as one line with its name, file and line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from mmeb_harness import DataError
+from mmeb_harness.core.errors import PluginError
+from mmeb_harness.core.plugins import TRACEBACK, plugin_code
+
+
+def called(function: Callable[[], object]) -> None:
+    with plugin_code("model 'odd'", lambda: " over query 'q0'"):
+        function()
+
+
+def fails() -> None:
+    raise ValueError("two\nlines")
+
+
+class PanicError(BaseException):
+    """As compiled extensions raise."""
+
+
+def panics() -> None:
+    raise PanicError("unreachable")
+
+
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+def stops() -> None:
+    next(iter(()))
+
+
+def exits() -> None:
+    sys.exit(0)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            fails,
+            r"^model 'odd': ValueError: two lines \(test_plugins\.py:\d+, in fails\) over query 'q0'; MMEB_TRACEBACK=1",
+        ),
+        (panics, r"PanicError: unreachable \(.*in panics\)"),
+        (interrupts, r"model 'odd': KeyboardInterrupt \(.*in interrupts\)"),
+        (stops, r"model 'odd': StopIteration \(.*in stops\)"),
+        (exits, r"model 'odd': called sys\.exit\(0\) \(.*in exits\)"),
+    ],
+)
+def test_what_a_plugin_raises_is_said_in_one_line(function: Callable[[], object], message: str) -> None:
+    with pytest.raises(PluginError, match=message) as raised:
+        called(function)
+    assert raised.value.__cause__ is not None
+    assert "\n" not in str(raised.value)
+
+
+def test_a_signal_is_the_users_and_not_the_plugins() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        called(lambda: signal.raise_signal(signal.SIGINT))
+
+
+@pytest.mark.parametrize("error", [DataError("image x.png is cut"), MemoryError("all gone")])
+def test_what_a_user_can_mend_and_memory_come_as_they_are(error: Exception) -> None:
+    def raises() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        called(raises)
+    assert raised.value is error
+
+
+def test_the_traceback_is_printed_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for asked, count in (("", 0), ("1", 1)):
+        monkeypatch.setenv(TRACEBACK, asked)
+        with pytest.raises(PluginError):
+            called(fails)
+        assert capsys.readouterr().err.count("Traceback (most recent call last)") == count
