@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from mmeb_harness import Archive, Table, Task
+from mmeb_harness import Archive, Frames, Samples, Table, Task
 from mmeb_tasks.editions import NUM_QUERIES, REPOS, recognise
 from mmeb_tasks.hub import MEDIA_REPO, place_frames
 from mmeb_tasks.readers.builder import read_named
-from mmeb_tasks.readers.video import VideoLayout, VideoReader, read_video_task
+
+if TYPE_CHECKING:
+    from mmeb_tasks.readers.video import VideoReader
 
 FRAMES = "video-tasks/frames"
 
@@ -107,33 +110,40 @@ def _listed_folders(row: VideoRow) -> tuple[str, ...]:
     return (f"{FRAMES}/{row.frame_root}/*/*",) if row.reader == "moment_retrieval" else ()
 
 
-def _task(row: VideoRow, edition: str) -> Task:
-    other = {known: tables_of(_of_edition(row, known))[0] for known in REPOS.get(row.name, {}) if known != edition}
-    row = _of_edition(row, edition)
-    tables = tables_of(row)
+def _read(row: VideoRow, data: Path, frames: Frames) -> Samples:
+    """The reader is imported by the row that is read."""
+    from mmeb_tasks.readers.video import VideoLayout, read_video_task
+
     layout = VideoLayout(
         reader=row.reader,
-        tables=tables,
+        tables=tables_of(row),
         frame_root=f"{FRAMES}/{row.frame_root}",
         instruction=row.instruction,
         target_instruction=row.target_instruction,
         labels=row.labels,
         max_rows=row.max_rows,
     )
+    return read_video_task(layout, data, frames)
+
+
+def _task(row: VideoRow, edition: str) -> Task:
+    other = {known: tables_of(_of_edition(row, known))[0] for known in REPOS.get(row.name, {}) if known != edition}
+    row = _of_edition(row, edition)
+    tables = tables_of(row)
     archive = rf"{row.frame_root.split('/')[0]}\.tar\.gz(-\d+)?"
     return Task(
         name=row.name,
         modality="video",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, edition, functools.partial(read_video_task, layout), other),
+        load=functools.partial(read_named, row.name, edition, functools.partial(_read, row), other),
         annotations=(*(pattern for table in tables for pattern in table.patterns), *_listed_folders(row)),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
         source=row.repo,
         in_distribution="OOD",
         edition=edition,
-        sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, layout.frame_root))),
+        sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, f"{FRAMES}/{row.frame_root}"))),
         recognise=functools.partial(recognise, row.name),
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mmeb_harness import Pages, Task
+from mmeb_harness import Frames, Pages, Samples, Table, Task
 from mmeb_tasks.editions import REPOS, recognise
 from mmeb_tasks.readers.builder import read_named
-from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader, page_content, page_file, read_visdoc_task
+
+if TYPE_CHECKING:
+    from mmeb_tasks.readers.visdoc import VisdocLayout, VisdocReader
 
 
 class VisdocRow(NamedTuple):
@@ -56,31 +59,56 @@ ROWS = (
 # fmt: on
 
 
+def _table(row: VisdocRow, edition: str, config: str) -> Table:
+    """One of the three tables: queries, qrels, corpus."""
+    return Table(REPOS.get(row.name, {}).get(edition, row.repo), config, row.split)
+
+
 def _layout(row: VisdocRow, edition: str) -> VisdocLayout:
-    repo = REPOS.get(row.name, {}).get(edition, row.repo)
-    return VisdocLayout(row.reader, repo, row.split, f"visdoc-tasks/{row.folder}")
+    """The reader is imported by the row that is read."""
+    from mmeb_tasks.readers.visdoc import VisdocLayout
+
+    table = _table(row, edition, "queries")
+    return VisdocLayout(row.reader, table.repo, table.split, f"visdoc-tasks/{row.folder}")
+
+
+def _read(row: VisdocRow, edition: str, data: Path, frames: Frames) -> Samples:
+    from mmeb_tasks.readers.visdoc import read_visdoc_task
+
+    return read_visdoc_task(_layout(row, edition), data, frames)
+
+
+def _page_file(row: VisdocRow, edition: str, page_id: str) -> str:
+    from mmeb_tasks.readers.visdoc import page_file
+
+    return page_file(_layout(row, edition), page_id)
+
+
+def _page_content(page_id: str, stored: bytes) -> bytes:
+    from mmeb_tasks.readers.visdoc import page_content
+
+    return page_content(page_id, stored)
 
 
 def _task(row: VisdocRow, edition: str) -> Task:
-    layout = _layout(row, edition)
-    other = {known: _layout(row, known).table("queries") for known in REPOS.get(row.name, {}) if known != edition}
-    tables = [layout.table(config) for config in ("queries", "qrels", "corpus")]
+    other = {known: _table(row, known, "queries") for known in REPOS.get(row.name, {}) if known != edition}
+    queries, qrels, corpus = (_table(row, edition, config) for config in ("queries", "qrels", "corpus"))
     return Task(
         name=row.name,
         modality="visdoc",
         group=row.group,
         metric="ndcg_linear@5",
-        load=functools.partial(read_named, row.name, edition, functools.partial(read_visdoc_task, layout), other),
-        annotations=tuple(pattern for table in tables for pattern in table.patterns),
+        load=functools.partial(read_named, row.name, edition, functools.partial(_read, row, edition), other),
+        annotations=tuple(pattern for table in (queries, qrels, corpus) for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
-        source=layout.repo,
+        source=queries.repo,
         in_distribution=row.in_distribution,
         edition=edition,
         sources=(
-            layout.table("queries"),
-            layout.table("qrels"),
-            Pages(layout.table("corpus"), "corpus-id", "image", functools.partial(page_file, layout), page_content),
+            queries,
+            qrels,
+            Pages(corpus, "corpus-id", "image", functools.partial(_page_file, row, edition), _page_content),
         ),
         recognise=functools.partial(recognise, row.name),
     )
