@@ -15,6 +15,8 @@ from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.items import Role, Vectors, described
 from mmeb_harness.encode.chunks import Keyed
 
+_PATHS = get_args(EncodePath)
+
 
 def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Role) -> EncodeResult:
     """A batch's result in memory of its own, which no later call can write into; one vector an item as float32.
@@ -98,15 +100,14 @@ def _check_vectors(
         raise ModelError(
             f"model {info.name!r} returned vectors of width {vectors.shape[1]}, but declares {info.dimensions}"
         ).about(key for key, _ in keyed)
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        _refuse(info, "NaN or infinity", keyed, int(item_of[np.argmin(finite)]), role)
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    off = np.abs(lengths - 1)
-    if (off > UNIT_TOLERANCE).any():
-        worst = int(np.argmax(off))
-        what = f"a vector of length {lengths[worst]:.4f}"
-        _refuse(info, what, keyed, int(item_of[worst]), role, "vectors must be of unit length")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # NaN or infinity of a vector that has one
+    if (np.abs(lengths - 1) <= UNIT_TOLERANCE).all():
+        return
+    if not np.isfinite(lengths).all():
+        _refuse(info, "NaN or infinity", keyed, int(item_of[np.argmin(np.isfinite(lengths))]), role)
+    worst = int(np.argmax(np.abs(lengths - 1)))
+    what = f"a vector of length {lengths[worst]:.4f}"
+    _refuse(info, what, keyed, int(item_of[worst]), role, "vectors must be of unit length")
 
 
 def _traces(
@@ -127,7 +128,7 @@ def _problem_of(trace: object) -> str | None:
     """What can't be true of how a vector came about."""
     if not isinstance(trace, Trace):
         return f"that is {kind_of(trace)}"
-    if trace.path not in get_args(EncodePath):
+    if trace.path not in _PATHS:
         return f"of path {trace.path!r}"
     if trace.gate is not None and not (_is_number(trace.gate) and 0 <= trace.gate <= 1):
         return f"of gate {trace.gate!r}, which is no probability"
@@ -143,7 +144,7 @@ def _problem_of(trace: object) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _refuse(info: ModelInfo, what: str, keyed: Sequence[Keyed], place: int, role: Role, way_out: str = "") -> NoReturn:
