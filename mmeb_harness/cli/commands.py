@@ -75,7 +75,8 @@ def models() -> None:
 def check(model: str, **options: Any) -> None:
     """Test the adapter of MODEL (NAME or NAME:VALUE) offline, in seconds, on made-up items.
 
-    Text, image, frames and mixed items; order, batch and padding invariance; unit length.
+    Text, image, frames and mixed items; the same vectors in any batch, order and state; unit length, memory of its own,
+    seconds that can be; nothing printed or changed besides. docs/plugins.md has the list. Exit code 1 if any fails.
     """
     import tempfile
 

@@ -139,6 +139,7 @@ class LocalEncoder:
         interrupts: Interrupts | None = None,
     ) -> None:
         self._embedder, self._preparation, self._note = embedder, preparation, note
+        self._info = embedder.info
         self._interrupts = interrupts or Interrupts(note)
         self._planned_tokens = self.batch_tokens = batch_tokens
         self._warm = False
@@ -235,7 +236,7 @@ class LocalEncoder:
                 result = self._embedder.encode(payload, role)
         del payload  # before the next one is asked for
         done = time.perf_counter()
-        owned = own_result(self._embedder.info, result, batch.keyed, role)
+        owned = own_result(self._info, result, batch.keyed, role)
         return self._counted(owned, prepare_seconds, done - ready, (done - started) / len(batch))
 
     def _stream_chunk(
@@ -262,12 +263,12 @@ class LocalEncoder:
         try:
             with _about(chunk), closing(self._stream(embedder, payloads, chunk)) as stream:
                 for batch, result in zip(chunk.batches, stream, strict=False):
-                    results.append(own_result(embedder.info, result, batch.keyed, chunk.role))
+                    results.append(own_result(self._info, result, batch.keyed, chunk.role))
                     shown += len(batch)
                     on_progress(len(batch))
                 if len(results) != len(seconds) or len(seconds) != len(chunk.batches) or next(stream, None) is not None:
                     raise ModelError(
-                        f"model {embedder.info.name!r} took {len(seconds)} and returned {len(results)} results for "
+                        f"model {self._info.name!r} took {len(seconds)} and returned {len(results)} results for "
                         f"{len(chunk.batches)} batches, or more of them"
                     )
         except Exception:
@@ -305,7 +306,7 @@ class LocalEncoder:
     def _models_code(self, batches: Sequence[Batch], role: Role) -> AbstractContextManager[None]:
         """Inside, code of the model's runs; what goes wrong there names these items."""
         items = [item for batch in batches for item in batch.items]
-        return plugin_code(f"model {self._embedder.info.name!r}", lambda: f" over {described(items, role)}")
+        return plugin_code(f"model {self._info.name!r}", lambda: f" over {described(items, role)}")
 
     def _counted(self, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
         if result.work is not None:

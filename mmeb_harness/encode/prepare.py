@@ -20,7 +20,7 @@ class InlinePreparation:
     """A thread of this process, one batch ahead."""
 
     def __init__(self, embedder: BudgetedEmbedder) -> None:
-        self._embedder = embedder
+        self._embedder, self._model = embedder, embedder.info.name
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
     def __enter__(self) -> Self:
@@ -47,11 +47,11 @@ class InlinePreparation:
 
     def _prepare(self, items: Sequence[Item], role: Role) -> tuple[Any, float]:
         started = time.perf_counter()
-        with preparing(self._embedder, items, role):
+        with preparing(self._model, items, role):
             prepared = self._embedder.prepare(items, role)
         return prepared, time.perf_counter() - started
 
 
-def preparing(embedder: BudgetedEmbedder, items: Sequence[Item], role: Role) -> AbstractContextManager[None]:
+def preparing(model: str, items: Sequence[Item], role: Role) -> AbstractContextManager[None]:
     """Inside, a model prepares a batch; what goes wrong in its code names the items."""
-    return plugin_code(f"model {embedder.info.name!r}", lambda: f" while it prepared {described(items, role)}")
+    return plugin_code(f"model {model!r}", lambda: f" while it prepared {described(items, role)}")

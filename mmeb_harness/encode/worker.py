@@ -139,20 +139,21 @@ def _work(pipe: Connection, recipe: bytes, threads: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         try:
             embedder = cast(BudgetedEmbedder, pickle.loads(recipe).load())
+            model = embedder.info.name
             _keep_torch_to(threads)
         except Exception as error:
             pipe.send(Failure.of(error))
             return
         pipe.send(Ready())
         while True:
-            _answer(pipe, embedder, *pipe.recv())
+            _answer(pipe, embedder, model, *pipe.recv())
 
 
-def _answer(pipe: Connection, embedder: BudgetedEmbedder, items: Sequence[Item], role: Role) -> None:
+def _answer(pipe: Connection, embedder: BudgetedEmbedder, model: str, items: Sequence[Item], role: Role) -> None:
     started = time.perf_counter()
     with nameless_file() as file:
         try:
-            with preparing(embedder, items, role):
+            with preparing(model, items, role):
                 lengths = write(file, embedder.prepare(items, role))
         except Exception as error:
             pipe.send(Failure.of(error))
