@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import UNIT_TOLERANCE, EncodePath, EncodeResult, ModelInfo, TokenVectors, Trace
+from mmeb_harness.core.embedder import UNIT_TOLERANCE, EncodePath, EncodeResult, ModelInfo, TokenVectors, Trace, Work
 from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.items import Role, Vectors, described
 from mmeb_harness.encode.chunks import Keyed
@@ -34,6 +34,8 @@ def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Ro
         raise ModelError(
             f"model {info.name!r} returned {kind_of(result)} for {_batch(keyed, role)}, not an EncodeResult"
         )
+    if not isinstance(result.work, Work | None):
+        raise ModelError(f"model {info.name!r} returned {kind_of(result.work)} as the work for {_batch(keyed, role)}")
     several = isinstance(result.vectors, TokenVectors)
     if several != (info.similarity == "max_sim"):
         kind = "several vectors an item" if several else "one vector an item"

@@ -142,3 +142,8 @@ def test_traces_are_a_tuple_of_the_harness_s_own() -> None:
     assert owned(UNIT, given).traces == tuple(given)
     with pytest.raises(ModelError, match="a generator as traces for 2 queries"):
         owned(UNIT, (trace for trace in given))
+
+
+def test_work_is_work() -> None:
+    with pytest.raises(ModelError, match="model 'odd' returned a float as the work for 2 queries, the first 'q0'"):
+        own_result(INFO, EncodeResult(UNIT, None, 3.0), KEYED, "query")  # type: ignore[arg-type]
