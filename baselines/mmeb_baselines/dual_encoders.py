@@ -284,6 +284,7 @@ class InputReader:
             padding_side="right",
             truncation=True,
             max_length=self.sizes.text_tokens,
+            split_special_tokens=True,  # what a text spells stays text
             return_tensors="np",
         )
         return {name: tokens[name] for name in self._rules.inputs}

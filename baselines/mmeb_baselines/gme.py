@@ -11,7 +11,7 @@ import dataclasses
 from functools import partial
 
 from mmeb_baselines.cards import Card
-from mmeb_baselines.official_text import official_text_without_media_tokens
+from mmeb_baselines.official_text import official_pieces, official_text_without_media_tokens
 from mmeb_baselines.qwen.embedder import Family, profiled_loader
 from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, END_OF_TEXT, Parts, Slot, between_vision_tokens, chat, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, clipped, within
@@ -75,7 +75,7 @@ def _frame_sizes(count: int) -> tuple[Resize, ...]:
 def leaderboard_parts(item: Item, role: Role) -> Parts:
     """As VLM2Vec's wrapper writes it."""
     shown = between_vision_tokens(middle_picture(item, LEADERBOARD))
-    return chat(DEFAULT_SYSTEM, [*shown, official_text_without_media_tokens(item)], END_OF_TEXT)
+    return chat(DEFAULT_SYSTEM, [*shown, official_pieces(item, official_text_without_media_tokens)], END_OF_TEXT)
 
 
 def middle_picture(item: Item, steps: tuple[Resize, ...]) -> list[Slot]:

@@ -13,7 +13,7 @@ from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED, middle_picture
-from mmeb_baselines.official_text import official_text_without_media_tokens
+from mmeb_baselines.official_text import official_pieces, official_text_without_media_tokens
 from mmeb_baselines.qwen.embedder import Family, profiled_loader
 from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, Parts, between_vision_tokens, chat, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
@@ -73,7 +73,7 @@ def own_parts(item: Item, role: Role) -> Parts:
 def leaderboard_parts(item: Item, role: Role) -> Parts:
     """As VLM2Vec's wrapper writes it: a text without a picture ends in one more newline."""
     shown = between_vision_tokens(middle_picture(item, LEADERBOARD))
-    text = official_text_without_media_tokens(item) + ("" if shown else "\n")
+    text = [*official_pieces(item, official_text_without_media_tokens), "" if shown else "\n"]
     closing = "<emb>.<|im_end|>\n<|im_start|>assistant\n"
     return chat(DEFAULT_SYSTEM, [*shown, text], closing)
 

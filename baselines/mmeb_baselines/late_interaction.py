@@ -28,10 +28,11 @@ from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.model import collate
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
-from mmeb_baselines.weights import load_weights
+from mmeb_baselines.weights import load_weights, speller_of
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.texts import Template
 from mmeb_harness.adapter.weights import HEAD, reading_files
 
 FrameRule = Literal["all, a picture each", "the first one"]
@@ -57,9 +58,9 @@ class Wording:
     before: str
     after: str
 
-    def text(self, text: str) -> str:
+    def text(self, text: str) -> tuple[str, ...]:
         """A text as the model reads it."""
-        return f"{self.start}{self.prefix}{text}{self.end}"
+        return Template(self.start + self.prefix), text, Template(self.end)
 
 
 #: "Question: " and one <bos>: transformers' processor, and colpali-engine up to 0.3.3 (v1.3's page names 0.2.0).
@@ -208,9 +209,9 @@ class SheetForm:
         return TokenVectors.of_items([np.concatenate(vectors[row]) for row in range(len(vectors))])
 
     def _sheets(self, item: Item) -> list[Item]:
-        """What is shown of an item: its text, written out, or its pictures one by one."""
+        """What is shown of an item: its text, or its pictures one by one."""
         if not item.media:
-            return [Item(item.id, self.family.wording.text(self.family.text_of(item)))]
+            return [Item(item.id, self.family.text_of(item))]
         shown = item.media[:1] if self.family.frames == "the first one" else item.media
         return [Item(item.id, images=(path,)) for path in shown]
 
@@ -221,13 +222,14 @@ class ColPaliReader:
     def __init__(self, checkpoint: CheckpointFolder, wording: Wording) -> None:
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-        self._tokenizer, self._processor = _processors(SiglipImageProcessorPil, checkpoint)
+        tokenizer, self._processor = _processors(SiglipImageProcessorPil, checkpoint)
+        self._speller, self._pad, self._wording = speller_of(tokenizer), tokenizer.pad_token_id, wording
         self._tokens = getattr(self._processor, "image_seq_length", None) or 0
         if not self._tokens:
             raise ModelError(
                 f"{checkpoint.path}: its picture settings don't say how many tokens one is (image_seq_length)"
             )
-        self._picture = wording.before + "<image>" * self._tokens + wording.after
+        self._picture = Template(wording.before + "<image>" * self._tokens + wording.after)
 
     def cost(self, sheet: Item) -> int:
         return self._tokens + 8 if sheet.images else len(sheet.text) // 3
@@ -237,10 +239,12 @@ class ColPaliReader:
         return [self._batch(rows, [sheets[row] for row in rows]) for rows in kinds if rows]
 
     def _batch(self, rows: list[int], sheets: Sequence[Item]) -> Batch:
-        texts = [self._picture if sheet.images else sheet.text for sheet in sheets]
-        options = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "np"}
-        tokens = self._tokenizer(texts, **options)
-        inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        texts = [self._picture if sheet.images else self._wording.text(sheet.text) for sheet in sheets]
+        prompts = [self._speller.ids(text) for text in texts]
+        longest = max(map(len, prompts))
+        padded = [[*ids, *[self._pad] * (longest - len(ids))] for ids in prompts]
+        mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in prompts]
+        inputs = {"input_ids": np.array(padded, dtype=np.int64), "attention_mask": np.array(mask, dtype=np.int64)}
         # As the processor gives it: all of type 0, so that every token sees every other one.
         inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
         if shown := [open_picture(path) for sheet in sheets for path in sheet.images]:
@@ -255,7 +259,9 @@ class ColQwen2Reader:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
         tokenizer, processor = _processors(Qwen2VLImageProcessorPil, checkpoint)
-        self._reader = Reader(tokenizer, processor, processor.merge_size)
+        text = ("vlm_config", "text_config")
+        positions = checkpoint.value("config.json", *text, "max_position_embeddings", kind=int)
+        self._reader = Reader(tokenizer, speller_of(tokenizer), processor, processor.merge_size, positions)
         self._wording = wording
         self._steps = [within(MIN_PIXELS, MAX_PIXELS, processor.patch_size * processor.merge_size)]
 
@@ -268,8 +274,9 @@ class ColQwen2Reader:
 
     def _parts(self, sheet: Item) -> Parts:
         if not sheet.images:
-            return [sheet.text]
-        return [self._wording.before, *pictures(sheet, self._steps), self._wording.after]
+            return [self._wording.text(sheet.text)]
+        before, after = Template(self._wording.before), Template(self._wording.after)
+        return [before, *pictures(sheet, self._steps), after]
 
 
 def token_vectors(model: Any, batch: UploadedBatch) -> list[NDArray[np.floating[Any]]]:

@@ -6,12 +6,19 @@ process_input_text and the parsers of VLM2Vec at 6e1e1d42, checked against their
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Callable
+
 from mmeb_harness import Item
+from mmeb_harness.adapter.texts import Template
 
 IMAGE_TOKEN = "<|image_pad|>"
 VIDEO_TOKEN = "<|video_pad|>"
 #: What the original data set wrote where an image belongs.
 LEGACY_IMAGE_TOKEN = "<|image_1|>"
+#: Code points that no text means anything by.
+_PRIVATE = range(0xE000, 0xF900)
 
 
 def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN) -> str:
@@ -58,7 +65,9 @@ def _tight(text: str) -> str:
     return text.replace(" \n", "\n")
 
 
-def official_text_without_media_tokens(item: Item) -> str:
+def official_text_without_media_tokens(
+    item: Item, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN
+) -> str:
     """What the official code hands to GME and LamRA, which place media themselves.
 
     No token for the item's own picture or frames, but the space that would have followed the instruction; video
@@ -80,4 +89,19 @@ def official_text_without_media_tokens(item: Item) -> str:
         case "uncaptioned":
             return _tight(f"{without_token} ")
         case _:
-            return official_text(item)
+            return official_text(item, image_token, video_token)
+
+
+#: How an official string is written.
+OfficialText = Callable[[Item, str, str], str]
+
+
+def official_pieces(item: Item, written: OfficialText = official_text) -> list[str]:
+    """The string in pieces: data, and as templates the tokens that the official code itself puts there.
+
+    They are written as characters that the item doesn't have, and told apart by these.
+    """
+    own = {*item.text, *item.source.instruction}
+    image, video = itertools.islice((mark for mark in map(chr, _PRIVATE) if mark not in own), 2)
+    tokens = {image: Template(IMAGE_TOKEN), video: Template(VIDEO_TOKEN)}
+    return [tokens.get(piece, piece) for piece in re.split(f"([{image}{video}])", written(item, image, video)) if piece]

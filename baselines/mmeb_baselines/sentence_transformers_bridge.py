@@ -168,6 +168,7 @@ class SentenceTransformerEmbedder:
         self._name = f"st:{checkpoint.label}"
         self._device, self._dtype = place
         self._keeps_frames = _keeps_frames(model)
+        self._tokens = _special_tokens(model)
         self.info = ModelInfo(
             name=self._name,
             revision=checkpoint.revision,
@@ -198,23 +199,40 @@ class SentenceTransformerEmbedder:
             ModelError: an item of a kind that the model doesn't take, or vectors that can't be ranked.
             DataError: a picture that can't be opened.
         """
-        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        alike: dict[tuple[str, tuple[str, ...], bool], list[int]] = {}
         for place, item in enumerate(items):
             kinds = kinds_of(item)
             self._check_kinds(item, kinds)
             # Models without chat refuse batches of several kinds; a prompt is of a whole call.
-            alike.setdefault((self._prompts.of(item, role), kinds), []).append(place)
+            alike.setdefault((self._prompts.of(item, role), kinds, self._spells(item)), []).append(place)
         returned_at: dict[int, Returned] = {}
-        for (prompt, kinds), places in alike.items():
-            returned = self._encode([items[place] for place in places], role, prompt, kinds)
+        for (prompt, kinds, spells), places in alike.items():
+            returned = self._encode([items[place] for place in places], role, prompt, kinds, spells)
             returned_at.update(zip(places, returned, strict=True))
         in_order = [returned_at[place] for place in range(len(items))]
         return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
 
-    def _encode(self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...]) -> Sequence[Returned]:
+    def _spells(self, item: Item) -> bool:
+        """Whether the item's words have the letters of a token, which are text all the same."""
+        return any(token in words for token in self._tokens for words in (item.text, item.instruction))
+
+    def _encode(
+        self, items: Sequence[Item], role: Role, prompt: str, kinds: tuple[str, ...], spells: bool
+    ) -> Sequence[Returned]:
         encode = self._model.encode_query if role == "query" else self._model.encode_document
         # The frames were chosen by the harness; a processor's own sampling would choose among them again.
-        kept = {"video": {"do_sample_frames": False}} if "video" in kinds and self._keeps_frames else {}
+        kept: dict[str, Any] = {}
+        if "video" in kinds and self._keeps_frames:
+            kept["video"] = {"do_sample_frames": False}
+        if spells and "message" in self._model.modalities:
+            kept["chat_template"] = {"sanitize_control_tokens": True}
+        elif spells and any(token in prompt for token in self._tokens):
+            raise ModelError(
+                f"{self._name} can't take item {items[0].id!r}: its text spells a token ({items[0].text[:60]!r}), and "
+                f"the prompt {prompt!r} has one that is meant; this library can't tell them apart"
+            )
+        elif spells:
+            kept["text"] = {"split_special_tokens": True}
         options: dict[str, Any] = {"processing_kwargs": kept} if kept else {}
         options |= {"batch_size": self._batch_size, "show_progress_bar": False, "convert_to_numpy": True}
         returned: Sequence[Returned] = encode([content_of(item) for item in items], prompt=prompt, **options)
@@ -263,6 +281,12 @@ def _tasks_it_can_do(model: Any) -> str:
     else:
         return "tasks whose queries and candidates are text, of which MMEB-V2 has none"
     return kinds if model.supports(("image", "text")) else f"{kinds} whose items are text or a picture, never both"
+
+
+def _special_tokens(model: Any) -> tuple[str, ...]:
+    """Tokens that stand for no word, as they are spelled."""
+    known = getattr(getattr(model, "tokenizer", None), "added_tokens_decoder", {})
+    return tuple(str(token) for token in known.values() if token.special or str(token).startswith("<"))
 
 
 def _keeps_frames(model: Any) -> bool:

@@ -12,8 +12,7 @@ Unlike that code:
   which may be padding.
 - of the states that the steps compute anyway only the last <gen_emb>'s is kept, of every row.
 
-A literal <gen_emb> or <disc_emb> in data becomes the token, as there, but is never read: the vector is that of the
-prompt's last token, which is the adapter's own <disc_emb>, or of a token of the answer.
+A literal <gen_emb> or <disc_emb> in data stays text; there, it becomes the token.
 
 A batch's padding can turn a near tie between two next tokens, and with it a rationale; in bfloat16 that happens. Who
 wants the vectors of single items runs `--batch-tokens 1`.
@@ -33,7 +32,7 @@ import numpy as np
 
 from mmeb_baselines.cards import MODELS_OF_TYPE, Card, find_pinned
 from mmeb_baselines.embedder import Attention, Batch, Place
-from mmeb_baselines.official_text import official_text
+from mmeb_baselines.official_text import official_pieces
 from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import (
     DEFAULT_SYSTEM,
@@ -57,6 +56,7 @@ from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
 from mmeb_baselines.weights import load_weights
 from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Profile, Role, Trace, Work
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.texts import Template
 
 if TYPE_CHECKING:
     from mmeb_baselines.qwen.generation import Writer, Writing
@@ -193,20 +193,17 @@ def recipe(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Recipe:
 
     def parts(item: Item, role: Role) -> Parts:
         shown = [video(item, FRAME_SIZES)] if item.frames else pictures(item, IMAGE_SIZES, white=True) or [WHITE]
-        before = [*between_vision_tokens(shown), f"{plain_text(item)}\n{DISC}"]
+        before = [*between_vision_tokens(shown), (f"{plain_text(item)}\n", Template(DISC))]
         if modes[role] == "never":
             return chat(DEFAULT_SYSTEM, before)[:-1]  # the model is causal: what follows <disc_emb> is no matter
-        return chat(DEFAULT_SYSTEM, [*before, f"\n{PROMPTS[prompt]}"])
+        return chat(DEFAULT_SYSTEM, [*before, Template(f"\n{PROMPTS[prompt]}")])
 
     return parts
 
 
 def plain_text(item: Item) -> str:
-    """The official string without media tokens, stripped; stray ones of texts go, too, or they'd claim a picture."""
-    text = official_text(item)
-    for token in (IMAGE_PAD, VIDEO_PAD):
-        text = text.replace(token, "")
-    return text.strip()
+    """The official string without its media tokens, stripped; such ones in data are text, and stay."""
+    return "".join(piece for piece in official_pieces(item) if not isinstance(piece, Template)).strip()
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Place
-from mmeb_baselines.official_text import IMAGE_TOKEN, VIDEO_TOKEN, official_text
+from mmeb_baselines.official_text import official_pieces
 from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_baselines.weights import load_backbone, load_weights
 from mmeb_harness import Item, ModelError, Profile, Role
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint
+from mmeb_harness.adapter.texts import Template
 from mmeb_harness.adapter.weights import HEAD, reading_files
 
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
@@ -96,15 +97,16 @@ def _recipe(*, squash: bool) -> Recipe:
     size = vlm2vec(MIN_PIXELS, MAX_PIXELS)
 
     def parts(item: Item, role: Role) -> Parts:
-        text = official_text(item)
+        pieces = official_pieces(item)
         if not item.media:
-            return [text]
-        before, _, after = text.partition(VIDEO_TOKEN if item.frames else IMAGE_TOKEN)
+            return [pieces]
+        tokens = [isinstance(piece, Template) for piece in pieces]
+        place = tokens.index(True) if any(tokens) else len(pieces)  # the first one is the item's own
         first: tuple[Resize, ...] = () if item.frames else (enlarged_if_small(28, 56),)
         # The sets of video questions hand over no resolution, and so escape the squash.
         if squash and item.source.layout != "video_question":
             first = _SQUASHED
-        return [before, Slot(item.media, bool(item.frames), (*first, size)), after]
+        return [pieces[:place], Slot(item.media, bool(item.frames), (*first, size)), pieces[place + 1 :]]
 
     return parts
 

@@ -1,4 +1,4 @@
-"""Weights of transformers' models, and their inputs to where they are."""
+"""Weights and tokenizers of transformers' models, and their inputs to where they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.texts import Speller
 from mmeb_harness.adapter.uploads import Uploads
 from mmeb_harness.adapter.weights import HEAD, load_pretrained
 
@@ -30,6 +31,12 @@ def load_weights(architecture: str, checkpoint: CheckpointFolder, *place: str, u
 
 #: The bare model, without a language head.
 load_backbone = partial(load_weights, "AutoModel", unused=HEAD)
+
+
+def speller_of(tokenizer: Any) -> Speller:
+    """For the texts of data; of a tokenizer of transformers that runs on the library tokenizers."""
+    backend = tokenizer.backend_tokenizer
+    return Speller(backend.to_str(), type(backend).from_str)
 
 
 def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ class Checkpoint:
     Attributes:
         name: as the user gave it; "tiny" for the embedded one.
         revision: hub commit, or a hash of the files.
+        positions: tokens that the model can tell apart, at most.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Checkpoint:
     settings: Settings
     vision: VisionShape
     hidden_size: int
+    positions: int
     tokenizer: PromptTokenizer
 
 
@@ -62,6 +64,7 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
         settings=read_settings(folder),
         vision=_vision_shape(stored),
         hidden_size=stored.value("config.json", "text_config", "hidden_size", kind=int),
+        positions=stored.value("config.json", "text_config", "max_position_embeddings", kind=int),
         tokenizer=_tokenizer(stored, required),
     )
 

@@ -15,12 +15,13 @@ class ItemReader:
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         self._tokenizer, self._vision, self._settings = checkpoint.tokenizer, checkpoint.vision, settings
+        self._positions = checkpoint.positions
 
     def prompt(self, item: Item) -> Prompt:
         """An item as tokens and patches.
 
         Raises:
-            DataError: a picture that can't be opened or used; it is named.
+            DataError: a picture that can't be opened or used; it is named. Or more tokens than the model can read.
         """
         settings, patches = self._settings, self.patches(item)
         builder = PromptBuilder(self._tokenizer, self._vision.merge)
@@ -29,7 +30,13 @@ class ItemReader:
         builder.media(patches, bool(item.frames), settings.frames_per_second)
         builder.text(user_turn(settings, item.text))
         builder.turn("assistant\n")
-        return builder.build(patches)
+        prompt = builder.build(patches)
+        if len(prompt) > self._positions:
+            raise DataError(
+                f"item {item.id!r} has {len(prompt)} tokens, and the model reads at most {self._positions} "
+                "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
+            )
+        return prompt
 
     def patches(self, item: Item) -> Patches | None:
         """Patches of the item's picture or frames; `None` if it has none.

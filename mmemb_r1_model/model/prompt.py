@@ -13,7 +13,6 @@ Positions are computed here, per prompt, and handed to the model: they never dep
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from mmeb_harness.adapter.texts import Speller
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings
 from mmemb_r1_model.model.vision import TEMPORAL_PATCH, Patches
 
@@ -39,11 +39,9 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer_json: str) -> None:
         self._whole = Tokenizer.from_str(tokenizer_json)
-        description = json.loads(tokenizer_json)
+        self._speller = Speller(tokenizer_json, Tokenizer.from_str)
         #: All special and added tokens and their ids.
-        self.added_tokens = {str(token["content"]): int(token["id"]) for token in description["added_tokens"]}
-        # The same tokenizer without its added tokens: nothing in a text can become one.
-        self._plain = Tokenizer.from_str(json.dumps({**description, "added_tokens": [], "post_processor": None}))
+        self.added_tokens = self._speller.added_tokens
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
@@ -75,7 +73,7 @@ class PromptTokenizer:
             return []
         if text in self._cache:
             return self._cache[text]
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        ids = self._speller.plain(text)
         if len(text) < 256 and len(self._cache) < 100_000:
             self._cache[text] = ids
         return ids

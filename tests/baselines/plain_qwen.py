@@ -30,8 +30,12 @@ class Shown:
     frames: Sequence[Image.Image] = ()
 
 
-def plain_inputs(folder: Path, text: str, shown: Shown, bounds: tuple[int, int]) -> dict[str, Any]:
-    """One item alone through transformers' tokenizer and picture processor. Frames: of one size already."""
+def plain_inputs(folder: Path, text: str, shown: Shown, bounds: tuple[int, int], spelled: str = "") -> dict[str, Any]:
+    """One item alone through transformers' tokenizer and picture processor. Frames: of one size already.
+
+    Args:
+        spelled: a part of the text, between two special tokens, in which none is meant.
+    """
     tokenizer, vision = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).vision_config
     processor = Qwen2VLImageProcessorPil.from_pretrained(folder, min_pixels=bounds[0], max_pixels=bounds[1])
     processor.patch_size = vision.patch_size
@@ -46,7 +50,10 @@ def plain_inputs(folder: Path, text: str, shown: Shown, bounds: tuple[int, int])
         inputs = as_video(shown.frames, vision.patch_size, processor)
         each = int(inputs["video_grid_thw"][0].prod() // 4) // text.count("<|video_pad|>")
         text = text.replace("<|video_pad|>", "<|video_pad|>" * each)
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    before, spelled, after = text.partition(spelled) if spelled else (text, "", "")
+    plain = tokenizer._encode_without_added_tokens(spelled)
+    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in (before, after)]
+    ids = torch.tensor([[*parts[0], *plain, *parts[1]]])
     image, video = (tokenizer.convert_tokens_to_ids(pad) for pad in ("<|image_pad|>", "<|video_pad|>"))
     return {**inputs, "input_ids": ids, "mm_token_type_ids": (ids == image) * 1 + (ids == video) * 2}
 

@@ -246,6 +246,24 @@ def test_a_chat_models_picture_and_text_as_transformers_has_them(llava: Path, tm
         embedder.encode([Item("v", frames=(path,))], "query")
 
 
+def test_tokens_that_a_text_spells_are_text(llava: Path, minilm: str, tmp_path: Path) -> None:
+    """Beside a picture `<image>` would claim another one; where a text ends with a token, what follows still counts."""
+    shown = picture(tmp_path / "red.png", (200, 0, 0))
+    spelled, other = (Item(text, f"an <image> <pad> {text}", images=(shown,)) for text in ("here", "there"))
+    chat = load(str(llava), device="cpu")
+    vectors = chat.encode(
+        [spelled, Item("plain", "red", images=(shown,)), other, Item("alone", "<image>")], "query"
+    ).vectors
+    np.testing.assert_allclose(vectors[0], chat.encode([spelled], "query").vectors[0], atol=1e-5)
+    assert not np.allclose(vectors[0], vectors[2], atol=1e-5)
+    texts = load(minilm, device="cpu")
+    masked, padded = texts.encode([Item("m", "a [MASK] b"), Item("p", "a [UNK] b")], "query").vectors
+    assert not np.allclose(masked, padded, atol=1e-5)
+    prompted = load(minilm, query_prompt_name=None, instruction="prompt", device="cpu")
+    with pytest.raises(ModelError, match=r"can't take item 'q'.*'a \[SEP\]'.*tell them apart"):
+        prompted._encode([Item("q", "a [SEP]")], "query", "[MASK] ", ("text",), True)
+
+
 def test_items_a_model_cannot_take_are_refused_with_the_tasks_it_can_do(
     embedder: SentenceTransformerEmbedder, clip: Path, tmp_path: Path
 ) -> None:

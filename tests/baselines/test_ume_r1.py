@@ -77,7 +77,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Item]:
 TEXTS = {
     "text": f"{IMG}Find it: a red circle",
     "label": f"{IMG}red",
-    "marked": f"{IMG}<gen_emb> or <disc_emb>?",
+    "marked": f"{IMG}<gen_emb> or <disc_emb><|image_pad|>?",
     "image": f"{IMG}Represent the image.",
     "video": f"{VID}Watch:   what?",
 }
@@ -87,6 +87,11 @@ def shown(item: Item) -> Shown:
     if item.frames:  # 0.0.11 makes them 308 x 252, transformers' lower bound 364 x 308
         return Shown(frames=[frame.resize((364, 308)) for frame in opened(item, (308, 252))])
     return Shown(pictures=opened(item) or [Image.new("RGB", (28, 28), (255, 255, 255))])
+
+
+def spelled(item: Item) -> str:
+    """What spells tokens, and stays text."""
+    return f"{item.text}\n" if item.id == "marked" else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +111,7 @@ def plain(folder: Path, item: Item, request: str) -> Plain:
         for token in ("<gen_emb>", "<disc_emb>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     )
     text = f"{SYSTEM}{TEXTS[item.id]}\n<disc_emb>\n{request}{ANSWER}"
-    inputs = plain_inputs(folder, text, shown(item), BOUNDS)
+    inputs = plain_inputs(folder, text, shown(item), BOUNDS, spelled(item))
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder).eval()
     model.generation_config = type(model.generation_config)()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -243,7 +248,7 @@ def test_an_answer_without_the_token_is_closed_by_rule(mute: Path, items: dict[s
         assert (trace.path, trace.reasoning_tokens, trace.truncated) == ("reasoned", len(ended) + 1, True)
         assert trace.rationale == tokenizer.decode(ended).strip()
         whole = f"{SYSTEM}{TEXTS[item.id]}\n<disc_emb>\n{TRAINING}{ANSWER}"
-        inputs = plain_inputs(mute, whole, shown(item), BOUNDS)
+        inputs = plain_inputs(mute, whole, shown(item), BOUNDS, spelled(item))
         added = torch.tensor([[*ended, tokenizer.convert_tokens_to_ids("<gen_emb>")]])
         inputs["input_ids"] = torch.cat([inputs["input_ids"], added], dim=1)
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], added * 0], dim=1)

@@ -12,7 +12,7 @@ from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
 from mmeb_baselines.qwen.model import Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
-from mmeb_baselines.weights import load_backbone
+from mmeb_baselines.weights import load_backbone, speller_of
 from mmeb_harness import Item, ModelInfo, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.weights import reading_files
@@ -160,6 +160,7 @@ def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
 
     with reading_files(folder, "usable tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+        speller = speller_of(tokenizer)
     patch, merge, temporal = (folder.value(CONFIG, "vision_config", name, kind=int) for name in _VISION)
     processor = Qwen2VLImageProcessorPil(
         patch_size=patch,
@@ -168,4 +169,6 @@ def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
         image_mean=list(folder.numbers(PICTURES, "image_mean", 3)),
         image_std=list(folder.numbers(PICTURES, "image_std", 3)),
     )
-    return Reader(tokenizer, processor, merge, max_length)
+    text = ("text_config",) if "text_config" in folder.json(CONFIG) else ()
+    positions = folder.value(CONFIG, *text, "max_position_embeddings", kind=int)
+    return Reader(tokenizer, speller, processor, merge, positions, max_length)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.qwen.sizes import Resize, SizeError
 from mmeb_harness import DataError, Item, Role
 from mmeb_harness.adapter.pictures import open_picture, picture_size
+from mmeb_harness.adapter.texts import Pieces, Speller, Template
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,8 +50,8 @@ class Slot:
     white: bool = False
 
 
-Parts: TypeAlias = list[str | Slot]
-#: How a family writes an item: texts with their special tokens, and slots.
+Parts: TypeAlias = list[Pieces | Slot]
+#: How a family writes an item: texts, templates with their special tokens, and slots.
 Recipe: TypeAlias = Callable[[Item, Role], Parts]
 
 
@@ -77,15 +78,19 @@ class Reader:
     """Turns parts into tokens and patches for one checkpoint.
 
     Attributes:
-        tokenizer: of transformers. Special tokens in data become special tokens, as in the families' own code.
+        tokenizer: of transformers.
+        speller: the same, where data spell no token. (In most families' own code they do.)
         processor: transformers' Pillow image processor, without resizing.
         merge: patches of one visual token, a side.
+        positions: tokens that the model can tell apart, at most.
         max_length: tokens that are kept; what is cut is the end.
     """
 
     tokenizer: Any
+    speller: Speller
     processor: Any
     merge: int
+    positions: int
     max_length: int | None = None
 
     def prompt(self, item: Item, parts: Parts) -> Prompt:
@@ -96,8 +101,8 @@ class Reader:
         """
         prompt = Prompt([], [], [], [])
         for part in parts:
-            if isinstance(part, str):
-                ids = self.tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+            if not isinstance(part, Slot):
+                ids = self.speller.ids(part)
                 prompt.ids.extend(ids)
                 prompt.types.extend([TEXT] * len(ids))
             else:
@@ -109,7 +114,7 @@ class Reader:
 
     def cost(self, parts: Parts) -> int:
         """Estimated tokens, from lengths and headers alone."""
-        return sum(_text_tokens(part) if isinstance(part, str) else self._tokens(part) for part in parts)
+        return sum(self._tokens(part) if isinstance(part, Slot) else _text_tokens(part) for part in parts)
 
     def _show(self, prompt: Prompt, slot: Slot) -> None:
         patches = self._patches(slot)
@@ -143,6 +148,11 @@ class Reader:
 
     def _cut(self, item: Item, prompt: Prompt) -> Prompt:
         limit = self.max_length
+        if limit is None and len(prompt.ids) > self.positions:
+            raise DataError(
+                f"item {item.id!r} has {len(prompt.ids)} tokens, and the model reads at most {self.positions} "
+                "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
+            )
         if limit is None or len(prompt.ids) <= limit:
             return prompt
         if any(prompt.types[limit:]):
@@ -153,16 +163,16 @@ class Reader:
         return Prompt(prompt.ids[:limit], prompt.types[:limit], prompt.images, prompt.videos)
 
 
-def _text_tokens(text: str) -> int:
-    return len(text) // _CHARACTERS_PER_TOKEN + 2
+def _text_tokens(text: Pieces) -> int:
+    return (len(text) if isinstance(text, str) else sum(map(len, text))) // _CHARACTERS_PER_TOKEN + 2
 
 
 def chat(system: str, user: Parts, closing: str = "") -> Parts:
     """Qwen's template: a system turn, a user's turn, the opening of the answer, and what is put there."""
     return [
-        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n",
+        (Template("<|im_start|>system\n"), system, Template("<|im_end|>\n<|im_start|>user\n")),
         *user,
-        f"<|im_end|>\n<|im_start|>assistant\n{closing}",
+        Template(f"<|im_end|>\n<|im_start|>assistant\n{closing}"),
     ]
 
 
@@ -178,7 +188,7 @@ def video(item: Item, steps: Sequence[Resize]) -> Slot:
 
 def between_vision_tokens(slots: Sequence[Slot]) -> Parts:
     """Each slot in its own pair of vision tokens."""
-    return [part for slot in slots for part in (VISION_START, slot, VISION_END)]
+    return [part for slot in slots for part in (Template(VISION_START), slot, Template(VISION_END))]
 
 
 def _sizes(slot: Slot, height: int, width: int) -> list[tuple[int, int]]:

@@ -1,0 +1,66 @@
+"""Texts of data as tokens: what they spell stays text, a special token stands where a prompt itself puts one.
+
+`<|im_end|>` in a caption is ten characters of a caption: it ends no turn, and `<|image_pad|>` in one claims no picture.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+
+class Template(str):
+    """Words of the prompt itself, whose special tokens are meant. In any other string none is."""
+
+
+#: Tokenised as one string.
+Pieces: TypeAlias = str | Sequence[str]
+
+
+class Speller:
+    """A tokenizer that knows what is meant as a token and what merely spells one."""
+
+    def __init__(self, tokenizer_json: str, from_json: Callable[[str], Any]) -> None:
+        """Build it.
+
+        Args:
+            tokenizer_json: what a checkpoint's tokenizer.json holds.
+            from_json: `tokenizers.Tokenizer.from_str`; the harness doesn't import the library.
+        """
+        description = json.loads(tokenizer_json)
+        #: All special and added tokens and their ids.
+        self.added_tokens = {str(token["content"]): int(token["id"]) for token in description["added_tokens"]}
+        # The same tokenizer without what is no vocabulary of its own: nothing in a text can become a token of that.
+        kept = [token for token in description["added_tokens"] if _is_vocabulary(token, description["model"])]
+        bare = {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+        self._plain = from_json(json.dumps({**description, **bare}))
+        longest_first = sorted(self.added_tokens, key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text of the data."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids if text else []
+        return ids
+
+    def ids(self, pieces: Pieces) -> list[int]:
+        """Ids of a string made of templates and of data."""
+        ids: list[int] = []
+        text = ""
+        for piece in (pieces,) if isinstance(pieces, str) else pieces:
+            place = 0
+            for token in self._added.finditer(piece) if isinstance(piece, Template) else ():
+                ids += [*self.plain(text + piece[place : token.start()]), self.added_tokens[token.group()]]
+                text, place = "", token.end()
+            text += piece[place:]
+        return ids + self.plain(text)
+
+    def spells(self, text: str) -> bool:
+        """Whether a text of the data has the letters of a token that isn't of the vocabulary."""
+        return self._added.search(text) is not None
+
+
+def _is_vocabulary(token: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Gemma's lists words of its vocabulary, e.g. two line breaks, among the added tokens: those are ordinary text."""
+    return not token["special"] and str(token["content"]) in (model.get("vocab") or ())
