@@ -138,7 +138,7 @@ def _refusing() -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise ResultError(one_line(error)) from error
+        raise ResultError(getattr(error, "strerror", None) or one_line(error)) from error
 
 
 def _has_form(table: pa.Table) -> bool:

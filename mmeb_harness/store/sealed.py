@@ -86,7 +86,8 @@ def set_aside(broken: Mapping[Path, str], consequence: str) -> str:
     Returns:
         What to say of it, in one line.
     """
-    aside, stay = next(iter(broken)).parent / SET_ASIDE, ""
+    aside = next(iter(broken)).parent / SET_ASIDE
+    where = f"set aside in {aside}"
     for path in broken:
         try:
             aside.mkdir(exist_ok=True)
@@ -94,10 +95,10 @@ def set_aside(broken: Mapping[Path, str], consequence: str) -> str:
         except FileNotFoundError:  # another process was faster
             continue
         except OSError as error:
-            stay = f" (left in place, unused: {error.strerror or error})"
+            where = f"left there, unused, since it can't be moved to {aside} ({error.strerror or error})"
     first, *others = broken
     more = f", and {len(others)} more: {shortened([path.name for path in others], 3)}" if others else ""
-    return f"{first} is broken ({broken[first]}){more}: set aside in {aside}{stay}; {consequence}"
+    return f"{first} is broken ({broken[first]}){more}: {where}; {consequence}"
 
 
 def files_set_aside(folder: Path) -> list[Path]:
