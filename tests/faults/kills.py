@@ -60,8 +60,8 @@ ENDS: Mapping[str, Callable[[int, random.Random], None]] = {
 }
 
 
-#: Stored chunks are named by the moment they were written in, and by chance.
-_NUMBERS = re.compile(r"-\d+-[0-9a-f]{32}")
+#: Stored chunks are named by the moment they were written in, and by their bytes.
+_NUMBERS = re.compile(r"-\d+-xxh3-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)

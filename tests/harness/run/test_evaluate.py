@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mmeb_harness.core.files import read_parquet
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
+from mmeb_harness.store.chunk_files import map_chunk
 from tests.toy import (
     HashEmbedder,
     QuietReporter,
@@ -284,6 +286,60 @@ def kill_in_mid_run(data: Path, output: Path, vectors: Path, more_chunks: int, s
     time.sleep(seconds)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+
+
+KILLED_RUN = """
+    import os, signal, sys
+    from pathlib import Path
+    from tests.harness.run.test_evaluate import run_toy
+    from tests.toy import HashEmbedder
+
+    class Killed(HashEmbedder):
+        def encode(self, items, role):
+            if len(self.texts) >= int(sys.argv[3]):
+                print(len(self.texts), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().encode(items, role)
+
+    run_toy(Path(sys.argv[1]), Path(sys.argv[2]), ("one",), Killed())
+"""
+
+
+@pytest.mark.parametrize("after", [1, 300, 600])
+def test_kill_9_while_the_first_chunks_are_under_way_costs_256_items_at_most(
+    after: int, data: Path, tmp_path: Path
+) -> None:
+    write_toy(data, "one", num_queries=10, num_candidates=700)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED_RUN), str(data), str(tmp_path / "run"), str(after)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    stored = sum(len(map_chunk(path)) for path in tmp_path.rglob("chunk-*.arrow"))
+    assert int(done.stdout) - 256 < stored <= int(done.stdout)
+    embedder = HashEmbedder()
+    run_toy(data, tmp_path / "run", ("one",), embedder)
+    assert len(embedder.texts) == 710 - stored
+
+
+@pytest.mark.parametrize("remembered", ["by this release", "by release 0.1"])
+def test_a_clock_that_is_set_back_after_starting_over_costs_nothing_twice(
+    remembered: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_toy(data, tmp_path / "run")
+    clock, reporter = time.time_ns, QuietReporter()
+    monkeypatch.setattr("time.time_ns", lambda: clock() + 3600 * 10**9)
+    first, second, third = HashEmbedder(), HashEmbedder(), HashEmbedder()
+    run_toy(data, tmp_path / "run", embedder=first, fresh=True)
+    assert len(first.texts) == 36
+    if remembered == "by release 0.1":
+        (tmp_path / "run" / ".fresh").write_text(str(time.time_ns()))
+    monkeypatch.setattr("time.time_ns", clock)
+    shutil.rmtree(tmp_path / "run" / "tasks")
+    run_toy(data, tmp_path / "run", embedder=second, reporter=reporter)
+    assert len(second.texts) == (0 if remembered == "by this release" else 36)
+    assert [note for note in reporter.notes if "yet to come" in note] == reporter.notes
+    shutil.rmtree(tmp_path / "run" / "tasks")
+    run_toy(data, tmp_path / "run", embedder=third)
+    assert third.texts == []
 
 
 @pytest.mark.slow

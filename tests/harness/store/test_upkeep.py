@@ -19,6 +19,7 @@ from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.files import write_parquet
 from mmeb_harness.store.chunk_files import chunk_files, hold_alone, map_chunk, share, write_chunk
 from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
+from mmeb_harness.store.upkeep import check, model_folders, prune, survey
 from mmeb_harness.store.vectors import VectorStore
 from tests.patience import PATIENCE
 
@@ -175,6 +176,43 @@ def test_a_run_that_starts_meanwhile_waits(vectors: Path) -> None:
             assert not wait([opening], timeout=0.2).done
             chunk_files(vectors / A)[0].unlink()
         assert len(opening.result(timeout=PATIENCE)) == 4
+
+
+def test_pruning_beside_writers_and_readers_breaks_nothing_and_loses_nothing(vectors: Path) -> None:
+    ended = time.monotonic() + 1.5
+
+    def write_and_read(name: str) -> int:
+        rounds = 0
+        while time.monotonic() < ended:
+            store = VectorStore(vectors / A, model=ModelInfo("m", "1", 4))
+            keys = [f"{name} {rounds} {i}" for i in range(3)]
+            store.add(keys, encoded(3, seed=rounds))
+            store.flush()
+            assert store.get(keys).vectors.shape == (3, 4)  # type: ignore[union-attr]
+            del store
+            rounds += 1
+        return rounds
+
+    def prune_and_look(unused_days: float | None) -> int:
+        rounds = 0
+        while time.monotonic() < ended:
+            folders = model_folders(vectors)
+            list(prune(folders, unused_days=unused_days, broken=True, dry_run=rounds % 4 == 0))
+            for folder, description in folders.items():
+                check(survey(folder, description))
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write_and_read, name) for name in "xy"]
+        others = [pool.submit(prune_and_look, days) for days in (None, 0.0, 0.0)]
+        assert all(worker.result(timeout=PATIENCE) for worker in [*writers, *others])
+
+
+def test_vectors_used_in_the_future_go_when_all_are_to_go(vectors: Path) -> None:
+    os.utime(vectors / A / ".lock", (time.time() + 3600,) * 2)  # the clock was set back since
+    assert call("prune", "--model", "m", "--vectors", vectors).exit_code == 0
+    assert [path.name for path in vectors.iterdir()] == [B]
 
 
 def test_what_a_run_is_using_is_left_alone(vectors: Path) -> None:
