@@ -94,7 +94,9 @@ def _encoded_tasks(
     for window in one_ahead(windows(_looked_through(with_keys(readings, hashes), store), plan_items)):
         waiting = [task for task in window.tasks if not task.is_finished]
         needed = {key for task in waiting for keys in task.keys.values() for key in keys}
-        store.settle(needed)
+        for task in waiting:
+            for keys in task.keys.values():
+                store.settle(keys)
         stored = {key for key in needed if key in store}
         reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
         # Chunks of which nothing is needed keep their place: shares are given out by it.

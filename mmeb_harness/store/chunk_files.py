@@ -16,17 +16,24 @@ import contextlib
 import functools
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.errors import ResultError, one_line
+from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import dont_wait, lock_file, regular_file
-from mmeb_harness.store.sealed import changed_at, has_seal, is_as_written, left_over, listed, write_sealed
+from mmeb_harness.store.sealed import (
+    BrokenFileError,
+    changed_at,
+    has_seal,
+    is_as_written,
+    left_over,
+    listed,
+    reading,
+    write_sealed,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,52 +100,41 @@ def map_chunk(path: Path, several: bool | None = None, width: int | None = None)
 
     Raises:
         FileNotFoundError: it was deleted.
-        ResultError: says what is wrong, but not with which file.
+        BrokenFileError: it is damaged, or none for this model.
+        ResultError: it can't be read.
     """
     import pyarrow as pa
 
-    with _refusing(), pa.memory_map(str(regular_file(path))) as source:
+    with reading(path), pa.memory_map(str(regular_file(path))) as source:
         table = pa.ipc.open_file(source).read_all()
         table.validate()
         if not _has_form(table):
-            raise ResultError("a table of something else")
+            raise BrokenFileError("a table of something else")
         table.column("key").validate(full=True)
     if several not in (None, is_several(table)):
-        raise ResultError(f"{'one vector' if several else 'several vectors'} an item, the model gives another number")
+        raise BrokenFileError(
+            f"{'one vector' if several else 'several vectors'} an item, the model gives another number"
+        )
     if width not in (None, width_of(table)):
-        raise ResultError(f"vectors of width {width_of(table)}, the model's have {width}")
+        raise BrokenFileError(f"vectors of width {width_of(table)}, the model's have {width}")
     return table
 
 
-def verify_chunk(path: Path) -> str | None:
-    """What is wrong with the contents of a chunk that `map_chunk` takes: they aren't what was written.
+def verify_chunk(path: Path) -> None:
+    """See whether a chunk that `map_chunk` takes holds what was written.
 
     Raises:
-        FileNotFoundError: it was deleted.
+        FileNotFoundError, BrokenFileError, ResultError: as `map_chunk`.
     """
-    try:
-        with _refusing():
-            if has_seal(path):
-                return None if is_as_written(path) else "its bytes are not what was written (checksum)"
-            table = map_chunk(path)
-            table.validate(full=True)
-            written = (table.schema.metadata or {}).get(_CHECKSUM) == str(_checksum(table)).encode()
-            return None if written else "keys or vectors are not what was written (checksum)"
-    except ResultError as error:
-        return str(error)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """What reading a damaged table raises, as one kind of error."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise ResultError(getattr(error, "strerror", None) or one_line(error)) from error
+    with reading(path):
+        if has_seal(path):
+            if not is_as_written(path):
+                raise BrokenFileError("its bytes are not what was written (checksum)")
+            return
+        table = map_chunk(path)
+        table.validate(full=True)
+        if (table.schema.metadata or {}).get(_CHECKSUM) != str(_checksum(table)).encode():
+            raise BrokenFileError("keys or vectors are not what was written (checksum)")
 
 
 def _has_form(table: pa.Table) -> bool:
@@ -154,7 +150,7 @@ def _has_form(table: pa.Table) -> bool:
 
 def has_checksum(path: Path) -> bool:
     """Whether a chunk says what its contents should be; none of store version 1 does."""
-    with contextlib.suppress(ResultError, FileNotFoundError):
+    with contextlib.suppress(BrokenFileError, FileNotFoundError):
         return has_seal(path) or _CHECKSUM in (map_chunk(path).schema.metadata or {})
     return False
 

@@ -17,11 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmeb_harness.core.errors import DataError, ResultError, one_line
-from mmeb_harness.core.files import read_parquet, regular_file
+from mmeb_harness.core.errors import DataError, ResultError
+from mmeb_harness.core.files import regular_file
 from mmeb_harness.core.pictures import HEAD, NOTES, READ_ANEW, Unusual, unusual
 from mmeb_harness.store.chunk_files import share, sweep
-from mmeb_harness.store.sealed import has_seal, is_as_written, listed, set_aside, write_sealed
+from mmeb_harness.store.sealed import (
+    BrokenFileError,
+    has_seal,
+    is_as_written,
+    listed,
+    reading,
+    set_aside,
+    write_sealed,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -193,7 +201,7 @@ def read_media_files(folder: Path) -> tuple[dict[bytes, bytes], dict[Path, str]]
     for path in media_files(folder):
         try:
             known |= read_media_file(path)
-        except ResultError as error:
+        except BrokenFileError as error:
             broken[path] = str(error)
         except FileNotFoundError:  # pruned since it was listed; what it held is hashed again
             continue
@@ -205,24 +213,23 @@ def read_media_file(path: Path) -> dict[bytes, bytes]:
 
     Raises:
         FileNotFoundError: it was deleted.
-        ResultError: says what is wrong, but not with which file.
+        BrokenFileError: it is damaged.
+        ResultError: it can't be read.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    path.stat()
-    try:
+    with reading(path):
         if has_seal(path) and not is_as_written(path):
-            raise ResultError("its bytes are not what was written (checksum)")
-        table = read_parquet(path)
+            raise BrokenFileError("its bytes are not what was written (checksum)")
+        table = pq.read_table(regular_file(path))
         if table.schema.names[:2] != ["identity", "sha256"] or set(table.schema.types) != {pa.binary()}:
-            raise ResultError("a table of something else")
+            raise BrokenFileError("a table of something else")
         contents = _contents(table)
         lengths = set(map(len, contents))
         if any(column.null_count for column in table.columns) or lengths - {_DIGEST_BYTES, _DIGEST_BYTES + 1}:
-            raise ResultError("hashes of another length")
+            raise BrokenFileError("hashes of another length")
         return dict(zip(table.column("identity").to_pylist(), contents, strict=True))
-    except (OSError, ValueError, TypeError, ResultError) as error:
-        raise ResultError(one_line(error.__cause__ or error)) from error
 
 
 def _contents(table: pa.Table) -> list[bytes]:

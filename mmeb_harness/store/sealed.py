@@ -7,22 +7,57 @@ GB/s a core here, where zlib's CRC takes 1.4 and SHA-1 0.8, so that reading is w
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from mmeb_harness.core.errors import ResultError, shortened
+from mmeb_harness.core.errors import ResultError, one_line, shortened
 from mmeb_harness.core.files import regular_file, write_bytes
 
 #: Beside the files of a folder: those of them that were found broken.
 SET_ASIDE = "set_aside"
+#: Errors that are a file's own: of its disk, or since it isn't one.
+_OF_THE_FILE = (None, errno.EIO, errno.EINVAL, errno.EISDIR, errno.ELOOP)
 #: A temporary file has such a name (see `core.files`), and so has what tries whether a folder can be written.
 _LEFT_OVER = re.compile(r"\..*\.tmp|\.writable")
+
+
+class BrokenFileError(Exception):
+    """A file's contents are damaged: says why, but not which file's. Nothing that a user has to mend."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What reading a file raises, by whose fault it is: a process without memory or descriptors breaks no file.
+
+    Raises:
+        FileNotFoundError: it was deleted.
+        BrokenFileError: it is damaged.
+        ResultError: it can't be read, and may be whole.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except MemoryError as error:
+        if has_seal(path) and not is_as_written(path):  # sizes that nobody wrote
+            raise BrokenFileError("sizes beyond all memory") from error
+        raise ResultError(f"can't read {path}: no memory is left") from error
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise ResultError(f"can't read {path}: {error.strerror or error}") from error
+        raise BrokenFileError(error.strerror or one_line(error)) from error
+    except (ValueError, pa.ArrowException) as error:
+        raise BrokenFileError(one_line(error)) from error
 
 
 def write_sealed(folder: Path, beginning: str, ending: str, body: Any) -> Path:

@@ -36,7 +36,15 @@ from mmeb_harness.store.description import (
     read_description,
 )
 from mmeb_harness.store.media import MEDIA_FOLDER, media_files, read_media_file
-from mmeb_harness.store.sealed import SET_ASIDE, changed_at, files_set_aside, left_over, listed, size_of
+from mmeb_harness.store.sealed import (
+    SET_ASIDE,
+    BrokenFileError,
+    changed_at,
+    files_set_aside,
+    left_over,
+    listed,
+    size_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,7 +107,7 @@ def survey(folder: Path, description: Description) -> ModelStore:
         with contextlib.suppress(FileNotFoundError):  # pruned since it was listed
             try:
                 keys.update(keys_of(map_chunk(path)))
-            except ResultError:
+            except BrokenFileError:
                 broken.append(path.name)
     return ModelStore(
         folder=folder,
@@ -135,13 +143,14 @@ def _broken(folder: Path, description: Description) -> Iterator[tuple[Path, str]
 def _problem(path: Path, width: int | None) -> str | None:
     try:
         table = map_chunk(path, width=width)
-    except ResultError as error:
+        verify_chunk(path)
+    except BrokenFileError as error:
         return str(error)
-    return verify_chunk(path) or _numeric_problem(table)
+    return _numeric_problem(table)
 
 
 def _width(path: Path) -> int | None:
-    with contextlib.suppress(FileNotFoundError, ResultError):
+    with contextlib.suppress(FileNotFoundError, BrokenFileError):
         return width_of(map_chunk(path))
     return None
 
@@ -165,7 +174,7 @@ def check_media(vectors: Path) -> list[str]:
 def _media_problem(path: Path) -> str | None:
     try:
         read_media_file(path)
-    except ResultError as error:
+    except BrokenFileError as error:
         return f"{path} is broken ({error})"
     except FileNotFoundError:  # pruned since it was listed
         return None

@@ -46,7 +46,7 @@ from mmeb_harness.store.chunk_files import (
 )
 from mmeb_harness.store.description import DESCRIPTION, check_description, description_problem, write_description
 from mmeb_harness.store.media import MediaHashes
-from mmeb_harness.store.sealed import listed, set_aside
+from mmeb_harness.store.sealed import BrokenFileError, listed, set_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,7 +171,7 @@ class VectorStore:
                     self._index(path)
                 except FileNotFoundError:
                     continue  # pruned since it was listed
-                except ResultError as error:
+                except BrokenFileError as error:
                     broken[path] = str(error)
         if broken:
             self._note(set_aside(broken, _AGAIN))
@@ -180,10 +180,10 @@ class VectorStore:
         """Begin to verify the chunks that hold these keys, beside other work; `settle` waits for it."""
         self._begin_to_verify(self._chunks_of(keys) - self._whole)
 
-    def settle(self, keys: Collection[str]) -> None:
+    def settle(self, keys: Sequence[str]) -> None:
         """See to it that of these keys only what is stored whole is there; the rest is set aside and said."""
-        while doubtful := self._chunks_of(keys) - self._whole:
-            self._judge(doubtful)  # what is broken uncovers earlier chunks
+        while self._judge(self._chunks_of(keys) - self._whole):
+            pass  # what is broken uncovers earlier chunks
 
     def check_writable(self) -> None:
         """Find out before the first item is encoded whether it can be kept.
@@ -309,7 +309,7 @@ class VectorStore:
             return map_chunk(path, *self._kind)
         except FileNotFoundError as error:
             raise ResultError(f"{path} {_DELETED} while it was in use; run again: {_AGAIN}") from error
-        except ResultError as error:
+        except BrokenFileError as error:
             raise ResultError(f"{path} broke while it was in use ({error}); run again: {_AGAIN}") from error
 
     def _chunks_of(self, keys: Iterable[str]) -> set[int]:
@@ -343,7 +343,7 @@ class VectorStore:
         self._places = {key: place for key, place in self._places.items() if place >> _ROW_BITS not in gone}
         for name in sorted(self._numbers):
             number = self._numbers[name]
-            with contextlib.suppress(FileNotFoundError, ResultError):  # is seen when it is read
+            with contextlib.suppress(FileNotFoundError, BrokenFileError):  # is seen when it is read
                 table = map_chunk(self._chunks[number], *self._kind)
                 self._place(number, keys_of(table), written_ns(table) >= self._since)
 
@@ -351,9 +351,12 @@ class VectorStore:
 def _verify(chunks: Sequence[tuple[Path, Future[str | None]]]) -> None:
     for path, verdict in chunks:
         try:
-            verdict.set_result(verify_chunk(path))
+            verify_chunk(path)
+            verdict.set_result(None)
         except FileNotFoundError:
             verdict.set_result(_DELETED)
+        except BrokenFileError as error:
+            verdict.set_result(str(error))
         except BaseException as error:  # is raised where the verdict is asked for
             verdict.set_exception(error)
 
