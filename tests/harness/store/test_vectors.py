@@ -1,5 +1,6 @@
 """Vectors survive on disk, and come back in the order asked for."""
 
+import errno
 import json
 import os
 import random
@@ -139,6 +140,25 @@ def test_what_breaks_while_it_is_in_use_is_not_returned(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=rf"{path.name} broke \(.*\) while it was in use; run again: what it held"):
         store.get(["a"])
     assert "a" not in store
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()], ids=str)
+def test_a_process_without_means_takes_no_file_for_broken(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    folder = stored(tmp_path / "f", "a")
+    store = VectorStore(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.memory_map", fail)
+        with pytest.raises(ResultError, match=r"can't read .*\.arrow: (Too many open files|no memory is left)"):
+            VectorStore(folder)
+        with pytest.raises(ResultError, match="can't read "):
+            store.get(["a"])
+    assert files_set_aside(folder) == []
+    assert store.get(["a"]).vectors.tolist() == [[0, 1, 2]]
 
 
 def test_a_chunk_is_verified_once_and_only_if_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
