@@ -220,6 +220,10 @@ def test_lora_weights_are_merged_under_their_old_names(qwen2_vl: Path, tmp_path:
     save_file(strange, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="found no place in the base model"):
         vlm2vec.load(path=str(tmp_path), base=str(qwen2_vl), device="cpu").encode([item], "candidate")
+    half = {name: value for name, value in old.items() if "lora_B" in name}  # peft would draw the other factor
+    save_file(half, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"\d+ LoRA weights of .* are not in its files: .*lora_A"):
+        vlm2vec.load(path=str(tmp_path), base=str(qwen2_vl), device="cpu").encode([item], "candidate")
 
 
 def test_a_checkpoint_of_another_family_is_refused(qwen3_vl: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,12 @@ from mmeb_harness import Item, ModelError, OptionError
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.add_tokens import add_tokens
 from mmemb_r1_model.model.checkpoint import EMBEDDED
+from mmemb_r1_model.rationales.config import WorkerConfig
+from mmemb_r1_model.rationales.local import _load
+from mmemb_r1_model.rationales.workers import WorkerPrompt
+from mmemb_r1_model.selection.judge import JudgeConfig, open_judge
+from mmemb_r1_model.training.distributed import join_world
+from mmemb_r1_model.training.student import StudentConfig, open_student
 
 
 def without_emb(folder: Path) -> None:
@@ -140,3 +147,62 @@ def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Pat
     assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])
     assert embedder.info.settings["max_new_tokens"] == 2048
     embedder.encode([Item("a", text="x")], "query")
+
+
+@pytest.fixture(scope="module")
+def headless(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that says untied, beside files without lm_head.weight: so one embedder was published."""
+    folder = tmp_path_factory.mktemp("headless") / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_without_a_head_a_checkpoint_embeds_directly(
+    headless: Path, random_checkpoint: Path, items: list[Item]
+) -> None:
+    embedders = [load(str(path), reasoning="never", device="cpu") for path in (headless, random_checkpoint)]
+    found, expected = (embedder.encode(items, "query") for embedder in embedders)
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert found.traces is not None
+    assert {trace.gate for trace in found.traces} == {None}
+    reference = embedders[0].encode_reference(items[:2], "query")
+    assert reference.traces is not None
+    assert {trace.gate for trace in reference.traces} == {None}
+
+
+def test_without_a_head_nothing_is_written_by_chance(headless: Path, tmp_path: Path) -> None:
+    def worker() -> object:
+        config = WorkerConfig("w", model=str(headless), device="cpu", dtype="float32")
+        return _load(config, WorkerPrompt("system", "request"))
+
+    cpu = torch.device("cpu")
+    users: tuple[Callable[[], object], ...] = (
+        lambda: load(str(headless), reasoning="adaptive", device="cpu").warm_up(),
+        lambda: load(str(headless), reasoning="never", candidate_reasoning="always", device="cpu").warm_up(),
+        lambda: add_tokens(str(headless), tmp_path / "new"),
+        lambda: open_judge(JudgeConfig(str(headless)), cpu),
+        lambda: open_student(StudentConfig(str(headless)), join_world("cpu")),
+        worker,
+    )
+    for use in users:
+        with pytest.raises(ModelError, match=r"lacks weights, 1 in all: lm_head\.weight"):
+            use()
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_without_a_place_are_said_in_one_line(
+    random_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    extra = {"score.weight": torch.zeros(2, 2)}
+    save_file(load_file(folder / "model.safetensors") | extra, folder / "model.safetensors", {"format": "pt"})
+    load(str(folder), device="cpu").warm_up()
+    assert [record.getMessage() for record in caplog.records if "no place" in record.getMessage()] == [
+        f"{folder}: 1 weights of its files have no place in its Qwen3VLForConditionalGeneration: score.weight"
+    ]
