@@ -30,7 +30,7 @@ from mmeb_harness.core.errors import (
     UnknownNameError,
     one_line,
 )
-from mmeb_harness.core.files import lock_file, regular_file, replacing
+from mmeb_harness.core.files import lock_file, read_json, regular_file, replacing
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -108,6 +108,7 @@ __all__ = [
     "one_line",
     "opened_picture",
     "parse_yaml",
+    "read_json",
     "read_yaml",
     "regular_file",
     "replacing",

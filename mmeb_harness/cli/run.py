@@ -295,15 +295,11 @@ def open_data(config: RunConfig) -> DataInfo:
         DataError: the folder is missing, or can't be read.
     """
     from mmeb_harness.core.registry import load_suite
-    from mmeb_harness.data.folder import MANIFEST, describe, ensure_suite, suite_folder
+    from mmeb_harness.data.folder import describe, ensure_suite
 
     if config.data:
         return describe(Path(config.data).expanduser().resolve())
-    suite = load_suite(DEFAULT_SUITE)
-    folder = suite_folder(suite, config.seed)
-    if not (folder / MANIFEST).is_file():
-        say(f"making the {suite.name} suite (synthetic, seed {config.seed}) in {folder} …")
-    return describe(ensure_suite(suite, config.seed))
+    return describe(ensure_suite(load_suite(DEFAULT_SUITE), config.seed, say))
 
 
 def default_output(config: RunConfig, model_args: Mapping[str, str], info: DataInfo) -> Path:

@@ -46,6 +46,7 @@ class JsonFile(Generic[Contents]):
         mark: a field that only files of this kind have.
         added: fields that older files of the same version lack. Any other must be there, whatever its default.
         check: raises a HarnessError where a value is none that the field can have.
+        others_pass: fields that it doesn't know are passed over.
 
     Contents with a field `checksum` are written with one over all the others, by which damage shows when they are read.
     Older files have none.
@@ -60,6 +61,7 @@ class JsonFile(Generic[Contents]):
     added: frozenset[str] = frozenset()
     error: type[HarnessError] = ResultError
     check: Callable[[Contents], None] = lambda _: None
+    others_pass: bool = False
 
     def write(self, path: Path, contents: Contents) -> Contents:
         """Write a file, whole or not at all; returns the contents with their checksum, if they have one.
@@ -92,6 +94,8 @@ class JsonFile(Generic[Contents]):
             raise self.error(f"{path} is not {self.what} of this harness; {self.way_out}")
         if version != self.version:
             raise self._of_other_release(path, version)
+        if self.others_pass:
+            values = {name: values[name] for name in get_type_hints(self.contents) if name in values}
         try:
             contents = _built(self.contents, values, "", "it")
             there = set(_places(values))

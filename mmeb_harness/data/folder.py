@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import shlex
-from collections.abc import Mapping
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.files import hash_files, read_json, read_parquet
+from mmeb_harness.core.errors import DataError, ResultError
+from mmeb_harness.core.files import fingerprint, hash_files, read_json, read_parquet, write_json
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 
 MANIFEST = "manifest.json"
@@ -44,30 +48,42 @@ class DataInfo:
     num_queries: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Manifest:
+    schema_version: int
+    name: str
+    synthetic: bool
+    revision: str
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    num_queries: Mapping[str, int] = field(default_factory=dict)
+
+
+_AGAIN = "make the folder again, or let `mmeb-eval data get` write it anew"
+_MANIFEST_FILE = JsonFile(
+    _Manifest,
+    "a data folder's manifest",
+    MANIFEST_SCHEMA_VERSION,
+    way_out=_AGAIN,
+    if_damaged=_AGAIN,
+    added=frozenset({"revisions", "num_queries"}),
+    error=DataError,
+    others_pass=True,
+)
+
+
 def describe(root: Path) -> DataInfo:
     """Read the manifest of a data folder.
 
     Raises:
-        DataError: if the folder is missing, or its manifest is of a newer schema.
+        DataError: if the folder is missing, or its manifest is damaged or of another schema.
     """
     if not root.is_dir():
         raise DataError(f"data folder {root} {'is a file' if root.exists() else 'does not exist'}")
-    if not (root / MANIFEST).is_file():
+    if not os.path.lexists(root / MANIFEST):
         return DataInfo(root)
-    manifest = read_json(root / MANIFEST)
-    version = manifest.get("schema_version")
-    if version != MANIFEST_SCHEMA_VERSION:
-        raise DataError(
-            f"{root / MANIFEST} has schema version {version}; this release reads {MANIFEST_SCHEMA_VERSION}: "
-            "upgrade mmeb-harness or make the folder again"
-        )
+    manifest = _MANIFEST_FILE.read(root / MANIFEST)
     return DataInfo(
-        root=root,
-        name=str(manifest["name"]),
-        synthetic=bool(manifest["synthetic"]),
-        revision=str(manifest["revision"]),
-        revisions={str(source): str(commit) for source, commit in manifest.get("revisions", {}).items()},
-        num_queries={str(task): int(n) for task, n in manifest.get("num_queries", {}).items()},
+        root, manifest.name, manifest.synthetic, manifest.revision, dict(manifest.revisions), dict(manifest.num_queries)
     )
 
 
@@ -77,12 +93,65 @@ def suite_folder(suite: Suite, seed: int) -> Path:
     return Path(cache) / f"{suite.name}-v{suite.version}-seed{seed}"
 
 
-def ensure_suite(suite: Suite, seed: int) -> Path:
-    """The suite's folder, made on first use."""
+def ensure_suite(suite: Suite, seed: int, note: Callable[[str], None] = lambda _: None) -> Path:
+    """The suite's folder, made on first use, and again if its files were changed since.
+
+    Args:
+        note: told before it is made.
+
+    Raises:
+        DataError: it can't be made.
+    """
     folder = suite_folder(suite, seed)
-    if not (folder / MANIFEST).is_file():
-        suite.make(folder, seed)
+    if (folder / MANIFEST).is_file():
+        if _is_as_made(folder):
+            return folder
+        note(f"{folder} was changed since it was made: making it again …")
+        _remove(folder)
+    else:
+        note(f"making the {suite.name} suite (synthetic, seed {seed}) in {folder} …")
+    suite.make(folder, seed)
+    with contextlib.suppress(ResultError):  # then nothing is known of it, as of suites of earlier releases
+        write_json(_seal(folder), {"listing": _listing(folder), "content": hash_files(folder, ["**/*"])})
     return folder
+
+
+def _is_as_made(folder: Path) -> bool:
+    """Whether a suite's files are those that were made. They are read only where sizes or times say otherwise."""
+    if not _seal(folder).is_file():
+        return True
+    try:
+        seal = read_json(_seal(folder))
+    except ResultError:
+        return False
+    if not isinstance(seal, dict) or seal.get("listing") == _listing(folder):
+        return isinstance(seal, dict)
+    return bool(seal.get("content") == hash_files(folder, ["**/*"]))
+
+
+def _seal(folder: Path) -> Path:
+    """What is known of a suite since it was made; beside it, since its own files are what it is about."""
+    return folder.with_name(f".{folder.name}.json")
+
+
+def _listing(folder: Path) -> str:
+    """Of all files below a folder: names, sizes and times."""
+    found = ((path, path.lstat()) for parent, _, names in os.walk(folder) for path in (Path(parent, n) for n in names))
+    return fingerprint(sorted((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns) for path, stat in found))
+
+
+def _remove(folder: Path) -> None:
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.damaged")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
+    except OSError as error:
+        raise DataError(
+            f"{folder} was changed since it was made, and can't be made again ({error.strerror}); delete it, or set "
+            "MMEB_CACHE to a folder of yours"
+        ) from error
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def data_revision(task: Task, info: DataInfo) -> str:

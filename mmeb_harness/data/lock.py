@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from mmeb_harness.core.reading import JsonFile
 
 LOCK = "mmeb-data.lock.json"
 LOCK_SCHEMA_VERSION = 1
+_DIGEST = re.compile(r"git:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 #: It says which revisions a folder is of; thrown away, it is made anew with the newest.
 _WAY_OUT = "copy it again from where it came, or restore it from a backup"
 
@@ -59,7 +62,16 @@ class _Lock:
     repos: Mapping[str, LockedRepo]
 
 
-_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, _WAY_OUT, _WAY_OUT, error=DataError)
+def _check(lock: _Lock) -> None:
+    for repo, locked in lock.repos.items():
+        if unlisted := {name for names in locked.tables.values() for name in names} - locked.files.keys():
+            raise DataError(f"{repo}: {min(unlisted)} is a table's file, and not listed")
+        for name, (size, digest) in locked.files.items():
+            if size < 0 or not _DIGEST.fullmatch(digest) or ".." in Path(name).parts or name.startswith("/"):
+                raise DataError(f"{repo}: {name!r} can't be of {size} bytes and digest {digest!r}")
+
+
+_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, _WAY_OUT, _WAY_OUT, error=DataError, check=_check)
 
 
 def hub_file(repo: str, locked: LockedRepo, path: str) -> HubFile:
@@ -74,14 +86,7 @@ def read_lock(path: Path) -> Lock:
     Raises:
         DataError: of another schema, or not a lock file.
     """
-    if not path.is_file():
-        return {}
-    lock = dict(_LOCK_FILE.read(path).repos)
-    for locked in lock.values():
-        unlisted = {name for names in locked.tables.values() for name in names} - locked.files.keys()
-        if unlisted:
-            raise DataError(f"{path} is damaged ({min(unlisted)} is a table's file, and not listed); {_WAY_OUT}")
-    return lock
+    return dict(_LOCK_FILE.read(path).repos) if os.path.lexists(path) else {}
 
 
 def write_lock(path: Path, lock: Lock) -> None:

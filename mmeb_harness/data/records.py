@@ -15,8 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import fingerprint, lock_file, read_json, read_parquet, write_json, write_parquet
+from mmeb_harness.core.errors import HarnessError, ResultError
+from mmeb_harness.core.files import (
+    fingerprint,
+    lock_file,
+    parse_json,
+    read_json,
+    read_parquet,
+    regular_file,
+    write_json,
+    write_parquet,
+)
+from mmeb_harness.core.reading import build_config
 from mmeb_harness.data.folder import MANIFEST, MANIFEST_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -133,9 +143,11 @@ def recorded_files(root: Path, source: str, *columns: str) -> pa.Table | None:
     if read_record(root, source) is None:
         return None
     try:
-        return read_parquet(record_path(root, source), list(columns))
+        table = read_parquet(record_path(root, source))
     except ResultError:
         return None
+    whole = table.schema.equals(_schema()) and not any(column.null_count for column in table.columns)
+    return table.select(columns) if whole else None
 
 
 def record_sample(root: Path, source: str) -> list[tuple[str, int]]:
@@ -153,10 +165,9 @@ def _read(path: Path) -> Record | None:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        values: dict[str, Any] = json.loads(metadata[b"record"])
-        return Record(**{**values, "digests": tuple(values["digests"])})
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        metadata = pq.read_schema(regular_file(path)).metadata or {}
+        return build_config(Record, parse_json(metadata[b"record"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, HarnessError):
         return None  # it only repeats what fetching again finds out
 
 

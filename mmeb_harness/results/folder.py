@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import NoReturn
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, lock_file, read_json, write_json
+
+#: What a run's folder holds besides run.json, and how the names of the files in it end.
+_PARTS = {"tasks": ".json", "queries": ".parquet", "candidates": ".parquet"}
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,24 @@ def locked(folder: RunFolder, name: str = ".lock") -> Iterator[None]:
         yield
 
 
-def _is_run_file(path: Path) -> bool:
-    """Whether a file is a run's, of whatever release: a run that can't be read any more may still be started over."""
-    values = read_json(path) if path.is_file() else None
-    return isinstance(values, dict) and {"schema_version", "model", "tasks"} <= values.keys()
+def _is_of_a_run(folder: RunFolder) -> bool:
+    """Whether a folder is a run's, of whatever release and in whatever state: run.json says so, or is broken and stands
+    beside files that a run names so. One that says something else is somebody else's.
+    """
+    if not os.path.lexists(folder.run_file):
+        return False
+    try:
+        values = read_json(folder.run_file)
+    except ResultError:
+        values = None
+    if isinstance(values, dict) and values:
+        return {"schema_version", "model", "tasks"} <= values.keys()
+    parts = [(folder.root / name, suffix) for name, suffix in _PARTS.items()]
+    return all(_is_tables_own(path, suffix) for part, suffix in parts if part.is_dir() for path in part.iterdir())
+
+
+def _is_tables_own(path: Path, suffix: str) -> bool:
+    return path.suffix in (suffix, ".tmp") and not path.is_dir()
 
 
 def clear(folder: RunFolder, chunks: Sequence[str]) -> None:
@@ -105,13 +123,23 @@ def clear(folder: RunFolder, chunks: Sequence[str]) -> None:
         chunks: names of those that hold them.
 
     Raises:
-        ResultError: if it isn't one: what lies there is somebody else's.
+        ResultError: if it isn't one: what lies there is somebody else's; or something can't be deleted.
     """
-    names = ("tasks", "queries", "candidates")
-    if not _is_run_file(folder.run_file) and any((folder.root / name).exists() for name in names):
-        raise ResultError(f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there")
+    if any((folder.root / name).exists() for name in _PARTS) and not _is_of_a_run(folder):
+        raise ResultError(
+            f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there; choose "
+            "another --output"
+        )
     write_json(folder.fresh_file, list(chunks))  # first: what is deleted below must not come back from old vectors
-    for name in names:
-        if (folder.root / name).is_dir():
-            shutil.rmtree(folder.root / name)
-    folder.run_file.unlink(missing_ok=True)
+    try:
+        for name in _PARTS:
+            if (folder.root / name).is_symlink():
+                (folder.root / name).unlink()
+            elif (folder.root / name).is_dir():
+                shutil.rmtree(folder.root / name)
+        if folder.run_file.is_dir() and not folder.run_file.is_symlink():
+            folder.run_file.rmdir()  # not with what lies in it, which is no run's
+        folder.run_file.unlink(missing_ok=True)
+    except OSError as error:
+        why = f"can't delete {error.filename}: {error.strerror}"
+        raise ResultError(f"{why}; move it away, or choose another --output") from error

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmeb_harness import lock_file, regular_file, replacing
+from mmeb_harness import DataError, lock_file, read_json, regular_file, replacing
 
-__all__ = ["PlacedBytes", "lock_file", "read_json", "regular_file", "replacing", "replacing_folder", "write_json"]
+__all__ = ["PlacedBytes", "lock_file", "read_object", "regular_file", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -35,9 +35,16 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """A JSON object as `write_json` wrote it."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_object(path: Path, way_out: str) -> dict[str, Any]:
+    """A JSON object as `write_json` wrote it.
+
+    Raises:
+        DataError: it can't be read or is none, with the way out.
+    """
+    values = read_json(path, DataError, way_out)
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: expected an object, found {type(values).__name__}; {way_out}")
+    return values
 
 
 class PlacedBytes:

@@ -16,8 +16,8 @@ from typing import BinaryIO, NoReturn
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.disk.files import lock_file, read_json, write_json
-from mmemb_r1_model.disk.jsonl import RowWriter, checked_row
+from mmemb_r1_model.disk.files import lock_file, read_object, write_json
+from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
 from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, Written, drop_failures, read_rationales, scan
@@ -206,13 +206,7 @@ def _refuse_mixing(folder: Path, config: RationaleConfig, written: Written) -> N
     path = folder / CONFIG
     if not written.rows_of:
         return
-    try:
-        before = checked_row(read_json(path), str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / RATIONALES} has rows, but {path} can't be read ({error}): what made them isn't known; "
-            "write to another folder"
-        ) from error
+    before = read_object(path, f"what made the rows of {folder / RATIONALES} isn't known; write to another folder")
     if changes := differences(before, config, written.rows_of):
         raise OptionError(
             f"{folder} has {written.rows_of.total()} rationales of another configuration ({'; '.join(changes)}): set "

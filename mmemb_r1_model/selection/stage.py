@@ -18,7 +18,7 @@ import numpy as np
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, OptionError
-from mmemb_r1_model.disk.files import read_json, write_json
+from mmemb_r1_model.disk.files import read_object, write_json
 from mmemb_r1_model.disk.jsonl import KeyedRows, Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
@@ -120,7 +120,7 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
         "seed": config.seed,
     }
     if path.is_file():
-        before = read_json(path)
+        before = read_object(path, f"remove {JUDGED_STEM}*.jsonl and {JUDGE} in {folder} to judge again")
         if odd := [name for name in now if now[name] != before.get(name) and name != "checkpoint"]:
             differences = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in odd)
             raise OptionError(

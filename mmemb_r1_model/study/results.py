@@ -16,7 +16,7 @@ from mmeb_harness.stats.policies import MODES, Mode
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import read_json
+from mmemb_r1_model.disk.files import read_object
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
 from mmemb_r1_model.study.policies import Sample, estimate, sample_of
@@ -109,7 +109,8 @@ class Results:
         Raises:
             DataError: a seed hasn't it yet.
         """
-        return [read_json(_present(self.run(seed, run) / name)) for seed in self.seeds_of(run)]
+        way_out = "delete it and run the study again"
+        return [read_object(_present(self.run(seed, run) / name), way_out) for seed in self.seeds_of(run)]
 
     def rows(self, name: str) -> list[list[dict[str, Any]]]:
         """A file of JSON lines of the base run, of every seed."""
