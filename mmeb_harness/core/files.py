@@ -173,6 +173,8 @@ def read_json(path: Path, kind: type[HarnessError] = ResultError, way_out: str =
     """
     try:
         return parse_json(regular_file(path).read_bytes())
+    except FileNotFoundError as error:
+        raise kind(f"can't read {path}: {error.strerror}") from error
     except OSError as error:
         raise kind(f"can't read {path}: {error.strerror or error}; {way_out}") from error
     except ValueError as error:

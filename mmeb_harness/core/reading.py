@@ -106,7 +106,7 @@ class JsonFile(Generic[Contents]):
         except HarnessError as error:
             what = f"{self.what} of schema version {version}"
             raise self.error(f"{path} is not {what} ({error}); {self.if_damaged}") from error
-        if not as_it_stands and values.get(_CHECKSUM) and values[_CHECKSUM] != _checksum_of(values):
+        if not as_it_stands and _CHECKSUM in values and values[_CHECKSUM] != _checksum_of(values):
             raise self.error(f"{path} was changed since it was written (its checksum differs); {self.if_damaged}")
         return contents
 

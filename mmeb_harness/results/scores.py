@@ -215,7 +215,8 @@ def stored_task(run: RunResult, name: str, files: RunFolder, *, as_it_stands: bo
         or result.fingerprint != expected_fingerprint(run, result)
     ):
         raise ResultError(f"{path} is not of the run in {files.root}; run the same command again")
-    if not as_it_stands and result.checksum != run.checksums.get(name, ""):
+    named = run.checksums.get(name, "") if run.checksum else ""
+    if not as_it_stands and result.checksum != named:
         raise ResultError(f"{path} is not the one that {files.run_file} names; run the same command again")
     return result
 
