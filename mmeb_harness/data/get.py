@@ -25,7 +25,7 @@ from mmeb_harness.data.hub import OnBytes, UnreachableError, discard, download, 
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
 from mmeb_harness.data.place import CONVERTING, Place, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
-from mmeb_harness.data.records import RecordWriter, record_path, recorded_files, slug, write_manifest
+from mmeb_harness.data.records import FOLDER, RecordWriter, record_path, recorded_files, slug, write_manifest
 from mmeb_harness.data.revisions import WORK, merge_lock
 
 #: Archives fetched and unpacked side by side.
@@ -137,9 +137,15 @@ def check_folder(root: Path) -> None:
     """Refuse a folder that a suite made: its rows would mix with real ones.
 
     Raises:
-        DataError: if it is one.
+        DataError: if it is one, or doesn't say.
     """
-    if root.is_dir() and describe(root).synthetic:
+    try:
+        is_synthetic = root.is_dir() and describe(root).synthetic
+    except DataError:
+        if not any((root / FOLDER).glob("*.parquet")):
+            raise
+        is_synthetic = False  # fetched before: a damaged manifest is summed up again from its records
+    if is_synthetic:
         raise DataError(f"{root} holds a synthetic suite; choose another folder with --data")
 
 

@@ -270,12 +270,14 @@ _TASK_FILE = JsonFile(
     added=ADDED,
     check=_check_task,
 )
+#: Each task says itself which run it is of.
+RUN_FILE_AGAIN = "delete this file and run the same command again, which keeps the finished tasks; --fresh starts over"
 _RUN_FILE = JsonFile(
     RunResult,
     "a run's result",
     SCHEMA_VERSION,
     way_out="choose another --output, or run again with --fresh",
-    if_damaged="delete this file and run the same command again, which keeps the finished tasks; --fresh starts over",
+    if_damaged=RUN_FILE_AGAIN,
     added=ADDED,
     check=_check_run,
 )

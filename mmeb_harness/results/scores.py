@@ -19,6 +19,7 @@ from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.results.files import (
     ADDED,
+    RUN_FILE_AGAIN,
     Aggregate,
     RunResult,
     TaskResult,
@@ -180,7 +181,7 @@ def read_run_file(folder: Path, *, as_it_stands: bool = False) -> RunResult:
         raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
     identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
     if run.model_fingerprint != model_fingerprint(*identity):
-        raise ResultError(f"{run_file}: model, settings or profile were changed by hand; run again")
+        raise ResultError(f"{run_file}: model, settings or profile were changed by hand; {RUN_FILE_AGAIN}")
     return run if as_it_stands else load_run_result(run_file)
 
 

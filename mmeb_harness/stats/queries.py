@@ -105,9 +105,11 @@ def _query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_l
     path = RunFolder(folder).queries_file(result.name)
     there = parquet_columns(path)
     if missing := sorted(set(columns) - set(there)):
-        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again")
+        raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again with --fresh")
     wanted = [name for name in (*columns, *may_lack) if name in there]
     table = read_parquet(path, wanted, result.tables.get("queries", ""))
     if table.num_rows != result.num_queries:
-        raise ResultError(f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again")
+        raise ResultError(
+            f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again with --fresh"
+        )
     return table

@@ -33,7 +33,7 @@ Damage = Callable[[Path], object]
 
 
 @functools.cache
-def _finished(mini: Path) -> tempfile.TemporaryDirectory[str]:
+def finished(mini: Path) -> tempfile.TemporaryDirectory[str]:
     """A run as `mmeb-eval run` leaves it, made once a process."""
     from tests.harness.made_runs import mini_run
 
@@ -54,7 +54,7 @@ def _fault(
     slow: bool = False,
 ) -> Fault:
     def make(world: World) -> list[Command]:
-        made = Path(_finished(world.mini).name)
+        made = Path(finished(world.mini).name)
         shutil.copytree(made / "run", world.folder / "run")
         shutil.copytree(made / "run", world.folder / "other")
         shutil.copytree(made / ".vectors", world.folder / ".vectors")
