@@ -13,9 +13,11 @@ from mmeb_harness.results.files import (
     aggregate,
     load_task_result,
     model_fingerprint,
+    save_run_result,
     save_task_result,
     task_fingerprint,
 )
+from tests.harness.made_runs import run_result
 
 
 def result(name: str, score: float, group: str = "I-CLS", modality: str = "image") -> TaskResult:
@@ -102,6 +104,49 @@ def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         save_task_result(tmp_path / "a.json", result("a", float("nan")))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    """A plugin's task may count in other types than ours."""
+    odd = dataclasses.replace(result("a", 0.5), notes={"short clips": [1, 2]})  # type: ignore[dict-item]
+    with pytest.raises(ResultError, match=r"is not written, .*notes\.short clips must be int, not \[1, 2\]"):
+        save_task_result(tmp_path / "a.json", odd)
+    run = run_result([], model_settings={"layers": [1, 2]})
+    with pytest.raises(
+        ResultError, match=r"is not written, .*model_settings\.layers must be str or int .*not \[1, 2\]"
+    ):
+        save_run_result(tmp_path / "run.json", run)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_file_is_refused_unless_asked_for_as_it_stands(tmp_path: Path) -> None:
+    saved = save_task_result(tmp_path / "a.json", result("a", 0.5))
+    stored = json.loads((tmp_path / "a.json").read_text())
+    assert stored["checksum"] == saved.checksum != ""
+    (tmp_path / "a.json").write_text(json.dumps(stored, sort_keys=True))  # the same values, written otherwise
+    assert load_task_result(tmp_path / "a.json") == saved
+    (tmp_path / "a.json").write_text(json.dumps({**stored, "score": 0.75}))
+    with pytest.raises(ResultError, match=r"was changed since .*; run the same command again: that task is computed"):
+        load_task_result(tmp_path / "a.json")
+    assert load_task_result(tmp_path / "a.json", as_it_stands=True).score == 0.75
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score": 2.5}, r"score is 2\.5, expected a fraction"),
+        ({"chance": -0.1}, r"chance is -0\.1, expected a fraction"),
+        ({"metrics": {"hit@1": 1.1}}, r"metrics\.hit@1 is 1\.1, expected a fraction"),
+        ({"num_candidates": -1}, "num_candidates is -1, expected a number from 0 on"),
+        ({"tied_decisions": 2**60}, "tied_decisions is 1152921504606846976, expected a number"),
+        ({"queries": EncodeStats(seconds=-1.0)}, r"queries\.seconds is -1\.0, expected a number"),
+        ({"notes": {"short clips": -1}}, r"notes\.short clips is -1, expected a number"),
+    ],
+)
+def test_numbers_that_none_can_be(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    save_task_result(tmp_path / "a.json", dataclasses.replace(result("a", 0.5), **changes))  # type: ignore[arg-type]
+    with pytest.raises(ResultError, match=message):
+        load_task_result(tmp_path / "a.json")
 
 
 def test_stats_add_up() -> None:
