@@ -179,10 +179,11 @@ def _verify_query(row: Mapping[str, Any], metric: str, findings: Outcome) -> dic
     where = f"query {row['query_id']!r}"
     gains = dict(zip(row["relevant_ids"], row["relevant_gains"], strict=False))
     findings.equal(f"{where}: number of gains", len(row["relevant_gains"]), len(gains))
-    metrics = query_metrics(row["top_ids"], set_order_gains(gains) or gains)
+    official = set_order_gains(gains) or gains
+    metrics = query_metrics(row["top_ids"], official)
     findings.number(f"{where}: score", row["score"], metrics[metric])
-    corrected = query_metrics(row["top_ids"], gains)[metric]
-    findings.number(f"{where}: corrected_score", row["corrected_score"], corrected)
+    corrected = metrics if official == gains else query_metrics(row["top_ids"], gains)
+    findings.number(f"{where}: corrected_score", row["corrected_score"], corrected[metric])
     _verify_ranking(where, row, gains, int(metric.split("@")[1]), findings)
     return metrics
 
