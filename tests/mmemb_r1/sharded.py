@@ -21,6 +21,8 @@ from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from tests.mmemb_r1.small_training import make_pairs, make_student
 
 LOOP = LoopConfig(steps=3, learning_rate=1e-3, warmup=2, log_every=1, save_every=2, seed=3, cached_prompts=1000)
+#: Of stage 2, whose steps are many times as dear.
+SHORT = dataclasses.replace(LOOP, steps=2, save_every=1)
 #: One extra candidate, so one process has a chunk more; two items a chunk, so some chunks have no picture.
 CACHED = TrainConfig(
     plan=PlanConfig(batch_size=8, distractors=1),
@@ -35,7 +37,7 @@ ADAPT = AdaptConfig(
     negatives=6,
     rollouts=6,
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
-    loop=LOOP,
+    loop=SHORT,
 )
 ADAPTERS = {"lora_rank": 4, "lora_alpha": 8, "gradient_checkpointing": True}
 
@@ -61,23 +63,24 @@ def main(checkpoint: Path, data: Path, output: Path) -> None:
         write_json(output / "kept.json", {"kept": kept, "all": sum(one.numel() for one in parameters)})
     run_train(CACHED, checkpoint, data, output / "train", world)
     run_train(UNCACHED, checkpoint, data, output / "train-lora", world, **ADAPTERS)
-    run_train(CACHED, checkpoint, data, broken_off(output / "train", world), world)
+    run_train(CACHED, checkpoint, data, broken_off(output / "train", world, LOOP), world)
     replicated = dataclasses.replace(world, sharded=False)
     for name, settings in (("adapt", {}), ("adapt-lora", ADAPTERS)):
         run_adapt(checkpoint, data, output / name, world, **settings)
         run_adapt(checkpoint, data, output / f"{name}-replicated", replicated, **settings)
-    run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world), world, **ADAPTERS)
+    run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world, SHORT), world, **ADAPTERS)
     for name, one in (("adapter", world), ("adapter-replicated", replicated)):
         make_student(checkpoint, one, **ADAPTERS).save_adapter(output / name)
     leave_world(world)
 
 
-def broken_off(run: Path, world: World) -> Path:
-    """A copy of a run as it was after its second step."""
+def broken_off(run: Path, world: World, loop: LoopConfig) -> Path:
+    """A copy of a run as it was before its last step."""
     folder = run.with_name(f"{run.name}-resumed")
     if world.is_first:
         shutil.copytree(run, folder)
         shutil.rmtree(folder / FINAL)
+        shutil.rmtree(folder / f"checkpoint-{loop.steps:07}", ignore_errors=True)
     world.wait()
     return folder
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.training.distributed import World, join_world
 from mmemb_r1_model.training.loop import TrainingError, within_memory
+from tests.mmemb_r1.conftest import TEXTS
 from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, run_train
 from tests.mmemb_r1.small_training import make_pairs
 
@@ -48,11 +50,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that writes eight tokens at most: each costs a meeting of the processes in every layer."""
-    folder = shutil.copytree(random_checkpoint, tmp_path_factory.mktemp("checkpoint") / "short")
-    settings = json.loads((folder / "mmemb_r1.json").read_text())
-    (folder / "mmemb_r1.json").write_text(json.dumps(settings | {"max_new_tokens": 8}))
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, and four tokens written at most: each token costs a meeting of the processes in every layer."""
+    folder, tokenizer = tmp_path_factory.mktemp("checkpoint"), build_tokenizer(TEXTS * 50, 512)
+    settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=4)
+    save_tiny(build_model(tokenizer, TinySize(layers=2, hidden=64), seed=0), tokenizer, settings, folder)
     return folder
 
 
