@@ -58,7 +58,8 @@ def torchrun() -> Iterator[Callable[..., str]]:
     """Runs a module in so many processes, which meet as torchrun has them meet; gives their output."""
     # FSDP takes a GPU where it sees one.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    imported = ("torch.distributed.launcher.api", "transformers.models.qwen3_vl.modeling_qwen3_vl")
+    imported = ("torch.distributed.launcher.api", "accelerate", "peft", "torch.distributed.fsdp", "torch._dynamo")
+    imported += ("mmemb_r1_model.training.stage1", "mmemb_r1_model.training.stage2", "mmemb_r1_model.pipeline")
     with open_forks(*imported) as forks:
 
         def run(processes: int, module: str, *arguments: str) -> str:
