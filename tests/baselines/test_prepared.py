@@ -73,11 +73,11 @@ def test_pickled_and_uploaded_batches_give_the_same_vectors(
 
 
 @pytest.mark.slow
-def test_workers_prepare_the_same(specs: dict[str, ModelSpec], items: list[Item]) -> None:
+def test_a_worker_prepares_the_same(specs: dict[str, ModelSpec], items: list[Item]) -> None:
     spec = specs["qwen3_vl_embedding"]
     embedder = made(spec)
     batches = [items[:4], items[4:6], items[6:]]
-    with WorkerPreparation(spec, 2) as preparation:
+    with WorkerPreparation(spec, 1) as preparation:
         found = preparation.run(
             (batch, "candidate", sum(embedder.cost(one, "candidate") for one in batch)) for batch in batches
         )

@@ -24,8 +24,8 @@ from tests.mmemb_r1.calls import call, without_a_process
 SMALL = """
 base: miniworld
 set:
-  - "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 24},
-    {module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}]"
+  - "synthetic=[{module: mmeb_tasks.miniworld, folder: train, split: train, seed: 1, queries: 16},
+    {module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 16}]"
   - "data=[{kind: suite, path: train, subset: miniworld-text}]"
   - start.size.vocabulary=640
   - start.max_new_tokens=8
@@ -41,7 +41,7 @@ set:
   - adapt.loop.log_every=1
   - train.loop.log_every=1
 seeds: [1, 2]
-test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 24}
+test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 12}
 tasks: [miniworld-text]
 timed: 3
 checked: 8
