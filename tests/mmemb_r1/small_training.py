@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +13,9 @@ from mmemb_r1_model.data.pairs import Item, Pair, Side
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import fingerprint
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
+from tests.mmemb_r1.small_pairs import Pairs
 
 COLOURS = ("red", "green", "blue", "yellow")
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A data set that is a tuple."""
-
-    name: str
-    pairs: tuple[Pair, ...]
-    distractors: Sequence[Item] = ()
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs[index]
 
 
 @dataclass(frozen=True)

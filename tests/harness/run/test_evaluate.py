@@ -1,6 +1,7 @@
 """A whole run on toy tasks: scores, resuming, kill -9, staleness, limits, errors."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,6 +21,7 @@ from mmeb_harness.results.files import RunResult, load_run_result, load_task_res
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
 from mmeb_harness.store.chunk_files import map_chunk
+from tests.forked import Forked, Forks
 from tests.toy import (
     HashEmbedder,
     QuietReporter,
@@ -262,13 +264,11 @@ SLOW_RUN = """
 """
 
 
-def start(data: Path, output: Path, batches: int = 0) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SLOW_RUN), str(data), str(output), str(batches)],
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
+def start(data: Path, output: Path, forks: Forks, batches: int = 0) -> Forked:
+    script = data / "slow_run.py"
+    script.write_text(textwrap.dedent(SLOW_RUN))
+    place = {"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": os.environ["PATH"], "HOME": str(data)}
+    process = forks.start([str(script), str(data), str(output), str(batches)], cwd=data, env=place)
     process.stdout.readline()
     return process
 
@@ -277,14 +277,14 @@ def chunks_in(vectors: Path) -> int:
     return len(list(vectors.rglob("chunk-*.arrow")))
 
 
-def kill_in_mid_run(data: Path, output: Path, vectors: Path, more_chunks: int, seconds: float) -> None:
+def kill_in_mid_run(data: Path, output: Path, vectors: Path, more_chunks: int, seconds: float, forks: Forks) -> None:
     """So long after that many further chunks are there; of more than two further ones none is begun."""
     wanted = chunks_in(vectors) + more_chunks
-    process = start(data, output, batches=more_chunks + 3)
+    process = start(data, output, forks, batches=more_chunks + 3)
     while process.poll() is None and chunks_in(vectors) < wanted:
         time.sleep(0.002)
     time.sleep(seconds)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
 
@@ -343,15 +343,15 @@ def test_a_clock_that_is_set_back_after_starting_over_costs_nothing_twice(
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: Path) -> None:
+def test_kill_9_at_random_moments_leaves_identical_scores(data: Path, tmp_path: Path, forks: Forks) -> None:
     write_toy(data, "one", num_queries=30, num_candidates=30)
     write_toy(data, "two", num_queries=30, num_candidates=30, pooled=False)
     undisturbed = run_toy(data, tmp_path / "reference" / "run")
     rng, output, vectors = random.Random(0), tmp_path / "killed" / "run", tmp_path / "killed" / ".vectors"
     for _ in range(5):
-        kill_in_mid_run(data, output, vectors, rng.randrange(5), rng.uniform(0.0, 0.05))
+        kill_in_mid_run(data, output, vectors, rng.randrange(5), rng.uniform(0.0, 0.05), forks)
     assert chunks_in(vectors) > 0  # it was killed at work, not before
-    assert start(data, output).wait() == 0
+    assert start(data, output, forks).wait() == 0
     assert load_run_result(output / "run.json").aggregates == undisturbed.aggregates
     for name in ("one", "two"):
         reference = load_task_result(tmp_path / "reference" / "run" / "tasks" / f"{name}.json")

@@ -27,24 +27,10 @@ from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, read_ration
 from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, SUMMARY, write_rationales
 from mmemb_r1_model.rationales.text import clean, is_loop
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Reply, Say, echo, serve
-from tests.mmemb_r1.small_training import Pairs
+from tests.mmemb_r1.small_pairs import Pairs, pair, pairs, server
 from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[3]
-
-
-def pair(number: int, **changes: Any) -> Pair:
-    made = Pair(f"p{number}", "shapes", Item("q", text=f"question {number}"), Item("t", text=f"the answer {number}"))
-    return dataclasses.replace(made, **changes)
-
-
-def pairs(count: int) -> list[Pairs]:
-    return [Pairs("shapes", tuple(pair(number) for number in range(count)))]
-
-
-def server(url: str, name: str = "w", **changes: Any) -> WorkerConfig:
-    known = WorkerConfig(name=name, backend="endpoint", model="m", base_url=url, max_retries=0, timeout_seconds=60)
-    return dataclasses.replace(known, **changes)
 
 
 def rows(folder: Path) -> list[RationaleRow]:
@@ -121,7 +107,7 @@ import sys
 from pathlib import Path
 from mmemb_r1_model.rationales.config import RationaleConfig
 from mmemb_r1_model.rationales.stage import write_rationales
-from tests.mmemb_r1.rationales.test_rationales import pairs, server
+from tests.mmemb_r1.small_pairs import pairs, server
 config = RationaleConfig((server(sys.argv[1], max_parallel=4),))
 write_rationales(pairs(40), config, Path(sys.argv[2]))
 """
