@@ -23,8 +23,10 @@ SMALL = [
     "{module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 24}, "
     "{module: mmeb_tasks.miniworld, folder: valid, split: valid, seed: 1, queries: 6}]",
     "start.size.vocabulary=640",
+    "start.size.layers=2",
     "start.max_new_tokens=8",
     "judge.tiny.size.vocabulary=640",
+    "judge.tiny.size.layers=2",
     "judge.lessons[0].training={batch_size: 8, loop: {steps: 5}}",
     "judge.lessons[1].training={batch_size: 8, loop: {steps: 5}}",
     "train.plan.batch_size=8",

@@ -28,8 +28,10 @@ set:
     {module: mmeb_tasks.miniworld, folder: judge, split: train, seed: 2, queries: 16}]"
   - "data=[{kind: suite, path: train, subset: miniworld-text}]"
   - start.size.vocabulary=640
+  - start.size.layers=2
   - start.max_new_tokens=8
   - judge.tiny.size.vocabulary=640
+  - judge.tiny.size.layers=2
   - "judge.lessons=[{data: [{kind: suite, path: judge}], training: {batch_size: 8, loop: {steps: 2}}}]"
   - train.plan.batch_size=8
   - train.loop.steps=3
