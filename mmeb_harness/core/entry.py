@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from mmeb_harness.core.errors import HarnessError, of_the_system
+from mmeb_harness.core.interrupt import command_running, end_now
 from mmeb_harness.core.plugins import exit_line
 from mmeb_harness.core.terminal import lost_output, open_streams, say
 
 if TYPE_CHECKING:
     import click
-
-#: Exit code of what somebody interrupted.
-INTERRUPTED = 130
 
 
 def run_command(command: click.Command) -> NoReturn:
@@ -25,15 +22,14 @@ def run_command(command: click.Command) -> NoReturn:
     Exit codes: the command's own (0 done, 1 a check failed), 2 something to mend, 130 interrupted.
     """
     open_streams()
-    if callable(signal.getsignal(signal.SIGINT)):  # a shell's background job ignores it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _prepare()
-        code = _ended(command)
+        with command_running():
+            _prepare()
+            code = _ended(command)
         if code == 0 and (lost := lost_output()):
             _fail(f"standard output can't be written ({lost.strerror}), so what was to be printed is lost", 2)
     except KeyboardInterrupt:
-        _stop()
+        end_now()
     sys.exit(code)
 
 
@@ -50,7 +46,7 @@ def _ended(command: click.Command) -> int:
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except click.Abort:
-        _stop()
+        end_now()
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message())
         return error.exit_code
@@ -80,13 +76,6 @@ def _prepare() -> None:
             pwd.getpwuid(os.getuid())
         except KeyError:  # torch asks for it, to name a cache
             os.environ["USER"] = f"uid{os.getuid()}"
-
-
-def _stop() -> NoReturn:
-    """End at once: every file is whole or not there, and no thread that waits for a dead server is waited for."""
-    _say_error("stopped; what is done is kept, the same command goes on from there")
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -216,9 +216,11 @@ class LocalEncoder:
         self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress
     ) -> None:
         if isinstance(self._embedder, StreamingEmbedder):
+            self._interrupts.under_way = f"{len(chunk.batches)} batches of {_named(chunk)}"
             self._stream_chunk(self._embedder, chunk, prepared, sink, on_progress)
             return
         for batch in chunk.batches:
+            self._interrupts.under_way = f"a batch of {_named(batch)}"
             with _about(batch):
                 encoded = self._encode_batch(batch, chunk.role, prepared)
             sink.add(batch.keys, encoded)
@@ -326,6 +328,11 @@ def _about(part: Batch | Chunk) -> Iterator[None]:
     except HarnessError as error:
         error.about(key for key, _ in part.keyed)
         raise
+
+
+def _named(part: Batch | Chunk) -> str:
+    (_, first), *_ = part.keyed
+    return f"1 item, {first.id!r}" if len(part) == 1 else f"{len(part)} items, {first.id!r} and others"
 
 
 @contextmanager

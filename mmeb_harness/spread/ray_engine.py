@@ -107,6 +107,7 @@ class RayEncoder:
                     sink.flush()
                     self.usage.add(answer.usage)
                     on_progress(len(chunk))
+                self._interrupts.under_way = f"what {self._busy()} actors are at"
                 if self._interrupts.asked:
                     self._waiting.clear()
             self._interrupts.check()
