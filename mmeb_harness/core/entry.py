@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from mmeb_harness.core.errors import HarnessError, of_the_system
+from mmeb_harness.core.errors import HarnessError, no_room, of_the_system, with_way_out
 from mmeb_harness.core.interrupt import command_running, end_now
 from mmeb_harness.core.plugins import exit_line
 from mmeb_harness.core.terminal import lost_output, open_streams, say
@@ -44,7 +44,7 @@ def _ended(command: click.Command) -> int:
             _fail(exit_line(error), 2)
         return 1
     except HarnessError as error:
-        _fail(str(error), error.exit_code)
+        _fail(with_way_out(error), error.exit_code, is_safe=not no_room(error))
     except click.Abort:
         end_now()
     except click.exceptions.NoArgsIsHelpError as error:
@@ -54,7 +54,7 @@ def _ended(command: click.Command) -> int:
         _fail(error.format_message(), error.exit_code)
     except Exception as error:
         if line := of_the_system(error):
-            _fail(line, 2)
+            _fail(line, 2, is_safe=not no_room(error))
         say(traceback.format_exc(), err=True, end="")
         return 1
 
@@ -78,8 +78,15 @@ def _prepare() -> None:
             os.environ["USER"] = f"uid{os.getuid()}"
 
 
-def _fail(message: str, exit_code: int) -> NoReturn:
+def _fail(message: str, exit_code: int, *, is_safe: bool = True) -> NoReturn:
+    """End with a line.
+
+    Args:
+        is_safe: whether libraries can still tidy up; without memory some of them crash over it.
+    """
     _say_error(message)
+    if not is_safe:
+        os._exit(exit_code)
     sys.exit(exit_code)
 
 

@@ -21,6 +21,10 @@ PACKAGES = (
 )
 
 
+#: For git and the driver's own tool.
+TOOL_SECONDS = 10.0
+
+
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Installed versions of what can move a score, and of Python."""
@@ -49,18 +53,19 @@ def _git(root: Path, *args: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; `None` if it is not installed or fails."""
+    """What a command prints; `None` if it is not installed, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except FileNotFoundError:
-        return None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
+    except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
+        return None  # a driver that doesn't answer serves no GPU either
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def gpu_names() -> list[str]:
+@functools.cache
+def gpu_names() -> tuple[str, ...]:
     """Names of the GPUs that the driver lists; none without a driver."""
     names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
-    return [name.strip() for name in names]
+    return tuple(name.strip() for name in names)
 
 
 def gpus() -> str | None:

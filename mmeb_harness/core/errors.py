@@ -122,7 +122,24 @@ _WAYS_OUT = {
     errno.ELOOP: "name what the links are to lead to",
 }
 #: Words of the loader, of Python and of numerical libraries when an address space is too small for them.
-_NO_ROOM = ("cannot allocate memory", "failed to map segment", "can't start new thread", "unable to allocate")
+_NO_ROOM = (
+    *("cannot allocate memory", "failed to map segment", "can't start new thread", "failed to launch worker thread"),
+    *("unable to allocate", "std::bad_alloc", "resource temporarily unavailable"),
+)
+_MORE_MEMORY = "raise `ulimit -v` or the container's limit, or use fewer --workers and a smaller --batch-tokens"
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether the system gave no more memory or threads, or that caused the error."""
+    # Python's own parts end in a SystemError where there is no room for another error.
+    said = isinstance(error, SystemError) or any(words in str(error).lower() for words in _NO_ROOM)
+    return said or is_out_of_memory(error) or (error.__cause__ is not None and no_room(error.__cause__))
+
+
+def with_way_out(error: HarnessError) -> str:
+    """What an error says; and where memory is its cause, what helps against that."""
+    line = str(error)
+    return f"{line}; {_MORE_MEMORY}" if no_room(error) and "ulimit" not in line else line
 
 
 def of_the_system(error: BaseException) -> str | None:
@@ -131,11 +148,9 @@ def of_the_system(error: BaseException) -> str | None:
     Memory, space, descriptors, permissions, no home and no temporary folder: with the way out.
     """
     text = one_line(error, 300)
-    if is_out_of_memory(error) or any(words in str(error).lower() for words in _NO_ROOM):
-        return (
-            f"memory ran out ({text}): raise `ulimit -v` or the container's limit, or use fewer --workers and a "
-            "smaller --batch-tokens"
-        )
+    if no_room(error):
+        original = str(error).rpartition("Original error was:")[2]  # numpy's advice before it is a page long
+        return f"memory ran out ({' '.join(original.split())[:300] or type(error).__name__}): {_MORE_MEMORY}"
     if isinstance(error, OSError) and error.errno in _WAYS_OUT:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror or text}; {_WAYS_OUT[error.errno]}"

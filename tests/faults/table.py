@@ -8,7 +8,7 @@ import pkgutil
 import tests.faults
 from tests.faults.fault import Fault
 
-_NO_KIND = ("fault", "table", "kills", "__main__")
+_NO_KIND = ("fault", "table", "kills", "under", "__main__")
 
 
 def all_faults() -> tuple[Fault, ...]:
