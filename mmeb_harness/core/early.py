@@ -5,17 +5,19 @@ In a process that merely uses the package nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import resource
 import signal
 import sys
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 _PROGRAMS = {"mmeb-eval", "mmemb-r1"}
 _MODULES = {"mmeb_harness", "mmemb_r1_model.cli"}
 #: Of address space, with which nothing of ours can begin.
 _LEAST_BYTES = 128 << 20
-_STOPPED = b"error: stopped; nothing was begun\n"
 
 
 def end_imports_well() -> None:
@@ -24,7 +26,7 @@ def end_imports_well() -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
         sys.excepthook = _say
-        _refuse_too_little()
+        _watch_over_little_memory()
 
 
 def _is_ours(words: list[str]) -> bool:
@@ -32,27 +34,42 @@ def _is_ours(words: list[str]) -> bool:
     return bool(modules & _MODULES) or any(os.path.basename(word) in _PROGRAMS for word in words[:3])
 
 
-def _refuse_too_little() -> None:
-    """numpy's library for matrices ends a process that has no room for it with words that help nobody."""
-    import resource
-
+def _watch_over_little_memory() -> None:
+    """Under `ulimit -v` go on in a child: libraries without memory end their process by SIGABRT or SIGSEGV, in words
+    that help nobody, and somebody has to be left to say what helps.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if 0 <= limit < _LEAST_BYTES:
-        line = f"error: this shell gives a process {limit >> 20} MB (`ulimit -v`), and none can do with less than 128"
-        os.write(2, f"{line}: raise the limit\n".encode())
-        os._exit(2)
+    if limit == resource.RLIM_INFINITY:
+        return
+    if limit < _LEAST_BYTES:
+        _end(f"this shell gives a process {limit >> 20} MB (`ulimit -v`), and none can do with less than 128", 2)
+    if child := os.fork():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, _: os.kill(child, number))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
+            _end(f"memory ran out ({signal.Signals(-code).name}): raise `ulimit -v`, {limit >> 20:,} MB now", 2)
+        os._exit(code if code >= 0 else 128 - code)
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it isn't left over
+
+
+def _end(line: str, code: int) -> NoReturn:
+    os.write(2, f"error: {line}\n".encode(errors="replace"))
+    os._exit(code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # Raised here, KeyboardInterrupt would be lost in some libraries' imports and shown by others.
-    os.write(2, _STOPPED)
-    os._exit(130)
+    _end("stopped; nothing was begun", 130)
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     from mmeb_harness.core.errors import of_the_system
 
     if line := of_the_system(error):
-        os.write(2, f"error: {line}\n".encode(errors="replace"))
-        os._exit(2)
+        _end(line, 2)
     sys.__excepthook__(kind, error, trace)

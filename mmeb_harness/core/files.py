@@ -157,7 +157,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, as UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # names of files needn't be UTF-8
 
 
 def write_bytes(path: Path, content: Buffer) -> None:
@@ -299,6 +299,11 @@ def _readable(path: Path) -> Iterator[None]:
         raise ResultError(f"can't read {path}: {error}; delete it and run again") from error
 
 
+def name_of(path: Path) -> str:
+    """A file's name as text, whatever the locale: what isn't UTF-8 in it is replaced."""
+    return os.fsencode(path.name).decode(errors="replace")
+
+
 def readable_size(size: float) -> str:
     """1.2 GB, or in smaller units."""
     for unit in ("bytes", "kB", "MB"):
@@ -311,7 +316,7 @@ def readable_size(size: float) -> str:
 def fingerprint(*parts: Any) -> str:
     """A short hash of JSON-able parts: equal parts, equal fingerprint, on every machine."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def hash_files(root: Path, patterns: Iterable[str]) -> str:

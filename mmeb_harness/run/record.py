@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.errors import ResultError, leading
-from mmeb_harness.core.files import write_json, write_parquet
+from mmeb_harness.core.files import name_of, write_json, write_parquet
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
@@ -225,7 +225,7 @@ def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: str, star
     tasks = tuple(finished[name] for name in names if name in finished)
     results = [task.result for task in tasks]
     run = RunResult(
-        name=plan.settings.output.name,
+        name=name_of(plan.settings.output),
         model=plan.model.name,
         model_revision=plan.model.revision,
         model_dimensions=plan.model.dimensions,

@@ -93,7 +93,7 @@ FAULTS = (
     _row("a cache of XDG that can't be made", "os.environ.pop('MMEB_CACHE')", r"/proc/none.*MMEB_CACHE", environment={"XDG_CACHE_HOME": "/proc/none"}),
     _row("a folder that is gone", _GONE, r"folder .* is gone; cd to one that exists"),
     _row("a folder that is gone, for a list", _GONE, r"is gone; cd", words=("tasks",)),
-    _row("no temporary folder", "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/none']", r"set TMPDIR", words=("check", "random")),
+    _row("no temporary folder", "import tempfile; tempfile.tempdir = None; tempfile._candidate_tempdir_list = lambda: ['/proc/none']", r"set TMPDIR", words=("check", "random")),
     _fine("TMPDIR that is missing", "", environment={"TMPDIR": "/proc/none"}),
     _row("few descriptors", "resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))", r"ulimit -n"),
     _row("files of 600 bytes at most", "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))", r"(ulimit -f|File too large|space)"),

@@ -58,7 +58,7 @@ COMMANDS: tuple[tuple[Sequence[str], bool], ...] = (
     (("leaderboard", "run"), False),
     (("leaderboard", "run", "--format", "md"), False),
     (("leaderboard", "run", "--output", "board.html"), True),
-    (("compare", "run", "run", "--incomplete"), False),
+    (("compare", "run", "run"), False),
     (("verify", "run"), False),
     (("report", "run", "--output", "page.html"), True),
     (("export", "run", "--trec", "trec"), True),
