@@ -38,11 +38,13 @@ def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequ
 
 
 def check_folder(output: Path) -> None:
-    """Refuse an --output that is no folder.
+    """Refuse an --output that is no folder, before anything is computed for it.
 
     Raises:
         ResultError: it is a file.
+        UnicodeEncodeError: tables can't be written under its name.
     """
+    str(output).encode()
     if output.exists() and not output.is_dir():
         raise ResultError(f"--output {output} is a file; name a folder")
 

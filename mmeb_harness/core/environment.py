@@ -61,9 +61,14 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-@functools.cache
 def gpu_names() -> tuple[str, ...]:
     """Names of the GPUs that the driver lists; none without a driver."""
+    return _listed_gpus(os.environ.get("PATH", ""))
+
+
+@functools.cache
+def _listed_gpus(path: str) -> tuple[str, ...]:
+    """What is found by this PATH says so; once, since a driver that hangs takes its time."""
     names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
     return tuple(name.strip() for name in names)
 

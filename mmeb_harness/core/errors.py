@@ -158,6 +158,7 @@ def of_the_system(error: BaseException) -> str | None:
         return f"{text}; set TMPDIR to a folder that can be written"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return "no home folder is known (HOME isn't set, and the user has no entry in passwd): set HOME, or MMEB_CACHE"
-    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
-        return f"file names can't have {error.object[error.start : error.end]!r} here ({text}): set PYTHONUTF8=1"
+    if isinstance(error, UnicodeEncodeError) and ("surrogates" in text or sys.getfilesystemencoding() != "utf-8"):
+        name = error.object[:300].strip()
+        return f"the name {name!r} is no UTF-8: rename it, or set PYTHONUTF8=1 where the locale knows ASCII only"
     return None if error.__cause__ is None else of_the_system(error.__cause__)
