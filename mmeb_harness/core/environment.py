@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
@@ -63,13 +64,14 @@ def _output(*command: str) -> str | None:
 
 def gpu_names() -> tuple[str, ...]:
     """Names of the GPUs that the driver lists; none without a driver."""
-    return _listed_gpus(os.environ.get("PATH", ""))
+    tool = shutil.which("nvidia-smi")
+    return () if tool is None else _listed_gpus(tool)
 
 
 @functools.cache
-def _listed_gpus(path: str) -> tuple[str, ...]:
-    """What is found by this PATH says so; once, since a driver that hangs takes its time."""
-    names = (_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
+def _listed_gpus(tool: str) -> tuple[str, ...]:
+    """Asked once, since a driver that hangs takes its time."""
+    names = (_output(tool, "--query-gpu=name", "--format=csv,noheader") or "").splitlines()
     return tuple(name.strip() for name in names)
 
 
