@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mmeb_harness.core.errors import HarnessError, PluginError
+from mmeb_harness.core.secrets import masked
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """What to send of an error to another process."""
-        told = (type(error), str(error), error.keys) if isinstance(error, HarnessError) else error
-        text = "".join(traceback.format_exception(error))
+        told = (type(error), masked(str(error)), error.keys) if isinstance(error, HarnessError) else error
+        text = masked("".join(traceback.format_exception(error)))  # the other process needn't know the key
         try:
             pickled = pickle.dumps(told)
             pickle.loads(pickled)

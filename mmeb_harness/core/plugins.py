@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, of_the_system, one_line
+from mmeb_harness.core.terminal import say
 
 #: Environment variable that asks for tracebacks.
 TRACEBACK = "MMEB_TRACEBACK"
@@ -40,7 +41,7 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
         if is_out_of_memory(error) or (isinstance(error, KeyboardInterrupt) and _is_a_users(error)):
             raise
         if os.environ.get(TRACEBACK):
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)), err=True, end="")
         if line := of_the_system(error):
             raise PluginError(f"{who}{over()}: {line}") from error
         line = f"{who}: {_what_happened(error)}{_place(error)}{over()}"
