@@ -88,10 +88,15 @@ def drips(start: bytes, piece: bytes) -> Talk:
     return talk
 
 
-def bomb(client: socket.socket, inputs: int) -> None:
-    packer = zlib.compressobj(wbits=31)
-    packed = b"".join(packer.compress(bytes(1_000_000)) for _ in range(300)) + packer.flush()
-    _says(packed, "200 OK", _JSON, "Content-Encoding: gzip")(client, inputs)
+def bomb(megabytes: int) -> Talk:
+    """So many of zeros, packed."""
+
+    def talk(client: socket.socket, inputs: int) -> None:
+        packer = zlib.compressobj(wbits=31)
+        packed = b"".join(packer.compress(bytes(1_000_000)) for _ in range(megabytes)) + packer.flush()
+        _says(packed, "200 OK", _JSON, "Content-Encoding: gzip")(client, inputs)
+
+    return talk
 
 
 def _server(name: str, talk: Talk, *says: str, scheme: str = "http", seconds: float = 20) -> Fault:
@@ -125,7 +130,7 @@ FAULTS = (
     _server("a body that drips", drips(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" "), _TIME, seconds=0.3),
     _server("a chunked body that drips", drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), _TIME, seconds=0.3),
     _server("an answer to nothing", drips(b"", b""), _TIME, seconds=0.3),
-    dataclasses.replace(_server("a bomb of gzip", bomb, r"more than 256.*base_url"), slow=True),
+    dataclasses.replace(_server("a bomb of gzip", bomb(300), r"more than 256.*base_url"), slow=True),
     _server("deep JSON", _says(b"[" * 200_000), r"no JSON \(.*deep"),
     _server("deep JSON in an answer", _says(b'{"data": ' + b"[" * 900 + b"]" * 900 + b"}"), r"no JSON \(.*deep"),
     _server("a number of 5,000 digits", _says(b'{"data": [{"index": ' + b"1" * 5000 + b"}]}"), r"no JSON \(.*digits"),

@@ -20,6 +20,7 @@ from mmeb_harness.core.http import (
     keeping_deadlines,
 )
 from tests.faults.servers import bomb, drips, listen
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,9 @@ def test_headers_that_drip_end_at_the_deadline() -> None:
 
 def test_what_is_packed_is_bounded_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LARGEST_ANSWER", 5_000_000)
-    address = f"http://127.0.0.1:{listen(bomb)}/"
+    address = f"http://127.0.0.1:{listen(bomb(8))}/"
     with (
-        httpx.Client() as client,
+        httpx.Client(timeout=PATIENCE) as client,
         client.stream("GET", address) as response,
         pytest.raises(TooLargeError, match=r"more than 5\.0 MB"),
     ):
