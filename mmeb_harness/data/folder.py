@@ -136,8 +136,9 @@ def _seal(folder: Path) -> Path:
 
 def _listing(folder: Path) -> str:
     """Of all files below a folder: names, sizes and times."""
-    found = ((path, path.lstat()) for parent, _, names in os.walk(folder) for path in (Path(parent, n) for n in names))
-    return fingerprint(sorted((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns) for path, stat in found))
+    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    stats = [(str(path.relative_to(folder)), path.lstat()) for path in files]
+    return fingerprint(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
 def _remove(folder: Path) -> None:
