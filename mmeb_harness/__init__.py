@@ -3,6 +3,7 @@
 The public names are those in `__all__`; everything that a task or model plugin needs is among them.
 """
 
+from mmeb_harness.core.columns import Column, Row, parquet_rows
 from mmeb_harness.core.embedder import (
     BudgetedEmbedder,
     Embedder,
@@ -61,6 +62,7 @@ __all__ = [
     "Archive",
     "BudgetedEmbedder",
     "CandidateInstruction",
+    "Column",
     "DataError",
     "Embedder",
     "EncodePath",
@@ -84,6 +86,7 @@ __all__ = [
     "ReferenceEmbedder",
     "ResultError",
     "Role",
+    "Row",
     "Samples",
     "Scalar",
     "ShortClips",
@@ -108,6 +111,7 @@ __all__ = [
     "one_line",
     "opened_picture",
     "parse_yaml",
+    "parquet_rows",
     "read_json",
     "read_yaml",
     "regular_file",

@@ -14,15 +14,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mmeb_harness import DataError, Frames, Item, MetricName, Modality, Samples, Source, Table, Task
+from mmeb_harness import Column, DataError, Frames, Item, MetricName, Modality, Row, Samples, Source, Table, Task
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MediaFolder, MissingMediaError, sample_frames
-from mmeb_tasks.readers.tables import MissingTableError, Row, read_rows
+from mmeb_tasks.readers.tables import MissingTableError, read_rows
 
 GROUP = "miniworld"
 TABLES = ("queries", "candidates", "relevant")
+QUERY_ID, CANDIDATE_ID, GAIN = Column.key("query_id"), Column.key("candidate_id"), Column.number("gain")
+ID, TEXT, MEDIA = Column.key("id"), Column.text("text"), Column.texts("media", least=0)
 #: One word: a prompt is read by a small model on two cores. Candidates have none.
 INSTRUCTION = "find"
 Split = Literal["train", "valid", "test"]
@@ -112,29 +114,29 @@ def read_miniworld(world: World, data: Path, frames: Frames) -> Samples:
 def _read(world: World, data: Path, frames: Frames) -> Samples:
     builder, media = SamplesBuilder(), MediaFolder(data)
     gains: dict[str, dict[str, float]] = {}
-    for row in _rows(world, data, "relevant", "query_id", "candidate_id", "gain"):
-        gains.setdefault(row["query_id"], {})[row["candidate_id"]] = row["gain"]
-    for row in _rows(world, data, "candidates", "id", "text", "media"):
-        builder.candidate(row["id"], functools.partial(_candidate, row, media))
-    for row in _rows(world, data, "queries", "id", "text", "media"):
-        builder.query(_query(world, row, media, frames), (), gains.get(row["id"], {}))
+    for row in _rows(world, data, "relevant", QUERY_ID, CANDIDATE_ID, GAIN):
+        gains.setdefault(row[QUERY_ID], {})[row[CANDIDATE_ID]] = row[GAIN]
+    for row in _rows(world, data, "candidates", ID, TEXT, MEDIA):
+        builder.candidate(row[ID], functools.partial(_candidate, row, media))
+    for row in _rows(world, data, "queries", ID, TEXT, MEDIA):
+        builder.query(_query(world, row, media, frames), (), gains.get(row[ID], {}))
     media.refuse_missing()
     return builder.build(pooled=False)
 
 
-def _rows(world: World, data: Path, table: str, *columns: str) -> list[Row]:
+def _rows(world: World, data: Path, table: str, *columns: Column[Any]) -> list[Row]:
     return read_rows(data, table_of(world.name, table), columns)
 
 
 def _candidate(row: Row, media: MediaFolder) -> Item:
-    return Item(row["id"], row["text"], images=tuple(media.file(path) for path in row["media"]))
+    return Item(row[ID], row[TEXT], images=tuple(media.file(path) for path in row[MEDIA]))
 
 
 def _query(world: World, row: Row, media: MediaFolder, frames: Frames) -> Item:
-    files = tuple(media.file(path) for path in row["media"])
+    files = tuple(media.file(path) for path in row[MEDIA])
     return Item(
-        id=row["id"],
-        text=row["text"],
+        id=row[ID],
+        text=row[TEXT],
         images=() if world.clip else files,
         frames=sample_frames(files, frames.video, frames.short) if world.clip else (),
         instruction=INSTRUCTION,

@@ -9,18 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mmeb_harness import DataError, Frames, Item, Layout, Samples, Source, Table
+from mmeb_harness import Column, DataError, Frames, Item, Layout, Row, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.media import MediaFolder
-from mmeb_tasks.readers.tables import Row, iter_rows
+from mmeb_tasks.readers.tables import iter_rows
 
 ImageReader = Literal["image_cls", "image_qa", "image_i2t", "image_t2i", "image_i2i_vg"]
 
 IMAGE_ROOT = "image-tasks"
 WITHOUT_MEDIA = "rows without media"
-COLUMNS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path")
+
+QUERY_INSTRUCTION, QUERY_TEXT = Column.text("qry_inst"), Column.optional_text("qry_text")
+QUERY_IMAGE = Column.optional_text("qry_img_path")
+TARGET_INSTRUCTION, TARGET_TEXTS = Column.text("tgt_inst"), Column.texts("tgt_text")
+TARGET_IMAGES = Column.optional_texts("tgt_img_path")
 
 _QUERY_LAYOUT: dict[ImageReader, Layout] = {
     "image_cls": "classification",
@@ -47,8 +51,8 @@ class ImageLayout:
 def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     """Read the queries and candidates of an image task."""
     media, builder = MediaFolder(data), SamplesBuilder()
-    for number, row in enumerate(iter_rows(data, layout.table, COLUMNS)):
-        _check_lists(number, row)
+    for number, row in enumerate(iter_rows(data, layout.table, _columns(layout.reader))):
+        _check_lists(row)
         own = _candidates(layout, row, media, builder)
         builder.query(_query(layout, str(number), row, media, builder), own, {own[0]: 1.0})
     media.refuse_missing()
@@ -58,17 +62,27 @@ def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     return samples
 
 
+def _columns(reader: ImageReader) -> list[Column[Any]]:
+    """Those that count: texts have no instruction as candidates, and a query that is words alone has no image."""
+    columns: list[Column[Any]] = [QUERY_INSTRUCTION, QUERY_TEXT, TARGET_TEXTS, TARGET_IMAGES]
+    return [
+        *columns,
+        *([] if reader == "image_t2i" else [QUERY_IMAGE]),
+        *([TARGET_INSTRUCTION] if reader in ("image_t2i", "image_i2i_vg") else []),
+    ]
+
+
 def referenced_images(table: Table, data: Path) -> set[str]:
     """Paths below `image-tasks/` that a table's rows name."""
     paths: set[str] = set()
-    for row in iter_rows(data, table, ("qry_img_path", "tgt_img_path")):
-        paths.update([row["qry_img_path"] or "", *(row["tgt_img_path"] or ())])
+    for row in iter_rows(data, table, (QUERY_IMAGE, TARGET_IMAGES)):
+        paths.update([row[QUERY_IMAGE], *row[TARGET_IMAGES]])
     return paths - {""}
 
 
-def _image(path: str | None, media: MediaFolder, builder: SamplesBuilder) -> tuple[Path, ...]:
+def _image(path: str, media: MediaFolder, builder: SamplesBuilder) -> tuple[Path, ...]:
     """The row's image. A row without one is embedded by its words alone, and counted; officially it fails."""
-    if not path or not path.strip():
+    if not path.strip():
         builder.notes[WITHOUT_MEDIA] += 1
         return ()
     return (media.file(f"{IMAGE_ROOT}/{path}"),)
@@ -76,20 +90,20 @@ def _image(path: str | None, media: MediaFolder, builder: SamplesBuilder) -> tup
 
 def _query(layout: ImageLayout, query_id: str, row: Row, media: MediaFolder, builder: SamplesBuilder) -> Item:
     kind: Layout = "dialogue_query" if layout.dialogue else _QUERY_LAYOUT[layout.reader]
-    images = () if layout.reader == "image_t2i" else _image(row["qry_img_path"], media, builder)
+    images = () if layout.reader == "image_t2i" else _image(row[QUERY_IMAGE], media, builder)
     return Item(
         id=query_id,
-        text=row["qry_text"] or "",
+        text=row[QUERY_TEXT],
         images=images,
-        instruction=clean_instruction(row["qry_inst"]),
-        source=Source(kind, row["qry_inst"]),
+        instruction=clean_instruction(row[QUERY_INSTRUCTION]),
+        source=Source(kind, row[QUERY_INSTRUCTION]),
     )
 
 
 def _candidates(layout: ImageLayout, row: Row, media: MediaFolder, builder: SamplesBuilder) -> list[str]:
     if layout.reader in ("image_t2i", "image_i2i_vg"):
         return _image_candidates(layout.reader, row, media, builder)
-    texts = list(row["tgt_text"])
+    texts = row[TARGET_TEXTS]
     builder.notes["blank candidates"] += sum(not text.strip() for text in texts)
     return [builder.candidate(text, partial(text_candidate, text)) for text in texts]
 
@@ -101,10 +115,10 @@ def text_candidate(text: str, candidate_id: str | None = None) -> Item:
 
 def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder: SamplesBuilder) -> list[str]:
     """Whether captions are used is decided by the row's first caption alone, as officially."""
-    captioned = bool(row["tgt_text"][0].strip())
+    captioned = bool(row[TARGET_TEXTS][0].strip())
     uncaptioned: Layout = "uncaptioned_line" if reader == "image_t2i" else "uncaptioned"
-    source = Source("captioned" if captioned else uncaptioned, row["tgt_inst"])
-    instruction = clean_instruction(row["tgt_inst"])
+    source = Source("captioned" if captioned else uncaptioned, row[TARGET_INSTRUCTION])
+    instruction = clean_instruction(row[TARGET_INSTRUCTION])
 
     def make(candidate_id: str, path: str, caption: str) -> Item:
         text = caption if captioned else ""
@@ -112,7 +126,7 @@ def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder
         return Item(candidate_id, text=text, images=images, instruction=instruction, source=source)
 
     ids = []
-    for path, caption in zip(row["tgt_img_path"], row["tgt_text"], strict=True):
+    for path, caption in zip(row[TARGET_IMAGES], row[TARGET_TEXTS], strict=True):
         # The official id of a text-to-image candidate is its path alone. WebQA and EDIS lose captions by it:
         # an image with two captions keeps the one it first appears with, in whatever row. Same scores here.
         candidate_id = path if reader == "image_t2i" else path + ":" + caption.strip('"')
@@ -120,10 +134,9 @@ def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder
     return ids
 
 
-def _check_lists(number: int, row: Row) -> None:
-    texts, paths = row["tgt_text"], row["tgt_img_path"]
-    if not texts or not paths or len(texts) != len(paths):
-        raise DataError(
-            f"row {number}: tgt_text has {len(texts or ())} and tgt_img_path {len(paths or ())} entries; "
-            "they must be parallel and not empty"
+def _check_lists(row: Row) -> None:
+    texts, paths = row[TARGET_TEXTS], row[TARGET_IMAGES]
+    if len(texts) != len(paths):
+        raise row.unfit(
+            TARGET_IMAGES, f"{len(texts)} entries, as tgt_text has, not {len(paths)}: they must be parallel"
         )

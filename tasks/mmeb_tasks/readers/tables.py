@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError, Table, regular_file
-
-Row = dict[str, Any]
+from mmeb_harness import Column, DataError, Row, Table, parquet_rows
 
 _WIDE_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 4096
 
 
 class MissingTableError(DataError):
@@ -44,45 +43,32 @@ def has_column(data: Path, table: Table, column: str) -> bool:
     return column in pq.read_schema(table_files(data, table)[0]).names
 
 
-def iter_rows(data: Path, table: Table, columns: Sequence[str]) -> Iterator[Row]:
+def iter_rows(
+    data: Path, table: Table, columns: Sequence[Column[Any]], at_once: int = _WIDE_ROWS_AT_ONCE
+) -> Iterator[Row]:
     """All rows of a table, a few in memory at a time: one row of an image task holds 1,000 candidates.
 
     Raises:
         DataError: as `read_rows`.
     """
     empty = True
-    for batch in iter_batches(data, table, columns, batch_rows=_WIDE_ROWS_AT_ONCE):
-        empty = empty and not batch
-        yield from batch
+    for rows in iter_batches(data, table, columns, at_once):
+        empty = empty and not rows
+        yield from rows
     if empty:
         raise DataError(f"annotations {data / table.folder}/{table.split} have no rows")
 
 
-def read_rows(data: Path, table: Table, columns: Sequence[str]) -> list[Row]:
+def read_rows(data: Path, table: Table, columns: Sequence[Column[Any]]) -> list[Row]:
     """All rows of a table, the named columns only.
 
     Raises:
-        DataError: if a file is missing or broken, lacks a column, or the table is empty.
+        DataError: if a file is missing or broken, lacks a column, holds something else in it, or the table is empty.
     """
-    return list(iter_rows(data, table, columns))
+    return list(iter_rows(data, table, columns, _ROWS_AT_ONCE))
 
 
-def iter_batches(data: Path, table: Table, columns: Sequence[str], batch_rows: int = 1024) -> Iterator[list[Row]]:
+def iter_batches(data: Path, table: Table, columns: Sequence[Column[Any]], at_once: int) -> Iterator[list[Row]]:
     """Rows of a table in batches, for columns that hold page images."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for path in table_files(data, table):
-        try:
-            with pq.ParquetFile(regular_file(path)) as file:
-                _check_columns(path, file.schema_arrow.names, columns)
-                for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
-                    yield batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"annotations {path} can't be read: {error}") from error
-
-
-def _check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in wanted if column not in found]
-    if missing:
-        raise DataError(f"annotations {path} lack the column {missing[0]!r} (found: {', '.join(found)})")
+        yield from parquet_rows(path, columns, at_once)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from mmeb_harness import DataError, Frames, Item, Layout, Samples, Source, Table
+from mmeb_harness import Column, Frames, Item, Layout, Row, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.image import text_candidate
 from mmeb_tasks.readers.media import MediaFolder, sample_frames
-from mmeb_tasks.readers.tables import Row, read_rows
+from mmeb_tasks.readers.tables import read_rows
 
 VideoReader = Literal[
     "video_classification",
@@ -131,15 +131,29 @@ def _label_names(layout: VideoLayout) -> list[str]:
 AddRow = Callable[[_Context, str, Row, Table], None]
 
 
+VIDEO_ID, VIDEO, VIDEO_ID_2 = Column.key("video_id"), Column.key("video"), Column.key("videoID")
+VIDEO_NAME, VIDEO_INDEX, VIDEO_PATH = Column.key("video_name"), Column.key("video_idx"), Column.key("video_path")
+LABEL, PHRASES = Column.text("pos_text"), Column.texts("neg_text")
+QUESTION, ANSWER, ANSWER_PLACE = Column.text("question"), Column.text("answer"), Column.whole_number("answer")
+CHOICES, LETTERED, LETTERED_2 = Column.texts("candidates"), Column.texts("options"), Column.texts("option")
+FIVE_CHOICES = tuple(Column.text(f"a{index}") for index in range(5))
+CLIP_ID, CAPTION, ENGLISH_CAPTION = Column.key("id"), Column.first_text("caption"), Column.first_text("enCap")
+SENTENCE, DESCRIPTION, SHOWN = Column.text("sentence"), Column.text("query"), Column.optional_text("input_frames")
+POSITIVES = Column.field_texts("positive_frames", "output_path")
+NEGATIVES = Column.field_texts("negative_frames", "output_path", least=0)
+
+
 def _classification(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    label = row["pos_text"]
-    item = context.query(query_id, "", context.video(str(row["video_id"])))
+    label = row[LABEL]
+    item = context.query(query_id, "", context.video(row[VIDEO_ID]))
     context.builder.query(item, _texts(context, [label]), {label: 1.0})
 
 
 def _ssv2(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    item = context.query(query_id, "", context.video(str(row["video_id"])))
-    context.builder.query(item, _texts(context, row["neg_text"]), {row["pos_text"]: 1.0})
+    if row[LABEL] not in row[PHRASES]:
+        raise row.unfit(LABEL, f"one of the {len(row[PHRASES])} texts of its {PHRASES.name}")
+    item = context.query(query_id, "", context.video(row[VIDEO_ID]))
+    context.builder.query(item, _texts(context, row[PHRASES]), {row[LABEL]: 1.0})
 
 
 def _texts(context: _Context, texts: Sequence[str]) -> list[str]:
@@ -169,26 +183,26 @@ def _with_options(question: str, options: Sequence[str]) -> str:
 
 def _mvbench(context: _Context, query_id: str, row: Row, table: Table) -> None:
     # Candidates carry their letter, here and nowhere else. Time bounds of rows are ignored, as officially.
-    options = lettered(row["candidates"])
-    places = [index for index, option in enumerate(row["candidates"]) if option == row["answer"]]
+    options = lettered(row[CHOICES])
+    places = [index for index, option in enumerate(row[CHOICES]) if option == row[ANSWER]]
     # The official code takes the last option equal to the answer, and "@", the letter before A, if none is.
     letter = chr(ord("A") + places[-1]) if places else "@"
-    folder = f"{table.config}/{row['video']}"
-    body = _with_options(row["question"], row["candidates"])
-    _ask(context, query_id, folder, body, [(option, option) for option in options], f"({letter}) {row['answer']}")
+    folder = f"{table.config}/{row[VIDEO]}"
+    body = _with_options(row[QUESTION], row[CHOICES])
+    _ask(context, query_id, folder, body, [(option, option) for option in options], f"({letter}) {row[ANSWER]}")
 
 
 def _nextqa(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    options = [row[f"a{index}"] for index in range(5)]
-    body = _with_options(row["question"], options)
-    _ask(
-        context,
-        query_id,
-        str(row["video"]),
-        body,
-        [(option, option) for option in options],
-        options[int(row["answer"])],
-    )
+    options = [row[choice] for choice in FIVE_CHOICES]
+    body = _with_options(row[QUESTION], options)
+    _ask(context, query_id, row[VIDEO], body, [(option, option) for option in options], _right(row, options))
+
+
+def _right(row: Row, options: Sequence[str]) -> str:
+    """The option at the answer's place."""
+    if not 0 <= row[ANSWER_PLACE] < len(options):
+        raise row.unfit(ANSWER_PLACE, f"the place of one of {len(options)} options, from 0")
+    return options[row[ANSWER_PLACE]]
 
 
 def option_text(option: str) -> str:
@@ -200,47 +214,48 @@ def option_text(option: str) -> str:
 
 
 def _videomme(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    options = row["options"]
-    body = row["question"] + "\n" + "\n".join(options)
-    answer = options["ABCD".index(row["answer"])]
-    _ask(context, query_id, str(row["videoID"]), body, [(option, option_text(option)) for option in options], answer)
+    options = row[LETTERED]
+    body = row[QUESTION] + "\n" + "\n".join(options)
+    right = dict(zip("ABCD", options, strict=False)).get(row[ANSWER])
+    if right is None:
+        raise row.unfit(ANSWER, f"the letter of one of its {len(options)} options")
+    _ask(context, query_id, row[VIDEO_ID_2], body, [(option, option_text(option)) for option in options], right)
 
 
 def _egoschema(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    options = row["option"]
-    body = row["question"] + " ".join(options)  # no separator after the question, as officially
-    answer = options[int(row["answer"])]
-    _ask(context, query_id, str(row["video_idx"]), body, [(option, option_text(option)) for option in options], answer)
+    options = row[LETTERED_2]
+    body = row[QUESTION] + " ".join(options)  # no separator after the question, as officially
+    choices = [(option, option_text(option)) for option in options]
+    _ask(context, query_id, row[VIDEO_INDEX], body, choices, _right(row, options))
 
 
 def _activitynetqa(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    if row["answer"] not in ("yes", "no"):
-        raise DataError(f"row {query_id}: answer {row['answer']!r} is neither 'yes' nor 'no'")
-    body = f"{row['question']}? (A) yes; (B) no."
-    _ask(context, query_id, f"v_{row['video_name']}", body, [("yes", "yes"), ("no", "no")], row["answer"])
+    if row[ANSWER] not in ("yes", "no"):
+        raise row.unfit(ANSWER, "'yes' or 'no'")
+    body = f"{row[QUESTION]}? (A) yes; (B) no."
+    _ask(context, query_id, f"v_{row[VIDEO_NAME]}", body, [("yes", "yes"), ("no", "no")], row[ANSWER])
 
 
-def _retrieval(context: _Context, query_id: str, video: str, captions: str | Sequence[str]) -> None:
+def _retrieval(context: _Context, query_id: str, video: str, caption: str) -> None:
     """One row is one query and one video; of several captions the first is used."""
-    caption = captions if isinstance(captions, str) else captions[0]
     own = context.video_candidate(video, partial(context.video, video))
     context.builder.query(context.query(query_id, caption), [own], {own: 1.0})
 
 
 def _msrvtt(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    _retrieval(context, query_id, str(row["video_id"]), row["caption"])
+    _retrieval(context, query_id, row[VIDEO_ID], row[CAPTION])
 
 
 def _didemo(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    _retrieval(context, query_id, PurePosixPath(row["video"]).stem, row["caption"])
+    _retrieval(context, query_id, PurePosixPath(row[VIDEO]).stem, row[CAPTION])
 
 
 def _vatex(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    _retrieval(context, query_id, str(row["videoID"]), row["enCap"])
+    _retrieval(context, query_id, row[VIDEO_ID_2], row[ENGLISH_CAPTION])
 
 
 def _youcook2(context: _Context, query_id: str, row: Row, table: Table) -> None:
-    _retrieval(context, query_id, str(row["id"]), row["sentence"])
+    _retrieval(context, query_id, row[CLIP_ID], row[SENTENCE])
 
 
 def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) -> None:
@@ -250,17 +265,17 @@ def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) 
     it is the sorted order, so that ties fall the same everywhere. Of several positive folders the last counts.
     A video without one is refused; the official code silently keeps the previous row's answer.
     """
-    root, video = context.layout.frame_root, PurePosixPath(row["video_path"]).stem
+    root, video = context.layout.frame_root, PurePosixPath(row[VIDEO_PATH]).stem
     clips = [name for name in context.media.subfolders(f"{root}/{video}") if name != "query"]
     positives = [name for name in clips if name.startswith("positive")]
     whole_video = context.video(f"{video}/query")  # first: it notes a video whose folder is missing altogether
     if not positives:
         context.media.refuse_missing()
-        raise DataError(f"row {query_id}: no positive* folder in {root}/{video}")
+        raise row.unfit(VIDEO_PATH, f"a video with a positive* folder in {root}/{video}")
     own = [
         context.video_candidate(f"{root}/{video}/{name}", partial(context.clip, f"{video}/{name}")) for name in clips
     ]
-    item = context.query(query_id, row["query"], whole_video)
+    item = context.query(query_id, row[DESCRIPTION], whole_video)
     context.builder.query(item, own, {f"{root}/{video}/{positives[-1]}": 1.0})
 
 
@@ -274,8 +289,8 @@ MOMENTSEEKER_INSTRUCTIONS = {
 
 def _momentseeker(context: _Context, query_id: str, row: Row, table: Table) -> None:
     """Queries of three kinds; every saved frame is used, and every positive clip is relevant."""
-    positives = [_clip_folder(clip["output_path"]) for clip in row["positive_frames"]]
-    negatives = [_clip_folder(clip["output_path"]) for clip in row["negative_frames"]]
+    positives = [_clip_folder(path) for path in row[POSITIVES]]
+    negatives = [_clip_folder(path) for path in row[NEGATIVES]]
     root = context.layout.frame_root
     clips = positives + negatives
     own = [context.video_candidate(f"{root}/{folder}", partial(context.saved, folder)) for folder in clips]
@@ -284,12 +299,12 @@ def _momentseeker(context: _Context, query_id: str, row: Row, table: Table) -> N
 
 
 def _momentseeker_query(context: _Context, query_id: str, row: Row) -> Item:
-    source = row["input_frames"] or ""
+    source = row[SHOWN]
     kind = "video" if source.endswith(".mp4") else "image" if source.endswith(".jpg") else "text"
     instruction = MOMENTSEEKER_INSTRUCTIONS[kind]
     return Item(
         query_id,
-        text=row["query"],
+        text=row[DESCRIPTION],
         images=(context.media.file(f"{context.layout.frame_root}/query_{source}"),) if kind == "image" else (),
         frames=context.saved(_clip_folder(source)) if kind == "video" else (),
         instruction=instruction,
@@ -301,21 +316,21 @@ def _clip_folder(path: str) -> str:
     return "video_frames/" + path.replace("/", "_").split(".mp4")[0]
 
 
-_READERS: dict[VideoReader, tuple[AddRow, tuple[str, ...]]] = {
-    "video_classification": (_classification, ("video_id", "pos_text")),
-    "ssv2": (_ssv2, ("video_id", "pos_text", "neg_text")),
-    "mvbench": (_mvbench, ("question", "video", "candidates", "answer")),
-    "videomme": (_videomme, ("question", "videoID", "options", "answer")),
-    "nextqa": (_nextqa, ("video", "question", "answer", "a0", "a1", "a2", "a3", "a4")),
-    "egoschema": (_egoschema, ("video_idx", "question", "option", "answer")),
-    "activitynetqa": (_activitynetqa, ("video_name", "question", "answer")),
-    "msrvtt": (_msrvtt, ("video_id", "caption")),
-    "msvd": (_msrvtt, ("video_id", "caption")),
-    "didemo": (_didemo, ("video", "caption")),
-    "vatex": (_vatex, ("videoID", "enCap")),
-    "youcook2": (_youcook2, ("id", "sentence")),
-    "moment_retrieval": (_moment_retrieval, ("query", "video_path")),
-    "momentseeker": (_momentseeker, ("query", "input_frames", "positive_frames", "negative_frames")),
+_READERS: dict[VideoReader, tuple[AddRow, tuple[Column[Any], ...]]] = {
+    "video_classification": (_classification, (VIDEO_ID, LABEL)),
+    "ssv2": (_ssv2, (VIDEO_ID, LABEL, PHRASES)),
+    "mvbench": (_mvbench, (QUESTION, VIDEO, CHOICES, ANSWER)),
+    "videomme": (_videomme, (QUESTION, VIDEO_ID_2, LETTERED, ANSWER)),
+    "nextqa": (_nextqa, (VIDEO, QUESTION, ANSWER_PLACE, *FIVE_CHOICES)),
+    "egoschema": (_egoschema, (VIDEO_INDEX, QUESTION, LETTERED_2, ANSWER_PLACE)),
+    "activitynetqa": (_activitynetqa, (VIDEO_NAME, QUESTION, ANSWER)),
+    "msrvtt": (_msrvtt, (VIDEO_ID, CAPTION)),
+    "msvd": (_msrvtt, (VIDEO_ID, CAPTION)),
+    "didemo": (_didemo, (VIDEO, CAPTION)),
+    "vatex": (_vatex, (VIDEO_ID_2, ENGLISH_CAPTION)),
+    "youcook2": (_youcook2, (CLIP_ID, SENTENCE)),
+    "moment_retrieval": (_moment_retrieval, (DESCRIPTION, VIDEO_PATH)),
+    "momentseeker": (_momentseeker, (DESCRIPTION, SHOWN, POSITIVES, NEGATIVES)),
 }
 
 _GLOBAL = ("video_classification", "msrvtt", "msvd", "didemo", "vatex", "youcook2")

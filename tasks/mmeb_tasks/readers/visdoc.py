@@ -10,9 +10,9 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mmeb_harness import DataError, Frames, Item, Samples, Source, Table, opened_picture, replacing
+from mmeb_harness import Column, DataError, Frames, Item, Samples, Source, Table, opened_picture, replacing
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MissingMediaError, check_inside
 from mmeb_tasks.readers.tables import has_column, iter_batches, read_rows
@@ -21,6 +21,9 @@ VisdocReader = Literal["vidore", "visrag"]
 
 QUERY_INSTRUCTION = "Find a document image that matches the given query:"
 PAGE_INSTRUCTION = "Understand the content of the provided document image."
+
+QUERY_ID, PAGE_ID = Column.key("query-id"), Column.key("corpus-id")
+QUERY, SCORE, PAGE = Column.text("query"), Column.number("score"), Column.picture("image")
 
 #: Rows of page images held in memory at once.
 _PAGES_AT_ONCE = 32
@@ -43,13 +46,13 @@ class VisdocLayout:
 def read_visdoc_task(layout: VisdocLayout, data: Path, frames: Frames) -> Samples:
     """Read one visual document task; pages not yet on disk are written from the corpus table."""
     grades = _read_grades(layout, data)
-    page_ids = [str(row["corpus-id"]) for row in read_rows(data, layout.table("corpus"), ("corpus-id",))]
+    page_ids = [row[PAGE_ID] for row in read_rows(data, layout.table("corpus"), (PAGE_ID,))]
     pages = {page_id: data / page_file(layout, page_id) for page_id in page_ids}
     write_missing_pages(layout, data, pages)
     builder = SamplesBuilder()
     source = Source("basic", QUERY_INSTRUCTION)
-    for row in read_rows(data, layout.table("queries"), ("query-id", "query")):
-        query_id = str(row["query-id"])
+    for row in read_rows(data, layout.table("queries"), (QUERY_ID, QUERY)):
+        query_id = row[QUERY_ID]
         relevant = grades.get(query_id)
         if not relevant:
             raise DataError(f"query {query_id!r} has no qrels row with a score above 0")
@@ -57,7 +60,7 @@ def read_visdoc_task(layout: VisdocLayout, data: Path, frames: Frames) -> Sample
             raise DataError(f"query {query_id!r}: relevant page {absent!r} is not in the corpus")
         # The official pool order: relevant pages first, in query order, then the rest of the corpus.
         own = [_page(builder, page_id, pages) for page_id in relevant]
-        item = Item(query_id, text=row["query"], instruction=QUERY_INSTRUCTION, source=source)
+        item = Item(query_id, text=row[QUERY], instruction=QUERY_INSTRUCTION, source=source)
         builder.query(item, own, relevant)
     for page_id in page_ids:
         _page(builder, page_id, pages)
@@ -74,11 +77,11 @@ def _page(builder: SamplesBuilder, page_id: str, pages: dict[str, Path]) -> str:
 def _read_grades(layout: VisdocLayout, data: Path) -> dict[str, dict[str, float]]:
     """query id → {page id → highest score above 0}, in the order in which such scores first appear."""
     grades: dict[str, dict[str, float]] = {}
-    for row in read_rows(data, layout.table("qrels"), ("query-id", "corpus-id", "score")):
-        if row["score"] > 0:
-            of_query = grades.setdefault(str(row["query-id"]), {})
-            page_id = str(row["corpus-id"])
-            of_query[page_id] = max(of_query.get(page_id, 0.0), float(row["score"]))
+    for row in read_rows(data, layout.table("qrels"), (QUERY_ID, PAGE_ID, SCORE)):
+        page_id, score = row[PAGE_ID], row[SCORE]
+        if score > 0:
+            of_query = grades.setdefault(row[QUERY_ID], {})
+            of_query[page_id] = max(of_query.get(page_id, 0.0), score)
     return grades
 
 
@@ -104,15 +107,17 @@ def write_missing_pages(layout: VisdocLayout, data: Path, pages: dict[str, Path]
     missing = {page_id for page_id, path in pages.items() if path.name not in there}
     if not missing:
         return
-    if not has_column(data, layout.table("corpus"), "image"):  # `data get` made files of them, and keeps no second copy
+    if not has_column(
+        data, layout.table("corpus"), PAGE.name
+    ):  # `data get` made files of them, and keeps no second copy
         first = next(page_id for page_id in pages if page_id in missing)
         more = f" (and {len(missing) - 1:,} more pages)" if len(missing) > 1 else ""
         raise MissingMediaError(f"page {first!r}: {pages[first]} is missing{more}")
-    for batch in iter_batches(data, layout.table("corpus"), ("corpus-id", "image"), _PAGES_AT_ONCE):
+    for batch in iter_batches(data, layout.table("corpus"), (PAGE_ID, PAGE), _PAGES_AT_ONCE):
         for row in batch:
-            page_id = str(row["corpus-id"])
+            page_id = row[PAGE_ID]
             if page_id in missing:
-                _write_page(pages[page_id], page_id, row["image"])
+                _write_page(pages[page_id], page_id, row[PAGE])
                 missing.discard(page_id)
 
 
@@ -123,8 +128,7 @@ def _names_in(folder: Path) -> set[str]:
         return {entry.name for entry in entries}
 
 
-def _write_page(path: Path, page_id: str, image: dict[str, Any] | None) -> None:
-    content = (image or {}).get("bytes")
+def _write_page(path: Path, page_id: str, content: bytes) -> None:
     if not content:
         raise DataError(f"page {page_id!r}: {path} is missing, and the corpus table holds no image for it")
     try:
