@@ -31,7 +31,7 @@ from mmeb_harness.core.errors import (
     UnknownNameError,
     one_line,
 )
-from mmeb_harness.core.files import lock_file, read_json, regular_file, replacing
+from mmeb_harness.core.files import is_data, lock_file, matching, read_json, regular_file, replacing
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -107,10 +107,11 @@ __all__ = [
     "Work",
     "__version__",
     "build_config",
+    "is_data",
     "lock_file",
+    "matching",
     "one_line",
     "opened_picture",
-    "parse_yaml",
     "parquet_rows",
     "read_json",
     "read_yaml",

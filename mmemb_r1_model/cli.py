@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mmemb_r1_model.disk.errors import run_command, say
+from mmemb_r1_model.disk.files import matching
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
 
@@ -106,7 +107,7 @@ def configs() -> None:
     """Configurations that come with the package, of pipelines and of studies."""
     package = Path(__file__).resolve().parent
     for kind in ("configs", "studies"):
-        for path in sorted((package / kind).glob("*.yaml")):
+        for path in matching(package / kind, "*.yaml"):
             first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
             say(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
 

@@ -27,6 +27,7 @@ import torch
 from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.disk.errors import HarnessError, OptionError
+from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.pipeline import EvaluateConfig, Mode, Pipeline, PipelineConfig, Stage
 from mmemb_r1_model.rationales.config import WorkerConfig
@@ -252,7 +253,7 @@ def _encoding_seconds(vectors: Path) -> float:
     import pyarrow as pa
 
     seconds = 0.0
-    for path in vectors.rglob("chunk-*.arrow"):
+    for path in matching(vectors, "**/chunk-*.arrow"):
         with pa.memory_map(str(path)) as source:
             seconds += sum(pa.ipc.open_file(source).read_all()["share_seconds"].to_pylist())
     return seconds
@@ -323,7 +324,7 @@ def dry_run(
     is_first = os.environ.get("RANK", "0") == "0"
     if output is None and _processes() > 1:
         raise OptionError("several processes need a folder for the dry run in common: --output NEW_FOLDER")
-    if output and is_first and output.exists() and any(output.iterdir()):
+    if output and is_first and output.exists() and matching(output):
         raise OptionError(f"--output {output} has something in it; a dry run needs a new folder, never that of a run")
     with tempfile.TemporaryDirectory() if output is None else contextlib.nullcontext(output) as folder:
         measurements = list(DryRun(config, Path(folder), steps, shares, say).measure())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmeb_harness.core.errors import ModelError, OptionError, leading, one_line
+from mmeb_harness.core.files import matching
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -57,7 +58,7 @@ class CheckpointFolder:
         Raises:
             ModelError: a file is broken.
         """
-        counts = [_count_numbers(path) for path in sorted(self.path.glob("*.safetensors"))]
+        counts = [_count_numbers(path) for path in matching(self.path, "*.safetensors")]
         return sum(counts) if counts else None
 
     def check_files(self) -> None:
@@ -70,9 +71,9 @@ class CheckpointFolder:
             if (self.path / file).exists():
                 _parsed(self.path / file, list if file == "modules.json" else dict)
         for pattern in _WEIGHTS:
-            for path in sorted(self.path.glob(pattern)):
+            for path in matching(self.path, pattern):
                 _count_numbers(path)
-        for path in sorted(self.path.glob("*.bin")):
+        for path in matching(self.path, "*.bin"):
             _refuse_pointer(path)
         index = self.path / "model.safetensors.index.json"
         shards = self.value(index.name, "weight_map", kind=dict).values() if index.is_file() else ()
@@ -87,7 +88,7 @@ class CheckpointFolder:
         Raises:
             ModelError: no .safetensors file.
         """
-        if not list(self.path.glob("*.safetensors")):
+        if not matching(self.path, "*.safetensors"):
             raise ModelError(
                 f"checkpoint {self.path} has no .safetensors file; other formats can run code when loaded and are not "
                 "read. Convert it: model.save_pretrained(folder)"
@@ -221,7 +222,7 @@ def revision_of(folder: Path) -> str:
     if folder.parent.name == "snapshots":
         return folder.name
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in matching(folder, "**/*"):
         if path.suffix in (".safetensors", ".bin", ".json") and path.is_file():
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
+from mmeb_harness.core.files import regular_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,17 +166,16 @@ def parquet_rows(path: Path, columns: Sequence[Column[Any]], at_once: int) -> It
     import pyarrow.parquet as pq
 
     first, names = 0, [column.name for column in columns]
-    if path.exists() and not path.is_file():
-        raise DataError(f"annotations {path} can't be read: it is no file")  # a pipe would be waited for, for ever
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(regular_file(path)) as file:
             _check_columns(path, file.schema_arrow.names, names)
             for batch in file.iter_batches(batch_size=at_once, columns=names):
                 cells = {column.name: column.cells(batch.column(column.name), path, first) for column in columns}
                 yield [Row(path, first + place, cells, place) for place in range(batch.num_rows)]
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"annotations {path} can't be read: {one_line(error)}") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        raise DataError(f"annotations {path} can't be read: {why}") from error
 
 
 def shown(value: object) -> str:

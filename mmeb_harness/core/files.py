@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from mmeb_harness.core.errors import HarnessError, ResultError
+from mmeb_harness.core.errors import DataError, HarnessError, ResultError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 WHOLE_HASH_LIMIT = 64 << 20
 _ENDS = 1 << 20
 LOCK_POLL_SECONDS = 0.1
+#: What operating systems, file servers, editors and downloads leave beside data, in lower case.
+_LITTER = (
+    *("__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found"),
+    *("$recycle.bin", "system volume information"),
+)
+_LITTER_ENDINGS = ("~", ".bak", ".tmp", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2")
 #: A full disk, a used-up quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Of JSON and YAML: levels of lists and mappings, and digits of a whole number, far above what anybody writes.
@@ -319,16 +325,42 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
+def is_data(name: str) -> bool:
+    """Whether a file or folder that a listing finds can be data: the one rule of what never is.
+
+    Never: names that start with a full stop (`._x.jpg`, `.ipynb_checkpoints`, `.DS_Store`), what systems leave behind
+    (`__MACOSX`, `Thumbs.db`), editors' backups (`x~`, `#x#`) and unfinished downloads (`x.part`). What annotations or
+    users name in full is taken at their word.
+    """
+    name = name.lower()
+    is_backup = name.startswith("~$") or (name.startswith("#") and name.endswith("#"))
+    return not (name.startswith(".") or is_backup or name in _LITTER or name.endswith(_LITTER_ENDINGS))
+
+
+def matching(folder: Path, pattern: str = "*") -> list[Path]:
+    """What a glob pattern finds below a folder and `is_data`, sorted. Parts that it names in full count as data."""
+    named = set(Path(pattern).parts)
+    paths = sorted(folder.glob(pattern))
+    return [path for path in paths if all(part in named or is_data(part) for part in path.relative_to(folder).parts)]
+
+
 def hash_files(root: Path, patterns: Iterable[str]) -> str:
-    """Hash of what matches the glob patterns below `root`: relative names, and sizes and bytes of files."""
+    """Hash of what matches the glob patterns below `root` and `is_data`: relative names, sizes and bytes of files.
+
+    Raises:
+        DataError: one of them can't be read.
+    """
     digest = hashlib.sha256()
-    paths = {path for pattern in patterns for path in root.glob(pattern)}
+    paths = {path for pattern in patterns for path in matching(root, pattern)}
     for path in sorted(paths):
         if path.is_dir():
             digest.update(f"{path.relative_to(root).as_posix()}/\0".encode())
             continue
-        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(_hash_content(path))
+        try:
+            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+            digest.update(_hash_content(path))
+        except OSError as error:
+            raise DataError(f"can't read {path}: {error.strerror or error}; mend it, or get it again") from error
     return digest.hexdigest()[:24]
 
 

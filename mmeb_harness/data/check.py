@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.files import regular_file
+from mmeb_harness.core.files import is_data, regular_file
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.pictures import PictureError, opened_picture
 from mmeb_harness.core.tasks import Task
@@ -158,7 +158,7 @@ def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, 
         f"{folder}/{name}"
         for folder in sorted(shown & fetched)
         for name in sorted(os.listdir(root / folder))
-        if f"{folder}/{name}" not in recorded and not name.startswith(".")
+        if f"{folder}/{name}" not in recorded and is_data(name)
     ]
     return _shortened([f"{path} was not fetched: remove it" for path in strange])
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import readable_size, replacing
+from mmeb_harness.core.files import is_data, matching, readable_size, replacing
 from mmeb_harness.core.tasks import Pages, Table
 from mmeb_harness.data.records import RecordWriter
 
@@ -76,7 +76,7 @@ def shard_names(split: str, number: int) -> list[str]:
 def remove_other_shards(root: Path, table: Table, keep: Sequence[str]) -> None:
     """Another revision may have had other shards; read beside the new ones, their rows would be doubled."""
     for pattern in table.patterns:
-        for path in root.glob(pattern):
+        for path in matching(root, pattern):
             if path.name not in keep:
                 path.unlink()
 
@@ -271,8 +271,7 @@ def _place_member(
 ) -> None:
     member.name, member.linkname = _text(member.name), _text(member.linkname)
     path = _safe(name, member.name)
-    # "._x.jpg" is what macOS puts beside x.jpg; a reader would take it for a frame.
-    if member.isdir() or PurePosixPath(path).name.startswith("._"):
+    if member.isdir() or not all(map(is_data, PurePosixPath(path).parts)):
         return
     is_link = member.issym() or member.islnk()
     if not is_link and not member.isreg():

@@ -19,6 +19,7 @@ from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.files import (
     fingerprint,
     lock_file,
+    matching,
     parse_json,
     read_json,
     read_parquet,
@@ -191,7 +192,7 @@ def _is_manifest(root: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _manifest(root: Path) -> dict[str, Any]:
-    records = [record for path in sorted((root / FOLDER).glob("*.parquet")) if (record := _read(path)) is not None]
+    records = [record for path in matching(root / FOLDER, "*.parquet") if (record := _read(path)) is not None]
     return {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "name": NAME,

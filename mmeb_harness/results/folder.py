@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import check_writable, lock_file, read_json, write_json
+from mmeb_harness.core.files import check_writable, lock_file, matching, read_json, write_json
 
 #: What a run's folder holds besides run.json, and how the names of the files in it end.
 _PARTS = {"tasks": ".json", "queries": ".parquet", "candidates": ".parquet"}
@@ -34,7 +34,7 @@ class RunFolder:
 
     def task_names(self) -> set[str]:
         """Of which tasks there are results."""
-        return {path.stem for path in (self.root / "tasks").glob("*.json")}
+        return {path.stem for path in matching(self.root / "tasks", "*.json")}
 
     def queries_file(self, task: str) -> Path:
         """One task's table of a row a query."""

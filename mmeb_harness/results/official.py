@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
-from mmeb_harness.core.files import parse_json, read_json, regular_file
-from mmeb_harness.core.items import MODALITIES, Item, Samples
+from mmeb_harness.core.files import matching, parse_json, read_json, regular_file
+from mmeb_harness.core.items import Item, MODALITIES, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
@@ -154,13 +154,13 @@ def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     metadata = values.get("metadata")
     name = metadata.get("model_name") if isinstance(metadata, dict) else None
     results = OfficialResults(name if isinstance(name, str) else path.stem, is_submission=True)
-    for modality, listed in metrics.items():
-        if listed in MISSING_MARKS:
-            results.missing[modality] = listed
+    for modality, entries in metrics.items():
+        if entries in MISSING_MARKS:
+            results.missing[modality] = entries
             continue
-        if modality not in MODALITIES or not isinstance(listed, dict):
+        if modality not in MODALITIES or not isinstance(entries, dict):
             raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(MODALITIES)} with its tasks")
-        for key, scores in listed.items():
+        for key, scores in entries.items():
             if other := results.modality_of.get(key):
                 raise ResultError(f"{path}: {key} is there twice, under {other} and {modality}; keep one")
             results.modality_of[key] = modality
@@ -180,7 +180,7 @@ def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     """
     results = OfficialResults(path.resolve().name, is_submission=False)
     for folder in (path, *(path / modality for modality in MODALITIES)):
-        for key in sorted({_key_of(file) for suffix in _SUFFIXES for file in folder.glob(f"*{suffix}")}):
+        for key in sorted({_key_of(file) for suffix in _SUFFIXES for file in matching(folder, f"*{suffix}")}):
             if key in results.entries:
                 raise ResultError(f"{path}: {key} is there twice; keep one of its files")
             _add_task(results, folder, key, tasks)

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import read_parquet, write_text
+from mmeb_harness.core.files import matching, read_parquet, write_text
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
@@ -54,7 +54,7 @@ def export_trec(folder: Path, output: Path) -> list[ExportedTask]:
     """
     run, results = read_run(folder)
     files = RunFolder(folder)
-    if foreign := sorted({path.stem for path in output.glob("*.run")} - set(run.tasks)):
+    if foreign := sorted({path.stem for path in matching(output, "*.run")} - set(run.tasks)):
         raise ResultError(f"{output} holds other rankings already ({foreign[0]}.run …); choose an empty folder")
     marks = ("-synthetic" if run.data_synthetic else "") + ("-limited" if run.limit is not None else "")
     tag = encode_id(run.model + marks)

@@ -20,7 +20,7 @@ from pathlib import Path
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import EncodeResult, ModelInfo
 from mmeb_harness.core.errors import ModelError, ResultError
-from mmeb_harness.core.files import write_json
+from mmeb_harness.core.files import matching, write_json
 from mmeb_harness.core.items import Item, Quantization, Role
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.encode.local import Encoder
@@ -150,7 +150,7 @@ def load_shards(output: Path) -> list[ShardResult]:
     Raises:
         ResultError: there are none, some are missing, or they aren't of one run.
     """
-    files = sorted((output / "shards").glob("*-of-*.json"))
+    files = matching(output / "shards", "*-of-*.json")
     finished = [path for path in files if re.fullmatch(r"\d+-of-\d+\.json", path.name)]
     if not finished:
         raise ResultError(f"{output} has no finished shard; mmeb-eval run … --output {output} --shard 1/N writes one")

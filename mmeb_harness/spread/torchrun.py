@@ -17,7 +17,7 @@ from typing import Any
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import read_json, write_json
+from mmeb_harness.core.files import matching, read_json, write_json
 from mmeb_harness.encode.local import Encoder
 from mmeb_harness.run.evaluate import OpenEncoder
 from mmeb_harness.run.identity import Identity, run_identity
@@ -167,7 +167,7 @@ class Meeting:
 
     def remarks(self) -> list[str]:
         """Rank 0: what a user should know of the others."""
-        processors = {read_json(path)["processors"] for path in self._folder.glob("rank-*.json")}
+        processors = {read_json(path)["processors"] for path in matching(self._folder, "rank-*.json")}
         return processors_remarks("ranks", processors)
 
     def absent(self) -> str:

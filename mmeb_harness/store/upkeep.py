@@ -17,6 +17,7 @@ import numpy as np
 
 from mmeb_harness.core.embedder import UNIT_TOLERANCE
 from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import is_data
 from mmeb_harness.store.chunk_files import (
     LOCK,
     chunk_files,
@@ -92,7 +93,7 @@ def model_folders(vectors: Path) -> dict[Path, Description]:
     described: dict[Path, Description] = {}
     for path in listed(vectors, ""):
         with contextlib.suppress(ResultError):  # not to be read: somebody else's folder
-            if path.is_dir() and not path.name.startswith(".") and (description := read_description(path)):
+            if path.is_dir() and is_data(path.name) and (description := read_description(path)):
                 described[path] = description
     return described
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmeb_harness import is_data
 from mmemb_r1_model.data.rows import open_parquet
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import replacing
@@ -57,7 +58,7 @@ class MediaFolder:
         """
         folder = self.root / _inside(relative)
         try:
-            names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES)]
+            names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)]
         except OSError:
             names = []
         if not names:
@@ -85,7 +86,8 @@ def _inside(relative: str) -> str:
 
 def _natural_order(name: str) -> list[tuple[int, int, str]]:
     """Digit runs compare as numbers: c01_0002 before c01_0010."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    parts = filter(None, re.split(r"(\d+)", name))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
 class StoredImages:

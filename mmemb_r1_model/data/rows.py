@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
+from mmemb_r1_model.disk.files import PlacedBytes, matching, regular_file, replacing
 from mmemb_r1_model.disk.jsonl import Row, checked_row, placed_rows
 
 _INDEX_VERSION = 1
@@ -296,6 +296,6 @@ def find_files(folder: Path, patterns: Sequence[str], fetch: str) -> list[Path]:
         DataError: no pattern has any.
     """
     for pattern in patterns:
-        if files := sorted(folder.glob(pattern)):
+        if files := matching(folder, pattern):
             return files
     raise DataError(f"{folder / patterns[0]} is missing; get it: {fetch}")

@@ -38,6 +38,7 @@ from mmemb_r1_model.data.mmeb_train import NO_POSITIVE, NO_QUERY, split_instruct
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side
 from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.disk.jsonl import Row
 
 UmeSet = Literal["sft", "rl"]
@@ -139,7 +140,7 @@ def _annotations(path: Path, kind: UmeSet) -> Path:
         return path
     stem = f"UME-{kind}-train"
     named = [path / f"{stem}{suffix}" for suffix in (".json", ".jsonl") if (path / f"{stem}{suffix}").is_file()]
-    files = named or sorted(file for file in path.glob("*.json*") if file.suffix in (".json", ".jsonl"))
+    files = named or [file for file in matching(path, "*.json*") if file.suffix in (".json", ".jsonl")]
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise DataError(f"{path}: expected {stem}.json or .jsonl, found {names}; get it: {FETCH[kind]}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness import build_config, parse_yaml, read_yaml
+from mmeb_harness import build_config, matching, parse_yaml, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 
 __all__ = ["OPEN", "build_config", "named_config", "open_keys", "override", "read_yaml"]
@@ -77,7 +77,7 @@ def named_config(name: str, folder: Literal["configs", "studies"] = "configs") -
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    known = {path.stem: path for path in (Path(__file__).resolve().parents[1] / folder).glob("*.yaml")}
+    known = {path.stem: path for path in matching(Path(__file__).resolve().parents[1] / folder, "*.yaml")}
     if name not in known:
         raise UnknownNameError("configuration", name, known)
     return known[name]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmeb_harness import DataError, lock_file, read_json, regular_file, replacing
+from mmeb_harness import DataError, lock_file, matching, read_json, regular_file, replacing
 
-__all__ = ["PlacedBytes", "lock_file", "read_object", "regular_file", "replacing", "replacing_folder", "write_json"]
+__all__ = ["PlacedBytes", "lock_file", "matching", "read_object", "regular_file", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, OptionError
-from mmemb_r1_model.disk.files import read_object, write_json
+from mmemb_r1_model.disk.files import matching, read_json, read_object, write_json
 from mmemb_r1_model.disk.jsonl import KeyedRows, Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
@@ -133,7 +133,7 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
 
 def all_judged(folder: Path) -> Iterator[Row]:
     """The judged rows of all processes."""
-    paths = [folder / JUDGED, *sorted(folder.glob(f"{JUDGED_STEM}-*.jsonl"))]
+    paths = [folder / JUDGED, *matching(folder, f"{JUDGED_STEM}-*.jsonl")]
     return (row for path in paths if path.is_file() for row in read_rows(path))
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mmeb_harness.stats.policies import MODES
 from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
-from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.files import matching, write_json
 from mmemb_r1_model.pipeline import (
     Pipeline,
     PipelineConfig,
@@ -157,7 +157,7 @@ class Study:
     def _base(self, seed: int, run: Path) -> None:
         evaluator = self.folder / EVALUATOR
         if evaluator.is_dir():
-            data = [f"data/{path.name}" for path in sorted((evaluator / "data").iterdir())]
+            data = [f"data/{path.name}" for path in matching(evaluator / "data")]
             _link(evaluator, run, ("judge", *data))
         self._train(self._pipeline(seed), run, _STAGES, f"seed {seed}, {BASE}")
         for checkpoint in ("joint", "adaptive"):

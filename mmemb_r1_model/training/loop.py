@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line
-from mmemb_r1_model.disk.files import replacing_folder, write_json
+from mmemb_r1_model.disk.files import matching, replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter, read_rows, rewrite
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
@@ -114,7 +114,7 @@ class Loop:
         Raises:
             OptionError: the checkpoint is of another configuration.
         """
-        states = sorted(self.folder.glob(f"checkpoint-*/{STATE}"))
+        states = matching(self.folder, f"checkpoint-*/{STATE}")
         if not states:
             return 0
         # Mapped, not read: a process whose weights are split needs only its part of each tensor.
@@ -202,7 +202,7 @@ class Loop:
         return write
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint-*"))
+        return matching(self.folder, "checkpoint-*")
 
     def save(self, step: int) -> None:
         """Write what is needed to go on after `step` steps; whole or not at all. Every process must call it."""

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from mmeb_harness import DataError, ShortClips
+from mmeb_harness import DataError, ShortClips, is_data
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -41,13 +41,13 @@ class MediaFolder:
     def subfolders(self, relative: str) -> list[str]:
         """Names of a folder's sub-folders, sorted; none if there is no such folder."""
         check_inside(relative)
-        return sorted(name for name, is_folder in self._existing(relative).items() if is_folder)
+        return sorted(name for name, is_folder in self._existing(relative).items() if is_folder and is_data(name))
 
     def frames(self, relative: str) -> tuple[Path, ...]:
         """All frames of a clip's folder, in natural order; none if it is missing or holds no picture."""
         check_inside(relative)
         listing = self._existing(relative)
-        names = [name for name in listing if name.lower().endswith(FRAME_SUFFIXES)]
+        names = [name for name in listing if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)]
         if not names:
             empty = f"frame folder {self._data / relative} holds no {'/'.join(FRAME_SUFFIXES)} file"
             self._missing.setdefault(relative, empty)
@@ -74,9 +74,12 @@ class MediaFolder:
         if directory not in self._listings:
             try:
                 with os.scandir(self._data / directory) as entries:
-                    self._listings[directory] = {entry.name: entry.is_dir() for entry in entries}
+                    self._listings[directory] = {entry.name: os.path.isdir(entry) for entry in entries}
             except (FileNotFoundError, NotADirectoryError):
                 self._listings[directory] = {}
+            except OSError as error:
+                why = error.strerror or error
+                raise DataError(f"media folder {self._data / directory} can't be read: {why}") from error
         return self._listings[directory]
 
 
@@ -89,7 +92,8 @@ def check_inside(relative: str) -> None:
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Digit runs compare as integers, the rest in lower case: frame_2 before frame_10, as officially."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    parts = filter(None, re.split(r"(\d+)", name))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
 def sample_frames(frames: tuple[Path, ...], n: int, short: ShortClips = "as they are") -> tuple[Path, ...]:

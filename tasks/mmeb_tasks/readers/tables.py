@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import Column, DataError, Row, Table, parquet_rows
+from mmeb_harness import Column, DataError, Row, Table, matching, parquet_rows
 
 _WIDE_ROWS_AT_ONCE = 32
 _ROWS_AT_ONCE = 4096
@@ -18,7 +18,7 @@ class MissingTableError(DataError):
 
 def has_table(data: Path, table: Table) -> bool:
     """Whether the data folder holds the table."""
-    return any(True for pattern in table.patterns for _ in data.glob(pattern))
+    return any(matching(data, pattern) for pattern in table.patterns)
 
 
 def table_files(data: Path, table: Table) -> list[Path]:
@@ -27,7 +27,7 @@ def table_files(data: Path, table: Table) -> list[Path]:
     Raises:
         MissingTableError: if there is none.
     """
-    files = sorted(path for pattern in table.patterns for path in data.glob(pattern))
+    files = sorted(path for pattern in table.patterns for path in matching(data, pattern))
     if not files:
         raise MissingTableError(
             f"annotations {data / table.folder}/{table.split}.parquet are missing "
