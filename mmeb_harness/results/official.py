@@ -17,7 +17,7 @@ from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.files import matching, parse_json, read_json, regular_file
-from mmeb_harness.core.items import Item, MODALITIES, Samples
+from mmeb_harness.core.items import MODALITIES, Item, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
