@@ -198,7 +198,10 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
             fewer queries than declared is not a score.
     """
     with plugin_code(f"task {task.name!r} can't be read"):
-        samples = task.load(info.root, frames)
+        try:
+            samples = task.load(info.root, frames)
+        except DataError as error:
+            raise _named(task, info.root, error) from error
     if not isinstance(samples, Samples):
         raise DataError(f"{task.name}: its reader returned {type(samples).__name__}, not Samples")
     if not info.synthetic and task.recognise is not None:
@@ -219,6 +222,14 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
     if not info.synthetic:
         samples = _with_counted_candidates(task, samples, info)
     return samples if limit is None else _first_queries(samples, limit)
+
+
+def _named(task: Task, root: Path, error: DataError) -> DataError:
+    """A reader's refusal with the task and its files, where it doesn't begin with the task's name already."""
+    if str(error).startswith(f"{task.name}: "):
+        return error
+    files = f" (read from {root / task.annotations[0]})" if task.annotations else f" (read from {root})"
+    return DataError(f"{task.name}: {error}{files}; mend the data, or the task's reader")
 
 
 def _with_counted_candidates(task: Task, samples: Samples, info: DataInfo) -> Samples:

@@ -73,7 +73,9 @@ def _task(row: ImageRow, edition: str) -> Task:
         modality="image",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, edition, functools.partial(read_image_task, layout), {}),
+        load=functools.partial(
+            read_named, row.name, edition, functools.partial(read_image_task, layout), table.folder, {}
+        ),
         annotations=table.patterns,
         num_queries=NUM_QUERIES,
         num_candidates=row.num_candidates,

@@ -98,7 +98,9 @@ def _task(row: VisdocRow, edition: str) -> Task:
         modality="visdoc",
         group=row.group,
         metric="ndcg_linear@5",
-        load=functools.partial(read_named, row.name, edition, functools.partial(_read, row, edition), other),
+        load=functools.partial(
+            read_named, row.name, edition, functools.partial(_read, row, edition), f"annotations/{queries.repo}", other
+        ),
         annotations=tuple(pattern for table in (queries, qrels, corpus) for pattern in table.patterns),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,

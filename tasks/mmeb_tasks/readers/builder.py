@@ -77,10 +77,13 @@ def clean_instruction(stored: str) -> str:
 Read = Callable[[Path, Frames], Samples]
 
 
-def read_named(name: str, edition: str, read: Read, other: Mapping[str, Table], data: Path, frames: Frames) -> Samples:
-    """Read a task; every refusal starts with the task's name and ends with the way out.
+def read_named(
+    name: str, edition: str, read: Read, folder: str, other: Mapping[str, Table], data: Path, frames: Frames
+) -> Samples:
+    """Read a task; every refusal starts with the task's name, says where, and ends with the way out.
 
     Args:
+        folder: of the task's tables, below the data folder.
         edition: that `read` reads.
         other: tables that hold the same task in other editions, by edition.
     """
@@ -98,4 +101,5 @@ def read_named(name: str, edition: str, read: Read, other: Mapping[str, Table], 
     except MissingMediaError as error:
         raise DataError(f"{name}: {error}. Get it: {get}") from error
     except DataError as error:
-        raise DataError(f"{name}: {error}. Look closer: {check}") from error
+        rows = "" if str(data) in str(error) else f" (rows of {data / folder})"
+        raise DataError(f"{name}: {error}{rows}. Look closer: {check}") from error
