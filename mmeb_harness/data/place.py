@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
+from mmeb_harness.core.columns import Column
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import is_data, matching, readable_size, replacing
 from mmeb_harness.core.tasks import Pages, Table
@@ -139,10 +140,12 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     try:
         with replacing(slim) as temporary:
             for hub_name, path in parts:
-                for batch in _batches(f"{table.repo}: {hub_name}", path, _PAGES_AT_ONCE):
+                name, first = f"{table.repo}: {hub_name}", 0
+                for batch in _batches(name, path, _PAGES_AT_ONCE):
                     if missing := {pages.id_column, pages.image_column} - set(batch.schema.names):
-                        raise DataError(f"{table.repo}: {hub_name} lacks the column {min(missing)!r}")
-                    copies += _place_batch(batch, pages, root, record, seen)
+                        raise DataError(f"{name} lacks the column {min(missing)!r}")
+                    copies += _place_batch(batch, name, first, pages, root, record, seen)
+                    first += batch.num_rows
                     rest = batch.drop_columns([pages.image_column])
                     writer = writer or pq.ParquetWriter(temporary, rest.schema, compression="zstd")
                     writer.write_batch(rest)
@@ -156,15 +159,21 @@ def place_pages(parts: Sequence[tuple[str, Path]], pages: Pages, root: Path, rec
     return copies
 
 
-def _place_batch(batch: pa.RecordBatch, pages: Pages, root: Path, record: RecordWriter, seen: set[str]) -> int:
-    """Place a batch of pages; of an id that occurs twice, here or in `seen`, the first counts, as for readers."""
+def _place_batch(
+    batch: pa.RecordBatch, name: str, first: int, pages: Pages, root: Path, record: RecordWriter, seen: set[str]
+) -> int:
+    """Place a batch of pages; of an id that occurs twice, here or in `seen`, the first counts, as for readers.
+
+    Args:
+        name, first: the file's, and the number of the batch's first row in it.
+    """
     copies = 0
-    ids, images = (batch.column(name).to_pylist() for name in (pages.id_column, pages.image_column))
-    for row_id, image in zip(map(str, ids), images, strict=True):
+    ids = Column.key(pages.id_column).cells(batch.column(pages.id_column), name, first)
+    images = Column.picture(pages.image_column).cells(batch.column(pages.image_column), name, first)
+    for row_id, stored in zip(ids, images, strict=True):
         if row_id in seen:
             continue
         seen.add(row_id)
-        stored = (image or {}).get("bytes")
         if not stored:
             raise DataError(f"{pages.table.repo}: page {row_id!r} has no image")
         content = pages.content_of(row_id, stored)

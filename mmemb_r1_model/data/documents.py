@@ -27,7 +27,7 @@ import pyarrow as pa
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import StoredImages, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
-from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
+from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, text_of, usable_rows
 
 DocumentSet = Literal["colpali", "visrag"]
 
@@ -128,16 +128,15 @@ def open_documents(config: TrainingSetConfig, root: Path, kind: DocumentSet) -> 
 
 
 def _answer_about_page(rows: pa.Table, pages: StoredImages, name: str, number: int) -> Pair:
-    row = row_of(rows, number)
-    query = Item(f"{number}/query", row["query"].strip(), (pages[number],), instruction=ASK_PAGE)
-    positive = Item(f"{number}/positive", row["answer"].strip())
+    query = Item(f"{number}/query", text_of(rows, "query", number).strip(), (pages[number],), instruction=ASK_PAGE)
+    positive = Item(f"{number}/positive", text_of(rows, "answer", number).strip())
     return Pair(str(number), name, query, positive, answer=answer_key(positive.text))
 
 
 def _page_for_query(rows: pa.Table, pages: StoredImages, name: str, number: int) -> Pair:
-    row, page = row_of(rows, number), pages[number]
+    page, words = pages[number], text_of(rows, "query", number).strip()
     # A source that isn't among the ten has no instruction, as in VLM2Vec.
-    source = row["source"] or ""
-    query = Item(f"{number}/query", row["query"].strip(), instruction=QUERY_INSTRUCTIONS.get(source, ""))
+    source = text_of(rows, "source", number)
+    query = Item(f"{number}/query", words, instruction=QUERY_INSTRUCTIONS.get(source, ""))
     positive = Item(f"{number}/positive", images=(page,), instruction=PAGE_INSTRUCTIONS.get(source, ""))
     return Pair(str(number), name, query, positive, answer=answer_key("", [page.name]))

@@ -25,7 +25,7 @@ from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
-from mmemb_r1_model.disk.jsonl import Row
+from mmemb_r1_model.disk.jsonl import Row, rows_at, text_at
 
 Use = Literal["caption", "retrieval", "qa"]
 
@@ -62,14 +62,14 @@ def open_llava_hound(config: TrainingSetConfig, root: Path, use: Use) -> list[Pa
 
 
 def _facts(row: Row) -> RowFacts:
-    if not row.get("video"):
+    if not text_at(row, "video"):
         return RowFacts(skip="no video")
     return RowFacts(skip="" if turns(row)[1] else "no caption or answer")
 
 
 def turns(row: Row) -> tuple[str, str]:
     """What the human asks, without the video token, and what is told."""
-    values = [str(turn.get("value") or "") for turn in row.get("conversations") or ()]
+    values = [text_at(turn, "value") for turn in rows_at(row, "conversations")]
     asked, told, *_ = *values, "", ""
     return asked.replace(VIDEO_TOKEN, "").strip(), told.strip()
 

@@ -13,11 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
-from mmeb_harness import is_data
+from mmeb_harness import Column, is_data
 from mmemb_r1_model.data.rows import open_parquet
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import replacing
@@ -155,18 +154,18 @@ class StoredImages:
 
     def _extract(self, group: int) -> list[str]:
         path, number = self._groups[group]
-        state, names = self._state(group), []
+        state, names, images = self._state(group), list[str](), Column.picture(self._column)
         with open_parquet(path, [self._column], self._way_out) as file:
             # No threads: loader processes are forked, and Arrow's pool doesn't outlive a fork everywhere.
             reading = {"row_groups": [number], "columns": [self._column], "use_threads": False}
             for batch in file.iter_batches(batch_size=_IMAGES_AT_ONCE, **reading):
-                names += [self._write(image) for image in batch.column(0).to_pylist()]
+                where = f"{path}, row group {number}"
+                names += [self._write(image) for image in images.cells(batch.column(0), where, len(names))]
         _write_whole(self._list_path(group), json.dumps({"source": state, "names": names}).encode())
         return names
 
-    def _write(self, image: dict[str, Any] | None) -> str:
-        """Write an image, {bytes, path}, that isn't written yet; its name, "" if there is none."""
-        content = (image or {}).get("bytes")
+    def _write(self, content: bytes) -> str:
+        """Write an image that isn't written yet; its name, "" if there is none."""
         if not content:
             return ""
         suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
-from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, row_of, usable_rows
+from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, text_of, usable_rows
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 
 SPLITS = ("original", "diverse_instruction")
@@ -121,14 +121,15 @@ def _has_side(rows: pa.Table, side: str) -> NDArray[np.bool_]:
 def _pair(
     rows: pa.Table, originals: pa.Table, query_instruction: str, media: MediaFolder, name: str, number: int
 ) -> Pair:
-    row, original = row_of(rows, number), row_of(originals, number)
+    row = {name: text_of(rows, name, number) for name in (*_REQUIRED, *_OPTIONAL)}
+    original = {name: text_of(originals, name, number) for name in ("qry", "pos_text")}
 
-    def item(side: str, instruction: str, text: str, path: str | None) -> Item:
+    def item(side: str, instruction: str, text: str, path: str) -> Item:
         return Item(f"{number}/{side}", text, (media.file(path),) if path else (), instruction=instruction)
 
     words = _told_apart(_clean(row["qry"]), _clean(original["qry"]), (query_instruction,))
     query = item("query", *words, row["qry_image_path"])
-    path = row["pos_image_path"] or ""
+    path = row["pos_image_path"]
     words = _told_apart(_clean(row["pos_text"]), _clean(original["pos_text"]), IMAGE_INSTRUCTIONS if path else ())
     positive = item("positive", *words, path)
     wrong, wrong_path = _clean(row["neg_text"]), row["neg_image_path"]
@@ -141,9 +142,9 @@ def _pair(
     return Pair(str(number), name, query, positive, negatives, answer_key(positive.text, [path]))
 
 
-def _clean(text: str | None) -> str:
+def _clean(text: str) -> str:
     # The token stands in WebQA's queries, too, which have no image.
-    return (text or "").replace(IMAGE_TOKEN, "").strip()
+    return text.replace(IMAGE_TOKEN, "").strip()
 
 
 def split_instruction(text: str, known: Sequence[str]) -> tuple[str, str]:

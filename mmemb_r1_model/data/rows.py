@@ -22,12 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmeb_harness import Column
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import PlacedBytes, matching, regular_file, replacing
 from mmemb_r1_model.disk.jsonl import Row, checked_row, placed_rows
 
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 #: Of each row: where it lies, in bytes, and its facts as numbers: an index into `groups`; 0, or 1 + one into `skips`.
 _PLACE = np.dtype([("starts", "<i8"), ("lengths", "<i4"), ("group_of", "<i2"), ("skip_of", "i1")])
 _CHUNK = 4 << 20
@@ -149,9 +150,9 @@ def _build_index(path: Path, facts_of: Callable[[Row], RowFacts], fetch: str) ->
         for number, (start, length, row) in enumerate(_scan(path, fetch)):
             try:
                 facts = facts_of(row)
-            except (AttributeError, KeyError, TypeError) as error:
+            except DataError as error:
                 where = f"{path}, row {number} (byte {start})"
-                raise DataError(f"{where} is not laid out as published: {error}") from error
+                raise DataError(f"{where} is not laid out as published: {error}; get it again: {fetch}") from error
             group, skip = groups.setdefault(facts.group, len(groups)), skips.setdefault(facts.skip, len(skips))
             yield start, length, group, skip
 
@@ -211,7 +212,7 @@ def _scan_array(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, i
             return
         try:
             row, end = parse(text, place)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             stored = file.read(_CHUNK)
             if not stored or len(text) - place > _LONGEST_ROW:
                 why = f"not valid JSON ({error})" if stored else "the file ends within it"
@@ -247,17 +248,18 @@ def open_parquet(path: Path, required: Sequence[str], way_out: str) -> Iterator[
 
 
 def read_columns(files: Sequence[Path], required: Sequence[str], optional: Sequence[str], way_out: str) -> pa.Table:
-    """The named columns of parquet files, whole, as one table; an optional one that isn't there is all empty.
+    """The named columns of texts of parquet files, whole, as one table; an optional one that isn't there is all empty.
 
     Raises:
-        DataError: a file can't be read, or lacks a required column.
+        DataError: a file can't be read, lacks a required column, or holds something else than text or null in one.
     """
     tables = []
     for path in files:
         with open_parquet(path, required, way_out) as file:
             stored = file.schema_arrow.names
             names = [name for name in (*required, *optional) if name in stored]
-            table = file.read(columns=names, use_threads=False)
+            columns = file.read(columns=names, use_threads=False)
+        table = pa.table({name: _texts(columns[name].combine_chunks(), name, path, way_out) for name in names})
         for name in optional:
             if name not in stored:
                 table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
@@ -265,10 +267,21 @@ def read_columns(files: Sequence[Path], required: Sequence[str], optional: Seque
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
-def row_of(table: pa.Table, number: int) -> Row:
-    """A row of a table by its number."""
-    row: Row = table.slice(number, 1).to_pylist()[0]
-    return row
+def _texts(column: pa.Array, name: str, path: Path, way_out: str) -> pa.Array:
+    """Texts and nulls, of whatever flavour, as strings."""
+    with contextlib.suppress(pa.ArrowInvalid):  # not UTF-8: the row is named below
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column.validate(full=True)
+            return column
+    try:
+        return pa.array(Column.optional_text(name).cells(column, path), pa.string())
+    except DataError as error:
+        raise DataError(f"{error}; {way_out}") from error
+
+
+def text_of(table: pa.Table, name: str, number: int) -> str:
+    """A cell of a table of texts; "" where there is none."""
+    return table[name][number].as_py() or ""
 
 
 def has_words(column: pa.ChunkedArray, ignored: str = "") -> NDArray[np.bool_]:

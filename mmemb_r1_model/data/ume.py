@@ -26,10 +26,11 @@ XMUDeepLIT/UME-R1 (where media lie); a real row in the dataset report of a reade
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mmemb_r1_model.data import documents, llava_hound, mmeb_train
 from mmemb_r1_model.data.config import TrainingSetConfig
@@ -39,7 +40,7 @@ from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side
 from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 from mmemb_r1_model.disk.files import matching
-from mmemb_r1_model.disk.jsonl import Row
+from mmemb_r1_model.disk.jsonl import Row, row_at, rows_at, text_at, texts_at
 
 UmeSet = Literal["sft", "rl"]
 
@@ -151,35 +152,34 @@ def sides(row: Row, kind: UmeSet) -> tuple[StoredSide, StoredSide]:
     """Query and positive of a row."""
     if kind == "rl":
         return _rl_side(row, "qry"), _rl_side(row, "pos")
-    return _sft_side(row.get("qry") or {}), _sft_side(row.get("pos") or {})
+    return _sft_side(row_at(row, "qry")), _sft_side(row_at(row, "pos"))
 
 
 def _sft_side(side: Row) -> StoredSide:
     human = gpt = ""
-    for turn in side.get("conversations") or ():
+    for turn in rows_at(side, "conversations"):
         if turn.get("from") == "human":
-            human = human or str(turn.get("value") or "")
+            human = human or text_at(turn, "value")
         elif turn.get("from") == "gpt":
-            gpt = gpt or str(turn.get("value") or "")
+            gpt = gpt or text_at(turn, "value")
     text = _MEDIA_TOKENS.sub("", _REQUEST.split(human, maxsplit=1)[0]).strip()
     parts = (part.strip() for part in _MARKS.split(gpt))
-    return _stored(text, side.get("image"), side.get("video"), "\n".join(filter(None, parts)))
+    return _stored(text, texts_at(side, "image"), texts_at(side, "video"), "\n".join(filter(None, parts)))
 
 
 def _rl_side(row: Row, side: str) -> StoredSide:
-    text = _MEDIA_TOKENS.sub("", str(row.get(f"{side}_text") or "")).strip()
-    return _stored(text, row.get(f"{side}_image"), row.get(f"{side}_video"))
+    text = _MEDIA_TOKENS.sub("", text_at(row, f"{side}_text")).strip()
+    return _stored(text, texts_at(row, f"{side}_image"), texts_at(row, f"{side}_video"))
 
 
-def _stored(text: str, image: Any, video: Any, rationale: str = "") -> StoredSide:
+def _stored(text: str, image: Sequence[str], video: Sequence[str], rationale: str = "") -> StoredSide:
     frames = _paths(video)
     return StoredSide(text, () if frames else _paths(image), frames, rationale)
 
 
-def _paths(stored: Any) -> tuple[str, ...]:
-    """Paths as they lie below the media folder, without the white picture. One path may stand without a list."""
-    listed = stored if isinstance(stored, list) else [stored]
-    relative = [str(path).removeprefix("./").removeprefix(f"{MEDIA_FOLDER}/") for path in listed if path]
+def _paths(stored: Sequence[str]) -> tuple[str, ...]:
+    """Paths as they lie below the media folder, without the white picture."""
+    relative = [path.removeprefix("./").removeprefix(f"{MEDIA_FOLDER}/") for path in stored]
     return tuple(_DOUBLED_SUFFIX.sub(r"\1", path) for path in relative if path != BLANK)
 
 
@@ -197,4 +197,4 @@ def positive_words(side: StoredSide) -> tuple[str, str]:
 def _facts_of(row: Row, kind: UmeSet) -> RowFacts:
     query, positive = sides(row, kind)
     skip = NO_QUERY if query.empty else NO_POSITIVE if positive.empty else ""
-    return RowFacts(group=str(row.get("dataset_name") or ""), skip=skip)
+    return RowFacts(group=text_at(row, "dataset_name"), skip=skip)

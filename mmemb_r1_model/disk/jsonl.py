@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
 from mmemb_r1_model.disk.hashing import hash64
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 #: A row as its file has it: whatever JSON or parquet holds.
 Row = dict[str, Any]
@@ -55,7 +59,7 @@ def placed_rows(
 def _parsed(line: bytes, where: str, is_torn: bool, way_out: str) -> Row:
     try:
         return checked_row(json.loads(line), where)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         torn = " (the file ends within it)" if is_torn else ""
         raise DataError(f"{where} is not valid JSON{torn}: {error}; {way_out}") from error
 
@@ -69,6 +73,56 @@ def checked_row(row: object, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object, found {type(row).__name__}")
     return row
+
+
+def text_at(row: Row, field: str) -> str:
+    """The text of a field; "" where it is null or missing.
+
+    Raises:
+        DataError: it is no text.
+    """
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{field!r} holds {_shown(value)}, expected text")
+    if value and not value.isascii() and _HALF_PAIR.search(value):
+        raise DataError(f"{field!r} holds {_shown(value)}, which has half of a surrogate pair, expected text")
+    return value or ""
+
+
+def texts_at(row: Row, field: str) -> list[str]:
+    """The texts of a field that holds one, a list of them, or nothing; empty ones left out.
+
+    Raises:
+        DataError: it, or an entry, is no text.
+    """
+    value = row.get(field)
+    listed = value if isinstance(value, list) else [value]
+    return [text for text in (text_at({field: entry}, field) for entry in listed) if text]
+
+
+def rows_at(row: Row, field: str) -> list[Row]:
+    """The objects that a field lists; none where it is null or missing.
+
+    Raises:
+        DataError: it is no list, or an entry is no object.
+    """
+    value = row.get(field)
+    if value is not None and not (isinstance(value, list) and all(isinstance(entry, dict) for entry in value)):
+        raise DataError(f"{field!r} holds {_shown(value)}, expected a list of objects")
+    return value or []
+
+
+def row_at(row: Row, field: str) -> Row:
+    """The object of a field; an empty one where it is null or missing.
+
+    Raises:
+        DataError: it is none.
+    """
+    return checked_row(row.get(field) or {}, repr(field))
+
+
+def _shown(value: object) -> str:
+    return textwrap.shorten(json.dumps(value), 60, placeholder="…")
 
 
 class KeyedRows:

@@ -56,13 +56,13 @@ def embedding_reward(positive: Tensor, negatives_M: Tensor, excluded_M: Tensor, 
     """R_emb = (is the positive ranked first) x (its cosine - soft-max-weighted mean cosine of the negatives).
 
     The share of the top k that is right, with one positive and so k = 1; form after UME-R1 and Embed-RL.
-    A tie with a negative is no first place.
+    A tie with a negative is no first place. Beside excluded negatives alone there is nothing to be gained: 0.
     """
     kept = negatives_M.masked_fill(excluded_M, -torch.inf)
     weights = torch.softmax(kept / config.negative_temperature, dim=-1)
     mean_negative = (weights * negatives_M).sum(dim=-1)
     first = (positive > kept.amax(dim=-1)).to(positive.dtype)
-    return first * (positive - mean_negative)
+    return torch.where(excluded_M.all(dim=-1), 0.0, first * (positive - mean_negative))
 
 
 @dataclass(frozen=True)

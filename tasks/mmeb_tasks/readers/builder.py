@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mmeb_harness import DataError, Frames, Item, Samples, Table
+from mmeb_harness import DataError, Frames, Item, Samples, Table, one_line
 from mmeb_tasks.readers.media import MissingMediaError
 from mmeb_tasks.readers.tables import MissingTableError, has_table
 
@@ -47,6 +47,8 @@ class SamplesBuilder:
         """
         if item.id in self._gains:
             raise DataError(f"query id {item.id!r} stands in the annotations twice")
+        if not item.media and not item.text.strip():
+            self.notes["queries of nothing but their instruction"] += 1
         self._queries.append(item)
         self._gains[item.id] = gains
         self._pools[item.id] = tuple(own)
@@ -97,9 +99,9 @@ def read_named(
                 f"{name}: {data} holds the rows of edition {there} ({other[there].repo}) only; run with "
                 f"--edition {there}, or get the others: {get}"
             ) from error
-        raise DataError(f"{name}: {error}. Get it: {get}") from error
+        raise DataError(f"{name}: {one_line(error)}. Get it: {get}") from error
     except MissingMediaError as error:
-        raise DataError(f"{name}: {error}. Get it: {get}") from error
+        raise DataError(f"{name}: {one_line(error)}. Get it: {get}") from error
     except DataError as error:
         rows = "" if str(data) in str(error) else f" (rows of {data / folder})"
-        raise DataError(f"{name}: {error}{rows}. Look closer: {check}") from error
+        raise DataError(f"{name}: {one_line(error)}{rows}. Look closer: {check}") from error

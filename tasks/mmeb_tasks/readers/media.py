@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from mmeb_harness import DataError, ShortClips, is_data
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LONGEST_NAME = 255
 
 
 class MissingMediaError(DataError):
@@ -84,10 +85,12 @@ class MediaFolder:
 
 
 def check_inside(relative: str) -> None:
-    """Refuse a path from annotations that leaves the data folder."""
+    """Refuse a path from annotations that leaves the data folder, or that no file system can hold."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative:
         raise DataError(f"annotation path {relative!r} leaves the data folder")
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise DataError(f"annotation path with a name of more than {_LONGEST_NAME} bytes: {relative!r}")
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

@@ -66,6 +66,7 @@ class _Context:
     media: MediaFolder
     builder: SamplesBuilder
     frames: Frames
+    labels: frozenset[str] = frozenset()
 
     def video(self, folder: str) -> tuple[Path, ...]:
         """Frames of a whole video, as many as are shown of one."""
@@ -113,12 +114,13 @@ class _Context:
 
 def read_video_task(layout: VideoLayout, data: Path, frames: Frames) -> Samples:
     """Read the queries and candidates of a video task."""
-    context = _Context(layout, MediaFolder(data), SamplesBuilder(), frames)
+    labels = _label_names(layout)
+    context = _Context(layout, MediaFolder(data), SamplesBuilder(), frames, frozenset(labels))
     add_row, columns = _READERS[layout.reader]
     rows = [(table, row) for table in layout.tables for row in read_rows(data, table, columns)]
     for number, (table, row) in enumerate(rows[: layout.max_rows]):
         add_row(context, str(number), row, table)
-    for label in _label_names(layout):
+    for label in labels:
         context.builder.candidate(label, partial(text_candidate, label))
     context.media.refuse_missing()
     return context.builder.build(pooled=layout.reader not in _GLOBAL)
@@ -145,6 +147,8 @@ NEGATIVES = Column.field_texts("negative_frames", "output_path", least=0)
 
 def _classification(context: _Context, query_id: str, row: Row, table: Table) -> None:
     label = row[LABEL]
+    if label not in context.labels:  # ranked beside the others, as officially
+        context.builder.notes["labels that are no class"] += 1
     item = context.query(query_id, "", context.video(row[VIDEO_ID]))
     context.builder.query(item, _texts(context, [label]), {label: 1.0})
 
