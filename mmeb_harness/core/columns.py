@@ -132,9 +132,10 @@ class Column(Generic[Cell]):
 
         if _is_list(cell.type) and not cell.null_count:
             entries = cell.flatten()
-            for place in range(len(entries)):
-                if not self._fits(pa.ListArray.from_arrays([0, 1], entries.slice(place, 1))):
-                    return f"{_stored(entries.slice(place, 1))} as entry {place}"
+            alone = [pa.ListArray.from_arrays([0, 1], entries.slice(place, 1)) for place in range(len(entries))]
+            unfit = [place for place, entry in enumerate(alone) if not self._fits(entry)]
+            if 0 < len(unfit) < len(alone):
+                return f"{_stored(entries.slice(unfit[0], 1))} as entry {unfit[0]}"
         return _stored(cell)
 
 

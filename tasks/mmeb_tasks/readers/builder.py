@@ -38,6 +38,10 @@ class SamplesBuilder:
             known = self._candidates[candidate_id] = make()
         return known.id
 
+    def has_query(self, query_id: str) -> bool:
+        """Whether a query of this id was added."""
+        return query_id in self._gains
+
     def query(self, item: Item, own: Sequence[str], gains: Mapping[str, float]) -> None:
         """Add a query and its gains.
 

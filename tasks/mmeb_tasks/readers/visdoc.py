@@ -55,7 +55,9 @@ def read_visdoc_task(layout: VisdocLayout, data: Path, frames: Frames) -> Sample
         query_id = row[QUERY_ID]
         relevant = grades.get(query_id)
         if not relevant:
-            raise DataError(f"query {query_id!r} has no qrels row with a score above 0")
+            raise row.unfit(QUERY_ID, "a query that has a row in qrels with a score above 0")
+        if builder.has_query(query_id):
+            raise row.unfit(QUERY_ID, "an id of its own: it stands in the annotations twice")
         if absent := next((page_id for page_id in relevant if page_id not in pages), None):
             raise DataError(f"query {query_id!r}: relevant page {absent!r} is not in the corpus")
         # The official pool order: relevant pages first, in query order, then the rest of the corpus.

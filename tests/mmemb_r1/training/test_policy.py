@@ -131,3 +131,15 @@ def test_the_divergence_is_zero_at_home_and_positive_elsewhere() -> None:
     policy, reference = torch.tensor([0.7, 0.3]), torch.tensor([0.4, 0.6])
     mean = (policy * k3_divergence(policy.log(), reference.log())).sum()
     assert float(mean) == pytest.approx(float((policy * (policy / reference).log()).sum()), abs=1e-6)
+
+
+def test_the_embedding_reward_is_0_beside_excluded_negatives_alone() -> None:
+    everybody = torch.ones(2, dtype=torch.bool)
+    assert float(embedding_reward(torch.tensor(0.9), torch.tensor([0.2, 0.4]), everybody, RewardConfig())) == 0
+    rewarded = embedding_reward(
+        torch.tensor([0.9, 0.9]),
+        torch.tensor([[0.2, 0.4], [0.2, 0.2]]),
+        torch.tensor([[True, True], [False, False]]),
+        RewardConfig(),
+    )
+    assert rewarded.tolist() == pytest.approx([0.0, 0.7])
