@@ -174,7 +174,7 @@ FAULTS: tuple[Fault, ...] = (
     _cell("candidates: one null", "DocVQA", _null_entry("tgt_text"), "tgt_text", "null as entry 3, expected"),
     _cell("candidates: none", "DocVQA", one_cell("tgt_text", []), "tgt_text", r"\[\] .* \(at least 1\)"),
     _cell("candidates: text, no list", "DocVQA", all_cells("tgt_text", "yes"), "tgt_text", r"'yes' \(string\)"),
-    _cell("candidates: numbers", "DocVQA", all_cells("tgt_text", [1]), "tgt_text", r"1 \(int64\) as entry 0"),
+    _cell("candidates: numbers", "DocVQA", all_cells("tgt_text", [1]), "tgt_text", r"\[1\] \(list"),
     _cell("lists not parallel", "DocVQA", one_cell("tgt_img_path", [""]), "tgt_img_path", r".*must be parallel"),
     _cell("target instruction: null", "EDIS", one_cell("tgt_inst", None), "tgt_inst", "null, expected text"),
     _cell("label: a number", "K700", all_cells("pos_text", 3), "pos_text", r"3 \(int64\), expected text"),
@@ -185,17 +185,15 @@ FAULTS: tuple[Fault, ...] = (
     _cell("answer: out of range", "NExTQA", all_cells("answer", 9), "answer", "9, expected the place of one of 5"),
     _cell("answer: negative", "EgoSchema", all_cells("answer", "-1"), "answer", "-1, expected the place"),
     _cell("answer: superscript", "EgoSchema", all_cells("answer", "²"), "answer", "'²' .*expected a whole number"),
-    _cell(
-        "answer: empty letter", "Video-MME", all_cells("answer", ""), "answer", "'', expected the letter of one of 4"
-    ),
+    _cell("answer: empty letter", "Video-MME", all_cells("answer", ""), "answer", "'', expected the letter of one of"),
     _cell("answer: two letters", "Video-MME", all_cells("answer", "AB"), "answer", "'AB', expected the letter"),
     _cell("answer: maybe", "ActivityNetQA", one_cell("answer", "maybe"), "answer", "'maybe', expected 'yes' or 'no'"),
     _cell("captions: empty list", "MSVD", one_cell("caption", []), "caption", r"\[\] .*expected text or a list"),
     _cell("captions: a date", "MSVD", all_cells("caption", pa.scalar(0, pa.date32())), "caption", "datetime.date"),
     _cell(
-        "clips: no path", "MomentSeeker", all_cells("positive_frames", [{"a": "x"}]), "positive_frames", "{'a': 'x'}"
+        "clips: no path", "MomentSeeker", all_cells("positive_frames", [{"a": 1}]), "positive_frames", r"\[{'a': 1}\]"
     ),
-    _cell("clips: texts", "MomentSeeker", all_cells("negative_frames", ["x"]), "negative_frames", "'x'"),
+    _cell("clips: texts", "MomentSeeker", all_cells("negative_frames", ["x"]), "negative_frames", r"\['x'\]"),
     _cell("score: a word", "ViDoRe_arxivqa", all_cells("score", "high"), "score", "'high' .*a number", config="qrels"),
     _cell("score: null", "ViDoRe_arxivqa", one_cell("score", None), "score", "null", config="qrels"),
     _cell("score: NaN", "ViDoRe_arxivqa", all_cells("score", float("nan")), "score", "nan", config="qrels"),
@@ -208,7 +206,7 @@ FAULTS: tuple[Fault, ...] = (
         "query ids alike",
         "ViDoRe_arxivqa",
         lambda table: pa.concat_tables([table, table.slice(0, 1)]),
-        r"query id '.*' stands in the annotations twice",
+        "it stands in the annotations twice",
         config="queries",
     ),
     _refused("a column gone", "DocVQA", lambda table: table.drop_columns(["tgt_text"]), "lack the column 'tgt_text'"),
@@ -229,7 +227,9 @@ FAULTS: tuple[Fault, ...] = (
     _same("text in a dictionary", "DocVQA", _stored_as("qry_inst", pa.dictionary(pa.int32(), pa.string()))),
     _same("text as bytes", "DocVQA", _stored_as("qry_img_path", pa.binary())),
     _same("large lists", "DocVQA", _stored_as("tgt_text", _LARGE_LIST)),
-    _same("further columns", "DocVQA", lambda table: table.append_column("more", pa.array([{}] * table.num_rows))),
+    _same(
+        "further columns", "DocVQA", lambda table: table.append_column("more", pa.array([{"a": 1}] * table.num_rows))
+    ),
     _same("scores as text", "ViDoRe_arxivqa", _stored_as("score", pa.string()), config="qrels"),
     _same("pages as bare bytes", "ViDoRe_arxivqa", lambda table: _bare(table), config="corpus"),
     _same("answers as text", "NExTQA", _stored_as("answer", pa.string())),
