@@ -45,7 +45,7 @@ class MediaFolder:
             DataError: it isn't there, or the path leaves the folder.
         """
         path = self.root / _inside(relative)
-        if not path.is_file():
+        if not os.path.isfile(path):  # also where the name is longer than any file
             raise DataError(f"media file {path} is missing; get it: {self.fetch}")
         return path
 

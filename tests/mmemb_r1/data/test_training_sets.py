@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -803,3 +804,73 @@ def test_the_limit_counts_rows_that_are_passed_over(tmp_path: Path) -> None:
     mmeb_root(tmp_path, "OK-VQA", MMEB_ROWS)
     pairs = open_one(tmp_path, "mmeb-train", "MMEB-train", subset="OK-VQA", limit=2)
     assert [pair.id for pair in pairs] == ["0"]
+
+
+# What isn't text where text is meant
+
+ROOTS: dict[Kind, tuple[Callable[[Path], Path], str]] = {
+    "mmeb-train": (lambda root: mmeb_root(root, "OK-VQA", MMEB_ROWS), "MMEB-train"),
+    "llava-hound-caption": (lambda root: llava_root(root, CAPTIONS), "train_video_and_instruction"),
+    "colpali": (colpali_root, "colpali_train_set"),
+    "visrag": (visrag_root, "VisRAG-Ret-Train-In-domain-data"),
+    "ume-sft": (ume_root, "UME-sft-train"),
+    "ume-rl": (rl_root, "UME-rl-train"),
+}
+STRANGE: tuple[Any, ...] = (None, "", 7, 0.5, True, [1], [None], [["a"]], {"strange": 1}, "²", "a\0b", "x" * 5000, [])
+
+
+def spoiled(value: Any, strange: Any, place: tuple[str | int, ...]) -> Any:
+    """A copy of a JSON value with something else in one place."""
+    if not place:
+        return strange
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[place[0]] = spoiled(value[place[0]], strange, place[1:])
+    return copied
+
+
+def places_in(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place within a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in inner:
+        yield (*place, key)
+        yield from places_in(entry, (*place, key))
+
+
+def read_all(root: Path, kind: Kind, path: str) -> None:
+    """Every pair, or the one line that says why not."""
+    said = ""
+    try:
+        for pairs in open_set(TrainingSetConfig(kind, path, subset="OK-VQA" if kind == "mmeb-train" else ""), root):
+            for index in range(len(pairs)):
+                with contextlib.suppress(DataError):
+                    pairs[index]
+    except DataError as error:
+        said = str(error)
+    assert not said or (str(root) in said and "\n" not in said)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ROOTS if kind.startswith(("ume", "llava"))])
+def test_a_json_field_of_another_kind_is_one_line_or_passed_over(kind: Kind, tmp_path: Path) -> None:
+    make, path = ROOTS[kind]
+    (file,) = (path for path in make(tmp_path).rglob("*.json*") if "image" not in path.name)
+    is_array = file.read_text().lstrip().startswith("[")
+    rows = json.loads(file.read_text()) if is_array else [json.loads(line) for line in file.read_text().splitlines()]
+    for place in places_in(rows[0]):
+        for strange in STRANGE:
+            now = [spoiled(rows[0], strange, place), *rows[1:]]
+            file.write_text(json.dumps(now) if is_array else "\n".join(map(json.dumps, now)))
+            read_all(tmp_path, kind, path)
+
+
+@pytest.mark.parametrize("kind", ["mmeb-train", "colpali", "visrag"])
+def test_a_column_of_another_kind_is_one_line_or_passed_over(kind: Kind, tmp_path: Path) -> None:
+    make, path = ROOTS[kind]
+    file = sorted(make(tmp_path).rglob("*.parquet"))[0]
+    table = pq.read_table(file)
+    for column in table.column_names:
+        for strange in (*STRANGE, b"\xff\xd8"):
+            cells = pa.array([strange] * table.num_rows)
+            if pa.types.is_struct(cells.type) and not cells.type.num_fields:
+                continue
+            pq.write_table(table.set_column(table.column_names.index(column), column, cells), file)
+            read_all(tmp_path, kind, path)
