@@ -136,9 +136,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         modality="video",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(
-            read_named, row.name, edition, functools.partial(_read, row), tables[0].folder, other
-        ),
+        load=functools.partial(read_named, row.name, edition, functools.partial(_read, row), tables[0].folder, other),
         annotations=(*(pattern for table in tables for pattern in table.patterns), *_listed_folders(row)),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,
