@@ -113,6 +113,7 @@ __all__ = [
     "one_line",
     "opened_picture",
     "parquet_rows",
+    "parse_yaml",
     "read_json",
     "read_yaml",
     "regular_file",

@@ -12,7 +12,16 @@ from typing import Any, BinaryIO
 
 from mmeb_harness import DataError, lock_file, matching, read_json, regular_file, replacing
 
-__all__ = ["PlacedBytes", "lock_file", "matching", "read_object", "regular_file", "replacing", "replacing_folder", "write_json"]
+__all__ = [
+    "PlacedBytes",
+    "lock_file",
+    "matching",
+    "read_object",
+    "regular_file",
+    "replacing",
+    "replacing_folder",
+    "write_json",
+]
 
 
 @contextmanager

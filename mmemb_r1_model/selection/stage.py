@@ -18,7 +18,7 @@ import numpy as np
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.disk.errors import DataError, OptionError
-from mmemb_r1_model.disk.files import matching, read_json, read_object, write_json
+from mmemb_r1_model.disk.files import matching, read_object, write_json
 from mmemb_r1_model.disk.jsonl import KeyedRows, Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
