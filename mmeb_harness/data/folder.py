@@ -201,6 +201,8 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
         try:
             samples = task.load(info.root, frames)
         except DataError as error:
+            if str(error).startswith(f"{task.name}: "):
+                raise
             raise _named(task, info.root, error) from error
     if not isinstance(samples, Samples):
         raise DataError(f"{task.name}: its reader returned {type(samples).__name__}, not Samples")
@@ -225,9 +227,7 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
 
 
 def _named(task: Task, root: Path, error: DataError) -> DataError:
-    """A reader's refusal with the task and its files, where it doesn't begin with the task's name already."""
-    if str(error).startswith(f"{task.name}: "):
-        return error
+    """A reader's refusal with the task and its files."""
     files = f" (read from {root / task.annotations[0]})" if task.annotations else f" (read from {root})"
     return DataError(f"{task.name}: {error}{files}; mend the data, or the task's reader")
 
