@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import argparse
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmeb_tasks.mini import make_suite
 
-from tests.faults.fault import HANGS_AFTER, Fault, World, meet
+from tests.faults.fault import Fault, World, call_process, meet
 from tests.faults.kills import random_kills
 from tests.faults.table import all_faults
-from tests.patience import PATIENCE
 
 
 def main() -> int:
@@ -54,26 +50,13 @@ def main() -> int:
 
 
 def _met_badly(fault: Fault, world: World) -> bool:
-    wrong = meet(fault, world, _call)
+    wrong = meet(fault, world, call_process)
     _report(not wrong, f"{fault.kind:<12} {fault.name}", wrong)
     return bool(wrong)
 
 
 def _report(well: bool, what: str, wrong: Sequence[str]) -> None:
     print(f"{'ok' if well else 'FAIL':<4}  {what}", *wrong, sep="\n      ", flush=True)
-
-
-def _call(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    begun = time.monotonic()
-    try:
-        done = subprocess.run(
-            words, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", timeout=PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, -signal.SIGKILL, "", f"killed after {PATIENCE:.0f} s")
-    if (seconds := time.monotonic() - begun) > HANGS_AFTER:
-        done.stderr += f"error: took {seconds:.0f} s, which counts as hanging\n"
-    return done
 
 
 if __name__ == "__main__":

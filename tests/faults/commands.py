@@ -65,14 +65,15 @@ def _other_kind(world: World) -> list[Command]:
 
 
 def _suite_gone_bad(world: World) -> list[Command]:
-    (world.cache / "mini-v1-seed0" / "manifest.json").unlink()
+    (world.own_suite() / "manifest.json").unlink()
     return [RUN]
 
 
 def _suite_moved_away(world: World) -> list[Command]:
-    shutil.rmtree(world.cache / "mini-v1-seed0" / "annotations")
-    (world.cache / "mini-v1-seed0" / "manifest.json").unlink()
-    (world.cache / "mini-v1-seed0").rename(world.folder / "away")
+    suite = world.own_suite()
+    shutil.rmtree(suite / "annotations")
+    (suite / "manifest.json").unlink()
+    suite.rename(world.folder / "away")
     return [RUN]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.forked import PROGRAMS
+from tests.patience import PATIENCE
 
 #: Name of a program of ours, then its arguments.
 Command = Sequence[str]
@@ -25,7 +28,7 @@ class World:
 
     Attributes:
         folder: the working directory of the commands; nothing else stands in it.
-        mini: the mini suite as made, which nobody writes into.
+        mini: the mini suite, in a cache that all rows share: what damages it takes `own_suite`.
     """
 
     folder: Path
@@ -33,8 +36,14 @@ class World:
 
     @property
     def cache(self) -> Path:
-        """What the commands get as MMEB_CACHE: it holds the mini suite, by hard links."""
+        """What the commands get as MMEB_CACHE: a link to the shared one, or a folder with `own_suite`."""
         return self.folder / "cache"
+
+    def own_suite(self) -> Path:
+        """The mini suite by hard links, in a cache of this world's own: files may be deleted there, not changed."""
+        self.cache.unlink()
+        self.cache.mkdir()
+        return Path(shutil.copytree(self.mini, self.cache / self.mini.name, copy_function=os.link))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,7 +76,7 @@ class Fault:
             Those before it end with 0.
         environment: variables besides those of the world.
         holds: looks at what the commands left behind; raises AssertionError.
-        slow: takes some seconds.
+        slow: takes some seconds: met by `python -m tests.faults` alone.
     """
 
     kind: str
@@ -86,8 +95,8 @@ Caller = Callable[[Sequence[str], Path, Mapping[str, str]], subprocess.Completed
 
 def meet(fault: Fault, world: World, call: Caller) -> list[str]:
     """Try one fault; what is wrong with how it was met, a line each, nothing if it was met well."""
-    world.cache.mkdir(parents=True)
-    shutil.copytree(world.mini, world.cache / "mini-v1-seed0", copy_function=os.link)
+    world.folder.mkdir(exist_ok=True)
+    world.cache.symlink_to(world.mini.parent)
     environment = world.environment | dict(fault.environment)
     commands = list(fault.make(world))
     for command in commands[:-1]:
@@ -122,3 +131,17 @@ def _complaints(fault: Fault, done: subprocess.CompletedProcess[str]) -> Iterato
     for pattern in fault.says:
         if not re.search(pattern, said):
             yield f"does not say {pattern!r}: {said[-1500:]}"
+
+
+def call_process(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run words as a real process; one that takes longer than a hang says so at the end, or is killed."""
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            words, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, -signal.SIGKILL, "", f"killed after {PATIENCE:.0f} s")
+    if (seconds := time.monotonic() - begun) > HANGS_AFTER:
+        done.stderr += f"error: took {seconds:.0f} s, which counts as hanging\n"
+    return done

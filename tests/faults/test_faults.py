@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault import Fault, World, meet
+from tests.faults.fault import Fault, World, call_process, meet
 from tests.faults.table import all_faults
 from tests.forked import Forks, open_forks
 
@@ -24,17 +24,20 @@ def warm_forks() -> Iterator[Forks]:
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=f"{fault.kind}: {fault.name}", marks=[pytest.mark.slow] if fault.slow else [])
-        for fault in FAULTS
-    ],
+    "fault", [pytest.param(fault, id=f"{fault.kind}: {fault.name}") for fault in FAULTS if not fault.slow]
 )
-def test_a_fault_is_met(fault: Fault, warm_forks: Forks, mini: Path, tmp_path: Path) -> None:
+def test_a_fault_is_met(fault: Fault, warm_forks: Forks, cache: Path, tmp_path: Path) -> None:
     def call(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         return warm_forks.call(words, cwd=cwd, env=env)
 
-    assert not meet(fault, World(tmp_path, mini), call)
+    assert not meet(fault, World(tmp_path, cache / "mini-v1-seed0"), call)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted({fault.kind for fault in FAULTS}))
+def test_one_of_a_kind_is_met_by_a_real_process(kind: str, cache: Path, tmp_path: Path) -> None:
+    fault = next(fault for fault in FAULTS if fault.kind == kind)
+    assert not meet(fault, World(tmp_path, cache / "mini-v1-seed0"), call_process)
 
 
 def test_names_tell_rows_apart() -> None:
