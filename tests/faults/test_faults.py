@@ -16,10 +16,18 @@ from tests.forked import Forks, open_forks
 FAULTS = all_faults()
 
 
+#: What most rows import, of ours.
+IMPORTED = (
+    *("mmeb_harness.cli.commands", "mmeb_harness.run.evaluate", "mmeb_harness.run.record", "mmeb_harness.show.compare"),
+    *("mmeb_harness.show.run_table", "mmeb_harness.show.leaderboard", "mmeb_harness.encode.check"),
+    *("mmeb_tasks", "mmeb_tasks.readers.visdoc", "mmeb_tasks.readers.video", "mmeb_baselines.random_model"),
+)
+
+
 @pytest.fixture(scope="module")
 def warm_forks() -> Iterator[Forks]:
-    """Processes that have our own command line imported besides: most rows end before they need anything else."""
-    with open_forks("mmeb_harness.cli.commands", "mmeb_harness.core.registry") as forks:
+    """Processes that have what most rows need imported besides: many end before they need more."""
+    with open_forks(*IMPORTED) as forks:
         yield forks
 
 
