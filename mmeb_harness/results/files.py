@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ from mmeb_harness.core.items import MetricName, Modality, Profile, Scalar
 from mmeb_harness.core.reading import JsonFile
 
 SCHEMA_VERSION = 2
+
+Status: TypeAlias = Literal["running", "finished"]
 
 #: Fields of a profile that older files lack, and their defaults. At these they are no part of a fingerprint, so that
 #: what was computed before they existed still counts.
@@ -200,7 +203,7 @@ class RunResult:
     limit: int | None
     seed: int
     batch_tokens: int
-    status: str
+    status: Status
     aggregates: tuple[Aggregate, ...]
     queries: EncodeStats
     candidates: EncodeStats

@@ -21,6 +21,7 @@ from mmeb_harness.ranking.task import mean_metrics, score_queries
 from mmeb_harness.results.files import (
     EncodeStats,
     RunResult,
+    Status,
     TaskResult,
     aggregate,
     encode_stats,
@@ -219,7 +220,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
     return finished_task(save_task_result(folder.task_file(task.name), result), query_rows, candidate_rows)
 
 
-def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: str, start: Start) -> Run:
+def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, start: Start) -> Run:
     """Write run.json: what the run is, and the means over what is finished."""
     names = [name for name in plan.registered if name in plan.tasks or name in finished]
     tasks = tuple(finished[name] for name in names if name in finished)

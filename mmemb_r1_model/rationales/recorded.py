@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
+from mmeb_harness import Column, parquet_rows
 from mmemb_r1_model.data.pairs import SIDES
-from mmemb_r1_model.data.rows import read_columns
 from mmemb_r1_model.data.suite import WORKER_RATIONALES
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask
 
-_COLUMNS = ("task", "query_id", "side", "worker", "sample", "text")
+_TASK, _QUERY, _SIDE, _WORKER, _TEXT = map(Column.text, ("task", "query_id", "side", "worker", "text"))
+_SAMPLE = Column.whole_number("sample")
+_ROWS_AT_ONCE = 4096
 _Key = tuple[str, str, str, int]  # data set, pair, side, sample
 
 
@@ -50,13 +52,13 @@ def _read_table(path: Path, worker: str) -> dict[_Key, str]:
         raise DataError(f"worker {worker!r}: {path} is missing; model must name a folder that has recorded rationales")
     texts: dict[_Key, str] = {}
     workers: set[str] = set()
-    for batch in read_columns([path], _COLUMNS, (), "it must hold recorded rationales").to_batches():
-        for row in batch.to_pylist():
-            workers.add(row["worker"])
-            if row["worker"] == worker:
-                if row["side"] not in SIDES:
-                    raise DataError(f"{path}: side {row['side']!r} is neither {' nor '.join(SIDES)}")
-                texts[row["task"], row["query_id"], row["side"], int(row["sample"])] = row["text"]
+    for rows in parquet_rows(path, (_TASK, _QUERY, _SIDE, _WORKER, _SAMPLE, _TEXT), _ROWS_AT_ONCE):
+        for row in rows:
+            workers.add(row[_WORKER])
+            if row[_WORKER] == worker:
+                if row[_SIDE] not in SIDES:
+                    raise row.unfit(_SIDE, " or ".join(SIDES))
+                texts[row[_TASK], row[_QUERY], row[_SIDE], row[_SAMPLE]] = row[_TEXT]
     if not texts:
         raise UnknownNameError(f"worker in {path}", worker, workers)
     return texts

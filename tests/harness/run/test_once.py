@@ -153,7 +153,8 @@ def test_what_is_missing_shows_before_anything_is_encoded_and_all_of_it(
     }
     names = [*known][:8]
     known |= {name: broken[name] for name in names[1:]}
-    words = r"its table is missing \(6 more tasks can't be read: " + ", ".join(names[2:7]) + r" …\)"
+    more = rf"6 more tasks can't be read: {', '.join(names[2:7])} …"
+    words = rf"{names[1]}: its table is missing \(read from .*\); mend the data.* \({more}\)"
     with pytest.raises(DataError, match=words):
         carried_out(planned(known, names, suite, tmp_path / "run"))
     assert reads == {names[0]: 1}

@@ -347,7 +347,7 @@ def test_recorded_workers_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             write_rationales(pairs(1), RationaleConfig((worker,)), tmp_path / "out", root=tmp_path)
     pq.write_table(pa.table({"task": ["a"]}), tmp_path / "suite" / "worker_rationales.parquet")
-    with pytest.raises(DataError, match="lacks the column 'query_id'"):
+    with pytest.raises(DataError, match="lack the column 'query_id'"):
         write_rationales(
             pairs(1),
             RationaleConfig((WorkerConfig("precise", backend="recorded", model="suite"),)),
