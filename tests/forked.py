@@ -48,10 +48,7 @@ PRELOADED = (
         "pydantic.type_adapter",
         "pydantic.main",
     ),
-    *(
-        f"mmeb_harness.cli.{name}"
-        for name in ("commands", "run", "data", "cache", "scores", "leaderboard", "page", "bench")
-    ),
+    "tests.warm",
 )
 
 

@@ -10,6 +10,7 @@ my-model = "my_package:MyEmbedder"      called with keyword arguments, returns a
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import signal
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -363,9 +364,17 @@ def _named_parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
     ]
 
 
+@functools.cache
+def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """By every package on the path: to look for them reads a file of each."""
+    return entry_points(group=group)
+
+
 def _points(group: str) -> list[EntryPoint]:
     """One entry point a name and group: an editable install may list its own twice. Our own names are nobody else's."""
-    points = list({(point.name, point.value): point for point in entry_points(group=group)}.values())
+    points = list(
+        {(point.name, point.value): point for point in _all_points(tuple(sys.path)).select(group=group)}.values()
+    )
     several = {name for name, count in Counter(point.name for point in points).items() if count > 1}
     own = {point.name for point in points if point.name in several and _package(point) == OWN_PACKAGE}
     return [point for point in points if point.name not in own or _package(point) == OWN_PACKAGE]

@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.fault import Fault, World, call_process, meet
 from tests.faults.table import all_faults
-from tests.forked import Forks, open_forks
+from tests.forked import Forks
 
 FAULTS = all_faults()
-
-
-#: What most rows import, of ours.
-IMPORTED = (
-    *("mmeb_harness.cli.commands", "mmeb_harness.run.evaluate", "mmeb_harness.run.record", "mmeb_harness.show.compare"),
-    *("mmeb_harness.show.run_table", "mmeb_harness.show.leaderboard", "mmeb_harness.encode.check"),
-    *("mmeb_tasks", "mmeb_tasks.readers.visdoc", "mmeb_tasks.readers.video", "mmeb_baselines.random_model"),
-)
-
-
-@pytest.fixture(scope="module")
-def warm_forks() -> Iterator[Forks]:
-    """Processes that have what most rows need imported besides: many end before they need more."""
-    with open_forks(*IMPORTED) as forks:
-        yield forks
 
 
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=f"{fault.kind}: {fault.name}") for fault in FAULTS if not fault.slow]
 )
-def test_a_fault_is_met(fault: Fault, warm_forks: Forks, cache: Path, tmp_path: Path) -> None:
+def test_a_fault_is_met(fault: Fault, forks: Forks, cache: Path, tmp_path: Path) -> None:
     def call(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        return warm_forks.call(words, cwd=cwd, env=env)
+        return forks.call(words, cwd=cwd, env=env)
 
     assert not meet(fault, World(tmp_path, cache / "mini-v1-seed0"), call)
 
