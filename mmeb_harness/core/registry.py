@@ -372,9 +372,7 @@ def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
 
 def _points(group: str) -> list[EntryPoint]:
     """One entry point a name and group: an editable install may list its own twice. Our own names are nobody else's."""
-    points = list(
-        {(point.name, point.value): point for point in _all_points(tuple(sys.path)).select(group=group)}.values()
-    )
+    points = list({(point.name, point.value): point for point in _registered(group, tuple(sys.path))}.values())
     several = {name for name, count in Counter(point.name for point in points).items() if count > 1}
     own = {point.name for point in points if point.name in several and _package(point) == OWN_PACKAGE}
     return [point for point in points if point.name not in own or _package(point) == OWN_PACKAGE]

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmeb_harness import DataError, lock_file, matching, read_json, regular_file, replacing
+from mmeb_harness import Column, DataError, lock_file, matching, parquet_rows, read_json, regular_file, replacing
 
 __all__ = [
+    "Column",
     "PlacedBytes",
     "lock_file",
     "matching",
+    "parquet_rows",
     "read_object",
     "regular_file",
     "replacing",

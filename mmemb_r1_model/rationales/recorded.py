@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
-from mmeb_harness import Column, parquet_rows
 from mmemb_r1_model.data.pairs import SIDES
 from mmemb_r1_model.data.suite import WORKER_RATIONALES
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
+from mmemb_r1_model.disk.files import Column, parquet_rows
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask

@@ -91,14 +91,14 @@ def test_a_value_that_cannot_be_one(model: str, args: dict[str, str], kind: type
 
 def test_a_model_without_arguments_takes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = EntryPoint("plain", "builtins:object", registry.MODELS_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [plain])
+    monkeypatch.setattr(registry, "_registered", lambda group, path: [plain])
     with pytest.raises(OptionError, match="model 'plain' takes no argument, so nothing can follow in 'plain:x'"):
         load_model("plain:x", {}, {})
 
 
 def test_a_missing_argument_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     needy = EntryPoint("needy", "builtins:object", registry.MODELS_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [needy])
+    monkeypatch.setattr(registry, "_registered", lambda group, path: [needy])
 
     def factory(path: str, size: int, seed: int = 0) -> None: ...
 
@@ -141,16 +141,16 @@ def test_values_that_do_not_parse_say_what_would(text: str, annotation: object, 
 
 def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "no_such_package:Model", registry.MODELS_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    monkeypatch.setattr(registry, "_registered", lambda group, path: [broken])
     with pytest.raises(ModelError, match=r"plugin 'broken' .* can't be imported: No module named 'no_such_package'"):
         load_model("broken", {}, {})
 
 
 def registering(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     """These entry points besides those that there are."""
-    there = registry.entry_points
+    there = registry._registered
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: [*there(group=group), *(p for p in points if p.group == group)]
+        registry, "_registered", lambda group, path: [*there(group, path), *(p for p in points if p.group == group)]
     )
 
 
