@@ -18,6 +18,8 @@ _PROGRAMS = {"mmeb-eval", "mmemb-r1"}
 _MODULES = {"mmeb_harness", "mmemb_r1_model.cli"}
 #: Of address space, with which nothing of ours can begin.
 _LEAST_BYTES = 128 << 20
+#: Signals by which libraries end their process for want of memory, and the exit code by which the loader does.
+_ENDS_WITHOUT_MEMORY = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, -127)
 
 
 def end_imports_well() -> None:
@@ -48,8 +50,9 @@ def _watch_over_little_memory() -> None:
             signal.signal(number, lambda number, _: os.kill(child, number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
-            _end(f"memory ran out ({signal.Signals(-code).name}): raise `ulimit -v`, {limit >> 20:,} MB now", 2)
+        if -code in _ENDS_WITHOUT_MEMORY:
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            _end(f"memory ran out ({how}): raise `ulimit -v`, {limit >> 20:,} MB now", 2)
         os._exit(code if code >= 0 else 128 - code)
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes

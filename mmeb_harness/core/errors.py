@@ -142,6 +142,11 @@ def with_way_out(error: HarnessError) -> str:
     return f"{line}; {_MORE_MEMORY}" if no_room(error) and "ulimit" not in line else line
 
 
+def way_out_of(error: OSError) -> str | None:
+    """What the user can do where the system refuses something; `None` where that depends."""
+    return None if error.errno is None else _WAYS_OUT.get(error.errno)
+
+
 def of_the_system(error: BaseException) -> str | None:
     """What to say of an error that the machine is to blame for, not the code; `None` of any other.
 
@@ -151,9 +156,9 @@ def of_the_system(error: BaseException) -> str | None:
     if no_room(error):
         original = str(error).rpartition("Original error was:")[2]  # numpy's advice before it is a page long
         return f"memory ran out ({' '.join(original.split())[:300] or type(error).__name__}): {_MORE_MEMORY}"
-    if isinstance(error, OSError) and error.errno in _WAYS_OUT:
+    if isinstance(error, OSError) and (way_out := way_out_of(error)):
         where = "" if error.filename is None else f"{error.filename}: "
-        return f"{where}{error.strerror or text}; {_WAYS_OUT[error.errno]}"
+        return f"{where}{error.strerror or text}; {way_out}"
     if isinstance(error, FileNotFoundError) and "temporary directory" in text:
         return f"{text}; set TMPDIR to a folder that can be written"
     if isinstance(error, RuntimeError) and "home directory" in text:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from mmeb_harness.core.errors import DataError, HarnessError, ResultError
+from mmeb_harness.core.errors import DataError, HarnessError, ResultError, way_out_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,8 +88,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             write(temporary)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error  # pyarrow words it in a way of its own
-        way_out = "" if error.errno in NO_ROOM else "; choose another folder"
-        raise ResultError(f"can't write {path}: {why}{way_out}") from error
+        raise ResultError(f"can't write {path}: {why}; {way_out_of(error) or 'choose another folder'}") from error
 
 
 def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:

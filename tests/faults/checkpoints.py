@@ -248,7 +248,7 @@ def _loaded() -> Sequence[Fault]:
     yield _fault("untied, without a head, adaptive", UNTIED, head, command=adaptive)
     yield _fault("untied, without a head, direct", UNTIED, "DocVQA", code=0)
     yield _fault("untied, without a head, add-tokens", UNTIED, head, command=ADD, holds=_nothing_written)
-    yield _fault("untied, without a head, check", UNTIED, head, command=CHECK)
+    yield _fault("untied, without a head, check", UNTIED, head, command=CHECK, code=1)
     yield _fault(
         "a layer without weights", _tensors(lambda some: some.pop(LAYER)), "lacks weights, 1 in all: .*layers.2"
     )
