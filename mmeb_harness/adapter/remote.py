@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,7 @@ from mmeb_harness.core.errors import ModelError, OptionError, one_line
 from mmeb_harness.core.files import parse_json
 from mmeb_harness.core.http import TooLargeError, announce_pause, asked_pause, content_of, deadline, keeping_deadlines
 from mmeb_harness.core.secrets import keep_secret, masked
+from mmeb_harness.core.threads import in_background
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -132,7 +134,7 @@ class Endpoint:
         with self.client() as client:
             for _ in range(threads):
                 # Daemons: whoever ends the run needn't wait for answers that nobody will read.
-                threading.Thread(target=self._serve, args=(client, answer, jobs), daemon=True).start()
+                in_background(partial(self._serve, client, answer, jobs))
             try:
                 yield send
             finally:

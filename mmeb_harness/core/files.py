@@ -88,7 +88,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             write(temporary)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error  # pyarrow words it in a way of its own
-        raise ResultError(f"can't write {path}: {why}; {way_out_of(error) or 'choose another folder'}") from error
+        way_out = "" if error.errno in NO_ROOM else f"; {way_out_of(error) or 'choose another folder'}"
+        raise ResultError(f"can't write {path}: {why}{way_out}") from error
 
 
 def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:

@@ -6,7 +6,6 @@ long as unfinished ones follow: without them the later ones' items would meet in
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from mmeb_harness.core.items import Item, Role, Samples
 from mmeb_harness.core.tasks import Task
+from mmeb_harness.core.threads import in_background
 from mmeb_harness.encode.chunks import Chunk, Keyed
 
 #: A window ends with the task that brings it to so many items: enough that its last chunk doesn't matter, few enough
@@ -96,7 +96,7 @@ def one_ahead(values: Iterator[T]) -> Iterator[T]:
             except BaseException as error:  # is raised where the value is asked for
                 future.set_exception(error)
 
-        threading.Thread(target=make, name="read ahead", daemon=True).start()
+        in_background(make)
         return future
 
     ahead = begin()

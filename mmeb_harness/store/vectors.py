@@ -15,12 +15,12 @@ said, set aside, and as if it had never been there.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +31,7 @@ from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVect
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
 from mmeb_harness.core.items import Item, Role, Similarity, Vectors
+from mmeb_harness.core.threads import in_background
 from mmeb_harness.store.chunk_files import (
     chunk_files,
     chunk_name,
@@ -323,7 +324,7 @@ class VectorStore:
                 begun.append((self._chunks[number], verdict))
         for start in range(min(VERIFIERS, len(begun))):
             part = begun[start::VERIFIERS]
-            threading.Thread(target=_verify, args=(part,), name="verify", daemon=True).start()
+            in_background(partial(_verify, part))
 
     def _judge(self, numbers: set[int]) -> dict[Path, str]:
         """Wait until chunks are verified; those that are broken are set aside, and returned with what is wrong."""
