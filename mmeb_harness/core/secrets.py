@@ -20,8 +20,8 @@ def keep_secret(key: str | None) -> None:
 
 
 def masked(text: str) -> str:
-    """The text without any key, however JSON or an address spells it."""
-    for key, spelled in _keys.items():
+    """The text without any key, however JSON or an address spells it; of two that begin alike the longer goes first."""
+    for key, spelled in sorted(_keys.items(), key=lambda pair: -len(pair[0])):
         if key in text or "\\u" in text or "%" in text:
             text = spelled.sub(MASK, text)
     return text

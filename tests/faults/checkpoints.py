@@ -179,7 +179,8 @@ def _quick() -> Sequence[Fault]:
         for command in (RUN, CHECK, ADD)
     )
     yield _fault("weights cut, under a baseline", cut, *_whole(r"model\.safetensors"), command=_model("gme"))
-    yield _fault("weights cut, sentence-transformers", cut, *_whole(r"model\.safetensors"), command=_model("st"))
+    st = _model("st")
+    yield _fault("weights cut, sentence-transformers", cut, *_whole(r"model\.safetensors"), command=st, slow=True)
     yield _fault(
         "weights longer than their tensors", _writes(WEIGHTS, b"\x02" + bytes(7) + b"{}more"), *_whole(WEIGHTS)
     )

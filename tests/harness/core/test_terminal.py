@@ -120,3 +120,9 @@ def test_what_an_encoding_lacks_is_replaced(encoding: str, line: str) -> None:
 def test_a_closed_standard_output_gives_its_number_to_no_file(tmp_path: Path) -> None:
     last = f"print(open({str(tmp_path / 'own')!r}, 'w').fileno(), file=sys.stderr)"
     assert int(_script(last, "<&- >&-").stderr.split()[0]) > 2
+
+
+def test_of_two_keys_that_begin_alike_nothing_is_left() -> None:
+    keep_secret("abcd-1234")
+    keep_secret("abcd-12345678")
+    assert masked("abcd-12345678, abcd-1234") == "[key], [key]"
