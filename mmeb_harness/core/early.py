@@ -28,6 +28,8 @@ def end_imports_well() -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
         sys.excepthook = _say
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _end_with_parent(signal.SIGTERM)  # ranks without their torchrun would wait for one another
         _watch_over_little_memory()
 
 
@@ -54,10 +56,15 @@ def _watch_over_little_memory() -> None:
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             _end(f"memory ran out ({how}): raise `ulimit -v`, {limit >> 20:,} MB now", 2)
         os._exit(code if code >= 0 else 128 - code)
-    with contextlib.suppress(ImportError, OSError, AttributeError):
+    _end_with_parent(signal.SIGKILL)
+
+
+def _end_with_parent(number: signal.Signals) -> None:
+    """Let the system send this process a signal when its parent is gone, however that ended."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # Linux alone knows that
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it isn't left over
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def _end(line: str, code: int) -> NoReturn:

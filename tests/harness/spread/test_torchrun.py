@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from mmeb_harness import OptionError, ResultError
 from mmeb_harness.cli import cli
 from mmeb_harness.core import environment
+from mmeb_harness.results.files import load_run_result
 from mmeb_harness.spread.shares import Share
 from mmeb_harness.spread.torchrun import Meeting, Ranks, ranks_from, take_own_gpu
 from tests.harness.processes import TORCHRUN, Place, kill
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 
 
 def rank(index: int, local_index: int = 0) -> Ranks:
@@ -38,6 +39,20 @@ def test_a_rank_dies_and_nothing_else_happens(place: Place) -> None:
     assert set(times) == set(place.encoded("alone"))
     assert sum(times.values()) - len(times) <= 2  # each process loses the chunk it was at
     assert not (place.folder / "torchrun" / "run" / ".ranks").exists()
+
+
+@pytest.mark.slow
+def test_ranks_end_with_their_torchrun(place: Place) -> None:
+    """Nobody would start again the one that another waits for; and the same command finds the folder free."""
+    process = place.start(*place.run("orphans", held=True), launcher=TORCHRUN)
+    ranks = place.wait_for_workers("orphans", 2, process)
+    kill(process.pid)
+    process.communicate(timeout=PATIENCE)
+    place.let_go("orphans")
+    wait_until(lambda: not any(Path(f"/proc/{number}").exists() for number in ranks))
+    assert load_run_result(place.folder / "orphans" / "run" / "run.json").status == "running"
+    assert place.call(*place.run("orphans", marks=False)).returncode == 0
+    assert place.rankings("orphans") == place.rankings("alone")
 
 
 @pytest.mark.slow
