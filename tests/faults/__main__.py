@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="runs that are ended at random moments")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 16), help="of the moments")
     asked = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script starts its background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [fault for fault in all_faults() if not asked.kinds or fault.kind in asked.kinds]
     with tempfile.TemporaryDirectory() as folder:
         cache, kills = Path(folder) / "cache", Path(folder) / "kills"
