@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -141,3 +143,14 @@ def test_without_gpus_nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     environ: dict[str, str] = {}
     take_own_gpu(rank(1, local_index=1), environ)
     assert environ == {}
+
+
+def test_under_a_limit_of_memory_ranks_are_children_of_their_torchrun(place: Place) -> None:
+    words = ["import resource", "resource.setrlimit(resource.RLIMIT_AS, (1 << 40,) * 2)", "import sys", "import os"]
+    words += ["sys.orig_argv = ['mmeb-eval']", "parent = os.getppid()", "import mmeb_harness"]
+    words += ["print(os.getppid() == parent)"]
+    environment = {**place.environment, "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(words)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
