@@ -52,12 +52,13 @@ from mmeb_harness.core.items import (
     Vectors,
     Whitespace,
 )
-from mmeb_harness.core.pictures import opened_picture
+from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
 from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
 
 __all__ = [
+    "FRAME_SUFFIXES",
     "MODALITIES",
     "Archive",
     "BudgetedEmbedder",
@@ -107,6 +108,7 @@ __all__ = [
     "Work",
     "__version__",
     "build_config",
+    "frame_names",
     "is_data",
     "lock_file",
     "matching",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmeb_harness.core.errors import ModelError, OptionError, leading, one_line
-from mmeb_harness.core.files import matching
+from mmeb_harness.core.files import LFS_POINTER, matching
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -25,7 +25,6 @@ _READ_BY_LIBRARIES = (
 )
 #: A checkpoint of sentence-transformers has a folder for each of its modules.
 _WEIGHTS = ("*.safetensors", "[0-9]_*/*.safetensors")
-_LFS_POINTER = b"version https://git-lfs"
 DTYPES = ("float32", "bfloat16", "float16")
 _ENDS = 1 << 20
 Value = TypeVar("Value")
@@ -189,7 +188,7 @@ def _refuse_pointer(path: Path) -> None:
     """
     try:
         with path.open("rb") as file:
-            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}; get it again") from error
     if is_pointer:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from mmeb_harness.core.errors import DataError
+
 
 class Template(str):
     """Words of the prompt itself, whose special tokens are meant. In any other string none is."""
@@ -59,6 +61,22 @@ class Speller:
     def spells(self, text: str) -> bool:
         """Whether a text of the data has the letters of a token that isn't of the vocabulary."""
         return self._added.search(text) is not None
+
+
+def check_length(item_id: str, tokens: int, positions: int) -> None:
+    """Refuse what is longer than a model can tell places apart.
+
+    Args:
+        positions: tokens that it reads at most.
+
+    Raises:
+        DataError: the item is longer.
+    """
+    if tokens > positions:
+        raise DataError(
+            f"item {item_id!r} has {tokens} tokens, and the model reads at most {positions} "
+            "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
+        )
 
 
 def _is_vocabulary(token: dict[str, Any], model: dict[str, Any]) -> bool:

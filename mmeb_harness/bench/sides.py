@@ -26,6 +26,7 @@ from mmeb_harness.core.items import Item, Role, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.encode.chunks import Chunk, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder, Usage
+from mmeb_harness.encode.memory import MemorySink, gathered
 from mmeb_harness.encode.windows import ROLES, PlanChunks, ReadTask, one_ahead, windows
 from mmeb_harness.ranking.task import mean_metrics, score_queries
 from mmeb_harness.run.read import with_keys
@@ -84,51 +85,6 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         yield
     finally:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
-
-
-Row: TypeAlias = tuple[Encoded, int]  # a batch, and one of its rows
-
-
-class MemorySink:
-    """Keeps what is encoded, by key."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, Row] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def check_writable(self) -> None:
-        """As `encode.Sink` says; it always is."""
-
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        """Take the vectors of a batch."""
-        self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))
-
-    def flush(self) -> None:
-        """As `encode.Sink` says; memory keeps what it has."""
-
-    def refresh(self) -> None:
-        """As `encode.Sink` says; nobody else adds."""
-
-    def get(self, keys: Sequence[str]) -> Encoded:
-        """The vectors of these keys, in that order."""
-        return gathered([self._rows[key] for key in keys])
-
-
-def gathered(rows: Sequence[Row]) -> Encoded:
-    """Rows of several batches as one."""
-    vectors = [encoded.vectors[row] for encoded, row in rows]
-    one_each = isinstance(rows[0][0].vectors, np.ndarray)
-    return Encoded(
-        vectors=np.stack(vectors) if one_each else vectors,
-        traces=tuple(encoded.traces[row] for encoded, row in rows),
-        latency_seconds=np.array([encoded.latency_seconds[row] for encoded, row in rows]),
-        share_seconds=np.array([encoded.share_seconds[row] for encoded, row in rows]),
-    )
 
 
 def ours(embedder: Embedder, encoder: LocalEncoder, sample: Sample, batch_tokens: int) -> Side:

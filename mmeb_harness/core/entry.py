@@ -84,11 +84,7 @@ def _fail(message: str, exit_code: int, *, is_safe: bool = True) -> NoReturn:
     Args:
         is_safe: whether libraries can still tidy up; without memory some of them crash over it.
     """
-    _say_error(message)
+    say(f"error: {' '.join(message.split())}", err=True)
     if not is_safe:
         os._exit(exit_code)
     sys.exit(exit_code)
-
-
-def _say_error(message: str) -> None:
-    say(f"error: {' '.join(message.split())}", err=True)

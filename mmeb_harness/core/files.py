@@ -34,6 +34,8 @@ _LITTER = (
     *("$recycle.bin", "system volume information"),
 )
 _LITTER_ENDINGS = ("~", ".bak", ".tmp", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2")
+#: What git leaves in place of a large file where its LFS extension is missing begins so.
+LFS_POINTER = b"version https://git-lfs"
 #: A full disk, a used-up quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Of JSON and YAML: levels of lists and mappings, and digits of a whole number, far above what anybody writes.

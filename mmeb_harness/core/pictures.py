@@ -12,20 +12,22 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntFlag
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import regular_file
+from mmeb_harness.core.files import LFS_POINTER, is_data, regular_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
 #: Everything else stays closed, and reaches none of Pillow's other readers, of which one starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+#: How names of a clip's frames end.
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 #: An A0 page at 500 dpi; decoded it takes 2 GB. A few kB can claim many times as much.
 MOST_PIXELS = 500_000_000
 #: Texts and profiles in a PNG, unpacked: some programs write more than the MB that Pillow reads.
@@ -63,6 +65,17 @@ NOTES = {
 }
 #: What releases up to 0.1 showed otherwise.
 READ_ANEW = Unusual.SIXTEEN_BITS | Unusual.TRANSPARENT_COLOUR
+
+
+def frame_names(names: Iterable[str]) -> list[str]:
+    """Of the names in a clip's folder those of its frames, in natural order: frame_2 before frame_10, as officially."""
+    return sorted((name for name in names if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)), key=_in_order)
+
+
+def _in_order(name: str) -> list[tuple[int, int, str]]:
+    """Digit runs compare as integers, the rest in lower case."""
+    parts = filter(None, re.split(r"(\d+)", name))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
 class PictureError(DataError):
@@ -120,7 +133,7 @@ def _why(error: Exception, source: Path | bytes) -> str:
         head = source[:HEAD] if isinstance(source, bytes) else _head(source)
         if not head:
             return "it is empty; get it again"
-        if head.startswith(b"version https://git-lfs"):
+        if head.startswith(LFS_POINTER):
             return "it is a pointer of git-lfs; get the file itself with `git lfs pull`"
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         return f"it is no whole {kinds} picture; get it again, or save it in one of these formats"

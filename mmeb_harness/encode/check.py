@@ -27,6 +27,7 @@ from mmeb_harness.core.items import Item, Role, described
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.encode.chunks import Batch, Chunk
 from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.memory import MemorySink
 from mmeb_harness.encode.prepare import InlinePreparation
 from mmeb_harness.encode.returned import kind_of, own_result
 
@@ -190,35 +191,16 @@ def _renamed(items: Sequence[Item]) -> list[Item]:
     return [dataclasses.replace(item, id=other.id) for item, other in zip(items, [*items[1:], items[0]], strict=True)]
 
 
-class _Kept:
-    """A sink in memory."""
-
-    def __init__(self) -> None:
-        self.vectors: dict[str, NDArray[np.floating[Any]]] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.vectors
-
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        self.vectors.update(zip(keys, _per_item(encoded), strict=True))
-
-    def check_writable(self) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def refresh(self) -> None: ...
-
-
 def _encode_as_run(embedder: Embedder, items: Sequence[Item]) -> ItemVectors:
     """Through the local encoder: small batches, prepared in a thread, uploaded, streamed, as the model can."""
     keyed = [(item.id, item) for item in items]
     batches = [keyed[start : start + RUN_BATCH] for start in range(0, len(keyed), RUN_BATCH)]
     chunk = Chunk("query", tuple(Batch(tuple(batch), len(batch)) for batch in batches))
     preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
-    sink = _Kept()
+    sink = MemorySink()
     with preparation or nullcontext():
         LocalEncoder(embedder, preparation, RUN_BATCH).encode([chunk], sink)
-    return [sink.vectors[item.id] for item in items]
+    return _per_item(sink.get([item.id for item in items]))
 
 
 def _encode_prepared_ahead(embedder: BudgetedEmbedder, items: Sequence[Item]) -> ItemVectors:

@@ -16,6 +16,7 @@ from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
 from mmeb_harness.encode.local import LocalEncoder, Usage
+from mmeb_harness.encode.memory import MemorySink
 from mmeb_harness.encode.whole_workers import encoding_parts
 from mmeb_harness.run.identity import Identity, model_identity
 from mmeb_harness.run.plan import fingerprint_of
@@ -97,7 +98,7 @@ class ChunkWorker:
             return self.introduce()
         if self._encoder is None:
             self._encoder = self._local_encoder(self._embedder)
-        batches = BatchList()
+        batches = MemorySink()
         self._encoder.usage = Usage(Work())
         try:
             self._encoder.encode([chunk], batches)
@@ -111,27 +112,6 @@ class ChunkWorker:
         neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
         encoding, preparation = encoding_parts(embedder, setup.spec, setup.workers, note, neighbours)
         return LocalEncoder(encoding, preparation, setup.batch_tokens, note, Undisturbed())
-
-
-class BatchList:
-    """A sink that keeps the order in which batches came."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[Sequence[str], Encoded]] = []
-        self._keys: set[str] = set()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
-
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        self.taken.append((list(keys), encoded))
-        self._keys.update(keys)
-
-    def check_writable(self) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def refresh(self) -> None: ...
 
 
 class Undisturbed(Interrupts):

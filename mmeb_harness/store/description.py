@@ -72,7 +72,7 @@ def _parsed(path: Path) -> Description:
     """Raises ResultError, which says what is wrong but not with which file."""
     try:
         values = read_json(path)
-    except (ResultError, RecursionError) as error:
+    except ResultError as error:
         raise ResultError(one_line(error.__cause__ or error, 100)) from error
     if not isinstance(values, dict):
         raise ResultError("it says nothing of a model")

@@ -9,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mmeb_harness import Column, is_data
+from mmeb_harness import Column, frame_names
 from mmemb_r1_model.data.rows import open_parquet
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import replacing
-
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _IMAGES_AT_ONCE = 32
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
@@ -57,12 +54,12 @@ class MediaFolder:
         """
         folder = self.root / _inside(relative)
         try:
-            names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)]
+            names = frame_names(os.listdir(folder))
         except OSError:
             names = []
         if not names:
             raise DataError(f"frame folder {folder} is missing or holds no picture; get it: {self.fetch}")
-        return tuple(folder / name for name in spread(sorted(names, key=_natural_order), count))
+        return tuple(folder / name for name in spread(names, count))
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:
@@ -81,12 +78,6 @@ def _inside(relative: str) -> str:
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relative:
         raise DataError(f"media path {relative!r} is not one below the data set's folder")
     return relative
-
-
-def _natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Digit runs compare as numbers: c01_0002 before c01_0010."""
-    parts = filter(None, re.split(r"(\d+)", name))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
 class StoredImages:

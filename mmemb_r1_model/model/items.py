@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmeb_harness import DataError, Item
 from mmeb_harness.adapter.pictures import open_picture, picture_size
+from mmeb_harness.adapter.texts import check_length
 from mmemb_r1_model.model.checkpoint import Checkpoint
 from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, user_turn
 from mmemb_r1_model.model.settings import Settings
@@ -31,11 +32,7 @@ class ItemReader:
         builder.text(user_turn(settings, item.text))
         builder.turn("assistant\n")
         prompt = builder.build(patches)
-        if len(prompt) > self._positions:
-            raise DataError(
-                f"item {item.id!r} has {len(prompt)} tokens, and the model reads at most {self._positions} "
-                "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
-            )
+        check_length(item.id, len(prompt), self._positions)
         return prompt
 
     def patches(self, item: Item) -> Patches | None:

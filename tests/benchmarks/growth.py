@@ -25,7 +25,6 @@ from mmeb_tasks.mini import SUITE
 from numpy.typing import NDArray
 
 from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
-from mmeb_harness.bench.sides import MemorySink
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Embedder
@@ -36,6 +35,7 @@ from mmeb_harness.core.registry import ModelSpec, resolve_model
 from mmeb_harness.data.folder import describe, ensure_suite, load_samples
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder
+from mmeb_harness.encode.memory import MemorySink
 from mmeb_harness.encode.whole_workers import workers_for
 from mmeb_harness.ranking.corpus import rank_corpus, require_faiss
 from mmeb_harness.ranking.task import DEPTH

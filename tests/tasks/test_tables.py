@@ -16,12 +16,12 @@ import pytest
 from mmeb_tasks import EDITIONS, TASKS, editions, readme, video, visdoc
 from mmeb_tasks.hub import place_frames, place_images
 from mmeb_tasks.mini.instructions import INSTRUCTIONS
-from mmeb_tasks.readers.media import natural_order, sample_frames
+from mmeb_tasks.readers.media import sample_frames
 from mmeb_tasks.readers.video import MOMENTSEEKER_INSTRUCTIONS, lettered, option_text
 from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION, page_content
 from PIL import ExifTags, Image
 
-from mmeb_harness import DataError, Frames
+from mmeb_harness import DataError, Frames, frame_names
 from mmeb_harness.results import official_names
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
 
@@ -76,7 +76,7 @@ def test_frames_are_sampled_as_officially() -> None:
     frames = tuple(Path(f"frame_{i}.jpg") for i in range(64))
     assert [path.stem for path in sample_frames(frames, 8)] == [f"frame_{i}" for i in (0, 9, 18, 27, 36, 45, 54, 63)]
     assert sample_frames(frames[:5], 8) == frames[:5]
-    assert sorted(["f10.jpg", "F9.jpg", "f2.PNG"], key=natural_order) == ["f2.PNG", "F9.jpg", "f10.jpg"]
+    assert frame_names(["f10.jpg", "F9.jpg", "f2.PNG"]) == ["f2.PNG", "F9.jpg", "f10.jpg"]
 
 
 def test_option_texts() -> None:

@@ -94,13 +94,12 @@ def open_embedder(
     """
     model, described = family.cards[0].model, base or checkpoint
     config = read_config(described, model)
-    text = ("text_config",) if "text_config" in config else ()
     positions = family.positions_of_type.get(config["model_type"], family.positions)
     form = QwenForm(_reader(described, family.max_length), family.recipe, positions)
     info = ModelInfo(
         name=model,
         revision=checkpoint.revision,
-        dimensions=described.value(CONFIG, *text, "hidden_size", kind=int),
+        dimensions=_of_text(described, "hidden_size"),
         settings={"attention": place.attention, "positions": positions, "max_length": family.max_length}
         | dict(family.settings),
         profile=family.profile,
@@ -169,6 +168,10 @@ def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
         image_mean=list(folder.numbers(PICTURES, "image_mean", 3)),
         image_std=list(folder.numbers(PICTURES, "image_std", 3)),
     )
-    text = ("text_config",) if "text_config" in folder.json(CONFIG) else ()
-    positions = folder.value(CONFIG, *text, "max_position_embeddings", kind=int)
-    return Reader(tokenizer, speller, processor, merge, positions, max_length)
+    return Reader(tokenizer, speller, processor, merge, _of_text(folder, "max_position_embeddings"), max_length)
+
+
+def _of_text(folder: CheckpointFolder, name: str) -> int:
+    """A number of the language model's settings, which older families have beside the vision tower's."""
+    place = ("text_config",) if "text_config" in folder.json(CONFIG) else ()
+    return folder.value(CONFIG, *place, name, kind=int)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.qwen.sizes import Resize, SizeError
 from mmeb_harness import DataError, Item, Role
 from mmeb_harness.adapter.pictures import open_picture, picture_size
-from mmeb_harness.adapter.texts import Pieces, Speller, Template
+from mmeb_harness.adapter.texts import Pieces, Speller, Template, check_length
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,11 +148,8 @@ class Reader:
 
     def _cut(self, item: Item, prompt: Prompt) -> Prompt:
         limit = self.max_length
-        if limit is None and len(prompt.ids) > self.positions:
-            raise DataError(
-                f"item {item.id!r} has {len(prompt.ids)} tokens, and the model reads at most {self.positions} "
-                "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
-            )
+        if limit is None:
+            check_length(item.id, len(prompt.ids), self.positions)
         if limit is None or len(prompt.ids) <= limit:
             return prompt
         if any(prompt.types[limit:]):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path, PurePosixPath
 
-from mmeb_harness import DataError, ShortClips, is_data
+from mmeb_harness import FRAME_SUFFIXES, DataError, ShortClips, frame_names, is_data
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 _LONGEST_NAME = 255
 
 
@@ -48,11 +46,11 @@ class MediaFolder:
         """All frames of a clip's folder, in natural order; none if it is missing or holds no picture."""
         check_inside(relative)
         listing = self._existing(relative)
-        names = [name for name in listing if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)]
+        names = frame_names(listing)
         if not names:
             empty = f"frame folder {self._data / relative} holds no {'/'.join(FRAME_SUFFIXES)} file"
             self._missing.setdefault(relative, empty)
-        return tuple(self._data / relative / name for name in sorted(names, key=natural_order))
+        return tuple(self._data / relative / name for name in names)
 
     def _existing(self, relative: str) -> dict[str, bool]:
         listing = self._list(relative)
@@ -91,12 +89,6 @@ def check_inside(relative: str) -> None:
         raise DataError(f"annotation path {relative!r} leaves the data folder")
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise DataError(f"annotation path with a name of more than {_LONGEST_NAME} bytes: {relative!r}")
-
-
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Digit runs compare as integers, the rest in lower case: frame_2 before frame_10, as officially."""
-    parts = filter(None, re.split(r"(\d+)", name))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
 
 
 def sample_frames(frames: tuple[Path, ...], n: int, short: ShortClips = "as they are") -> tuple[Path, ...]:

@@ -109,9 +109,8 @@ def write_missing_pages(layout: VisdocLayout, data: Path, pages: dict[str, Path]
     missing = {page_id for page_id, path in pages.items() if path.name not in there}
     if not missing:
         return
-    if not has_column(
-        data, layout.table("corpus"), PAGE.name
-    ):  # `data get` made files of them, and keeps no second copy
+    # `data get` made files of them, and keeps no second copy.
+    if not has_column(data, layout.table("corpus"), PAGE.name):
         first = next(page_id for page_id in pages if page_id in missing)
         more = f" (and {len(missing) - 1:,} more pages)" if len(missing) > 1 else ""
         raise MissingMediaError(f"page {first!r}: {pages[first]} is missing{more}")

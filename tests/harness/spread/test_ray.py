@@ -16,8 +16,9 @@ from mmeb_harness.core.errors import PluginError
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Batch, Chunk
+from mmeb_harness.encode.memory import MemorySink
 from mmeb_harness.spread import ray_cluster, ray_engine
-from mmeb_harness.spread.ray_worker import Answer, BatchList, ChunkWorker, Introduction, Setup
+from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
 from tests.harness.company import install
 from tests.harness.processes import ROOT, Place, kill
 
@@ -107,7 +108,7 @@ def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(place: Plac
 
 def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: None, tmp_path: Path) -> None:
     notes: list[str] = []
-    sink = BatchList()
+    sink = MemorySink()
     encoder(tmp_path, notes, trouble="memory").encode([chunk("a", 2, 16)], sink, lambda _: None)
     assert sorted(key for keys, _ in sink.taken for key in keys) == sorted(key for key, _ in chunk("a", 2, 16).keyed)
     assert any("out of memory (all gone); going on with batches of at most" in line for line in notes)
@@ -116,7 +117,7 @@ def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: Non
 def test_a_chunk_that_takes_actors_along_ends_the_run(cluster: None, impatient: None, tmp_path: Path) -> None:
     notes: list[str] = []
     with pytest.raises(ModelError, match=r"3 actors died of the chunk of items 'a0-0', 'a0-1', 'a0-2' and 5 more"):
-        encoder(tmp_path, notes, trouble="death").encode([chunk("a")], BatchList(), lambda _: None)
+        encoder(tmp_path, notes, trouble="death").encode([chunk("a")], MemorySink(), lambda _: None)
     assert sum("its chunk of 8 items comes again" in line for line in notes) == 3
 
 
@@ -135,7 +136,7 @@ def test_an_actor_that_was_started_again_says_who_it_is_first(plugin: None, tmp_
 def test_an_actor_that_dies_between_chunks_is_started_again_and_in_the_end_replaced(
     cluster: None, impatient: None, tmp_path: Path
 ) -> None:
-    driver, sink = encoder(tmp_path, []), BatchList()
+    driver, sink = encoder(tmp_path, []), MemorySink()
     first = driver.introduction().pid
     for name in "abcd":
         driver.encode([chunk(name)], sink, lambda _: None)
@@ -150,13 +151,13 @@ def test_a_hanging_actor_is_ended(
 ) -> None:
     monkeypatch.setattr(ray_engine, "HANG_SECONDS", 0.5)
     with pytest.raises(ModelError, match=r"3 actors died of the chunk .*, the last: no answer for"):
-        encoder(tmp_path, [], trouble="hang").encode([chunk("a")], BatchList(), lambda _: None)
+        encoder(tmp_path, [], trouble="hang").encode([chunk("a")], MemorySink(), lambda _: None)
 
 
 def test_actors_that_compute_differently_are_refused(cluster: None, impatient: None, tmp_path: Path) -> None:
     slow = encoder(tmp_path, [], 2, trouble="other", seconds="1")
     with pytest.raises(ResultError, match=r"an actor on .* has model setting process \d+, the first one, on .*, \d+"):
-        slow.encode([chunk(f"c{number}-") for number in range(60)], BatchList(), lambda _: None)
+        slow.encode([chunk(f"c{number}-") for number in range(60)], MemorySink(), lambda _: None)
 
 
 def test_a_run_without_actors_ends_after_a_while(
@@ -170,9 +171,9 @@ def test_a_run_without_actors_ends_after_a_while(
 
 def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a0-0 can't be opened$"):
-        encoder(tmp_path, [], trouble="data").encode([chunk("a")], BatchList(), lambda _: None)
+        encoder(tmp_path, [], trouble="data").encode([chunk("a")], MemorySink(), lambda _: None)
     with pytest.raises(PluginError, match=r"'company': KeyError: 'no such thing' \(.*_get_into_trouble\)") as raised:
-        encoder(tmp_path, [], trouble="bug").encode([chunk("a")], BatchList(), lambda _: None)
+        encoder(tmp_path, [], trouble="bug").encode([chunk("a")], MemorySink(), lambda _: None)
     assert "_get_into_trouble" in raised.value.__notes__[0]
     with pytest.raises(UnknownNameError, match="no argument of model 'company' named 'colour'"):
         encoder(tmp_path, [], colour="red")
@@ -190,7 +191,7 @@ def test_on_several_machines_an_error_names_its_node_and_different_processors_ar
     with pytest.raises(
         DataError, match=r"can't be opened \(on node .*; data and model have to lie at the same path on"
     ):
-        driver.encode([chunk("a")], BatchList(), lambda _: None)
+        driver.encode([chunk("a")], MemorySink(), lambda _: None)
 
 
 def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
@@ -207,7 +208,8 @@ import threading
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from mmeb_harness.spread import ray_cluster, ray_engine
-from mmeb_harness.spread.ray_worker import BatchList, Setup
+from mmeb_harness.encode.memory import MemorySink
+from mmeb_harness.spread.ray_worker import Setup
 from mmeb_harness.core.registry import ModelSpec
 from tests.harness.spread.test_ray import chunk
 from tests.patience import wait_until
@@ -220,7 +222,7 @@ with ray_cluster.connected(cluster.address):
     setup = Setup(ModelSpec("company", {"gate": str(gate)}), 16_384, None, Path.cwd())
     encoder = ray_engine.RayEncoder(setup, None, False, notes.append)
     encoder.introduction()
-    sink = BatchList()
+    sink = MemorySink()
     chunks = [chunk(f"c{number}-") for number in range(12)]
     thread = threading.Thread(target=encoder.encode, args=(chunks, sink, lambda _: None))
     thread.start()
