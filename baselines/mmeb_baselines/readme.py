@@ -49,7 +49,7 @@ code. `mmeb-eval check MODEL:FOLDER` tests one on your machine in seconds.
     mmeb-eval run --model gme --model-arg profile=leaderboard            # as behind its row of the leaderboard
 
 Also here, without a card: `random` and `bag_of_features` (floors), `st:ID` (whatever sentence-transformers loads),
-`openai:NAME` (servers of embeddings).
+`ocr` (text read off pictures and embedded, its real weights in packages), `openai:NAME` (servers of embeddings).
 
 *Score*: published mean over all tasks of MMEB-V2 in %, and its edition; from `mmeb_harness/published/scores.csv`.
 """

@@ -23,6 +23,9 @@ transformers' ColQwen2 as it is, without the M-RoPE of its training.
 
 from __future__ import annotations
 
+import copy
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -211,6 +214,35 @@ class SentenceTransformerEmbedder:
             returned_at.update(zip(places, returned, strict=True))
         in_order = [returned_at[place] for place in range(len(items))]
         return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
+
+    def room(self, item: Item, role: Role) -> float:
+        """How many tokens of text the model reads beside an item's prompt and its own tokens; infinity: any number.
+
+        Raises:
+            ModelError: it doesn't count tokens as tokenizers of transformers do.
+        """
+        longest: int | None = self._model.max_seq_length
+        if longest is None:
+            return math.inf
+        own: int = self._counting.num_special_tokens_to_add()
+        return longest - own - len(self.token_spans(self._prompts.of(item, role)))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends, in letters.
+
+        Raises:
+            ModelError: as `room`.
+        """
+        spans = self._counting(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [(start, end) for start, end in spans["offset_mapping"]]
+
+    @functools.cached_property
+    def _counting(self) -> Any:
+        """A tokenizer of its own: the model's is told to cut and to pad while it encodes, maybe in another thread."""
+        tokenizer = getattr(self._model, "tokenizer", None)
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(f"{self._name} has no fast tokenizer of transformers, by which a long text could be cut")
+        return copy.deepcopy(tokenizer)
 
     def _spells(self, item: Item) -> bool:
         """Whether the item's words have the letters of a token, which are text all the same."""

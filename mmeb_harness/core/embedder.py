@@ -25,7 +25,7 @@ class Trace:
     Attributes:
         path: whether the model wrote a rationale before it embedded.
         gate: p(reason | item) in [0, 1]; `None` if the model has no gate.
-        rationale: the text it wrote.
+        rationale: the text it wrote; on the direct path what it read off the item's pictures, "" if it found nothing.
         reasoning_tokens: generated tokens, markers included.
         truncated: the generation was ill-formed or too long and was closed by rule.
         seconds: from the start of the batch's encoding until this vector was ready; `None`: with the whole

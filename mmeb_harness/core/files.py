@@ -46,6 +46,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
+def cache_folder() -> Path:
+    """Where what is made once is kept between runs: $MMEB_CACHE, else a folder in the user's cache."""
+    own = os.environ.get("MMEB_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmeb"
+
+
 def regular_file(path: Path) -> Path:
     """The path itself, if it is a file or a link to one: a pipe waits when it is opened, and a device never ends.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError, ResultError
-from mmeb_harness.core.files import fingerprint, hash_files, read_json, read_parquet, write_json
+from mmeb_harness.core.files import cache_folder, fingerprint, hash_files, read_json, read_parquet, write_json
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile
@@ -88,9 +88,8 @@ def describe(root: Path) -> DataInfo:
 
 
 def suite_folder(suite: Suite, seed: int) -> Path:
-    """Where a suite is kept: below $MMEB_CACHE, else the user's cache folder."""
-    cache = os.environ.get("MMEB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmeb"
-    return Path(cache) / f"{suite.name}-v{suite.version}-seed{seed}"
+    """Where a suite is kept."""
+    return cache_folder() / f"{suite.name}-v{suite.version}-seed{seed}"
 
 
 def ensure_suite(suite: Suite, seed: int, note: Callable[[str], None] = lambda _: None) -> Path:

@@ -115,11 +115,17 @@ def _checks(embedder: Embedder, items: list[Item]) -> Mapping[str, Callable[[], 
 
 
 def probe_items(folder: Path) -> list[Item]:
-    """Text, image, frames and mixed items, with an odd number of frames, a tall and a wide picture, odd text."""
-    red = _picture(folder / "red.png", (64, 64), (220, 30, 30))
-    tall = _picture(folder / "tall.png", (48, 160), (30, 180, 30))
-    wide = _picture(folder / "wide.png", (160, 48), (40, 40, 225))
-    clip = tuple(_picture(folder / f"frame_{i:04d}.png", (64, 64), (30 * i, 40, 220 - 30 * i)) for i in range(1, 6))
+    """Text, image, frames and mixed items, with an odd number of frames, a tall and a wide picture, odd text.
+
+    A word stands on each picture: some models see nothing else of it.
+    """
+    red = _picture(folder / "red.png", (64, 64), (220, 30, 30), "red")
+    tall = _picture(folder / "tall.png", (48, 160), (30, 180, 30), "tall")
+    wide = _picture(folder / "wide.png", (160, 48), (40, 40, 225), "wide")
+    clip = tuple(
+        _picture(folder / f"frame_{place:04d}.png", (64, 64), (30 * place, 40, 220 - 30 * place), word)
+        for place, word in enumerate(("one", "two", "three", "four", "five"), start=1)
+    )
     find = "Find an image that matches the given caption:"
     return [
         Item("text short", text="a red circle", instruction=find),
@@ -147,12 +153,14 @@ def _long_item() -> Item:
     return Item("text padding", text="one two three four five six seven eight nine ten " * 20)
 
 
-def _picture(path: Path, size: tuple[int, int], colour: tuple[int, int, int]) -> Path:
-    from PIL import Image, ImageDraw
+def _picture(path: Path, size: tuple[int, int], colour: tuple[int, int, int], word: str) -> Path:
+    from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", size, (115, 115, 115))
     width, height = size
-    ImageDraw.Draw(image).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), fill=colour)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), fill=colour)
+    draw.text((2, 0), word, fill="white", font=ImageFont.load_default(20))
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
     return path

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
+from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.errors import ResultError, leading
 from mmeb_harness.core.files import name_of, write_json, write_parquet
 from mmeb_harness.core.progress import Reporter
@@ -44,6 +45,9 @@ from mmeb_harness.results.outcome import (
 from mmeb_harness.run.plan import Plan, PlannedTask
 from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.vectors import VectorStore
+
+#: What an item counts as in the notes of a result on which a model that reads found nothing to read.
+UNREAD = "items with pictures on which no text was found"
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
         edition=task.edition,
         profile=plan.profile,
         versions=environment.package_versions(),
-        notes={name: count for name, count in samples.notes.items() if count},
+        notes={name: count for name, count in {**samples.notes, **_unread(queries, candidates)}.items() if count},
     )
     query_rows = query_table(task, samples, scored, queries, difficulty)
     candidate_rows = candidate_table(samples, candidates)
@@ -218,6 +222,12 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
     write_parquet(folder.candidates_file(task.name), candidate_rows)
     result = dataclasses.replace(result, tables=table_checksums(folder, task.name))
     return finished_task(save_task_result(folder.task_file(task.name), result), query_rows, candidate_rows)
+
+
+def _unread(*sides: Encoded) -> dict[str, int]:
+    """Of a model that reads what is written on pictures: how many items are embedded without any of it."""
+    traces = [trace for side in sides for trace in side.traces]
+    return {UNREAD: sum(trace.path == "direct" and trace.rationale == "" for trace in traces)}
 
 
 def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, start: Start) -> Run:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import dont_wait, lock_file, regular_file
-from mmeb_harness.store.sealed import (
+from mmeb_harness.core.sealed import (
     BrokenFileError,
     changed_at,
     has_seal,

@@ -13,8 +13,8 @@ from mmeb_harness.core.environment import __version__
 from mmeb_harness.core.errors import ResultError, one_line
 from mmeb_harness.core.files import fingerprint, read_json, write_json
 from mmeb_harness.core.items import Similarity
+from mmeb_harness.core.sealed import listed
 from mmeb_harness.store.chunk_files import chunk_files, has_checksum
-from mmeb_harness.store.sealed import listed
 
 #: 1: chunks of parquet or Arrow, media named by path and time, no `model.json`. 2: all Arrow, media named by their
 #: bytes.

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from mmeb_harness.core.errors import DataError, ResultError
 from mmeb_harness.core.files import regular_file
 from mmeb_harness.core.pictures import HEAD, NOTES, READ_ANEW, Unusual, unusual
-from mmeb_harness.store.chunk_files import share, sweep
-from mmeb_harness.store.sealed import (
+from mmeb_harness.core.sealed import (
     BrokenFileError,
     has_seal,
     is_as_written,
@@ -30,6 +29,7 @@ from mmeb_harness.store.sealed import (
     set_aside,
     write_sealed,
 )
+from mmeb_harness.store.chunk_files import share, sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa

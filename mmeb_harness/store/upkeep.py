@@ -18,6 +18,15 @@ import numpy as np
 from mmeb_harness.core.embedder import UNIT_TOLERANCE
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import is_data
+from mmeb_harness.core.sealed import (
+    SET_ASIDE,
+    BrokenFileError,
+    changed_at,
+    files_set_aside,
+    left_over,
+    listed,
+    size_of,
+)
 from mmeb_harness.store.chunk_files import (
     LOCK,
     chunk_files,
@@ -37,15 +46,6 @@ from mmeb_harness.store.description import (
     read_description,
 )
 from mmeb_harness.store.media import MEDIA_FOLDER, media_files, read_media_file
-from mmeb_harness.store.sealed import (
-    SET_ASIDE,
-    BrokenFileError,
-    changed_at,
-    files_set_aside,
-    left_over,
-    listed,
-    size_of,
-)
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -31,6 +31,7 @@ from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVect
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
 from mmeb_harness.core.items import Item, Role, Similarity, Vectors
+from mmeb_harness.core.sealed import BrokenFileError, listed, set_aside
 from mmeb_harness.core.threads import in_background
 from mmeb_harness.store.chunk_files import (
     chunk_files,
@@ -47,7 +48,6 @@ from mmeb_harness.store.chunk_files import (
 )
 from mmeb_harness.store.description import DESCRIPTION, check_description, description_problem, write_description
 from mmeb_harness.store.media import MediaHashes
-from mmeb_harness.store.sealed import BrokenFileError, listed, set_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa

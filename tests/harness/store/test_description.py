@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mmeb_harness import ModelInfo, Trace
 from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.sealed import files_set_aside
 from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.description import Description, description_problem, read_description
-from mmeb_harness.store.sealed import files_set_aside
 from mmeb_harness.store.upkeep import model_folders, prune
 from mmeb_harness.store.vectors import VectorStore
 

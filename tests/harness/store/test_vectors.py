@@ -22,10 +22,10 @@ import pytest
 from mmeb_harness import DataError, Item, ModelInfo, ResultError, Role, TokenVectors, Trace
 from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.files import fingerprint
+from mmeb_harness.core.sealed import files_set_aside
 from mmeb_harness.store import vectors
 from mmeb_harness.store.chunk_files import chunk_files, map_chunk
 from mmeb_harness.store.media import MediaHashes
-from mmeb_harness.store.sealed import files_set_aside
 from mmeb_harness.store.vectors import StoredTokens, VectorStore, content_keys
 
 ROOT = Path(__file__).parents[3]

@@ -86,6 +86,21 @@ def is_as_written(path: Path) -> bool:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest() == _seal_of(path)
 
 
+def read_sealed(path: Path) -> bytes:
+    """The bytes of a file with a seal, as they were written; what is returned is what was checked.
+
+    Raises:
+        FileNotFoundError: it was deleted.
+        BrokenFileError: it is damaged.
+        ResultError: it can't be read.
+    """
+    with reading(path):
+        body = regular_file(path).read_bytes()
+        if xxhash.xxh3_128_hexdigest(body) != _seal_of(path):
+            raise BrokenFileError("its bytes are not what was written (checksum)")
+        return body
+
+
 def _seal_of(path: Path) -> str | None:
     named = re.search(r"-xxh3-([0-9a-f]{32})\.\w+$", path.name)
     return named and named[1]
