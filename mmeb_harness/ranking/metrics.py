@@ -107,6 +107,15 @@ def set_order_gains(gains: Gains) -> dict[str, float] | None:
     return {str(label): gain for label, gain in zip(in_set_order, gains.values(), strict=True)}
 
 
+def official_gains(edition: str, gains: Gains) -> Gains:
+    """The gains that a task's metrics are computed with: those of `set_order_gains` where there are such.
+
+    Where the official value depends on PYTHONHASHSEED there is none to reproduce, and a task of no benchmark's edition
+    has no official value: grades stay on their labels.
+    """
+    return (set_order_gains(gains) if edition else None) or gains
+
+
 def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:
     """Expected hit@1 or ndcg_linear@5 of a uniformly random ranking of `pool`, in closed form."""
     return chance_among(metric, gains, [candidate for candidate in pool if candidate in gains], len(pool))

@@ -12,7 +12,7 @@ from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.ranking.max_sim import rank_tokens
-from mmeb_harness.ranking.metrics import METRIC_NAMES, chance_among, ndcg_of_gains, query_metrics, set_order_gains
+from mmeb_harness.ranking.metrics import METRIC_NAMES, chance_among, ndcg_of_gains, official_gains, query_metrics
 from mmeb_harness.ranking.nearest import Positions
 
 #: Places of each ranking that are kept on disk. The metrics need 10.
@@ -24,7 +24,7 @@ class ScoredQuery:
     """One query's ranking and metrics.
 
     Attributes:
-        metrics: as the official code computes them (see `set_order_gains`).
+        metrics: of a benchmark's task as the official code computes them (see `set_order_gains`).
         corrected: the main metric with every grade on its own label.
         random_ties: `corrected`, expected if ties fell at random. The image tasks list every answer first, so
             that the tie rule, and officially a stable sort, favours it: equal vectors would score 100 %.
@@ -122,8 +122,7 @@ def _score(
     num_ranked: int,
 ) -> ScoredQuery:
     top_ids = tuple(ids[position] for position in ranking.positions)
-    # Where the official value depends on PYTHONHASHSEED there is none to reproduce: grades stay on their labels.
-    official = set_order_gains(gains) or gains
+    official = official_gains(task.edition, gains)
     return ScoredQuery(
         query_id=query_id,
         top_ids=top_ids,

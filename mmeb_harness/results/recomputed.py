@@ -16,7 +16,7 @@ import numpy as np
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import read_parquet
-from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
+from mmeb_harness.ranking.metrics import METRIC_NAMES, official_gains, query_metrics
 from mmeb_harness.ranking.task import DEPTH
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import RunFolder
@@ -105,7 +105,9 @@ def verify_task(result: TaskResult, files: RunFolder, findings: Outcome) -> None
     _verify_counts(result, queries, candidates, findings)
     _verify_ids(result, rows, set(candidates.column("candidate_id").to_pylist()), findings)
     if rows:
-        _verify_means(result, rows, [_verify_query(row, result.metric, findings) for row in rows], findings)
+        _verify_means(
+            result, rows, [_verify_query(row, result.metric, result.edition, findings) for row in rows], findings
+        )
 
 
 def _verify_ids(result: TaskResult, rows: Sequence[Mapping[str, Any]], candidates: set[str], findings: Outcome) -> None:
@@ -174,12 +176,12 @@ def _verify_counts(result: TaskResult, queries: pa.Table, candidates: pa.Table, 
         findings.equal(f"{side}: truncated", stats.truncated, sum(traces["truncated"]))
 
 
-def _verify_query(row: Mapping[str, Any], metric: str, findings: Outcome) -> dict[str, float]:
+def _verify_query(row: Mapping[str, Any], metric: str, edition: str, findings: Outcome) -> dict[str, float]:
     """One query's metrics, recomputed; what its row says of them is held against that."""
     where = f"query {row['query_id']!r}"
     gains = dict(zip(row["relevant_ids"], row["relevant_gains"], strict=False))
     findings.equal(f"{where}: number of gains", len(row["relevant_gains"]), len(gains))
-    official = set_order_gains(gains) or gains
+    official = official_gains(edition, gains)
     metrics = query_metrics(row["top_ids"], official)
     findings.number(f"{where}: score", row["score"], metrics[metric])
     corrected = metrics if official == gains else query_metrics(row["top_ids"], gains)

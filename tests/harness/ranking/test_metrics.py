@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from mmeb_harness.ranking.metrics import METRIC_NAMES, chance, ndcg_linear, query_metrics, set_order_gains
+from mmeb_harness.ranking.metrics import (
+    METRIC_NAMES,
+    chance,
+    ndcg_linear,
+    official_gains,
+    query_metrics,
+    set_order_gains,
+)
 from tests.tasks.golden import read_golden
 
 GOLDEN = read_golden("metrics_golden")
@@ -49,6 +56,13 @@ def test_set_order_follows_the_effective_order_of_the_official_code() -> None:
     for case in cases:
         official = set_order_gains(gains_of(case))
         assert official == dict(zip(map(str, case["effective_label_order"]), case["rel_scores"], strict=True))
+
+
+def test_grades_of_a_task_of_no_edition_stay_on_their_labels() -> None:
+    gains = {"35": 2.0, "7": 1.0, "16": 1.0}  # in a set of these numbers 16 comes first
+    assert official_gains("page-fixed", gains) == set_order_gains(gains) != gains
+    assert official_gains("", gains) == gains
+    assert official_gains("page-fixed", {"p35": 2.0, "p7": 1.0}) == {"p35": 2.0, "p7": 1.0}
 
 
 @pytest.mark.parametrize(("metric", "gains"), [("hit@1", {"a": 1.0}), ("ndcg_linear@5", {"a": 3.0, "d": 2.0})])
