@@ -56,20 +56,25 @@ def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> Non
 @click.command("import")
 @click.argument("path", type=PATH)
 @click.option("--output", type=PATH, metavar="FILE", help="Keep the scores as JSON, to compare them later.")
-@click.option("--name", help="Of the model. Default: the submission's own, or the folder's name.")
+@click.option("--name", help="Of the model. Default: the submission's or mteb's own, or the folder's name.")
 @click.option("--edition", help="Of the data, where the files can't tell: page-fixed, v2.0.0 or v2.0.1.")
 def import_scores(path: Path, output: Path | None, name: str | None, edition: str | None) -> None:
-    """Read official results: a submission file, or a folder of *_score.json and *_pred.jsonl.
+    """Read official results, or mteb's: a submission file, a folder of *_score.json and *_pred.jsonl, or a folder of
+    mteb's <Task>.json with model_meta.json.
 
     Rankings are scored again, and must agree with the score file beside them.
     """
     from mmeb_harness.core.registry import BENCHMARK, load_tasks
+    from mmeb_harness.exchange.mteb import import_mteb, mteb_folder
     from mmeb_harness.results.official import import_scores as read_official
     from mmeb_harness.results.scores import save_scores
     from mmeb_harness.show.compare import compare, print_comparison
 
     registered = load_tasks()
-    scores = read_official(path, registered.values(), name=name, edition=edition)
+    if files := mteb_folder(path):
+        scores = import_mteb(files, registered.values(), name=name, edition=edition)
+    else:
+        scores = read_official(path, registered.values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
     incomplete = len(scores.tasks) < sum(standing.collection == BENCHMARK for standing in registered.values())
@@ -79,19 +84,76 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--trec", type=PATH, required=True, metavar="FOLDER", help="Where <task>.run and <task>.qrels go.")
-def export(run: Path, trec: Path) -> None:
-    """Write a run's rankings (first 100 places) and judgements in TREC format.
+@click.option("--trec", type=PATH, metavar="FOLDER", help="Rankings and judgements: <task>.run and <task>.qrels.")
+@click.option("--mteb", type=PATH, metavar="FOLDER", help="Results of mteb: <model>/<revision>/<Task>.json.")
+@click.option("--hub", type=PATH, metavar="FILE", help="The hub's evaluation results: YAML for .eval_results/.")
+@click.option("--eee", type=PATH, metavar="FOLDER", help="Records of Every Eval Ever, a row a query: data/…")
+@click.option("--model-name", metavar="ORG/NAME", help="As others know the model. Default: the checkpoint's hub id.")
+@click.option("--organization", default="", metavar="NAME", help="Who ran it; --eee needs it.")
+@click.option(
+    "--relationship",
+    type=click.Choice(("first_party", "third_party", "collaborative", "other")),
+    default="other",
+    show_default=True,
+    help="Of who ran it to the model, for --eee.",
+)
+@click.option("--url", default="", help="Where the results are described, for --hub.")
+def export(
+    run: Path,
+    trec: Path | None,
+    mteb: Path | None,
+    hub: Path | None,
+    eee: Path | None,
+    model_name: str | None,
+    url: str,
+    **by: Any,
+) -> None:
+    """Write a run in the forms of other people's tools and boards; several at once may be.
 
-    Whitespace and % in ids are percent-encoded. Tied scores are nudged apart, so that the order survives.
+    TREC: the first 100 places. Whitespace and % in ids are percent-encoded. Tied scores are nudged apart, so that the
+    order survives.
     """
-    from mmeb_harness.results.trec import export_trec
+    from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.exchange.every_eval_ever import Evaluator, export_every_eval_ever
+    from mmeb_harness.exchange.handed import hand_on
+    from mmeb_harness.exchange.hub import export_hub
+    from mmeb_harness.exchange.mteb import export_mteb
+    from mmeb_harness.results.scores import read_run_file
 
-    exported = export_trec(run, trec)
+    if trec is mteb is hub is eee is None:
+        raise OptionError("nothing to write; give --trec FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER")
+    if trec is not None:
+        _export_trec(run, trec)
+    if mteb is hub is eee is None:
+        return
+    registered = load_tasks(read_run_file(run).edition or None)
+    handed = hand_on(run, registered, model_name, synthetic=mteb is hub is None)
+    if mteb is not None:
+        written = export_mteb(handed, mteb)
+        if written.unknown:
+            names = f"{written.unknown[0]} …" if len(written.unknown) > 1 else written.unknown[0]
+            say(
+                f"{len(written.unknown)} tasks ({names}) aren't in mteb: it reads them, but has no board for them",
+                err=True,
+            )
+        say_kept(f"{len(written.known) + len(written.unknown)} tasks: {written.folder}")
+    if hub is not None:
+        for line in export_hub(handed, hub, url):
+            say(line, err=True)
+        say_kept(f"evaluation results: {hub}")
+    if eee is not None:
+        record, rows = export_every_eval_ever(handed, eee, Evaluator(**by))
+        say_kept(f"record: {record}, rows: {rows.name}")
+
+
+def _export_trec(run: Path, folder: Path) -> None:
+    from mmeb_harness.exchange.trec import export_trec
+
+    exported = export_trec(run, folder)
     for task in exported:
         if task.repeats:
             say(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
-    say_kept(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {trec}")
+    say_kept(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {folder}")
 
 
 @click.command()

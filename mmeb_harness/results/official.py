@@ -119,7 +119,7 @@ def import_scores(
     chosen = _chosen_keys(results, own_edition)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
-    odd = _odd_counts(scored, tasks, own_edition)
+    odd = odd_counts(scored, tasks, own_edition)
     return Scores(
         name=name or results.name,
         edition=own_edition,
@@ -450,7 +450,7 @@ def _has_old_moment_seeker(scored: Mapping[str, TaskScore]) -> bool:
     return MOMENT_SEEKER in scored and scored[MOMENT_SEEKER].num_queries == MOMENT_SEEKER_QUERIES[V2_0_0]
 
 
-def _odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], edition: str) -> dict[str, str]:
+def odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], edition: str) -> dict[str, str]:
     """Tasks whose scores are over another number of queries than declared (those are no scores), with both numbers."""
     odd: dict[str, str] = {}
     for name, score in scored.items():

@@ -78,10 +78,7 @@ def write_submission(folder: Path, metadata: Metadata, output: Path, tasks: Sequ
 
 
 def _check_fit(run: RunResult, results: Sequence[TaskResult], tasks: Sequence[Task]) -> None:
-    if run.data_synthetic:
-        raise ResultError(f"{run.name} is of synthetic data; only scores of the real MMEB-V2 can be submitted")
-    if run.limit is not None:
-        raise ResultError(f"{run.name} is limited to {run.limit} queries a task; run again without --limit")
+    check_real(run)
     scored = {result.name for result in results}
     if missing := [task.name for task in tasks if task.name not in scored]:
         raise ResultError(
@@ -92,14 +89,40 @@ def _check_fit(run: RunResult, results: Sequence[TaskResult], tasks: Sequence[Ta
         raise ResultError(f"{run.name} is of edition {run.edition}, the tasks are of {other.edition}")
 
 
+def check_real(run: RunResult, *, synthetic: bool = False) -> None:
+    """Refuse a run that others would take for more than it is.
+
+    Args:
+        synthetic: made-up data may be, since what is written says so.
+
+    Raises:
+        ResultError: of synthetic data, or limited.
+    """
+    if run.data_synthetic and not synthetic:
+        raise ResultError(
+            f"{run.name} is of synthetic data; only scores of real data can be handed on: run again with --data FOLDER"
+        )
+    if run.limit is not None:
+        raise ResultError(f"{run.name} is limited to {run.limit} queries a task; run again without --limit")
+
+
+def check_whole_task(key: str, result: TaskResult, task: Task) -> None:
+    """Refuse a score over another number of queries than declared.
+
+    Raises:
+        ResultError: it is.
+    """
+    if task.num_queries is not None and result.num_queries != task.num_queries:
+        raise ResultError(
+            f"{key}: num_pred is {result.num_queries}, the task has {task.num_queries} queries (another data revision?)"
+        )
+
+
 def _entry(key: str, result: TaskResult, task: Task) -> dict[str, float | int]:
     """One task's metrics, as the official code defines them, in its order of keys."""
     if missing := [name for name in METRIC_NAMES if name not in result.metrics]:
         raise ResultError(f"{key}: missing: {', '.join(missing)}; run the task again")
-    if result.num_queries != task.num_queries:
-        raise ResultError(
-            f"{key}: num_pred is {result.num_queries}, the task has {task.num_queries} queries (another data revision?)"
-        )
+    check_whole_task(key, result, task)
     metrics = {name: result.metrics[name] for name in METRIC_NAMES}
     return {**metrics, "num_pred": result.num_queries, "num_data": result.num_queries}
 

@@ -112,7 +112,7 @@ def test_a_real_run_of_real_data_would_do(cache: Path, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"status": "running"}, "is not finished"),
-        ({"data_synthetic": True}, "run is of synthetic data; only scores of the real MMEB-V2 can be submitted"),
+        ({"data_synthetic": True}, "run is of synthetic data; only scores of real data can be handed on"),
     ],
 )
 def test_runs_that_cannot_be_submitted(changes: dict[str, object], message: str, tmp_path: Path) -> None:

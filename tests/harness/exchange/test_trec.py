@@ -15,10 +15,10 @@ from ir_measures import RR, P, R, Success, nDCG
 from mmeb_harness import ResultError
 from mmeb_harness.cli.scores import export
 from mmeb_harness.core.files import read_parquet, write_parquet
+from mmeb_harness.exchange.trec import decode_id, decreasing_scores, encode_id, export_trec
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run
-from mmeb_harness.results.trec import decode_id, decreasing_scores, encode_id, export_trec
 from tests.harness.made_runs import mini_run, save_all
 
 NAMES = ("VOC2007", "OK-VQA", "MSR-VTT", "ViDoSeek-doc", "ViDoRe_esg_reports_human_labeled_v2", "MMLongBench-page")

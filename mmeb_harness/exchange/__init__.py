@@ -1,0 +1,1 @@
+"""A run in the forms that other people's tools and boards read."""
