@@ -8,10 +8,12 @@ import shutil
 import signal
 import sys
 
-# A script starts its background jobs with SIGINT ignored, which Python and all it starts would inherit: no Ctrl-C
-# would reach the commands that the tests interrupt.
+# A script starts its background jobs with SIGINT ignored, and nohup with SIGHUP, which Python and all it starts would
+# inherit: no Ctrl-C and no closed terminal would reach the commands that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Hundreds of processes import the same modules: what they compile is kept, whatever the environment says.
 sys.dont_write_bytecode = False

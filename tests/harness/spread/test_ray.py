@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from mmeb_harness.spread import ray_cluster, ray_engine
 from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
 from tests.harness.company import install
 from tests.harness.processes import ROOT, Place, kill
+from tests.patience import wait_until
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
+from ray.cluster_utils import Cluster
+
 pytestmark = pytest.mark.slow
 
 
@@ -50,13 +54,15 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster(plugin: None) -> Iterator[None]:
+def cluster(plugin: None) -> Iterator[Cluster]:
     """Of this process, which ends as before once it is no driver any more."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     before = signal.getsignal(signal.SIGTERM)
-    with ray_cluster.connected("local"):
+    with ray_cluster.connected(made.address):
         assert signal.getsignal(signal.SIGTERM) != before
-        yield
+        yield made
     assert signal.getsignal(signal.SIGTERM) == before
+    made.shutdown()
 
 
 @pytest.fixture
@@ -106,7 +112,25 @@ def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(place: Plac
     assert sum(again.values()) == len(again)  # nothing was begun in vain
 
 
-def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: None, tmp_path: Path) -> None:
+def test_nodes_come_and_go(cluster: Cluster, impatient: None, tmp_path: Path) -> None:
+    """Actors wait until a node has gone."""
+    notes, sink, gate = [], MemorySink(), tmp_path / "gate"
+    setup = Setup(ModelSpec("company", {"gate": str(gate)}), 16_384, None, tmp_path)
+    driver = ray_engine.RayEncoder(setup, None, False, notes.append)
+    driver.introduction()
+    chunks = [chunk(f"c{number}-") for number in range(12)]
+    with ThreadPoolExecutor(1) as pool:
+        encoded = pool.submit(driver.encode, chunks, sink, lambda _: None)
+        node = cluster.add_node(num_cpus=2)
+        wait_until(lambda: any("2 actors, 2 CPUs each" in line for line in notes) and driver._busy() == 2)
+        cluster.remove_node(node, allow_graceful=False)
+        wait_until(lambda: any("is gone" in line for line in notes))
+        gate.touch()
+        encoded.result()
+    assert {key for keys, _ in sink.taken for key in keys} == {key for chunk in chunks for key, _ in chunk.keyed}
+
+
+def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: Cluster, tmp_path: Path) -> None:
     notes: list[str] = []
     sink = MemorySink()
     encoder(tmp_path, notes, trouble="memory").encode([chunk("a", 2, 16)], sink, lambda _: None)
@@ -114,14 +138,14 @@ def test_an_actor_runs_out_of_memory_and_goes_on_in_smaller_batches(cluster: Non
     assert any("out of memory (all gone); going on with batches of at most" in line for line in notes)
 
 
-def test_a_chunk_that_takes_actors_along_ends_the_run(cluster: None, impatient: None, tmp_path: Path) -> None:
+def test_a_chunk_that_takes_actors_along_ends_the_run(cluster: Cluster, impatient: None, tmp_path: Path) -> None:
     notes: list[str] = []
     with pytest.raises(ModelError, match=r"3 actors died of the chunk of items 'a0-0', 'a0-1', 'a0-2' and 5 more"):
         encoder(tmp_path, notes, trouble="death").encode([chunk("a")], MemorySink(), lambda _: None)
     assert sum("its chunk of 8 items comes again" in line for line in notes) == 3
 
 
-def test_an_actor_that_dies_whenever_it_starts_ends_the_run(cluster: None, tmp_path: Path) -> None:
+def test_an_actor_that_dies_whenever_it_starts_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="an actor died before it was ready, and Ray has given it up: The actor died"):
         encoder(tmp_path, [], trouble="stillborn", marks=str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 3
@@ -134,7 +158,7 @@ def test_an_actor_that_was_started_again_says_who_it_is_first(plugin: None, tmp_
 
 
 def test_an_actor_that_dies_between_chunks_is_started_again_and_in_the_end_replaced(
-    cluster: None, impatient: None, tmp_path: Path
+    cluster: Cluster, impatient: None, tmp_path: Path
 ) -> None:
     driver, sink = encoder(tmp_path, []), MemorySink()
     first = driver.introduction().pid
@@ -147,21 +171,21 @@ def test_an_actor_that_dies_between_chunks_is_started_again_and_in_the_end_repla
 
 
 def test_a_hanging_actor_is_ended(
-    cluster: None, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "HANG_SECONDS", 0.5)
     with pytest.raises(ModelError, match=r"3 actors died of the chunk .*, the last: no answer for"):
         encoder(tmp_path, [], trouble="hang").encode([chunk("a")], MemorySink(), lambda _: None)
 
 
-def test_actors_that_compute_differently_are_refused(cluster: None, impatient: None, tmp_path: Path) -> None:
+def test_actors_that_compute_differently_are_refused(cluster: Cluster, impatient: None, tmp_path: Path) -> None:
     slow = encoder(tmp_path, [], 2, trouble="other", seconds="1")
     with pytest.raises(ResultError, match=r"an actor on .* has model setting process \d+, the first one, on .*, \d+"):
         slow.encode([chunk(f"c{number}-") for number in range(60)], MemorySink(), lambda _: None)
 
 
 def test_a_run_without_actors_ends_after_a_while(
-    cluster: None, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "PATIENCE_SECONDS", 0.3)
     setup = Setup(ModelSpec("company", {}, {"device": "cuda"}), 16_384, None, tmp_path)
@@ -169,7 +193,7 @@ def test_a_run_without_actors_ends_after_a_while(
         ray_engine.RayEncoder(setup, None, True, lambda _: None).introduction()
 
 
-def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> None:
+def test_errors_of_the_model_come_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a0-0 can't be opened$"):
         encoder(tmp_path, [], trouble="data").encode([chunk("a")], MemorySink(), lambda _: None)
     with pytest.raises(PluginError, match=r"'company': KeyError: 'no such thing' \(.*_get_into_trouble\)") as raised:
@@ -180,7 +204,7 @@ def test_errors_of_the_model_come_as_they_are(cluster: None, tmp_path: Path) -> 
 
 
 def test_on_several_machines_an_error_names_its_node_and_different_processors_are_said(
-    cluster: None, tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     notes: list[str] = []
     driver = ray_engine.RayEncoder(setup_of(tmp_path, trouble="data"), 1, False, notes.append)
@@ -192,50 +216,6 @@ def test_on_several_machines_an_error_names_its_node_and_different_processors_ar
         DataError, match=r"can't be opened \(on node .*; data and model have to lie at the same path on"
     ):
         driver.encode([chunk("a")], MemorySink(), lambda _: None)
-
-
-def test_nodes_come_and_go(plugin: None, impatient: None, place: Place) -> None:
-    """A process of its own: this one is connected to another cluster. Actors wait until a node has gone."""
-    script = place.folder / "nodes.py"
-    script.write_text(NODES)
-    done = place.end(place.start_script(script))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all there" in done.stdout.splitlines()
-
-
-NODES = """
-import threading
-from pathlib import Path
-from ray.cluster_utils import Cluster
-from mmeb_harness.spread import ray_cluster, ray_engine
-from mmeb_harness.encode.memory import MemorySink
-from mmeb_harness.spread.ray_worker import Setup
-from mmeb_harness.core.registry import ModelSpec
-from tests.harness.spread.test_ray import chunk
-from tests.patience import wait_until
-
-ray_engine.LOOK_SECONDS = 0.3
-notes = []
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-with ray_cluster.connected(cluster.address):
-    gate = Path.cwd() / "gate"
-    setup = Setup(ModelSpec("company", {"gate": str(gate)}), 16_384, None, Path.cwd())
-    encoder = ray_engine.RayEncoder(setup, None, False, notes.append)
-    encoder.introduction()
-    sink = MemorySink()
-    chunks = [chunk(f"c{number}-") for number in range(12)]
-    thread = threading.Thread(target=encoder.encode, args=(chunks, sink, lambda _: None))
-    thread.start()
-    node = cluster.add_node(num_cpus=1)
-    wait_until(lambda: any("2 actors, 1 CPU each" in line for line in notes) and encoder._busy() == 2)
-    cluster.remove_node(node, allow_graceful=False)
-    wait_until(lambda: any("is gone" in line for line in notes))
-    gate.touch()
-    thread.join()
-    assert {key for keys, _ in sink.taken for key in keys} == {key for chunk in chunks for key, _ in chunk.keyed}
-    print("all there")
-cluster.shutdown()
-"""
 
 
 def test_what_an_actor_takes_of_its_node() -> None:
