@@ -1,4 +1,4 @@
-"""rapidocr over onnxruntime: a picture to the lines of text on it. Its package holds the weights: nothing is fetched."""
+"""rapidocr over onnxruntime: a picture to the lines of text on it. Its weights come with the package."""
 
 from __future__ import annotations
 
