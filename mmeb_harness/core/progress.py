@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from mmeb_harness.core.terminal import print_shown
 
@@ -47,6 +57,13 @@ class Reporter(Protocol):
         ...
 
 
+class _Speed(ProgressColumn):
+    """How fast items are encoded; tasks are of all sizes."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None or not task.fields.get("items") else _speed(task.speed))
+
+
 class BarReporter:
     """Two live bars: tasks, and items being encoded."""
 
@@ -55,6 +72,7 @@ class BarReporter:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            _Speed(),
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=console, transient=True)
@@ -68,7 +86,7 @@ class BarReporter:
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         if self._items is not None:
             self._progress.remove_task(self._items)
-        self._items = self._progress.add_task(f"  {label(tasks)}", total=items)
+        self._items = self._progress.add_task(f"  {label(tasks)}", total=items, items=True)
 
     def advance(self, items: int) -> None:
         if self._items is not None:
@@ -111,8 +129,10 @@ class LineReporter:
         now = time.monotonic()
         if self._encoded > 0 and now - self._last > LINE_SECONDS:
             self._last = now
-            left = (now - self._encoding_started) * (self._items - self._encoded) / self._encoded
-            self.note(f"        {self._label}: {self._encoded}/{self._items} items, about {left:.0f} s left")
+            speed = self._encoded / (now - self._encoding_started)
+            left = (self._items - self._encoded) / speed
+            progress = f"{self._encoded}/{self._items} items, {_speed(speed)}, about {left:.0f} s left"
+            self.note(f"        {self._label}: {progress}")
 
     def skip_tasks(self, tasks: int) -> None:
         self._tasks -= tasks  # time left counts what is still to do
@@ -127,6 +147,10 @@ class LineReporter:
 
     def stop(self) -> None:
         return
+
+
+def _speed(items_a_second: float) -> str:
+    return f"{items_a_second:.2g} items/s" if items_a_second < 10 else f"{items_a_second:,.0f} items/s"
 
 
 def label(tasks: Sequence[str]) -> str:
