@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import Quantization
 from mmeb_harness.core.reading import build_config, read_yaml
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
@@ -91,6 +92,9 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
         from_options: `None` and empty values mean "not given".
     """
     given = {key: value for key, value in from_options.items() if value not in (None, (), {})}
+    for key, value in given.items():
+        if not is_plain(value):  # bytes of a name in another encoding, as Python stands for them
+            raise OptionError(f"--{key.replace('_', '-')}: {value!r} is no UTF-8: rename it")
     config = dataclasses.replace(from_file, **given)
     for name, least in _LEAST.items():
         if (value := getattr(config, name)) is not None and value < least:

@@ -85,6 +85,9 @@ class TokenVectors:
     offsets: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        for name, array in (("flat", self.flat), ("offsets", self.offsets)):
+            if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+                raise ModelError(f"`{name}` of token vectors must be a numpy array, not {type(array).__name__}")
         if self.flat.ndim != 2 or self.flat.dtype not in (np.float32, np.float16):
             raise ModelError(
                 f"token vectors must be (t, d), float32 or float16, not {self.flat.shape} {self.flat.dtype}"

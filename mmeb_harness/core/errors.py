@@ -78,7 +78,15 @@ class ResultError(HarnessError):
 
 def one_line(error: BaseException, longest: int | None = 500) -> str:
     """What an error says, as one line; its class where it says nothing."""
-    return " ".join(masked(str(error)).split())[:longest] or type(error).__name__
+    return " ".join(masked(text_of(error)).split())[:longest] or type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says; nothing where its own code for that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def shortened(texts: Iterable[str], most: int = 12) -> str:
@@ -99,7 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     Python's own kind, torch's by its name (the harness doesn't import it), and what drivers say in a RuntimeError.
     """
     known = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__) or isinstance(error, MemoryError)
-    text = str(error).lower()
+    text = text_of(error).lower()
     said = isinstance(error, RuntimeError) and any(
         words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     )
@@ -132,7 +140,7 @@ _MORE_MEMORY = "raise `ulimit -v` or the container's limit, or use fewer --worke
 def no_room(error: BaseException) -> bool:
     """Whether the system gave no more memory or threads, or that caused the error."""
     # Python's own parts end in a SystemError where there is no room for another error.
-    said = isinstance(error, SystemError) or any(words in str(error).lower() for words in _NO_ROOM)
+    said = isinstance(error, SystemError) or any(words in text_of(error).lower() for words in _NO_ROOM)
     return said or is_out_of_memory(error) or (error.__cause__ is not None and no_room(error.__cause__))
 
 
@@ -154,7 +162,7 @@ def of_the_system(error: BaseException) -> str | None:
     """
     text = one_line(error, 300)
     if no_room(error):
-        original = str(error).rpartition("Original error was:")[2]  # numpy's advice before it is a page long
+        original = text_of(error).rpartition("Original error was:")[2]  # numpy's advice before it is a page long
         return f"memory ran out ({' '.join(original.split())[:300] or type(error).__name__}): {_MORE_MEMORY}"
     if isinstance(error, OSError) and (way_out := way_out_of(error)):
         where = "" if error.filename is None else f"{error.filename}: "

@@ -235,6 +235,15 @@ def check_plain(values: object, *, halves: bool = False) -> None:
     raise ValueError(_TOO_DEEP)
 
 
+def is_plain(values: object) -> bool:
+    """Whether files of ours can hold it, as far as `check_plain` looks."""
+    try:
+        check_plain(values)
+    except ValueError:
+        return False
+    return True
+
+
 def _whole_number(text: str) -> int:
     if len(text) > _LONGEST_NUMBER:
         raise ValueError(f"a whole number of {len(text):,} digits")

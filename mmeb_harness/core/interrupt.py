@@ -132,7 +132,8 @@ def _heard(
         for number, earlier in before.items():
             signal.signal(number, earlier)
         signal.set_wakeup_fd(before_writer, warn_on_full_buffer=False)
-        os.write(writer, b"\0")
+        with contextlib.suppress(OSError):  # a plugin closed all that was open
+            os.write(writer, b"\0")
         listener.join(1.0)
         if not listener.is_alive():  # it may be telling, on a terminal that is stopped
             os.close(reader)

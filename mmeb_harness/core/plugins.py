@@ -19,6 +19,8 @@ from mmeb_harness.core.terminal import say
 #: Environment variable that asks for tracebacks.
 TRACEBACK = "MMEB_TRACEBACK"
 _HARNESS = str(Path(__file__).parents[1])
+#: What a user, or whoever closes a generator, raises in others' code.
+_FROM_OUTSIDE = (KeyboardInterrupt, GeneratorExit)
 
 
 @contextmanager
@@ -35,10 +37,10 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
     """
     try:
         yield
-    except (HarnessError, GeneratorExit):
+    except HarnessError:
         raise
     except BaseException as error:
-        if is_out_of_memory(error) or (isinstance(error, KeyboardInterrupt) and _is_a_users(error)):
+        if is_out_of_memory(error) or (isinstance(error, _FROM_OUTSIDE) and _is_from_outside(error)):
             raise
         if os.environ.get(TRACEBACK):
             say("".join(traceback.format_exception(error)), err=True, end="")
@@ -76,8 +78,8 @@ def _place(error: BaseException) -> str:
     return f" ({os.path.basename(frame.filename)}:{frame.lineno}, in {frame.name})"
 
 
-def _is_a_users(error: KeyboardInterrupt) -> bool:
-    """A signal comes between two instructions, or through our own handler; what a plugin raises, a statement raises."""
+def _is_from_outside(error: BaseException) -> bool:
+    """It comes between two instructions, or through our own handler; what a plugin raises, a statement raises."""
     last: TracebackType | None = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

@@ -10,8 +10,11 @@ my-model = "my_package:MyEmbedder"      called with keyword arguments, returns a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import itertools
+import math
 import re
 import signal
 import sys
@@ -21,12 +24,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError, of_the_system, one_line
+from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import members_of
@@ -43,6 +47,11 @@ BENCHMARK = "mmeb-v2"
 OWN_PACKAGE = "mmeb-harness"
 #: Longest import of a plugin that isn't asked for by name.
 IMPORT_SECONDS = 10.0
+
+
+class ImportTimeout(BaseException):
+    """A plugin's import takes too long. No `Exception`: a plugin that tries again until it works would hold that."""
+
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -84,7 +93,7 @@ def survey_tasks(
         UnknownNameError: if the benchmark has no edition of that name.
     """
     tasks: dict[str, RegisteredTask] = {}
-    problems: list[str] = []
+    problems = list(_unreadable())
     twice: set[str] = set()
     slow = False
     for point in sorted(_points(TASKS_GROUP), key=lambda point: (point.name != BENCHMARK, point.name)):
@@ -94,7 +103,7 @@ def survey_tasks(
         except UnknownNameError:
             raise
         except HarnessError as error:
-            slow |= isinstance(error.__cause__, TimeoutError)
+            slow |= isinstance(error.__cause__, ImportTimeout)
             problems.append(str(error))
             continue
         for task in listed:
@@ -215,7 +224,8 @@ def model_names() -> list[str]:
 
 def model_summaries() -> list[tuple[str, str, str]]:
     """(name, where it comes from, first line of its docstring) of all models; a broken plugin says why."""
-    return [_summary(point) for point in sorted(_points(MODELS_GROUP), key=lambda point: point.name)]
+    broken = [("?", "?", f"broken: {problem}") for problem in _unreadable()]
+    return [*map(_summary, sorted(_points(MODELS_GROUP), key=lambda point: point.name)), *broken]
 
 
 def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -364,10 +374,29 @@ def _named_parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
     ]
 
 
+def _registered(group: str, path: tuple[str, ...]) -> Iterable[EntryPoint]:
+    return _points_of(group, path)[0]
+
+
+def _unreadable() -> tuple[str, ...]:
+    """A line for every package whose entry points can't be read, which costs no other package its own."""
+    return _points_of(TASKS_GROUP, tuple(sys.path))[1]
+
+
 @functools.cache
-def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """By every package on the path: to look for them reads a file of each."""
-    return entry_points(group=group)
+def _points_of(group: str, path: tuple[str, ...]) -> tuple[EntryPoints, tuple[str, ...]]:
+    """By every package on the path, and `_unreadable`: to look for them reads a file of each."""
+    with contextlib.suppress(Exception):  # of one package
+        return entry_points(group=group), ()
+    points: dict[str, EntryPoints] = {}
+    problems: list[str] = []
+    for package in distributions():
+        try:
+            points.setdefault(package.name, package.entry_points.select(group=group))
+        except Exception as error:
+            folder = getattr(package, "_path", package.locate_file(""))
+            problems.append(f"entry points in {folder} can't be read ({one_line(error, 200)}); install it again")
+    return EntryPoints(itertools.chain.from_iterable(points.values())), tuple(problems)
 
 
 def _points(group: str) -> list[EntryPoint]:
@@ -379,13 +408,15 @@ def _points(group: str) -> list[EntryPoint]:
 
 
 def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "?"
+    with contextlib.suppress(Exception):  # its METADATA is no text, or names nobody
+        return (point.dist and point.dist.name) or "?"
+    return "?"
 
 
 def _named(group: str, kind: str, name: str) -> EntryPoint:
     points = [point for point in _points(group) if point.name == name]
     if not points:
-        raise UnknownNameError(kind, name, (point.name for point in _points(group)))
+        raise UnknownNameError(kind, name, (point.name for point in _points(group)), _unreadable())
     if len(points) > 1:
         values = ", ".join(point.value for point in points)
         raise HarnessError(f"{kind} {name!r} is registered more than once: {values}; uninstall one package")
@@ -399,10 +430,12 @@ def _load(point: EntryPoint) -> Any:
         ModelError, PluginError: it can't be imported; the plugin is named.
     """
     who = f"plugin {point.name!r} ({point.value}) can't be imported"
+    if not point.pattern.match(point.value):
+        raise ModelError(f"{who}: what it registers is no MODULE:OBJECT")
     with plugin_code(who), redirect_stdout(sys.stderr):
         try:
             return point.load()
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, MemoryError) as error:
             line = of_the_system(error) or f"{one_line(error)}; is its package complete?"
             raise ModelError(f"{who}: {line}") from error
         except HarnessError as error:
@@ -417,7 +450,7 @@ def _within(seconds: float | None) -> Iterator[None]:
         return
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"takes longer than {seconds:g} s")
+        raise ImportTimeout(f"takes longer than {seconds:g} s")
 
     started, handler = time.monotonic(), signal.signal(signal.SIGALRM, end)
     others = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
@@ -479,8 +512,15 @@ def _problem_of_embedder(embedder: Any) -> str | None:
         return f"{info.dimensions!r} dimensions; its `info` has to say how many numbers a vector has"
     if info.similarity not in get_args(Similarity) or not isinstance(info.profile, Profile):
         return f"similarity {info.similarity!r} and profile {info.profile!r:.80} of its `info`"
-    strange = [key for key, value in dict(info.settings).items() if not isinstance(value, str | int | float | None)]
-    return f"settings {strange} of its `info` are no texts, numbers or booleans" if strange else None
+    strange = [
+        key
+        for key, value in dict(info.settings).items()
+        if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value))
+    ]
+    if strange:
+        return f"settings {strange} of its `info` are no texts, finite numbers or booleans"
+    texts = (info.name, info.revision, dict(info.settings))
+    return None if is_plain(texts) else f"half a character (a lone surrogate) in its `info`: {texts!r:.200}"
 
 
 def _summary(point: EntryPoint) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded, Enco
 from mmeb_harness.core.errors import HarnessError, ModelError, one_line, shortened
 from mmeb_harness.core.items import Item, Role, described
 from mmeb_harness.core.plugins import plugin_code
-from mmeb_harness.encode.chunks import Batch, Chunk
+from mmeb_harness.encode.chunks import PLAIN_BATCH_ITEMS, Batch, Chunk
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.memory import MemorySink
 from mmeb_harness.encode.prepare import InlinePreparation
@@ -60,18 +60,19 @@ def check_embedder(embedder: Embedder, folder: Path) -> Iterator[CheckOutcome]:
     of `own_result`) and that the items stay as they are; then, of the items that it can embed at all, what is in
     `_checks`.
     """
-    items = probe_items(folder)
-    before = _bytes_of(items)
+    items, probe = probe_items(folder), _Probe(embedder)
+    before = _files_of(folder)
     usable: list[Item] = []
     for kind in KINDS:
         of_kind = [item for item in items if item.id.startswith(kind)]
-        outcomes = [_tried(f"{kind} as {role}", partial(_check_kind, embedder, of_kind, role)) for role in ROLES]
+        outcomes = [_tried(f"{kind} as {role}", partial(_check_kind, probe, of_kind, role)) for role in ROLES]
         yield from outcomes
         usable += of_kind if all(outcome.passed for outcome in outcomes) else []
     if usable:
-        for name, check in _checks(embedder, usable).items():
+        for name, check in _checks(probe, usable).items():
             yield _tried(name, check)
-        yield _tried("media files", lambda: _check_media(items, before))
+        yield _tried("own memory", lambda: _check_memory(probe))
+        yield _tried("media files", lambda: _check_media(folder, before))
 
 
 def _tried(name: str, check: Callable[[], str]) -> CheckOutcome:
@@ -82,34 +83,84 @@ def _tried(name: str, check: Callable[[], str]) -> CheckOutcome:
         return CheckOutcome(name, False, one_line(error))
 
 
-def _checks(embedder: Embedder, items: list[Item]) -> Mapping[str, Callable[[], str]]:
+class _Probe:
+    """Calls the model, and keeps what it returned: all of it has to stay as it is.
+
+    Attributes:
+        kept: results as they were returned, their items and role, and what was in them.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self.kept: list[tuple[EncodeResult, Sequence[Item], Role, ItemVectors]] = []
+
+    def call(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """What the model returns, as it is.
+
+        Raises:
+            ModelError: it changed the items, or the list of them.
+        """
+        with _unchanged(items) as given, self.models_code(items, role):
+            return self.embedder.encode(given, role)
+
+    def encode(self, items: Sequence[Item], role: Role) -> ItemVectors:
+        """The items' vectors, once they can be used at all."""
+        result = self.call(items, role)
+        vectors = self.vectors_of(result, items, role)
+        self.kept.append((result, copy.deepcopy(list(items)), role, vectors))  # not the items: some have to be gone
+        return vectors
+
+    def vectors_of(self, result: object, items: Sequence[Item], role: Role) -> ItemVectors:
+        """What a run would take from a result of these items."""
+        return _per_item(own_result(self.embedder.info, result, [(item.id, item) for item in items], role))
+
+    def models_code(self, items: Sequence[Item], role: Role, how: str = "") -> AbstractContextManager[None]:
+        """Inside, code of the model's runs over these items."""
+        return plugin_code(f"model {self.embedder.info.name!r}", lambda: f" over {described(items, role)}{how}")
+
+
+@contextmanager
+def _unchanged(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """A list of the items for the model, which neither changes them nor the list.
+
+    Raises:
+        ModelError: it did.
+    """
+    given, before = list(items), copy.deepcopy(list(items))
+    yield given
+    if given != before:
+        changed = [(item or now).id for item, now in itertools.zip_longest(before, given) if item != now]
+        raise ModelError(f"it changed the items that it was given: {shortened(map(repr, changed), 3)}")
+
+
+def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]:
     """Same vectors, whatever else is encoded before or beside; nothing else in the process changes."""
     first: ItemVectors = []
-    few = items[::3]
+    few, embedder = items[::3], probe.embedder
 
     def again() -> str:
-        first[:] = _encode(embedder, items, "query")
-        return _same(first, _encode(embedder, items, "query"), items, SAME_BATCH_COSINE)
+        first[:] = probe.encode(items, "query")
+        return _same(first, probe.encode(items, "query"), items, SAME_BATCH_COSINE)
 
     def like(encode: Callable[[], ItemVectors], cosine: float = SAME_COSINE) -> Callable[[], str]:
-        return lambda: _same(first or _encode(embedder, items, "query"), encode(), items, cosine)
+        return lambda: _same(first or probe.encode(items, "query"), encode(), items, cosine)
 
     checks = {
         "same again": again,
-        "order": like(lambda: _encode(embedder, items[::-1], "query")[::-1]),
-        "batch of one": like(lambda: [_encode(embedder, [item], "query")[0] for item in items]),
-        "padding": like(lambda: _encode(embedder, [*items, _long_item()], "query")[: len(items)]),
-        "other ids": like(lambda: _encode(embedder, _renamed(items), "query")),
-        "as in a run": like(lambda: _encode_as_run(embedder, items)),
-        "own memory": lambda: _check_memory(embedder, items),
-        "kind of numbers": lambda: _check_numbers(embedder, few),
-        "seconds": lambda: _check_seconds(embedder, items),
-        "leaves the rest": lambda: _check_rest(embedder, few),
-        "different inputs": lambda: _distinct(first or _encode(embedder, items, "query"), items),
-        "same in the end": like(lambda: _encode(embedder, items, "query"), SAME_BATCH_COSINE),
+        "order": like(lambda: probe.encode(items[::-1], "query")[::-1]),
+        "batch of one": like(lambda: _one_by_one(probe, items, "query")),
+        "padding": like(lambda: probe.encode([*items, _long_item()], "query")[: len(items)]),
+        "other ids": like(lambda: probe.encode(_renamed(items), "query")),
+        "as in a run": like(lambda: _encode_as_run(embedder, items, "query")),
+        "candidates": lambda: _check_candidates(probe, items),
+        "kind of numbers": lambda: _check_numbers(probe, few),
+        "seconds": lambda: _check_seconds(probe, items),
+        "leaves the rest": lambda: _check_rest(probe, few),
+        "different inputs": lambda: _distinct(first or probe.encode(items, "query"), items),
+        "same in the end": like(lambda: probe.encode(items, "query"), SAME_BATCH_COSINE),
     }
     if isinstance(embedder, BudgetedEmbedder):
-        ahead = like(lambda: _encode_prepared_ahead(embedder, items))
+        ahead = like(lambda: _encode_prepared_ahead(probe, embedder, items))
         checks = {"prepared ahead": ahead, "cost": lambda: _check_cost(embedder, items), **checks}
     return checks
 
@@ -134,7 +185,7 @@ def probe_items(folder: Path) -> list[Item]:
             text="a small blue square to the left of a large green triangle, " * 4,
             instruction=find,
         ),
-        Item("text symbols", text="naïve 東京 <b>100 %</b>\n\nline <|im_end|>", instruction=""),
+        Item("text symbols", text="Naïve 東京 <b>100 %</b>\n\nline <|im_end|>", instruction=""),
         Item("image square", images=(red,), instruction="Represent the given image."),
         Item("image tall", images=(tall,), instruction="Represent the given image."),
         Item("frames five", frames=clip, instruction="Understand the content of the provided video."),
@@ -153,6 +204,10 @@ def _long_item() -> Item:
     return Item("text padding", text="one two three four five six seven eight nine ten " * 20)
 
 
+def _filler(number: int) -> Item:
+    return Item(f"text filler {number}", text=f"object {number}")
+
+
 def _picture(path: Path, size: tuple[int, int], colour: tuple[int, int, int], word: str) -> Path:
     from PIL import Image, ImageDraw, ImageFont
 
@@ -166,29 +221,6 @@ def _picture(path: Path, size: tuple[int, int], colour: tuple[int, int, int], wo
     return path
 
 
-def _call(embedder: Embedder, items: Sequence[Item], role: Role) -> EncodeResult:
-    """What the model returns, as it is.
-
-    Raises:
-        ModelError: it changed the items, or the list of them.
-    """
-    given, before = list(items), copy.deepcopy(list(items))
-    with plugin_code(f"model {embedder.info.name!r}", lambda: f" over {described(before, role)}"):
-        result = embedder.encode(given, role)
-    if given != before:
-        changed = [item.id for item, now in itertools.zip_longest(before, given) if item != now]
-        raise ModelError(f"it changed the items that it was given: {shortened(map(repr, changed), 3)}")
-    return result
-
-
-def _own(embedder: Embedder, result: object, items: Sequence[Item], role: Role) -> EncodeResult:
-    return own_result(embedder.info, result, [(item.id, item) for item in items], role)
-
-
-def _encode(embedder: Embedder, items: Sequence[Item], role: Role) -> ItemVectors:
-    return _per_item(_own(embedder, _call(embedder, items, role), items, role))
-
-
 def _per_item(result: EncodeResult | Encoded) -> ItemVectors:
     vectors = [np.atleast_2d(result.vectors[item]).astype(np.float64) for item in range(len(result.vectors))]
     return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
@@ -199,51 +231,80 @@ def _renamed(items: Sequence[Item]) -> list[Item]:
     return [dataclasses.replace(item, id=other.id) for item, other in zip(items, [*items[1:], items[0]], strict=True)]
 
 
-def _encode_as_run(embedder: Embedder, items: Sequence[Item]) -> ItemVectors:
+def _one_by_one(probe: _Probe, items: Sequence[Item], role: Role) -> ItemVectors:
+    """Each as an object of its own, which is gone when the next one comes: that is told by its content alone."""
+    return [probe.encode([dataclasses.replace(item)], role)[0] for item in items]
+
+
+def _check_candidates(probe: _Probe, items: Sequence[Item]) -> str:
+    """The same of the other role: again, at the end of as large a batch as a run has, one by one from the last on."""
+    earlier = {
+        item.id: vectors
+        for _, of_kind, role, of_each in probe.kept
+        for item, vectors in zip(of_kind, of_each, strict=True)
+        if role == "candidate"
+    }
+    first, fillers = probe.encode(items, "candidate"), [_filler(n) for n in range(len(items), PLAIN_BATCH_ITEMS)]
+    ways: Mapping[str, Callable[[], ItemVectors]] = {
+        "beside its own kind only": lambda: [earlier[item.id] for item in items],
+        f"at the end of a batch of {PLAIN_BATCH_ITEMS}": lambda: probe.encode([*fillers, *items], "candidate")[
+            len(fillers) :
+        ],
+        "one by one, the last first": lambda: _one_by_one(probe, items[::-1], "candidate")[::-1],
+        "as in a run": lambda: _encode_as_run(probe.embedder, items, "candidate"),
+        "again": lambda: probe.encode(items, "candidate"),
+    }
+    for way, encode in ways.items():
+        try:
+            figure = _same(first, encode(), items, SAME_COSINE)
+        except ModelError as error:
+            raise ModelError(f"{way}: {error}") from error
+    return figure
+
+
+def _encode_as_run(embedder: Embedder, items: Sequence[Item], role: Role) -> ItemVectors:
     """Through the local encoder: small batches, prepared in a thread, uploaded, streamed, as the model can."""
     keyed = [(item.id, item) for item in items]
     batches = [keyed[start : start + RUN_BATCH] for start in range(0, len(keyed), RUN_BATCH)]
-    chunk = Chunk("query", tuple(Batch(tuple(batch), len(batch)) for batch in batches))
+    chunk = Chunk(role, tuple(Batch(tuple(batch), len(batch)) for batch in batches))
     preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
     sink = MemorySink()
-    with preparation or nullcontext():
+    with _unchanged(items), preparation or nullcontext():
         LocalEncoder(embedder, preparation, RUN_BATCH).encode([chunk], sink)
     return _per_item(sink.get([item.id for item in items]))
 
 
-def _encode_prepared_ahead(embedder: BudgetedEmbedder, items: Sequence[Item]) -> ItemVectors:
+def _encode_prepared_ahead(probe: _Probe, embedder: BudgetedEmbedder, items: Sequence[Item]) -> ItemVectors:
     """All is prepared before the first item is encoded: nothing may wait for it in the model itself."""
-    with plugin_code(f"model {embedder.info.name!r}", lambda: f" over {described(items, 'query')}, prepared ahead"):
+    with _unchanged(items), probe.models_code(items, "query", ", prepared ahead"):
         prepared = [embedder.prepare([item], "query") for item in items]
         results = [embedder.encode_prepared(payload) for payload in prepared]
-    return [_per_item(_own(embedder, result, [item], "query"))[0] for item, result in zip(items, results, strict=True)]
+    return [probe.vectors_of(result, [item], "query")[0] for item, result in zip(items, results, strict=True)]
 
 
-def _check_kind(embedder: Embedder, items: Sequence[Item], role: Role) -> str:
-    vectors = _encode(embedder, items, role)
+def _check_kind(probe: _Probe, items: Sequence[Item], role: Role) -> str:
+    vectors = probe.encode(items, role)
     return f"{sum(map(len, vectors))} vectors of width {vectors[0].shape[1]}, unit length"
 
 
-def _check_memory(embedder: Embedder, items: Sequence[Item]) -> str:
-    """The result of a call, after later ones of as many items: also of buffers that take turns."""
-    pairs = [items[start : start + 2] for start in range(0, len(items) - 1, 2)]
-    returned = _call(embedder, pairs[0], "query")
-    before = _per_item(_own(embedder, returned, pairs[0], "query"))
-    for pair in pairs[1:]:
-        _call(embedder, pair, "query")
-    after = _per_item(_own(embedder, returned, pairs[0], "query"))
-    if not all(np.array_equal(first, second) for first, second in zip(before, after, strict=True)):
+def _check_memory(probe: _Probe) -> str:
+    """All results so far, of many calls of few items: also of buffers that take turns, or are written to later."""
+    for result, items, role, before in probe.kept:
+        with suppress(ModelError):  # which they weren't before
+            after = probe.vectors_of(result, items, role)
+            if all(np.array_equal(first, second) for first, second in zip(before, after, strict=True)):
+                continue
         raise ModelError(
             "the vectors of one call changed during later ones: it returns views of a buffer that it uses again; "
             "return a copy"
         )
-    return "vectors stay as they were returned"
+    return f"the vectors of {len(probe.kept)} calls stay as they were returned"
 
 
-def _check_numbers(embedder: Embedder, items: Sequence[Item]) -> str:
+def _check_numbers(probe: _Probe, items: Sequence[Item]) -> str:
     kinds = {}
     for role in ROLES:
-        vectors = _call(embedder, items, role).vectors
+        vectors = probe.call(items, role).vectors
         array = vectors.flat if isinstance(vectors, TokenVectors) else vectors
         allowed = (np.float32, np.float16) if isinstance(vectors, TokenVectors) else (np.float32,)
         if type(array) is not np.ndarray or array.dtype not in allowed:
@@ -254,10 +315,11 @@ def _check_numbers(embedder: Embedder, items: Sequence[Item]) -> str:
     return kinds["query"]
 
 
-def _check_seconds(embedder: Embedder, items: Sequence[Item]) -> str:
+def _check_seconds(probe: _Probe, items: Sequence[Item]) -> str:
     started = time.perf_counter()
-    result = _own(embedder, _call(embedder, items, "query"), items, "query")
+    result = probe.call(items, "query")
     wall = time.perf_counter() - started
+    probe.vectors_of(result, items, "query")
     own = [trace.seconds for trace in result.traces or () if trace.seconds is not None]
     for item, trace in zip(items, result.traces or (), strict=False):
         if trace.seconds is not None and not 0 < trace.seconds <= wall:
@@ -268,11 +330,11 @@ def _check_seconds(embedder: Embedder, items: Sequence[Item]) -> str:
     return f"{len(own)} of {len(items)} traces have their own, at most the {wall:.3f} s of the call"
 
 
-def _check_rest(embedder: Embedder, items: Sequence[Item]) -> str:
-    before, info = _surroundings(), embedder.info
+def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:
+    before, info = _surroundings(), probe.embedder.info
     with tempfile.TemporaryFile("w+") as file:
         with _stdout_to(file):
-            _call(embedder, items, "query")
+            probe.call(items, "query")
         file.seek(0)
         said = file.read()
     if said:
@@ -281,7 +343,7 @@ def _check_rest(embedder: Embedder, items: Sequence[Item]) -> str:
     if changed := [name for name in before if before[name] != after.get(name)]:
         os.chdir(str(before["the working directory"]))
         raise ModelError(f"a call changes what others use as well: {', '.join(changed)}")
-    if embedder.info != info:
+    if probe.embedder.info != info:
         raise ModelError("its `info` changes from call to call: vectors are stored by it")
     return "no output, nothing changed"
 
@@ -317,7 +379,7 @@ def _stdout_to(file: IO[str]) -> Iterator[None]:
 
 
 def _check_cost(embedder: BudgetedEmbedder, items: Sequence[Item]) -> str:
-    with plugin_code(f"model {embedder.info.name!r}", lambda: " over what items cost"):
+    with _unchanged(items), plugin_code(f"model {embedder.info.name!r}", lambda: " over what items cost"):
         costs = [embedder.cost(item, "query") for item in items]
         again = [embedder.cost(item, "query") for item in items]
     for item, cost, second in zip(items, costs, again, strict=True):
@@ -326,15 +388,18 @@ def _check_cost(embedder: BudgetedEmbedder, items: Sequence[Item]) -> str:
     return f"{min(costs)} to {max(costs)} tokens"
 
 
-def _bytes_of(items: Sequence[Item]) -> dict[Path, str]:
-    """Of every media file the hash of what is in it; none of one that is gone."""
-    paths = {path for item in items for path in item.media}
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths) if path.is_file()}
+def _files_of(folder: Path) -> dict[str, tuple[str, int, int]]:
+    """By name what is in a file, when it was written and its mode; media stay as they are, and nothing comes beside."""
+    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(name): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, path.stat().st_mode)
+        for name, path in paths.items()
+    }
 
 
-def _check_media(items: Sequence[Item], before: Mapping[Path, str]) -> str:
-    after = _bytes_of(items)
-    if changed := [path.name for path, content in before.items() if after.get(path) != content]:
+def _check_media(folder: Path, before: Mapping[str, object]) -> str:
+    after = _files_of(folder)
+    if changed := [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]:
         raise ModelError(f"it changed files of media: {shortened(changed, 3)}")
     return f"{len(before)} files are as they were"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn, get_args
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import UNIT_TOLERANCE, EncodePath, EncodeResult, ModelInfo, TokenVectors, Trace, Work
-from mmeb_harness.core.errors import ModelError
+from mmeb_harness.core.errors import ModelError, one_line
+from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import Role, Vectors, described
+from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.encode.chunks import Keyed
 
 _PATHS = get_args(EncodePath)
@@ -34,8 +36,9 @@ def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Ro
         raise ModelError(
             f"model {info.name!r} returned {kind_of(result)} for {_batch(keyed, role)}, not an EncodeResult"
         )
-    if not isinstance(result.work, Work | None):
-        raise ModelError(f"model {info.name!r} returned {kind_of(result.work)} as the work for {_batch(keyed, role)}")
+    if not _is_work(result.work):
+        what = f"{result.work!r:.80}" if isinstance(result.work, Work) else kind_of(result.work)
+        raise ModelError(f"model {info.name!r} returned {what} as the work for {_batch(keyed, role)}")
     several = isinstance(result.vectors, TokenVectors)
     if several != (info.similarity == "max_sim"):
         kind = "several vectors an item" if several else "one vector an item"
@@ -51,17 +54,17 @@ def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Ro
 
 def _own_vectors(info: ModelInfo, returned: Any, keyed: Sequence[Keyed], role: Role) -> Vectors:
     kind, of = kind_of(returned), f"for {_batch(keyed, role)}"
-    if hasattr(returned, "detach"):  # a tensor of torch, perhaps on an accelerator
-        returned = returned.detach().cpu()
-        returned = returned.float() if str(returned.dtype) == "torch.bfloat16" else returned  # numpy has none
-    try:
-        array = np.asarray(returned)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"model {info.name!r} returned vectors that are no array of numbers, {kind}, {of}: {error}"
-        ) from error
+    no_array = f"model {info.name!r} returned vectors that are no array of numbers, {kind}, {of}"
+    with plugin_code(no_array):  # its own class may say how it becomes one
+        if hasattr(returned, "detach"):  # a tensor of torch, perhaps on an accelerator
+            returned = returned.detach().cpu()
+            returned = returned.float() if str(returned.dtype) == "torch.bfloat16" else returned  # numpy has none
+        try:
+            array = np.asarray(returned)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{no_array}: {one_line(error)}") from error
     if array.dtype.kind not in "fiub" or np.ma.is_masked(returned):
-        raise ModelError(f"model {info.name!r} returned vectors that are no array of numbers, {kind}, {of}")
+        raise ModelError(no_array)
     if array.ndim != 2 or len(array) != len(keyed):
         raise ModelError(f"model {info.name!r} returned vectors of shape {array.shape} {of}")
     with np.errstate(all="ignore"):
@@ -134,15 +137,24 @@ def _problem_of(trace: object) -> str | None:
         return f"of path {trace.path!r}"
     if trace.gate is not None and not (_is_number(trace.gate) and 0 <= trace.gate <= 1):
         return f"of gate {trace.gate!r}, which is no probability"
-    if not (trace.rationale is None or isinstance(trace.rationale, str)):
+    if not (trace.rationale is None or (isinstance(trace.rationale, str) and is_plain(trace.rationale))):
         return f"of rationale {trace.rationale!r:.60}, which is no text"
-    if not isinstance(trace.reasoning_tokens, Integral) or trace.reasoning_tokens < 0:
+    if not isinstance(trace.reasoning_tokens, Integral) or not 0 <= trace.reasoning_tokens < 1 << 31:
         return f"of {trace.reasoning_tokens!r} reasoning tokens"
     if not isinstance(trace.truncated, bool | np.bool_):
         return f"whose `truncated` is {trace.truncated!r}"
     if trace.seconds is not None and not (_is_number(trace.seconds) and 0 <= trace.seconds < math.inf):
         return f"of {trace.seconds!r} seconds"
     return None
+
+
+def _is_work(work: object) -> bool:
+    """Numbers that add up, or nothing."""
+    if not isinstance(work, Work):
+        return work is None
+    counts = [value for name, value in vars(work).items() if name != "seconds"]
+    stages = work.seconds.values() if isinstance(work.seconds, Mapping) else [None]
+    return all(_is_number(value) and 0 <= value < math.inf for value in (*stages, *counts))
 
 
 def _is_number(value: object) -> bool:

@@ -190,7 +190,7 @@ FAULTS = (
         "def vectors(self, items): return 0 * super().vectors(items)",
         r"FAIL .*length 0\.0000 for query",
     ),
-    _checked("NaN", NAN, r"FAIL  text as query .*NaN or infinity for query 'text symbols' \('naïve"),
+    _checked("NaN", NAN, r"FAIL  text as query .*NaN or infinity for query 'text symbols' \('Naïve"),
     _checked(
         "no seconds",
         _traced("Trace(seconds=0.0)"),

@@ -172,7 +172,7 @@ FAULTS = (
     _task(
         "takes long to import",
         "import time\ntime.sleep(60)",
-        r"TimeoutError: takes longer than 10 s \(odd",
+        r"ImportTimeout: takes longer than 10 s \(odd",
         TASKS,
         slow=True,
     ),

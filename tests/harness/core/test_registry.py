@@ -199,7 +199,7 @@ def test_a_plugin_that_takes_long_is_waited_for_only_by_who_asks_for_it(
     survey = registry.survey_tasks(seconds=0.1)
     assert "DocVQA" in survey.tasks
     assert "slow" not in survey.tasks
-    assert "TimeoutError: takes longer than 0.1 s (slow_tasks.py:2" in survey.problems[0]
+    assert "ImportTimeout: takes longer than 0.1 s (slow_tasks.py:2" in survey.problems[0]
     assert [standing.task.name for standing in choose_tasks(None, ["slow"])[0]] == ["slow"]
 
 
