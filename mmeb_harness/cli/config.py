@@ -62,7 +62,7 @@ class RunConfig:
 
 
 #: Smallest values of numbers.
-_LEAST = {"limit": 1, "frames": 1, "dim": 1, "batch_tokens": 1, "workers": 0, "ray_workers": 1}
+_LEAST = {"limit": 1, "frames": 1, "dim": 1, "batch_tokens": 1, "workers": 0, "ray_workers": 1, "seed": 0}
 
 
 def read_config(path: Path) -> RunConfig:

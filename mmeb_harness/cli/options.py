@@ -22,8 +22,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    """Comma-separated names, of an option that may be repeated."""
-    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    """Comma-separated names, of an option that may be repeated; none at all would mean all there are."""
+    named = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    if values and not named:
+        raise click.BadParameter(f"{values[0]!r} names nothing; leave the option out, or name some")
+    return named
 
 
 def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:

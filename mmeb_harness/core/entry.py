@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
@@ -60,11 +62,15 @@ def _ended(command: click.Command) -> int:
 
 
 def _prepare() -> None:
-    """What libraries take for granted: a folder to be in, and a name of the user.
+    """What libraries take for granted: a folder to be in, and a name of the user; and that every word says something.
 
     Raises:
-        SystemExit: there is no folder to be in.
+        SystemExit: there is no folder to be in, or a word is empty.
     """
+    for before, word in itertools.pairwise(sys.argv):
+        # As a shell writes a variable that isn't set. As a path it would be this folder, as a choice all there is.
+        if not word or re.fullmatch(r"--[a-z-]+=", word):
+            _fail(f"the word after {before!r}, {word!r}, says nothing; is a variable of the shell not set?", 2)
     try:
         os.getcwd()
     except OSError:

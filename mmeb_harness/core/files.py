@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -43,6 +44,7 @@ _DEEPEST = 100
 _LONGEST_NUMBER = 40
 _TOO_DEEP = f"nested more than {_DEEPEST} levels deep"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_DEVICES = Path("/dev")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -65,13 +67,29 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def _replaceable(path: Path) -> None:
+    """See that nothing but a file is taken away: the system's own /dev/null, for one, or what /dev/stdout leads to.
+
+    Raises:
+        OSError: something else is there.
+    """
+    if path.parent.resolve() == _DEVICES:
+        raise OSError(errno.EINVAL, "it is a device, not a file", str(path))
+    with contextlib.suppress(FileNotFoundError):  # also where a link leads nowhere
+        regular_file(path)
+
+
 @contextmanager
 def replacing(path: Path, *, durably: bool = True) -> Iterator[Path]:
     """A name beside `path` to write a file under, which then takes its place: whole, or not there.
 
     Args:
         durably: what was renamed survives a power cut. It waits for the disk: not for each of a million frames.
+
+    Raises:
+        OSError: what stands at `path` is no file.
     """
+    _replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
@@ -95,7 +113,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with replacing(path) as temporary:
             write(temporary)
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else error  # pyarrow words it in a way of its own
+        # pyarrow words what the system says in a way of its own.
+        why = os.strerror(error.errno) if error.errno not in (None, errno.EINVAL) else error.strerror or error
         way_out = "" if error.errno in NO_ROOM else f"; {way_out_of(error) or 'choose another folder'}"
         raise ResultError(f"can't write {path}: {why}{way_out}") from error
 
