@@ -31,6 +31,7 @@ def check_address(
         )
     try:
         url = urlsplit(base_url)
+        url.port, (url.hostname or "").encode("idna")  # each raises ValueError
         whole = url.scheme in ("http", "https") and bool(url.hostname)
     except ValueError:
         whole = False

@@ -10,8 +10,10 @@ import re
 MASK = "[key]"
 #: Shorter ones are no secrets, and would mask letters of other words.
 _SHORTEST = 4
-#: Bytes of a key whose base64 is no word of anything else.
+#: Of a key that is no word in other letters' case, and whose base64 is nothing else's.
 _LONG_ENOUGH = 8
+#: What JSON, addresses and HTML write before a sign of another kind.
+_MARKS = ("\\", "%", "&#")
 
 _keys: dict[str, re.Pattern[str]] = {}
 
@@ -19,14 +21,21 @@ _keys: dict[str, re.Pattern[str]] = {}
 def keep_secret(key: str | None) -> None:
     """Mask a key from now on, wherever `masked` is asked."""
     if key and len(key) >= _SHORTEST:
-        spellings = (rf"(?:{re.escape(sign)}|\\u00(?i:{ord(sign):02x})|%(?i:{ord(sign):02x}))" for sign in key)
-        _keys[key] = re.compile("|".join(["".join(spellings), *map(re.escape, _in_base64(key))]))
+        spelled = "".join(
+            rf"(?:\\{{0,3}}{re.escape(sign)}|(?i:\\{{1,3}}u00{code:02x}|%(?:25){{0,3}}{code:02x}|&#x?0{{0,5}}(?:{code}|{code:x});))"
+            for sign, code in zip(key, map(ord, key), strict=True)
+        )
+        case = "i" if len(key) >= _LONG_ENOUGH else ""
+        _keys[key] = re.compile("|".join([f"(?{case}:{spelled})", *map(re.escape, _in_base64(key))]))
 
 
 def masked(text: str) -> str:
-    """The text without any key, however JSON or an address spells it; of two that begin alike the longer goes first."""
+    """The text without any key, however JSON, an address, HTML or a header's base64 spells it.
+
+    Of two keys that begin alike the longer goes first.
+    """
     for key, spelled in sorted(_keys.items(), key=lambda pair: -len(pair[0])):
-        if key in text or "\\u" in text or "%" in text or any(part in text for part in _in_base64(key)):
+        if any(part in text for part in (*_MARKS, *_in_base64(key))) or key.lower() in text.lower():
             text = spelled.sub(MASK, text)
     return text
 

@@ -90,17 +90,44 @@ def _twice(name: str, last: Command, says: str, code: int) -> Fault:
     return Fault("plugins", name, make, (says,), code)
 
 
+def _unreadable(name: str, last: Command, says: str, code: int) -> Fault:
+    """A file of entry points with a line that is none."""
+
+    def make(world: World) -> list[Command]:
+        install(world, "Odd = 3", models="odd")
+        return [last]
+
+    return Fault("plugins", name, make, (says,), code)
+
+
 _TRACEBACK = r"MMEB_TRACEBACK=1 before the command shows the traceback"
 FAULTS = (
+    _unreadable(
+        "entry points that can't be read, listed", MODELS, r"\? +\? +broken: entry points in .*odd_package-1", 0
+    ),
+    _unreadable("entry points that can't be read, another run", RUN, "DocVQA: hit@1", 0),
+    _unreadable(
+        "entry points that can't be read, its model", USE_MODEL, "no model named 'odd'.*odd_package-1.*again", 2
+    ),
+    _model("no place of a model", "", "what it registers is no MODULE:OBJECT", lines="odd = !!!"),
+    _model("memory that ran out at import", "raise MemoryError", "broken: .*memory ran out", MODELS),
+    _model(
+        "an error whose text raises",
+        "class Odd(Exception):\n    def __str__(self): 1 / 0\n    def __init__(self): raise self",
+        r"can't be made: Odd \(odd\.py",
+    ),
+    _model(
+        "half a character in its name",
+        "from mmeb_harness import ModelInfo\nclass Odd:\n    info, encode = ModelInfo('\\ud800', '1', 8), print",
+        "is no Embedder: half a character",
+    ),
     *_broken(
         "raises at import",
         "raise ValueError('no weights')",
         rf"ValueError: no weights \(odd\.py:1.*{_TRACEBACK}",
         all_commands=True,
     ),
-    *_broken(
-        "sys.exit(0) at import", "import sys\nsys.exit(0)", r"called sys\.exit\(0\) \(odd\.py:2", all_commands=True
-    ),
+    *_broken("sys.exit(0) at import", "import sys\nsys.exit(0)", r"called sys\.exit\(0\) \(odd\.py:2"),
     *_broken("a syntax error", "def f(:", r"SyntaxError: invalid syntax \(odd\.py, line 1\)"),
     *_broken(
         "a missing package", "import no_such_package", "No module named 'no_such_package'; is its package complete"
@@ -137,7 +164,6 @@ FAULTS = (
         r"model 'odd' can't be made: called sys\.exit\(0\) \(odd\.py:5, in info\)",
     ),
     _task("no tasks in it", "TASKS = ()", r"can't be used: task plugin 'odd' \(odd\) holds no Task", TASKS),
-    _task("no tasks in it, another run", "TASKS = ()", "DocVQA: hit@1", RUN),
     _task("something else among its tasks", "TASKS = (task(), 3)", "holds no Task, TASKS or sequence", TASKS),
     _task(
         "a list of tasks that raises",
@@ -177,6 +203,5 @@ FAULTS = (
         slow=True,
     ),
     _twice("a task of two plugins", USE_TASK, "'odd' is registered twice, by 'first' and 'second'; uninstall", 2),
-    _twice("a task of two plugins, another run", RUN, "DocVQA: hit@1", 0),
     _twice("a model of two plugins", MODELS, "same .*broken: model 'same' is registered more than once", 0),
 )

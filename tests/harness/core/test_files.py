@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmeb_harness import lock_file, one_line, regular_file, replacing
-from mmeb_harness.core.files import dont_wait, readable_size
+from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.files import dont_wait, readable_size, write_text
 
 
 def test_a_file_that_fails_to_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -102,3 +103,16 @@ def test_only_files_and_links_to_files_are_opened(tmp_path: Path) -> None:
             regular_file(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         regular_file(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("name", "why"), [("zero", "a device"), ("pipe", "a named pipe"), ("/dev/a-file", "a device")])
+def test_a_file_takes_the_place_of_files_alone(name: str, why: str, tmp_path: Path) -> None:
+    """As root even of the system's /dev/null: from then on all that is thrown away would be kept."""
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ResultError, match=f"can't write .*: it is {why}, not a file"):
+        write_text(tmp_path / name, "x")
+    assert not list(tmp_path.glob(".*.tmp"))
+    (tmp_path / "lost").symlink_to("nowhere")
+    write_text(tmp_path / "lost", "x")
+    assert (tmp_path / "lost").read_text() == "x"

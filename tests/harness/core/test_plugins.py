@@ -38,6 +38,19 @@ def stops() -> None:
     next(iter(()))
 
 
+def closes() -> None:
+    raise GeneratorExit
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def fails_to_say_it() -> None:
+    raise MuteError
+
+
 def exits() -> None:
     sys.exit(0)
 
@@ -52,6 +65,8 @@ def exits() -> None:
         (panics, r"PanicError: unreachable \(.*in panics\)"),
         (interrupts, r"model 'odd': KeyboardInterrupt \(.*in interrupts\)"),
         (stops, r"model 'odd': StopIteration \(.*in stops\)"),
+        (closes, r"model 'odd': GeneratorExit \(.*in closes\)"),
+        (fails_to_say_it, r"model 'odd': MuteError \(.*in fails_to_say_it\)"),
         (exits, r"model 'odd': called sys\.exit\(0\) \(.*in exits\)"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import io
 import os
 import re
@@ -55,11 +56,24 @@ def test_only_richs_own_control_codes_reach_a_terminal() -> None:
 
 @pytest.mark.parametrize(
     "spelled",
-    [KEY, KEY.replace("/", "\\u002f"), "".join(f"\\u{ord(sign):04X}" for sign in KEY), KEY.replace("+", "%2B")],
+    [
+        KEY,
+        KEY.replace("/", "\\u002f"),
+        "".join(f"\\u{ord(sign):04X}" for sign in KEY),
+        KEY.replace("+", "%2B"),
+        KEY.upper(),
+    ]
+    + [KEY.replace("+", "%252b"), KEY.replace("/", "\\/").replace("+", "&#43;"), KEY.replace("/", "&#x2F;")],
 )
 def test_a_key_is_masked_however_it_is_spelled(key: str, spelled: str) -> None:
     assert masked(f"Bearer {spelled}!") == "Bearer [key]!"
     assert shown(f"Bearer {spelled}!") == "Bearer [key]!"
+
+
+@pytest.mark.parametrize("before", ["", "a", "me:", "Bearer "])
+def test_a_key_is_masked_in_base64(key: str, before: str) -> None:
+    coded = base64.b64encode(f"{before}{KEY}:".encode()).decode()
+    assert re.fullmatch(r"[\w+/=]{0,12}\[key\][\w+/=]{0,4}", masked(coded))
 
 
 def test_all_that_is_printed_goes_through_one_module() -> None:
