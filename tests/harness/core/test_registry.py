@@ -191,7 +191,8 @@ def test_a_plugin_that_takes_long_is_waited_for_only_by_who_asks_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "slow_tasks.py").write_text(
-        "import time\nfor _ in range(3):\n    try: time.sleep(0.1)\n    except Exception: pass\nfrom tests.toy import toy_task\nTASKS = (toy_task('slow'),)\n"
+        "import time\nfor _ in range(3):\n    try: time.sleep(0.1)\n    except Exception: pass\n"
+        "from tests.toy import toy_task\nTASKS = (toy_task('slow'),)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "IMPORT_SECONDS", 0.1)
