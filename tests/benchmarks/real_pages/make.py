@@ -87,15 +87,14 @@ def _opened(pdf: Path) -> Any:
     try:
         document = pypdfium2.PdfDocument(regular_file(pdf))
     except pypdfium2.PdfiumError as error:
-        if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
+        # The library's code of an error may be that of an earlier one: it has none for a document without pages.
+        if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD and b"/Encrypt" in pdf.read_bytes():
             raise DataError(
                 f"{pdf} is encrypted; write it without its password first: qpdf --decrypt --password=PASSWORD IN OUT"
             ) from error
-        if error.err_code == pypdfium2.raw.FPDF_ERR_SUCCESS:
-            raise DataError(f"{pdf} has no pages; {GET}") from error
-        raise DataError(f"{pdf} is no PDF, or a damaged one ({error}); {GET}") from error
+        document = ()
     if not len(document):
-        raise DataError(f"{pdf} has no pages; {GET}")
+        raise DataError(f"{pdf} has no page that can be read: it is no PDF, damaged or empty; {GET}")
     return document
 
 
