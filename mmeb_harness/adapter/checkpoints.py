@@ -25,6 +25,7 @@ _READ_BY_LIBRARIES = (
 )
 #: A checkpoint of sentence-transformers has a folder for each of its modules.
 _WEIGHTS = ("*.safetensors", "[0-9]_*/*.safetensors")
+_SHARDS = "model-*-of-*.safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 _ENDS = 1 << 20
 Value = TypeVar("Value")
@@ -57,8 +58,20 @@ class CheckpointFolder:
         Raises:
             ModelError: a file is broken.
         """
-        counts = [_count_numbers(path) for path in matching(self.path, "*.safetensors")]
-        return sum(counts) if counts else None
+        headers = [_header(path) for path in matching(self.path, "*.safetensors")]
+        return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values()) if headers else None
+
+    @property
+    def codes(self) -> list[str]:
+        """Names of weights that are stored as whole numbers or in 8 bits: codes, that a quantisation gives a meaning.
+
+        Raises:
+            ModelError: a file is broken.
+        """
+        headers = [_header(path) for path in matching(self.path, "*.safetensors")]
+        plain = ("F64", "F32", "F16", "BF16")
+        tensors = [tensor for header in headers for tensor in header.items()]
+        return [name for name, tensor in tensors if name.endswith(".weight") and tensor["dtype"] not in plain]
 
     def check_files(self) -> None:
         """Refuse what is cut, or stands for a file that wasn't fetched; by headers and sizes, no weight is read.
@@ -71,10 +84,12 @@ class CheckpointFolder:
                 _parsed(self.path / file, list if file == "modules.json" else dict)
         for pattern in _WEIGHTS:
             for path in matching(self.path, pattern):
-                _count_numbers(path)
+                _header(path)
         for path in matching(self.path, "*.bin"):
             _refuse_pointer(path)
         index = self.path / "model.safetensors.index.json"
+        if not index.is_file() and not (self.path / "model.safetensors").exists() and matching(self.path, _SHARDS):
+            raise ModelError(f"{index} is missing, which says what the shards beside it hold; get it")
         shards = self.value(index.name, "weight_map", kind=dict).values() if index.is_file() else ()
         if missing := sorted({str(shard) for shard in shards if not (self.path / str(shard)).is_file()}):
             raise ModelError(
@@ -197,8 +212,8 @@ def _refuse_pointer(path: Path) -> None:
         )
 
 
-def _count_numbers(path: Path) -> int:
-    """A .safetensors file begins with the length of a JSON header, which has every tensor's shape and place.
+def _header(path: Path) -> dict[str, Any]:
+    """A .safetensors file begins with the length of a JSON header, which has every tensor's dtype, shape and place.
 
     Raises:
         ModelError: it isn't one, or ends too early.
@@ -208,10 +223,12 @@ def _count_numbers(path: Path) -> int:
         with path.open("rb") as file:
             length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
             header = json.loads(file.read(min(length, size)))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        if 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0) != size:
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        if 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0) != size:
             raise ValueError("cut, or longer than its tensors")
-        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+        if not all(isinstance(tensor["dtype"], str) and math.prod(tensor["shape"]) >= 0 for tensor in tensors.values()):
+            raise ValueError("tensors of no kind or shape")
+        return tensors
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{path} is no whole .safetensors file: get it again") from error
 

@@ -58,9 +58,10 @@ class Speller:
             text += piece[place:]
         return ids + self.plain(text)
 
-    def spells(self, text: str) -> bool:
-        """Whether a text of the data has the letters of a token that isn't of the vocabulary."""
-        return self._added.search(text) is not None
+    def spelled(self, text: str) -> str | None:
+        """The first special or added token whose letters a text of the data has."""
+        match = self._added.search(text)
+        return match and match.group()
 
 
 def check_length(item_id: str, tokens: int, positions: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import ModuleType
@@ -21,6 +22,7 @@ from mmeb_harness.core.errors import HarnessError, ModelError, is_out_of_memory,
 HEAD = ("lm_head.weight", "*.lm_head.weight")
 #: What old releases of transformers wrote beside the weights; it is computed now.
 _COMPUTED = ("*position_ids", "*rotary_emb.inv_freq", "*masked_bias")
+_LORA = "adapter_config.json"
 _GB = 1e9
 
 
@@ -76,6 +78,8 @@ def loading_weights(
         ModelError: as `load_pretrained`; where the memory doesn't suffice also what would need less.
     """
     parameters = checkpoint.parameters
+    if (checkpoint.path / _LORA).is_file() and not transformers.utils.is_peft_available():
+        raise ModelError(f"{checkpoint.path / _LORA}: without peft its LoRA weights are left out; pip install peft")
     logs = transformers.utils.logging
     logs.disable_progress_bar()
     verbosity = logs.get_verbosity()
@@ -117,6 +121,10 @@ def reading_files(checkpoint: CheckpointFolder, what: str) -> Iterator[None]:
 
 def explained(error: Exception) -> str:
     """What a library's error says, behind its class where it says too little without."""
+    if type(error).__name__ == "UnpicklingError":  # whose own way out is to run what the file says
+        return "a file of it can run code, and isn't read; save the model as .safetensors where it comes from"
+    if "Meta tensors" in str(error):
+        return "weights that config.json ties (tie_word_embeddings) have several shapes in its files; get both anew"
     spoken = isinstance(error, OSError | ValueError | ImportError | RuntimeError) and len(str(error).split()) > 2
     return one_line(error) if spoken else f"{type(error).__name__}: {one_line(error)}"
 
@@ -162,10 +170,22 @@ def _judge(checkpoint: CheckpointFolder, model: Any, report: Mapping[str, Any], 
             f"{checkpoint.name}: {len(homeless)} weights of its files have no place in its {type(model).__name__}: "
             f"{leading(homeless, 3)}"
         )
-    if broken := [name for name, value in model.named_parameters() if name not in missing and not _is_finite(value)]:
+    if (codes := checkpoint.codes) and getattr(model.config, "quantization_config", None) is None:
+        raise ModelError(
+            f"checkpoint {checkpoint.path} has {len(codes)} quantised weights, and config.json doesn't say how "
+            f"(quantization_config): {leading(codes, 3)}; get both from one place"
+        )
+    parameters = {name: value for name, value in model.named_parameters() if name not in missing}
+    ranges = {name: _range(value) for name, value in parameters.items()}
+    if broken := [name for name, (low, high) in ranges.items() if not math.isfinite(low + high)]:
         raise ModelError(
             f"checkpoint {checkpoint.path} has NaN or infinity in {len(broken)} weights: {leading(broken, 3)}; get it "
             "again, or from before it was trained to that"
+        )
+    if empty := [name for name, value in parameters.items() if value.dim() > 1 and ranges[name] == (0, 0)]:
+        logging.getLogger(__name__).warning(
+            f"{checkpoint.name}: {len(empty)} of its weights are nothing but zeros, as in a file that was not "
+            f"fetched to its end: {leading(empty, 3)}"
         )
 
 
@@ -183,12 +203,12 @@ def _way_out(names: Sequence[str]) -> str:
     return "get it again, or convert it to the layout of this version of transformers"
 
 
-def _is_finite(value: Any) -> bool:
-    """Whether a parameter holds no NaN and no infinity; in one pass over it, without a copy."""
+def _range(value: Any) -> tuple[float, float]:
+    """Least and greatest value of a parameter, NaN if it holds one; in one pass over it, without a copy."""
     if not value.is_floating_point() or value.is_meta or not value.numel() or value.element_size() < 2:
-        return True
+        return 0.5, 0.5
     low, high = value.detach().aminmax()
-    return bool(low.isfinite() & high.isfinite())
+    return float(low), float(high)
 
 
 def _memory_advice(parameters: int | None, dtype: str, device: str) -> str:

@@ -221,6 +221,8 @@ def _filled(array: pa.Array) -> pa.Array:
 def _plain(array: pa.Array) -> pa.Array:
     import pyarrow as pa
 
+    if isinstance(array, pa.ExtensionArray):  # e.g. JSON and UUIDs: what they are stored as
+        array = array.storage
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
@@ -288,8 +290,8 @@ def _finite(array: pa.Array) -> pa.Array:
 def _pictures(array: pa.Array) -> pa.Array:
     import pyarrow as pa
 
-    is_null = pa.types.is_null
-    content = array if _is_bytes(array.type) or is_null(array.type) else _field(array, "bytes")
+    array, is_null = _plain(array), pa.types.is_null
+    content = array if _is_bytes(array.type) or is_null(array.type) else _plain(_field(array, "bytes"))
     if not _is_bytes(content.type) and not is_null(content.type):
         raise _UnfitError
     return content.cast(pa.large_binary()).fill_null(b"")
@@ -307,7 +309,9 @@ def _field(array: pa.Array, name: str) -> pa.Array:
 def _is_list(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    types = pa.types
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(test(kind) for test in tests)
 
 
 def _lists(array: pa.Array, inner: Callable[[pa.Array], pa.Array], least: int) -> list[list[Any]]:

@@ -32,9 +32,13 @@ LOCK_POLL_SECONDS = 0.1
 #: What operating systems, file servers, editors and downloads leave beside data, in lower case.
 _LITTER = (
     *("__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found"),
-    *("$recycle.bin", "system volume information"),
+    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
+    *("#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "~snapshot"),
 )
-_LITTER_ENDINGS = ("~", ".bak", ".tmp", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2")
+_LITTER_ENDINGS = (
+    *("~", ".bak", ".orig", ".swp", ".tmp", ".temp", ":zone.identifier", ":encryptable"),
+    *(".part", ".filepart", ".partial", ".crdownload", ".download", ".incomplete", ".aria2"),
+)
 #: What git leaves in place of a large file where its LFS extension is missing begins so.
 LFS_POINTER = b"version https://git-lfs"
 #: A full disk, a used-up quota, a limit on the size of files.
@@ -365,8 +369,8 @@ def is_data(name: str) -> bool:
     """Whether a file or folder that a listing finds can be data: the one rule of what never is.
 
     Never: names that start with a full stop (`._x.jpg`, `.ipynb_checkpoints`, `.DS_Store`), what systems leave behind
-    (`__MACOSX`, `Thumbs.db`), editors' backups (`x~`, `#x#`) and unfinished downloads (`x.part`). What annotations or
-    users name in full is taken at their word.
+    (`__MACOSX`, `Thumbs.db`, `x.jpg:Zone.Identifier`), editors' backups (`x~`, `#x#`) and unfinished downloads
+    (`x.part`). What annotations or users name in full is taken at their word.
     """
     name = name.lower()
     is_backup = name.startswith("~$") or (name.startswith("#") and name.endswith("#"))

@@ -36,8 +36,8 @@ MOST_TEXT = 64 << 20
 HEAD = 4096
 
 #: A frame of eight bits in one colour or three.
-_JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc2]\x00[\x0b\x11]\x08.{4}[\x01\x03]", re.DOTALL)
-_EXIF, _TIFF_BITS = "exif", 258
+_JPEG_FRAME = re.compile(rb"[\xc0-\xc2]\x00[\x0b\x11]\x08.{4}[\x01\x03]", re.DOTALL)
+_ORIENTATION, _TIFF_BITS = 274, 258
 _WRITE_ANEW = "save it anew as PNG"
 
 
@@ -197,8 +197,13 @@ def unusual(path: Path, head: bytes) -> Unusual:
 
 
 def _is_plain(head: bytes) -> bool:
+    if b"Orientation" in head:  # also XMP says so
+        return False
     if head.startswith(b"\xff\xd8\xff"):
-        return b"Exif\0" not in head and _JPEG_FRAME.search(head) is not None
+        place = 2
+        while head[place : place + 1] == b"\xff" and head[place + 1] not in range(0xC0, 0xC3):
+            place += 2 + int.from_bytes(head[place + 2 : place + 4])  # a thumbnail in a segment has a frame of its own
+        return b"Exif\0" not in head and _JPEG_FRAME.match(head, place + 1) is not None
     if head.startswith(b"\x89PNG") and (pixels := head.find(b"IDAT")) >= 0:
         special = any(head.find(chunk, 0, pixels) >= 0 for chunk in (b"tRNS", b"acTL", b"eXIf"))
         return head[24] <= 8 and head[25] in (0, 2, 3) and not special  # bits, and a colour type without alpha
@@ -219,6 +224,13 @@ def _flags(image: Image.Image) -> Unusual:
         flags |= Unusual.TRANSPARENT_COLOUR
     if image.format != "MPO" and getattr(image, "is_animated", False):  # a camera's picture and its preview
         flags |= Unusual.FRAMES
-    if image.format != "TIFF" and _EXIF in image.info and image.getexif().get(274, 1) not in (0, 1):
+    if image.format != "TIFF" and image.info.keys() & {"exif", "xmp"} and _orientation(image) not in (0, 1):
         flags |= Unusual.TURNED
     return flags
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises nearly anything over broken EXIF, by which nobody turns a picture
+        return 1

@@ -250,9 +250,11 @@ def _built(kind: type[Contents], values: object, source: str, whole: str, number
 
     try:
         # As JSON: there a list may become a tuple and a mapping a dataclass, while scalars stay strict.
-        text = json.dumps([values], default=lambda value: _refuse(value, whole))
-    except (TypeError, ValueError) as error:  # keys that are dates, values that hold themselves
-        raise OptionError(f"{whole}: {error}") from error
+        text = json.dumps([values], default=lambda value: _refuse(value, whole), allow_nan=False)
+    except (TypeError, ValueError) as error:  # keys that are dates, values that hold themselves, no finite numbers
+        not_finite = isinstance(error, ValueError) and "JSON compliant" in str(error)
+        why = "a number in it is infinite, or none (NaN); write a finite one" if not_finite else error
+        raise OptionError(f"{whole}: {why}") from error
     try:
         return cast(Contents, _adapter(cast(Hashable, kind)).validate_json(text)[0])
     except ValidationError as error:

@@ -109,7 +109,7 @@ def _is_of_a_run(folder: RunFolder) -> bool:
     if isinstance(values, dict) and values:
         return {"schema_version", "model", "tasks"} <= values.keys()
     parts = [(folder.root / name, suffix) for name, suffix in _PARTS.items()]
-    return all(_is_tables_own(path, suffix) for part, suffix in parts if part.is_dir() for path in part.iterdir())
+    return all(_is_tables_own(path, suffix) for part, suffix in parts for path in matching(part))
 
 
 def _is_tables_own(path: Path, suffix: str) -> bool:

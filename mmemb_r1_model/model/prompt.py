@@ -78,6 +78,10 @@ class PromptTokenizer:
             self._cache[text] = ids
         return ids
 
+    def spelled(self, text: str) -> str | None:
+        """The first special or added token whose letters a text has."""
+        return self._speller.spelled(text)
+
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, added tokens spelled out."""
         text: str = self._whole.decode(ids, skip_special_tokens=False)

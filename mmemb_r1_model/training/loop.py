@@ -113,18 +113,27 @@ class Loop:
 
         Raises:
             OptionError: the checkpoint is of another configuration.
+            TrainingError: it is cut, or not of this model's weights.
         """
         states = matching(self.folder, f"checkpoint-*/{STATE}")
         if not states:
             return 0
         # Mapped, not read: a process whose weights are split needs only its part of each tensor.
-        state = torch.load(states[-1], map_location="cpu", weights_only=True, mmap=True)
+        try:
+            state = torch.load(states[-1], map_location="cpu", weights_only=True, mmap=True)
+            fields = {"fingerprint", "parameters", "optimiser", "extra", "step"} - state.keys()
+        except Exception as error:  # zip, pickle and mmap raise what they please
+            raise self._damaged(states[-1], one_line(error)) from error
+        if fields:
+            raise self._damaged(states[-1], f"it lacks {', '.join(sorted(fields))}")
         if state["fingerprint"] != fingerprint(self._described):
             raise OptionError(
                 f"{states[-1].parent} was made with another configuration; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
             )
         named = dict(self.student.module.named_parameters())
+        if others := state["parameters"].keys() ^ {name for name, value in named.items() if value.requires_grad}:
+            raise self._damaged(states[-1], f"its weights aren't those that learn here, e.g. {min(others)}")
         with torch.no_grad():
             for name, value in state["parameters"].items():
                 named[name].copy_(part_of(value, named[name]))
@@ -135,6 +144,13 @@ class Loop:
         self._optimiser.load_state_dict(state["optimiser"])
         self.extra_state = state["extra"]
         return int(state["step"])
+
+    @staticmethod
+    def _damaged(path: Path, why: str) -> TrainingError:
+        return TrainingError(
+            f"{path} can't be gone on from ({why}): delete the folder {path.parent}, then the same command goes on "
+            "from the checkpoint before it"
+        )
 
     def run(self, start: int, step: Callable[[int], dict[str, float]], describe: Callable[[int], str]) -> None:
         """Take the steps from `start` on and write `final/`.

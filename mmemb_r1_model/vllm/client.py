@@ -29,6 +29,7 @@ from mmemb_r1_model.vllm.request import (
     choices_of,
     other_prompt,
     sampling,
+    texts_of,
 )
 from mmemb_r1_model.vllm.server import Server, Wording
 
@@ -220,6 +221,7 @@ class Client(Generic[Answer]):
     def _answers(self, connection: httpx.Client, order: Order) -> list[Answer]:
         """A thread's work: the answers to one prompt."""
         owner, item_id = self._wording.owner, order.question.item_id
+        self._check_words(order)
         try:
             body = self._body(order)
             reply = self._endpoint.ask(connection, CHAT_PATH, lambda content, _: json_object(content), body)
@@ -254,8 +256,17 @@ class Client(Generic[Answer]):
             f"{self._wording.owner}: the server saw another prompt of item {order.question.item_id!r}: {difference}. "
             f"It must serve this checkpoint ({self._reader.checkpoint}) with its own chat template, one that continues "
             "an assistant's turn as it stands, and resize pictures by min_pixels and max_pixels of mmemb_r1.json. A "
-            f"text that begins with a line break or spells a special token also does it: {self._wording.instead}"
+            f"text that begins with a line break also does it: {self._wording.instead}"
         )
+
+    def _check_words(self, order: Order) -> None:
+        """What a text spells is a token to a server: a chat with media can't be sent as ids."""
+        spelled = next(filter(None, map(self._reader.tokenizer.spelled, texts_of(order.question.chat))), None)
+        if spelled is not None:
+            raise ModelError(
+                f"{self._wording.owner}: item {order.question.item_id!r} has the letters of the special token "
+                f"{spelled!r}, which are text here, and which no server takes for text: {self._wording.instead}"
+            )
 
     def _check_length(self, order: Order, served: Served) -> None:
         if served.context is not None and order.longest > served.context:

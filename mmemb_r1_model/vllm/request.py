@@ -49,6 +49,13 @@ def chat(item: Item, settings: Settings) -> Json:
     }
 
 
+def texts_of(chat: Json) -> list[str]:
+    """The words of a request's turns but the last, which is the reader's own."""
+    contents = [turn["content"] for turn in chat["messages"][:-1]]
+    parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
+    return [part["text"] for some in parts for part in some if "text" in part]
+
+
 def sampling(temperature: float, max_new_tokens: int, banned: Iterable[int], ends: Sequence[int]) -> Json:
     """How the server chooses tokens, and where it stops.
 

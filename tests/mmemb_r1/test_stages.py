@@ -146,7 +146,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_check
         patch.setattr(stage1, "joint_backward", exploding)
         with pytest.raises(TrainingError, match=r"step 11: loss is nan.*checkpoint-0000008.*Batch: (first|second)/"):
             run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoint-0000008" / "state.pt").is_file()
+    state = tmp_path / "run" / "checkpoint-0000008" / "state.pt"
+    whole = torch.load(state, weights_only=True)
+    fewer = {**whole, "parameters": dict(list(whole["parameters"].items())[1:])}
+    for damage, why in (
+        (lambda: torch.save(fewer, state), "its weights aren't those that learn here, e.g. backbone"),
+        (lambda: torch.save({"step": 8}, state), "it lacks extra, fingerprint"),
+        (lambda: state.write_bytes(state.read_bytes()[:-500]), ".+"),
+    ):
+        damage()
+        with pytest.raises(TrainingError, match=rf"state\.pt can't be gone on from \({why}.*delete the folder"):
+            run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ def test_every_flavour_of_text_reads_alike(texts: list[str]) -> None:
         nested,
         nested.cast(pa.large_list(pa.large_string())),
         nested.cast(pa.list_(pa.string(), len(texts))),
+        pa.ListViewArray.from_arrays([0], [len(texts)], plain),
     ):
         assert Column.texts("c").cells(listed, "f") == [texts]
         assert Column.first_text("c").cells(listed, "f") == texts[:1]
@@ -83,18 +84,15 @@ def test_long_values_are_cut_in_messages() -> None:
     assert len(str(refused.value)) < 200
 
 
+def test_pictures_read_alike_however_they_are_stored() -> None:
+    bare = pa.array([b"picture"] * 2)
+    for stored in (bare, bare.dictionary_encode(), pa.StructArray.from_arrays([bare.dictionary_encode()], ["bytes"])):
+        assert Column.picture("c").cells(stored, "f") == [b"picture"] * 2
+
+
 NEVER = (
-    *(
-        ".x",
-        "._x.jpg",
-        ".DS_Store",
-        ".ipynb_checkpoints",
-        "__MACOSX",
-        "Thumbs.db",
-        "THUMBS.DB",
-        "desktop.ini",
-        "x.jpg~",
-    ),
+    *(".x", "._x.jpg", ".DS_Store", ".ipynb_checkpoints", "__MACOSX", "Thumbs.db", "THUMBS.DB", "desktop.ini"),
+    *("x.jpg:Zone.Identifier", "#recycle", "@Recycle", "~snapshot", "x.orig", "x.filepart", "x.jpg~"),
     *("#x#", "~$x.parquet", "x.part", "x.crdownload", "x.tmp", "@eaDir", "__pycache__", "$RECYCLE.BIN", "Icon\r"),
 )
 DATA = ("x.jpg", "positive", "1", "²1.jpg", "a.b.c", "_x", "__x", "#1.jpg", "~x", "partial", "tmp", "x part", "café")

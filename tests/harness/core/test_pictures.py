@@ -48,6 +48,17 @@ def _exif() -> Image.Exif:
     return exif
 
 
+def _after_header(png: bytes, kind: bytes, content: bytes) -> bytes:
+    chunk = kind + content
+    return png[:33] + struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+def _with_thumbnail(jpeg: bytes, thumbnail: bytes) -> bytes:
+    """As Photoshop writes it, in a segment before the picture's own frame."""
+    content = b"Photoshop 3.0\0" + thumbnail
+    return jpeg[:2] + b"\xff\xed" + struct.pack(">H", 2 + len(content)) + content + jpeg[2:]
+
+
 RGB, GREY = Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE[..., 0])
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 #: kind → (content, what is counted). All but 16-bit grey look as Pillow's own conversion makes them, as officially.
@@ -72,6 +83,18 @@ KINDS: dict[str, tuple[bytes, Unusual]] = {
     "transparent grey": (written(GREY, "PNG", transparency=int(NOISE[0, 0, 0])), Unusual.TRANSPARENT_COLOUR),
     "RGBA": (written(Image.fromarray(NOISE), "PNG"), Unusual.ALPHA),
     "grey with alpha": (written(Image.fromarray(NOISE[..., :2], "LA"), "PNG"), Unusual.ALPHA),
+    "RGBA, broken EXIF": (
+        _after_header(written(Image.fromarray(NOISE), "PNG"), b"eXIf", b"junk"),
+        Unusual.ALPHA,
+    ),
+    "PNG, orientation in XMP": (
+        _after_header(written(RGB, "PNG"), b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
+        Unusual.TURNED,
+    ),
+    "CMYK, thumbnail of colours": (
+        _with_thumbnail(written(RGB.convert("CMYK"), "JPEG"), written(RGB, "JPEG")),
+        Unusual.COLOUR_SPACE,
+    ),
     "animated PNG": (written(RGB, "PNG", save_all=True, append_images=[GREY.convert("RGB")]), Unusual.FRAMES),
     "WEBP": (written(RGB, "WEBP"), Unusual(0)),
     "animated WEBP": (written(RGB, "WEBP", save_all=True, append_images=[GREY.convert("RGB")]), Unusual.FRAMES),

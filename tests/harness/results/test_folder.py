@@ -46,6 +46,7 @@ def a_link_to_nowhere(path: Path) -> None:
 )
 def test_a_run_starts_over_whatever_its_file_says(damage: Callable[[Path], object], run: Path) -> None:
     damage(run / "run.json")
+    (run / "tasks" / ".DS_Store").touch()
     clear(RunFolder(run), ["a chunk"])
     assert {path.name for path in run.iterdir()} == {".fresh"}
     assert started_over(RunFolder(run)).chunks == ("a chunk",)

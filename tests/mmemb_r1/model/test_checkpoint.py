@@ -193,16 +193,26 @@ def test_without_a_head_nothing_is_written_by_chance(headless: Path, tmp_path: P
     assert not (tmp_path / "new").exists()
 
 
-def test_weights_without_a_place_are_said_in_one_line(
-    random_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_weights_without_a_place_or_of_zeros_are_said_in_one_line(
+    random_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, folder)
-    extra = {"score.weight": torch.zeros(2, 2)}
-    save_file(load_file(folder / "model.safetensors") | extra, folder / "model.safetensors", {"format": "pt"})
+    weights, name = load_file(folder / "model.safetensors"), "model.language_model.layers.0.mlp.up_proj.weight"
+    changed = {"score.weight": torch.zeros(2, 2), name: torch.zeros_like(weights[name])}
+    save_file(weights | changed, folder / "model.safetensors", {"format": "pt"})
     load(str(folder), device="cpu").warm_up()
-    assert [record.getMessage() for record in caplog.records if "no place" in record.getMessage()] == [
-        f"{folder}: 1 weights of its files have no place in its Qwen3VLForConditionalGeneration: score.weight"
+    assert [record.getMessage() for record in caplog.records if "of its" in record.getMessage()] == [
+        f"{folder}: 1 weights of its files have no place in its Qwen3VLForConditionalGeneration: score.weight",
+        f"{folder}: 1 of its weights are nothing but zeros, as in a file that was not fetched to its end: {name}",
     ]
+    # Codes of a quantisation, whose key is gone, are no weights; LoRA weights beside them would be passed over.
+    save_file(weights | {name: weights[name].to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 quantised weights, .*\(quantization_config\): .*layers\.0\.mlp\.up_proj"):
+        load(str(folder), device="cpu").warm_up()
+    (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("transformers.utils.is_peft_available", lambda: False)
+    with pytest.raises(ModelError, match=r"adapter_config\.json: without peft its LoRA weights are left out; pip"):
+        load(str(folder), device="cpu").warm_up()

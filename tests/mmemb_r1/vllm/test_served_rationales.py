@@ -399,7 +399,7 @@ def test_an_answer_that_lacks_what_is_needed(
 
 def test_a_text_that_spells_a_special_token(url: str, random_checkpoint: Path) -> None:
     embedder = load(str(random_checkpoint), reasoning="always", rationales=url)
-    with pytest.raises(ModelError, match=r"item 'x': .*spells a special token.*run its task without --model-arg ratio"):
+    with pytest.raises(ModelError, match=r"'x' has the letters of .*'<emb>'.*run its task without --model-arg ratio"):
         embedder.encode([Item("x", text="a red <emb> circle")], "query")
 
 
