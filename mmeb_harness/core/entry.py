@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mmeb_harness.core.errors import HarnessError, no_room, of_the_system, with_way_out
 from mmeb_harness.core.interrupt import command_running, end_now
-from mmeb_harness.core.plugins import exit_line
+from mmeb_harness.core.plugins import exit_line, exits_told
 from mmeb_harness.core.terminal import lost_output, open_streams, say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run_command(command: click.Command) -> NoReturn:
     """
     open_streams()
     try:
-        with command_running():
+        with command_running(), exits_told():
             _prepare()
             code = _ended(command)
         if code == 0 and (lost := lost_output()):

@@ -76,6 +76,10 @@ class ResultError(HarnessError):
     """A results folder or file can't be read or written, or was written by a newer version."""
 
 
+class NotAFileError(OSError):
+    """A folder, a pipe, a socket or a device lies where a file is meant, or a link to nowhere."""
+
+
 def one_line(error: BaseException, longest: int | None = 500) -> str:
     """What an error says, as one line; its class where it says nothing."""
     return " ".join(masked(text_of(error)).split())[:longest] or type(error).__name__
@@ -121,6 +125,9 @@ _WAYS_OUT = {
     errno.EFBIG: "raise `ulimit -f`, or name a folder of another file system",
     errno.EIO: "is the disk broken, or a mount gone?",
     errno.EROFS: "name a folder that can be written",
+    errno.EEXIST: "something else lies there: move it away, or choose another folder",
+    errno.ENOTDIR: "a file lies where a folder is meant: move it away, or choose another folder",
+    errno.EISDIR: "a folder lies where a file is meant: move it away, or choose another folder",
     errno.EACCES: "name a folder or file of yours, or change its owner or mode",
     errno.EPERM: "name a folder or file of yours, or change its owner or mode",
     errno.EMFILE: "raise `ulimit -n`",
@@ -152,6 +159,8 @@ def with_way_out(error: HarnessError) -> str:
 
 def way_out_of(error: OSError) -> str | None:
     """What the user can do where the system refuses something; `None` where that depends."""
+    if isinstance(error, NotAFileError):
+        return "move it away, or name another"
     return None if error.errno is None else _WAYS_OUT.get(error.errno)
 
 

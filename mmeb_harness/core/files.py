@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from mmeb_harness.core.errors import DataError, HarnessError, ResultError, way_out_of
+from mmeb_harness.core.errors import DataError, HarnessError, NotAFileError, ResultError, way_out_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,12 +62,12 @@ def regular_file(path: Path) -> Path:
     """The path itself, if it is a file or a link to one: a pipe waits when it is opened, and a device never ends.
 
     Raises:
-        OSError: not there, a link in a circle, not to be looked at, or something else, which the message names.
+        OSError: not there, a link in a circle, not to be looked at; a NotAFileError, which says what it is instead.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(kind, f"it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a file", str(path))
+        raise NotAFileError(kind, f"it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a file", str(path))
     return path
 
 
@@ -119,8 +119,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         # pyarrow words what the system says in a way of its own.
         why = os.strerror(error.errno) if error.errno not in (None, errno.EINVAL) else error.strerror or error
-        way_out = "" if error.errno in NO_ROOM else f"; {way_out_of(error) or 'choose another folder'}"
-        raise ResultError(f"can't write {path}: {why}{way_out}") from error
+        raise ResultError(f"can't write {path}: {why}; {way_out_of(error) or 'choose another folder'}") from error
 
 
 def lock_file(path: Path, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:
@@ -154,6 +153,10 @@ def dont_wait() -> NoReturn:
 
 
 def _open_lock(path: Path) -> BinaryIO:
+    if path.exists():
+        regular_file(path)
+    elif path.is_symlink():
+        raise NotAFileError(errno.ENOENT, "it is a link to nowhere, not a file", str(path))
     try:
         return path.open("ab+")  # a shared lock of a network file system wants to read
     except OSError:

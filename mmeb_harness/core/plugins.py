@@ -5,13 +5,16 @@ With MMEB_TRACEBACK=1 in the environment the traceback is printed as well.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, of_the_system, one_line
 from mmeb_harness.core.terminal import say
@@ -25,7 +28,7 @@ _FROM_OUTSIDE = (KeyboardInterrupt, GeneratorExit)
 
 @contextmanager
 def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
-    """Inside, code of a plugin runs.
+    """Inside, code of a plugin runs; afterwards the process is in the folder that it was in before.
 
     Args:
         who: the plugin, and what it was to do.
@@ -35,6 +38,7 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
         PluginError: it raised an error of its own, called sys.exit, or raised KeyboardInterrupt without anybody having
             pressed Ctrl-C. Memory that ran out, and errors that a user can mend, come as they are.
     """
+    folder = _folder()
     try:
         yield
     except HarnessError:
@@ -48,6 +52,41 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
             raise PluginError(f"{who}{over()}: {line}") from error
         line = f"{who}: {_what_happened(error)}{_place(error)}{over()}"
         raise PluginError(f"{line}; {TRACEBACK}=1 before the command shows the traceback") from error
+    finally:
+        if folder is not None and folder != _folder():
+            os.chdir(folder)  # else results would lie where nobody looks for them
+
+
+@contextmanager
+def exits_told() -> Iterator[None]:
+    """Inside, who calls `os._exit` in this process is named first: no command ends as if it were done."""
+    leave, process = os._exit, os.getpid()
+
+    def told(status: int) -> NoReturn:
+        caller = sys._getframe(1)
+        if os.getpid() != process or caller.f_code.co_filename.startswith(_HARNESS):
+            leave(status)
+        with contextlib.suppress(BaseException):
+            where = f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}, in {caller.f_code.co_name}"
+            say(
+                f"error: a plugin called os._exit({status!r}) ({where}) before the command was done; what is done is "
+                "kept, and the same command goes on without that call",
+                err=True,
+            )
+        leave(status or 2)
+
+    os._exit = told
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted meanwhile
+        return None
 
 
 def exit_line(error: SystemExit) -> str:

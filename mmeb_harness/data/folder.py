@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import shlex
@@ -14,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError, ResultError
-from mmeb_harness.core.files import cache_folder, fingerprint, hash_files, read_json, read_parquet, write_json
+from mmeb_harness.core.files import (
+    cache_folder,
+    file_checksum,
+    fingerprint,
+    hash_files,
+    matching,
+    read_parquet,
+    write_text,
+)
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile
@@ -111,26 +120,56 @@ def ensure_suite(suite: Suite, seed: int, note: Callable[[str], None] = lambda _
         note(f"making the {suite.name} suite (synthetic, seed {seed}) in {folder} …")
     suite.make(folder, seed)
     with contextlib.suppress(ResultError):  # then nothing is known of it, as of suites of earlier releases
-        write_json(_seal(folder), {"listing": _listing(folder), "content": hash_files(folder, ["**/*"])})
+        write_text(_seal(folder, "sha256"), _checksums(folder))
+        write_text(_seal(folder, "listing"), _listing(folder))
     return folder
 
 
 def _is_as_made(folder: Path) -> bool:
-    """Whether a suite's files are those that were made. They are read only where sizes or times say otherwise."""
-    if not _seal(folder).is_file():
+    """Whether a suite's files are those that were made. All are read only where sizes or times say otherwise; a run
+    reads what it uses, see `check_as_made`.
+    """
+    listing, checksums = (_seal(folder, what) for what in ("listing", "sha256"))
+    if not (listing.is_file() and checksums.is_file()):
         return True
-    try:
-        seal = read_json(_seal(folder))
-    except ResultError:
-        return False
-    if not isinstance(seal, dict) or seal.get("listing") == _listing(folder):
-        return isinstance(seal, dict)
-    return bool(seal.get("content") == hash_files(folder, ["**/*"]))
+    return listing.read_bytes() == _listing(folder).encode() or checksums.read_bytes() == _checksums(folder).encode()
 
 
-def _seal(folder: Path) -> Path:
+def _seal(folder: Path, what: str) -> Path:
     """What is known of a suite since it was made; beside it, since its own files are what it is about."""
-    return folder.with_name(f".{folder.name}.json")
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def _checksums(folder: Path) -> str:
+    """Of all files below a folder, as `sha256sum` writes and checks them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "".join(f"{file_checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
+
+
+@functools.cache
+def _as_made(folder: Path) -> Mapping[str, str]:
+    if not _seal(folder, "sha256").is_file():
+        return {}
+    lines = _seal(folder, "sha256").read_text(encoding="utf-8", errors="replace").splitlines()
+    return {line[66:]: line[:64] for line in lines}
+
+
+def check_as_made(info: DataInfo, path: Path, checksum: str) -> None:
+    """Hold a file of a suite against what was made: bits rot without a change of size or times.
+
+    Args:
+        checksum: SHA-256 of the file as it was read.
+
+    Raises:
+        DataError: it is another.
+    """
+    if not (info.synthetic and path.is_relative_to(info.root)):
+        return
+    if _as_made(info.root).get(path.relative_to(info.root).as_posix(), checksum) != checksum:
+        raise DataError(
+            f"{path} is not as it was made (its checksum differs); delete {info.root}, which is made again on the next "
+            "run"
+        )
 
 
 def _listing(folder: Path) -> str:
@@ -165,6 +204,10 @@ def data_revision(task: Task, info: DataInfo) -> str:
     keys = {source_key(task.name, source): repo_of(source) for source in task.sources}
     commits = sorted({f"{repo}@{info.revisions[key][:12]}" for key, repo in keys.items() if key in info.revisions})
     try:
+        if _as_made(info.root):
+            for path in {path for pattern in task.annotations for path in matching(info.root, pattern)}:
+                if path.is_file():
+                    check_as_made(info, path, file_checksum(path))
         return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
     except OSError as error:
         raise DataError(f"annotations {error.filename} can't be read: {error.strerror}; put a file there") from error

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.files import write_json
 from mmeb_harness.core.reading import JsonFile
 
 LOCK = "mmeb-data.lock.json"
@@ -60,6 +58,7 @@ Lock = dict[str, LockedRepo]
 class _Lock:
     schema_version: int
     repos: Mapping[str, LockedRepo]
+    checksum: str = ""  # of the rest; older files have none
 
 
 def _check(lock: _Lock) -> None:
@@ -71,7 +70,16 @@ def _check(lock: _Lock) -> None:
                 raise DataError(f"{repo}: {name!r} can't be of {size} bytes and digest {digest!r}")
 
 
-_LOCK_FILE = JsonFile(_Lock, "a lock file", LOCK_SCHEMA_VERSION, _WAY_OUT, _WAY_OUT, error=DataError, check=_check)
+_LOCK_FILE = JsonFile(
+    _Lock,
+    "a lock file",
+    LOCK_SCHEMA_VERSION,
+    _WAY_OUT,
+    _WAY_OUT,
+    added=frozenset({"checksum"}),
+    error=DataError,
+    check=_check,
+)
 
 
 def hub_file(repo: str, locked: LockedRepo, path: str) -> HubFile:
@@ -91,4 +99,4 @@ def read_lock(path: Path) -> Lock:
 
 def write_lock(path: Path, lock: Lock) -> None:
     """Write a lock file, sorted: equal locks, equal bytes."""
-    write_json(path, dataclasses.asdict(_Lock(LOCK_SCHEMA_VERSION, {repo: lock[repo] for repo in sorted(lock)})))
+    _LOCK_FILE.write(path, _Lock(LOCK_SCHEMA_VERSION, {repo: lock[repo] for repo in sorted(lock)}))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import check_writable, lock_file, matching, read_json, write_json
+from mmeb_harness.core.files import check_writable, lock_file, matching, read_json
+from mmeb_harness.core.reading import JsonFile
 
 #: What a run's folder holds besides run.json, and how the names of the files in it end.
 _PARTS = {"tasks": ".json", "queries": ".parquet", "candidates": ".parquet"}
@@ -57,10 +59,17 @@ class StartedOver:
     Attributes:
         chunks: names of those that were there: clocks differ, and are set.
         nanoseconds: what was written before this time, of folders that release 0.1 started over.
+        checksum: of the rest: a chunk that isn't named would count.
     """
 
     chunks: tuple[str, ...] = ()
     nanoseconds: int = 0
+    schema_version: int = 1
+    checksum: str = field(default="", compare=False)
+
+
+_START_AGAIN = "run again with --fresh"
+_FRESH_FILE = JsonFile(StartedOver, "a record of a start over", 1, _START_AGAIN, _START_AGAIN)
 
 
 def started_over(folder: RunFolder) -> StartedOver:
@@ -71,13 +80,13 @@ def started_over(folder: RunFolder) -> StartedOver:
     """
     if not folder.fresh_file.is_file():
         return StartedOver()
-    way_out = "run again with --fresh"
-    said = read_json(folder.fresh_file, way_out=way_out)
-    if isinstance(said, list) and all(isinstance(name, str) for name in said):
-        return StartedOver(tuple(said))
-    if type(said) is int:
-        return StartedOver(nanoseconds=said)
-    raise ResultError(f"{folder.fresh_file} doesn't say which stored vectors count; {way_out}")
+    said = read_json(folder.fresh_file, way_out=_START_AGAIN)
+    return StartedOver(nanoseconds=said) if type(said) is int else _FRESH_FILE.read(folder.fresh_file)
+
+
+def start_over(folder: RunFolder, chunks: Sequence[str]) -> None:
+    """Remember which stored vectors don't count from now on: those of chunks with these names."""
+    _FRESH_FILE.write(folder.fresh_file, StartedOver(tuple(chunks)))
 
 
 @contextmanager
@@ -130,13 +139,15 @@ def clear(folder: RunFolder, chunks: Sequence[str]) -> None:
             f"{folder.root} is not a run's folder (no run.json of one), so --fresh deletes nothing there; choose "
             "another --output"
         )
-    write_json(folder.fresh_file, list(chunks))  # first: what is deleted below must not come back from old vectors
+    start_over(folder, chunks)  # first: what is deleted below must not come back from old vectors
     try:
         for name in _PARTS:
             if (folder.root / name).is_symlink():
                 (folder.root / name).unlink()
             elif (folder.root / name).is_dir():
                 shutil.rmtree(folder.root / name)
+            elif (folder.root / name).exists():
+                raise FileExistsError(errno.EEXIST, "it is no folder of a run", str(folder.root / name))
         if folder.run_file.is_dir() and not folder.run_file.is_symlink():
             folder.run_file.rmdir()  # not with what lies in it, which is no run's
         folder.run_file.unlink(missing_ok=True)

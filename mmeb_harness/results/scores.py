@@ -5,14 +5,12 @@ Means over the benchmark follow the one rule of `results.mean_scores`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mmeb_harness.core.errors import ResultError, shortened
-from mmeb_harness.core.files import write_json
 from mmeb_harness.core.items import Profile
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
@@ -69,6 +67,7 @@ class Scores:
         data_revision: of the data as a whole, where known.
         means: "overall", modality or group → published mean, of a source that has no scores of single tasks.
         notes: remarks that must stand beside the scores.
+        checksum: of all the other fields, as written; "" in older files, and where nothing was written.
     """
 
     name: str
@@ -83,6 +82,7 @@ class Scores:
     means: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema_version: int = SCORES_SCHEMA_VERSION
+    checksum: str = field(default="", compare=False)
 
 
 _SCORES_FILE = JsonFile(
@@ -263,7 +263,7 @@ def _notes_of_run(files: RunFolder, results: Sequence[TaskResult]) -> tuple[str,
 
 def save_scores(path: Path, scores: Scores) -> None:
     """Write scores as JSON, atomically."""
-    write_json(path, dataclasses.asdict(scores))
+    _SCORES_FILE.write(path, scores)
 
 
 def load_scores(path: Path) -> Scores:

@@ -19,7 +19,7 @@ from mmeb_harness.core.errors import HarnessError
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter, label
 from mmeb_harness.core.registry import ModelSpec
-from mmeb_harness.data.folder import query_labels
+from mmeb_harness.data.folder import check_as_made, query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
 from mmeb_harness.encode.windows import ReadTask, Window, one_ahead, windows
@@ -88,7 +88,8 @@ def _encoded_tasks(
     if not readings:
         return
     store = open_store(plan, reporter.note)
-    hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root, reporter.note)
+    check = partial(check_as_made, plan.data)
+    hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root, reporter.note, check)
     plan_items = partial(plan_chunks, embedder, batch_tokens=plan.settings.batch_tokens)
     # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
     for window in one_ahead(windows(_looked_through(with_keys(readings, hashes), store), plan_items)):

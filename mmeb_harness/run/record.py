@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.errors import ResultError, leading
-from mmeb_harness.core.files import name_of, write_json, write_parquet
+from mmeb_harness.core.files import name_of, write_parquet
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
@@ -32,7 +32,7 @@ from mmeb_harness.results.files import (
     save_run_result,
     save_task_result,
 )
-from mmeb_harness.results.folder import RunFolder, clear, started_over
+from mmeb_harness.results.folder import RunFolder, clear, start_over, started_over
 from mmeb_harness.results.outcome import (
     FinishedTask,
     Run,
@@ -104,7 +104,7 @@ def _trust_no_future(plan: Plan, reporter: Reporter) -> None:
             f"{plan.folder.fresh_file} is of a time that is yet to come (was a clock set back?): what is stored by now "
             "is encoded again, once"
         )
-        write_json(plan.folder.fresh_file, _stored_chunks(plan))
+        start_over(plan.folder, _stored_chunks(plan))
 
 
 def _stored_chunks(plan: Plan) -> list[str]:

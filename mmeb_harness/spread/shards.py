@@ -9,18 +9,17 @@ names of their own, and what has one name is equal.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import EncodeResult, ModelInfo
 from mmeb_harness.core.errors import ModelError, ResultError
-from mmeb_harness.core.files import matching, write_json
+from mmeb_harness.core.files import matching
 from mmeb_harness.core.items import Item, Quantization, Role
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.encode.local import Encoder
@@ -44,6 +43,7 @@ class ShardResult:
         identity: see `run_identity`.
         seconds: what it took, reading included.
         processors: names of its GPUs, or its kind of processor.
+        checksum: of all the other fields; "" in older files.
     """
 
     shard: int
@@ -63,6 +63,7 @@ class ShardResult:
     seconds: float
     processors: str
     schema_version: int = SHARD_SCHEMA_VERSION
+    checksum: str = field(default="", compare=False)
 
 
 _ENCODE_AGAIN = "encode the shard again with the release that merges"
@@ -141,7 +142,7 @@ def shard_file(output: Path, share: Share) -> Path:
 
 def save_shard(output: Path, result: ShardResult) -> None:
     """Write what a finished shard says of itself."""
-    write_json(shard_file(output, Share(result.shard - 1, result.shards)), dataclasses.asdict(result))
+    _SHARD_FILE.write(shard_file(output, Share(result.shard - 1, result.shards)), result)
 
 
 def load_shards(output: Path) -> list[ShardResult]:

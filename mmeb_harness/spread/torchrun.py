@@ -11,13 +11,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.files import matching, read_json, write_json
+from mmeb_harness.core.files import matching
+from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.encode.local import Encoder
 from mmeb_harness.run.evaluate import OpenEncoder
 from mmeb_harness.run.identity import Identity, run_identity
@@ -31,6 +31,19 @@ from mmeb_harness.spread.shares import (
     refuse_difference,
 )
 
+
+@dataclass(frozen=True)
+class _Attendance:
+    """A rank's file: what it computes parts of, and on what."""
+
+    identity: Identity
+    processors: str
+    schema_version: int = 1
+    checksum: str = field(default="", compare=False)
+
+
+_START_AGAIN = "start the same command again"
+_FILE = JsonFile(_Attendance, "a rank's file", 1, _START_AGAIN, _START_AGAIN)
 #: Rank 0 reads all tasks before it opens the run.
 PATIENCE_SECONDS = 900.0
 POLL_SECONDS = 0.2
@@ -140,7 +153,7 @@ class Meeting:
         for earlier in self._folder.parent.glob("*"):  # of killed runs: nobody else holds this run's folder
             if earlier != self._folder:
                 shutil.rmtree(earlier, ignore_errors=True)
-        write_json(self._file(0), _described(identity))
+        _FILE.write(self._file(0), _Attendance(identity, environment.processors()))
         try:
             yield
             self._wait_for_all()
@@ -161,13 +174,13 @@ class Meeting:
                     f"{self._patience:.0f} s: --output and --vectors have to be folders that all nodes see"
                 )
             time.sleep(POLL_SECONDS)
-        theirs = read_json(self._file(0))["identity"]
+        theirs = _FILE.read(self._file(0)).identity
         refuse_difference(identity, theirs, f"rank {self._ranks.share.index} has", "rank 0", MAKE_EQUAL)
-        write_json(self._file(self._ranks.share.index), _described(identity))
+        _FILE.write(self._file(self._ranks.share.index), _Attendance(identity, environment.processors()))
 
     def remarks(self) -> list[str]:
         """Rank 0: what a user should know of the others."""
-        processors = {read_json(path)["processors"] for path in matching(self._folder, "rank-*.json")}
+        processors = {_FILE.read(path).processors for path in matching(self._folder, "rank-*.json")}
         return processors_remarks("ranks", processors)
 
     def absent(self) -> str:
@@ -186,7 +199,3 @@ class Meeting:
 
     def _file(self, rank: int) -> Path:
         return self._folder / f"rank-{rank}.json"
-
-
-def _described(identity: Identity) -> dict[str, Any]:
-    return {"identity": dict(identity), "processors": environment.processors()}

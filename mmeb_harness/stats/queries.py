@@ -15,6 +15,7 @@ from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import parquet_columns, read_parquet
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.scores import read_run
 from mmeb_harness.stats.resampling import Floats
 
 if TYPE_CHECKING:
@@ -98,6 +99,18 @@ def read_traces(folder: Path, result: TaskResult) -> QueryTraces:
         reasoning_tokens=np.array(tokens, dtype=np.float64),
         latency_seconds=np.array(seconds, dtype=np.float64),
     )
+
+
+def read_run_queries(folder: Path, task: str) -> tuple[QueryScores, QueryTraces]:
+    """One task's queries of a finished run, for who knows nothing of it but its folder.
+
+    Raises:
+        ResultError: a run that can't be read or was changed, or that hasn't the task.
+    """
+    results = {result.name: result for result in read_run(folder)[1]}
+    if task not in results:
+        raise ResultError(f"{folder} has no task {task!r}; run it with this task")
+    return read_queries(folder, results[task]), read_traces(folder, results[task])
 
 
 def _query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:

@@ -3,7 +3,8 @@
 A chunk is one uncompressed Arrow table, mapped into memory to be read. Its name begins with the time of the latest row
 in it, so that names sort by time, and ends with the hash of its bytes (see `sealed`): what is read back for a score is
 what was written, in every column. Chunks of earlier releases have a checksum over keys and vectors among their schema's
-metadata instead. Rows say themselves when they were written: release 0.1 joined chunks of several ages.
+metadata instead. A chunk says which folder, and so which model's, it is of. Rows say themselves when they were written:
+release 0.1 joined chunks of several ages.
 
 Chunks stay as they were written. A run writes one every ten seconds or 256 items, and 10,000 of them cost whoever opens
 the folder 0.5 ms each, and whoever reads all of it 0.6 ms each: not worth a second way of writing that every reader
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, way_out_of
 from mmeb_harness.core.files import dont_wait, lock_file, regular_file
 from mmeb_harness.core.sealed import (
     BrokenFileError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 #: Of a checksum among the schema metadata of an earlier release's chunk: over keys and vectors.
 _CHECKSUM = b"mmeb_checksum"
+#: Among the schema metadata: the name of the folder that a chunk was written to. Keys know nothing of the model.
+_FOLDER = b"mmeb_folder"
 
 
 @functools.cache
@@ -86,6 +89,7 @@ def write_chunk(folder: Path, table: pa.Table) -> Path:
     import pyarrow as pa
 
     memory = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({_FOLDER: folder.name})
     with pa.ipc.new_file(memory, table.schema) as writer:
         writer.write_table(table)
     return write_sealed(folder, chunk_name(int(written_ns(table).max())), ".arrow", memory.getvalue())
@@ -111,6 +115,9 @@ def map_chunk(path: Path, several: bool | None = None, width: int | None = None)
         if not _has_form(table):
             raise BrokenFileError("a table of something else")
         table.column("key").validate(full=True)
+        owner = (table.schema.metadata or {}).get(_FOLDER, path.parent.name.encode())
+        if owner != path.parent.name.encode():
+            raise BrokenFileError(f"another model's vectors, of the folder {owner.decode(errors='replace')}")
     if several not in (None, is_several(table)):
         raise BrokenFileError(
             f"{'one vector' if several else 'several vectors'} an item, the model gives another number"
@@ -232,9 +239,9 @@ def hold_alone(folder: Path) -> BinaryIO | None:
     except FileNotFoundError:
         raise
     except OSError as error:
+        way_out = way_out_of(error) or "delete the folder by hand while no run uses it"
         raise ResultError(
-            f"can't lock {folder} ({error.strerror or error}), so nothing is pruned; delete it by hand while no run "
-            "uses it"
+            f"can't lock {folder / LOCK} ({error.strerror or error}), so nothing is pruned; {way_out}"
         ) from error
     if is_new:
         os.utime(held.fileno(), (0, 0))  # this is no use of it: see `last_used`

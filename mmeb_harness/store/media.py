@@ -67,10 +67,17 @@ class MediaHashes:
     Args:
         root: the data folder; a file below it is remembered by its path from there, so that the folder may move.
         note: told of what is broken.
+        check: told of each file that is read, and of its SHA-256; raises a DataError where that is another than known.
     """
 
-    def __init__(self, folder: Path, root: Path, note: Callable[[str], None] = lambda _: None) -> None:
-        self._folder, self._root = folder, root
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        note: Callable[[str], None] = lambda _: None,
+        check: Callable[[Path, str], None] = lambda path, checksum: None,
+    ) -> None:
+        self._folder, self._root, self._check = folder, root, check
         sweep(folder)
         self._known, broken = read_media_files(folder)
         if broken:
@@ -132,6 +139,7 @@ class MediaHashes:
                 head = file.read(HEAD)
                 file.seek(0)
                 content = content or hashlib.file_digest(file, "sha256").digest()
+            self._check(path, content.hex())
             content += bytes([unusual(path, head)])
             after, changed = self._identity(path)
         except OSError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmeb_harness.core.embedder import UNIT_TOLERANCE
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, way_out_of
 from mmeb_harness.core.files import is_data
 from mmeb_harness.core.sealed import (
     SET_ASIDE,
@@ -264,7 +264,8 @@ def _delete(what: str, paths: Sequence[Path], *, dry_run: bool) -> Pruned:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ResultError(f"can't delete {path}: {error.strerror or error}") from error
+            why = f"{path}: {error.strerror or error}"
+            raise ResultError(f"can't delete {why}; {way_out_of(error) or 'delete it by hand'}") from error
     return Pruned(what, size)
 
 

@@ -220,10 +220,7 @@ class VectorStore:
             self._describe()
             path = write_chunk(self._folder, _to_table(self._pending, self._kind[0]))
         except ResultError as error:
-            raise ResultError(
-                f"{error}; vectors written before are kept: make room, or name another folder with --vectors, and run "
-                "again"
-            ) from error
+            raise ResultError(f"{error} (--vectors); what was encoded before is kept: run again") from error
         self._place(self._numbered(path), list(self._pending))
         self._pending, self._pending_bytes = {}, 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.stats.policies import MODES, Mode
+from mmeb_harness.stats.queries import read_run_queries
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.disk.errors import DataError
@@ -97,8 +98,7 @@ class Results:
         results = self.run(seed, run) / "results" / checkpoint
         rows = pd.read_parquet(labels, columns=_LABELS, filters=[("task", "==", task)])
         for mode in MODES:
-            queries = _read_mode(results / mode / "queries" / f"{task}.parquet", mode)
-            rows = rows.merge(queries, on="query_id", how="outer", validate="1:1")
+            rows = rows.merge(_read_mode(results / mode, mode, task), on="query_id", how="outer", validate="1:1")
         if rows.isna().any(axis=None):
             raise DataError(f"{results}: the queries of {task} are not those of the split; run the study again")
         return rows
@@ -117,17 +117,18 @@ class Results:
         return [list(read_rows(self.run(seed, BASE) / name)) for seed in self.seeds]
 
 
-def _read_mode(queries: Path, mode: Mode) -> pd.DataFrame:
+def _read_mode(run: Path, mode: Mode, task: str) -> pd.DataFrame:
     import pandas as pd
 
-    read = pd.read_parquet(_present(queries), columns=["query_id", "score", "path", "gate", "reasoning_tokens"])
+    _present(run / "run.json")
+    queries, traces = read_run_queries(run, task)
     columns = {
-        "query_id": read.query_id,
-        mode: read.score,
-        f"reasoned_{mode}": (read.path == "reasoned").astype(float),
-        f"tokens_{mode}": read.reasoning_tokens,
+        "query_id": queries.ids,
+        mode: queries.scores,
+        f"reasoned_{mode}": traces.reasoned.astype(float),
+        f"tokens_{mode}": traces.reasoning_tokens,
     }
-    return pd.DataFrame(columns | ({"gate": read.gate} if mode == "adaptive" else {}))
+    return pd.DataFrame(columns | ({"gate": traces.gates} if mode == "adaptive" else {}))
 
 
 def _present(path: Path) -> Path:

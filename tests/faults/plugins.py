@@ -56,12 +56,37 @@ def _broken(name: str, code: str, says: str, *, all_commands: bool = False) -> t
     return faults if all_commands else faults[:2]
 
 
-def _model(name: str, code: str, says: str, last: Command = USE_MODEL, lines: str = "odd = odd:Odd") -> Fault:
+def _encodes(code: str) -> str:
+    """A model that does something over each batch."""
+    return (
+        "import os\nimport numpy as np\nfrom mmeb_harness import EncodeResult, ModelInfo\nclass Odd:\n"
+        f"    info = ModelInfo('odd', '1', 8)\n    def encode(self, items, role):\n        {code}\n"
+        "        return EncodeResult(np.eye(8, dtype=np.float32)[np.arange(len(items)) % 8])\n"
+    )
+
+
+def _elsewhere(world: World) -> list[Command]:
+    install(world, _encodes("os.chdir('/tmp')"), models="odd = odd:Odd")
+    return [(*USE_MODEL, "--output", "out")]
+
+
+def _is_there(world: World) -> None:
+    assert (world.folder / "out" / "tasks" / "DocVQA.json").is_file()
+
+
+def _model(
+    name: str,
+    code: str,
+    says: str,
+    last: Command = USE_MODEL,
+    lines: str = "odd = odd:Odd",
+    ends: int | None = None,
+) -> Fault:
     def make(world: World) -> list[Command]:
         install(world, code, models=lines)
         return [last]
 
-    return Fault("plugins", name, make, (says,), 0 if last in (MODELS, RUN) else 2)
+    return Fault("plugins", name, make, (says,), (0 if last in (MODELS, RUN) else 2) if ends is None else ends)
 
 
 def _task(
@@ -163,6 +188,9 @@ FAULTS = (
         "import sys\nclass Odd:\n    @property\n    def info(self):\n        sys.exit(0)\n    def encode(self): ...",
         r"model 'odd' can't be made: called sys\.exit\(0\) \(odd\.py:5, in info\)",
     ),
+    _model("os._exit(0) over items", _encodes("os._exit(0)"), r"called os\._exit\(0\) \(odd\.py:7, in encode\)"),
+    _model("os._exit(0) at import", "import os\nos._exit(0)", r"called os\._exit\(0\) \(odd\.py:2", MODELS, ends=2),
+    Fault("plugins", "another folder", _elsewhere, (r"results: out",), 0, holds=_is_there),
     _task("no tasks in it", "TASKS = ()", r"can't be used: task plugin 'odd' \(odd\) holds no Task", TASKS),
     _task("something else among its tasks", "TASKS = (task(), 3)", "holds no Task, TASKS or sequence", TASKS),
     _task(

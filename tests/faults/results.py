@@ -115,11 +115,19 @@ def _is_folder(file: str) -> Damage:
     return damage
 
 
-def _is_pipe(file: str) -> Damage:
+def _is_file(folder: str) -> Damage:
+    def damage(run: Path) -> None:
+        shutil.rmtree(run / folder)
+        (run / folder).write_bytes(b"")
+
+    return damage
+
+
+def _has_pipe(file: str) -> Damage:
     import os
 
     def damage(run: Path) -> None:
-        (run / file).unlink()
+        (run / file).unlink(missing_ok=True)
         os.mkfifo(run / file)
 
     return damage
@@ -151,18 +159,8 @@ def _edited() -> tuple[Fault, ...]:
             command=("mmeb-eval", "verify", "run"),
         ),
         _fault("a score of 2.5", _edits(TASK, score=2.5), r"score is 2\.5, expected a fraction", AGAIN),
-        _fault("a metric of -1", _edits(TASK, metrics__mrr="x"), r"metrics\.mrr must be float", AGAIN),
         _fault("a score that is NaN", _edits(TASK, score=float("nan")), r"score is nan, expected a fraction", AGAIN),
-        _fault("counts below 0", _edits(TASK, num_queries=-3), r"num_queries is -3", AGAIN),
-        _fault("a count of 30 digits", _edits(TASK, tied_decisions=10**30), r"tied_decisions is 1000", AGAIN),
         _fault("a count of 400 digits", _edits(TASK, num_queries=10**400), r"whole number of 401 digits", AGAIN),
-        _fault(
-            "notes that count text",
-            _edits(TASK, notes={"short clips": "many"}),
-            r"notes\.short clips must be int",
-            AGAIN,
-        ),
-        _fault("a rate over what was counted", _edits(TASK, queries__reasoned=24), *changed),
         _fault("one bit of a task's file", _flips(TASK, 0.31), r"OK-VQA\.json", AGAIN),
         _fault(
             "one bit of a table",
@@ -179,11 +177,6 @@ def _edited() -> tuple[Fault, ...]:
         ),
         _fault(
             "a mean in run.json", _edits("run.json", seconds=1.0), r"run\.json was changed since", "--fresh starts over"
-        ),
-        _fault(
-            "run.json without its checksum, and a task less",
-            _edits("run.json", tasks=["DocVQA"], checksum=""),
-            r"run\.json was changed since",
         ),
         _fault("run.json's checksum taken out", _drops("run.json", "checksum"), "is not the one that", AGAIN),
         _fault("a task's checksum taken out", _drops(TASK, "checksum"), r"OK-VQA\.json is not the one that", AGAIN),
@@ -220,13 +213,8 @@ def _broken() -> tuple[Fault, ...]:
     return (
         _fault("a task's file that is empty", _writes(TASK, b""), r"OK-VQA\.json is not valid JSON", AGAIN),
         _fault("a task's file of lists in lists", _writes(TASK, deep), r"nested more than 100 levels deep", AGAIN),
-        _fault(
-            "a task's file in UTF-16", _writes(TASK, "{}".encode("utf-16")), r"OK-VQA\.json is not valid JSON", AGAIN
-        ),
-        _fault("a task's file that is a list", _writes(TASK, b"[1]"), r"OK-VQA\.json is not a task's result"),
         _fault("a task's file that is a folder", _is_folder(TASK), r"OK-VQA\.json: it is a folder", AGAIN),
-        _fault("a task's file that is a pipe", _is_pipe(TASK), r"OK-VQA\.json: it is a named pipe", AGAIN),
-        _fault("a key twice", _writes(TASK, b'{"schema_version": 2, "schema_version": 2}'), "is there twice", AGAIN),
+        _fault("a task's file that is a pipe", _has_pipe(TASK), r"OK-VQA\.json: it is a named pipe", AGAIN),
         _fault("half a character", _edits(TASK, name="\ud800"), r"half a character, U\+D800", AGAIN),
         _fault("null for statistics", _edits(TASK, queries=None), r"queries must be a mapping, not None", AGAIN),
         _fault(
@@ -237,7 +225,6 @@ def _broken() -> tuple[Fault, ...]:
         ),
         _fault("a newer release's run", _edits("run.json", schema_version=99), "upgrade mmeb-harness"),
         _fault("run.json that is a folder", _is_folder("run.json"), r"run is not a run's folder"),
-        _fault("a table that is a pipe", _is_pipe(QUERIES), r"OK-VQA\.parquet", AGAIN, command=COMPARE),
         _fault(
             "a table that is gone",
             lambda run: (run / QUERIES).unlink(),
@@ -265,30 +252,33 @@ def _gone_on() -> tuple[Fault, ...]:
     computed = r"OK-VQA is computed again: "
     return (
         again("an edited score", _edits(TASK, score=0.99), computed, "was changed since"),
-        again("a cut task", _cuts(TASK), computed, "not valid JSON"),
-        again("a cut table", _cuts(QUERIES), computed, "not as it was written"),
         again("a table of candidates with a flipped bit", _flips(CANDIDATES), computed),
         again("a lost table", lambda run: (run / QUERIES).unlink(), computed, "missing"),
         again("no checksums", UNSEALED, "2 of 2 tasks were finished before and are kept"),
         again("no checksums, and an edited score", _all(_edits(TASK, score=0.99), UNSEALED), computed, "recomputed"),
         again("run.json deleted, as it says", lambda run: (run / "run.json").unlink(), "2 of 2 tasks were finished"),
         again("fresh: run.json cut", _cuts("run.json"), "OK-VQA", fresh=True),
-        again("fresh: run.json of a newer release", _edits("run.json", schema_version=99), "OK-VQA", fresh=True),
-        again("fresh: run.json of other types", _writes("run.json", b"[]"), "OK-VQA", fresh=True),
         again("fresh: a folder for run.json", _is_folder("run.json"), "OK-VQA", fresh=True),
         again("fresh: a task's file of a newer release", _edits(TASK, schema_version=99), "OK-VQA", fresh=True),
         _fault(
             "again: run.json cut", _cuts("run.json"), r"run\.json is not valid JSON", "--fresh starts over", command=RUN
         ),
         _fault(
-            "again: run.json a folder", _is_folder("run.json"), r"run\.json: it is a folder", "--fresh", command=RUN
+            "again: a pipe for the lock",
+            _has_pipe(".lock"),
+            r"run/\.lock: it is a named pipe",
+            "move it away",
+            command=RUN,
+        ),
+        _fault("again: a file for a folder", _is_file("tasks"), r"a file lies where a folder is meant", command=RUN),
+        _fault(
+            "fresh: a file for a folder",
+            _is_file("tasks"),
+            r"can't delete run/tasks: .*move it away",
+            command=(*RUN, "--fresh"),
         ),
         _fault(
-            "again: when it was started over is text",
-            _writes(".fresh", b'"x"'),
-            r"\.fresh",
-            "--fresh",
-            command=(*RUN[:-4], "--output", "run", "--limit", "3"),
+            "again: run.json a folder", _is_folder("run.json"), r"run\.json: it is a folder", "--fresh", command=RUN
         ),
         _fault(
             "again: another task's result was edited",

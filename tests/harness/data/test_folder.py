@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mmeb_harness import DataError, Suite
-from mmeb_harness.data.folder import MANIFEST, describe, ensure_suite
+from mmeb_harness.data.folder import MANIFEST, check_as_made, data_revision, describe, ensure_suite
+from mmeb_harness.store.media import MediaHashes
+from tests.toy import toy_task
 
 WHOLE = {"schema_version": 1, "name": "toy", "synthetic": True, "revision": "1", "seed": 0}
 
@@ -63,9 +67,25 @@ def test_a_suite_that_was_only_touched_or_copied_is_kept(suite: Path) -> None:
 
 
 def test_a_suite_of_an_earlier_release_is_read_as_it_is(suite: Path, tmp_path: Path) -> None:
-    (tmp_path / ".toy-v1-seed0.json").unlink()
+    (tmp_path / ".toy-v1-seed0.listing").unlink()
+    (tmp_path / ".toy-v1-seed0.sha256").unlink()
     (suite / "pictures" / "a.png").write_bytes(b"theirs")
     assert notes_of_use() == []
+
+
+def test_bits_that_rot_without_a_trace_are_found_by_who_reads_them(suite: Path) -> None:
+    picture, info = suite / "pictures" / "a.png", describe(suite)
+    task = dataclasses.replace(toy_task("toy"), annotations=("pictures/*",))
+    hashes = MediaHashes(suite.with_name("media"), suite, check=partial(check_as_made, info))
+    hashes.of([picture])
+    data_revision(task, info)
+    stat = picture.stat()
+    picture.write_bytes(b"seed 1")
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert notes_of_use() == []
+    for read in (lambda: data_revision(task, info), lambda: hashes.of([picture])):
+        with pytest.raises(DataError, match=r"a\.png is not as it was made .*; delete .*toy-v1-seed0, which is made"):
+            read()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,13 @@ def called(*arguments: str) -> str:
     return done.output
 
 
+def without_checksum(path: Path) -> str:
+    """A file as that release would have written it."""
+    values = json.loads(path.read_text())
+    assert values.pop("checksum")
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
 def test_a_runs_folder() -> None:
     run, results = read_run(RUN)
     assert same(as_json(run), stored(RUN / "run.json"))
@@ -76,7 +83,7 @@ def test_a_shard(tmp_path: Path) -> None:
     fingerprint = model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
     assert shard.identity["model fingerprint"] == fingerprint
     save_shard(tmp_path / "again", shard)
-    assert (tmp_path / "again" / "shards" / "1-of-2.json").read_text() == (shards / "1-of-2.json").read_text()
+    assert without_checksum(tmp_path / "again" / "shards" / "1-of-2.json") == (shards / "1-of-2.json").read_text()
 
 
 def test_a_lock_file(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_a_lock_file(tmp_path: Path) -> None:
             file = hub_file(repo, locked, name)
             assert (type(file.size), file.digest.partition(":")[0] in ("git", "sha256")) == (int, True)
     write_lock(tmp_path / "lock.json", lock)
-    assert (tmp_path / "lock.json").read_text() == path.read_text()
+    assert without_checksum(tmp_path / "lock.json") == path.read_text()
 
 
 def test_a_stores_description() -> None:

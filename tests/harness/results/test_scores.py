@@ -98,9 +98,17 @@ def test_round_trip(tmp_path: Path) -> None:
         assert load_scores(tmp_path / "scores.json") == scores
 
 
+def test_a_score_that_was_edited_is_not_believed(tmp_path: Path) -> None:
+    save_scores(tmp_path / "s.json", PLAIN)
+    there = json.loads((tmp_path / "s.json").read_text())
+    (tmp_path / "s.json").write_text(json.dumps({**there, "name": "better"}))
+    with pytest.raises(ResultError, match=r"s\.json was changed since .*; write it anew with `mmeb-eval import`"):
+        load_scores(tmp_path / "s.json")
+
+
 def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> None:
     scores = dataclasses.replace(PLAIN, profile=PROFILE)
-    stored = dataclasses.asdict(scores)
+    stored = {name: value for name, value in dataclasses.asdict(scores).items() if name != "checksum"}
     del stored["profile"]["dimensions"], stored["profile"]["quantization"]
     (tmp_path / "scores.json").write_text(json.dumps(stored))
     assert load_scores(tmp_path / "scores.json") == scores
@@ -141,7 +149,8 @@ def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> 
     ],
 )
 def test_what_is_no_scores_file(changes: dict[str, object], message: str, tmp_path: Path) -> None:
-    (tmp_path / "scores.json").write_text(json.dumps({**dataclasses.asdict(PLAIN), **changes}))
+    values = {name: value for name, value in dataclasses.asdict(PLAIN).items() if name != "checksum"}
+    (tmp_path / "scores.json").write_text(json.dumps({**values, **changes}))
     with pytest.raises(ResultError, match=message):
         load_scores(tmp_path / "scores.json")
 

@@ -48,7 +48,8 @@ def refusal(place: Place, *words: str) -> str:
 
 
 def change(path: Path, **values: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    there = {name: value for name, value in json.loads(path.read_text()).items() if name != "checksum"}
+    path.write_text(json.dumps({**there, **values}))
 
 
 def test_a_killed_shard_goes_on_and_merging_needs_no_model(sharded: Place) -> None:
@@ -86,6 +87,13 @@ def test_shards_of_several_partitions_are_not_mixed(copy: Path) -> None:
     shutil.copy(copy / "run" / "shards" / "2-of-2.json", copy / "run" / "shards" / "2-of-3.json")
     change(copy / "run" / "shards" / "2-of-3.json", shards=3)
     with pytest.raises(ResultError, match="holds shards of 2 and of 3; delete the files of those"):
+        load_shards(copy / "run")
+
+
+def test_a_shards_file_that_was_changed_is_not_believed(copy: Path) -> None:
+    path = copy / "run" / "shards" / "1-of-2.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 8}))
+    with pytest.raises(ResultError, match=r"1-of-2\.json was changed since it was written .*; encode the shard again"):
         load_shards(copy / "run")
 
 
