@@ -16,8 +16,9 @@ from mmeb_harness.encode.check import probe_items
 from mmeb_harness.encode.supervisor import WorkerPreparation
 from tests.baselines.tiny_checkpoints import MAKERS, save_checkpoint
 
-#: Models of which nothing is prepared here, and one whose pictures its own server prepares.
-PLAIN = {"random", "bag_of_features", "st", "openai"}
+#: Models of which nothing is prepared here, one whose pictures its server prepares, and one that needs no checkpoint
+#: made for it (`tests/baselines/ocr`).
+PLAIN = {"random", "bag_of_features", "st", "openai", "ocr"}
 #: Their prepared batches aren't numpy arrays yet, so they can't be uploaded ahead.
 NOT_UPLOADING = {"mmemb_r1", "ume_r1"}
 

@@ -572,7 +572,7 @@ function runCard(task, row, one, run, mine) {
   ];
   card.append(h('dl', { class: 'small' }, facts.filter(Boolean).map(([label, value]) => [h('dt', {}, label), h('dd', {}, value)])));
   const rationale = rationaleOf(task, mine, one);
-  if (rationale !== null) card.append(h('h4', {}, 'Rationale'), expandable(rationale, 'rationale'));
+  if (rationale !== null) card.append(h('h4', {}, mine.reasoned[one] ? 'Rationale' : 'Read off its pictures'), expandable(rationale, 'rationale'));
   card.append(h('h4', {}, 'First places'), h('ol', { class: 'places' }, mine.top[one].map((candidate, place) => candidateLine(task, row, candidate, String(place + 1), task.relevant[one].includes(candidate), mine.top_scores[one][place]))));
   return card;
 }

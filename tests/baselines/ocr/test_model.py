@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,9 @@ def test_an_item_is_its_own_text_above_what_is_read(embedder: OcrEmbedder, pages
     assert result.traces is not None
     assert [trace.rationale for trace in result.traces] == [words.removeprefix("a film\n"), None, "", None]
     long = embedder.encode([Item("long", text=words * 9)], "candidate").vectors
-    pieces = embedder.prepare([Item("long", text=words * 9)], "candidate").items[0].pieces
-    assert len(long[0]) == len(pieces) > 1
+    prepared = pickle.loads(pickle.dumps(embedder.prepare([Item("long", text=words * 9)], "candidate")))
+    assert len(long[0]) == len(prepared.items[0].pieces) > 1
+    assert np.array_equal(embedder.encode_prepared(prepared).vectors[0], long[0])
 
 
 @pytest.mark.slow
