@@ -52,6 +52,7 @@ from mmeb_harness.core.items import (
     Vectors,
     Whitespace,
 )
+from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
 from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
 from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
@@ -82,6 +83,7 @@ __all__ = [
     "ModelInfo",
     "OptionError",
     "Pages",
+    "Peer",
     "Profile",
     "Quantization",
     "ReferenceEmbedder",
@@ -109,6 +111,7 @@ __all__ = [
     "__version__",
     "build_config",
     "frame_names",
+    "import_peer",
     "is_data",
     "lock_file",
     "matching",
@@ -116,6 +119,7 @@ __all__ = [
     "opened_picture",
     "parquet_rows",
     "parse_yaml",
+    "read_batch_size",
     "read_json",
     "read_yaml",
     "regular_file",

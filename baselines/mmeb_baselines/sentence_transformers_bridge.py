@@ -215,6 +215,21 @@ class SentenceTransformerEmbedder:
         in_order = [returned_at[place] for place in range(len(items))]
         return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
 
+    @property
+    def library(self) -> Any:
+        """The library's own model, with its weights."""
+        return self._model
+
+    def texts(self, items: Sequence[Item], role: Role) -> list[str]:
+        """Items as one string each, their prompts before them: what one hands to the library's `encode`.
+
+        Raises:
+            ModelError: an item that isn't a text alone.
+        """
+        if strange := next((item for item in items if kinds_of(item) != ("text",)), None):
+            raise ModelError(f"item {strange.id!r} has pictures, and only texts are compared here")
+        return [self._prompts.of(item, role) + item.text for item in items]
+
     def room(self, item: Item, role: Role) -> float:
         """How many tokens of text the model reads beside an item's prompt and its own tokens; infinity: any number.
 

@@ -20,7 +20,7 @@ from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.files import write_json, write_text
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.core.registry import ModelSpec, find_peer
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder
@@ -48,6 +48,8 @@ def run_bench(
         HarnessError: a mode or an option that the model doesn't have, or data that can't be read.
     """
     require_faiss()
+    for wanted in plan.beside:
+        find_peer(wanted)
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     speed: Speed | None = None
     modes: list[ModeResult] = []

@@ -11,11 +11,13 @@ import numpy as np
 
 from mmeb_harness.adapter.memory import forget_peak, peak_memory
 from mmeb_harness.bench.agreement import compare_encoded
+from mmeb_harness.bench.rankers import measure_rankers
 from mmeb_harness.bench.sample import Sample
-from mmeb_harness.bench.sides import Outcome, Side, fixed_batches, ours, plain_loop
+from mmeb_harness.bench.sides import Outcome, Side, beside, fixed_batches, ours, plain_loop
 from mmeb_harness.bench.speed import efficiency_of
 from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
 from mmeb_harness.core.embedder import Embedder, Encoded, MemoryEmbedder
+from mmeb_harness.core.registry import open_peer
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.ranking.corpus import rank_corpus
 
@@ -37,6 +39,7 @@ class Plan:
         batch_tokens: budgets; ours is measured with each.
         references: whether the plain loops run at all.
         reference_items: how many items these get; `None`: all.
+        beside: names of peers, or NAME=VALUE.
         modes: values of --reasoning; none: the model's own choice.
         frames, limit: as in a run.
         workers: see `mmeb-eval run`; `None`: its default.
@@ -47,6 +50,7 @@ class Plan:
     repeats: int
     references: bool = True
     reference_items: int | None = None
+    beside: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     frames: int | None = None
     limit: int | None = None
@@ -61,7 +65,7 @@ class _Runs:
 
     side: Side
     passes: tuple[Pass, ...]
-    encoded: Encoded
+    encoded: Encoded | None
     score: float | None
 
 
@@ -80,7 +84,10 @@ def measure_mode(
         note: told what is going on.
     """
     part = sample if plan.reference_items is None else sample.part(plan.reference_items)
+    peers = [(wanted.partition("=")[0], open_peer(embedder, wanted)) for wanted in plan.beside]
     sides = _sides(embedder, mode, sample, part, plan, make_encoder)
+    sides += [beside(name, peer, part) for name, peer in peers if peer.rank is None]
+    rankers = {name: peer for name, peer in peers if peer.rank is not None}
     note(f"{mode}: warming up")
     for side in sides:
         side.run(sample.part(WARM_UP_ITEMS))
@@ -92,6 +99,7 @@ def measure_mode(
         part_items=len(part) if len(part) < len(sample) else None,
         sides=tuple(_measured(side_runs, side_runs.side.sample is sample, speed) for side_runs in runs),
         ratios=tuple(_ratios(runs, part)),
+        ranking=tuple(measure_rankers(rankers, sample, runs[0].encoded, plan.repeats, note)),
     )
 
 
@@ -127,8 +135,7 @@ def _run_all(
             outcome, taken = _run_one(embedder, side, turn)
             passes[place].append(taken)
             first[place] = first[place] or outcome
-            size = f"{side.batch_tokens:,} tokens" if side.batch_tokens else f"{side.batch_items} items"
-            note(f"{mode}: repeat {repeat + 1} of {repeats}, {side.name} ({size} a batch): {outcome.seconds:.2f} s")
+            note(f"{mode}: repeat {repeat + 1} of {repeats}, {side.name} ({side.size}): {outcome.seconds:.2f} s")
     return [
         _Runs(side, tuple(taken), outcome.encoded, float(np.mean(outcome.scores)) if outcome.scores else None)
         for side, taken, outcome in zip(sides, passes, first, strict=True)
@@ -158,7 +165,7 @@ def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:
         stages=outcome.stages,
         prepare_seconds=outcome.prepare_seconds,
         written_tokens=_written(side, outcome),
-        latency_seconds=_percentiles(outcome.encoded.latency_seconds[of_queries]),
+        latency_seconds=_percentiles(outcome.encoded.latency_seconds[of_queries]) if outcome.encoded else {},
         work=outcome.work,
         memory=peak_memory(),
         device_memory=_device_peak(embedder),
@@ -172,7 +179,7 @@ def _device_peak(embedder: Embedder) -> int | None:
 
 def _written(side: Side, outcome: Outcome) -> int:
     """Tokens of the rationales that were written; ours writes those of equal items once."""
-    tokens = [trace.reasoning_tokens for trace in outcome.encoded.traces]
+    tokens = [trace.reasoning_tokens for trace in outcome.encoded.traces] if outcome.encoded else []
     if side.is_ours:
         return sum(dict(zip(side.sample.keys, tokens, strict=True)).values())
     return sum(tokens)
@@ -197,6 +204,7 @@ def _measured(runs: _Runs, whole: bool, speed: Speed | None) -> Measured:
         sample="whole" if whole else "part",
         batch_tokens=side.batch_tokens,
         batch_items=side.batch_items,
+        settings=side.settings,
         items=items,
         encoded=encoded,
         score=runs.score,
@@ -229,10 +237,15 @@ def _ratios(runs: Sequence[_Runs], part: Sample) -> list[Ratio]:
             times=Spread.of(
                 [theirs.seconds / mine.seconds for mine, theirs in zip(own.passes, reference.passes, strict=True)]
             ),
-            agreement=compare_encoded(own.encoded, reference.encoded),
+            score_difference=_difference(own.score, reference.score),
+            agreement=compare_encoded(own.encoded, reference.encoded) if own.encoded and reference.encoded else None,
         )
         for reference in runs
         if not reference.side.is_ours
         for own in runs
         if own.side.batch_tokens is not None and own.side.sample is part
     ]
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else theirs - ours

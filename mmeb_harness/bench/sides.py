@@ -22,7 +22,9 @@ from mmeb_harness.core.embedder import (
     Trace,
     Work,
 )
-from mmeb_harness.core.items import Item, Role, Samples
+from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.items import Item, Role, Samples, Scalar
+from mmeb_harness.core.peer import EvaluateTask, Peer, ScoreTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.encode.chunks import Chunk, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder, Usage
@@ -42,12 +44,12 @@ class Outcome:
     """What one way through the sample gave and took.
 
     Attributes:
-        encoded: of every place of the sample, in order.
+        encoded: of every place of the sample, in order; `None`: a peer that evaluates shows no vectors.
         scores: each task's mean main metric.
         prepare_seconds: see `values.Pass`; the same of `stages`.
     """
 
-    encoded: Encoded
+    encoded: Encoded | None
     scores: tuple[float, ...]
     seconds: float
     stages: Mapping[str, float]
@@ -63,6 +65,7 @@ class Side:
         run: once through all of a sample.
         batch_tokens: budget of a batch; `None` of a side whose batches are fixed.
         batch_items: items of a batch, where it is fixed.
+        settings: of a peer; `None` of our own sides.
     """
 
     name: str
@@ -70,11 +73,24 @@ class Side:
     run: Callable[[Sample], Outcome]
     batch_tokens: int | None = None
     batch_items: int | None = None
+    settings: Mapping[str, Scalar] | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether it is a run's own way, which encodes equal items once."""
         return self.batch_tokens is not None
+
+    @property
+    def size(self) -> str:
+        """Of its batches, in words."""
+        return size_of_batches(self.batch_tokens, self.batch_items, self.settings)
+
+
+def size_of_batches(batch_tokens: int | None, batch_items: int | None, settings: Mapping[str, Scalar] | None) -> str:
+    """How a side works, in a few words: its batches, or a peer's settings."""
+    if settings is not None:
+        return ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"{batch_tokens:,} tokens" if batch_tokens is not None else f"{batch_items} items"
 
 
 @contextmanager
@@ -147,7 +163,7 @@ def planned(
 EncodeItems: TypeAlias = Callable[[Sequence[Item], Role], tuple[EncodeResult, float | None]]
 
 
-def _run_batches(encode: EncodeItems, batch_items: int, sample: Sample) -> Outcome:
+def _run_batches(encode: EncodeItems, batch_items: int, score: ScoreTask, sample: Sample) -> Outcome:
     """Every item, duplicates too, in the order of the files, so many at a time, one thing after another."""
     spent: dict[str, float] = {}
     scores = []
@@ -157,7 +173,7 @@ def _run_batches(encode: EncodeItems, batch_items: int, sample: Sample) -> Outco
         both = [_batches(encode, batch_items, block, spent) for block in sample.blocks[2 * place : 2 * place + 2]]
         with timed(spent, "rank"):
             queries, candidates = map(_gather, both)
-            scores.append(mean_score(task, samples, queries.vectors, candidates.vectors))
+            scores.append(score(task, samples, queries.vectors, candidates.vectors))
         sides += both
     seconds = time.perf_counter() - started
     return _outcome([batch for side in sides for batch in side], scores, spent, seconds)
@@ -209,7 +225,7 @@ def _outcome(batches: Sequence[_Batch], scores: list[float], watched: Mapping[st
 def plain_loop(embedder: Embedder, sample: Sample) -> Side:
     """Batches of 4 through the library's own `generate`, where the model has that."""
     encode = embedder.encode_reference if isinstance(embedder, ReferenceEmbedder) else embedder.encode
-    run = partial(_run_batches, lambda items, role: (encode(items, role), None), PLAIN_BATCH)
+    run = partial(_run_batches, lambda items, role: (encode(items, role), None), PLAIN_BATCH, mean_score)
     return Side("plain loop", sample, run, batch_items=PLAIN_BATCH)
 
 
@@ -224,7 +240,34 @@ def fixed_batches(embedder: Embedder, sample: Sample) -> Side:
         seconds = time.perf_counter() - started
         return embedder.encode_prepared(prepared), seconds
 
-    return Side("fixed batches", sample, partial(_run_batches, encode, FIXED_BATCH), batch_items=FIXED_BATCH)
+    return Side(
+        "fixed batches", sample, partial(_run_batches, encode, FIXED_BATCH, mean_score), batch_items=FIXED_BATCH
+    )
+
+
+def beside(name: str, peer: Peer, sample: Sample) -> Side:
+    """A peer that encodes or evaluates.
+
+    Raises:
+        OptionError: it evaluates whole tasks, and the sample has none.
+    """
+    if peer.evaluate is not None:
+        if not sample.tasks:
+            raise OptionError(f"--beside {name} evaluates whole tasks; leave --reference-items out")
+        run = partial(_evaluate, peer.evaluate)
+    else:
+        encode = peer.encode
+        assert encode is not None
+        at_once = peer.at_once or max(len(block.items) for block in sample.blocks)
+        run = partial(_run_batches, lambda items, role: (encode(items, role), None), at_once, peer.score or mean_score)
+    return Side(name, sample, run, batch_items=peer.at_once, settings=peer.settings)
+
+
+def _evaluate(evaluate: EvaluateTask, sample: Sample) -> Outcome:
+    started = time.perf_counter()
+    scores = tuple(evaluate(task, samples) for task, samples in sample.tasks)
+    seconds = time.perf_counter() - started
+    return Outcome(None, scores, seconds, {"other": seconds}, None, None)
 
 
 def mean_score(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> float:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mmeb_harness.bench.agreement import disagreement
-from mmeb_harness.bench.values import BenchResult, Efficiency, Measured, ModeResult, Ratio, Spread
+from mmeb_harness.bench.sides import size_of_batches
+from mmeb_harness.bench.values import BenchResult, Efficiency, Measured, ModeResult, RankingRatio, Ratio, Spread
 from mmeb_harness.show.tables import NONE, counted, markdown_table, milliseconds, percent, print_lines, print_table
 
 if TYPE_CHECKING:
@@ -63,11 +64,14 @@ def grids(result: BenchResult) -> Iterator[Grid]:
     ratios = [
         (f"{mode.mode}, ours, {ratio.batch_tokens:,} tokens", ratio) for mode in result.modes for ratio in mode.ratios
     ]
+    ranking = [(f"{ratio.task}: {ratio.peer}", ratio) for mode in result.modes for ratio in mode.ranking]
     yield _grid("whole way, encoding and ranking", sides, _SPEED)
     yield _grid("latency of a query in its batch, most memory", sides, _LATENCY_AND_MEMORY)
     yield _grid("where the time went, % of the whole", sides, _stages([side for _, side in sides]))
     if ratios:
         yield _grid("ours against the references, on the same items", ratios, _RATIOS)
+    if ranking:
+        yield _grid("ranking alone, on the same vectors", ranking, _RANKING)
     if floors:
         yield _grid("against what the machine could do at best", floors, _FLOORS)
 
@@ -116,9 +120,22 @@ _RATIOS: Mapping[str, Callable[[Ratio], str]] = {
     "against": lambda ratio: ratio.reference,
     "times faster": lambda ratio: f"{ratio.times.median:.2f}",
     "range": lambda ratio: _range(ratio.times),
-    "lowest cosine": lambda ratio: f"{ratio.agreement.lowest_cosine:.6f}",
-    "largest difference": lambda ratio: f"{ratio.agreement.largest_difference:.1e}",
-    "same rationales": lambda ratio: _share(ratio.agreement.same_rationales),
+    "score": lambda ratio: NONE if ratio.score_difference is None else f"{ratio.score_difference:+.1e}",
+    "lowest cosine": lambda ratio: f"{ratio.agreement.lowest_cosine:.6f}" if ratio.agreement else NONE,
+    "largest difference": lambda ratio: f"{ratio.agreement.largest_difference:.1e}" if ratio.agreement else NONE,
+    "same rationales": lambda ratio: _share(ratio.agreement.same_rationales if ratio.agreement else None),
+}
+_RANKING: Mapping[str, Callable[[RankingRatio], str]] = {
+    "queries": lambda ratio: f"{ratio.queries:,}",
+    "candidates": lambda ratio: f"{ratio.candidates:,}",
+    "width": lambda ratio: f"{ratio.dimensions:,}",
+    "places": lambda ratio: f"{ratio.depth:,}",
+    "ours s": lambda ratio: f"{ratio.ours.median:.3f}",
+    "theirs s": lambda ratio: f"{ratio.theirs.median:.3f}",
+    "times faster": lambda ratio: f"{ratio.times.median:.2f}",
+    "range": lambda ratio: _range(ratio.times),
+    "same places": lambda ratio: _share(ratio.same_places),
+    "settings": lambda ratio: size_of_batches(None, None, ratio.settings),
 }
 _FLOORS: Mapping[str, Callable[[Efficiency], str]] = {
     "FLOPs utilisation %": lambda efficiency: percent(efficiency.flops_utilisation),
@@ -177,12 +194,12 @@ def remarks(result: BenchResult) -> list[str]:
             f"NOT THE SAME: {mode.mode}, ours with {ratio.batch_tokens:,} tokens and the {ratio.reference} disagree "
             f"({told})."
             for ratio in mode.ratios
-            if (told := disagreement(ratio.agreement))
+            if ratio.agreement and (told := disagreement(ratio.agreement))
         ]
     return lines
 
 
 def _name(mode: ModeResult, side: Measured) -> str:
-    size = f"{side.batch_tokens:,} tokens" if side.batch_tokens is not None else f"{side.batch_items} items"
+    size = size_of_batches(side.batch_tokens, side.batch_items, side.settings)
     part = ", part" if side.sample == "part" else ""
     return f"{mode.mode}, {side.side}, {size}{part}"

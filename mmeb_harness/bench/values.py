@@ -104,10 +104,11 @@ class Measured:
     """One side, over all repeats.
 
     Attributes:
-        side: "ours", "plain loop" or "fixed batches".
+        side: "ours", "plain loop", "fixed batches" or a peer's name.
         sample: "whole", or "part": only some of the items, which aren't ranked.
         batch_tokens: budget, of ours.
-        batch_items: of the others.
+        batch_items: of the others; `None` of a peer that is given everything at once.
+        settings: of a peer, in its own words.
         items: asked for, duplicates too.
         encoded: given to the model.
         score: mean over the tasks of their main metric; `None` if nothing was ranked.
@@ -120,6 +121,7 @@ class Measured:
     sample: str
     batch_tokens: int | None
     batch_items: int | None
+    settings: Mapping[str, Scalar] | None
     items: int
     encoded: int
     score: float | None
@@ -158,12 +160,43 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster ours is than a reference, on the same items: repeat by repeat, then the median."""
+    """How many times faster ours is than a reference, on the same items: repeat by repeat, then the median.
+
+    Attributes:
+        score_difference: of the reference's mean score from ours; `None` if nothing was ranked.
+        agreement: `None` of a peer that shows no vectors.
+    """
 
     reference: str
     batch_tokens: int
     times: Spread
-    agreement: Agreement
+    score_difference: float | None
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True)
+class RankingRatio:
+    """How many times faster our ranking is than a peer's, on the same vectors.
+
+    Attributes:
+        task: whose queries rank all candidates.
+        depth: places of each ranking.
+        ours, theirs: seconds.
+        same_places: share of all places where the two name the same candidate, or two whose scores differ by at most
+            1e-6: candidates that tie in float32.
+    """
+
+    peer: str
+    settings: Mapping[str, Scalar]
+    task: str
+    queries: int
+    candidates: int
+    dimensions: int
+    depth: int
+    ours: Spread
+    theirs: Spread
+    times: Spread
+    same_places: float
 
 
 @dataclass(frozen=True)
@@ -180,6 +213,7 @@ class ModeResult:
     part_items: int | None
     sides: tuple[Measured, ...]
     ratios: tuple[Ratio, ...]
+    ranking: tuple[RankingRatio, ...]
 
 
 @dataclass(frozen=True)

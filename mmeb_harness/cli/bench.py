@@ -55,6 +55,14 @@ def token_budgets(_context: click.Context, _parameter: click.Parameter, values: 
     metavar="N",
     help="Only so many items, evenly spaced, for the slow references; ours on the same for the ratio.",
 )
+@click.option(
+    "--beside",
+    multiple=True,
+    callback=names,
+    metavar="NAME,…",
+    help="Other programs on the same items and weights: official, generate, generate_batch, sentence-transformers, "
+    "mteb, vllm=ADDRESS; faiss, usearch, torch rank alone. NAME=N: batches of N.",
+)
 @click.option("--peak-tflops", type=float, help="What the machine could do; known of common GPUs, measured on a CPU.")
 @click.option("--bandwidth-gbs", type=float, help="The same of its memory, in gigabytes a second.")
 def bench(**given: Any) -> None:
@@ -82,6 +90,7 @@ def bench(**given: Any) -> None:
         repeats=given["repeats"],
         references=given["references"],
         reference_items=given["reference_items"],
+        beside=given["beside"],
         modes=modes,
         frames=config.frames,
         limit=config.limit,

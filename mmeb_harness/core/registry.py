@@ -6,6 +6,9 @@ my-tasks = "my_package"                 a module with TASKS (or EDITIONS: name â
 [project.entry-points."mmeb_harness.models"]
 my-model = "my_package:MyEmbedder"      called with keyword arguments, returns an Embedder
                                             (`--model NAME:VALUE` sets its first parameter)
+
+[project.entry-points."mmeb_harness.peers"]
+my-library = "my_package:open_my_library"   called with a model and a value, returns a Peer; see `core/peer.py`
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError, of_the_system, one_line
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
+from mmeb_harness.core.peer import Peer
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import members_of
 from mmeb_harness.core.tasks import Suite, Task
@@ -39,6 +43,7 @@ from mmeb_harness.core.tasks import Suite, Task
 TASKS_GROUP = "mmeb_harness.tasks"
 MODELS_GROUP = "mmeb_harness.models"
 SUITES_GROUP = "mmeb_harness.suites"
+PEERS_GROUP = "mmeb_harness.peers"
 
 #: The collection whose means are the benchmark's; the 78 tasks of MMEB-V2.
 BENCHMARK = "mmeb-v2"
@@ -215,6 +220,35 @@ def load_suite(name: str) -> Suite:
     if not isinstance(suite, Suite):
         raise HarnessError(f"entry point {name!r} in {SUITES_GROUP} is not a Suite")
     return suite
+
+
+def find_peer(wanted: str) -> EntryPoint:
+    """The entry point of a peer, `NAME` or `NAME=VALUE`.
+
+    Raises:
+        UnknownNameError: no peer of that name; the nearest is suggested.
+    """
+    return _named(PEERS_GROUP, "peer", wanted.partition("=")[0])
+
+
+def open_peer(embedder: Embedder, wanted: str) -> Peer:
+    """A peer with a model's weights.
+
+    Args:
+        wanted: as registered, or `NAME=VALUE`.
+
+    Raises:
+        UnknownNameError: no peer of that name; the nearest is suggested.
+        OptionError: it isn't installed, can't do anything with this model, or VALUE is none of its own.
+        ModelError, PluginError: its plugin can't be imported, or its own code raised an error.
+    """
+    name, equals, value = wanted.partition("=")
+    open_it = _load(find_peer(wanted))
+    with plugin_code(f"peer {name!r} can't be opened"):
+        peer = open_it(embedder, value if equals else None)
+    if not isinstance(peer, Peer) or [peer.encode, peer.evaluate, peer.rank].count(None) != 2:
+        raise HarnessError(f"entry point {name!r} in {PEERS_GROUP} makes no Peer that encodes, evaluates or ranks")
+    return peer
 
 
 def model_names() -> list[str]:

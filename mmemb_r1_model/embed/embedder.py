@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
     from mmemb_r1_model.embed.engine import Engine
+    from mmemb_r1_model.embed.reference import Write
     from mmemb_r1_model.embed.served import ServedEngine
     from mmemb_r1_model.vllm.client import Question
 
@@ -261,11 +263,35 @@ class MMEmbR1Embedder:
 
     def encode_reference(self, items: Sequence[Item], role: Role) -> EncodeResult:
         """The same as papers do it: `generate` of transformers on one padded batch, then a second pass."""
+        return self._encode_plainly(items, role, None)
+
+    def encode_continuously(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """The same by transformers' continuous batching, which takes texts alone."""
+        from mmemb_r1_model.embed.reference import write_continuously
+
+        return self._encode_plainly(items, role, write_continuously)
+
+    def _encode_plainly(self, items: Sequence[Item], role: Role, write: Write | None) -> EncodeResult:
         from mmemb_r1_model.embed.reference import embed_plainly
 
         prompts = [self.prompt(item) for item in items]
-        vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold)
+        vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold, write)
         return EncodeResult(vectors.numpy(), tuple(traces))
+
+    def with_server(self, address: str) -> MMEmbR1Embedder:
+        """The same model, its weights shared, with rationales that a vLLM server writes.
+
+        Raises:
+            OptionError: an address that is none, or a model that writes none.
+        """
+        if set(self._modes.values()) == {"never"}:
+            raise OptionError("reasoning is never asked for, so a server has nothing to write")
+        server = Server(address, None, max_parallel=64)
+        check_server(server, RATIONALES)
+        other = copy.copy(self)
+        other._server = server
+        vars(other).pop("served", None)
+        return other
 
     def peak_device_memory(self) -> int | None:
         """Bytes that tensors took at most since the last call, as `MemoryEmbedder` asks for."""

@@ -7,25 +7,32 @@ No cache outlives `generate`, and a batch waits for its longest rationale. Same 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from mmeb_harness import Trace
+from mmeb_harness import OptionError, Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
 from mmemb_r1_model.embed.engine import Engine, direct_trace, rows_that_reason, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
 
+#: Writes after each prompt, at most as much as the rule allows: tokens between <think> and what ends them.
+Write = Callable[[Engine, Sequence[Prompt]], list[list[int]]]
+
 
 @torch.inference_mode()
 def embed_plainly(
-    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float
+    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float, write: Write | None = None
 ) -> tuple[Tensor, list[Trace]]:
     """One padded batch.
+
+    Args:
+        write: `None`: by `generate`.
 
     Returns:
         Unit vectors (B, D) in float32 on the CPU, and how each came about.
@@ -36,7 +43,9 @@ def embed_plainly(
         if mode != "never":
             gates = engine.gate(engine.prefill(engine.batch(prompts), None)[:, -1]).tolist()
         rows = rows_that_reason(gates, mode, threshold)
-        written = dict(zip(rows, _write(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
+        written = (
+            dict(zip(rows, (write or _write)(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
+        )
         tails = [
             [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
             for row in range(len(prompts))
@@ -60,23 +69,52 @@ def embed_plainly(
 
 
 def _write(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokens between <think> and what ends them, at most as many as the rule allows."""
+    batch = engine.batch([extended(prompt, [engine.rule.think]) for prompt in prompts])
+    with _settings(engine) as settings:
+        ids_BL = engine.model.generate(**batch.inputs, attention_mask=batch.mask_BL, generation_config=settings)
+    return [_until_the_end(engine, row) for row in ids_BL[:, batch.ids_BL.shape[1] :].tolist()]
+
+
+def write_continuously(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """By transformers' continuous batching.
+
+    Raises:
+        OptionError: a prompt with pictures, which it doesn't take.
+    """
+    if any(prompt.patches is not None for prompt in prompts):
+        raise OptionError(
+            "--beside generate_batch: transformers' continuous batching takes texts alone, and pictures are to be "
+            "reasoned about here; choose tasks whose queries are texts"
+        )
+    inputs = [extended(prompt, [engine.rule.think]).ids.tolist() for prompt in prompts]
+    with _settings(engine) as settings:
+        outputs = engine.model.generate_batch(inputs=inputs, generation_config=settings)
+    # Requests are named by their number, and end in any order.
+    ended = [outputs[name] for name in sorted(outputs, key=lambda name: int(name.rsplit("_", 1)[1]))]
+    return [_until_the_end(engine, output.generated_tokens) for output in ended]
+
+
+@contextmanager
+def _settings(engine: Engine) -> Iterator[GenerationConfig]:
     rule, model = engine.rule, engine.model
-    ends = [rule.end_think, rule.emb, rule.turn_end]
-    settings = GenerationConfig(
-        do_sample=False,
-        use_cache=True,
-        max_new_tokens=rule.limit,
-        eos_token_id=ends,
-        pad_token_id=rule.turn_end,
-        suppress_tokens=list(rule.never),
-    )
-    batch = engine.batch([extended(prompt, [rule.think]) for prompt in prompts])
     of_checkpoint = model.generation_config
-    model.generation_config = GenerationConfig()  # whatever isn't set above would come from there: penalties, too
+    model.generation_config = GenerationConfig()  # whatever isn't set below would come from there: penalties, too
     try:
-        ids_BL = model.generate(**batch.inputs, attention_mask=batch.mask_BL, generation_config=settings)
+        yield GenerationConfig(
+            do_sample=False,
+            use_cache=True,
+            max_new_tokens=rule.limit,
+            eos_token_id=_ends(engine),
+            pad_token_id=rule.turn_end,
+            suppress_tokens=list(rule.never),
+        )
     finally:
         model.generation_config = of_checkpoint
-    written = ids_BL[:, batch.ids_BL.shape[1] :].tolist()
-    return [list(takewhile(lambda token: token not in ends, row)) for row in written]
+
+
+def _ends(engine: Engine) -> list[int]:
+    return [engine.rule.end_think, engine.rule.emb, engine.rule.turn_end]
+
+
+def _until_the_end(engine: Engine, written: Sequence[int]) -> list[int]:
+    return list(takewhile(lambda token: token not in _ends(engine), written))

@@ -19,11 +19,16 @@ from mmeb_harness import (
     Item,
     MemoryEmbedder,
     OptionError,
+    Peer,
     ReferenceEmbedder,
     Role,
+    Samples,
+    Task,
     Work,
+    import_peer,
 )
 from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
+from mmeb_harness.bench import measure
 from mmeb_harness.bench.make import open_encoders
 from mmeb_harness.bench.measure import Plan, measure_mode, order
 from mmeb_harness.bench.sample import Sample, read_sample
@@ -318,6 +323,7 @@ def test_a_model_that_cannot_reason_has_one_mode(cache: Path, tmp_path: Path, mo
         (("--no-references", "--reference-items", "4"), "--reference-items has no meaning"),
         (("--limit", "0"), "--limit must be at least 1"),
         (("--model", "randm"), "no model named 'randm'"),
+        (("--beside", "faisss"), "no peer named 'faisss'. Did you mean 'faiss'"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -327,3 +333,53 @@ def test_wrong_options_are_one_line(
     with pytest.raises(HarnessError) as raised:
         invoke(*arguments)
     assert message in str(raised.value)
+
+
+def test_peers_do_the_same_with_the_same_weights(sample: Sample) -> None:
+    embedder = HashEmbedder()
+    result = measured(embedder, sample, "direct", references=False, beside=("official=5", "faiss", "torch"))
+    ours, official = result.sides
+    assert (official.side, official.settings, official.batch_items) == ("official", {"batch_size": 5}, 5)
+    assert official.score == ours.score
+    (ratio,) = result.ratios
+    assert (ratio.score_difference, ratio.agreement and ratio.agreement.largest_difference) == (0, 0)
+    assert [(ranking.peer, ranking.task, ranking.same_places) for ranking in result.ranking] == [
+        ("faiss", "two", 1.0),
+        ("torch", "two", 1.0),
+    ]
+
+
+def test_a_peer_of_a_plugin_evaluates_whole_tasks(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def evaluate(task: Task, samples: Samples) -> float:
+        asked.append((task.name, len(samples.queries)))
+        return 0.5
+
+    monkeypatch.setattr(measure, "open_peer", lambda embedder, wanted: Peer({"own": True}, evaluate=evaluate))
+    result = measured(HashEmbedder(), sample, "direct", references=False, repeats=1, beside=("another",))
+    assert set(asked) == {("one", 6), ("two", 11)}
+    (ratio,) = result.ratios
+    assert (result.sides[1].score, ratio.agreement) == (0.5, None)
+    with pytest.raises(OptionError, match="evaluates whole tasks; leave --reference-items out"):
+        measured(HashEmbedder(), sample, "direct", reference_items=8, beside=("another",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("official=none", "--beside official=none: what follows is the size of a batch, a number above 0"),
+        ("faiss=3", "nothing follows faiss"),
+        ("generate", "'hash' offers no plain way of doing the same"),
+        ("mteb", "takes a model of st:, not 'hash'"),
+        ("vllm=http://localhost:1/v1", "writes rationales of mmemb_r1, not of 'hash'"),
+    ],
+)
+def test_a_peer_that_cannot_do_it_says_so(wanted: str, message: str, sample: Sample) -> None:
+    with pytest.raises(OptionError, match=message):
+        measured(HashEmbedder(), sample, "direct", beside=(wanted,))
+
+
+def test_a_peer_that_is_not_installed_is_named_with_its_install_line() -> None:
+    with pytest.raises(OptionError, match="--beside other: No module named 'other'; pip install other"):
+        import_peer("other", "other", "pip install other")
