@@ -23,6 +23,7 @@ from mmeb_harness import (
     read_batch_size,
 )
 
+INSTALL = "pip install 'mmeb-harness[peers]'"
 #: What `encode` and `mteb.evaluate` take where nobody says another.
 BATCH = 32
 #: Queries whose scores stand in memory at once.
@@ -70,10 +71,8 @@ def open_mteb(embedder: Embedder, value: str | None) -> Peer:
     """
     model = _model_of(embedder, "mteb")
     size = read_batch_size("mteb", value, BATCH)
-    mteb = import_peer("mteb", "mteb", "pip install 'mteb>=2.26' polars")
-    encoder = import_peer("mteb", "mteb.models", "pip install 'mteb>=2.26' polars").SentenceTransformerEncoderWrapper(
-        model.library
-    )
+    mteb = import_peer("mteb", "mteb", INSTALL)
+    encoder = import_peer("mteb", "mteb.models", INSTALL).SentenceTransformerEncoderWrapper(model.library)
 
     def evaluate(task: Task, samples: Samples) -> float:
         name = _metric_name(task)
@@ -144,7 +143,7 @@ def _task_of_mteb(mteb: ModuleType, task: Task, samples: Samples, model: Sentenc
         self.dataset = {"default": {"test": split}}
         self.data_loaded = True
 
-    base = import_peer("mteb", "mteb.abstasks", "pip install 'mteb>=2.26' polars").AbsTaskRetrieval
+    base = import_peer("mteb", "mteb.abstasks", INSTALL).AbsTaskRetrieval
     return type("InMemory", (base,), {"metadata": metadata, "load_data": load_data})()
 
 

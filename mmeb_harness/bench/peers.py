@@ -55,7 +55,7 @@ def open_faiss(_embedder: Embedder, value: str | None) -> Peer:
 def open_usearch(_embedder: Embedder, value: str | None) -> Peer:
     """usearch's exact search."""
     no_value("usearch", value)
-    search = import_peer("usearch", "usearch.index", "pip install usearch").search
+    search = import_peer("usearch", "usearch.index", "pip install 'mmeb-harness[peers]'").search
 
     def rank(queries: Float32s, candidates: Float32s, k: int) -> NDArray[np.int64]:
         return np.asarray(search(candidates, queries, k, "ip", exact=True).keys, dtype=np.int64)

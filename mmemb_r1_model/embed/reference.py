@@ -13,13 +13,16 @@ from itertools import takewhile
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from mmeb_harness import OptionError, Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
 from mmemb_r1_model.embed.engine import Engine, direct_trace, rows_that_reason, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
+
+#: Of continuous batching's cache; by default it takes nearly all that is free, on a CPU as well.
+SHARE_OF_MEMORY = 0.2
 
 #: Writes after each prompt, at most as much as the rule allows: tokens between <think> and what ends them.
 Write = Callable[[Engine, Sequence[Prompt]], list[list[int]]]
@@ -88,7 +91,11 @@ def write_continuously(engine: Engine, prompts: Sequence[Prompt]) -> list[list[i
         )
     inputs = [extended(prompt, [engine.rule.think]).ids.tolist() for prompt in prompts]
     with _settings(engine) as settings:
-        outputs = engine.model.generate_batch(inputs=inputs, generation_config=settings)
+        outputs = engine.model.generate_batch(
+            inputs=inputs,
+            generation_config=settings,
+            continuous_batching_config=ContinuousBatchingConfig(max_memory_percent=SHARE_OF_MEMORY),
+        )
     # Requests are named by their number, and end in any order.
     ended = [outputs[name] for name in sorted(outputs, key=lambda name: int(name.rsplit("_", 1)[1]))]
     return [_until_the_end(engine, output.generated_tokens) for output in ended]
