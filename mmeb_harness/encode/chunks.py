@@ -16,7 +16,7 @@ from mmeb_harness.core.items import Item, Role, described
 from mmeb_harness.core.plugins import plugin_code
 
 DEFAULT_BATCH_TOKENS = 8192
-#: Batch size for an embedder that can't say what an item costs.
+#: Batch size for an embedder that can't say what an item costs; its items come by the length of their texts.
 PLAIN_BATCH_ITEMS = 64
 #: A chunk has at least so many items, where there are as many. What a killed process loses, against the time in which
 #: the last rationales of a chunk are written with few others beside them.
@@ -106,8 +106,9 @@ def plan_batches(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_t
     The costliest batch comes first: what doesn't fit in memory fails at once, not after an hour.
     """
     if not isinstance(embedder, BudgetedEmbedder):
-        starts = range(0, len(keyed), PLAIN_BATCH_ITEMS)
-        groups = [tuple(keyed[start : start + PLAIN_BATCH_ITEMS]) for start in starts]
+        alike = sorted(keyed, key=lambda pair: (_kind(pair[1]), -len(pair[1].text)))
+        starts = range(0, len(alike), PLAIN_BATCH_ITEMS)
+        groups = [tuple(alike[start : start + PLAIN_BATCH_ITEMS]) for start in starts]
         return [Batch(group, len(group)) for group in groups]
     costs: dict[str, int] = {}
     with plugin_code(f"model {embedder.info.name!r}", lambda: f" over the cost of {described([item], role)}"):
