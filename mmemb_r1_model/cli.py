@@ -136,7 +136,9 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
     from mmemb_r1_model.model.add_tokens import add_tokens as add
 
-    add(base, folder, max_new_tokens)
+    replaced = add(base, folder, max_new_tokens)
+    if replaced is not None:
+        say(f"{folder / 'chat_template.jinja'} is ours, not the base's: {replaced}")
 
 
 if __name__ == "__main__":

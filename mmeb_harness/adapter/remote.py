@@ -1,6 +1,7 @@
 """Requests to a server over HTTP: many at once, tried again where that may help, and told apart when they fail.
 
-    408 409 425 429 5xx, timeouts, broken connections, half an answer   `MayPassError`, after all attempts
+    408 409 425 429 5xx, timeouts, half an answer                       `MayPassError`, after all attempts
+    no connection to a server that was there, 502, 503, 504             the same, after three minutes
     400 413 415 422 … (this one request isn't wanted)                   `RefusedError` at once
     401 402 403 404 …, redirects, nobody at the address                 `ModelError` at once
 
@@ -10,7 +11,9 @@ The key is read from the environment when an endpoint is opened and goes nowhere
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import random
 import threading
@@ -27,8 +30,17 @@ import httpx2 as httpx
 
 from mmeb_harness.core.errors import ModelError, OptionError, one_line
 from mmeb_harness.core.files import parse_json
-from mmeb_harness.core.http import TooLargeError, announce_pause, asked_pause, content_of, deadline, keeping_deadlines
+from mmeb_harness.core.http import (
+    WATCH_SECONDS,
+    TooLargeError,
+    announce_pause,
+    asked_pause,
+    content_of,
+    deadline,
+    keeping_deadlines,
+)
 from mmeb_harness.core.secrets import keep_secret, masked
+from mmeb_harness.core.terminal import say
 from mmeb_harness.core.threads import in_background
 
 Ask = TypeVar("Ask")
@@ -37,10 +49,20 @@ Answer = TypeVar("Answer")
 #: Seconds before the second attempt; then they double.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
+#: How long a server that was there is waited for: one that starts again has to load its weights.
+RESTART_SECONDS = 180.0
+#: Longest pause before it is looked for again.
+_LONGEST_LOOK_SECONDS = 5.0
+#: A failed attempt that took so long is worth a line.
+_ANNOUNCED_SECONDS = 60.0
+#: For a connection, as opposed to an answer.
+_CONNECT_SECONDS = 30.0
 #: Asks taken ahead of the oldest one without an answer, for each thread: one slow request doesn't stop the others.
 ASKS_AHEAD = 4
 
 _MAY_PASS = {408, 409, 425, 429}
+#: Of a proxy whose server isn't there, or of one that is starting.
+_GONE = {502, 503, 504}
 #: Bytes of an answer that are looked at for its message.
 _LONGEST_MESSAGE = 1 << 16
 _ONE_REQUEST = {400, 411, 413, 414, 415, 416, 422, 431, 451}
@@ -52,6 +74,10 @@ class MayPassError(Exception):
     def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
         super().__init__(reason)
         self.wait_seconds = wait_seconds
+
+
+class GoneError(MayPassError):
+    """A server that was there isn't: it may be starting again."""
 
 
 class RefusedError(Exception):
@@ -109,6 +135,11 @@ class Endpoint:
         self._closed = threading.Event()
         self._pace = _Pace(remote.requests_per_minute, self._closed)
         self._reached = False
+        self._lock = threading.Lock()
+        #: Whether the user knows that the server is waited for.
+        self._awaited = False
+        #: When it was last looked for in a silent wait, by `time.monotonic`.
+        self._looked = -math.inf
 
     def each(self, answer: Callable[[httpx.Client, Ask], Answer], asks: Iterable[Ask]) -> Generator[Answer, None, None]:
         """`answer` of every ask, in the order of the asks, with up to `max_parallel` under way."""
@@ -148,7 +179,7 @@ class Endpoint:
         client = httpx.Client(
             headers={"Content-Type": "application/json"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            timeout=self._remote.timeout_seconds,
+            timeout=httpx.Timeout(self._remote.timeout_seconds, connect=self._connect_seconds),
             limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
         )
         return keeping_deadlines(client)
@@ -173,18 +204,27 @@ class Endpoint:
         """
         content = b"" if body is None else json.dumps(body).encode()
         method, url = "GET" if body is None else "POST", f"{self._base}/{path}"
-        attempts = self._remote.max_retries + 1
-        for attempt in range(attempts):
+        failed, gone_since = 0, math.inf
+        for attempt in itertools.count():
             self._pace.wait()
             started = time.monotonic()
             try:
                 answer = self._attempt(client, method, url, content)
                 return read(answer, time.monotonic() - started)
             except MayPassError as error:
-                if attempt + 1 == attempts or self._closed.is_set():
-                    raise MayPassError(f"{error}, {attempts} attempts") from error
+                is_gone = isinstance(error, GoneError)
+                gone_since = min(gone_since, started) if is_gone else math.inf
+                failed += not is_gone
+                patience = RESTART_SECONDS if self._remote.max_retries else 0.0
+                is_over = attempt >= self._remote.max_retries and time.monotonic() - gone_since >= patience
+                if failed > self._remote.max_retries or is_over or self._closed.is_set():
+                    raise type(error)(f"{error}, {attempt + 1} attempts") from error
+                if is_gone:
+                    self._announce(f"{error}; waiting {patience:.0f} s for the server to come back")
+                elif time.monotonic() - started >= _ANNOUNCED_SECONDS:
+                    self._announce(f"{error}; asking again, up to {self._remote.max_retries} times")
                 self._rest(error, attempt)
-        raise AssertionError("there is at least one attempt")
+        raise AssertionError("it goes on until something happens")
 
     def _serve(
         self,
@@ -208,38 +248,72 @@ class Endpoint:
             if self._pace.hold(error.wait_seconds):
                 announce_pause(self._remote.owner, error.wait_seconds, str(error))
             return
-        pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
+        longest = _LONGEST_LOOK_SECONDS if isinstance(error, GoneError) else LONGEST_BACKOFF_SECONDS
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(attempt, 16), longest)
         self._closed.wait(pause * random.uniform(0.5, 1.0))
+
+    def _announce(self, what: str) -> None:
+        """Say why it takes long; once until the server answers again."""
+        with self._lock:
+            is_known, self._awaited = self._awaited, True
+        if not is_known:
+            say(f"{self._remote.owner}: {what}", err=True)
+
+    @property
+    def _connect_seconds(self) -> float:
+        return min(_CONNECT_SECONDS, self._remote.timeout_seconds)
+
+    def _look(self) -> None:
+        """In a silent wait: see whether the server still takes connections, of which one look a while is enough.
+
+        One that is told to end answers nobody, and waits until its callers are gone: each would wait for the other.
+
+        Raises:
+            GoneError: it doesn't.
+        """
+        with self._lock:
+            if time.monotonic() - self._looked < WATCH_SECONDS / 2:
+                return
+            try:
+                httpx.get(f"{self._base}/models", timeout=self._connect_seconds)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise GoneError(f"no answer, and can't connect any more ({one_line(error)})") from error
+            except httpx.HTTPError:  # busy
+                pass
+            self._looked = time.monotonic()
 
     def _attempt(self, client: httpx.Client, method: str, url: str, body: bytes) -> bytes:
         """One attempt; a 200's content."""
         seconds, begun = self._remote.timeout_seconds, False
         try:
-            with deadline(seconds), client.stream(method, url, content=body) as response:
+            with deadline(seconds, self._look), client.stream(method, url, content=body) as response:
                 self._reached = begun = True
                 content = content_of(response)
-        except httpx.TimeoutException as error:
-            raise MayPassError(f"no {'whole ' if begun else ''}answer within {seconds:g} seconds") from error
-        except TooLargeError as error:
-            raise ModelError(f"{self._remote.owner}: {error}; is {self._remote.base_url_setting} right?") from error
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if not self._reached:
                 raise ModelError(
                     f"{self._remote.owner}: nobody answers at {self._remote.base_url} ({one_line(error)}); "
                     f"{'does it speak https' if 'SSL' in str(error) else 'is the server running'}, and is "
                     f"{self._remote.base_url_setting} right?"
                 ) from error
-            raise MayPassError(f"can't connect ({one_line(error)})") from error
+            raise GoneError(f"can't connect ({one_line(error)})") from error
+        except httpx.TimeoutException as error:
+            raise MayPassError(f"no {'whole ' if begun else ''}answer within {seconds:g} seconds") from error
+        except TooLargeError as error:
+            raise ModelError(f"{self._remote.owner}: {error}; is {self._remote.base_url_setting} right?") from error
         except httpx.HTTPError as error:
-            raise MayPassError(f"connection broken ({one_line(error)})") from error
+            kind = MayPassError if begun else GoneError
+            raise kind(f"connection broken ({one_line(error)})") from error
         self._judge(url, response, content)
+        self._awaited = False
         return content
 
     def _judge(self, url: str, response: httpx.Response, content: bytes) -> None:
         status = response.status_code
         message = f"HTTP {status}: {message_of(content)}"
         if status in _MAY_PASS or status >= 500:
-            raise MayPassError(message, asked_pause(response.headers))
+            kind = GoneError if status in _GONE else MayPassError
+            raise kind(message, asked_pause(response.headers))
         if status in _ONE_REQUEST:
             raise RefusedError(message)
         if status != 200:

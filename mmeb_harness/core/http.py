@@ -11,7 +11,7 @@ import email.utils
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ _ANNOUNCED_SECONDS = 10.0
 #: Of an unpacked answer: 2,048 vectors of 4,096 numbers, as text, are 180 MB.
 LARGEST_ANSWER = 256 * 10**6
 
+#: Seconds without a byte of an answer after which, again and again, its `watch` is called.
+WATCH_SECONDS = 20.0
+
 _here = threading.local()
 
 
@@ -37,13 +40,17 @@ class TooLargeError(HarnessError):
 
 
 @contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Inside, what this thread asks over clients of `keeping_deadlines` ends in time, by httpx's TimeoutException."""
-    _here.until = time.monotonic() + seconds
+def deadline(seconds: float, watch: Callable[[], None] | None = None) -> Iterator[None]:
+    """Inside, what this thread asks over clients of `keeping_deadlines` ends in time, by httpx's TimeoutException.
+
+    Args:
+        watch: called while an answer stays silent; ends the exchange by what it raises.
+    """
+    _here.until, _here.watch = time.monotonic() + seconds, watch
     try:
         yield
     finally:
-        _here.until = math.inf
+        _here.until, _here.watch = math.inf, None
 
 
 def keeping_deadlines(client: httpx.Client) -> httpx.Client:
@@ -106,8 +113,15 @@ class _Stream:
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        content: bytes = self._inner.read(max_bytes, _left(timeout))
-        return content
+        from httpcore2 import ReadTimeout
+
+        watch, left = getattr(_here, "watch", None), _left(timeout)
+        until = math.inf if left is None else time.monotonic() + left
+        while watch is not None and (left := until - time.monotonic()) > WATCH_SECONDS:
+            with contextlib.suppress(ReadTimeout):  # nothing was lost: the next read goes on
+                return bytes(self._inner.read(max_bytes, WATCH_SECONDS))
+            watch()
+        return bytes(self._inner.read(max_bytes, None if left is None else max(1e-3, left)))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, _left(timeout))

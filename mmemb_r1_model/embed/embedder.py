@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -204,7 +205,12 @@ class MMEmbR1Embedder:
         """
         item = Item("warm-up", text="warm-up")
         if self.served is not None:
+            from mmemb_r1_model.vllm.request import two_frames
+
             self.served.check(self.prompt(item), self._question(item))
+            with tempfile.TemporaryDirectory() as folder:
+                clip = two_frames(Path(folder))
+                self.served.learn_clips(self.prompt(clip), self._question(clip))
         self.encode([item], "query")
 
     def cost(self, item: Item, role: Role) -> int:

@@ -66,6 +66,10 @@ class ServedEngine:
         with self.client.sending() as send:
             yield from _Run(self.engine, send, mode, threshold, self.planned_rationale).results(batches)
 
+    def learn_clips(self, prompt: Prompt, question: Question) -> None:
+        """Find out by a clip how the server has to be asked for one; see `Client.learn_clips`."""
+        self.client.learn_clips(Order(question, [*prompt.ids.tolist(), self.engine.rule.think], 1))
+
     def check(self, prompt: Prompt, question: Question) -> None:
         """Let the server begin a rationale, and see whether these weights would have written it.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmeb_harness.adapter.checkpoints import find_checkpoint
 from mmeb_harness.adapter.weights import load_pretrained, reading_files
+from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import ARCHITECTURE, check_type
 from mmemb_r1_model.model.prompt import TURN_END
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write_settings
@@ -15,7 +16,7 @@ from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write
 _PICTURES = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
-def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_tokens) -> None:
+def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_tokens) -> str | None:
     """Add <emb> (and the think markers, where they are missing) and write the whole checkpoint to `folder`.
 
     The rows of new tokens start as a copy of the row of <|im_end|>, a special token that the model knows: a
@@ -23,6 +24,9 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
 
     Args:
         max_new_tokens: longest rationale that the model will write.
+
+    Returns:
+        Why the base's chat template was replaced by ours; `None` if it is kept, or there was none.
 
     Raises:
         ModelError: the base can't be used, or lacks weights: its language head, too, must be there or tied.
@@ -54,3 +58,4 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     for name in _PICTURES:
         if (checkpoint.path / name).is_file():
             shutil.copyfile(checkpoint.path / name, folder / name)
+    return write_chat_template(checkpoint.path, folder)

@@ -12,6 +12,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.prompt import (
     END_OF_TEXT,
     IMAGE_PAD,
@@ -152,3 +153,4 @@ def save_tiny(model: Any, tokenizer: PreTrainedTokenizerFast, settings: Settings
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
     write_settings(folder, settings)
+    write_chat_template(folder, folder)

@@ -6,6 +6,7 @@ Legend: B prompts, K samples of each, L columns, V vocabulary.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Protocol
 import torch
 from transformers import DynamicCache
 
+from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.collate import collate
@@ -23,7 +25,7 @@ from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.student import PackedModel, Student, evaluating
 from mmemb_r1_model.vllm.client import Question, Reader
-from mmemb_r1_model.vllm.request import CLOSING_TOKENS, chat
+from mmemb_r1_model.vllm.request import CLOSING_TOKENS, chat, two_frames
 from mmemb_r1_model.vllm.rollouts import RolloutWriter, Written
 from mmemb_r1_model.vllm.server import Server
 
@@ -147,8 +149,9 @@ class ServerSampler:
         self._marks = Marks.of(student)
         ends = (self._marks.emb, self._marks.turn_end)
         checkpoint = student.config.checkpoint
-        self._writer = RolloutWriter(server, Reader(student.tokenizer, self._marks.banned, ends, checkpoint))
         self._adapter = Path(server.adapter_folder or folder).expanduser().resolve() / "adapter"
+        reader = Reader(student.tokenizer, self._marks.banned, ends, checkpoint)
+        self._writer = RolloutWriter(server, reader, self._adapter, student.config.lora_rank)
         self._reload_every = server.reload_every
         self._loaded: int | None = None
         self._salt = ""
@@ -162,11 +165,20 @@ class ServerSampler:
         if self._loaded is not None and step - self._loaded < self._reload_every:
             return
         self._student.save_adapter(self._adapter)
-        with _stopping():
-            salt = self._writer.load(self._adapter, self._student.config.lora_rank) if self._world.is_first else ""
+        with stopping():
+            salt = self._writer.load() if self._world.is_first else ""
         # Also holds the others back until the new weights are there.
         self._salt = self._world.gather_objects(salt)[0]
+        if self._loaded is None:
+            self._check()
         self._loaded = step
+
+    def _check(self) -> None:
+        """Every process has its own client, which must know how clips are asked for."""
+        with tempfile.TemporaryDirectory() as folder, stopping():
+            items = Item("a text", text="text"), two_frames(Path(folder))
+            text, clip = (self._prompt(Input(item, self._student.reader.prompt(item), None)) for item in items)
+            self._writer.check(text, clip)
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """The server's answers, each up to its end.
@@ -176,7 +188,7 @@ class ServerSampler:
             DataError: a picture that can't be read.
         """
         prompts = [self._prompt(given) for given in inputs]
-        with _stopping():
+        with stopping():
             answers = self._writer.write(prompts, count, max_new_tokens, seed, self._salt)
         return [[self._rollout(written, max_new_tokens) for written in group] for group in answers]
 
@@ -195,7 +207,7 @@ class ServerSampler:
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
+def stopping() -> Iterator[None]:
     """Of a server that can't be used: the step isn't taken."""
     try:
         yield

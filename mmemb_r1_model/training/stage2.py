@@ -30,9 +30,9 @@ from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
-from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler
+from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler, stopping
 from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
-from mmemb_r1_model.vllm.rollouts import check_rollout_server
+from mmemb_r1_model.vllm.rollouts import check_log_ratio, check_rollout_server
 from mmemb_r1_model.vllm.server import Server
 
 
@@ -132,7 +132,11 @@ def adapt(
             return stage.step(number, steps[number], prompts[number], size)
 
         whole = config.micro_groups or config.groups // world.size
-        return within_memory(attempt, whole, "adapt.micro_groups", world)
+        values = within_memory(attempt, whole, "adapt.micro_groups", world)
+        if config.server is not None and number == start:  # its adapters are as old as the student's
+            with stopping():
+                check_log_ratio(values["log_ratio"])
+        return values
 
     loop.run(start, step, steps.describe)
     return folder / FINAL

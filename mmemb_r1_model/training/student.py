@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
+from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
@@ -31,8 +32,7 @@ from mmemb_r1_model.training.sharding import gather_on_first, is_sharded, shard,
 #: Files of a checkpoint folder that training doesn't touch.
 _PASSED_ON = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"),
-    "generation_config.json",
+    *("merges.txt", "preprocessor_config.json", "video_preprocessor_config.json", "generation_config.json"),
 )
 
 
@@ -296,6 +296,9 @@ def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) 
             if path.name in _PASSED_ON and not (temporary / path.name).exists():
                 shutil.copy(path, temporary / path.name)
         write_settings(temporary, settings)
+        replaced = write_chat_template(source, temporary)
+    if replaced is not None:
+        say(f"{folder / 'chat_template.jinja'} is ours, not that of {source}: {replaced}")
 
 
 def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:

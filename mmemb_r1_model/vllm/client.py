@@ -2,7 +2,7 @@
 
 The server must serve the checkpoint that reads what it writes. What shows otherwise stops the run: its name isn't
 listed, it saw other tokens than we do. What doesn't show: weights that differ little (but see `embed.served`), another
-precision, pictures resized by other code.
+precision.
 
 Greedy decoding on a server depends, in its last digits, on what else is under way there. Where two tokens are nearly
 equally likely, a rationale may come out differently another time; vLLM's VLLM_BATCH_INVARIANT=1 is against that.
@@ -11,6 +11,8 @@ equally likely, a rationale may come out differently another time; vLLM's VLLM_B
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,18 +20,24 @@ from typing import Generic, TypeAlias, TypeVar
 
 import httpx2 as httpx
 
-from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object
+from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, StatusError, json_object
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.model.prompt import PromptTokenizer
+from mmemb_r1_model.model.chat_template import PATH as TEMPLATE
+from mmemb_r1_model.model.prompt import VIDEO_PAD, PromptTokenizer
 from mmemb_r1_model.vllm.request import (
+    BIAS_OF_BANNED,
     CHAT_PATH,
+    CLIP_FORMS,
     CLOSING_TOKENS,
     Json,
     UnfitError,
     choices_of,
     other_prompt,
     sampling,
+    shows_clip,
+    takes_none,
     texts_of,
+    way_out,
 )
 from mmemb_r1_model.vllm.server import Server, Wording
 
@@ -59,6 +67,7 @@ class Order:
         max_new_tokens: of the rationale.
         count: of answers.
         more: further fields of the request.
+        certain: a token that is to be written, whatever the model would write.
     """
 
     question: Question
@@ -67,6 +76,7 @@ class Order:
     count: int = 1
     temperature: float = 0.0
     more: Json = field(default_factory=dict)
+    certain: int | None = None
 
     @property
     def longest(self) -> int:
@@ -112,18 +122,23 @@ class Client(Generic[Answer]):
         reader: Reader,
         read: Callable[[Json], Answer],
         served: Served | None = None,
+        restore: Callable[[], None] | None = None,
     ) -> None:
         """Set up; nothing is asked yet.
 
         Args:
             read: one choice of a reply → what is wanted of it; may raise `UnfitError`.
             served: what is asked; by default it is looked for in the server's list.
+            restore: gives the model to a server that doesn't know it any more; then it is asked again.
 
         Raises:
             OptionError: the key isn't there.
         """
         self._wording, self._reader, self._read = wording, reader, read
-        self._wanted, self._served = server.model, served
+        self._wanted, self._served, self._restore = server.model, served, restore
+        #: What of a request makes the server lay out a clip as we do; `None`: not asked yet.
+        self._clips: Json | None = None
+        self._lock, self._clip_lock = threading.Lock(), threading.Lock()
         self._endpoint = Endpoint(
             Remote(
                 owner=wording.owner,
@@ -173,6 +188,27 @@ class Client(Generic[Answer]):
         """
         return list(self._endpoint.each(self._answers, orders))
 
+    def learn_clips(self, order: Order) -> None:
+        """Find out by a clip how this server has to be asked for one, if it takes any.
+
+        Raises:
+            ModelError: it lays out no form of a clip as we do, or refuses what pictures need as well.
+        """
+        with self._explaining(order), self._endpoint.client() as connection:
+            try:
+                self._clip_form(connection, order)
+            except RefusedError as error:
+                if not takes_none(error):
+                    raise
+
+    def has(self, name: str) -> bool:
+        """Whether the server lists a model of this name.
+
+        Raises:
+            ModelError: nobody answers.
+        """
+        return any(model["id"] == name for model in self._listed())
+
     def post(self, path: str, body: Json) -> None:
         """Tell the server something.
 
@@ -220,43 +256,83 @@ class Client(Generic[Answer]):
 
     def _answers(self, connection: httpx.Client, order: Order) -> list[Answer]:
         """A thread's work: the answers to one prompt."""
-        owner, item_id = self._wording.owner, order.question.item_id
         self._check_words(order)
+        with self._explaining(order):
+            clips = self._clip_form(connection, order) if shows_clip(order.question.chat) else {}
+            reply = self._asked(connection, self._body(order, clips))
+            if (difference := self._difference(order, reply)) is not None:
+                raise self._unequal(order, difference)
+            choices = choices_of(reply, order.count, order.question.item_id)
+            answers = [self._read(choice) for choice in choices]
+            self._check_ends(order, choices)
+            return answers
+
+    @contextlib.contextmanager
+    def _explaining(self, order: Order) -> Iterator[None]:
+        """Whatever fails becomes a ModelError that says for which item, and what to do."""
+        owner, item_id = self._wording.owner, order.question.item_id
         try:
-            body = self._body(order)
-            reply = self._endpoint.ask(connection, CHAT_PATH, lambda content, _: json_object(content), body)
-            self._check_prompt(order, reply)
-            return [self._read(choice) for choice in choices_of(reply, order.count, item_id)]
+            yield
         except MayPassError as error:
             raise ModelError(f"{owner}: {error}, for item {item_id!r}. {self._again}") from error
         except RefusedError as error:
-            raise ModelError(
-                f"{owner}: the server refuses item {item_id!r}: {error}. It must serve this checkpoint "
-                f"({self._reader.checkpoint}) with --max-model-len of at least {order.longest}, and understand these "
-                "settings of vLLM"
-            ) from error
+            advice = way_out(error, order.longest, self._reader.checkpoint)
+            raise ModelError(f"{owner}: the server refuses item {item_id!r}: {error}. {advice}") from error
         except UnfitError as error:
             raise ModelError(f"{owner}: the server {error}") from error
 
-    def _body(self, order: Order) -> Json:
+    def _asked(self, connection: httpx.Client, body: Json) -> Json:
+        """A reply, also of a server that was started again in between and doesn't know the model any more."""
+
+        def ask() -> Json:
+            return self._endpoint.ask(connection, CHAT_PATH, lambda content, _: json_object(content), body)
+
+        try:
+            return ask()
+        except StatusError as error:
+            if error.status != 404 or self._restore is None:
+                raise
+            with self._lock:  # of many threads the first one finds that there is something to do
+                self._restore()
+            return ask()
+
+    def _body(self, order: Order, clips: Json) -> Json:
+        chosen = sampling(order.temperature, order.max_new_tokens, self._reader.banned, self._reader.ends)
+        if order.certain is not None:
+            chosen["logit_bias"] = {**chosen["logit_bias"], str(order.certain): -BIAS_OF_BANNED}
         return {
             "model": self.served.name,
             "n": order.count,
             **order.more,
-            **sampling(order.temperature, order.max_new_tokens, self._reader.banned, self._reader.ends),
+            **chosen,
             **order.question.chat,
+            **(clips if shows_clip(order.question.chat) else {}),
         }
 
-    def _check_prompt(self, order: Order, reply: Json) -> None:
-        """The server must have seen what the reader sees."""
-        difference = other_prompt(reply, order.prompt, self._reader.tokenizer.decode)
-        if difference is None:
-            return
-        raise ModelError(
+    def _clip_form(self, connection: httpx.Client, order: Order) -> Json:
+        """What of a request makes the server lay out a clip as we do; the first clip shows it."""
+        with self._clip_lock:
+            probe, differences = dataclasses.replace(order, max_new_tokens=1, count=1, temperature=0.0), []
+            for form in CLIP_FORMS if self._clips is None else ():
+                difference = self._difference(probe, self._asked(connection, self._body(probe, form)))
+                if difference is None:
+                    self._clips = form
+                    break
+                differences.append(difference)
+            if self._clips is None:
+                raise self._unequal(probe, f"; asked for a bare {VIDEO_PAD}, ".join(differences))
+            return self._clips
+
+    def _difference(self, order: Order, reply: Json) -> str | None:
+        """How what the server saw differs from what the reader sees."""
+        return other_prompt(reply, order.prompt, self._reader.tokenizer.decode)
+
+    def _unequal(self, order: Order, difference: str) -> ModelError:
+        return ModelError(
             f"{self._wording.owner}: the server saw another prompt of item {order.question.item_id!r}: {difference}. "
-            f"It must serve this checkpoint ({self._reader.checkpoint}) with its own chat template, one that continues "
-            "an assistant's turn as it stands, and resize pictures by min_pixels and max_pixels of mmemb_r1.json. A "
-            f"text that begins with a line break also does it: {self._wording.instead}"
+            f"It must serve this checkpoint ({self._reader.checkpoint}) with --chat-template {TEMPLATE}, cut no "
+            "prompts, and be a vLLM that takes mm_processor_kwargs and media_io_kwargs in a request. A text that "
+            f"begins with a line break also does it: {self._wording.instead}"
         )
 
     def _check_words(self, order: Order) -> None:
@@ -267,6 +343,16 @@ class Client(Generic[Answer]):
                 f"{self._wording.owner}: item {order.question.item_id!r} has the letters of the special token "
                 f"{spelled!r}, which are text here, and which no server takes for text: {self._wording.instead}"
             )
+
+    def _check_ends(self, order: Order, choices: Sequence[Json]) -> None:
+        """vLLM cuts an answer that its context has no room for, and says nothing."""
+        for choice in choices:
+            written = len(choice.get("token_ids") or ())
+            if choice.get("finish_reason") == "length" and written < order.max_new_tokens + CLOSING_TOKENS:
+                raise ModelError(
+                    f"{self._wording.owner}: the server cuts the answer to item {order.question.item_id!r} after "
+                    f"{written} tokens: start vLLM with --max-model-len of at least {order.longest}"
+                )
 
     def _check_length(self, order: Order, served: Served) -> None:
         if served.context is not None and order.longest > served.context:

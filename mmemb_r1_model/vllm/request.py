@@ -8,10 +8,16 @@ are asked for in this form.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
+from PIL import Image
+
 from mmeb_harness.adapter.pictures import data_url
+from mmeb_harness.adapter.remote import RefusedError
 from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.model.chat_template import BARE_VIDEO
+from mmemb_r1_model.model.chat_template import PATH as TEMPLATE
 from mmemb_r1_model.model.prompt import system_turn, user_turn
 from mmemb_r1_model.model.settings import THINK, Settings
 from mmemb_r1_model.model.vision import TEMPORAL_PATCH
@@ -20,6 +26,8 @@ from mmemb_r1_model.model.vision import TEMPORAL_PATCH
 Json: TypeAlias = dict[str, Any]
 
 CHAT_PATH = "chat/completions"
+#: How a clip may have to be asked for, so that the server lays it out as we do: see `model.chat_template`.
+CLIP_FORMS: tuple[Json, ...] = ({}, {"chat_template_kwargs": BARE_VIDEO})
 #: The least that vLLM takes, for tokens that can't be written: e^-100 of what they had is left.
 BIAS_OF_BANNED = -100.0
 #: Tokens behind a rationale: </think> and <emb>.
@@ -54,6 +62,18 @@ def texts_of(chat: Json) -> list[str]:
     contents = [turn["content"] for turn in chat["messages"][:-1]]
     parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
     return [part["text"] for some in parts for part in some if "text" in part]
+
+
+def shows_clip(asked: Json) -> bool:
+    """Whether what `chat` gave has a clip."""
+    return "media_io_kwargs" in asked
+
+
+def two_frames(folder: Path) -> Item:
+    """A clip of two grey frames, by which a server can show how it lays out clips; they are written to `folder`."""
+    path = folder / "frame.png"
+    Image.new("RGB", (64, 64), "grey").save(path)
+    return Item("two frames", frames=(path, path))
 
 
 def sampling(temperature: float, max_new_tokens: int, banned: Iterable[int], ends: Sequence[int]) -> Json:
@@ -136,6 +156,43 @@ def other_prompt(reply: Mapping[str, Any], ours: Sequence[int], decode: Callable
     return f"{len(theirs)} tokens instead of {len(ours)}; from position {place} on {shown[0]} instead of {shown[1]}"
 
 
+def takes_none(refusal: RefusedError) -> bool:
+    """Whether a server refuses pictures or clips as such, as its owner may have told it to."""
+    return _NO_MEDIA in str(refusal)
+
+
+def way_out(refusal: RefusedError, longest: int, checkpoint: str) -> str:
+    """What to do about a request that the server doesn't want, by the server's own words.
+
+    Args:
+        longest: tokens of prompt and answer together.
+        checkpoint: its name.
+    """
+    for fragments, advice in _WAYS_OUT:
+        if any(fragment in str(refusal) for fragment in fragments):
+            return advice.format(longest=longest, template=TEMPLATE)
+    return f"It must serve this checkpoint ({checkpoint}), and be a vLLM that knows these settings of a request"
+
+
+_NO_MEDIA = "may be provided in one prompt"
+#: Words of vLLM's refusals (0.32), and what to do about them.
+_WAYS_OUT = (
+    (
+        ("trust-request-mm-kwargs", "mm_processor_kwargs are disabled", "media_io_kwargs are disabled"),
+        "Start vLLM with --trust-request-mm-kwargs: a request says by what sizes its pictures are read",
+    ),
+    (
+        ("chat template",),
+        "Start vLLM with --chat-template {template}; what add-tokens and train write now has one",
+    ),
+    (
+        ("context length", "max_model_len", "max_tokens"),
+        "Start vLLM with --max-model-len of at least {longest}, or let rationales be shorter",
+    ),
+    ((_NO_MEDIA,), "Start vLLM without --limit-mm-per-prompt"),
+)
+
+
 def _media(item: Item) -> list[Json]:
     urls = [data_url(path, strictly=True) for path in item.media]
     if not item.frames:
@@ -151,7 +208,7 @@ def _media_settings(item: Item, settings: Settings) -> Json:
     if not item.media:
         return {}
     if not item.frames:
-        return {"mm_processor_kwargs": _size(settings.min_pixels, settings.max_pixels)}
+        return {"mm_processor_kwargs": _reading(settings.min_pixels, settings.max_pixels)}
     num_frames = len(item.frames) + -len(item.frames) % TEMPORAL_PATCH
     clip = {
         "fps": settings.frames_per_second,
@@ -161,10 +218,14 @@ def _media_settings(item: Item, settings: Settings) -> Json:
         "do_sample_frames": False,
     }
     return {
-        "mm_processor_kwargs": _size(settings.video_min_pixels, settings.video_max_pixels),
+        "mm_processor_kwargs": {
+            **_reading(settings.video_min_pixels, settings.video_max_pixels),
+            "cap_pixels_per_frame": False,  # of transformers 5.22, on by default there
+        },
         "media_io_kwargs": {"video": clip},
     }
 
 
-def _size(least: int, most: int) -> Json:
-    return {"size": {"shortest_edge": least, "longest_edge": most}}
+def _reading(least: int, most: int) -> Json:
+    # Not the fast processors: they resize by torchvision, which gives other pixels than Pillow.
+    return {"size": {"shortest_edge": least, "longest_edge": most}, "use_fast": False}

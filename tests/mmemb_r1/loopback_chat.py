@@ -107,14 +107,14 @@ def echo(asked: Asked) -> Say:
 
 
 @contextmanager
-def serve(chat: Chat) -> Iterator[str]:
-    """Serve on a free port; gives the base URL."""
+def serve(chat: Chat, port: int = 0) -> Iterator[str]:
+    """Serve on a port, by default a free one; gives the base URL."""
 
     class Handler(_Handler):
         pass
 
     Handler.chat = chat
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     server.block_on_close = False
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

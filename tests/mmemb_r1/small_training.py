@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,27 @@ import torch
 from PIL import Image
 
 from mmemb_r1_model.data.pairs import Item, Pair, Side
+from mmemb_r1_model.training.batches import PlanConfig
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.loop import fingerprint
+from mmemb_r1_model.training.joint import ContrastConfig
+from mmemb_r1_model.training.loop import LoopConfig, fingerprint
+from mmemb_r1_model.training.losses import JointWeights
+from mmemb_r1_model.training.rollouts import Rollout
+from mmemb_r1_model.training.stage2 import AdaptConfig
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 from tests.mmemb_r1.small_pairs import Pairs
 
 COLOURS = ("red", "green", "blue", "yellow")
+
+
+ADAPT = AdaptConfig(
+    plan=PlanConfig(batch_size=6),
+    groups=2,
+    negatives=6,
+    rollouts=6,
+    contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
+    loop=LoopConfig(steps=3, learning_rate=1e-2, warmup=1, log_every=1, save_every=2, seed=3, cached_prompts=1000),
+)
 
 
 @dataclass(frozen=True)
@@ -69,3 +85,26 @@ def make_student(checkpoint: Path, world: World | None = None, **settings: objec
 def gradient(student: Student) -> torch.Tensor:
     """All gradients in one vector."""
     return torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in student.trained()])
+
+
+def shake(student: Student, seed: int = 0, size: float = 0.3) -> None:
+    """Adapters that do something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, one in student.module.named_parameters():
+            if ".lora_" in name:
+                one.copy_(torch.randn(one.shape, generator=generator) * size)
+
+
+def log_ratios(student: Student, items: Sequence[Item], rollouts: Sequence[Sequence[Rollout]]) -> list[float]:
+    """How far the log-probabilities of what rollouts sampled are from the student's own."""
+    completions = [[list(one.ids) for one in own] for own in rollouts]
+    packed = student.pack([student.reader.prompt(item) for item in items], completions)
+    student.module.eval()
+    with torch.no_grad():
+        own = student.encode(packed, range(len(packed.branches))).log_probs
+    flat = [one for group in rollouts for one in group]
+    distances: list[float] = []
+    for now, one in zip(own, flat, strict=True):
+        distances += (now[: one.sampled] - torch.tensor(one.log_probs[: one.sampled])).abs().tolist()
+    return distances

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from mmeb_harness import Item, ModelError, OptionError
+from mmemb_r1_model.cli import cli
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.add_tokens import add_tokens
+from mmemb_r1_model.model.chat_template import NAME, PATH
 from mmemb_r1_model.model.checkpoint import EMBEDDED
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.local import _load
@@ -134,19 +136,27 @@ def test_the_profile_is_what_the_checkpoint_says(random_checkpoint: Path) -> Non
     assert profile.frames.video == 8
 
 
-def test_a_plain_qwen3_vl_gets_its_tokens(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_plain_qwen3_vl_gets_its_tokens(
+    random_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, built = tmp_path / "base", tmp_path / "built"
     shutil.copytree(random_checkpoint, base)
     without_emb(base)
     (base / "video_preprocessor_config.json").write_text("{}")
     built.mkdir()
-    add_tokens(str(base), built, max_new_tokens=2048)
+    (base / NAME).write_text(PATH.read_text().replace("<|vision_end|>", ""))
+    cli(["add-tokens", str(base), str(built), "--max-new-tokens", "2048"], standalone_mode=False)
+    assert f"{NAME} is ours, not the base's: it renders a picture as " in capsys.readouterr().out
+    assert (built / NAME).read_text() == PATH.read_text()
     assert (built / "video_preprocessor_config.json").is_file()
     embedder = load(str(built))
     tokenizer, weight = embedder.engine.tokenizer, embedder.engine.model.get_input_embeddings().weight
     assert torch.equal(weight[tokenizer.id_of("<emb>")], weight[tokenizer.id_of("<|im_end|>")])
     assert embedder.info.settings["max_new_tokens"] == 2048
     embedder.encode([Item("a", text="x")], "query")
+    (built / NAME).unlink()  # as earlier versions left it
+    open_student(StudentConfig(str(built)), join_world("cpu")).save(tmp_path / "trained")
+    assert (tmp_path / "trained" / NAME).read_text() == (random_checkpoint / NAME).read_text() == PATH.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from mmemb_r1_model.embed.served import by_length, closed_by_rule
 from mmemb_r1_model.model.collate import collate, prompts_of
 from mmemb_r1_model.model.prompt import IMAGE_PAD, extended
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
-from tests.mmemb_r1.tiny_vllm import CHAT, MODELS, TinyVllm, changed
+from tests.mmemb_r1.tiny_vllm import BARE, CHAT, MODELS, TRIPLET, TinyVllm, changed
 from tests.patience import PATIENCE
 
 TOLERANCE = 1e-5
@@ -77,6 +77,7 @@ def test_vectors_and_rationales_are_the_local_engines(
     expected = stream(load(path, **own), batches)  # type: ignore[arg-type]
     folder = random_checkpoint if which == "random" else load()._checkpoint.folder
     vllm = TinyVllm(folder)
+    vllm.clip = BARE if which == "random" else TRIPLET
     with serve(vllm.chat) as url:
         found = stream(load(path, **own, rationales=url), batches)  # type: ignore[arg-type]
     assert np.abs(vectors_of(found) - vectors_of(expected)).max() < TOLERANCE
@@ -85,10 +86,15 @@ def test_vectors_and_rationales_are_the_local_engines(
         gates = [trace.gate for trace in traces_of(theirs)]
         assert [trace.gate for trace in traces_of(mine)] == pytest.approx(gates, abs=1e-6)
     reasoned = [trace for one in found for trace in traces_of(one) if trace.path == "reasoned"]
-    assert len(reasoned) == len(vllm.asked(CHAT))
+    assert len(reasoned) == len(vllm.written)
     assert len(reasoned) == (len(items) if mode == "always" else NUM_REASONING[which])
-    bodies = [asked.body for asked in vllm.asked(CHAT)]
+    bodies = [asked.body for asked in vllm.written]
     assert all(body["temperature"] == 0 and body["model"] == "base" for body in bodies)
+    assert all(body["mm_processor_kwargs"]["use_fast"] is False for body in bodies if "mm_processor_kwargs" in body)
+    clips = [body for body in bodies if "media_io_kwargs" in body]
+    assert all(body["mm_processor_kwargs"]["cap_pixels_per_frame"] is False for body in clips)
+    assert {"chat_template_kwargs" in body for body in clips} <= {vllm.clip == BARE}
+    assert clips or which == "trained"
 
 
 def test_traces_and_work(url: str, random_checkpoint: Path, threshold: float, items: list[Item]) -> None:
@@ -350,7 +356,9 @@ def test_other_weights_are_found_out(random_checkpoint: Path, tmp_path: Path) ->
 
 def test_a_server_that_ignores_what_cant_be_written(vllm: TinyVllm, url: str, random_checkpoint: Path) -> None:
     bad = load(str(random_checkpoint))._checkpoint.tokenizer.id_of(IMAGE_PAD)
-    vllm.chat.reply = changed(vllm, lambda content: content["choices"][0].update(token_ids=[bad, 7]))
+    vllm.chat.reply = changed(
+        vllm, lambda content: content["choices"][0].update(token_ids=[bad, 7], finish_reason="stop")
+    )
     with pytest.raises(ModelError, match=rf"begins a rationale with tokens \[{bad}, 7\], which none can contain"):
         warm_up(random_checkpoint, url)
 
@@ -365,11 +373,53 @@ def test_a_context_that_is_too_short(random_checkpoint: Path, items: list[Item])
             ModelError, match=rf"item 'long text' needs {needed} tokens .* takes 60: .*{needed}, or give"
         ):
             embedder.encode(items[:2], "query")
-        vllm.chat.reply = lambda asked: Fail(400, "too long") if asked.path == CHAT else vllm.answer(asked)
-        with pytest.raises(
-            ModelError, match=r"refuses item 'text': HTTP 400: too long\. .*--max-model-len of at least"
-        ):
+        vllm.chat.reply = lambda asked: Fail(400, "no") if asked.path == CHAT else vllm.answer(asked)
+        with pytest.raises(ModelError, match=r"refuses item 'text': HTTP 400: no\. It must serve this checkpoint"):
             embedder.encode(items[:1], "query")
+
+
+def test_a_server_without_what_a_checkpoint_needs(vllm: TinyVllm, url: str, random_checkpoint: Path) -> None:
+    """What vLLM refuses is answered with the way out, before anything is embedded."""
+    vllm.trusts_requests = False
+    with pytest.raises(ModelError, match=r"'two frames': HTTP 400.*\. Start vLLM with --trust-request-mm-kwargs: "):
+        warm_up(random_checkpoint, url)
+    template, vllm.template = vllm.template, None
+    with pytest.raises(
+        ModelError, match=r"'warm-up': HTTP 400.*\. Start vLLM with --chat-template \S+/chat_template\.jinja"
+    ):
+        warm_up(random_checkpoint, url)
+    assert template is not None
+    vllm.template, vllm.trusts_requests = template.replace("video_pad", "image_pad"), True
+    with pytest.raises(
+        ModelError, match=r"another prompt of item 'two frames': .*asked for a bare .*--chat-template \S"
+    ):
+        warm_up(random_checkpoint, url)
+
+
+def test_a_server_that_takes_no_clips(vllm: TinyVllm, url: str, random_checkpoint: Path, items: list[Item]) -> None:
+    """Pictures need none; the first clip says so."""
+
+    def reply(asked: Asked) -> Reply:
+        if "media_io_kwargs" in asked.body:
+            return Fail(400, "At most 0 video(s) may be provided in one prompt.")
+        return vllm.answer(asked)
+
+    vllm.chat.reply = reply
+    embedder = load(str(random_checkpoint), reasoning="always", rationales=url)
+    embedder.warm_up()
+    embedder.encode([next(item for item in items if item.images)], "query")
+    with pytest.raises(ModelError, match=r"At most 0 video.*Start vLLM without --limit-mm-per-prompt"):
+        embedder.encode([next(item for item in items if item.frames)], "query")
+
+
+def test_an_answer_that_the_context_cuts(random_checkpoint: Path, items: list[Item]) -> None:
+    """vLLM has no word for it; nor do all servers list how long a context they have."""
+    embedder = load(str(random_checkpoint))
+    vllm = TinyVllm(random_checkpoint, max_model_len=len(embedder.prompt(items[0])) + 5)
+    models = b'{"data": [{"id": "base"}]}'
+    vllm.chat.reply = lambda asked: Raw(models) if asked.path == MODELS else vllm.answer(asked)
+    with serve(vllm.chat) as url, pytest.raises(ModelError, match=r"cuts the answer to item 'text' after 4 tokens: st"):
+        load(str(random_checkpoint), reasoning="always", rationales=url).encode(items[:1], "query")
 
 
 @pytest.mark.parametrize(

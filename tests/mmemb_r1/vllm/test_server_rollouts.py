@@ -10,36 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 from mmeb_harness import Item
 from mmemb_r1_model.disk.errors import ModelError, OptionError
 from mmemb_r1_model.model.prompt import IMAGE_PAD
-from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
+from mmemb_r1_model.training.batches import Input, WeightedSet
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.joint import ContrastConfig
-from mmemb_r1_model.training.loop import LoopConfig, TrainingError
-from mmemb_r1_model.training.losses import JointWeights
+from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.rollouts import Rollout, ServerSampler
-from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
+from mmemb_r1_model.training.stage2 import adapt
 from mmemb_r1_model.training.student import Student
 from mmemb_r1_model.vllm.server import Server
 from tests.mmemb_r1.loopback_chat import KEY, Break, Fail, Raw, serve
-from tests.mmemb_r1.small_training import make_pairs, make_student
+from tests.mmemb_r1.small_training import ADAPT, log_ratios, make_pairs, make_student, shake
 from tests.mmemb_r1.tiny_vllm import CHAT, LOAD, UNLOAD, TinyVllm, changed
 
 pytest.importorskip("peft")
-
-ADAPT = AdaptConfig(
-    plan=PlanConfig(batch_size=6),
-    groups=2,
-    negatives=6,
-    rollouts=6,
-    contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
-    loop=LoopConfig(steps=3, learning_rate=1e-2, warmup=1, log_every=1, save_every=2, seed=3, cached_prompts=1000),
-)
 
 
 @pytest.fixture
@@ -63,15 +51,6 @@ def run_adapt(student: Student, server: Server, tmp_path: Path, **changes: objec
     return adapt(student, [WeightedSet(pairs, 1.0)], written, config, tmp_path / "run", World())
 
 
-def shake(student: Student, seed: int = 0) -> None:
-    """Adapters that do something."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, one in student.module.named_parameters():
-            if ".lora_" in name:
-                one.copy_(torch.randn(one.shape, generator=generator) * 0.3)
-
-
 def inputs_of(student: Student, items: list[Item]) -> list[Input]:
     return [Input(item, student.reader.prompt(item), None) for item in items]
 
@@ -86,16 +65,7 @@ def sample(
 
 def distance(student: Student, items: list[Item], rollouts: list[list[Rollout]]) -> float:
     """Greatest difference of the rollouts' log-probabilities from the student's own."""
-    completions = [[list(one.ids) for one in own] for own in rollouts]
-    packed = student.pack([student.reader.prompt(item) for item in items], completions)
-    student.module.eval()
-    with torch.no_grad():
-        own = student.encode(packed, range(len(packed.branches))).log_probs
-    flat = [one for group in rollouts for one in group]
-    return max(
-        (now[: one.sampled] - torch.tensor(one.log_probs[: one.sampled])).abs().max().item()
-        for now, one in zip(own, flat, strict=True)
-    )
+    return max(log_ratios(student, items, rollouts))
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -115,7 +85,7 @@ def test_log_probabilities_are_the_students_own(
     assert all(one.ids[0] == student.think and one.ids[-2:] == (student.end_think, student.emb) for one in flat)
     banned = student.module.banned
     assert not any(banned[list(one.ids[1:])].any() for one in flat)
-    body = vllm.asked(CHAT)[0].body
+    body = vllm.written[0].body
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]
 
 
@@ -156,7 +126,7 @@ def test_three_steps_with_weights_that_are_renewed_every_other_step(
     loads = [one.path for one in vllm.chat.asked if one.path != CHAT]
     assert loads == [UNLOAD, LOAD, UNLOAD, LOAD]
     # Every group of a step is asked for twice, under a salt that changes with the weights.
-    salts = [one.body["cache_salt"] for one in vllm.asked(CHAT)]
+    salts = [one.body["cache_salt"] for one in vllm.written]
     assert len(salts) == 3 * 2 * 2
     assert len(set(salts[:8])) == len(set(salts[8:])) == 1
     assert salts[0] != salts[-1]
@@ -202,6 +172,7 @@ def test_what_cant_be_written_ends_a_rationale_by_rule(
         for choice, ids in zip(content["choices"], own, strict=True):
             choice["token_ids"] = ids
             choice["logprobs"] = {"content": [{"logprob": -1.0}] * len(ids)}
+            choice["finish_reason"] = "stop"
 
     vllm.chat.reply = changed(vllm, tamper)
     (found,) = sample(student, server, tmp_path, items[:1], len(written))
@@ -234,7 +205,7 @@ def drop(name: str) -> Callable[[dict[str, Any]], object]:
         (lambda content: content["choices"][0]["logprobs"]["content"][0].update(logprob=None), "log-probabilities for"),
         (lambda content: content["choices"][0]["logprobs"]["content"].pop(), r"gives \d+ log-probabilities for"),
         (lambda content: content["prompt_token_ids"].insert(4, 7), "another prompt of item 'text'.*from position 4"),
-        (lambda content: content["prompt_token_ids"].pop(), "saw another prompt .* chat template"),
+        (lambda content: content["prompt_token_ids"].pop(), "saw another prompt .* with --chat-template "),
         (
             lambda content: content.update(prompt_token_ids=None, usage={"prompt_tokens": 3}),
             "saw another prompt .*: 3 tokens instead of",
@@ -253,7 +224,7 @@ def test_an_answer_that_lacks_what_is_needed_stops_the_run(
     vllm.chat.reply = changed(vllm, change)
     with pytest.raises(TrainingError, match=message):
         sample(student, server, tmp_path, items[:1])
-    assert len(vllm.asked(CHAT)) <= 2
+    assert len(vllm.written) <= 2
 
 
 def test_a_text_that_spells_a_special_token_is_found_out(server: Server, student: Student, tmp_path: Path) -> None:
@@ -261,29 +232,92 @@ def test_a_text_that_spells_a_special_token_is_found_out(server: Server, student
         sample(student, server, tmp_path, [Item("x", text="a red <emb> circle")])
 
 
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        (-1, "This model's maximum context length is"),
+        (3, "the server cuts the answer to item 'text' after 3 tokens"),
+    ],
+)
 def test_a_context_that_is_too_short(
-    random_checkpoint: Path, student: Student, items: list[Item], tmp_path: Path
+    room: int, words: str, random_checkpoint: Path, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
-    vllm = TinyVllm(random_checkpoint, max_model_len=20)
-    with serve(vllm.chat) as url, pytest.raises(TrainingError) as error:
-        sample(student, Server(url), tmp_path, items[:1])
-    needed = len(student.reader.prompt(items[0])) + 1 + 14
-    assert f"maximum context length is 20 tokens.. It must serve this checkpoint ({random_checkpoint}) with " in str(
-        error.value
-    )
-    assert f"--max-model-len of at least {needed}," in str(error.value)
+    """Also for the answer, of which vLLM says nothing."""
+    prompt = len(student.reader.prompt(items[0])) + 1
+    vllm = TinyVllm(random_checkpoint, max_model_len=prompt + room)
+    vllm.adapters["student"] = vllm._base
+    with serve(vllm.chat) as url:
+        sampler = ServerSampler(student, Server(url), tmp_path, World())
+        with pytest.raises(TrainingError) as error:
+            sampler.sample(inputs_of(student, items[:1]), 2, 12, seed=5)
+    assert words in str(error.value)
+    assert f"tart vLLM with --max-model-len of at least {prompt + 14}" in str(error.value)
 
 
-def test_a_server_of_another_model(
+def test_more_tokens_than_a_context_has(vllm: TinyVllm, server: Server, student: Student, tmp_path: Path) -> None:
+    sampler = ServerSampler(student, server, tmp_path, World())
+    sampler.refresh(0)
+    with pytest.raises(
+        TrainingError, match=r"max_tokens=502 cannot be greater than max_model_len=400.*--max-model-len"
+    ):
+        sampler.sample(inputs_of(student, [Item("x", text="a circle")]), 2, 500, seed=5)
+
+
+def test_log_probabilities_of_before_a_requests_settings(
+    vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
+) -> None:
+    vllm.processed = False
+    sampler = ServerSampler(student, server, tmp_path, World())
+    with pytest.raises(
+        TrainingError, match=r"makes certain has a log-probability of -\d.* --logprobs-mode processed_lo"
+    ):
+        sampler.refresh(0)
+
+
+def test_a_server_without_trust_or_under_the_bases_name(
+    vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
+) -> None:
+    vllm.trusts_requests = False
+    with pytest.raises(TrainingError, match=r"'two frames': .*Start vLLM with --trust-request-mm-kwargs"):
+        ServerSampler(student, server, tmp_path, World()).refresh(0)
+    with pytest.raises(
+        TrainingError, match=r"conflicts with a served base model\.\. Give another adapt\.server\.model"
+    ):
+        ServerSampler(student, dataclasses.replace(server, model="base"), tmp_path, World()).refresh(0)
+
+
+def test_a_server_that_computes_something_else_stops_the_first_step(
+    vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
+) -> None:
+    def shift(content: dict[str, Any]) -> None:
+        for choice in content["choices"]:
+            for token in choice["logprobs"]["content"]:
+                token["logprob"] -= 0.5
+
+    vllm.chat.reply = changed(vllm, shift)
+    with pytest.raises(
+        TrainingError, match=r"differ from the student's by 0\.50 on average \(log_ratio;.*processed_logp"
+    ):
+        run_adapt(student, server, tmp_path)
+    assert not (tmp_path / "run" / "log.jsonl").exists() or not log_of(tmp_path)
+
+
+def test_a_server_that_was_started_again_gets_the_adapters(
     vllm: TinyVllm, server: Server, student: Student, items: list[Item], tmp_path: Path
 ) -> None:
-    vllm.chat.reply = lambda asked: Raw(b"ok") if asked.path != CHAT else vllm.answer(asked)
+    sampler = ServerSampler(student, server, tmp_path, World())
+    sampler.refresh(0)
+    some = inputs_of(student, items[:4])
+    before = sampler.sample(some, 2, 12, seed=5)
+    vllm.adapters.clear()
+    assert sampler.sample(some, 2, 12, seed=5) == before
+    assert len(vllm.asked(LOAD)) == 2
+    vllm.adapters.clear()
+    vllm.chat.reply = lambda asked: Raw(b"ok") if asked.path == LOAD else vllm.answer(asked)
     with pytest.raises(
-        ModelError, match=r"The model `student` does not exist.*check adapt\.server\.base_url .* model 'student'"
+        ModelError, match=r"The model `student` does not exist.*check adapt\.server\.base_url .* 'student'"
     ):
-        sample(student, server, tmp_path, items[:1])
-    with pytest.raises(TrainingError, match="started again in between, repeat the command"):
-        sample(student, server, tmp_path, items[:1])
+        sampler.sample(some[:1], 2, 12, seed=5)
 
 
 @pytest.mark.parametrize("paths", [{CHAT}, {CHAT, LOAD, UNLOAD}], ids=["not allowed", "not found"])
@@ -321,7 +355,7 @@ def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
     random_checkpoint: Path, vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
     vllm.chat.script = []
-    vllm.chat.reply = lambda asked: Break() if len(vllm.asked(CHAT)) > 9 else vllm.answer(asked)
+    vllm.chat.reply = lambda asked: Break() if len(vllm.written) > 9 else vllm.answer(asked)
     with pytest.raises(
         TrainingError,
         match=r"connection broken .*3 attempts, for item '.*'\. Start the server again and repeat",
@@ -342,7 +376,8 @@ def test_what_may_pass_is_tried_again(
     vllm.chat.script = [Fail(503), Fail(404), Break(), Raw(b"ok"), Fail(500), Raw(b"{half an ans")]
     vllm.adapters["student"] = vllm._base
     assert len(sample(student, dataclasses.replace(server, max_parallel=1), tmp_path, items[:1])) == 1
-    assert [one.path for one in vllm.chat.asked] == [UNLOAD] * 2 + [LOAD] * 2 + [CHAT] * 4
+    assert [one.path for one in vllm.chat.asked] == [UNLOAD] * 2 + [LOAD] * 2 + [CHAT] * 7
+    assert len(vllm.written) == 2
 
 
 @pytest.mark.parametrize(
