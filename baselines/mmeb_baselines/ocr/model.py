@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,12 @@ def load(
         ModelError: a package is missing, or the checkpoint can't be used.
         OptionError: a setting that can't be one.
     """
+    from tqdm import tqdm
+
     if piece_tokens < 2:
         raise OptionError(f"piece_tokens must be at least 2, not {piece_tokens}")
+    # Its own lock is one between processes, which a worker that is ended leaves behind; Python complains of each.
+    tqdm.set_lock(threading.RLock())
     reader = PageReader()
     text_model = load_text_model(
         path or str(_package(DEFAULT_PACKAGE).get_model_path()),
