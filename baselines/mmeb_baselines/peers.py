@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,10 +74,10 @@ def open_mteb(embedder: Embedder, value: str | None) -> Peer:
     encoder = import_peer("mteb", "mteb.models", INSTALL).SentenceTransformerEncoderWrapper(model.library)
 
     def evaluate(task: Task, samples: Samples) -> float:
-        name = _metric_name(task)
+        name = mteb_metric(task)
         result = mteb.evaluate(
             encoder,
-            _task_of_mteb(mteb, task, samples, model),
+            mteb_task(task, samples, model.texts),
             cache=None,
             co2_tracker=False,
             encode_kwargs={"batch_size": size},
@@ -90,7 +89,7 @@ def open_mteb(embedder: Embedder, value: str | None) -> Peer:
     return Peer({"batch_size": size, "version": mteb.__version__}, evaluate=evaluate)
 
 
-def _metric_name(task: Task) -> str:
+def mteb_metric(task: Task) -> str:
     """What mteb calls a task's metric.
 
     Raises:
@@ -105,13 +104,19 @@ def _metric_name(task: Task) -> str:
     return names[kind]
 
 
-def _task_of_mteb(mteb: ModuleType, task: Task, samples: Samples, model: SentenceTransformerEmbedder) -> Any:
-    """Samples as a retrieval task in memory."""
+def mteb_task(task: Task, samples: Samples, texts: Callable[[Sequence[Item], Role], list[str]]) -> Any:
+    """Samples as a retrieval task of mteb in memory.
+
+    Args:
+        texts: what it shows of items.
+    """
     from datasets import Dataset
 
+    mteb = import_peer("mteb", "mteb", INSTALL)
+
     def rows(items: Sequence[Item], role: Role) -> Any:
-        texts = model.texts(items, role)
-        return Dataset.from_list([{"id": item.id, "text": text} for item, text in zip(items, texts, strict=True)])
+        shown = zip(items, texts(items, role), strict=True)
+        return Dataset.from_list([{"id": item.id, "text": text} for item, text in shown])
 
     split = {
         "queries": rows(samples.queries, "query"),
@@ -135,7 +140,7 @@ def _task_of_mteb(mteb: ModuleType, task: Task, samples: Samples, model: Sentenc
         modalities=["text"],
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
-        main_score=_metric_name(task),
+        main_score=mteb_metric(task),
         **dict.fromkeys(unknown),
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness import DataError, OptionError, regular_file, replacing, run_command
+from mmeb_harness.data.folder import MANIFEST, MANIFEST_SCHEMA_VERSION
 from tests.benchmarks.real_pages.real_pages_task import CORPUS, QRELS, QUERIES, TEXTS
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 LABELS = Path(__file__).parent
 #: What the queries were written for.
 PDF, PACKAGE = "scrguide-en.pdf", "texlive-latex-recommended 2022.20230122-3"
+NAME = "real pages (KOMA-Script guide)"
 SHA256 = "d570d6c81adfacddbf354b347e5eb9c60a44cdf9aedf885ead826a2f069decd5"
 GET = (
     "get it on Debian 12: apt-get download texlive-latex-recommended && dpkg -x texlive-latex-recommended_*.deb tex; "
@@ -73,7 +76,15 @@ def make(pdf: Path, folder: Path, labels: Path = LABELS, sha256: str = SHA256) -
     _write(folder, QRELS, [pa.table(_columns(qrels, "query-id", "corpus-id", "score"))])
     _write(folder, TEXTS, [pa.table(_texts(document))])
     _write(folder, CORPUS, _pictures(document))
+    describe_data(folder, sha256)
     return len(document)
+
+
+def describe_data(folder: Path, sha256: str) -> None:
+    """Write the folder's manifest: without one it would be taken for the benchmark's data."""
+    manifest = {"schema_version": MANIFEST_SCHEMA_VERSION, "name": NAME, "synthetic": False, "revision": sha256[:16]}
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
 def _opened(pdf: Path) -> Any:

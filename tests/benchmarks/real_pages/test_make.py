@@ -14,6 +14,7 @@ from PIL import Image
 from pypdfium2 import raw
 
 from mmeb_harness import DataError, Frames
+from mmeb_harness.data.folder import describe
 from tests.benchmarks.real_pages.make import LABELS, make
 from tests.benchmarks.real_pages.real_pages_task import TASKS, read_pictures, read_texts
 
@@ -53,6 +54,7 @@ def test_a_pdf_becomes_two_tasks(tmp_path: Path) -> None:
     sha256 = write_pdf(tmp_path / "a.pdf", "one cat", "two dogs", "cats again")
     labels = write_labels(tmp_path / "labels", "1,3,1", "1,1,2", "2,2,2")
     assert make(tmp_path / "a.pdf", tmp_path / "data", labels, sha256) == 3
+    assert describe(tmp_path / "data").name == "real pages (KOMA-Script guide)"
     pictures, texts = (read(tmp_path / "data", Frames()) for read in (read_pictures, read_texts))
     assert [query.text for query in pictures.queries] == ["cats, mostly", "dogs"]
     assert pictures.gains == texts.gains == {"1": {"3": 1.0, "1": 2.0}, "2": {"2": 2.0}}
