@@ -53,7 +53,7 @@ def open_faiss(_embedder: Embedder, value: str | None) -> Peer:
 
 
 def open_usearch(_embedder: Embedder, value: str | None) -> Peer:
-    """usearch's exact search."""
+    """The exact search of usearch."""
     no_value("usearch", value)
     search = import_peer("usearch", "usearch.index", "pip install 'mmeb-harness[peers]'").search
 

@@ -331,4 +331,11 @@ def _lists(array: pa.Array, inner: Callable[[pa.Array], pa.Array], least: int) -
 def _firsts(array: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
-    return pc.list_element(_filled(array), 0) if _is_list(array.type) else array
+    if not _is_list(array.type):
+        return array
+    lengths = pc.list_value_length(_filled(array)).to_pylist()
+    if min(lengths) < 1:
+        raise _UnfitError
+    # Not by `list_element`, which fails on views of short texts.
+    ends = itertools.accumulate(lengths)
+    return array.flatten().take([end - length for length, end in zip(lengths, ends, strict=True)])

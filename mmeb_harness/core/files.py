@@ -77,7 +77,7 @@ def _replaceable(path: Path) -> None:
     Raises:
         OSError: something else is there.
     """
-    if path.parent.resolve() == _DEVICES:
+    if os.path.realpath(path.parent) == str(_DEVICES):  # `resolve` ends in an error of its own at a loop of links
         raise OSError(errno.EINVAL, "it is a device, not a file", str(path))
     with contextlib.suppress(FileNotFoundError):  # also where a link leads nowhere
         regular_file(path)

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 import operator
 import re
 import types
@@ -252,9 +253,8 @@ def _built(kind: type[Contents], values: object, source: str, whole: str, number
         # As JSON: there a list may become a tuple and a mapping a dataclass, while scalars stay strict.
         text = json.dumps([values], default=lambda value: _refuse(value, whole), allow_nan=False)
     except (TypeError, ValueError) as error:  # keys that are dates, values that hold themselves, no finite numbers
-        not_finite = isinstance(error, ValueError) and "JSON compliant" in str(error)
-        why = "a number in it is infinite, or none (NaN); write a finite one" if not_finite else error
-        raise OptionError(f"{whole}: {why}") from error
+        strange = _first_not_finite(values) if "JSON compliant" in str(error) else None
+        raise OptionError(f"{whole}: {f'{strange}, expected a finite number' if strange else error}") from error
     try:
         return cast(Contents, _adapter(cast(Hashable, kind)).validate_json(text)[0])
     except ValidationError as error:
@@ -262,6 +262,17 @@ def _built(kind: type[Contents], values: object, source: str, whole: str, number
     if numbers_as_text and (mended := _with_numbers(values, problems)) != values:
         return _built(kind, mended, source, whole)
     raise _misfit(kind, problems, source, whole)
+
+
+def _first_not_finite(values: object, path: str = "") -> str | None:
+    """Where a number is infinite or none, as `means.overall is nan`."""
+    if isinstance(values, float) and not math.isfinite(values):
+        return f"{path or 'it'} is {values}"
+    if isinstance(values, Mapping):
+        inner = [(f"{path}.{key}".lstrip("."), value) for key, value in values.items()]
+    else:
+        inner = [(f"{path}[{place}]", value) for place, value in enumerate(values)] if isinstance(values, list) else []
+    return next(filter(None, (_first_not_finite(value, where) for where, value in inner)), None)
 
 
 def _refuse(value: object, whole: str) -> object:

@@ -14,6 +14,7 @@ my-library = "my_package:open_my_library"   called with a model and a value, ret
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import itertools
@@ -32,7 +33,15 @@ from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.embedder import Embedder, ModelInfo
-from mmeb_harness.core.errors import HarnessError, ModelError, OptionError, UnknownNameError, of_the_system, one_line
+from mmeb_harness.core.errors import (
+    HarnessError,
+    ModelError,
+    OptionError,
+    UnknownNameError,
+    no_room,
+    of_the_system,
+    one_line,
+)
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
 from mmeb_harness.core.peer import Peer
@@ -420,17 +429,26 @@ def _unreadable() -> tuple[str, ...]:
 @functools.cache
 def _points_of(group: str, path: tuple[str, ...]) -> tuple[EntryPoints, tuple[str, ...]]:
     """By every package on the path, and `_unreadable`: to look for them reads a file of each."""
-    with contextlib.suppress(Exception):  # of one package
+    try:
         return entry_points(group=group), ()
+    except Exception as error:  # of one package
+        _raise_if_the_systems(error)
     points: dict[str, EntryPoints] = {}
     problems: list[str] = []
     for package in distributions():
         try:
             points.setdefault(package.name, package.entry_points.select(group=group))
         except Exception as error:
+            _raise_if_the_systems(error)
             folder = getattr(package, "_path", package.locate_file(""))
             problems.append(f"entry points in {folder} can't be read ({one_line(error, 200)}); install it again")
     return EntryPoints(itertools.chain.from_iterable(points.values())), tuple(problems)
+
+
+def _raise_if_the_systems(error: Exception) -> None:
+    """Too many open files, no memory: no package is to blame."""
+    if no_room(error) or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+        raise error
 
 
 def _points(group: str) -> list[EntryPoint]:

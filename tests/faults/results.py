@@ -159,7 +159,9 @@ def _edited() -> tuple[Fault, ...]:
             command=("mmeb-eval", "verify", "run"),
         ),
         _fault("a score of 2.5", _edits(TASK, score=2.5), r"score is 2\.5, expected a fraction", AGAIN),
-        _fault("a score that is NaN", _edits(TASK, score=float("nan")), r"score is nan, expected a fraction", AGAIN),
+        _fault(
+            "a score that is NaN", _edits(TASK, score=float("nan")), r"score is nan, expected a finite number", AGAIN
+        ),
         _fault("a count of 400 digits", _edits(TASK, num_queries=10**400), r"whole number of 401 digits", AGAIN),
         _fault("one bit of a task's file", _flips(TASK, 0.31), r"OK-VQA\.json", AGAIN),
         _fault(

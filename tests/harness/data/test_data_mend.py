@@ -185,7 +185,14 @@ def test_a_lock_file_with_a_wrong_digit_does_no_harm(call: Call, tmp_path: Path)
     text = (tmp_path / "data" / LOCK).read_text()
     digest = re.search(r"sha256:(\w{64})", text)
     assert digest
-    (tmp_path / "bad.json").write_text(text.replace(digest[1], digest[1][::-1]))
+    wrong = text.replace(digest[1], digest[1][::-1])
+    (tmp_path / "bad.json").write_text(wrong)
+    message = refused(call("data", "get", "--tasks", "HMDB51", "--lock", "bad.json"))
+    assert "bad.json was changed since it was written (its checksum differs)" in message
+    without = {
+        name: value for name, value in json.loads(wrong).items() if name != "checksum"
+    }  # as release 0.1 wrote it
+    (tmp_path / "bad.json").write_text(json.dumps(without))
     message = refused(call("data", "get", "--tasks", "HMDB51", "--lock", "bad.json"))
     assert "the lock file is damaged" in message
     assert (tmp_path / "data" / LOCK).read_text() == text

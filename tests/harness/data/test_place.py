@@ -306,7 +306,7 @@ def test_a_spoilt_table(name: str, content: bytes, message: str, tmp_path: Path)
 def test_put_is_whole_or_not_at_all(tmp_path: Path) -> None:
     put(tmp_path / "a" / "b", b"one")
     (tmp_path / "dir").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="it is a folder, not a file"):
         put(tmp_path / "dir", b"two")
     assert all_files(tmp_path) == {"a/b"}
 

@@ -101,7 +101,7 @@ def test_what_was_computed_before_a_profile_had_dimensions_still_counts() -> Non
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(ResultError, match=r"score is nan, expected a finite number"):
         save_task_result(tmp_path / "a.json", result("a", float("nan")))
     assert not list(tmp_path.iterdir())
 

@@ -145,7 +145,7 @@ def test_a_file_from_before_a_profile_had_dimensions_is_read(tmp_path: Path) -> 
             {"tasks": {"OK-VQA": {"metrics": {"hit@1": 1.5}, "num_queries": 1, "corrected": None}}},
             r"scores\.json: OK-VQA: hit@1 is 1\.5, expected a fraction in \[0, 1\]",
         ),
-        ({"means": {"overall": float("nan")}}, "means: overall is nan"),
+        ({"means": {"overall": float("nan")}}, r"means\.overall is nan, expected a finite number"),
     ],
 )
 def test_what_is_no_scores_file(changes: dict[str, object], message: str, tmp_path: Path) -> None:
