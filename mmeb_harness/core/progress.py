@@ -61,7 +61,7 @@ class _Speed(ProgressColumn):
     """How fast items are encoded; tasks are of all sizes."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None or not task.fields.get("items") else _speed(task.speed))
+        return Text("" if task.speed is None or not task.fields.get("items") else f"{rate(task.speed)} items/s")
 
 
 class BarReporter:
@@ -131,7 +131,7 @@ class LineReporter:
             self._last = now
             speed = self._encoded / (now - self._encoding_started)
             left = (self._items - self._encoded) / speed
-            progress = f"{self._encoded}/{self._items} items, {_speed(speed)}, about {left:.0f} s left"
+            progress = f"{self._encoded}/{self._items} items, {rate(speed)} items/s, about {left:.0f} s left"
             self.note(f"        {self._label}: {progress}")
 
     def skip_tasks(self, tasks: int) -> None:
@@ -149,8 +149,9 @@ class LineReporter:
         return
 
 
-def _speed(items_a_second: float) -> str:
-    return f"{items_a_second:.2g} items/s" if items_a_second < 10 else f"{items_a_second:,.0f} items/s"
+def rate(items_a_second: float) -> str:
+    """A speed as it is shown: pages that take ten seconds each aren't 0."""
+    return f"{items_a_second:.2g}" if items_a_second < 9.95 else f"{items_a_second:,.0f}"
 
 
 def label(tasks: Sequence[str]) -> str:

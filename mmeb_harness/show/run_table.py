@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmeb_harness.core.errors import leading
 from mmeb_harness.core.items import MODALITIES
+from mmeb_harness.core.progress import rate
 from mmeb_harness.core.terminal import say_kept
 from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
 from mmeb_harness.results.outcome import Run
@@ -92,7 +93,7 @@ def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:
         side,
         f"{stats.items:,}",
         f"{stats.encoded:,}",
-        f"{stats.items_per_second:,.0f}",
+        rate(stats.items_per_second),
         *(milliseconds(latency.get(name)) for name in ("p50", "p95")),
         percent(stats.reasoning_rate),
         f"{stats.truncated:,}",

@@ -49,3 +49,10 @@ def test_a_long_task_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch)
     reporter.start_encoding(["long", "longer", "longest"], 100)
     reporter.advance(25)
     assert "long and 2 more: 25/100 items, 1.2 items/s, about 60 s left" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("speed", "shown"), [(0, "0"), (0.0137, "0.014"), (1.25, "1.2"), (9.94, "9.9"), (9.96, "10"), (12345.6, "12,346")]
+)
+def test_a_speed_below_one_is_none_of_0(speed: float, shown: str) -> None:
+    assert progress.rate(speed) == shown
