@@ -12,7 +12,9 @@ from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder,
 #: `model_type` of a checkpoint's config.json → the registered models that run it.
 MODELS_OF_TYPE: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("vlm2vec", "gme", "lamra", "ops_mm", "rzen_embed", "ume_r1"),
-    "qwen2_5_vl": ("lamra",),
+    "qwen2_5_vl": ("lamra", "jina_v4"),
+    "qwen3_5": ("wemm_embedding",),
+    "nvomniembed": ("omni_embed_nemotron",),
     "qwen3_vl": ("qwen3_vl_embedding", "mmemb_r1"),
     "colpali": ("colpali",),
     "colqwen2": ("colqwen2",),

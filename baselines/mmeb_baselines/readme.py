@@ -9,13 +9,16 @@ from pathlib import Path
 from mmeb_baselines import (
     dual_encoders,
     gme,
+    jina_v4,
     lamra,
     late_interaction,
+    omni_embed_nemotron,
     ops_mm,
     qwen3_vl_embedding,
     rzen_embed,
     ume_r1,
     vlm2vec,
+    wemm_embedding,
 )
 from mmeb_baselines.cards import Card
 from mmeb_harness.show.tables import markdown_table
@@ -23,7 +26,8 @@ from mmeb_harness.show.tables import markdown_table
 README = Path(__file__).resolve().parent.parent / "README.md"
 PUBLISHED = Path(str(files("mmeb_harness"))) / "published" / "scores.csv"
 FAMILIES = (
-    *(vlm2vec, qwen3_vl_embedding, gme, lamra, ops_mm, rzen_embed, ume_r1),
+    *(vlm2vec, qwen3_vl_embedding, wemm_embedding, gme, lamra, ops_mm, rzen_embed, ume_r1),
+    *(omni_embed_nemotron, jina_v4),
     *(late_interaction, dual_encoders),
 )
 #: Of a model without a published mean: the edition whose tasks are all there.

@@ -143,13 +143,13 @@ class CheckpointFolder:
             )
         return values
 
-    def numbers(self, file: str, key: str, count: int) -> tuple[float, ...]:
-        """So many numbers of a JSON file of the checkpoint.
+    def numbers(self, file: str, *keys: str, count: int) -> tuple[float, ...]:
+        """So many numbers of a JSON file of the checkpoint, by the keys that lead to them.
 
         Raises:
             ModelError: there are others, or something else.
         """
-        values = self.value(file, key, kind=list)
+        values, key = self.value(file, *keys, kind=list), ".".join(keys)
         if len(values) != count or not all(isinstance(value, int | float) for value in values):
             raise ModelError(f"{self.path / file}: {key} is {values!r:.60}, not {count} numbers; get the file again")
         return tuple(values)

@@ -136,7 +136,7 @@ def _vision_shape(folder: CheckpointFolder) -> VisionShape:
     pictures = "preprocessor_config.json"
     settings = folder.json(pictures) if (folder.path / pictures).exists() else {}
     mean, std = (
-        folder.numbers(pictures, name, 3) if name in settings else (0.5, 0.5, 0.5)
+        folder.numbers(pictures, name, count=3) if name in settings else (0.5, 0.5, 0.5)
         for name in ("image_mean", "image_std")
     )
     return VisionShape(patch, merge, mean, std)

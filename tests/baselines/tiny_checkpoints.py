@@ -16,13 +16,23 @@ import torch
 
 from tests.baselines.tiny_dual_encoders import make_clip, make_siglip2
 from tests.baselines.tiny_late_interaction import save_colpali, save_colqwen2
-from tests.baselines.tiny_qwen import save_qwen2_vl, save_qwen3_vl, save_ume_r1
+from tests.baselines.tiny_qwen import (
+    save_omni,
+    save_qwen2_5_vl,
+    save_qwen2_vl,
+    save_qwen3_vl,
+    save_ume_r1,
+    save_wemm,
+)
 
 #: Of each adapter, what makes its checkpoint.
 MAKERS: dict[str, Callable[[Path], object]] = {
     **dict.fromkeys(("vlm2vec", "gme", "lamra", "ops_mm", "rzen_embed"), save_qwen2_vl),
     "qwen3_vl_embedding": save_qwen3_vl,
     "ume_r1": save_ume_r1,
+    "wemm_embedding": save_wemm,
+    "omni_embed_nemotron": save_omni,
+    "jina_v4": save_qwen2_5_vl,
     "colpali": save_colpali,
     "colqwen2": save_colqwen2,
     "clip": make_clip,

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers
 from transformers import (
     AutoTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
@@ -88,6 +93,82 @@ def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
     )
     torch.manual_seed(seed)
     return _save(folder, _spread(Qwen3VLForConditionalGeneration(config)), tokenizer, [0.5] * 3, [0.5] * 3)
+
+
+def save_wemm(folder: Path) -> Path:
+    """A Qwen3.5, linear attention and all, as WeMM-Embedding publishes it: its settings for pictures stand in
+    processor_config.json, its tokenizer drops a line break at the end of a stretch of text.
+    """
+    tokenizer, ids = _tokenizer(("<embedding>",))
+    rope = _rope({"mrope_section": [1, 1, 0], "mrope_interleaved": True, "partial_rotary_factor": 0.25})
+    config = Qwen3_5Config(
+        text_config={
+            **_text(len(tokenizer)),
+            **{"head_dim": 16, "rope_parameters": rope, "layer_types": ["linear_attention", "full_attention"]},
+            **{"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8},
+            **{"linear_value_head_dim": 8, "linear_conv_kernel_dim": 2},
+        },
+        vision_config={
+            **{"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16},
+            **{"spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": HIDDEN},
+            **{"num_position_embeddings": 64},
+        },
+        **ids,
+    )
+    torch.manual_seed(0)
+    _save(folder, _spread(Qwen3_5ForConditionalGeneration(config)), tokenizer, [0.5] * 3, [0.5] * 3)
+    pictures = folder / "preprocessor_config.json"
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(pictures.read_text())}))
+    pictures.unlink()
+    trained = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    trained.add_special_tokens([AddedToken("<embedding>", normalized=False, special=True)])
+    trained.normalizer = normalizers.Replace(Regex("\n$"), "")
+    trained.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+OMNI_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ m.role }}\n"
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% elif c.type == 'image' %}<|vision_bos|><|IMAGE|>"
+    "<|vision_eos|>{% else %}<|vision_bos|><|VIDEO|><|vision_eos|>{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def save_omni(folder: Path) -> Path:
+    """A thinker of Qwen2.5-Omni as omni-embed-nemotron publishes it: of another model type."""
+    tokenizer, _ = _tokenizer(
+        ("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>", "<|AUDIO|>", "<|audio_bos|>")
+    )
+    ids = {f"{kind}_token_index": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")}
+    ids |= {"vision_start_token_id": "<|vision_bos|>", "vision_end_token_id": "<|vision_eos|>"}
+    ids |= {"audio_start_token_id": "<|audio_bos|>", "audio_end_token_id": "<|audio_bos|>"}
+    config = Qwen2_5OmniThinkerConfig(
+        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [2, 3, 3]})},
+        vision_config={
+            **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": 14},
+            **{"spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": HIDDEN, "window_size": 112},
+            **{"fullatt_block_indexes": [1]},
+        },
+        audio_config={
+            **{"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16},
+            **{"output_dim": HIDDEN, "n_window": 10, "num_mel_bins": 8},
+        },
+        position_id_per_seconds=2,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()},
+    )
+    torch.manual_seed(0)
+    model = _spread(Qwen2_5OmniThinkerForConditionalGeneration(config))
+    _save(folder, model, tokenizer, CLIP_MEAN, CLIP_STD)
+    written = json.loads((folder / "config.json").read_text())
+    own = {
+        "model_type": "nvomniembed",
+        "architectures": ["NVOmniEmbedModel"],
+        "auto_map": {"AutoModel": "x.NVOmniEmbedModel"},
+    }
+    (folder / "config.json").write_text(json.dumps({**written, **own}))
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": OMNI_TEMPLATE}))
+    return folder
 
 
 def _spread(model: Any) -> Any:

@@ -10,14 +10,15 @@ import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
-from mmeb_baselines.qwen.model import Positions, Side, collate, last_states
-from mmeb_baselines.qwen.prompt import Prompt, Reader, Recipe
+from mmeb_baselines.qwen.model import Pool, Positions, Side, collate, last_states
+from mmeb_baselines.qwen.prompt import IMAGE_PAD, VIDEO_PAD, Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone, speller_of
 from mmeb_harness import Item, ModelInfo, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.texts import Speller
 from mmeb_harness.adapter.weights import reading_files
 
-CONFIG, PICTURES = "config.json", "preprocessor_config.json"
+CONFIG, PICTURES, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 _VISION = ("patch_size", "spatial_merge_size", "temporal_patch_size")
 
 
@@ -33,6 +34,9 @@ class Family:
         max_length: tokens that are kept; `None`: all.
         load: weights; a language head on them is left alone.
         settings: further choices that can move a vector.
+        pool: which states become a vector.
+        pads: see `Reader`.
+        speller: how the checkpoint splits texts, where not as transformers loads its tokenizer.
     """
 
     cards: tuple[Card, ...]
@@ -43,6 +47,9 @@ class Family:
     load: Loader = load_backbone
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     positions_of_type: Mapping[str, Positions] = field(default_factory=dict)
+    pool: Pool = last_states
+    pads: tuple[str, str] = (IMAGE_PAD, VIDEO_PAD)
+    speller: Callable[[CheckpointFolder, Any], Speller] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class QwenForm:
     reader: Reader
     recipe: Recipe
     positions: Positions
+    pool: Pool = last_states
 
     def cost(self, item: Item, role: Role) -> int:
         return self.reader.cost(self.recipe(item, role))
@@ -72,8 +80,8 @@ class QwenForm:
         return self.collate(self.prompts(items, role))
 
     def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> Vectors:
-        """States (n, d) of the prompts' last tokens."""
-        states = np.concatenate([last_states(model, batch) for batch in batches])
+        """Vectors (n, d) of the prompts, by default their last tokens' states."""
+        states = np.concatenate([self.pool(model, batch) for batch in batches])
         return states[np.argsort([row for batch in batches for row in batch.rows])]
 
 
@@ -95,17 +103,33 @@ def open_embedder(
     model, described = family.cards[0].model, base or checkpoint
     config = read_config(described, model)
     positions = family.positions_of_type.get(config["model_type"], family.positions)
-    form = QwenForm(_reader(described, family.max_length), family.recipe, positions)
-    info = ModelInfo(
-        name=model,
+    form = QwenForm(reader_of(described, family), family.recipe, positions, family.pool)
+    settings = {"positions": positions, "max_length": family.max_length} | dict(family.settings)
+    return CheckpointEmbedder(
+        checkpoint, place, form, family.load, info_of(family, checkpoint, described, place, settings)
+    )
+
+
+def info_of(
+    family: Family,
+    checkpoint: CheckpointFolder,
+    described: CheckpointFolder,
+    place: Place,
+    settings: Mapping[str, Scalar],
+) -> ModelInfo:
+    """What a family's embedder on a checkpoint is.
+
+    Raises:
+        ModelError: its config.json doesn't say how wide the vectors are.
+    """
+    return ModelInfo(
+        name=family.cards[0].model,
         revision=checkpoint.revision,
         dimensions=_of_text(described, "hidden_size"),
-        settings={"attention": place.attention, "positions": positions, "max_length": family.max_length}
-        | dict(family.settings),
+        settings={"attention": place.attention} | dict(settings),
         profile=family.profile,
         parameters=described.parameters,
     )
-    return CheckpointEmbedder(checkpoint, place, form, family.load, info)
 
 
 def loader(family: Family, doc: str) -> Callable[..., QwenEmbedder]:
@@ -148,7 +172,7 @@ def profiled_loader(own: Family, leaderboard: Family, doc: str) -> Callable[...,
     return load
 
 
-def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
+def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
     """Tokenizer and picture settings.
 
     Raises:
@@ -159,16 +183,37 @@ def _reader(folder: CheckpointFolder, max_length: int | None) -> Reader:
 
     with reading_files(folder, "usable tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-        speller = speller_of(tokenizer)
+        speller = family.speller(folder, tokenizer) if family.speller else speller_of(tokenizer)
     patch, merge, temporal = (folder.value(CONFIG, "vision_config", name, kind=int) for name in _VISION)
     processor = Qwen2VLImageProcessorPil(
         patch_size=patch,
         merge_size=merge,
         temporal_patch_size=temporal,
-        image_mean=list(folder.numbers(PICTURES, "image_mean", 3)),
-        image_std=list(folder.numbers(PICTURES, "image_std", 3)),
+        image_mean=list(folder.numbers(*picture_settings(folder), "image_mean", count=3)),
+        image_std=list(folder.numbers(*picture_settings(folder), "image_std", count=3)),
     )
-    return Reader(tokenizer, speller, processor, merge, _of_text(folder, "max_position_embeddings"), max_length)
+    positions = _of_text(folder, "max_position_embeddings")
+    return Reader(tokenizer, speller, processor, merge, positions, family.max_length, family.pads)
+
+
+def picture_settings(folder: CheckpointFolder) -> tuple[str, ...]:
+    """File and keys of a checkpoint's settings for pictures: beside those for texts and videos since transformers 5."""
+    return (PICTURES,) if (folder.path / PICTURES).is_file() else (PROCESSOR, "image_processor")
+
+
+def picture_bounds(folder: CheckpointFolder) -> tuple[int, int]:
+    """The smallest and the largest area in pixels that a checkpoint's settings allow a picture.
+
+    Raises:
+        ModelError: they don't say.
+    """
+    file, *keys = picture_settings(folder)
+    sized = isinstance(
+        folder.value(file, *keys, kind=dict).get("size") if keys else folder.json(file).get("size"), dict
+    )
+    names = (("size", "shortest_edge"), ("size", "longest_edge")) if sized else (("min_pixels",), ("max_pixels",))
+    low, high = (folder.value(file, *keys, *name, kind=int) for name in names)
+    return low, high
 
 
 def _of_text(folder: CheckpointFolder, name: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,13 @@ from mmeb_baselines.embedder import Batch, UploadedBatch
 from mmeb_baselines.qwen.prompt import Prompt
 from mmeb_harness import Vectors
 
+if TYPE_CHECKING:
+    import torch
+
 #: "sequential": every token one further than the one before, pictures too (M-RoPE off); "multimodal": the model's own.
 Positions = Literal["sequential", "multimodal"]
+#: A model and a batch → vectors (n, d) of its rows, of unit length.
+Pool: TypeAlias = Callable[[Any, UploadedBatch], Vectors]
 #: Of the padding. Left: every row is continued at the same place; for the model's own positions only.
 Side = Literal["left", "right"]
 
@@ -74,6 +79,18 @@ def last_states(model: Any, batch: UploadedBatch) -> Vectors:
     with torch.inference_mode():
         states = model.base_model(**inputs, use_cache=False).last_hidden_state
     last = inputs["attention_mask"].sum(dim=1) - 1
-    pooled = states[torch.arange(len(last), device=states.device), last]
+    return unit_vectors(states[torch.arange(len(last), device=states.device), last])
+
+
+def mean_of(states: torch.Tensor, mask: torch.Tensor) -> Vectors:
+    """Mean of the states (n, t, d) that a mask (n, t) leaves, of unit length."""
+    kept = mask[..., None].to(states.dtype)
+    return unit_vectors((states * kept).sum(dim=1) / kept.sum(dim=1))
+
+
+def unit_vectors(pooled: torch.Tensor) -> Vectors:
+    """Vectors (n, d) of length 1, off the device."""
+    import torch
+
     vectors: Vectors = torch.nn.functional.normalize(pooled.float(), dim=-1).cpu().numpy()
     return vectors

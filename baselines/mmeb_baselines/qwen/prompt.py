@@ -84,6 +84,7 @@ class Reader:
         merge: patches of one visual token, a side.
         positions: tokens that the model can tell apart, at most.
         max_length: tokens that are kept; what is cut is the end.
+        pads: tokens that stand for a piece of a picture, and of a video.
     """
 
     tokenizer: Any
@@ -92,6 +93,7 @@ class Reader:
     merge: int
     positions: int
     max_length: int | None = None
+    pads: tuple[str, str] = (IMAGE_PAD, VIDEO_PAD)
 
     def prompt(self, item: Item, parts: Parts) -> Prompt:
         """Tokens and patches.
@@ -119,7 +121,8 @@ class Reader:
     def _show(self, prompt: Prompt, slot: Slot) -> None:
         patches = self._patches(slot)
         count = int(np.prod(patches.grid)) // self.merge**2
-        pad, kind, shown = (VIDEO_PAD, VIDEO, prompt.videos) if slot.video else (IMAGE_PAD, IMAGE, prompt.images)
+        image, video = self.pads
+        pad, kind, shown = (video, VIDEO, prompt.videos) if slot.video else (image, IMAGE, prompt.images)
         prompt.ids.extend([self.tokenizer.convert_tokens_to_ids(pad)] * count)
         prompt.types.extend([kind] * count)
         shown.append(patches)

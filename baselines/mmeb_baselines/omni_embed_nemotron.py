@@ -1,0 +1,167 @@
+"""omni-embed-nemotron: the thinker of Qwen2.5-Omni, reading both ways, its states' mean; here without its audio.
+
+Source: the checkpoint's modeling code and config_sentence_transformers.json as quoted in public repositories (attention
+in both directions, "query: " and "passage: "), mteb 2.26 (bounds of frames, 2 frames a second), 1_Pooling/config.json
+(mean, over the prompt too). The chat template is the checkpoint's own. Its code calls itself `nvomniembed`, which
+transformers doesn't know: it is a subclass of Qwen2_5OmniThinkerForConditionalGeneration without further weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from mmeb_baselines.cards import Card, find_pinned
+from mmeb_baselines.embedder import Attention, Place, UploadedBatch
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder, picture_bounds
+from mmeb_baselines.qwen.model import mean_of
+from mmeb_baselines.qwen.prompt import Parts, pictures, video
+from mmeb_baselines.qwen.sizes import within
+from mmeb_harness import Frames, Item, ModelError, Profile, Role, Vectors
+from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder
+from mmeb_harness.adapter.texts import Template
+from mmeb_harness.adapter.weights import HEAD, load_pretrained
+
+PREFIXES: dict[Role, str] = {"query": "query: ", "candidate": "passage: "}
+IMAGE, VIDEO = "<|IMAGE|>", "<|VIDEO|>"
+FACTOR = 28
+FRAME_MIN_PIXELS, FRAME_MAX_PIXELS = 32 * 14 * 14, 64 * 28 * 28
+SECONDS_PER_PAIR = 1.0  # two frames a second, two frames a patch
+NUM_FRAMES = 64
+#: Weights of what it hears with: nothing here reads them.
+AUDIO = ("*audio_tower*",)
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+#: Where a text stands in a rendered template.
+_MARK = "\ue000"
+
+CARDS = (
+    Card(
+        *("nvidia/omni-embed-nemotron-3b", "e0e93aaaa65d2422a8a0c1284116e71f7a0fe966", 4_703_464_448, 2048),
+        model="omni_embed_nemotron",
+        prompt='chat, by its own template: user "query: TEXT" (candidates: "passage: TEXT"), then the image',
+        pooling="mean of all tokens, after the final norm",
+        resolution="as its preprocessor_config.json says; a frame 6,272 to 50,176 pixels",
+        frames="64, as a video of 2 a second",
+        license="NVIDIA's own, non-commercial (by mteb 2.26: its LICENSE on the hub)",
+        source="its modeling code (quoted in public repositories); mteb 2.26 (revision, parameters, frames)",
+        unsure="its files: chat template and bounds of pictures are read from them; which instructions its authors "
+        "used on MMEB (here none)",
+    ),
+)
+PROFILE = Profile(
+    name="omni_embed_nemotron",
+    instruction="none",
+    candidate_instruction="none",
+    whitespace="kept",
+    pooling="mean of all tokens, after the final norm",
+    frames=Frames(video=NUM_FRAMES, clip=8),
+)
+
+
+def load(
+    path: str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+) -> QwenEmbedder:
+    """omni-embed-nemotron 3B on Qwen2.5-Omni, without audio."""
+    checkpoint = find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "chat_template.jinja"))
+    low, high = picture_bounds(checkpoint)
+    family = Family(
+        cards=CARDS,
+        profile=dataclasses.replace(PROFILE, min_pixels=low, max_pixels=high),
+        recipe=recipe(chat_template(checkpoint), low, high),
+        positions="multimodal",
+        load=load_thinker,
+        pool=mean_states,
+        pads=(IMAGE, VIDEO),
+    )
+    return open_embedder(family, checkpoint, Place(device, dtype, attention))
+
+
+def chat_template(checkpoint: CheckpointFolder) -> str:
+    """The checkpoint's own.
+
+    Raises:
+        ModelError: it has none.
+    """
+    jinja, in_json = (checkpoint.path / name for name in TEMPLATES)
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    if in_json.is_file():
+        return checkpoint.value(in_json.name, "chat_template", kind=str)
+    raise ModelError(f"checkpoint {checkpoint.path} has neither {' nor '.join(TEMPLATES)}; get it whole")
+
+
+def recipe(template: str, low: int, high: int) -> Callable[[Item, Role], Parts]:
+    """How an item is written: its text first, then what is shown."""
+    image, frame = within(low, high, FACTOR), within(FRAME_MIN_PIXELS, FRAME_MAX_PIXELS, FACTOR)
+
+    def parts(item: Item, role: Role) -> Parts:
+        slots = [video(item, [frame])] if item.frames else pictures(item, [image])
+        rest = iter(slots)
+        shown = ("video",) if item.frames else ("image",) * len(slots)
+        joined: Parts = []
+        for piece in _rendered(template, shown):
+            if piece in (IMAGE, VIDEO):
+                joined.append(next(rest))
+            else:
+                joined.append((Template(piece),) if piece != _MARK else (PREFIXES[role] + item.text,))
+        return joined
+
+    return parts
+
+
+@lru_cache
+def _rendered(template: str, shown: tuple[str, ...]) -> list[str]:
+    """A user's turn of a text and of such media, split at both.
+
+    Raises:
+        ModelError: the template leaves one out.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    content = [{"type": "text", "text": _MARK}, *({"type": kind, kind: "-"} for kind in shown)]
+    rendered = render_jinja_template([[{"role": "user", "content": content}]], chat_template=template)
+    text = rendered[0][0] if isinstance(rendered, tuple) else rendered[0]
+    pieces = [piece for piece in re.split(f"({_MARK}|{re.escape(IMAGE)}|{re.escape(VIDEO)})", text) if piece]
+    if pieces.count(_MARK) != 1 or sum(piece in (IMAGE, VIDEO) for piece in pieces) != len(shown):
+        raise ModelError(f"the checkpoint's chat template writes a text and {len(shown)} media as {text!r:.200}")
+    return pieces
+
+
+def load_thinker(checkpoint: CheckpointFolder, device: str, dtype: str, attention: str) -> Any:
+    """The model without its language head and without its ears, every token seeing every other.
+
+    Raises:
+        ModelError: weights are missing, don't fit, or not into memory.
+    """
+    import transformers
+
+    own_names = ("model_type", "architectures", "auto_map")
+    values = {name: value for name, value in checkpoint.json("config.json").items() if name not in own_names}
+    config = transformers.Qwen2_5OmniThinkerConfig.from_dict(values)
+    config.text_config.is_causal = False  # transformers then makes the mask of a padded batch from it
+    architecture = "Qwen2_5OmniThinkerForConditionalGeneration"
+    place = (checkpoint, device, dtype, attention)
+    model = load_pretrained(transformers, architecture, *place, unused=(*HEAD, *AUDIO), config=config).model
+    for layer in model.language_model.layers:
+        layer.self_attn.is_causal = False
+    model.audio_tower = None
+    return model
+
+
+def mean_states(model: Any, batch: UploadedBatch) -> Vectors:
+    """Mean state (n, d) of each prompt's tokens, of unit length."""
+    import torch
+
+    inputs = {name: value for name, value in batch.inputs.ready().items() if name != "mm_token_type_ids"}
+    if (grids := inputs.get("video_grid_thw")) is not None:
+        inputs["video_second_per_grid"] = torch.full((len(grids),), SECONDS_PER_PAIR, device=grids.device)
+    with torch.inference_mode():
+        states = model(**inputs, use_cache=False).last_hidden_state
+        return mean_of(states, inputs["attention_mask"])
