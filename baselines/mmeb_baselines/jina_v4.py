@@ -106,13 +106,14 @@ class JinaForm:
     def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> Vectors:
         """A text's vector plus the mean of the pictures', of unit length."""
         count = 1 + max(row for batch in batches for row in batch.rows)
-        total: Vectors = np.zeros((count, 1), np.float32)
+        means: list[Any] = []
         for batch in batches:
             pooled = self._pooled(model, batch)
             sums, shown = np.zeros((count, pooled.shape[1]), np.float32), np.zeros(count, np.float32)
             np.add.at(sums, batch.rows, pooled)
             np.add.at(shown, batch.rows, 1.0)
-            total = total + sums / np.maximum(shown, 1.0)[:, None]
+            means.append(sums / np.maximum(shown, 1.0)[:, None])
+        total = np.sum(means, axis=0)
         vectors: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
         return vectors
 
