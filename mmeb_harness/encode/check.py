@@ -174,8 +174,8 @@ def probe_items(folder: Path) -> list[Item]:
     tall = _picture(folder / "tall.png", (48, 160), (30, 180, 30), "tall")
     wide = _picture(folder / "wide.png", (160, 48), (40, 40, 225), "wide")
     clip = tuple(
-        _picture(folder / f"frame_{place:04d}.png", (64, 64), (30 * place, 40, 220 - 30 * place), word)
-        for place, word in enumerate(("one", "two", "three", "four", "five"), start=1)
+        _picture(folder / f"frame_{place:04d}.png", (64, 64), (50 * place, 40, 220 - 50 * place), word)
+        for place, word in enumerate(("one", "two", "three"), start=1)
     )
     find = "Find an image that matches the given caption:"
     return [
@@ -188,13 +188,13 @@ def probe_items(folder: Path) -> list[Item]:
         Item("text symbols", text="Naïve 東京 <b>100 %</b>\n\nline <|im_end|>", instruction=""),
         Item("image square", images=(red,), instruction="Represent the given image."),
         Item("image tall", images=(tall,), instruction="Represent the given image."),
-        Item("frames five", frames=clip, instruction="Understand the content of the provided video."),
+        Item("frames three", frames=clip, instruction="Understand the content of the provided video."),
         Item("frames one", frames=clip[:1], instruction="Understand the content of the provided video."),
         Item("mixed image", text="make it blue", images=(wide,), instruction="Find the image with the change:"),
         Item(
             "mixed frames",
             text="what moves?",
-            frames=clip[:4],
+            frames=clip[:2],
             instruction="Answer the question about the video:",
         ),
     ]

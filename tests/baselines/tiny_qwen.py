@@ -29,13 +29,25 @@ CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.261302
 TEXTS = ["Represent the given image. Find an image that matches the given caption: a red circle"] * 4
 
 
-def save_qwen2_vl(folder: Path, extra_tokens: tuple[str, ...] = (), seed: int = 0) -> Path:
-    """A Qwen2-VL: patches of 14, CLIP's mean and deviation."""
+def save_qwen2_vl(
+    folder: Path,
+    extra_tokens: tuple[str, ...] = (),
+    seed: int = 0,
+    *,
+    heads: int = 1,
+    vision_layers: int = 1,
+    vision_heads: int = 1,
+) -> Path:
+    """A Qwen2-VL: patches of 14, CLIP's mean and deviation. Over 1,024 patches heads of attention are dear."""
     tokenizer, ids = _tokenizer(extra_tokens)
     config = Qwen2VLConfig(
-        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [2, 3, 3]})},
+        text_config={
+            **_text(len(tokenizer), heads),
+            "rope_parameters": _rope({"mrope_section": [6 // heads, 9 // heads, 9 // heads]}),
+        },
         vision_config={
-            **{"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14, "hidden_size": HIDDEN},
+            **{"depth": vision_layers, "embed_dim": 32, "num_heads": vision_heads, "mlp_ratio": 2, "patch_size": 14},
+            **{"hidden_size": HIDDEN},
             **{"spatial_merge_size": 2, "temporal_patch_size": 2},
         },
         **ids,
@@ -49,7 +61,7 @@ def save_qwen2_5_vl(folder: Path) -> Path:
     """A Qwen2.5-VL: windows of attention in its vision tower, and patches as Qwen2-VL's."""
     tokenizer, ids = _tokenizer(())
     config = Qwen2_5_VLConfig(
-        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [2, 3, 3]})},
+        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [6, 9, 9]})},
         vision_config={
             **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": 14},
             **{"spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": HIDDEN, "window_size": 112},
@@ -63,7 +75,7 @@ def save_qwen2_5_vl(folder: Path) -> Path:
 
 def save_ume_r1(folder: Path) -> Path:
     """A Qwen2-VL that writes a few tokens, <gen_emb>, sometimes more, and ends."""
-    save_qwen2_vl(folder, ("<gen_emb>", "<disc_emb>"))
+    save_qwen2_vl(folder, ("<gen_emb>", "<disc_emb>"), heads=3, vision_layers=2, vision_heads=2)
     return with_rows(folder, {"<gen_emb>": 2.2, "<|im_end|>": 1.6})
 
 
@@ -188,10 +200,10 @@ def _tokenizer(extra: tuple[str, ...]) -> tuple[Any, dict[str, int]]:
     return tokenizer, {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
-def _text(vocabulary: int) -> dict[str, Any]:
+def _text(vocabulary: int, heads: int = 1) -> dict[str, Any]:
     return {
         **{"vocab_size": vocabulary + 8, "hidden_size": HIDDEN, "intermediate_size": 64, "num_hidden_layers": 2},
-        **{"num_attention_heads": 3, "num_key_value_heads": 3, "max_position_embeddings": 16384},
+        **{"num_attention_heads": heads, "num_key_value_heads": heads, "max_position_embeddings": 16384},
     }
 
 
