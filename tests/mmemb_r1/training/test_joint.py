@@ -1,10 +1,9 @@
-"""Stage 1's loss and gradient: the same in one piece, in chunks, cached, and over two processes."""
+"""Stage 1's loss and gradient: the same in one piece, in chunks and cached."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,20 +83,3 @@ def test_gradient_caching_and_chunks_give_the_gradient_of_one_piece(
         assert values == pytest.approx(found[0][0], rel=1e-5)
         torch.testing.assert_close(other, found[0][1], rtol=1e-3, atol=1e-5)
     assert float(found[0][1].norm()) > 0.1
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(
-    random_checkpoint: Path, tmp_path: Path, torchrun: Callable[..., str]
-) -> None:
-    """Vectors are gathered, labels too; the gradients add up."""
-    found = []
-    for processes in (1, 2):
-        output = tmp_path / f"{processes}.pt"
-        words = (str(random_checkpoint), str(tmp_path / "data"), str(output))
-        torchrun(processes, "tests.mmemb_r1.two_processes", *words)
-        found.append(torch.load(output, weights_only=True))
-    one, two = found
-    assert (one["size"], two["size"]) == (1, 2)
-    assert two["values"] == pytest.approx(one["values"], rel=1e-5)
-    torch.testing.assert_close(two["gradient"], one["gradient"], rtol=1e-3, atol=1e-5)

@@ -1,4 +1,7 @@
-"""Weights split over two processes: curves, weights and checkpoints as without, and no process waits for ever."""
+"""Two processes: gradients, curves, weights and checkpoints as with one, and none waits for ever.
+
+All in one file, whose processes are forked from one that has imported what they need: only once.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,16 @@ import torch
 from safetensors.torch import load_file
 
 from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.training.distributed import World, join_world
 from mmemb_r1_model.training.loop import TrainingError, within_memory
+from tests.mmemb_r1.calls import call, without_a_process
 from tests.mmemb_r1.conftest import TEXTS
-from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, run_train
+from tests.mmemb_r1.sharded import ADAPTERS, CACHED, UNCACHED, gradient_of_a_step, run_train
 from tests.mmemb_r1.small_training import make_pairs
+from tests.mmemb_r1.test_pipeline import SMALL
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
@@ -69,6 +75,14 @@ def test_each_process_keeps_its_part_of_the_weights(runs: Path) -> None:
     parameters = json.loads((runs / "kept.json").read_text())
     assert sum(parameters["kept"]) == parameters["all"]
     assert max(parameters["kept"]) < 0.51 * parameters["all"]
+
+
+def test_a_step_has_the_gradient_of_one_process(checkpoint: Path, data: Path, runs: Path) -> None:
+    """Vectors are gathered, labels too; the gradients add up."""
+    one, two = gradient_of_a_step(checkpoint, data, World()), torch.load(runs / "step.pt", weights_only=True)
+    assert (one["size"], two["size"]) == (1, 2)
+    assert two["values"] == pytest.approx(one["values"], rel=1e-5)
+    torch.testing.assert_close(two["gradient"], one["gradient"], rtol=1e-3, atol=1e-5)
 
 
 def test_stage_1_is_that_of_one_process(checkpoint: Path, data: Path, runs: Path, tmp_path: Path) -> None:
@@ -123,3 +137,33 @@ def test_of_several_processes_one_without_memory_ends_the_run() -> None:
     with pytest.raises(TrainingError, match=r"setting: 8 does not fit in memory on process 1 of 2 .*2 TiB"):
         within_memory(attempt, 8, "setting", World(rank=1, size=2))
     assert sizes == [8]
+
+
+def test_processes_that_wait_outlast_the_first_ones_work(torchrun: Callable[..., str]) -> None:
+    """torch's own limit is a second here; the first process works for three. Then stages one by one, as a dry run."""
+    torchrun(2, "tests.mmemb_r1.patient_processes")
+
+
+def test_two_processes_train_one_student(
+    tmp_path: Path, torchrun: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 1 with all weights in each, stage 2 with weights that are split."""
+    monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)
+    words = ["--config", "miniworld", "--output", str(tmp_path), "--set", "rationales.samples=1"]
+    words += [word for one in SMALL for word in ("--set", one)]
+    words += ["--set", "judge.lessons[1].training.loop.steps=1"]
+    words += ["--set", "select.pairs_at_once=5"]
+    call("rationales", *words)
+    for stage in ("select", "train", "adapt"):
+        shown = torchrun(2, "mmemb_r1_model.cli", stage, *words, "--set", f"student.shard={stage == 'adapt'}")
+        assert shown.count(f"{stage}:") == 1
+    shares = [
+        {(row["dataset"], row["pair"], row["side"]) for row in read_rows(tmp_path / "selected" / name)}
+        for name in ("judged.jsonl", "judged-1.jsonl", "selected.jsonl")
+    ]
+    assert len(shares[0] & shares[1]) == 0 < min(len(shares[0]), len(shares[1]))
+    assert shares[0] | shares[1] == shares[2]
+    assert len(list(read_rows(tmp_path / "selected" / "selected.jsonl"))) == len(shares[2]) == 5 * 12 + 2 * 12
+    assert [row["step"] for row in read_rows(tmp_path / "joint" / "log.jsonl")] == [3]
+    assert (tmp_path / "adaptive" / "final" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "adaptive" / "config.json").read_text())["student"]["shard"] is True
