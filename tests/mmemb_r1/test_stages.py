@@ -1,4 +1,4 @@
-"""Both training stages, ten or twenty steps: they learn, repeat themselves, go on as if never broken off, and stop."""
+"""Both training stages, a dozen steps or fewer: they learn, repeat themselves, go on as if never broken off, stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from tests.mmemb_r1.small_training import Written, make_pairs, make_student
 
-LOOP = LoopConfig(steps=20, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
+LOOP = LoopConfig(steps=12, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
 TRAIN = TrainConfig(
     plan=PlanConfig(batch_size=8, sub_batches=2, distractors=2),
     contrast=ContrastConfig(temperature=0.05),
@@ -31,13 +31,13 @@ TRAIN = TrainConfig(
 )
 ADAPT = AdaptConfig(
     plan=PlanConfig(batch_size=8),
-    groups=4,
-    micro_groups=3,
-    negatives=6,
+    groups=3,
+    micro_groups=2,
+    negatives=4,
     rollouts=6,
     sides=("query", "positive"),
     contrast=ContrastConfig(temperature=0.05, weights=JointWeights(generation=0.0)),
-    loop=dataclasses.replace(LOOP, steps=6, save_every=4, learning_rate=3e-4),
+    loop=dataclasses.replace(LOOP, steps=4, save_every=3, learning_rate=3e-4),
 )
 
 
@@ -78,7 +78,7 @@ def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stage_1_learns_and_writes_a_checkpoint_that_embeds(trained: Path) -> None:
     rows = log_of(trained)
-    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert [row["step"] for row in rows] == list(range(1, 13))
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert rows[-1]["generation"] < rows[0]["generation"]
     embedder = load(str(trained / "final"))
@@ -92,7 +92,7 @@ def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, t
         pass
 
     def breaking(*arguments: object) -> dict[str, float]:
-        if arguments[-1] == LOOP.seed + 13:
+        if arguments[-1] == LOOP.seed + 10:
             raise BreakError
         return original(*arguments)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, t
         patch.setattr(stage1, "joint_backward", breaking)
         with pytest.raises(BreakError):
             run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
-    assert len(log_of(tmp_path / "run")) == 13
+    assert len(log_of(tmp_path / "run")) == 10
     run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
     assert log_of(tmp_path / "run") == log_of(trained)
     one, other = (folder / "final" / "model.safetensors" for folder in (trained, tmp_path / "run"))
@@ -109,7 +109,7 @@ def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, t
 
 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkpoint: Path, tmp_path: Path) -> None:
-    short = dataclasses.replace(TRAIN, loop=dataclasses.replace(LOOP, steps=9, save_every=4))
+    short = dataclasses.replace(TRAIN, loop=dataclasses.replace(LOOP, steps=2, save_every=1))
     run_train(random_checkpoint, tmp_path / "data", tmp_path / "run", short)
     (tmp_path / "run" / "final" / "config.json").unlink()
     with pytest.raises(OptionError, match="another configuration"):
@@ -164,7 +164,7 @@ def test_stage_2_repeats_itself_and_moves_the_gate(trained: Path, adapted: Path,
     run_adapt(trained / "final", adapted.parent / "data", tmp_path / "again")
     rows = log_of(adapted)
     assert rows == log_of(tmp_path / "again")
-    assert len(rows) == 6
+    assert len(rows) == 4
     assert all(0 <= row["gate"] <= 1 and row["divergence"] >= 0 for row in rows)
     assert all(row["log_ratio"] < 1e-4 for row in rows)
     assert rows[0]["gate"] != rows[-1]["gate"]
@@ -190,7 +190,7 @@ def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_p
             reward=reward,
             sides=("query",),
             token_weight=0.0,
-            loop=dataclasses.replace(LOOP, steps=8, learning_rate=5e-3),
+            loop=dataclasses.replace(LOOP, steps=5, learning_rate=8e-3),
         )
         run_adapt(trained / "final", tmp_path / "data", tmp_path / str(cost), config)
         ends[cost] = log_of(tmp_path / str(cost))[-1]["gate"]
@@ -201,13 +201,13 @@ def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_p
 @pytest.mark.slow
 def test_adapters_are_merged_and_only_they_learn(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    data, written = make_pairs(tmp_path / "data", 24)
+    data, written = make_pairs(tmp_path / "data", 12)
     student = make_student(trained / "final", lora_rank=4, lora_alpha=8, gradient_checkpointing=True)
     learning = [name for name, one in student.module.named_parameters() if one.requires_grad]
     assert learning
     assert all("lora" in name or "token_adapter" in name for name in learning)
-    loop = dataclasses.replace(LOOP, steps=8, learning_rate=1e-2)
-    config = dataclasses.replace(TRAIN, plan=PlanConfig(batch_size=24), loop=loop)
+    loop = dataclasses.replace(LOOP, steps=5, learning_rate=1e-2)
+    config = dataclasses.replace(TRAIN, plan=PlanConfig(batch_size=12), loop=loop)
     folder = train(student, [WeightedSet(data, 1.0)], written, config, tmp_path / "run", World())
     merged = make_student(folder)
     pack = student.pack([student.reader.prompt(data[1].query)], [[[student.emb], student.completion("red")]])
