@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import find_checkpoint
 from tests.baselines.tiny_qwen import save_qwen2_vl
-from tests.forked import EVAL
+from tests.forked import EVAL, Forks, open_forks
 from tests.harness.fetching import environment_for
 from tests.hub import Hub, serve
 
@@ -27,6 +27,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()} | {"notes.pdf": b"not part of the model"}
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """With torch, but without what reads the hub's settings while it is imported."""
+    with open_forks("torch") as forks:
+        yield forks
+
+
 @pytest.fixture
 def hub(files: dict[str, bytes]) -> Hub:
     hub = Hub()
@@ -35,13 +42,13 @@ def hub(files: dict[str, bytes]) -> Hub:
 
 
 @pytest.fixture
-def check(hub: Hub, tmp_path: Path) -> Iterator[Check]:
+def check(hub: Hub, forks: Forks, tmp_path: Path) -> Iterator[Check]:
     with serve(hub) as endpoint:
 
         def run(path: str = REPO, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
             command = [EVAL, "check", "lamra", "--model-arg", f"path={path}", "--device", "cpu", *arguments]
             environment = environment_for(endpoint, tmp_path) | extra
-            return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+            return forks.call(command, cwd=tmp_path, env=environment)
 
         yield run
 
