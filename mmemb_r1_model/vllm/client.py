@@ -277,7 +277,9 @@ class Client(Generic[Answer]):
             raise ModelError(f"{owner}: {error}, for item {item_id!r}. {self._again}") from error
         except RefusedError as error:
             advice = way_out(error, order.longest, self._reader.checkpoint)
-            raise ModelError(f"{owner}: the server refuses item {item_id!r}: {error}. {advice}") from error
+            raise ModelError(
+                f"{owner}: the server refuses item {item_id!r}: {str(error).rstrip('.')}. {advice}"
+            ) from error
         except UnfitError as error:
             raise ModelError(f"{owner}: the server {error}") from error
 

@@ -160,8 +160,8 @@ class RolloutWriter:
                 f"least {self._lora_rank}, where it sees that folder ({ROLLOUTS.names['adapter_folder']})"
             )
             raise ModelError(
-                f"{ROLLOUTS.owner} can't load the adapters in {self._adapter}: {error}. {advice}, and repeat the "
-                "command"
+                f"{ROLLOUTS.owner} can't load the adapters in {self._adapter}: {str(error).rstrip('.')}. {advice}, "
+                "and repeat the command"
             ) from error
 
     def write(

@@ -230,6 +230,7 @@ def refusals(table: Table, python: Path, folder: Path, log: Path) -> None:
         refused(table, "adapters by the base's name", "Give another", lambda: sampler("tiny").refresh(0))
         text = [Input(long, student.reader.prompt(long), None)]
         one = sampler("student")
+        one._salt = "of adapters that were loaded before they were refused"
         refused(table, "rollouts longer than the context", "--max-model-len", lambda: one.sample(text, 2, 24, 0))
 
 

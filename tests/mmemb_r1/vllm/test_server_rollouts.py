@@ -280,9 +280,7 @@ def test_a_server_without_trust_or_under_the_bases_name(
     vllm.trusts_requests = False
     with pytest.raises(TrainingError, match=r"'two frames': .*Start vLLM with --trust-request-mm-kwargs"):
         ServerSampler(student, server, tmp_path, World()).refresh(0)
-    with pytest.raises(
-        TrainingError, match=r"conflicts with a served base model\.\. Give another adapt\.server\.model"
-    ):
+    with pytest.raises(TrainingError, match=r"conflicts with a served base model\. Give another adapt\.server\.model"):
         ServerSampler(student, dataclasses.replace(server, model="base"), tmp_path, World()).refresh(0)
 
 
