@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.beside [--queries N] [--documents N] [--beside NAME,…] [--repeats N] [--output FOLDER]
 
-Words of the model's own vocabulary, drawn with a seed: a document has 20 to 200, a query 4 to 16 of its document's.
+Words of the model's own vocabulary, drawn with a seed: a document has 10 to 59, a query 4 to 15 of its document's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmeb_harness.core.terminal import console
 from mmeb_harness.data.folder import DataInfo
 
 BATCH_TOKENS = 8192
-DOCUMENT_WORDS, QUERY_WORDS = (20, 200), (4, 16)
+DOCUMENT_WORDS, QUERY_WORDS = (10, 60), (4, 16)
 
 
 def make_samples(words: list[str], queries: int, documents: int) -> Samples:
