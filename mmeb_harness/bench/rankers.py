@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,17 +50,31 @@ def measure_rankers(
             np.ascontiguousarray(vectors[ends[side] : ends[side + 1]], dtype=np.float32)
             for side in (2 * place, 2 * place + 1)
         )
+        samples = sample.tasks[place][1]
+        position_of = {candidate.id: position for position, candidate in enumerate(samples.candidates)}
+        relevant = [
+            np.array(
+                [position_of[wanted] for wanted in samples.gains[query.id] if wanted in position_of], dtype=np.int64
+            )
+            for query in samples.queries
+        ]
         for name, peer in rankers.items():
             note(f"ranking {task.name} beside {name}")
             assert peer.rank is not None
-            yield _ratio(name, peer, peer.rank, task.name, queries, candidates, repeats)
+            yield _ratio(name, peer, peer.rank, task.name, queries, candidates, relevant, repeats)
 
 
 def _ratio(
-    name: str, peer: Peer, rank: RankAll, task: str, queries: Float32s, candidates: Float32s, repeats: int
+    name: str,
+    peer: Peer,
+    rank: RankAll,
+    task: str,
+    queries: Float32s,
+    candidates: Float32s,
+    relevant: Sequence[NDArray[np.int64]],
+    repeats: int,
 ) -> RankingRatio:
     depth = min(DEPTH, len(candidates))
-    relevant = [np.array([0])] * len(queries)
 
     def ours() -> NDArray[np.int64]:
         ranked = rank_corpus(queries, candidates, relevant, depth=depth, cut=CUT)
