@@ -183,7 +183,9 @@ def main(runs: tuple[str, ...], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
     for entry in entries:
-        shutil.copyfile(entry.folder / "run.json", output / f"{entry.folder.name}.json")
+        stored = {"run.json": "", f"tasks/{entry.result.name}.json": f"-{entry.result.name}"}
+        for file, what in stored.items():
+            shutil.copyfile(entry.folder / file, output / f"{entry.folder.name}{what}.json")
     save_pictures([draw(entries)], output)
     click.echo("\n".join(lines))
 

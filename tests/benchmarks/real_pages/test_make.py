@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from pypdfium2 import raw
 
 from mmeb_harness import DataError, Frames
 from mmeb_harness.data.folder import describe
+from mmeb_harness.results.files import load_task_result
 from tests.benchmarks.real_pages.make import LABELS, make
 from tests.benchmarks.real_pages.real_pages_task import TASKS, read_pictures, read_texts
+from tests.rooms import ROOT
 
 ZEROS = b"00" * 32
 #: No password opens it.
@@ -102,3 +105,17 @@ def test_the_labels_are_those_that_no_model_had_seen() -> None:
     rows = list(csv.DictReader((LABELS / "qrels.csv").open()))
     assert len({row["query-id"] for row in rows if row["score"] == "2"}) == TASKS[0].num_queries
     assert Counter(row["score"] for row in rows) == {"2": 321, "1": 244}
+
+
+def test_the_pages_say_what_came_of_the_runs() -> None:
+    table = (ROOT / "results" / "real_pages" / "table.md").read_text()
+    runs = sorted((ROOT / "results" / "real_pages").glob("*-RealPages*.json"))
+    assert runs
+    for run in runs:
+        metrics = load_task_result(run).metrics
+        assert f"| {metrics['ndcg_linear@5']:.3f} [" in table, run.name
+        assert f" | {metrics['hit@1']:.3f} | {metrics['hit@5']:.3f} |" in table, run.name
+    for page in ("README.md", "docs/evidence.md"):
+        said = re.findall(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", (ROOT / page).read_text())
+        assert len(said) >= len(runs)
+        assert [interval for interval in said if interval not in table] == []
