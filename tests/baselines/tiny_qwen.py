@@ -156,7 +156,7 @@ def save_omni(folder: Path) -> Path:
     ids |= {"vision_start_token_id": "<|vision_bos|>", "vision_end_token_id": "<|vision_eos|>"}
     ids |= {"audio_start_token_id": "<|audio_bos|>", "audio_end_token_id": "<|audio_bos|>"}
     config = Qwen2_5OmniThinkerConfig(
-        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [2, 3, 3]})},
+        text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [6, 9, 9]})},
         vision_config={
             **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "patch_size": 14},
             **{"spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": HIDDEN, "window_size": 112},

@@ -22,6 +22,8 @@ FEW = [
     "judge.lessons[0].training={batch_size: 8, loop: {steps: 5}}",
     "judge.lessons[1].training={batch_size: 8, loop: {steps: 20}}",
     "select.judge.batch_size=4",
+    "train.loop.steps=20",
+    "adapt.loop.steps=20",
     "evaluate.modes=[always]",
 ]
 
@@ -47,9 +49,9 @@ def said(folder: Path) -> str:
 def test_every_stage_is_timed_and_multiplied_by_what_the_configuration_asks_for(said: str) -> None:
     table = said[said.index("DRY RUN") :].strip().splitlines()
     measured = {line[:22].strip(): line[24:52].strip() for line in table[3:-1]}
-    texts = 2 * 24 * 2 * 2  # data sets, pairs, samples, and sides: both are written about
+    texts = 2 * 12 * 2 * 2  # data sets, pairs, samples, and sides: both are written about
     workers = {f"rationales: {name}": texts for name in ("precise", "verbose", "wrong")}
-    units = {"data": 1, **workers, "judge": 25, "select": 48, "train": 20, "adapt": 20, "evaluate: always": 2}
+    units = {"data": 1, **workers, "judge": 25, "select": 24, "train": 20, "adapt": 20, "evaluate: always": 2}
     assert {name: int(text.split()[2]) for name, text in measured.items()} == units
     taken = {name: int(text.split()[0]) for name, text in measured.items()}
     assert taken == {
