@@ -70,26 +70,41 @@ def open_mteb(embedder: Embedder, value: str | None) -> Peer:
     """
     model = _model_of(embedder, "mteb")
     size = read_batch_size("mteb", value, BATCH)
-    mteb = import_peer("mteb", "mteb", INSTALL)
+    version = import_peer("mteb", "mteb", INSTALL).__version__
     encoder = import_peer("mteb", "mteb.models", INSTALL).SentenceTransformerEncoderWrapper(model.library)
 
     def evaluate(task: Task, samples: Samples) -> float:
-        name = mteb_metric(task)
-        result = mteb.evaluate(
-            encoder,
-            mteb_task(task, samples, model.texts),
-            cache=None,
-            co2_tracker=False,
-            encode_kwargs={"batch_size": size},
-            overwrite_strategy="always",
-            show_progress_bar=False,
-        )
-        return float(result.task_results[0].scores["test"][0][name])
+        return mteb_score(encoder, task, samples, model.texts, size)
 
-    return Peer({"batch_size": size, "version": mteb.__version__}, evaluate=evaluate)
+    return Peer({"batch_size": size, "version": version}, evaluate=evaluate)
 
 
-def mteb_metric(task: Task) -> str:
+def mteb_score(
+    encoder: Any, task: Task, samples: Samples, texts: Callable[[Sequence[Item], Role], list[str]], batch_size: int
+) -> float:
+    """What `mteb.evaluate` gives for a task's main metric, of five digits.
+
+    Args:
+        encoder: as mteb takes one.
+        texts: what it is shown of items.
+
+    Raises:
+        OptionError: mteb isn't installed, or computes no such metric.
+    """
+    name = _metric_of_mteb(task)
+    result = import_peer("mteb", "mteb", INSTALL).evaluate(
+        encoder,
+        _task_of_mteb(task, samples, texts),
+        cache=None,
+        co2_tracker=False,
+        encode_kwargs={"batch_size": batch_size},
+        overwrite_strategy="always",
+        show_progress_bar=False,
+    )
+    return float(result.task_results[0].scores["test"][0][name])
+
+
+def _metric_of_mteb(task: Task) -> str:
     """What mteb calls a task's metric.
 
     Raises:
@@ -104,7 +119,7 @@ def mteb_metric(task: Task) -> str:
     return names[kind]
 
 
-def mteb_task(task: Task, samples: Samples, texts: Callable[[Sequence[Item], Role], list[str]]) -> Any:
+def _task_of_mteb(task: Task, samples: Samples, texts: Callable[[Sequence[Item], Role], list[str]]) -> Any:
     """Samples as a retrieval task of mteb in memory.
 
     Args:
@@ -140,7 +155,7 @@ def mteb_task(task: Task, samples: Samples, texts: Callable[[Sequence[Item], Rol
         modalities=["text"],
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
-        main_score=mteb_metric(task),
+        main_score=_metric_of_mteb(task),
         **dict.fromkeys(unknown),
     )
 

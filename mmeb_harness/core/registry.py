@@ -44,7 +44,7 @@ from mmeb_harness.core.errors import (
 )
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
-from mmeb_harness.core.peer import Peer
+from mmeb_harness.core.peer import OpenPeer, Peer
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import members_of
 from mmeb_harness.core.tasks import Suite, Task
@@ -252,7 +252,7 @@ def open_peer(embedder: Embedder, wanted: str) -> Peer:
         ModelError, PluginError: its plugin can't be imported, or its own code raised an error.
     """
     name, equals, value = wanted.partition("=")
-    open_it = _load(find_peer(wanted))
+    open_it: OpenPeer = _load(find_peer(wanted))
     with plugin_code(f"peer {name!r} can't be opened"):
         peer = open_it(embedder, value if equals else None)
     if not isinstance(peer, Peer) or [peer.encode, peer.evaluate, peer.rank].count(None) != 2:

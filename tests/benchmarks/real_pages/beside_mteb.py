@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 import numpy as np
-from mmeb_baselines.peers import mteb_metric, mteb_task
+from mmeb_baselines.peers import BATCH, mteb_score
 
-from mmeb_harness import Frames, Samples, Task, read_json, run_command
+from mmeb_harness import Frames, Samples, read_json, run_command
 from mmeb_harness.core.embedder import AnyVectors
 from mmeb_harness.results.scores import read_run_file
 from mmeb_harness.store.media import MediaHashes
@@ -77,21 +77,6 @@ def stored_vectors(run: Path, samples: Samples, data: Path, vectors: Path | None
     return queries, candidates
 
 
-def their_score(task: Task, samples: Samples, encoder: KnownVectors) -> float:
-    """What mteb's `evaluate` says."""
-    import mteb
-
-    result = mteb.evaluate(
-        encoder,
-        mteb_task(task, samples, lambda items, _: [item.text for item in items]),
-        cache=None,
-        co2_tracker=False,
-        overwrite_strategy="always",
-        show_progress_bar=False,
-    )
-    return float(result.task_results[0].scores["test"][0][mteb_metric(task)])
-
-
 @click.command(help=__doc__)
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True)
@@ -102,7 +87,8 @@ def main(runs: tuple[Path, ...], data: Path, vectors: Path | None) -> int:
         result = read_entry(f"{run.name}={run}").result
         task = next(task for task in TASKS if task.name == result.name)
         samples = task.load(data, Frames())
-        theirs = their_score(task, samples, KnownVectors(*stored_vectors(run, samples, data, vectors), samples))
+        known = KnownVectors(*stored_vectors(run, samples, data, vectors), samples)
+        theirs = mteb_score(known, task, samples, lambda items, _: [item.text for item in items], BATCH)
         apart = apart or (abs(theirs - result.score) > CLOSE and not result.tied_decisions)
         click.echo(
             f"{run.name}, {task.name}: nDCG@5 {result.score:.5f}, by mteb {theirs:.5f}; {result.tied_decisions} ties "
