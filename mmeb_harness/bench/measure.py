@@ -11,11 +11,11 @@ import numpy as np
 
 from mmeb_harness.adapter.memory import forget_peak, peak_memory
 from mmeb_harness.bench.agreement import compare_encoded
-from mmeb_harness.bench.rankers import measure_rankers
+from mmeb_harness.bench.rankers import corpora_for, measure_rankers
 from mmeb_harness.bench.sample import Sample
-from mmeb_harness.bench.sides import Outcome, Side, beside, fixed_batches, ours, plain_loop
+from mmeb_harness.bench.sides import Outcome, Side, beside, fixed_batches, order, ours, plain_loop
 from mmeb_harness.bench.speed import efficiency_of
-from mmeb_harness.bench.values import Measured, ModeResult, Pass, Ratio, Speed, Spread
+from mmeb_harness.bench.values import Measured, ModeResult, Pass, RankingRatio, Ratio, Speed, Spread
 from mmeb_harness.core.embedder import Embedder, Encoded, MemoryEmbedder
 from mmeb_harness.core.registry import open_peer
 from mmeb_harness.encode.local import LocalEncoder
@@ -88,18 +88,22 @@ def measure_mode(
     sides = _sides(embedder, mode, sample, part, plan, make_encoder)
     sides += [beside(name, peer, part) for name, peer in peers if peer.rank is None]
     rankers = {name: peer for name, peer in peers if peer.rank is not None}
+    corpora = corpora_for(rankers, sample, embedder.info)
     note(f"{mode}: warming up")
     for side in sides:
         side.run(sample.part(WARM_UP_ITEMS))
     _warm_up_ranking()
     runs = _run_all(embedder, mode, sides, plan.repeats, note)
+    ranking: tuple[RankingRatio, ...] = ()
+    if corpora and (ours_first := runs[0].encoded) and isinstance(ours_first.vectors, np.ndarray):
+        ranking = tuple(measure_rankers(rankers, corpora, ours_first.vectors, plan.repeats, note))
     return ModeResult(
         mode=mode,
         model_settings=dict(embedder.info.settings),
         part_items=len(part) if len(part) < len(sample) else None,
         sides=tuple(_measured(side_runs, side_runs.side.sample is sample, speed) for side_runs in runs),
         ratios=tuple(_ratios(runs, part)),
-        ranking=tuple(measure_rankers(rankers, sample, runs[0].encoded, plan.repeats, note)),
+        ranking=ranking,
     )
 
 
@@ -141,12 +145,6 @@ def _run_all(
         for side, taken, outcome in zip(sides, passes, first, strict=True)
         if outcome is not None
     ]
-
-
-def order(sides: int, repeat: int) -> list[int]:
-    """First to last, then last to first, and so on: none is always measured after the same one."""
-    places = list(range(sides))
-    return places if repeat % 2 == 0 else places[::-1]
 
 
 def _run_one(embedder: Embedder, side: Side, turn: int) -> tuple[Outcome, Pass]:

@@ -15,14 +15,20 @@ from mmeb_harness.core.peer import Float32s, Peer, import_peer, read_batch_size
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import official_gains, query_metrics
 
-#: Of the official evaluation's own example.
+#: `per_device_eval_batch_size` of the official evaluation's own commands.
 OFFICIAL_BATCH = 16
 GENERATE_BATCH = 8
 
 
 def open_official(embedder: Embedder, value: str | None) -> Peer:
-    """The official evaluation's loop: fixed batches in the order of the files, then an argsort for every query."""
+    """The official evaluation's loop: fixed batches in the order of the files, then an argsort for every query.
+
+    Raises:
+        OptionError: a model of several vectors an item.
+    """
     size = read_batch_size("official", value, OFFICIAL_BATCH)
+    if embedder.info.similarity != "dot":
+        raise OptionError("--beside official: its argsort is of one vector an item; leave it out for this model")
     return Peer({"batch_size": size}, embedder.encode, at_once=size, score=_argsorted)
 
 
@@ -74,8 +80,8 @@ def no_value(name: str, value: str | None) -> None:
 
 
 def _argsorted(task: Task, samples: Samples, queries: AnyVectors, candidates: AnyVectors) -> float:
-    if not (isinstance(queries, np.ndarray) and isinstance(candidates, np.ndarray)):
-        raise OptionError("--beside official: its argsort is of one vector an item; leave it out for this model")
+    assert isinstance(queries, np.ndarray)
+    assert isinstance(candidates, np.ndarray)
     ids = [candidate.id for candidate in samples.candidates]
     position_of = {candidate: position for position, candidate in enumerate(ids)}
     values = []

@@ -4,106 +4,120 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.bench.sample import Sample
+from mmeb_harness.bench.sides import order
 from mmeb_harness.bench.values import RankingRatio, Spread
-from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.embedder import ModelInfo
 from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.items import Vectors
 from mmeb_harness.core.peer import Float32s, Peer, RankAll
+from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.corpus import rank_corpus
-from mmeb_harness.ranking.task import DEPTH
+from mmeb_harness.ranking.task import DEPTH, cut_of, relevant_positions
 
 #: Scores in float32 of unit vectors that are as good as equal.
 CLOSE = 1e-6
-#: Of the benchmark's page and passage tasks, for the count of decisions that only ties made.
-CUT = 5
 
 
-def measure_rankers(
-    rankers: Mapping[str, Peer], sample: Sample, encoded: Encoded | None, repeats: int, note: Callable[[str], None]
-) -> Iterator[RankingRatio]:
-    """Every peer that ranks, on every task whose queries rank all candidates.
+@dataclass(frozen=True)
+class Corpus:
+    """A task whose queries rank all candidates.
 
-    Args:
-        encoded: of all places of the sample, in order.
+    Attributes:
+        queries, candidates: its rows among the vectors of the sample.
+    """
+
+    task: Task
+    queries: slice
+    candidates: slice
+    relevant: Sequence[NDArray[np.int64]]
+
+
+def corpora_for(rankers: Mapping[str, Peer], sample: Sample, info: ModelInfo) -> list[Corpus]:
+    """What these peers can rank, before anything is encoded; none where there is no peer.
 
     Raises:
         OptionError: there is no such task, or an item has several vectors.
     """
     if not rankers:
-        return
-    vectors = encoded.vectors if encoded else None
-    corpora = [(place, task) for place, (task, samples) in enumerate(sample.tasks) if samples.pools is None]
+        return []
     names = ", ".join(rankers)
-    if not isinstance(vectors, np.ndarray):
+    if info.similarity != "dot":
         raise OptionError(f"--beside {names} ranks one vector an item; leave it out for this model")
+    ends = np.cumsum([0, *(len(block.items) for block in sample.blocks)]).tolist()
+    corpora = [
+        Corpus(
+            task,
+            slice(ends[2 * place], ends[2 * place + 1]),
+            slice(ends[2 * place + 1], ends[2 * place + 2]),
+            relevant_positions(samples),
+        )
+        for place, (task, samples) in enumerate(sample.tasks)
+        if samples.pools is None
+    ]
     if not corpora:
         raise OptionError(
             f"--beside {names} ranks whole corpora, and in all of these tasks each query has its own list"
         )
-    ends = np.cumsum([0, *(len(block.items) for block in sample.blocks)])
-    for place, task in corpora:
-        queries, candidates = (
-            np.ascontiguousarray(vectors[ends[side] : ends[side + 1]], dtype=np.float32)
-            for side in (2 * place, 2 * place + 1)
-        )
-        samples = sample.tasks[place][1]
-        position_of = {candidate.id: position for position, candidate in enumerate(samples.candidates)}
-        relevant = [
-            np.array(
-                [position_of[wanted] for wanted in samples.gains[query.id] if wanted in position_of], dtype=np.int64
-            )
-            for query in samples.queries
-        ]
-        for name, peer in rankers.items():
-            note(f"ranking {task.name} beside {name}")
-            assert peer.rank is not None
-            yield _ratio(name, peer, peer.rank, task.name, queries, candidates, relevant, repeats)
+    return corpora
 
 
-def _ratio(
-    name: str,
-    peer: Peer,
-    rank: RankAll,
-    task: str,
-    queries: Float32s,
-    candidates: Float32s,
-    relevant: Sequence[NDArray[np.int64]],
+def measure_rankers(
+    rankers: Mapping[str, Peer],
+    corpora: Sequence[Corpus],
+    vectors: Vectors,
     repeats: int,
-) -> RankingRatio:
+    note: Callable[[str], None],
+) -> Iterator[RankingRatio]:
+    """Every peer on every corpus.
+
+    Args:
+        vectors: (n, d), of all places of the sample.
+    """
+    for corpus in corpora:
+        note(f"ranking {corpus.task.name} beside {', '.join(rankers)}")
+        queries, candidates = (
+            np.ascontiguousarray(vectors[rows], dtype=np.float32) for rows in (corpus.queries, corpus.candidates)
+        )
+        yield from _ratios(rankers, corpus, queries, candidates, repeats)
+
+
+def _ratios(
+    rankers: Mapping[str, Peer], corpus: Corpus, queries: Float32s, candidates: Float32s, repeats: int
+) -> Iterator[RankingRatio]:
     depth = min(DEPTH, len(candidates))
 
-    def ours() -> NDArray[np.int64]:
-        ranked = rank_corpus(queries, candidates, relevant, depth=depth, cut=CUT)
+    def ours(queries: Float32s, candidates: Float32s, depth: int) -> NDArray[np.int64]:
+        ranked = rank_corpus(queries, candidates, corpus.relevant, depth=depth, cut=cut_of(corpus.task))
         return np.stack([ranking.positions for ranking in ranked])
 
-    def theirs() -> NDArray[np.int64]:
-        return rank(queries, candidates, depth)
-
-    sides = (ours, theirs)
-    places = [side() for side in sides]  # also warms them up
-    seconds: tuple[list[float], list[float]] = ([], [])
+    sides: list[RankAll] = [ours, *(peer.rank for peer in rankers.values() if peer.rank is not None)]
+    places = [rank(queries, candidates, depth) for rank in sides]  # also warms them up
+    seconds: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats):
-        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+        for side in order(len(sides), repeat):
             started = time.perf_counter()
-            sides[side]()
+            sides[side](queries, candidates, depth)
             seconds[side].append(time.perf_counter() - started)
-    return RankingRatio(
-        peer=name,
-        settings=peer.settings,
-        task=task,
-        queries=len(queries),
-        candidates=len(candidates),
-        dimensions=queries.shape[1],
-        depth=depth,
-        ours=Spread.of(seconds[0]),
-        theirs=Spread.of(seconds[1]),
-        times=Spread.of([their / our for our, their in zip(*seconds, strict=True)]),
-        same_places=_same_places(queries, candidates, *places),
-    )
+    for (name, peer), theirs, their_places in zip(rankers.items(), seconds[1:], places[1:], strict=True):
+        yield RankingRatio(
+            peer=name,
+            settings=peer.settings,
+            task=corpus.task.name,
+            queries=len(queries),
+            candidates=len(candidates),
+            dimensions=queries.shape[1],
+            depth=depth,
+            ours=Spread.of(seconds[0]),
+            theirs=Spread.of(theirs),
+            times=Spread.of([their / our for our, their in zip(seconds[0], theirs, strict=True)]),
+            same_places=_same_places(queries, candidates, places[0], their_places),
+        )
 
 
 def _same_places(queries: Float32s, candidates: Float32s, ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:

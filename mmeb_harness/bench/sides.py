@@ -93,6 +93,12 @@ def size_of_batches(batch_tokens: int | None, batch_items: int | None, settings:
     return f"{batch_tokens:,} tokens" if batch_tokens is not None else f"{batch_items} items"
 
 
+def order(sides: int, repeat: int) -> list[int]:
+    """First to last, then last to first, and so on: none is always measured after the same one."""
+    places = list(range(sides))
+    return places if repeat % 2 == 0 else places[::-1]
+
+
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """What happens inside counts for this stage."""

@@ -126,8 +126,9 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     def write(temporary: Path) -> None:
         nonlocal count
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for count, row in enumerate(rows, start=1):  # noqa: B007
+            for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                count += 1
 
     write_atomically(path, write)
     return count

@@ -72,8 +72,8 @@ def _rank(
     candidates: AnyVectors,
     position_of: Mapping[str, int],
 ) -> list[RankedQuery]:
-    relevant = [_positions(list(samples.gains[query.id]), position_of) for query in samples.queries]
-    cut = int(task.metric.split("@")[1])
+    relevant = relevant_positions(samples, position_of)
+    cut = cut_of(task)
     pools = None
     if samples.pools is not None:
         pools = [_positions(samples.pools[query.id], position_of) for query in samples.queries]
@@ -82,6 +82,21 @@ def _rank(
     if pools is None:
         return rank_corpus(queries, candidates, relevant, depth=DEPTH, cut=cut)
     return rank_pools(queries, candidates, pools, relevant, depth=DEPTH, cut=cut)
+
+
+def relevant_positions(samples: Samples, position_of: Mapping[str, int] | None = None) -> list[Positions]:
+    """Of every query, the positions of its relevant candidates among all candidates.
+
+    Args:
+        position_of: of each candidate's id; `None`: made here.
+    """
+    known = position_of or {candidate.id: position for position, candidate in enumerate(samples.candidates)}
+    return [_positions(list(samples.gains[query.id]), known) for query in samples.queries]
+
+
+def cut_of(task: Task) -> int:
+    """The k of a task's main metric."""
+    return int(task.metric.split("@")[1])
 
 
 def _relevant_in_list(samples: Samples, query_id: str, position_of: Mapping[str, int]) -> tuple[list[str], int]:
@@ -109,7 +124,7 @@ def _expected_over_ties(task: Task, ranking: RankedQuery, gains: Mapping[str, fl
         )
         for group in ranking.tie_groups
     ]
-    return expected[0] if binary else ndcg_of_gains(expected, gains, int(task.metric.split("@")[1]))
+    return expected[0] if binary else ndcg_of_gains(expected, gains, cut_of(task))
 
 
 def _score(
