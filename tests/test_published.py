@@ -107,10 +107,10 @@ def test_leaderboard_rows_say_how_they_are_composed() -> None:
 
 def test_a_board_rows_overall_follows_from_its_means() -> None:
     """Rounded to a tenth, each of them, and so within a tenth."""
-    rows = [one.means for one in PUBLISHED if len(one.means) == 4]
+    rows = [source.means for source in PUBLISHED if len(source.means) == 4]
     of_tasks = {"image": 36, "video": 18, "visdoc": 24}
-    found = [sum(count * means[name] for name, count in of_tasks.items()) / 78 for means in rows]
-    assert found == pytest.approx([means["overall"] for means in rows], abs=0.001)
+    overall = [sum(count * means[name] for name, count in of_tasks.items()) / 78 for means in rows]
+    assert overall == pytest.approx([means["overall"] for means in rows], abs=0.001)
 
 
 def test_what_the_table_holds() -> None:

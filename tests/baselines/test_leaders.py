@@ -73,7 +73,7 @@ def wemm_vector(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
 def test_wemm_reads_official_words_and_times(folders: dict[str, Path], items: dict[str, Item]) -> None:
     """The template's line breaks are all in the string: its tokenizer drops those at the end of a stretch."""
     embedder = wemm_embedding.load(path=str(folders["wemm"]), device="cpu")
-    found = embedder.encode([*items.values()], "query").vectors
+    vectors = embedder.encode([*items.values()], "query").vectors
     head, tail = "<|im_start|>user\n", "<|im_end|>\n<embedding>"
     frames = [frame.resize((320, 256)) for frame in opened(items["video"])]
     times = [f"<{seconds} seconds>{START}<|video_pad|>{END}" for seconds in ("0.5", "2.5")]
@@ -86,7 +86,7 @@ def test_wemm_reads_official_words_and_times(folders: dict[str, Path], items: di
         "mixed": (f"{head}{IMG}Answer it: what?{tail}", picture),
         "video": (f"{head}{''.join(times)}What is it?{tail}", Shown(frames=frames)),
     }
-    for vector, (name, (text, shown)) in zip(found, expected.items(), strict=True):
+    for vector, (name, (text, shown)) in zip(vectors, expected.items(), strict=True):
         np.testing.assert_allclose(vector, wemm_vector(folders["wemm"], text, shown), atol=2e-5, err_msg=name)
 
 
@@ -104,8 +104,8 @@ def omni_states(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
     places, _ = model.get_rope_index(ids, attention_mask=torch.ones_like(ids), **grids, **seconds)
     everything = {"full_attention": torch.zeros(1, 1, ids.shape[1], ids.shape[1])}
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=everything, position_ids=places, use_cache=False, **inputs)
-    return normalised(found.last_hidden_state[0].mean(dim=0))
+        states = model(input_ids=ids, attention_mask=everything, position_ids=places, use_cache=False, **inputs)
+    return normalised(states.last_hidden_state[0].mean(dim=0))
 
 
 def test_omni_embed_nemotron_sees_both_ways(folders: dict[str, Path], items: dict[str, Item], tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_omni_embed_nemotron_sees_both_ways(folders: dict[str, Path], items: dic
         ("video", "candidate", f"{head}passage: {see.format('<|video_pad|>')}{tail}", clip),
     ]
     for name, role, text, shown in expected:
-        found = embedder.encode([items["label"], items[name]], role).vectors[1]  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, omni_states(plain, text, shown), atol=2e-5, err_msg=name)
+        vector = embedder.encode([items["label"], items[name]], role).vectors[1]  # type: ignore[arg-type]
+        np.testing.assert_allclose(vector, omni_states(plain, text, shown), atol=2e-5, err_msg=name)
 
 
 def jina_mean(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
@@ -138,7 +138,7 @@ def jina_mean(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
 
 def test_jina_v4_adds_a_texts_and_a_pictures_vector(folders: dict[str, Path], items: dict[str, Item]) -> None:
     embedder = jina_v4.load(path=str(folders["jina"]), device="cpu")
-    found = dict(zip(items, embedder.encode([*items.values()], "query").vectors, strict=True))
+    vectors = dict(zip(items, embedder.encode([*items.values()], "query").vectors, strict=True))
     see = f"<|im_start|>user\n{IMG}Describe the image.<|im_end|>\n"
     picture = jina_mean(folders["jina"], see, Shown(pictures=[opened(items["image"])[0].resize((308, 252))]))
     asked = jina_mean(folders["jina"], "Query: what?", Shown())
@@ -152,7 +152,7 @@ def test_jina_v4_adds_a_texts_and_a_pictures_vector(folders: dict[str, Path], it
         "video": np.mean(frames, axis=0) / np.linalg.norm(np.mean(frames, axis=0)),
     }
     for name, vector in expected.items():
-        np.testing.assert_allclose(found[name], vector, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(vectors[name], vector, atol=2e-5, err_msg=name)
 
 
 FAMILIES = {"wemm": wemm_embedding, "omni": omni_embed_nemotron, "jina": jina_v4}
@@ -169,9 +169,11 @@ def test_the_check_passes_and_what_spells_a_token_stays_text(
     for item in items.values():
         changed = dataclasses.replace(item, text=words, instruction=words, source=Source("bare"))
         plain = dataclasses.replace(changed, text="x", instruction="x")
-        found, expected = (embedder.form.batches([one], "query") for one in (changed, plain))
+        spelled, expected = (embedder.form.batches([variant], "query") for variant in (changed, plain))
         for token, number in embedder.form.reader.speller.added_tokens.items():
-            counts = [sum(int((one.inputs["input_ids"] == number).sum()) for one in side) for side in (found, expected)]
+            counts = [
+                sum(int((batch.inputs["input_ids"] == number).sum()) for batch in side) for side in (spelled, expected)
+            ]
             assert counts[0] == counts[1], (item.id, token)
 
 

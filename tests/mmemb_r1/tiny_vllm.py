@@ -72,7 +72,7 @@ class TinyVllm:
     @property
     def written(self) -> list[Asked]:
         """Chats but for probes."""
-        return [one for one in self.asked(CHAT) if not is_probe(one)]
+        return [asked for asked in self.asked(CHAT) if not is_probe(asked)]
 
     def answer(self, asked: Asked) -> Reply:
         with torch.no_grad():
@@ -174,8 +174,8 @@ class TinyVllm:
             content.append({"token": "", "logprob": float(reported[ids[-1]]), "top_logprobs": []})
         ended = "stop" if ids and ids[-1] in body["stop_token_ids"] else "length"
         message = {"role": "assistant", "content": ""}
-        found: dict[str, Any] = {"index": index, "message": message, "finish_reason": ended}
-        return found | {"logprobs": {"content": content}, "token_ids": ids if body["return_token_ids"] else None}
+        choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": ended}
+        return choice | {"logprobs": {"content": content}, "token_ids": ids if body["return_token_ids"] else None}
 
     def _prompt(self, body: dict[str, Any]) -> Prompt:
         """As the template and the processor lay it out."""
@@ -186,8 +186,8 @@ class TinyVllm:
             continue_final_message=True,
             **body.get("chat_template_kwargs", {}),
         )
-        for one in media:
-            text = text.replace(one.place, one.text)
+        for medium in media:
+            text = text.replace(medium.place, medium.text)
         ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
         return self._positioned(ids, media[0] if media else None)
 

@@ -88,10 +88,10 @@ def _package_folder() -> Path:
     for package in ("rapidocr", "onnxruntime", "cv2"):
         if importlib.util.find_spec(package) is None:
             raise ModelError(f"model 'ocr' needs {package}, which is not installed: {INSTALL}")
-    found = importlib.util.find_spec("rapidocr")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    return Path(found.submodule_search_locations[0])
+    spec = importlib.util.find_spec("rapidocr")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0])
 
 
 def _versions() -> dict[str, Scalar]:

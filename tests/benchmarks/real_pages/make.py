@@ -59,9 +59,9 @@ def make(pdf: Path, folder: Path, labels: Path = LABELS, sha256: str = SHA256) -
     import pyarrow as pa
 
     document = _opened(pdf)
-    if (found := hashlib.sha256(pdf.read_bytes()).hexdigest()) != sha256:
+    if (actual := hashlib.sha256(pdf.read_bytes()).hexdigest()) != sha256:
         raise DataError(
-            f"{pdf} is not the file whose pages the labels name: its SHA-256 is {found}, that of {PDF} in the Debian "
+            f"{pdf} is not the file whose pages the labels name: its SHA-256 is {actual}, that of {PDF} in the Debian "
             f"package {PACKAGE} is {sha256}; {GET}"
         )
     queries, qrels = (
