@@ -11,12 +11,12 @@ A template that writes the first unless it is asked for the second (`bare_video`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmemb_r1_model.disk.errors import one_line
+from mmemb_r1_model.disk.files import read_object
 from mmemb_r1_model.model.prompt import IMAGE_PAD, TURN_END, TURN_START, VIDEO_PAD, VISION_END, VISION_START
 from mmemb_r1_model.model.settings import THINK
 
@@ -56,7 +56,7 @@ def _template_of(folder: Path) -> str | None:
         return (folder / NAME).read_text(encoding="utf-8")
     for file in ("chat_template.json", "tokenizer_config.json"):
         path = folder / file
-        template = json.loads(path.read_bytes()).get("chat_template") if path.is_file() else None
+        template = read_object(path, "get the checkpoint whole").get("chat_template") if path.is_file() else None
         if isinstance(template, list):  # several by name
             template = {own.get("name"): own.get("template") for own in template}.get("default")
         if isinstance(template, str):

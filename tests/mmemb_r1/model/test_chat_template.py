@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mmeb_harness import DataError
 from mmemb_r1_model.model.chat_template import NAME, PATH, write_chat_template
 
 OURS = PATH.read_text()
@@ -67,3 +68,9 @@ def test_another_prompt_than_trainings_is_replaced(template: str, reason: str | 
 def test_a_checkpoint_without_one_gets_ours(tmp_path: Path) -> None:
     assert write_chat_template(tmp_path, tmp_path) is None
     assert (tmp_path / NAME).read_text() == OURS
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text("{")
+    with pytest.raises(DataError, match=r"chat_template\.json is not valid JSON .*get the checkpoint whole"):
+        write_chat_template(tmp_path, tmp_path)
