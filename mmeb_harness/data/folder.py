@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,19 +120,27 @@ def ensure_suite(suite: Suite, seed: int, note: Callable[[str], None] = lambda _
         note(f"making the {suite.name} suite (synthetic, seed {seed}) in {folder} …")
     suite.make(folder, seed)
     with contextlib.suppress(ResultError):  # then nothing is known of it, as of suites of earlier releases
-        write_text(_seal(folder, "sha256"), _checksums(folder))
-        write_text(_seal(folder, "listing"), _listing(folder))
+        files = _files_of(folder)
+        write_text(_seal(folder, "sha256"), _checksums(folder, files))
+        write_text(_seal(folder, "listing"), _listing(folder, files))
     return folder
 
 
 def _is_as_made(folder: Path) -> bool:
     """Whether a suite's files are those that were made. All are read only where sizes or times say otherwise; a run
     reads what it uses, see `check_as_made`.
+
+    What came into a folder at the top in which nothing was made is no change: readers write pages there.
     """
     listing, checksums = (_seal(folder, what) for what in ("listing", "sha256"))
     if not (listing.is_file() and checksums.is_file()):
         return True
-    return listing.read_bytes() == _listing(folder).encode() or checksums.read_bytes() == _checksums(folder).encode()
+    made = {Path(name).parts[0] for name in _read_checksums(folder)}
+    files = [path for path in _files_of(folder) if path.relative_to(folder).parts[0] in made]
+    return (
+        listing.read_bytes() == _listing(folder, files).encode()
+        or checksums.read_bytes() == _checksums(folder, files).encode()
+    )
 
 
 def _seal(folder: Path, what: str) -> Path:
@@ -140,18 +148,29 @@ def _seal(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
 
 
-def _checksums(folder: Path) -> str:
-    """Of all files below a folder, as `sha256sum` writes and checks them."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return "".join(f"{file_checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
+def _files_of(folder: Path) -> list[Path]:
+    """All that is below a folder but folders."""
+    return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
 
-@functools.cache
-def _as_made(folder: Path) -> Mapping[str, str]:
+def _checksums(folder: Path, files: Sequence[Path]) -> str:
+    """As `sha256sum` writes and checks them."""
+    return "".join(
+        f"{file_checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.is_file()
+    )
+
+
+def _read_checksums(folder: Path) -> dict[str, str]:
+    """By file what `_checksums` wrote; nothing of a suite of an earlier release."""
     if not _seal(folder, "sha256").is_file():
         return {}
     lines = _seal(folder, "sha256").read_text(encoding="utf-8", errors="replace").splitlines()
     return {line[66:]: line[:64] for line in lines}
+
+
+@functools.cache
+def _as_made(folder: Path) -> Mapping[str, str]:
+    return _read_checksums(folder)
 
 
 def check_as_made(info: DataInfo, path: Path, checksum: str) -> None:
@@ -172,9 +191,8 @@ def check_as_made(info: DataInfo, path: Path, checksum: str) -> None:
         )
 
 
-def _listing(folder: Path) -> str:
-    """Of all files below a folder: names, sizes and times."""
-    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+def _listing(folder: Path, files: Sequence[Path]) -> str:
+    """Names, sizes and times."""
     stats = [(str(path.relative_to(folder)), path.lstat()) for path in files]
     return fingerprint(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 

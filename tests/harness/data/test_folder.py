@@ -66,6 +66,14 @@ def test_a_suite_that_was_only_touched_or_copied_is_kept(suite: Path) -> None:
     assert notes_of_use() == []
 
 
+def test_pages_that_readers_write_are_no_change(suite: Path) -> None:
+    (suite / "pages" / "toy").mkdir(parents=True)
+    (suite / "pages" / "toy" / "0.png").write_bytes(b"a page")
+    assert notes_of_use() == []
+    (suite / "pictures" / "b.png").write_bytes(b"beside what was made")
+    assert len(notes_of_use()) == 1
+
+
 def test_a_suite_of_an_earlier_release_is_read_as_it_is(suite: Path, tmp_path: Path) -> None:
     (tmp_path / ".toy-v1-seed0.listing").unlink()
     (tmp_path / ".toy-v1-seed0.sha256").unlink()
