@@ -45,7 +45,12 @@ def lock_repos(tasks: Sequence[Task], own: Lock, given: Lock, *, update: bool, w
         UnreachableError: nobody answers; there is no point in asking 40 times more.
     """
     if given or update or not knows_all(tasks, own):
-        import datasets  # noqa: F401 - here, and not first in threads, which would see modules of it half imported
+        # Here, and not first in threads, which would see modules of it half imported.
+        import datasets  # noqa: F401
+        from fsspec.utils import can_be_local
+
+        for protocol in ("hf", "http", "https"):
+            can_be_local(f"{protocol}://")
     lock: Lock = {}
     failures: Failures = []
     stop = threading.Event()
