@@ -39,22 +39,26 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def data_url(path: Path, *, strictly: bool = False) -> str:
+def data_url(path: Path, *, strictly: bool = False, size: tuple[int, int] | None = None) -> str:
     """A picture in base64: as it is, under its true type, or as RGB in a PNG, if servers don't know the format or
     would see it otherwise than `open_picture`.
 
     Args:
         strictly: so is whatever is unusual, such as an alpha channel, or an orientation that a server may apply.
+        size: width and height to which it is resized (bicubic, by Pillow), if it hasn't them.
 
     Raises:
         DataError: not there, or no picture.
     """
+    from PIL.Image import Resampling
+
     with opened_picture(path) as image:
         image.load()
         content, mime = path.read_bytes(), _MIMES.get(str(image.format))
         flags = unusual(path, content[:HEAD])
-        if mime is None or flags & READ_ANEW or (strictly and flags):
-            buffer = BytesIO()
-            to_rgb(image).save(buffer, "PNG")
+        size = size or image.size
+        if mime is None or flags & READ_ANEW or (strictly and flags) or size != image.size:
+            rgb, buffer = to_rgb(image), BytesIO()
+            (rgb if size == rgb.size else rgb.resize(size, Resampling.BICUBIC)).save(buffer, "PNG")
             mime, content = "image/png", buffer.getvalue()
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"

@@ -232,7 +232,7 @@ class MMEmbR1Embedder:
         from mmemb_r1_model.vllm.client import Question
         from mmemb_r1_model.vllm.request import chat
 
-        return Question(item.id, chat(item, self._settings))
+        return Question(item.id, chat(item, self._settings, self._checkpoint.vision.factor))
 
     def upload(self, prepared: Prepared) -> Prepared:
         """Start the copy to a GPU; elsewhere, or if a server has to write first, there is nothing to do."""

@@ -193,8 +193,9 @@ class ServerSampler:
         return [[self._rollout(written, max_new_tokens) for written in group] for group in answers]
 
     def _prompt(self, given: Input) -> tuple[Question, list[int]]:
-        question = Question(given.item.id, chat(given.item, self._student.settings))
-        return question, [*given.prompt.ids.tolist(), self._student.think]
+        student = self._student
+        question = Question(given.item.id, chat(given.item, student.settings, student.checkpoint.vision.factor))
+        return question, [*given.prompt.ids.tolist(), student.think]
 
     def _rollout(self, written: Written, max_new_tokens: int) -> Rollout:
         """What a server writes beyond its end is not wanted."""

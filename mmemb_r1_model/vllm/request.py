@@ -7,20 +7,21 @@ are asked for in this form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 from PIL import Image
 
-from mmeb_harness.adapter.pictures import data_url
+from mmeb_harness.adapter.pictures import data_url, picture_size
 from mmeb_harness.adapter.remote import RefusedError
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.model.chat_template import BARE_VIDEO
 from mmemb_r1_model.model.chat_template import PATH as TEMPLATE
 from mmemb_r1_model.model.prompt import system_turn, user_turn
 from mmemb_r1_model.model.settings import THINK, Settings
-from mmemb_r1_model.model.vision import TEMPORAL_PATCH
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH, video_size
 
 #: What becomes JSON, or was some.
 Json: TypeAlias = dict[str, Any]
@@ -38,22 +39,29 @@ class UnfitError(Exception):
     """An answer without what is needed: what is wrong with it, to be read behind the server's name."""
 
 
-def chat(item: Item, settings: Settings) -> Json:
+def chat(item: Item, settings: Settings, factor: int) -> Json:
     """What of a request depends on the item: its turns, media as data URLs, and how to read these.
+
+    A picture is sent as it is. The frames of a clip are sent in the size in which they are read, since transformers
+    resizes clips by torchvision alone, which gives other pixels than Pillow.
+
+    Args:
+        factor: side of a visual token, in pixels.
 
     Raises:
         DataError: a picture that can't be read.
     """
+    size = _frame_size(item, settings, factor) if item.frames else None
     words = {"type": "text", "text": user_turn(settings, item.text)}
     return {
         "messages": [
             {"role": "system", "content": system_turn(settings, item.instruction)},
-            {"role": "user", "content": [*_media(item), words]},
+            {"role": "user", "content": [*_media(item, size), words]},
             {"role": "assistant", "content": THINK},
         ],
         "add_generation_prompt": False,
         "continue_final_message": True,
-        **_media_settings(item, settings),
+        **_media_settings(item, settings, size),
     }
 
 
@@ -193,9 +201,17 @@ _WAYS_OUT = (
 )
 
 
-def _media(item: Item) -> list[Json]:
-    urls = [data_url(path, strictly=True) for path in item.media]
-    if not item.frames:
+def _frame_size(item: Item, settings: Settings, factor: int) -> tuple[int, int]:
+    """Width and height in which a clip's frames are read."""
+    width, height = picture_size(item.frames[0])
+    bounds = settings.video_min_pixels, settings.video_max_pixels
+    rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
+    return columns, rows
+
+
+def _media(item: Item, frame_size: tuple[int, int] | None) -> list[Json]:
+    urls = [data_url(path, strictly=True, size=frame_size) for path in item.media]
+    if frame_size is None:
         return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
     urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
@@ -203,11 +219,11 @@ def _media(item: Item) -> list[Json]:
     return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
 
 
-def _media_settings(item: Item, settings: Settings) -> Json:
+def _media_settings(item: Item, settings: Settings, frame_size: tuple[int, int] | None) -> Json:
     """What vLLM must know to read an item's media as our reader does: sizes, and the times of frames."""
     if not item.media:
         return {}
-    if not item.frames:
+    if frame_size is None:
         return {"mm_processor_kwargs": _reading(settings.min_pixels, settings.max_pixels)}
     num_frames = len(item.frames) + -len(item.frames) % TEMPORAL_PATCH
     clip = {
@@ -217,9 +233,11 @@ def _media_settings(item: Item, settings: Settings) -> Json:
         "duration": num_frames / settings.frames_per_second,
         "do_sample_frames": False,
     }
+    # Bounds that leave the frames as they are: of an odd number, the last one's copy may be beyond the clip's own.
+    pixels = num_frames * math.prod(frame_size)
     return {
         "mm_processor_kwargs": {
-            **_reading(settings.video_min_pixels, settings.video_max_pixels),
+            **_reading(min(settings.video_min_pixels, pixels), max(settings.video_max_pixels, pixels)),
             "cap_pixels_per_frame": False,  # of transformers 5.22, on by default there
         },
         "media_io_kwargs": {"video": clip},
@@ -227,5 +245,5 @@ def _media_settings(item: Item, settings: Settings) -> Json:
 
 
 def _reading(least: int, most: int) -> Json:
-    # Not the fast processors: they resize by torchvision, which gives other pixels than Pillow.
+    # Not the fast processors: they resize by torchvision.
     return {"size": {"shortest_edge": least, "longest_edge": most}, "use_fast": False}

@@ -55,8 +55,6 @@ CLIPS = ("UCF101", "MSR-VTT", "Video-MME", "QVHighlight")
 #: float32 on both sides, but other kernels.
 LEAST_COSINE = 1 - 1e-5
 MOST_LOG_RATIO = 1e-4
-#: transformers has no Pillow processor for clips, and these frames are noise, where resizing differs most.
-MOST_CLIP_LOG_RATIO = 0.25
 
 
 @dataclasses.dataclass
@@ -107,7 +105,9 @@ def mixed(limit: int) -> list[Item]:
 
 
 def odd(folder: Path) -> dict[str, list[Item]]:
-    """What must be resized before it is read: by Pillow if it is a picture, by torchvision alone if it is a clip."""
+    """What must be resized before it is read, of noise, where resizing differs most; clips are resized before they are
+    sent.
+    """
     rng = np.random.default_rng(0)
     paths = []
     for number, (width, height) in enumerate([(50, 70), (70, 50), (300, 200), (33, 130)] * 2):
@@ -119,20 +119,12 @@ def odd(folder: Path) -> dict[str, list[Item]]:
     }
 
 
-def compared(
-    table: Table,
-    part: str,
-    what: str,
-    student: Student,
-    items: list[Item],
-    own: list[list[Rollout]],
-    most: float = MOST_LOG_RATIO,
-) -> None:
+def compared(table: Table, part: str, what: str, student: Student, items: list[Item], own: list[list[Rollout]]) -> None:
     """Rollouts held against the student's own log-probabilities."""
     ratios = log_ratios(student, items, own)
     greedy, sampled = len(own), sum(map(len, own)) - len(own)
     table.row(
-        part, what, max(ratios) < most,
+        part, what, max(ratios) < MOST_LOG_RATIO,
         f"items {len(items)}", f"equal prompts {len(items)}", f"rollouts {greedy} greedy, {sampled} sampled",
         f"log-ratio mean {sum(ratios) / len(ratios):.1e}, most {max(ratios):.1e}",
     )  # fmt: skip
@@ -155,8 +147,7 @@ def rollouts(table: Table, vllm: Vllm, limit: int, folder: Path) -> None:
         sampler.refresh(step)
         compared(table, "rollouts", what, student, items, sampled(sampler, student, items, step))
     for what, some in odd(folder).items():
-        most = MOST_CLIP_LOG_RATIO if some[0].frames else MOST_LOG_RATIO
-        compared(table, "rollouts", what, student, some, sampled(sampler, student, some, 9), most)
+        compared(table, "rollouts", what, student, some, sampled(sampler, student, some, 9))
     restarted(table, vllm, sampler, student, items * 4)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import pickle
 import threading
@@ -23,7 +25,10 @@ from mmemb_r1_model.embed import served as served_rationales
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.embed.served import by_length, closed_by_rule
 from mmemb_r1_model.model.collate import collate, prompts_of
+from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import IMAGE_PAD, extended
+from mmemb_r1_model.model.vision import video_patches, video_size
+from mmemb_r1_model.vllm.request import chat
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
 from tests.mmemb_r1.tiny_vllm import BARE, CHAT, MODELS, TRIPLET, TinyVllm, changed
 from tests.patience import PATIENCE
@@ -95,6 +100,31 @@ def test_vectors_and_rationales_are_the_local_engines(
     assert all(body["mm_processor_kwargs"]["cap_pixels_per_frame"] is False for body in clips)
     assert {"chat_template_kwargs" in body for body in clips} <= {vllm.clip == BARE}
     assert clips or which == "trained"
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 6])
+@pytest.mark.parametrize("size", [(50, 70), (300, 200), (64, 64)])
+def test_frames_are_sent_in_the_size_in_which_they_are_read(
+    size: tuple[int, int], num_frames: int, random_checkpoint: Path, tmp_path: Path
+) -> None:
+    """So that a server, whose own resizing gives other pixels, has nothing to resize."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / "frame.png")
+    item = Item("clip", frames=(tmp_path / "frame.png",) * num_frames)
+    checkpoint = load(str(random_checkpoint))._checkpoint
+    settings, vision = checkpoint.settings, checkpoint.vision
+    asked = chat(item, settings, vision.factor)
+    (clip,) = (part["video_url"]["url"] for part in asked["messages"][1]["content"] if part["type"] == "video_url")
+    sent = [Image.open(io.BytesIO(base64.b64decode(frame))) for frame in clip.partition(",")[2].split(",")]
+    rows, columns = sent[0].height, sent[0].width
+    bounds = asked["mm_processor_kwargs"]["size"]
+    again = video_size(len(sent), rows, columns, vision.factor, bounds["shortest_edge"], bounds["longest_edge"])
+    assert again == (rows, columns)
+    read = ItemReader(checkpoint, settings).patches(item)
+    assert read is not None
+    theirs = video_patches(sent, vision, bounds["shortest_edge"], bounds["longest_edge"])
+    assert theirs.grid == read.grid
+    assert np.array_equal(theirs.pixels, read.pixels)
 
 
 def test_traces_and_work(url: str, random_checkpoint: Path, threshold: float, items: list[Item]) -> None:
