@@ -38,11 +38,13 @@ SCORES_BYTES = 256 << 20
 #: Bounds the vectors gathered at a time for a query's own pool.
 POOL_BYTES = 16 << 20
 #: The float64 products that are added at a time, which should stay in the processor's cache.
-EXACT_BLOCK_BYTES = 256 << 10
+EXACT_BLOCK_BYTES = 320 << 10
 #: Queries that are ranked at once by what FAISS found.
 QUERY_BLOCK = 32
 #: Of threads that run Python between their numpy calls, more would wait for the interpreter.
 MAX_THREADS = 16
+#: Values that numpy buffers. Where two rows fit, it copies what they are multiplied by beside itself, row after row.
+NUMPY_BUFFER = 256
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def rank_corpus(
         cut: the main metric's k, for the count of tied decisions.
     """
     corpus = _search_corpus(queries, candidates, relevant, depth, cut)
-    with ThreadPoolExecutor(thread_count()) as threads:
+    with _threads() as threads:
         starts = range(0, len(queries), QUERY_BLOCK)
         blocks = threads.map(lambda start: _rank_block(corpus, start), starts)
         rankings = list(itertools.chain.from_iterable(blocks))
@@ -129,7 +131,7 @@ def rank_pools(
         proposal = Proposal(_products(fast_queries[i], fast_candidates, pools[i]), FLOAT32_MARGIN)
         return rank_list(_exact(queries[i], candidates), pools[i], relevant[i], proposal, depth=depth, cut=cut)
 
-    with ThreadPoolExecutor(thread_count()) as threads:
+    with _threads() as threads:
         return list(threads.map(rank, range(len(queries))))
 
 
@@ -155,19 +157,20 @@ class _ExactScorer:
         rows = max(1, EXACT_BLOCK_BYTES // max(1, width * np.float64().nbytes))
         self._gathered = np.empty((rows, width), dtype=candidates.dtype)
         self._products = np.empty((rows, width), dtype=np.float64)
+        self._query = np.empty(width, dtype=np.float64)
 
     def scores(self, query: Floats, positions: Positions) -> Float64s:
-        wide_query = query.astype(np.float64)
+        np.copyto(self._query, query)
         scores = np.empty(len(positions), dtype=np.float64)
         rows = len(self._products)
         for start in range(0, len(positions), rows):
             chosen = positions[start : start + rows]
             gathered, products = self._gathered[: len(chosen)], self._products[: len(chosen)]
             # All positions are valid; only "raise" would buffer the output.
-            np.take(self._candidates, chosen, axis=0, out=gathered, mode="clip")
-            products[...] = gathered
-            products *= wide_query
-            products.sum(axis=1, out=scores[start : start + rows])
+            self._candidates.take(chosen, axis=0, out=gathered, mode="clip")
+            np.copyto(products, gathered)
+            np.multiply(products, self._query, out=products)
+            np.add.reduce(products, axis=1, out=scores[start : start + rows])
         return scores
 
 
@@ -220,13 +223,16 @@ def _rank_block(corpus: _Corpus, start: int) -> list[RankedQuery | None]:
     # A group that reaches the last place may go on after it.
     whole_groups = (scores[:, min(corpus.cut, wanted) - 1] > scores[:, -1]) | (wanted == num_candidates)
     settled = complete & (first > 0) & whole_groups
+    tied = (scores[:, 1 : corpus.cut + 1] == scores[:, : min(corpus.cut, wanted - 1)]).any(axis=1)
     return [
         RankedQuery(
             positions=positions[row, : corpus.depth],
             scores=scores[row, : corpus.depth],
             first_relevant=int(first[row]),
-            tied_decisions=_tied_decisions(positions[row], scores[row], corpus.cut),
-            tie_groups=_groups_within(positions[row], scores[row], corpus.cut),
+            tied_decisions=_tied_decisions(positions[row], scores[row], corpus.cut) if tied[row] else 0,
+            tie_groups=_groups_within(positions[row], scores[row], corpus.cut)
+            if tied[row]
+            else tuple(positions[row, : corpus.cut, None]),
         )
         if settled[row]
         else None
@@ -237,23 +243,22 @@ def _rank_block(corpus: _Corpus, start: int) -> list[RankedQuery | None]:
 def _best_of_block(corpus: _Corpus, start: int, wanted: int) -> tuple[Positions, Float64s, NDArray[np.bool_]]:
     """Of a block of queries: the best positions (b, wanted), their exact scores, and whether no others can be (b,)."""
     fast = corpus.scores[start : start + QUERY_BLOCK].astype(np.float64)  # (b, w)
-    near = _num_near(fast, wanted, FLOAT32_MARGIN)
-    proposed = fast[:, : near.max()]
-    places = corpus.places[start : start + QUERY_BLOCK, : near.max()]
-    exact = np.full(places.shape, -np.inf)
+    near = _num_near(fast, wanted, FLOAT32_MARGIN).max()
+    places = corpus.places[start : start + QUERY_BLOCK, :near]
     scorer = _ExactScorer(corpus.candidates)
-    for row, count in enumerate(near.tolist()):
-        exact[row, :count] = scorer.scores(corpus.queries[start + row], places[row, :count])
-    _check_margin(exact, proposed)
-    order = np.lexsort((places, -exact))[:, :wanted]
+    exact = np.stack([scorer.scores(corpus.queries[start + row], places[row]) for row in range(len(places))])
+    _check_margin(exact, fast[:, :near])
+    order = np.argsort(-exact, axis=1, kind="stable")  # the fastest of what is nearly sorted
     scores = np.take_along_axis(exact, order, axis=1)
+    tied = (scores[:, 1:] == scores[:, :-1]).any(axis=1)
+    order[tied] = np.lexsort((places[tied], -exact[tied]))
+    order, scores = order[:, :wanted], scores[:, :wanted]
     complete = (fast.shape[1] >= len(corpus.candidates)) | (fast[:, -1] + FLOAT32_MARGIN < scores[:, -1])
     return np.take_along_axis(places, order, axis=1), scores, complete
 
 
 def _check_margin(exact: Float64s, proposed: Float64s) -> None:
-    known = exact > -np.inf
-    off = float(np.abs(exact[known] - proposed[known]).max())
+    off = float(np.abs(exact - proposed).max())
     if off > FLOAT32_MARGIN:
         raise HarnessError(
             f"FAISS's scores are off by {off:.1g}, more than float32 of unit vectors ever is: "
@@ -265,7 +270,9 @@ def _first_found(positions: Positions, relevant: Sequence[Positions], num_candid
     """1-based rank (b,) of the first relevant one among each query's best (b, n); 0 where none is."""
     rows = np.arange(len(positions))
     wanted = np.repeat(rows, [len(places) for places in relevant]) * num_candidates + np.concatenate(relevant)
-    is_relevant = np.isin(positions + rows[:, None] * num_candidates, wanted)  # (b, n)
+    wanted.sort()
+    listed = positions + rows[:, None] * num_candidates  # (b, n)
+    is_relevant = np.append(wanted, -1)[np.searchsorted(wanted, listed)] == listed
     return np.where(is_relevant.any(axis=1), is_relevant.argmax(axis=1) + 1, 0)
 
 
@@ -302,7 +309,7 @@ def rank_list(
 
 def _first_width(num_listed: int, depth: int) -> int:
     """More places than are wanted, so that a tie across the cut seldom needs a second look."""
-    return min(num_listed, 2 * depth + 8)
+    return min(num_listed, depth + 16)
 
 
 def _top(exact: ExactScores, listed: Positions, proposal: Proposal, depth: int) -> tuple[Positions, Float64s]:
@@ -369,10 +376,7 @@ def _tied_decisions(positions: Positions, scores: NDArray[np.float64], cut: int)
 
 def _groups_within(positions: Positions, scores: Float64s, cut: int) -> tuple[Positions, ...]:
     """For each of the first `cut` places, the positions among `positions` that share its score."""
-    places = range(min(cut, len(positions)))
-    if (scores[:cut][: len(scores) - 1] > scores[1 : cut + 1]).all():
-        return tuple(positions[place : place + 1] for place in places)
-    return tuple(positions[scores == scores[place]] for place in places)
+    return tuple(positions[scores == scores[place]] for place in range(min(cut, len(positions))))
 
 
 def _tie_groups(
@@ -392,6 +396,10 @@ def _tie_groups(
         near = np.flatnonzero(np.abs(proposal.scores - scores[place]) <= proposal.margin)
         groups.append(listed[near[exact(listed[near]) == scores[place]]])
     return tuple(groups)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_count(), initializer=np.setbufsize, initargs=(NUMPY_BUFFER,))
 
 
 def thread_count() -> int:

@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks.ranking [--queries N] [--candidates N] [--dimensions N] [--sample N] [--missed SHARE]
 python -m tests.benchmarks.ranking --memory      1,000,000 candidates, 100 queries, no argsort
+python -m tests.benchmarks.ranking --faiss N     beside a bare IndexFlatIP instead, N times in turn
 
 Made-up unit vectors: a query is its relevant candidate and noise, which its ranking finds; of a share of the queries
 another candidate is the relevant one, whose rank has to be counted.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -112,12 +114,16 @@ def main() -> None:
         "--missed", type=float, default=0.1, help="share of queries whose relevant candidate is far off"
     )
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--faiss", type=int, metavar="N")
     options = parser.parse_args()
     if options.memory:
         options.candidates, options.queries = 1_000_000, 100
     candidates = unit_vectors(options.candidates, options.dimensions, seed=0)
     queries, relevant = queries_for(candidates, options.queries, options.missed)
     rank_corpus(queries[:100], candidates[:1000], [np.array([0])] * len(queries[:100]), depth=DEPTH, cut=CUT)
+    if options.faiss:
+        compare_with_faiss(queries, candidates, relevant, options.faiss)
+        return
     # Half of the argsorts before and half after: other programs may come and go meanwhile.
     chosen = np.unique(np.linspace(0, len(queries) - 1, options.sample or len(queries)).astype(int))
     if options.memory:
@@ -141,6 +147,35 @@ def main() -> None:
         sampled = [ranked[i] for i in [*chosen[::2], *chosen[1::2]]]
         different = check_agreement(sampled, orders + more_orders)
         print(f"ranks agree; {different:,} of {len(chosen) * DEPTH:,} places differ, by less than {CLOSE:g} in score")
+
+
+def compare_with_faiss(
+    queries: NDArray[np.float32], candidates: NDArray[np.float32], relevant: Sequence[NDArray[np.int64]], repeats: int
+) -> None:
+    """Both are timed in every repeat, in an order that alternates, after one that isn't counted."""
+    import faiss
+
+    def bare() -> None:
+        index = faiss.IndexFlatIP(candidates.shape[1])
+        index.add(candidates)
+        index.search(queries, DEPTH)
+
+    def ours() -> None:
+        rank_corpus(queries, candidates, relevant, depth=DEPTH, cut=CUT)
+
+    durations: dict[Callable[[], None], list[Duration]] = {ours: [], bare: []}
+    for repeat in range(repeats + 1):
+        for side in (ours, bare) if repeat % 2 else (bare, ours):
+            durations[side].append(timed(side)[1])
+    print(
+        f"{len(queries):,} queries x {len(candidates):,} candidates x {candidates.shape[1]:,} dimensions, "
+        f"{thread_count()} threads, medians of {repeats}"
+    )
+    for measure in ("seconds", "processor"):
+        own, theirs = ([getattr(duration, measure) for duration in durations[side][1:]] for side in (ours, bare))
+        ratios = [our / their for our, their in zip(own, theirs, strict=True)]
+        our, their = statistics.median(own), statistics.median(theirs)
+        print(f"{measure}: ours {our:.3f}, FAISS {their:.3f}: {our / their:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
 
 
 def argsort_each(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> list[NDArray[np.int64]]:
