@@ -55,7 +55,11 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(plugin: None) -> Iterator[Cluster]:
-    """Of this process, which ends as before once it is no driver any more."""
+    """Of this process, which ends as before once it is no driver any more.
+
+    And once it has no cluster any more: what tests fork later has this process's answer to SIGTERM.
+    """
+    alone = signal.getsignal(signal.SIGTERM)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     before = signal.getsignal(signal.SIGTERM)
     with ray_cluster.connected(made.address):
@@ -63,6 +67,7 @@ def cluster(plugin: None) -> Iterator[Cluster]:
         yield made
     assert signal.getsignal(signal.SIGTERM) == before
     made.shutdown()
+    signal.signal(signal.SIGTERM, alone)
 
 
 @pytest.fixture

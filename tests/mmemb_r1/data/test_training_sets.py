@@ -540,6 +540,8 @@ def test_every_set_reads_the_same_in_any_order_copy_and_process(tmp_path: Path, 
     order = np.random.default_rng(0).permutation(len(pairs)).tolist()
     with multiprocessing.get_context("fork").Pool(2) as pool:
         elsewhere = dict(zip(order, pool.map(_read, [(pairs, index) for index in order], chunksize=1), strict=True))
+        pool.close()  # they end by themselves: a signal may meet a handler that they have from this process
+        pool.join()
     in_order = [pairs[index] for index in range(len(pairs))]
     assert [elsewhere[index] for index in range(len(pairs))] == in_order
     assert len({pair.id for pair in in_order}) == len(in_order) > 1
