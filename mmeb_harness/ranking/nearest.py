@@ -25,6 +25,8 @@ Search: TypeAlias = Callable[[Float32s, Float32s, int], Found]
 FAISS_GPU_MAX_PLACES = 2048
 #: Of fewer values of queries FAISS multiplies without BLAS, four times slower (128,000 in its version 1.15).
 FAISS_BLAS_VALUES = 1 << 17
+#: Searches at once, each of which holds one of OpenBLAS's buffers, whose number is bounded.
+FAISS_MAX_SHARES = 16
 #: The part of the corpus that is on a GPU at a time, where a model may hold most of the memory.
 GPU_BLOCK_BYTES = 2 << 30
 
@@ -85,7 +87,7 @@ def _search_on_cpu(queries: Float32s, candidates: Float32s, k: int) -> Found:
         return scores, places
 
     threads = int(faiss.omp_get_max_threads())
-    if not 1 < threads <= queries.size // FAISS_BLAS_VALUES:
+    if not 1 < threads <= min(FAISS_MAX_SHARES, queries.size // FAISS_BLAS_VALUES):
         return search(queries)
     with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         scores, places = zip(*pool.map(search, np.array_split(queries, threads)), strict=True)
