@@ -257,6 +257,7 @@ def test_an_answer_without_the_token_is_closed_by_rule(mute: Path, items: dict[s
         np.testing.assert_allclose(vector, unit(state), atol=1e-5, err_msg=item.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reasoning", get_args(ume_r1.Reasoning))
 def test_the_check_passes(writer: Path, tmp_path: Path, reasoning: str) -> None:
     embedder = load(writer, reasoning=reasoning, candidate_reasoning=reasoning)

@@ -26,9 +26,12 @@ from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 from tests.harness.reasoning_runs import Row, remade, three_modes
 from tests.patience import PATIENCE
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed (apt: chromium-driver)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed (apt: chromium-driver)"
+    ),
+]
 
 LONG = 100_000
 MARKUP = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'><b>bold</b>"

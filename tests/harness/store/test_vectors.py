@@ -489,6 +489,7 @@ def let_go_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_two_processes_write_and_a_third_reads(tmp_path: Path) -> None:
     writers = [writer(tmp_path, name, 150, 30, subprocess.PIPE) for name in ("one", "other")]
     reader, sizes, sizes_at_rest = VectorStore(tmp_path), [], []

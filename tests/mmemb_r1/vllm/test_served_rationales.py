@@ -33,6 +33,8 @@ from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, se
 from tests.mmemb_r1.tiny_vllm import BARE, CHAT, MODELS, TRIPLET, TinyVllm, changed
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 #: Of the items, in adaptive mode.
 NUM_REASONING = {"random": 4, "trained": 3}
@@ -166,7 +168,7 @@ def test_candidates_that_dont_reason_need_no_server(random_checkpoint: Path, ite
 @pytest.mark.parametrize(
     "own",
     [
-        pytest.param({"reasoning": "always"}, id="always", marks=pytest.mark.slow),
+        pytest.param({"reasoning": "always"}, id="always"),
         pytest.param({"threshold": 0.0}, id="adaptive"),
     ],
 )
@@ -281,7 +283,6 @@ def test_a_rationale_ends_by_the_engines_rule(
     assert (row.index, row.truncated) == (3, truncated)
 
 
-@pytest.mark.slow
 def test_questions_are_prepared_in_other_processes(url: str, random_checkpoint: Path, items: list[Item]) -> None:
     args = {"path": str(random_checkpoint), "rationales": url}
     spec = ModelSpec("mmemb_r1", args, {"reasoning": "always"})
@@ -304,7 +305,6 @@ def test_settings_say_that_rationales_come_from_elsewhere(random_checkpoint: Pat
     assert never == info(reasoning="never")  # nothing is asked for
 
 
-@pytest.mark.slow
 def test_a_run(url: str, vllm: TinyVllm, random_checkpoint: Path, tmp_path: Path) -> None:
     results = []
     for name, more in (("here", []), ("there", ["--model-arg", f"rationales={url}"])):

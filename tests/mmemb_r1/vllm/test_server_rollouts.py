@@ -28,6 +28,7 @@ from tests.mmemb_r1.small_training import ADAPT, log_ratios, make_pairs, make_st
 from tests.mmemb_r1.tiny_vllm import CHAT, LOAD, UNLOAD, TinyVllm, changed
 
 pytest.importorskip("peft")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -111,7 +112,6 @@ def test_the_same_seed_gives_the_same_rollouts(
     assert first[0][0] != first[0][1]
 
 
-@pytest.mark.slow
 def test_three_steps_with_weights_that_are_renewed_every_other_step(
     vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
@@ -348,7 +348,6 @@ def test_nobody_at_the_address_and_a_wrong_key(
     assert len(sample(student, with_key, tmp_path, items[:1])) == 1
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_leaves_the_last_checkpoint_and_another_one_goes_on(
     random_checkpoint: Path, vllm: TinyVllm, server: Server, student: Student, tmp_path: Path
 ) -> None:
