@@ -54,7 +54,7 @@ from mmeb_harness.core.items import (
 )
 from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
 from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
-from mmeb_harness.core.reading import JsonFile, build_config, parse_yaml, read_yaml
+from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
 
@@ -118,6 +118,7 @@ __all__ = [
     "one_line",
     "opened_picture",
     "parquet_rows",
+    "parse_record",
     "parse_yaml",
     "read_batch_size",
     "read_json",

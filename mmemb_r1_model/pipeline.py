@@ -14,12 +14,13 @@ Every stage goes on where it was broken off; a finished one is passed over.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,16 +30,16 @@ from torch import distributed
 
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
+from mmemb_r1_model.data.rationales import RATIONALES
 from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
-from mmemb_r1_model.disk.config import build_config, open_keys
+from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
 from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError
 from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.rationales.config import RationaleConfig
-from mmemb_r1_model.rationales.rows import RATIONALES
 from mmemb_r1_model.rationales.stage import write_rationales
 from mmemb_r1_model.selection.judge import WORDS, JudgeConfig, open_judge
 from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
@@ -83,8 +84,8 @@ class SyntheticConfig:
     module: str
     folder: str
     split: str = "train"
-    seed: int = 0
-    queries: int = 100
+    seed: Seed = 0
+    queries: Least1 = 100
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class TinyConfig:
 
     texts: tuple[str, ...]
     size: TinySize = field(default_factory=TinySize)
-    max_new_tokens: int = 16
-    seed: int = 0
+    max_new_tokens: Least1 = 16
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,8 @@ class Pipeline:
         for number, lessons in enumerate(stage.lessons, start=1):
             # The last one's outcome is the evaluator.
             target = folder if number == len(stage.lessons) else folder / f"lessons-{number}"
-            judge = open_judge(JudgeConfig(checkpoint=str(start)), join_world("auto").device)
+            with _own(start, "judge"):
+                judge = open_judge(JudgeConfig(checkpoint=str(start)), join_world("auto").device)
             train_judge(judge, self.sets(lessons.data, "judge"), trusted, lessons.training, target)
             start = target / FINAL
         return "evaluator trained"
@@ -314,8 +316,11 @@ class Pipeline:
             config = dataclasses.replace(config, judge=trained)
         sets = [weighted.pairs for weighted in self.sets(self.config.data, "select")]
         world = join_world(config.judge.device)
-        judge = open_judge(config.judge, world.device)
+        with _own(self.folder / "judge", "judge") if self.config.judge else contextlib.nullcontext():
+            judge = open_judge(config.judge, world.device)
         rationales = self.folder / "rationales" / RATIONALES
+        if not rationales.is_file():
+            raise DataError(f"{rationales} is missing: run `mmemb-r1 rationales` first")
         judge_rationales(judge, sets, rationales, config, folder, world, self._on_units)
         _patient_barrier(world)()
         if world.is_first:
@@ -334,7 +339,9 @@ class Pipeline:
             config = dataclasses.replace(config, checkpoint=str(self.folder / "start"))
         world = join_world(config.device, config.shard)
         sets, rationales = self._inputs("train")
-        train(open_student(config, world), sets, rationales, self.config.train, self.folder / "joint", world)
+        with _own(self.folder / "start", "train") if self.config.start else contextlib.nullcontext():
+            student = open_student(config, world)
+        train(student, sets, rationales, self.config.train, self.folder / "joint", world)
         return "stage 1 done"
 
     def _adapt(self) -> str:
@@ -343,7 +350,9 @@ class Pipeline:
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
         world = join_world(config.device, config.shard)
         sets, rationales = self._inputs("adapt")
-        adapt(open_student(config, world), sets, rationales, self.config.adapt, self.folder / "adaptive", world)
+        with _own(self.folder / "joint", "train"):
+            student = open_student(config, world)
+        adapt(student, sets, rationales, self.config.adapt, self.folder / "adaptive", world)
         return "stage 2 done"
 
     def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], SelectedRationales]:
@@ -364,6 +373,17 @@ class Pipeline:
         for mode in config.modes:
             run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, config.options)
         return "evaluated"
+
+
+@contextlib.contextmanager
+def _own(folder: Path, stage: Stage) -> Iterator[None]:
+    """A checkpoint that this run makes: of one that can't be used the way out is to make it again."""
+    try:
+        yield
+    except ModelError as error:
+        way_out = f"move {folder} away and call" if folder.exists() else "call"
+        command = "select" if stage == "judge" else stage
+        raise ModelError(f"{error}. It is this run's own: {way_out} `mmemb-r1 {command}` to make it") from error
 
 
 def make_synthetic(splits: Sequence[SyntheticConfig], folder: Path) -> list[str]:

@@ -93,6 +93,11 @@ class Column(Generic[Cell]):
         return Column(name, "a number", lambda array: _finite(_numbers(array, whole=False)).to_pylist())
 
     @staticmethod
+    def truth(name: str) -> Column[bool]:
+        """True or false in every row."""
+        return Column(name, "true or false", lambda array: _truths(array).to_pylist())
+
+    @staticmethod
     def picture(name: str) -> Column[bytes]:
         """A picture's bytes, bare or in a struct {bytes, path}; none where there is no picture."""
         return Column(name, "a picture (bytes, or a struct with them)", lambda array: _pictures(array).to_pylist())
@@ -277,6 +282,15 @@ def _numbers(array: pa.Array, *, whole: bool) -> pa.Array:
     if not (types.is_integer(array.type) or types.is_floating(array.type) or types.is_decimal(array.type)):
         array = _texts(array)
     return _filled(array).cast(pa.int64() if whole else pa.float64())
+
+
+def _truths(array: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    array = _plain(array)
+    if not pa.types.is_boolean(array.type):
+        raise _UnfitError
+    return _filled(array)
 
 
 def _finite(array: pa.Array) -> pa.Array:

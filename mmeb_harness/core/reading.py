@@ -141,6 +141,24 @@ def build_config(kind: type[Contents], values: object, source: str = "") -> Cont
     return _built(kind, values, source, source or "the configuration", numbers_as_text=True)
 
 
+def parse_record(kind: type[Contents], line: bytes, source: str) -> Contents:
+    """A dataclass from a line of JSON, strictly; what isn't there keeps its default.
+
+    Args:
+        source: file and line, for messages.
+
+    Raises:
+        UnknownNameError: a key that is no field; the nearest is suggested.
+        OptionError: no JSON, a value of the wrong type, or a field without a default that is missing.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return cast(Contents, _adapter(cast(Hashable, kind)).validate_json(b"[%b]" % line)[0])
+    except ValidationError as error:
+        raise _misfit(kind, error.errors(include_url=False), source, source) from error
+
+
 def read_yaml(path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
     """A configuration file's mapping. See `parse_yaml` for what its words mean.
 
@@ -285,7 +303,8 @@ def _adapter(kind: Hashable) -> TypeAdapter[tuple[object]]:
     from pydantic import ConfigDict, TypeAdapter
 
     # In a tuple, since an adapter takes no settings for a dataclass itself; the dataclasses in it have no others.
-    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[arg-type, valid-type]
+    settings = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return TypeAdapter(tuple[kind], config=settings)  # type: ignore[arg-type, valid-type]
 
 
 def _with_numbers(values: object, problems: Sequence[ErrorDetails]) -> object:
@@ -320,20 +339,29 @@ _SPELLED: Mapping[str, Callable[[str], float | int | None]] = {
 }
 
 
+#: What pydantic calls the bound of a number → how it is said.
+_BOUNDS: Mapping[str, str] = {"ge": "at least ", "gt": "above ", "le": "at most ", "lt": "below "}
+
+
 def _misfit(kind: type, problems: Sequence[ErrorDetails], source: str, whole: str) -> HarnessError:
     """The error that names what doesn't fit; of several a key that is no field, since it explains one that lacks."""
     problem = min(problems, key=lambda problem: problem["type"] != "unexpected_keyword_argument")
+    if problem["type"] == "json_invalid" or not problem["loc"]:  # two values in a line
+        return OptionError(f"{source} is not one whole JSON object: {problem['msg']}")
     (_, *steps), value = problem["loc"], problem["input"]
     name = steps.pop() if problem["type"] in ("unexpected_keyword_argument", "missing") else None
     place, wanted = _followed(kind, steps)
     where = ": ".join(filter(None, (source, place))) or whole
+    if problem["type"] == "value_error":  # of the dataclass itself
+        return OptionError(f"{where}: {problem['ctx']['error']}")
     if problem["type"] == "unexpected_keyword_argument":
         return UnknownNameError(f"setting in {where}", str(name), get_type_hints(wanted[0]))
     if isinstance(name, str):
         return OptionError(f"{where} lacks {name!r}")
     if isinstance(value, list) and get_origin(wanted[0]) is tuple:
         return OptionError(f"{where} must have {len(get_args(wanted[0]))} values, not {len(value)}")
-    return OptionError(f"{where} must be {' or '.join(map(_described, wanted))}, not {value!r}")
+    bounds = [word + str(problem["ctx"][key]) for key, word in _BOUNDS.items() if key in problem.get("ctx", {})]
+    return OptionError(f"{where} must be {' or '.join(bounds or map(_described, wanted))}, not {value!r}")
 
 
 def _followed(kind: Any, steps: Sequence[str | int]) -> tuple[str, list[Any]]:

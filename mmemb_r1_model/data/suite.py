@@ -14,15 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from mmeb_harness import DataError, Frames, Item, Task, UnknownNameError
+from mmeb_harness import Column, DataError, Frames, Item, Row, Task, UnknownNameError, parquet_rows
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import Pair, PairSet, Side, content_key
 
 TASKS_GROUP = "mmeb_harness.tasks"
 QUERY_LABELS = "query_labels.parquet"
 WORKER_RATIONALES = "worker_rationales.parquet"
+#: Columns of labels and of workers' rationales.
+TASK, QUERY, ANSWER, DIFFICULTY, KIND, SIDE, WORKER, TEXT = map(
+    Column.text, ("task", "query_id", "answer", "difficulty", "kind", "side", "worker", "text")
+)
+HOPS, SAMPLE = Column.whole_number("hops"), Column.whole_number("sample")
+RIGHT = Column.truth("right")
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,11 @@ def find_tasks() -> list[Task]:
     return tasks
 
 
-def read_labels(data: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """task → query id → what the world knows of it: difficulty, answer …
+def read_labels(data: Path, column: Column[Any] = ANSWER, *more: Column[Any]) -> dict[str, dict[str, Row]]:
+    """task → query id → what the world knows of it, in these columns.
 
     Raises:
-        DataError: if the folder has none.
+        DataError: the folder has none, or others than its tasks need.
     """
     path = data / QUERY_LABELS
     if not path.is_file():
@@ -76,18 +82,38 @@ def read_labels(data: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
             f"{path} is missing: {data} is no synthetic training split. Make one: "
             "python -m mmeb_tasks.miniworld FOLDER --split train, or python -m mmeb_tasks.mini FOLDER --split train"
         )
-    labels: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in pq.read_table(path).to_pylist():
-        labels.setdefault(row["task"], {})[row["query_id"]] = row
+    labels: dict[str, dict[str, Row]] = {}
+    for rows in parquet_rows(path, (TASK, QUERY, column, *more), _ROWS_AT_ONCE):
+        for row in rows:
+            labels.setdefault(row[TASK], {})[row[QUERY]] = row
     return labels
 
 
-def read_task(task: Task, data: Path, labels: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> TaskPairs:
-    """One task's pairs. Of several best candidates a query has the one that its id falls on."""
+def worker_rows(data: Path, *columns: Column[Any]) -> Iterator[Row]:
+    """What workers wrote beside a folder's data, row by row.
+
+    Raises:
+        DataError: there is nothing, or a cell is not what its column holds.
+    """
+    path = data / WORKER_RATIONALES
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {data} has no recorded rationales; name a folder that has them")
+    for rows in parquet_rows(path, columns, _ROWS_AT_ONCE):
+        yield from rows
+
+
+def read_task(task: Task, data: Path, labels: Mapping[str, Row], limit: int | None = None) -> TaskPairs:
+    """One task's pairs. Of several best candidates a query has the one that its id falls on.
+
+    Raises:
+        DataError: a query without a label.
+    """
     samples = task.load(data, Frames())
     by_id = {candidate.id: candidate for candidate in samples.candidates}
     pairs = []
     for query in samples.queries[:limit]:
+        if query.id not in labels:
+            raise DataError(f"{data / QUERY_LABELS} has no label of {task.name}'s query {query.id!r}; make it again")
         gains = samples.gains[query.id]
         best = max(gains.values())
         right = [by_id[one] for one, gain in gains.items() if gain == best]
@@ -97,7 +123,7 @@ def read_task(task: Task, data: Path, labels: Mapping[str, Mapping[str, Any]], l
                 dataset=task.name,
                 query=query,
                 positive=right[zlib.crc32(query.id.encode()) % len(right)],
-                answer=str(labels[query.id]["answer"]),
+                answer=labels[query.id][ANSWER],
                 relevant=frozenset(content_key(by_id[candidate]) for candidate in gains),
             )
         )
@@ -117,8 +143,8 @@ def read_texts(data: Path) -> Iterator[str]:
             for item in (*samples.queries, *samples.candidates):
                 yield item.instruction
                 yield item.text
-    for row in pq.read_table(data / WORKER_RATIONALES, columns=["text"]).to_pylist():
-        yield " " + row["text"]
+    for row in worker_rows(data, TEXT):
+        yield " " + row[TEXT]
 
 
 class TrustedRationales:
@@ -129,12 +155,11 @@ class TrustedRationales:
     """
 
     def __init__(self, folders: Sequence[Path], workers: Sequence[str]) -> None:
-        import pyarrow.parquet as pq
-
         self._texts: dict[tuple[str, str, str], list[str]] = {}
-        for row in (row for folder in folders for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist()):
-            if row["right"] and row["worker"] in workers:
-                self._texts.setdefault((row["task"], row["query_id"], row["side"]), []).append(row["text"])
+        columns = (TASK, QUERY, SIDE, WORKER, TEXT, RIGHT)
+        for row in (row for folder in folders for row in worker_rows(folder, *columns)):
+            if row[RIGHT] and row[WORKER] in workers:
+                self._texts.setdefault((row[TASK], row[QUERY], row[SIDE]), []).append(row[TEXT])
 
     @property
     def fingerprint(self) -> str:

@@ -5,12 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mmeb_harness import build_config, matching, parse_yaml, read_yaml
+from annotated_types import Ge, Gt, Le, Lt
+
+from mmeb_harness import build_config, matching, parse_record, parse_yaml, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 
-__all__ = ["OPEN", "build_config", "named_config", "open_keys", "override", "read_yaml"]
+__all__ = [
+    "OPEN",
+    "Above0",
+    "Below1",
+    "Least0",
+    "Least0Float",
+    "Least1",
+    "Seed",
+    "Share",
+    "build_config",
+    "named_config",
+    "open_keys",
+    "override",
+    "parse_record",
+    "read_yaml",
+]
+
+#: Numbers of configurations, which `build_config` holds to these bounds.
+Least0 = Annotated[int, Ge(0)]
+Least1 = Annotated[int, Ge(1)]
+Least0Float = Annotated[float, Ge(0)]
+Above0 = Annotated[float, Gt(0)]
+Below1 = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Ge(0), Le(1)]
+#: torch takes 64 bits, and steps are added.
+Seed = Annotated[int, Ge(0), Lt(1 << 60)]
 
 #: In a configuration that comes along: only who runs it can know the value.
 OPEN = "???"

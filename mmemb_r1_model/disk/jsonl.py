@@ -8,11 +8,12 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.config import parse_record
+from mmemb_r1_model.disk.errors import DataError, HarnessError
 from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
 from mmemb_r1_model.disk.hashing import hash64
 
@@ -20,6 +21,8 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 #: A row as its file has it: whatever JSON or parquet holds.
 Row = dict[str, Any]
+#: A frozen dataclass that a file holds one of in each line.
+Record = TypeVar("Record")
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -42,26 +45,44 @@ def placed_rows(
     Raises:
         DataError: as `read_rows`, with the way out.
     """
+    for where, start, line in _placed_lines(path, is_finished):
+        try:
+            yield start, len(line), checked_row(json.loads(line), where)
+        except (ValueError, RecursionError) as error:
+            torn = "" if line.endswith(b"\n") else " (the file ends within it)"
+            raise DataError(f"{where} is not valid JSON{torn}: {error}; {way_out}") from error
+
+
+def read_records(path: Path, kind: type[Record], way_out: str) -> Iterator[Record]:
+    """Dataclasses of a file that `RowWriter` wrote, line by line; see `read_rows` for a last one that is torn.
+
+    Raises:
+        DataError: not readable, or a line that isn't of that class; path, line number and way out are named.
+    """
+    return (record for _, _, record in _placed_records(path, kind, way_out))
+
+
+def _placed_records(path: Path, kind: type[Record], way_out: str) -> Iterator[tuple[int, int, Record]]:
+    for where, start, line in _placed_lines(path, is_finished=False):
+        try:
+            yield start, len(line), parse_record(kind, line, where)
+        except HarnessError as error:
+            raise DataError(f"{error}; {way_out}") from error
+
+
+def _placed_lines(path: Path, is_finished: bool) -> Iterator[tuple[str, int, bytes]]:
+    """(file and line for messages, first byte, content) of every line that isn't blank."""
     start = 0
     try:
         with regular_file(path).open("rb") as file:
             for number, line in enumerate(file, start=1):
-                is_torn = not line.endswith(b"\n")
-                if is_torn and not is_finished:
+                if not line.endswith(b"\n") and not is_finished:
                     return
                 if line.strip():
-                    yield start, len(line), _parsed(line, f"{path}, line {number}", is_torn, way_out)
+                    yield f"{path}, line {number}", start, line
                 start += len(line)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
-
-
-def _parsed(line: bytes, where: str, is_torn: bool, way_out: str) -> Row:
-    try:
-        return checked_row(json.loads(line), where)
-    except (ValueError, RecursionError) as error:
-        torn = " (the file ends within it)" if is_torn else ""
-        raise DataError(f"{where} is not valid JSON{torn}: {error}; {way_out}") from error
 
 
 def checked_row(row: object, where: str) -> Row:
@@ -125,36 +146,50 @@ def _shown(value: object) -> str:
     return textwrap.shorten(json.dumps(value), 60, placeholder="…")
 
 
-class KeyedRows:
-    """Random access to the rows of a file by key; a hash, a place and a length of each row are in memory (28 bytes).
+class KeyedRecords(Generic[Record]):
+    """Random access to the lines of a file by key; a hash, a place and a length of each are in memory (28 bytes).
 
-    Rows of one key may lie anywhere, and there may be several.
+    Lines of one key may lie anywhere, and there may be several.
     """
 
-    def __init__(self, path: Path, key: Callable[[Row], str], note: Callable[[Row], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: type[Record],
+        way_out: str,
+        key: Callable[[Record], str],
+        note: Callable[[Record], object] = lambda _: None,
+    ) -> None:
         """Read the file once.
 
         Args:
-            note: told of every row.
+            note: told of every line.
+
+        Raises:
+            DataError: as `read_records`.
         """
-        self.path, self._key, self._file = path, key, PlacedBytes(path)
+        self.path, self._kind, self._key, self._file = path, kind, key, PlacedBytes(path)
 
         def places() -> Iterator[tuple[int, int, int]]:
-            for start, length, row in placed_rows(path):
-                note(row)
-                yield hash64(key(row)), start, length
+            for start, length, record in _placed_records(path, kind, way_out):
+                note(record)
+                yield hash64(key(record)), start, length
 
         dtype = np.dtype([("hash", "<u8"), ("start", "<i8"), ("length", "<i4")])
         unsorted = np.fromiter(places(), dtype)
         self._places = unsorted[np.argsort(unsorted["hash"], kind="stable")]
         self._hashes = np.ascontiguousarray(self._places["hash"])  # searched without a copy each time
 
-    def get(self, key: str) -> list[Row]:
-        """Rows of a key, in the file's order; none if there is no such key."""
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, key: str) -> list[Record]:
+        """What has a key, in the file's order; nothing if there is no such key."""
         wanted = np.uint64(hash64(key))
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
-        rows = (json.loads(self._file.read(start, length)) for _, start, length in self._places[first:last].tolist())
-        return [row for row in rows if self._key(row) == key]
+        lines = (self._file.read(start, length) for _, start, length in self._places[first:last].tolist())
+        records = (parse_record(self._kind, line, str(self.path)) for line in lines)
+        return [record for record in records if self._key(record) == key]
 
 
 class RowWriter:
@@ -185,7 +220,7 @@ def rewrite(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _line(row: Row) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.utils import logging
 
+from mmemb_r1_model.disk.config import Least1
+from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.prompt import (
     END_OF_TEXT,
@@ -26,6 +30,7 @@ from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write
 
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, VIDEO_PAD, EMB)
 MARKERS = (THINK, END_THINK)
+_LEAST_TOKENS = 256 + len(SPECIAL) + len(MARKERS)  # every byte has one
 #: Words keep their inner signs ("circle>square" can become one token) and so do timestamps; punctuation stands alone.
 WORDS = r"""<[0-9.]+ seconds>|\n| ?[^\s.,:;?!()<]+| ?[.,:;?!()<]|\s"""
 
@@ -44,14 +49,14 @@ TINY_SETTINGS = Settings(
 class TinySize:
     """Sizes of the tiny model. One visual token is 16 pixels wide and high."""
 
-    hidden: int = 96
-    layers: int = 4
-    heads: int = 4
-    head_dim: int = 32
-    intermediate: int = 256
-    vision_hidden: int = 64
-    vision_layers: int = 2
-    vocabulary: int = 1280
+    hidden: Least1 = 96
+    layers: Least1 = 4
+    heads: Least1 = 4
+    head_dim: Least1 = 32
+    intermediate: Least1 = 256
+    vision_hidden: Least1 = 64
+    vision_layers: Least1 = 2
+    vocabulary: Annotated[int, Ge(_LEAST_TOKENS)] = 1280
 
     patch = 8
     merge = 2
@@ -136,8 +141,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: TinySize, seed: int) -
 
 
 def save_tiny(model: Any, tokenizer: PreTrainedTokenizerFast, settings: Settings, folder: Path) -> None:
-    """Write a checkpoint folder in the layout of the hub's Qwen3-VL, plus our settings."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint folder in the layout of the hub's Qwen3-VL, plus our settings; whole or not at all."""
+    logging.disable_progress_bar()
+    with replacing_folder(folder) as temporary:
+        _save(model, tokenizer, settings, temporary)
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerFast, settings: Settings, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     vision = model.config.vision_config

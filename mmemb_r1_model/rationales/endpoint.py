@@ -13,8 +13,8 @@ import httpx2 as httpx
 
 from mmeb_harness.adapter.pictures import data_url
 from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Remote, json_object, message_of
+from mmemb_r1_model.data.rationales import ERROR
 from mmemb_r1_model.rationales.config import WorkerConfig
-from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean
 from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, turn_text
 

@@ -6,16 +6,12 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from mmemb_r1_model.data.pairs import SIDES
-from mmemb_r1_model.data.suite import WORKER_RATIONALES
+from mmemb_r1_model.data.suite import QUERY, SAMPLE, SIDE, TASK, TEXT, WORKER, WORKER_RATIONALES, worker_rows
 from mmemb_r1_model.disk.errors import DataError, UnknownNameError
-from mmemb_r1_model.disk.files import Column, parquet_rows
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 from mmemb_r1_model.rationales.workers import Answer, Ask
 
-_TASK, _QUERY, _SIDE, _WORKER, _TEXT = map(Column.text, ("task", "query_id", "side", "worker", "text"))
-_SAMPLE = Column.whole_number("sample")
-_ROWS_AT_ONCE = 4096
 _Key = tuple[str, str, str, int]  # data set, pair, side, sample
 
 
@@ -43,22 +39,22 @@ def open_recorded(config: WorkerConfig, root: Path) -> RecordedWorker:
         return RecordedWorker(lambda ask: None if ask.sample else ask.carried)
     texts: dict[_Key, str] = {}
     for folder in config.model.split(","):
-        texts |= _read_table(root / folder.strip() / WORKER_RATIONALES, config.name)
+        texts |= _read_table(root / folder.strip(), config.name)
     return RecordedWorker(lambda ask: texts.get((ask.dataset, ask.pair, ask.side, ask.sample)))
 
 
-def _read_table(path: Path, worker: str) -> dict[_Key, str]:
+def _read_table(folder: Path, worker: str) -> dict[_Key, str]:
+    path = folder / WORKER_RATIONALES
     if not path.is_file():
         raise DataError(f"worker {worker!r}: {path} is missing; model must name a folder that has recorded rationales")
     texts: dict[_Key, str] = {}
     workers: set[str] = set()
-    for rows in parquet_rows(path, (_TASK, _QUERY, _SIDE, _WORKER, _SAMPLE, _TEXT), _ROWS_AT_ONCE):
-        for row in rows:
-            workers.add(row[_WORKER])
-            if row[_WORKER] == worker:
-                if row[_SIDE] not in SIDES:
-                    raise row.unfit(_SIDE, " or ".join(SIDES))
-                texts[row[_TASK], row[_QUERY], row[_SIDE], row[_SAMPLE]] = row[_TEXT]
+    for row in worker_rows(folder, TASK, QUERY, SIDE, WORKER, SAMPLE, TEXT):
+        workers.add(row[WORKER])
+        if row[WORKER] == worker:
+            if row[SIDE] not in SIDES:
+                raise row.unfit(SIDE, " or ".join(SIDES))
+            texts[row[TASK], row[QUERY], row[SIDE], row[SAMPLE]] = row[TEXT]
     if not texts:
         raise UnknownNameError(f"worker in {path}", worker, workers)
     return texts

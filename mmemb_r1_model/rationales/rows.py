@@ -1,79 +1,17 @@
-"""`rationales.jsonl`: one row a (data set, pair, side, worker, sample)."""
+"""`rationales.jsonl`: what is written already, and what failed."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmemb_r1_model.data.pairs import Pair, Side
-from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
 from mmemb_r1_model.disk.hashing import hash64
-from mmemb_r1_model.disk.jsonl import read_rows, rewrite
+from mmemb_r1_model.disk.jsonl import rewrite
 from mmemb_r1_model.rationales.text import normal_form
-
-RATIONALES = "rationales.jsonl"
-ERROR = "error: "
-
-
-@dataclass(frozen=True, slots=True)
-class RationaleRow:
-    """What one worker wrote of one side of a pair, once.
-
-    Attributes:
-        pair: its id within the data set.
-        tokens: that the worker generated, thoughts and answer, as its server or tokenizer counts; `None`: unknown.
-        seconds: of the attempt that succeeded (a local worker's: its batch's time, shared out); `None`: unknown.
-        finish: stop | length (cut off, or thoughts never closed) | empty | loop | leak (only with `drop_leaks`) |
-            error: and the reason. Selection uses "stop" alone; errors are tried again at the next start.
-        duplicate_of: "worker/sample" of an earlier row of this pair side with the same words. The row is kept: it
-            counts in its worker's statistics, and selection must not weigh one path twice.
-        leaks: contains the text of the side that the worker didn't see, and that its own side lacks.
-    """
-
-    dataset: str
-    pair: str
-    side: Side
-    worker: str
-    sample: int
-    text: str
-    tokens: int | None
-    seconds: float | None
-    finish: str
-    duplicate_of: str | None = None
-    leaks: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """No answer was got."""
-        return self.finish.startswith(ERROR)
-
-    @property
-    def is_whole(self) -> bool:
-        """A text that came to its end, be it a duplicate."""
-        return self.finish == "stop"
-
-    @property
-    def usable(self) -> bool:
-        """A candidate for selection: whole, and the first with its words."""
-        return self.is_whole and self.duplicate_of is None
-
-
-def read_rationales(folder: Path) -> Iterator[RationaleRow]:
-    """All rows of a folder, in the order of writing: worker after worker.
-
-    Raises:
-        DataError: not there, or rows of another schema; named.
-    """
-    path = folder / RATIONALES
-    for fields in read_rows(path):
-        try:
-            yield RationaleRow(**fields)
-        except TypeError as error:
-            raise DataError(f"{path}: a row is no rationale ({error}); was it written by another version?") from error
 
 
 class Written:
@@ -96,7 +34,7 @@ class Written:
         self.rows_of[row.worker] += 1
         self._done.add(hash64(row.dataset, row.pair, row.side, row.worker, str(row.sample)))
         if row.usable:
-            self._writers.setdefault(_text_key(row), sys.intern(f"{row.worker}/{row.sample}"))
+            self._writers.setdefault(_text_key(row), sys.intern(row.name))
 
     def missing(self, pair: Pair, side: Side, worker: str, samples: int) -> list[int]:
         """The samples of a pair side that a worker still has to write."""

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
 from mmemb_r1_model.disk.files import lock_file, read_object, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
-from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, Written, drop_failures, read_rationales, scan
+from mmemb_r1_model.rationales.rows import Written, drop_failures, scan
 from mmemb_r1_model.rationales.summary import RationaleSummary, summarise
 from mmemb_r1_model.rationales.text import is_loop
 from mmemb_r1_model.rationales.workers import Answer, Ask, Worker, WorkerPrompt, row_seed

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mmemb_r1_model.data.rationales import ERROR, RationaleRow
 from mmemb_r1_model.rationales.config import Kind, RationaleConfig, WorkerConfig
-from mmemb_r1_model.rationales.rows import ERROR, RationaleRow
 
 #: Kinds of errors that are named; the rest is in the rows.
 _ERRORS_NAMED = 5

@@ -8,9 +8,9 @@ from hashlib import blake2b
 from typing import Protocol
 
 from mmemb_r1_model.data.pairs import Item, Side
+from mmemb_r1_model.data.rationales import ERROR
 from mmemb_r1_model.model.settings import END_THINK
 from mmemb_r1_model.rationales.config import Kind
-from mmemb_r1_model.rationales.rows import ERROR
 from mmemb_r1_model.rationales.text import clean, thoughts_in
 
 

@@ -7,6 +7,7 @@ One pass over the query serves many candidates: each is a branch behind it. The 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError, OptionError
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.items import ItemReader
@@ -52,7 +54,7 @@ class JudgeConfig:
 
     checkpoint: str = ""
     revision: str | None = None
-    batch_size: int = 16
+    batch_size: Least1 = 16
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
@@ -131,7 +133,11 @@ class Judge:
 
     @torch.no_grad()
     def confidences(self, questions: Sequence[tuple[Shown, Shown]]) -> list[float]:
-        """C of every (query, candidate). Questions of one query share a pass over it."""
+        """C of every (query, candidate). Questions of one query share a pass over it.
+
+        Raises:
+            ModelError: one is infinite or none.
+        """
         self.module.eval()
         of_query: dict[Shown, list[int]] = {}
         for place, (query, _) in enumerate(questions):
@@ -147,6 +153,12 @@ class Judge:
             with self._precision():
                 flat = self.module(self.pack([prompt for prompt, _ in some], candidates))
             for place, score in zip((place for _, places in some for place in places), flat.tolist(), strict=True):
+                if not math.isfinite(score):
+                    ids = [shown.item.id for shown in questions[place]]
+                    raise ModelError(
+                        f"evaluator {self.checkpoint.name}: its confidence for query {ids[0]!r} and candidate "
+                        f"{ids[1]!r} is {score}; try dtype float32, or another evaluator"
+                    )
                 confidences[place] = score
         return confidences
 

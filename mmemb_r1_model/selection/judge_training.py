@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmemb_r1_model.data.pairs import Pair, Side, item_of
+from mmemb_r1_model.disk.config import Least1, Share
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
 from mmemb_r1_model.training.distributed import World
@@ -33,9 +34,9 @@ class JudgeTrainingConfig:
         rationale_share: how often a side is shown with its rationale.
     """
 
-    batch_size: int = 32
-    negatives: int = 8
-    rationale_share: float = 0.5
+    batch_size: Least1 = 32
+    negatives: Least1 = 8
+    rationale_share: Share = 0.5
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 

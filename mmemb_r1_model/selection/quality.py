@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from mmemb_r1_model.data.suite import WORKER_RATIONALES, read_labels
+from mmemb_r1_model.data.suite import DIFFICULTY, QUERY, RIGHT, SAMPLE, SIDE, TASK, WORKER, read_labels, worker_rows
+from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.selection.rule import Judged, Rule, RuleConfig, chances
-from mmemb_r1_model.selection.stage import all_judged, pair_key
+from mmemb_r1_model.selection.stage import all_judged
 
 RULES: tuple[tuple[str, Rule, bool], ...] = (
     ("argmax, margin", "argmax", True),
@@ -20,7 +20,7 @@ RULES: tuple[tuple[str, Rule, bool], ...] = (
     ("random", "random", True),
     ("longest", "longest", True),
 )
-_Side = tuple[str, list[Judged], list[bool]]  # key, its rationales, which of them are right
+_Side = tuple[str, Sequence[Judged], list[bool]]  # key, its rationales, which of them are right
 #: With more data sets than these, each of them has no group of its own.
 _SEPARATE = 10
 
@@ -36,29 +36,35 @@ def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]
         selected: folder with what was judged.
         folders: of the training data, whose scripted workers' rationales are marked as right or wrong.
     """
+    columns = (TASK, QUERY, SIDE, WORKER, SAMPLE, RIGHT)
     truth = {
-        (row["task"], row["query_id"], row["side"], row["worker"], row["sample"]): row["right"]
+        (row[TASK], row[QUERY], row[SIDE], row[WORKER], row[SAMPLE]): row[RIGHT]
         for folder in folders
-        for row in pq.read_table(folder / WORKER_RATIONALES).to_pylist()
+        for row in worker_rows(folder, *columns)
     }
     difficulty = {
-        (task, query): str(row["difficulty"])
+        (task, query): row[DIFFICULTY]
         for folder in folders
-        for task, rows in read_labels(folder).items()
+        for task, rows in read_labels(folder, DIFFICULTY).items()
         for query, row in rows.items()
     }
     groups: dict[str, list[_Side]] = {}
     sets: dict[str, list[_Side]] = {}
-    for row in all_judged(selected):
-        judged = [Judged(**fields) for fields in row["judged"]]
-        right = [
-            truth[row["dataset"], row["pair"], row["side"], rationale.worker, rationale.sample] for rationale in judged
-        ]
-        kind = "positive" if row["side"] == "positive" else difficulty[row["dataset"], row["pair"]]
-        own = (pair_key(row), judged, right)
+    for side in all_judged(selected):
+        place = (side.dataset, side.pair, side.side)
+        try:
+            right = [truth[*place, rationale.worker, rationale.sample] for rationale in side.judged]
+            kind = "positive" if side.side == "positive" else difficulty[side.dataset, side.pair]
+        except KeyError as error:
+            known = ", ".join(map(str, folders))
+            raise DataError(
+                f"{selected}: what was judged of {' / '.join(place)} is none of the rationales in {known} ({error}); "
+                "move the folder away and judge again"
+            ) from error
+        own = (side.key, side.judged, right)
         for group in ("all", kind):
             groups.setdefault(group, []).append(own)
-        sets.setdefault(f"{row['dataset']}, {row['side']}", []).append(own)
+        sets.setdefault(f"{side.dataset}, {side.side}", []).append(own)
     if len(sets) <= _SEPARATE:
         groups |= sets
     return {group: _group(rows) for group, rows in groups.items()}

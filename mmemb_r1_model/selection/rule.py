@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmemb_r1_model.disk.config import Above0
 from mmemb_r1_model.disk.hashing import hash64
 
 Rule = Literal["argmax", "sampled", "random", "longest"]
@@ -28,7 +29,7 @@ class RuleConfig:
 
     rule: Rule = "argmax"
     margin: bool = True
-    temperature: float = 1.0
+    temperature: Above0 = 1.0
     minimum: float = 0.0
     workers: tuple[str, ...] = ()
 
@@ -49,6 +50,17 @@ class Judged:
     confidence: float
     delta: float
     margin: float
+
+
+@dataclass(frozen=True)
+class Chosen(Judged):
+    """The same after the selection.
+
+    Attributes:
+        chance: how likely stage 1 is to be shown it.
+    """
+
+    chance: float
 
 
 def chances(judged: Sequence[Judged], config: RuleConfig, key: str) -> list[float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +18,20 @@ from pathlib import Path
 import numpy as np
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.rationales import WAY_OUT, RationaleRow, read_rationales
+from mmemb_r1_model.disk.config import Least0, Least1, Seed, build_config
 from mmemb_r1_model.disk.errors import DataError, OptionError
 from mmemb_r1_model.disk.files import matching, read_object, write_json
-from mmemb_r1_model.disk.jsonl import KeyedRows, Row, RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.jsonl import KeyedRecords, RowWriter, read_records, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
-from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
+from mmemb_r1_model.selection.rule import Chosen, Judged, RuleConfig, chances
 from mmemb_r1_model.training.batches import labels_of
 from mmemb_r1_model.training.distributed import World
 
 JUDGE, JUDGED, JUDGED_STEM = "judge.json", "judged.jsonl", "judged"
 SELECTED, SUMMARY, QUALITY = "selected.jsonl", "summary.json", "quality.json"
+#: Of chances in selected.jsonl.
+_DIGITS, _ROUNDING = 6, 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,60 @@ class SelectConfig:
 
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     rule: RuleConfig = field(default_factory=RuleConfig)
-    negatives: int = 3
-    negative_pool: int = 8
-    pairs_at_once: int = 64
-    seed: int = 0
+    negatives: Least0 = 3
+    negative_pool: Least0 = 8
+    pairs_at_once: Least1 = 64
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
-class Written:
-    """A worker's rationale, as the rationale stage wrote it."""
+class JudgedSide:
+    """A line of judged.jsonl: what the judge made of all rationales of one side of a pair.
 
-    worker: str
-    sample: int
-    text: str
+    Attributes:
+        without: C(q, t | no r).
+    """
+
+    dataset: str
+    pair: str
+    side: Side
+    without: float
+    judged: tuple[Judged, ...]
+
+    @property
+    def key(self) -> str:
+        """Its data set, pair and side."""
+        return side_key(self.dataset, self.pair, self.side)
 
 
-def pair_key(row: Row) -> str:
-    """The key of a row: its data set, pair and side."""
-    return side_key(row["dataset"], row["pair"], row["side"])
+@dataclass(frozen=True)
+class SelectedSide:
+    """A line of selected.jsonl: the same with chances, which add up to 1.
+
+    Attributes:
+        direct_only: no rationale was worth it: all chances are 0.
+    """
+
+    dataset: str
+    pair: str
+    side: Side
+    without: float
+    judged: tuple[Chosen, ...]
+    direct_only: bool
+
+    def __post_init__(self) -> None:
+        shares = [rationale.chance for rationale in self.judged]
+        if min(shares, default=0) < 0 or abs(sum(shares) - (not self.direct_only)) > _ROUNDING * (1 + len(shares)):
+            raise ValueError(f"chances are {shares}, expected some that add up to {1 - self.direct_only}")
+
+    @property
+    def key(self) -> str:
+        """Its data set, pair and side."""
+        return side_key(self.dataset, self.pair, self.side)
+
+
+def _rationale_key(row: RationaleRow) -> str:
+    return side_key(row.dataset, row.pair, row.side)
 
 
 def side_key(dataset: str, pair: str, side: str) -> str:
@@ -87,9 +128,9 @@ def judge_rationales(
         DataError: no rationale of any pair: the file is of another data set.
         OptionError: the folder was begun by another evaluator, or with other negatives.
     """
-    written = KeyedRows(rationales, pair_key)
+    written = KeyedRecords(rationales, RationaleRow, WAY_OUT, _rationale_key)
     _check_same_judge(judge, config, folder, world.is_first)
-    done = {pair_key(row) for row in all_judged(folder)}
+    done = {side.key for side in all_judged(folder)}
     seen = len(done)
     with RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer:
         for pairs in sets:
@@ -98,12 +139,12 @@ def judge_rationales(
                 places = range(len(pairs))[first : first + size]
                 on_units(pairs.name, 0)
                 cases = list(_cases(pairs, places, written, done))
-                for row in _judge_cases(judge, pairs, cases, config):
-                    writer.write(row)
+                for side in _judge_cases(judge, pairs, cases, config):
+                    writer.write(dataclasses.asdict(side))
                 seen += len(cases)
                 on_units(pairs.name, len(places))
     if not seen and world.is_first:
-        names = ", ".join(sorted({row["dataset"] for row in read_rows(rationales)}))
+        names = ", ".join(sorted({row.dataset for row in read_rationales(rationales.parent)}))
         raise DataError(
             f"{rationales} has no rationale for any pair of {', '.join(pairs.name for pairs in sets)}; it is of {names}"
         )
@@ -131,10 +172,15 @@ def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: 
         write_json(path, now)
 
 
-def all_judged(folder: Path) -> Iterator[Row]:
-    """The judged rows of all processes."""
+def all_judged(folder: Path) -> Iterator[JudgedSide]:
+    """What all processes have judged.
+
+    Raises:
+        DataError: a line that is nothing of the kind.
+    """
     paths = [folder / JUDGED, *matching(folder, f"{JUDGED_STEM}-*.jsonl")]
-    return (row for path in paths if path.is_file() for row in read_rows(path))
+    way_out = "delete that line, then `mmemb-r1 select` judges what it was again"
+    return (side for path in paths if path.is_file() for side in read_records(path, JudgedSide, way_out))
 
 
 @dataclass(frozen=True)
@@ -143,7 +189,7 @@ class _Case:
 
     pair: Pair
     side: Side
-    written: tuple[Written, ...]
+    written: tuple[RationaleRow, ...]
 
     @property
     def other(self) -> Item:
@@ -155,19 +201,24 @@ class _Case:
         return (own, Shown(other)) if self.side == "query" else (Shown(other), own)
 
 
-def _cases(pairs: PairSet, places: range, written: KeyedRows, done: set[str]) -> Iterator[_Case]:
+def _cases(pairs: PairSet, places: range, written: KeyedRecords[RationaleRow], done: set[str]) -> Iterator[_Case]:
     """The sides that aren't judged yet, with their whole rationales, each once."""
     for place in places:
         pair = pairs[place]
         for side in SIDES:
             key = side_key(pair.dataset, pair.id, side)
             rows = [] if key in done else written.get(key)
-            usable = [row for row in rows if row["finish"] == "stop" and not row.get("duplicate_of")]
+            if twice := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
+                raise DataError(
+                    f"{written.path} has twice {pair.dataset}, pair {pair.id!r}, {side}, worker/sample {twice[0]}: "
+                    "delete one of the lines"
+                )
+            usable = tuple(row for row in rows if row.usable)
             if usable:
-                yield _Case(pair, side, tuple(Written(row["worker"], row["sample"], row["text"]) for row in usable))
+                yield _Case(pair, side, usable)
 
 
-def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig) -> Iterator[Row]:
+def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig) -> Iterator[JudgedSide]:
     """First all wrong items without a rationale, to find the hard ones; then every rationale with those."""
     pools = [_pool(pairs, case, config) for case in cases]
     bare = _ask(
@@ -185,20 +236,14 @@ def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: S
     ]
     scores = iter(_ask(judge, asked))
     for case, chosen, without in zip(cases, hard, bare, strict=True):
-        judged = [
+        judged = tuple(
             _gains(written, next(scores), [without[0], *(without[1 + place] for place in chosen)])
             for written in case.written
-        ]
-        yield {
-            "dataset": case.pair.dataset,
-            "pair": case.pair.id,
-            "side": case.side,
-            "without": without[0],
-            "judged": [dataclasses.asdict(rationale) for rationale in judged],
-        }
+        )
+        yield JudgedSide(case.pair.dataset, case.pair.id, case.side, without[0], judged)
 
 
-def _gains(written: Written, confidences: Sequence[float], without: Sequence[float]) -> Judged:
+def _gains(written: RationaleRow, confidences: Sequence[float], without: Sequence[float]) -> Judged:
     """Both lists: the positive's first, then the hard negatives'."""
     delta, *lifts = (now - before for now, before in zip(confidences, without, strict=True))
     margin = delta - (sum(lifts) / len(lifts) if lifts else 0.0)
@@ -236,24 +281,38 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
     """Write selected.jsonl and summary.json from what was judged in the folder; no judge is needed."""
     folder.mkdir(parents=True, exist_ok=True)
     path, counts = folder / SELECTED, dict[str, dict[str, float]]()
-    rewrite(path, (_selected(row, config.rule, counts) for row in all_judged(folder)))
-    write_json(folder / SUMMARY, {"rule": dataclasses.asdict(config.rule), "sets": counts})
+    rewrite(path, (dataclasses.asdict(_selected(side, config.rule, counts)) for side in all_judged(folder)))
+    write_json(folder / SUMMARY, dataclasses.asdict(_Summary(config.rule, counts)))
     return path
 
 
-def _selected(row: Row, rule: RuleConfig, counts: dict[str, dict[str, float]]) -> Row:
-    """A judged row with the chances of its rationales; counted."""
-    judged = [Judged(**fields) for fields in row["judged"]]
-    shares = chances(judged, rule, pair_key(row))
+def _selected(side: JudgedSide, rule: RuleConfig, counts: dict[str, dict[str, float]]) -> SelectedSide:
+    """A judged side with the chances of its rationales; counted."""
+    shares = chances(side.judged, rule, side.key)
     direct_only = not any(shares)
-    own = counts.setdefault(f"{row['dataset']}/{row['side']}", {"sides": 0, "direct_only": 0, "rationales": 0})
+    own = counts.setdefault(f"{side.dataset}/{side.side}", {"sides": 0, "direct_only": 0, "rationales": 0})
     own["sides"] += 1
     own["direct_only"] += direct_only
-    own["rationales"] += len(judged)
-    for rationale, share in zip(judged, shares, strict=True):
+    own["rationales"] += len(side.judged)
+    for rationale, share in zip(side.judged, shares, strict=True):
         own[f"chosen {rationale.worker}"] = own.get(f"chosen {rationale.worker}", 0.0) + share
-    rows = [{**fields, "chance": round(share, 6)} for fields, share in zip(row["judged"], shares, strict=True)]
-    return {**row, "judged": rows, "direct_only": direct_only}
+    chosen = tuple(
+        Chosen(**vars(rationale), chance=round(share, _DIGITS))
+        for rationale, share in zip(side.judged, shares, strict=True)
+    )
+    return SelectedSide(**{**vars(side), "judged": chosen}, direct_only=direct_only)
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """summary.json, beside what was selected.
+
+    Attributes:
+        sets: data set and side → what is counted → how often.
+    """
+
+    rule: RuleConfig
+    sets: dict[str, dict[str, float]]
 
 
 #: Of a data set, evenly spaced, to see whether a selection is of it.
@@ -264,8 +323,20 @@ class SelectedRationales:
     """selected.jsonl as stage 1 draws from it."""
 
     def __init__(self, path: Path) -> None:
+        """Read it once.
+
+        Raises:
+            DataError: it isn't what was selected, or not all of it.
+        """
         self._datasets: set[str] = set()
-        self._rows = KeyedRows(path, pair_key, lambda row: self._datasets.add(row["dataset"]))
+        way_out = "write the file again: mmemb-r1 select"
+        note = self._datasets.add
+        self._sides = KeyedRecords(path, SelectedSide, way_out, lambda side: side.key, lambda side: note(side.dataset))
+        summary = path.with_name(SUMMARY)
+        if summary.is_file():  # a file that was cut between two lines is whole by itself
+            counts = build_config(_Summary, read_object(summary, way_out), str(summary)).sets.values()
+            if (expected := round(sum(own.get("sides", 0) for own in counts))) != len(self._sides):
+                raise DataError(f"{path} has {len(self._sides)} sides, {summary} counts {expected}; {way_out}")
         with path.open("rb") as file:
             self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -279,24 +350,24 @@ class SelectedRationales:
             if pairs.name not in self._datasets:
                 known = ", ".join(sorted(self._datasets)) or "nothing"
                 raise OptionError(
-                    f"{self._rows.path} has no rationales of {pairs.name!r}; it is of {known}. "
+                    f"{self._sides.path} has no rationales of {pairs.name!r}; it is of {known}. "
                     "Select for this data set, or leave it out"
                 )
             some = [pairs[place] for place in range(0, len(pairs), -(-len(pairs) // _CHECKED_PAIRS))]
             if not any(self._has(pair) for pair in some):
                 raise OptionError(
-                    f"{self._rows.path} has rationales of {pairs.name!r}, but none for {len(some)} of its pairs, "
+                    f"{self._sides.path} has rationales of {pairs.name!r}, but none for {len(some)} of its pairs, "
                     f"{some[0].id!r} among them: it is of another split or revision. Select for this one"
                 )
 
     def _has(self, pair: Pair) -> bool:
-        return any(self._rows.get(side_key(pair.dataset, pair.id, side)) for side in SIDES)
+        return any(self._sides.get(side_key(pair.dataset, pair.id, side)) for side in SIDES)
 
     def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
         """By the chances of the pair's rationales; `None` for a side that is direct-only or has none."""
-        rows = self._rows.get(side_key(pair.dataset, pair.id, side))
-        if not rows or rows[-1]["direct_only"]:
+        selected = self._sides.get(side_key(pair.dataset, pair.id, side))
+        if not selected or selected[-1].direct_only:
             return None
-        judged = rows[-1]["judged"]
-        shares = np.array([rationale["chance"] for rationale in judged])
-        return str(judged[int(rng.choice(len(judged), p=shares / shares.sum()))]["text"])
+        judged = selected[-1].judged
+        shares = np.array([rationale.chance for rationale in judged])
+        return judged[int(rng.choice(len(judged), p=shares / shares.sum()))].text

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmeb_harness import Frames, Item, Samples, Trace
-from mmemb_r1_model.data.suite import find_tasks, read_labels
+from mmeb_harness import Frames, Item, Row, Samples, Trace
+from mmemb_r1_model.data.suite import HOPS, KIND, find_tasks, read_labels
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.rationales.leak import leak_test
 from mmemb_r1_model.training.distributed import World
@@ -33,7 +33,7 @@ _Vectors = NDArray[np.float32]
 
 def check_model(model: Path, data: Path, tasks: Sequence[str], count: int, seed: int) -> dict[str, Any]:
     """task → check → figures, on the first `count` queries of each task."""
-    labels = read_labels(data)
+    labels = read_labels(data, KIND, HOPS)
     student = open_student(StudentConfig(checkpoint=str(model)), World())
     student.module.eval()
     return {
@@ -60,7 +60,7 @@ class _Answers:
 
 
 def _check(
-    student: Student, model: Path, samples: Samples, labels: Mapping[str, Mapping[str, Any]], count: int, seed: int
+    student: Student, model: Path, samples: Samples, labels: Mapping[str, Row], count: int, seed: int
 ) -> dict[str, Any]:
     queries = samples.queries[:count]
     embedder = load(path=str(model), reasoning="always")
@@ -69,7 +69,7 @@ def _check(
     traces = in_batches[BATCHES[-1]][1]
     answers = _Answers(student, samples, queries, [trace.rationale or "" for trace in traces], candidates_ND)
     return {
-        "swap": _swap(answers, [(labels[query.id]["kind"], labels[query.id]["hops"]) for query in queries], seed),
+        "swap": _swap(answers, [(labels[query.id][KIND], labels[query.id][HOPS]) for query in queries], seed),
         "leak": _leak(answers, seed),
         "batches": _compare_batches(in_batches),
         "format": {"queries": len(queries), "closed_by_rule": sum(trace.truncated for trace in traces)},

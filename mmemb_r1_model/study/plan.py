@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmeb_harness.stats.policies import MODES
-from mmemb_r1_model.disk.config import build_config, named_config, override, read_yaml
+from mmemb_r1_model.disk.config import Least0, build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 from mmemb_r1_model.disk.files import matching, write_json
 from mmemb_r1_model.pipeline import (
@@ -82,11 +82,11 @@ class StudyConfig:
     base: str
     test: SyntheticConfig
     tasks: tuple[str, ...]
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[Least0, ...] = (1, 2, 3)
     set: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
-    timed: int = 256
-    checked: int = 512
+    timed: Least0 = 256
+    checked: Least0 = 512
 
 
 def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
+from mmemb_r1_model.disk.config import Least0, Least1, Share
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 from mmemb_r1_model.disk.hashing import hash64
 from mmemb_r1_model.model.prompt import Prompt
@@ -107,14 +108,14 @@ class PlanConfig:
             has a pair by heart never needs to reason about it: stage 2 learns when to on pairs that stage 1 left out.
     """
 
-    batch_size: int = 64
-    sub_batches: int = 1
-    distractors: int = 0
-    hard_negatives: int = 0
-    first_steps: int = 0
+    batch_size: Least1 = 64
+    sub_batches: Least1 = 1
+    distractors: Least0 = 0
+    hard_negatives: Least0 = 0
+    first_steps: Least0 = 0
     first_sets: tuple[str, ...] = ()
-    pairs_from: float = 0.0
-    pairs_to: float = 1.0
+    pairs_from: Share = 0.0
+    pairs_to: Share = 1.0
 
 
 class Plan:
@@ -144,6 +145,8 @@ class Plan:
             first = weights * _are_named(sets, config.first_sets)
             shape = (min(steps, config.first_steps), config.sub_batches)
             self._sets_of_step[: config.first_steps] = rng.choice(len(sets), size=shape, p=first / first.sum())
+        elif config.first_sets:
+            raise OptionError(f"first_sets {', '.join(config.first_sets)} needs first_steps, how many are theirs")
         self._draws_before = _draws_before(self._sets_of_step)
 
     def blocks(self, step: int) -> list[tuple[int, list[int]]]:

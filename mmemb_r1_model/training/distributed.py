@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from mmeb_harness.adapter.checkpoints import resolve_place
 from mmemb_r1_model.disk.errors import OptionError
 
 Value = TypeVar("Value")
@@ -100,7 +101,8 @@ def join_world(device: str, shard: bool = False) -> World:
         shard: split weights, gradients and optimiser state over the processes.
 
     Raises:
-        OptionError: `shard` with one process, which has nobody to share with.
+        OptionError: `shard` with one process, which has nobody to share with; or no device.
+        ModelError: no GPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if shard and size == 1:
@@ -108,7 +110,7 @@ def join_world(device: str, shard: bool = False) -> World:
             "student.shard: true needs several processes: torchrun --nproc_per_node N -m mmemb_r1_model.cli …; or set "
             "it to false"
         )
-    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _ = resolve_place(torch, device, "auto", "device")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmemb_r1_model.disk.config import Above0, Least0, Share
 from mmemb_r1_model.training.batches import Input, StepBatch, right_pairs
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.losses import JointWeights, contrastive_terms
@@ -37,11 +38,11 @@ class ContrastConfig:
             has no gradient left in stage 2: p (1 - p) is in it.
     """
 
-    temperature: float = 0.02
+    temperature: Above0 = 0.02
     weights: JointWeights = field(default_factory=JointWeights)
-    micro_batch: int = 0
+    micro_batch: Least0 = 0
     gradient_caching: bool = False
-    gate_smoothing: float = 0.1
+    gate_smoothing: Share = 0.1
 
 
 @dataclass(frozen=True)

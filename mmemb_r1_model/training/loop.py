@@ -19,9 +19,11 @@ from typing import Any, Protocol
 
 import torch
 
+from mmemb_r1_model.disk.config import Above0, Below1, Least0, Least0Float, Least1, Seed
 from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line
 from mmemb_r1_model.disk.files import matching, replacing_folder, write_json
-from mmemb_r1_model.disk.jsonl import RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.jsonl import Row, RowWriter, read_rows, rewrite
+from mmemb_r1_model.model.checkpoint import Checkpoint
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
 
@@ -44,19 +46,19 @@ class LoopConfig:
         tensorboard: also write event files.
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-4
-    final_rate: float = 0.0
-    warmup: int = 10
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    seed: int = 0
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2
-    loader_workers: int = 0
-    cached_prompts: int = 0
+    steps: Least1 = 1000
+    learning_rate: Least0Float = 1e-4
+    final_rate: Least0Float = 0.0
+    warmup: Least0 = 10
+    weight_decay: Least0Float = 0.01
+    betas: tuple[Below1, Below1] = (0.9, 0.98)
+    clip: Above0 = 1.0
+    seed: Seed = 0
+    log_every: Least1 = 10
+    save_every: Least0 = 500
+    keep: Least1 = 2
+    loader_workers: Least0 = 0
+    cached_prompts: Least0 = 0
     tensorboard: bool = False
 
 
@@ -66,6 +68,9 @@ class TrainingError(ModelError):
 
 class Trained(Protocol):
     """A model that a run trains."""
+
+    #: What it started from.
+    checkpoint: Checkpoint
 
     @property
     def module(self) -> torch.nn.Module:
@@ -85,6 +90,13 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
+def _step(row: Row, log: Path) -> int:
+    step = row.get("step")
+    if type(step) is not int:
+        raise TrainingError(f"{log}: a line has no whole number as its step: {row}; delete it, it is but a log")
+    return step
+
+
 class Loop:
     """A run in a folder: `checkpoint-STEP/state.pt`, `log.jsonl`, and at the end `final/`, a checkpoint to load."""
 
@@ -98,6 +110,8 @@ class Loop:
         """
         self.student, self.config, self.world, self.folder = student, config, world, folder
         self._described = described
+        # Of what it starts from, not of where that lies: a run goes on from another folder, too, or by another path.
+        self._fingerprint = fingerprint(_with_revisions(described, student.checkpoint.revision))
         self._parameters = student.trained()
         self._optimiser = torch.optim.AdamW(
             self._parameters,
@@ -126,7 +140,7 @@ class Loop:
             raise self._damaged(states[-1], one_line(error)) from error
         if fields:
             raise self._damaged(states[-1], f"it lacks {', '.join(sorted(fields))}")
-        if state["fingerprint"] != fingerprint(self._described):
+        if state["fingerprint"] not in (self._fingerprint, fingerprint(self._described)):  # the latter: release 0.1
             raise OptionError(
                 f"{states[-1].parent} was made with another configuration; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
@@ -134,8 +148,20 @@ class Loop:
         named = dict(self.student.module.named_parameters())
         if others := state["parameters"].keys() ^ {name for name, value in named.items() if value.requires_grad}:
             raise self._damaged(states[-1], f"its weights aren't those that learn here, e.g. {min(others)}")
+        try:
+            return self._take_over(state, named)
+        except Exception as error:  # whatever values of other types and shapes lead to
+            raise self._damaged(states[-1], one_line(error)) from error
+
+    def _take_over(self, state: dict[str, Any], named: dict[str, torch.nn.Parameter]) -> int:
+        """Go on from a checkpoint's content; ValueError and whatever else where it is none of this run."""
+        step: int = state["step"]
+        if not 0 <= step <= self.config.steps:
+            raise ValueError(f"it is of step {step}, and there are {self.config.steps}")
         with torch.no_grad():
             for name, value in state["parameters"].items():
+                if value.shape != named[name].shape or not torch.isfinite(value).all():
+                    raise ValueError(f"{name} has another shape, NaN or infinity")
                 named[name].copy_(part_of(value, named[name]))
         for index, values in state["optimiser"]["state"].items():
             for name, value in values.items():
@@ -143,7 +169,7 @@ class Loop:
                 values[name] = part_of(value, self._parameters[index]).clone()
         self._optimiser.load_state_dict(state["optimiser"])
         self.extra_state = state["extra"]
-        return int(state["step"])
+        return step
 
     @staticmethod
     def _damaged(path: Path, why: str) -> TrainingError:
@@ -165,7 +191,7 @@ class Loop:
             write_json(self.folder / "config.json", self._described)
             log = self.folder / LOG
             if log.is_file():  # without rows of steps that will be taken again
-                rewrite(log, [row for row in read_rows(log) if row["step"] <= start])
+                rewrite(log, [row for row in read_rows(log) if _step(row, log) <= start])
         with contextlib.ExitStack() as stack:
             write = self._open_log(stack)
             for number in range(start, self.config.steps):
@@ -239,7 +265,7 @@ class Loop:
         learning = ((name, parameter) for name, parameter in named if parameter.requires_grad)
         return {
             "step": step,
-            "fingerprint": fingerprint(self._described),
+            "fingerprint": self._fingerprint,
             "parameters": gather_on_first(learning, self.world),
             "optimiser": {**optimiser, "state": states},
             "extra": self.extra_state,
@@ -297,6 +323,16 @@ def _event_writer(folder: Path) -> Any:
 def is_finished(folder: Path) -> bool:
     """Whether a run in this folder has come to its end."""
     return (folder / FINAL / "config.json").is_file()
+
+
+def _with_revisions(described: Any, revision: str) -> Any:
+    """The same with the revision for a checkpoint's place."""
+    if not isinstance(described, dict):
+        return described
+    return {
+        name: revision if name == "checkpoint" else _with_revisions(value, revision)
+        for name, value in described.items()
+    }
 
 
 def fingerprint(described: object) -> str:

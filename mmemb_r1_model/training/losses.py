@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from mmemb_r1_model.disk.config import Least0Float
+
 Term = TypeVar("Term", float, Tensor)
 
 
@@ -39,10 +41,10 @@ def info_nce(queries_ND: Tensor, candidates_MD: Tensor, temperature: float, same
 class JointWeights:
     """lambda_r, lambda_d, lambda_g and lambda_x of the joint loss. The paper names the terms but no weights."""
 
-    reasoned: float = 1.0
-    direct: float = 1.0
-    generation: float = 1.0
-    cross: float = 1.0
+    reasoned: Least0Float = 1.0
+    direct: Least0Float = 1.0
+    generation: Least0Float = 1.0
+    cross: Least0Float = 1.0
 
     def loss(self, terms: Mapping[str, Term]) -> Term:
         """The weighted sum of the terms of these names."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmemb_r1_model.disk.config import Above0, Least0Float
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -27,13 +29,13 @@ class RewardConfig:
         largest_score: |s| is cut off there.
     """
 
-    fmt: float = 1.0
-    emb: float = 1.0
-    ada: float = 1.0
-    length_cost: float = 0.1
-    ranking_temperature: float = 0.05
-    negative_temperature: float = 0.5
-    largest_score: float = 8.0
+    fmt: Least0Float = 1.0
+    emb: Least0Float = 1.0
+    ada: Least0Float = 1.0
+    length_cost: Least0Float = 0.1
+    ranking_temperature: Above0 = 0.05
+    negative_temperature: Above0 = 0.5
+    largest_score: Above0 = 8.0
 
 
 def ranking_score(positive: Tensor, negatives_M: Tensor, excluded_M: Tensor, config: RewardConfig) -> Tensor:

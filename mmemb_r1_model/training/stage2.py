@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmemb_r1_model.data.pairs import Item, Side
+from mmemb_r1_model.disk.config import Below1, Least0, Least0Float, Least1
 from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
@@ -59,19 +60,19 @@ class AdaptConfig:
 
     plan: PlanConfig = field(default_factory=PlanConfig)
     prompts: PlanConfig | None = None
-    groups: int = 32
-    micro_groups: int = 0
+    groups: Least1 = 32
+    micro_groups: Least0 = 0
     rollouts: int = 8
     sides: tuple[Side, ...] = ("query",)
     reward: RewardConfig = field(default_factory=RewardConfig)
-    gate_weight: float = 1.0
-    gate_entropy: float = 0.0
-    token_weight: float = 1.0
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    kl_weight: float = 0.02
-    negatives: int = 256
-    sigma_decay: float = 0.9
+    gate_weight: Least0Float = 1.0
+    gate_entropy: Least0Float = 0.0
+    token_weight: Least0Float = 1.0
+    clip_low: Least0Float = 0.2
+    clip_high: Least0Float = 0.28
+    kl_weight: Least0Float = 0.02
+    negatives: Least1 = 256
+    sigma_decay: Below1 = 0.9
     server: Server | None = None
     contrast: ContrastConfig = field(default_factory=lambda: ContrastConfig(weights=JointWeights(generation=0.0)))
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(learning_rate=3e-6))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmemb_r1_model.disk.config import Below1, Least0
 from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
@@ -54,9 +55,9 @@ class StudentConfig:
 
     checkpoint: str = ""
     revision: str | None = None
-    lora_rank: int = 0
-    lora_alpha: int = 0
-    lora_dropout: float = 0.0
+    lora_rank: Least0 = 0
+    lora_alpha: Least0 = 0
+    lora_dropout: Below1 = 0.0
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     train_vision: bool = False
     gradient_checkpointing: bool = False

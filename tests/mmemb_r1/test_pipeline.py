@@ -88,12 +88,14 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path, monkeypa
     shutil.rmtree(tmp_path / "joint")
     row: dict[str, object] = {"pair": "none", "side": "query", "without": 0, "judged": [], "direct_only": True}
     for dataset, message in (
+        ("another", r"has 1 sides, .*summary\.json counts 84; write the file again: mmemb-r1 select"),
         ("another", "no rationales of 'miniworld-text'; it is of another"),
         ("miniworld-text", "rationales of 'miniworld-text', but none for 12 of its pairs.* of another split"),
     ):
         (tmp_path / "selected" / "selected.jsonl").write_text(json.dumps({**row, "dataset": dataset}) + "\n")
         with pytest.raises(HarnessError, match=message):
             call("train", *words)
+        (tmp_path / "selected" / "summary.json").unlink(missing_ok=True)
 
 
 FULL = ("mmemb_r1_2b", "mmemb_r1_4b")

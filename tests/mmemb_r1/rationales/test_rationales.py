@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmemb_r1_model.data.pairs import Item, Pair, Side
+from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
 from mmemb_r1_model.disk.config import build_config
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError, UnknownNameError
 from mmemb_r1_model.model.tiny_model import build_tokenizer
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config
 from mmemb_r1_model.rationales.leak import leak_test, leaks_verbatim
-from mmemb_r1_model.rationales.rows import RATIONALES, RationaleRow, read_rationales
 from mmemb_r1_model.rationales.stage import CONFIG, FAILURES_IN_A_ROW, SUMMARY, write_rationales
 from mmemb_r1_model.rationales.text import clean, is_loop
 from tests.mmemb_r1.loopback_chat import Asked, Chat, Fail, Reply, Say, echo, serve

@@ -1,0 +1,71 @@
+"""`rationales.jsonl`: one row a (data set, pair, side, worker, sample)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmemb_r1_model.data.pairs import Side
+from mmemb_r1_model.disk.jsonl import read_records
+
+RATIONALES = "rationales.jsonl"
+WAY_OUT = "delete that line, then `mmemb-r1 rationales` writes what it was again"
+ERROR = "error: "
+
+
+@dataclass(frozen=True, slots=True)
+class RationaleRow:
+    """What one worker wrote of one side of a pair, once.
+
+    Attributes:
+        pair: its id within the data set.
+        tokens: that the worker generated, thoughts and answer, as its server or tokenizer counts; `None`: unknown.
+        seconds: of the attempt that succeeded (a local worker's: its batch's time, shared out); `None`: unknown.
+        finish: stop | length (cut off, or thoughts never closed) | empty | loop | leak (only with `drop_leaks`) |
+            error: and the reason. Selection uses "stop" alone; errors are tried again at the next start.
+        duplicate_of: "worker/sample" of an earlier row of this pair side with the same words. The row is kept: it
+            counts in its worker's statistics, and selection must not weigh one path twice.
+        leaks: contains the text of the side that the worker didn't see, and that its own side lacks.
+    """
+
+    dataset: str
+    pair: str
+    side: Side
+    worker: str
+    sample: int
+    text: str
+    tokens: int | None
+    seconds: float | None
+    finish: str
+    duplicate_of: str | None = None
+    leaks: bool = False
+
+    @property
+    def name(self) -> str:
+        """Who wrote it, among those of its pair side: "worker/sample"."""
+        return f"{self.worker}/{self.sample}"
+
+    @property
+    def failed(self) -> bool:
+        """No answer was got."""
+        return self.finish.startswith(ERROR)
+
+    @property
+    def is_whole(self) -> bool:
+        """A text that came to its end, be it a duplicate."""
+        return self.finish == "stop"
+
+    @property
+    def usable(self) -> bool:
+        """A candidate for selection: whole, and the first with its words."""
+        return self.is_whole and self.duplicate_of is None
+
+
+def read_rationales(folder: Path) -> Iterator[RationaleRow]:
+    """All rows of a folder, in the order of writing: worker after worker.
+
+    Raises:
+        DataError: not there, or a line that is no rationale; named.
+    """
+    return read_records(folder / RATIONALES, RationaleRow, WAY_OUT)
