@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mmeb_harness.core.errors import DataError
@@ -62,6 +62,14 @@ class Speller:
         """The first special or added token whose letters a text of the data has."""
         match = self._added.search(text)
         return match and match.group()
+
+
+def vocabulary_of(model: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
+    """Tokens and their ids, of the part `model` of a tokenizer.json, of whatever kind it is."""
+    listed = model.get("vocab") or {}
+    return (
+        listed.items() if isinstance(listed, Mapping) else ((piece, place) for place, (piece, *_) in enumerate(listed))
+    )
 
 
 def check_length(item_id: str, tokens: int, positions: int) -> None:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.texts import vocabulary_of
 from mmeb_harness.core.errors import HarnessError, ModelError, is_out_of_memory, leading, one_line
 
 #: A language head: for an adapter that reads states alone, or loads the model without one.
@@ -47,7 +48,7 @@ def load_pretrained(
 
     Raises:
         ModelError: weights are missing (transformers would go on with random numbers in their place), don't fit the
-            configuration or are no numbers, or the memory doesn't suffice.
+            configuration or the tokenizer, or are no numbers; or the memory doesn't suffice.
     """
     if attention != "auto":
         options["attn_implementation"] = attention
@@ -89,6 +90,7 @@ def loading_weights(
             yield
         for model, report in loads:
             _judge(checkpoint, model, report, unused)
+            _check_vocabulary(checkpoint, model, all_tokens=not library)
     except HarnessError:
         raise
     except Exception as error:  # half a dozen libraries read files in here, and raise what they please
@@ -163,6 +165,7 @@ def _judge(checkpoint: CheckpointFolder, model: Any, report: Mapping[str, Any], 
         raise ModelError(
             f"checkpoint {checkpoint.path} lacks weights, {len(used)} in all: {leading(used, 3)}; {_way_out(used)}"
         )
+    _check_ties(checkpoint, model, unused)
     for name in missing:
         model.get_parameter_or_buffer(name).data.fill_(float("nan"))
     if homeless := _without(report["unexpected_keys"], (*unused, *_COMPUTED)):
@@ -186,6 +189,47 @@ def _judge(checkpoint: CheckpointFolder, model: Any, report: Mapping[str, Any], 
         logging.getLogger(__name__).warning(
             f"{checkpoint.name}: {len(empty)} of its weights are nothing but zeros, as in a file that was not "
             f"fetched to its end: {leading(empty, 3)}"
+        )
+
+
+def _check_ties(checkpoint: CheckpointFolder, model: Any, unused: Sequence[str]) -> None:
+    """Refuse weights that are to be one, and of which the files have two that differ.
+
+    transformers 5 keeps both then, releases before it have copied one over the other, and so do servers: which of them
+    a published score is of can't be known.
+    """
+    ties = model.get_expanded_tied_weights_keys(all_submodels=True)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in _without((name for name in ties if name in parameters), unused):
+        other = ties[name]
+        if other in parameters and parameters[other] is not parameters[name]:
+            raise ModelError(
+                f"checkpoint {checkpoint.path} holds another {name} than {other}, and config.json says that they are "
+                "one (tie_word_embeddings): set it to false there if the model was trained with both, or leave "
+                f"{name} out of the files"
+            )
+
+
+def _check_vocabulary(checkpoint: CheckpointFolder, model: Any, *, all_tokens: bool) -> None:
+    """Refuse a tokenizer with tokens that the embedding table has no row for: an index out of range, one day.
+
+    Args:
+        all_tokens: also those that no text of the data becomes, which prompts of ours may have.
+    """
+    file = "tokenizer.json"
+    reads_texts = getattr(model, "text_model", model)  # CLIP itself doesn't say which of its tables is that of tokens
+    table: Any = getattr(reads_texts.get_input_embeddings(), "weight", None)
+    if table is None or table.dim() != 2 or not (checkpoint.path / file).is_file():
+        return
+    described = checkpoint.json(file)
+    vocabulary = dict(vocabulary_of(described.get("model") or {}))
+    if all_tokens:
+        vocabulary |= {token["content"]: token["id"] for token in described.get("added_tokens") or ()}
+    token, last = max(vocabulary.items(), key=lambda entry: entry[1], default=("", -1))
+    if last >= len(table):
+        raise ModelError(
+            f"checkpoint {checkpoint.path} has no weights for token {token!r}: it is number {last} of {file}, and the "
+            f"embedding table has {len(table)} rows; get both from one place"
         )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmeb_harness.adapter.checkpoints import find_checkpoint
 from mmeb_harness.adapter.weights import load_pretrained, reading_files
+from mmemb_r1_model.disk.errors import ModelError, OptionError
+from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import ARCHITECTURE, check_type
 from mmemb_r1_model.model.prompt import TURN_END
@@ -29,8 +35,11 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
         Why the base's chat template was replaced by ours; `None` if it is kept, or there was none.
 
     Raises:
+        OptionError: there is something in `folder`.
         ModelError: the base can't be used, or lacks weights: its language head, too, must be there or tied.
     """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OptionError(f"{folder} exists and has something in it; name a new folder for the checkpoint")
     checkpoint = find_checkpoint(base)
     check_type(checkpoint)
     checkpoint.require_safetensors()
@@ -43,19 +52,31 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     model = load_pretrained(transformers, ARCHITECTURE, checkpoint, "cpu", "auto", use_safetensors=True)
     known = tokenizer.get_vocab()
+    if TURN_END not in known:
+        raise ModelError(f"{base} has no token {TURN_END}, which new ones start as a copy of; get its tokenizer anew")
     new = [token for token in (THINK, END_THINK, EMB) if token not in known]
     tokenizer.add_tokens([AddedToken(token, special=token == EMB, normalized=False) for token in new])
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+        with _quiet(transformers.utils.logging):  # how rows begin that are replaced below
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
     source = tokenizer.convert_tokens_to_ids(TURN_END)
     rows = [layer.weight.data for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
     for row in rows:
         for token in new:
             row[tokenizer.convert_tokens_to_ids(token)] = row[source]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_settings(folder, Settings(max_new_tokens=max_new_tokens))
-    for name in _PICTURES:
-        if (checkpoint.path / name).is_file():
-            shutil.copyfile(checkpoint.path / name, folder / name)
-    return write_chat_template(checkpoint.path, folder)
+    with replacing_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_settings(temporary, Settings(max_new_tokens=max_new_tokens))
+        for name in _PICTURES:
+            if (checkpoint.path / name).is_file():
+                shutil.copyfile(checkpoint.path / name, temporary / name)
+        return write_chat_template(checkpoint.path, temporary)
+
+
+@contextlib.contextmanager
+def _quiet(logs: Any) -> Iterator[None]:
+    verbosity = logs.get_verbosity()
+    logs.set_verbosity_error()
+    yield
+    logs.set_verbosity(verbosity)

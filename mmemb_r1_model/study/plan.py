@@ -100,6 +100,8 @@ def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"study {name}: two runs are called {', '.join(twice)}; name each its own")
+    if not 0 < len(set(config.seeds)) == len(config.seeds):
+        raise OptionError(f"study {name}: seeds must be some, each once, not {', '.join(map(str, config.seeds))}")
     return config
 
 
