@@ -96,6 +96,10 @@ def _published(names: tuple[str, ...], every: bool, file: Path | None, edition: 
     from mmeb_harness.show.leaderboard import all_published
 
     if not names and not every:
+        if file is not None:
+            raise OptionError(
+                f"--published-file {file}: nothing of it is asked for; add --published or --all-published"
+            )
         return []
     known = load_published(file or PUBLISHED_FILE)
     named = [find_published(known, name) for name in names]

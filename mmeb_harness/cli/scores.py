@@ -205,6 +205,8 @@ def compare(
 
     if not runs and not published:
         raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
+    if published_file is not None and not published:
+        raise OptionError(f"--published-file {published_file}: nothing of it is asked for; add --published MODEL")
     columns = [load_any(path) for path in runs]
     if published:
         known = load_published(published_file or PUBLISHED_FILE)

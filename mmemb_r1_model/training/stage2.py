@@ -62,7 +62,7 @@ class AdaptConfig:
     prompts: PlanConfig | None = None
     groups: Least1 = 32
     micro_groups: Least0 = 0
-    rollouts: int = 8
+    rollouts: Least1 = 8
     sides: tuple[Side, ...] = ("query",)
     reward: RewardConfig = field(default_factory=RewardConfig)
     gate_weight: Least0Float = 1.0

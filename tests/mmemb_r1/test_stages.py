@@ -149,9 +149,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_check
     state = tmp_path / "run" / "checkpoint-0000008" / "state.pt"
     whole = torch.load(state, weights_only=True)
     fewer = {**whole, "parameters": dict(list(whole["parameters"].items())[1:])}
+    first = next(iter(whole["parameters"]))
+    no_number = {**whole["parameters"], first: torch.full_like(whole["parameters"][first], torch.nan)}
     for damage, why in (
         (lambda: torch.save(fewer, state), "its weights aren't those that learn here, e.g. backbone"),
         (lambda: torch.save({"step": 8}, state), "it lacks extra, fingerprint"),
+        (lambda: torch.save({**whole, "step": 99}, state), "it is of step 99, and there are"),
+        (lambda: torch.save({**whole, "optimiser": None}, state), "'NoneType'"),
+        (lambda: torch.save({**whole, "parameters": no_number}, state), f"{first} has another shape, NaN or"),
+        (lambda: torch.save({**whole, "parameters": {**whole["parameters"], first: torch.zeros(1)}}, state), "back"),
         (lambda: state.write_bytes(state.read_bytes()[:-500]), ".+"),
     ):
         damage()

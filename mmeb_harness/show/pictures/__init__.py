@@ -5,6 +5,7 @@ matplotlib is imported when pictures are drawn, not with this package.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from mmeb_harness.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from mmeb_harness.show.pictures.picture import Picture
+
+# On its first use in a home folder matplotlib says, after five seconds, that it is building its cache of fonts.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 #: In the order in which they are drawn.
 NAMES = (

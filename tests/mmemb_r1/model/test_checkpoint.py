@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mmeb_harness import Item, ModelError, OptionError
 from mmemb_r1_model.cli import cli
@@ -68,8 +69,6 @@ def test_a_spoilt_checkpoint_is_refused(
 
 
 def test_missing_weights_are_named(random_checkpoint: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, folder)
     weights = load_file(folder / "model.safetensors")
@@ -206,8 +205,6 @@ def test_without_a_head_nothing_is_written_by_chance(headless: Path, tmp_path: P
 def test_weights_without_a_place_or_of_zeros_are_said_in_one_line(
     random_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, folder)
     weights, name = load_file(folder / "model.safetensors"), "model.language_model.layers.0.mlp.up_proj.weight"
@@ -226,3 +223,30 @@ def test_weights_without_a_place_or_of_zeros_are_said_in_one_line(
     monkeypatch.setattr("transformers.utils.is_peft_available", lambda: False)
     with pytest.raises(ModelError, match=r"adapter_config\.json: without peft its LoRA weights are left out; pip"):
         load(str(folder), device="cpu").warm_up()
+
+
+def test_what_one_place_cant_have_written_is_refused(random_checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("heads", "tokens"):
+        shutil.copytree(random_checkpoint, tmp_path / name)
+    weights = load_file(tmp_path / "heads" / "model.safetensors")
+    table = next(name for name in weights if name.endswith("embed_tokens.weight"))
+    save_file({**weights, "lm_head.weight": weights[table].clone()}, tmp_path / "heads" / "model.safetensors")
+    load(str(tmp_path / "heads"), reasoning="adaptive", device="cpu").warm_up()  # the same twice
+    save_file({**weights, "lm_head.weight": weights[table] + 1}, tmp_path / "heads" / "model.safetensors")
+    load(str(tmp_path / "heads"), reasoning="never", device="cpu").warm_up()  # which doesn't read it
+    with pytest.raises(ModelError, match=r"heads holds another lm_head\.weight than .*embed_tokens.*set it to false"):
+        load(str(tmp_path / "heads"), reasoning="adaptive", device="cpu").warm_up()
+    with pytest.raises(ModelError, match="holds another"):
+        add_tokens(str(tmp_path / "heads"), tmp_path / "new")
+    config = tmp_path / "heads" / "config.json"
+    config.write_text(config.read_text().replace('"tie_word_embeddings": true', '"tie_word_embeddings": false'))
+    load(str(tmp_path / "heads"), reasoning="adaptive", device="cpu").warm_up()
+
+    path = tmp_path / "tokens" / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    whole["model"]["vocab"]["moonlight"] = 9_999
+    path.write_text(json.dumps(whole))
+    with pytest.raises(ModelError, match=r"no weights for token 'moonlight': it is number 9999 .* has \d+ rows; get"):
+        load(str(tmp_path / "tokens"), reasoning="never", device="cpu").warm_up()
+    with pytest.raises(OptionError, match="exists and has something in it; name a new folder"):
+        add_tokens(str(random_checkpoint), tmp_path / "tokens")
