@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,32 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to fill, which then takes its place: whole, or not there. One writer at a time.
 
     What a killed one left is gone with the next: it may be many gigabytes.
+
+    Raises:
+        OSError: the machine couldn't write it, whatever class the library that wrote made of that.
     """
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    yield temporary
+    try:
+        yield temporary
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if (number := _of_the_system(error)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _of_the_system(error: BaseException | None) -> int | None:
+    """The number of the system's error behind one: torch raises another on top, safetensors has it in words."""
+    while error is not None:
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        if said or (isinstance(error, OSError) and error.errno):
+            return int(said[1]) if said else error.errno  # type: ignore[attr-defined]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -252,8 +252,9 @@ class Loop:
         if not self.world.is_first:
             return
         folder = self.folder / f"checkpoint-{step:07d}"
-        with replacing_folder(folder) as temporary:
-            torch.save(state, temporary / STATE)
+        # A file, since by a path torch writes itself, and loses the system's error.
+        with replacing_folder(folder) as temporary, (temporary / STATE).open("wb") as file:
+            torch.save(state, file)
         for old in self._checkpoints()[: -self.config.keep]:
             shutil.rmtree(old)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mmeb_harness import Column, DataError, HarnessError, OptionError
 from mmemb_r1_model.data.rationales import RationaleRow
 from mmemb_r1_model.data.suite import ANSWER, RIGHT, TEXT, read_labels, worker_rows
 from mmemb_r1_model.disk.config import named_config, read_yaml
+from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.disk.jsonl import read_records
 from mmemb_r1_model.pipeline import PipelineConfig, read_pipeline
 from mmemb_r1_model.selection.rule import Chosen, Judged
@@ -150,3 +155,30 @@ def test_a_configuration_has_no_number_without_bounds() -> None:
         with pytest.raises(HarnessError):
             read_pipeline(_set(whole, place, float("nan")))
     assert isinstance(read_pipeline(whole), PipelineConfig)
+
+
+def _by_torch(folder: Path) -> None:
+    with (folder / "state.pt").open("wb") as file:
+        torch.save({"weights": torch.ones(10_000)}, file)
+
+
+def _by_safetensors(folder: Path) -> None:
+    save_file({"weights": torch.ones(10_000)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("write", [_by_torch, _by_safetensors])
+def test_a_checkpoint_that_finds_no_room_names_the_systems_error(write: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = tmp_path / "final"
+    folder.mkdir()
+    (folder / "before").touch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="final") as error, replacing_folder(folder) as temporary:
+            write(temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["before", "final"]
+    with pytest.raises(KeyError), replacing_folder(folder):  # a fault of the code's own stays itself
+        raise KeyError("weights")
