@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmeb_harness.cli.options import check_not_read
 from mmeb_harness.cli.scores import PATH
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
@@ -59,8 +60,7 @@ def leaderboard(
     from mmeb_harness.show.leaderboard_formats import print_board, render
 
     chosen = _format(wanted, output)
-    if output is not None and (same := [path for path in runs if path.resolve() == output.resolve()]):
-        raise OptionError(f"--output {output} would overwrite {same[0]}, which is to be ranked; name another file")
+    check_not_read("--output", output, runs)
     registered = tasks_of_edition(edition)
     edition = edition or benchmark_edition(registered.values())
     entries = [load_entry(path) for path in runs]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -50,6 +50,24 @@ def check_folder(output: Path) -> None:
     str(output).encode()
     if output.exists() and not output.is_dir():
         raise ResultError(f"--output {output} is a file; name a folder")
+
+
+#: What commands read of a folder: a run's files, and an official evaluation's.
+_READ = ("run.json", "tasks/*", "queries/*", "candidates/*", "*_score.json", "*_pred.jsonl")
+
+
+def check_not_read(option: str, output: Path | None, inputs: Iterable[Path]) -> None:
+    """Refuse to write over what the same command reads.
+
+    Args:
+        inputs: files, and folders of runs or of official results.
+
+    Raises:
+        OptionError: the output is one of them, or a file in one that is read.
+    """
+    read = (file for path in inputs for file in (path, *(file for name in _READ for file in path.glob(name))))
+    if output is not None and (same := [file for file in read if file.resolve() == output.resolve()]):
+        raise OptionError(f"{option} {output} would overwrite {same[0]}, which is read; name another file")
 
 
 def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mmeb_harness.cli.options import check_not_read
 from mmeb_harness.cli.scores import PATH
 from mmeb_harness.core.terminal import say, say_kept
 
@@ -38,6 +39,7 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
     from mmeb_harness.show.pictures import pictures_of
     from mmeb_harness.show.pictures.picture import png_of
 
+    check_not_read("--output", output, runs)
     pictures, left_out = pictures_of(runs, allow_editions=allow_editions)
     summary = make_page(
         runs,

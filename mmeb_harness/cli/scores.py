@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from mmeb_harness.cli.options import check_folder, names
+from mmeb_harness.cli.options import check_folder, check_not_read, names
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 from mmeb_harness.show.pictures import NAMES
@@ -44,6 +44,7 @@ def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> Non
     from mmeb_harness.results.scores import read_run_file
     from mmeb_harness.results.submission import Metadata, write_submission
 
+    check_not_read("--output", output, (run,))
     result = read_run_file(run)
     registered = load_tasks(result.edition or None).values()
     tasks = [standing.task for standing in registered if standing.collection == BENCHMARK]
@@ -70,8 +71,9 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
     from mmeb_harness.results.scores import save_scores
     from mmeb_harness.show.compare import compare, print_comparison
 
-    registered = load_tasks()
-    if files := mteb_folder(path):
+    registered, files = load_tasks(), mteb_folder(path)
+    check_not_read("--output", output, (path, *files))
+    if files:
         scores = import_mteb(files, registered.values(), name=name, edition=edition)
     else:
         scores = read_official(path, registered.values(), name=name, edition=edition)
@@ -122,6 +124,7 @@ def export(
 
     if trec is mteb is hub is eee is None:
         raise OptionError("nothing to write; give --trec FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER")
+    check_not_read("--hub", hub, (run,))
     if trec is not None:
         _export_trec(run, trec)
     if mteb is hub is eee is None:
@@ -207,6 +210,7 @@ def compare(
         raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
     if published_file is not None and not published:
         raise OptionError(f"--published-file {published_file}: nothing of it is asked for; add --published MODEL")
+    check_not_read("--json", json_file, runs)
     columns = [load_any(path) for path in runs]
     if published:
         known = load_published(published_file or PUBLISHED_FILE)

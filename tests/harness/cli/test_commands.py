@@ -18,7 +18,7 @@ from mmeb_harness.cli.config import RunConfig
 from mmeb_harness.cli.run import default_output
 from mmeb_harness.data.folder import describe
 from mmeb_harness.results.files import load_run_result, load_task_result
-from tests.forked import EVAL, Forks
+from tests.forked import EVAL, ROOT, Forks
 
 
 @pytest.fixture
@@ -336,3 +336,24 @@ def test_a_wrong_name_is_told_before_the_suite_is_made(
     done = forks.call([EVAL, command, "--model", "randm"], cwd=tmp_path, env=elsewhere)
     assert "Did you mean 'random'?" in one_line(done)
     assert not (tmp_path / "none").exists()
+
+
+def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:
+    run = shutil.copytree(ROOT / "tests/golden/release_0_1/run", tmp_path / "run")
+    task = next((run / "tasks").iterdir())
+    official = tmp_path / "official" / "HMDB51_score.json"
+    official.parent.mkdir()
+    official.write_text("{}")
+    for command in (
+        ["compare", run, "--json", task],
+        ["export", run, "--hub", run / "run.json"],
+        ["import", official.parent, "--output", official],
+        ["leaderboard", run, "--output", run / "run.json"],
+        ["report", run, "--output", task],
+        ["submit", run, "--output", run / ".." / "run" / "run.json"],
+    ):
+        target = Path(command[-1])
+        before = target.read_bytes()
+        done = CliRunner().invoke(cli, list(map(str, command)))
+        assert f"{target} would overwrite" in str(done.exception), (command, done.output)
+        assert target.read_bytes() == before
