@@ -76,6 +76,7 @@ def test_no_run_opens_a_connection(model: str, tasks: list[str], blocked: dict[s
     assert not (tmp_path / "attempts").exists()
 
 
+@pytest.mark.slow
 def test_no_run_on_real_data_opens_a_connection(blocked: dict[str, str], tmp_path: Path) -> None:
     breakfast(tmp_path / "data")
     for arguments in (

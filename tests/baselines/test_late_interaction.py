@@ -158,6 +158,7 @@ def test_another_prefix(folders: dict[str, Path], items: dict[str, Item], name: 
     assert embedder.info.settings["query_prefix"] == "Q: "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_the_check_passes(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
     embedder = LOADERS[name](path=str(folders[name]), device="cpu")

@@ -158,6 +158,7 @@ def test_jina_v4_adds_a_texts_and_a_pictures_vector(folders: dict[str, Path], it
 FAMILIES = {"wemm": wemm_embedding, "omni": omni_embed_nemotron, "jina": jina_v4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_check_passes_and_what_spells_a_token_stays_text(
     name: str, folders: dict[str, Path], items: dict[str, Item], tmp_path: Path

@@ -179,6 +179,7 @@ def test_messages_have_pictures_before_the_words(server: Chat, make: Load, tmp_p
     assert server.asked[1].body["messages"][0]["content"][1]["text"] == "Describe."
 
 
+@pytest.mark.slow
 def test_the_adapter_keeps_its_promises(make: Load, tmp_path: Path) -> None:
     embedder = make(style="messages", max_parallel=4)
     assert isinstance(embedder, BudgetedEmbedder)

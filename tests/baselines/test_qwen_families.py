@@ -165,17 +165,8 @@ def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: d
         )
 
 
-#: Every picture that they see is at least 256 tokens.
-LARGE_PICTURES = ("gme", "ops_mm", "rzen_embed")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in LARGE_PICTURES else name
-        for name in (*LOADERS, "qwen3_vl_embedding")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", (*LOADERS, "qwen3_vl_embedding"))
 def test_the_check_passes(qwen2_vl: Path, qwen3_vl: Path, tmp_path: Path, name: str) -> None:
     if name == "qwen3_vl_embedding":
         embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
@@ -233,6 +224,7 @@ def test_a_checkpoint_of_another_family_is_refused(qwen3_vl: Path) -> None:
         gme.load(path=str(qwen3_vl))
 
 
+@pytest.mark.slow
 def test_pictures_that_do_not_fit_are_refused(qwen3_vl: Path, items: dict[str, Item]) -> None:
     embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
     long = Item("long", frames=items["video"].frames * 43, text="")

@@ -29,6 +29,8 @@ from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
 from tests.toy import evaluated
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 IMG, VID = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
@@ -257,7 +259,6 @@ def test_an_answer_without_the_token_is_closed_by_rule(mute: Path, items: dict[s
         np.testing.assert_allclose(vector, unit(state), atol=1e-5, err_msg=item.id)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reasoning", get_args(ume_r1.Reasoning))
 def test_the_check_passes(writer: Path, tmp_path: Path, reasoning: str) -> None:
     embedder = load(writer, reasoning=reasoning, candidate_reasoning=reasoning)

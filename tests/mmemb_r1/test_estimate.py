@@ -46,6 +46,7 @@ def said(folder: Path) -> str:
         return call("estimate", *words)
 
 
+@pytest.mark.slow
 def test_every_stage_is_timed_and_multiplied_by_what_the_configuration_asks_for(said: str) -> None:
     table = said[said.index("DRY RUN") :].strip().splitlines()
     measured = {line[:22].strip(): line[24:52].strip() for line in table[3:-1]}

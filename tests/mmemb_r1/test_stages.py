@@ -76,6 +76,7 @@ def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_stage_1_learns_and_writes_a_checkpoint_that_embeds(trained: Path) -> None:
     rows = log_of(trained)
     assert [row["step"] for row in rows] == list(range(1, 13))
@@ -87,6 +88,7 @@ def test_stage_1_learns_and_writes_a_checkpoint_that_embeds(trained: Path) -> No
     assert embedder.encode([Item("a", text="red circle")], "query").vectors.shape == (1, 64)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, trained: Path, tmp_path: Path) -> None:
     class BreakError(Exception):
         pass
@@ -135,6 +137,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkp
             )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_checkpoint: Path, tmp_path: Path) -> None:
     original = stage1.joint_backward
 

@@ -91,6 +91,7 @@ def _digest(folder: Path) -> dict[str, str]:
 # --- the facts, from the texts ---
 
 
+@pytest.mark.slow
 def test_chains_follow_the_table_in_the_query_and_end_at_the_only_relevant_candidate(
     samples: dict[tuple[Split, str], Samples], labels: dict[Split, dict[Key, Row]]
 ) -> None:
@@ -378,6 +379,7 @@ def test_a_wrong_chain_reads_the_table_backwards(
 # --- through the harness ---
 
 
+@pytest.mark.slow
 def test_a_run_over_the_group_is_at_chance(folders: dict[Split, Path], tmp_path: Path) -> None:
     arguments = ["run", "--model", "random", "--data", str(folders["test"]), "--groups", "miniworld"]
     done = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])

@@ -40,6 +40,7 @@ def sha256_of(folder: Path) -> str:
     return total.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_test_split_is_what_it_was(mini: Path) -> None:
     assert sha256_of(mini) == YARDSTICK["test"]
 

@@ -224,6 +224,7 @@ def test_known_gpus(name: str, teraflops: float, gigabytes: float) -> None:
     assert "data sheet" in speed.source
 
 
+@pytest.mark.slow
 def test_a_machine_nobody_knows_has_no_floor() -> None:
     assert known_gpu(["NVIDIA GeForce GTX 285"]) is None
     assert known_gpu(["NVIDIA H200", "NVIDIA L40S"]) is None

@@ -72,6 +72,7 @@ def test_a_key_is_masked_in_base64(key: str, before: str) -> None:
     assert re.fullmatch(r"[\w+/=]{0,12}\[key\][\w+/=]{0,4}", masked(coded))
 
 
+@pytest.mark.slow
 def test_all_that_is_printed_goes_through_one_module() -> None:
     own = PACKAGES["mmeb_harness"] / "core" / "terminal.py"
     for path in [file for package in PACKAGES for file in files(package) if file != own]:

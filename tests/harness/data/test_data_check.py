@@ -190,6 +190,7 @@ def test_fewer_frames_than_asked_for_are_counted(tmp_path: Path) -> None:
     assert "84 images or frames" in outcome.summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("edition", "page"), [("page-fixed", 3), ("v2.0.0", 4)])
 def test_page_sets_are_told_apart(edition: str, page: int, tmp_path: Path) -> None:
     """Unfixed labels point one page too far; the count is the same, the scores are not (0.22 and 0.80)."""

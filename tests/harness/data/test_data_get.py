@@ -61,6 +61,7 @@ def test_all_78_tasks_are_fetched_and_read_like_what_was_published(
     )
 
 
+@pytest.mark.slow
 def test_only_what_the_chosen_tasks_need_and_nothing_twice(call: Call, hub: Hub, suite: Path, tmp_path: Path) -> None:
     done = get(call, "--tasks", "HMDB51,VOC2007")
     assert set(hub.served) - {"README.md"} == {

@@ -114,6 +114,7 @@ RANK_LARGE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_large_corpus_is_not_copied() -> None:
     """205 MB, half of it copies of one vector, so that one query's ties are half of the corpus; half of the queries

@@ -73,6 +73,7 @@ def printed(run: Run) -> str:
     return shown.getvalue()
 
 
+@pytest.mark.slow
 def test_78_tasks_are_read_78_times_and_shown_without_their_files(
     known: dict[str, RegisteredTask], reads: Reads, suite: Path, tmp_path: Path
 ) -> None:

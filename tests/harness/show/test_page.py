@@ -313,6 +313,7 @@ def test_odd_numbers_are_no_numbers(modes: list[Path], tmp_path: Path) -> None:
 # ---- the command, and what it refuses
 
 
+@pytest.mark.slow
 def test_the_command(modes: list[Path], tmp_path: Path, in_cache: None) -> None:
     output = tmp_path / "new" / "page.html"
     done = CliRunner().invoke(report, [*map(str, modes), "--output", str(output), "--thumbnails", "1"])

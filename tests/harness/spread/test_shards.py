@@ -52,6 +52,7 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**there, **values}))
 
 
+@pytest.mark.slow
 def test_a_killed_shard_goes_on_and_merging_needs_no_model(sharded: Place) -> None:
     done = sharded.call("merge", "shards/run")
     assert done.returncode == 0, done.stderr
