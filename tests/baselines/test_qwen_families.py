@@ -166,7 +166,7 @@ def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", (*LOADERS, "qwen3_vl_embedding"))
+@pytest.mark.parametrize("name", [*LOADERS, "qwen3_vl_embedding"])
 def test_the_check_passes(qwen2_vl: Path, qwen3_vl: Path, tmp_path: Path, name: str) -> None:
     if name == "qwen3_vl_embedding":
         embedder = qwen3_vl_embedding.load(path=str(qwen3_vl), device="cpu")
