@@ -78,5 +78,7 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
 def _quiet(logs: Any) -> Iterator[None]:
     verbosity = logs.get_verbosity()
     logs.set_verbosity_error()
-    yield
-    logs.set_verbosity(verbosity)
+    try:
+        yield
+    finally:
+        logs.set_verbosity(verbosity)

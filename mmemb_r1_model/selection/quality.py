@@ -11,7 +11,7 @@ import numpy as np
 from mmemb_r1_model.data.suite import DIFFICULTY, QUERY, RIGHT, SAMPLE, SIDE, TASK, WORKER, read_labels, worker_rows
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.selection.rule import Judged, Rule, RuleConfig, chances
-from mmemb_r1_model.selection.stage import all_judged
+from mmemb_r1_model.selection.stage import all_judged, key_of
 
 RULES: tuple[tuple[str, Rule, bool], ...] = (
     ("argmax, margin", "argmax", True),
@@ -61,7 +61,7 @@ def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]
                 f"{selected}: what was judged of {' / '.join(place)} is none of the rationales in {known} ({error}); "
                 "move the folder away and judge again"
             ) from error
-        own = (side.key, side.judged, right)
+        own = (key_of(side), side.judged, right)
         for group in ("all", kind):
             groups.setdefault(group, []).append(own)
         sets.setdefault(f"{side.dataset}, {side.side}", []).append(own)

@@ -67,11 +67,6 @@ class JudgedSide:
     without: float
     judged: tuple[Judged, ...]
 
-    @property
-    def key(self) -> str:
-        """Its data set, pair and side."""
-        return side_key(self.dataset, self.pair, self.side)
-
 
 @dataclass(frozen=True)
 class SelectedSide:
@@ -93,14 +88,10 @@ class SelectedSide:
         if min(shares, default=0) < 0 or abs(sum(shares) - (not self.direct_only)) > _ROUNDING * (1 + len(shares)):
             raise ValueError(f"chances are {shares}, expected some that add up to {1 - self.direct_only}")
 
-    @property
-    def key(self) -> str:
-        """Its data set, pair and side."""
-        return side_key(self.dataset, self.pair, self.side)
 
-
-def _rationale_key(row: RationaleRow) -> str:
-    return side_key(row.dataset, row.pair, row.side)
+def key_of(side: RationaleRow | JudgedSide | SelectedSide) -> str:
+    """The key of a line of any of the three files: its data set, pair and side."""
+    return side_key(side.dataset, side.pair, side.side)
 
 
 def side_key(dataset: str, pair: str, side: str) -> str:
@@ -128,9 +119,9 @@ def judge_rationales(
         DataError: no rationale of any pair: the file is of another data set.
         OptionError: the folder was begun by another evaluator, or with other negatives.
     """
-    written = KeyedRecords(rationales, RationaleRow, WAY_OUT, _rationale_key)
+    written = KeyedRecords(rationales, RationaleRow, WAY_OUT, key_of)
     _check_same_judge(judge, config, folder, world.is_first)
-    done = {side.key for side in all_judged(folder)}
+    done = {key_of(side) for side in all_judged(folder)}
     seen = len(done)
     with RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer:
         for pairs in sets:
@@ -288,7 +279,7 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
 
 def _selected(side: JudgedSide, rule: RuleConfig, counts: dict[str, dict[str, float]]) -> SelectedSide:
     """A judged side with the chances of its rationales; counted."""
-    shares = chances(side.judged, rule, side.key)
+    shares = chances(side.judged, rule, key_of(side))
     direct_only = not any(shares)
     own = counts.setdefault(f"{side.dataset}/{side.side}", {"sides": 0, "direct_only": 0, "rationales": 0})
     own["sides"] += 1
@@ -331,7 +322,7 @@ class SelectedRationales:
         self._datasets: set[str] = set()
         way_out = "write the file again: mmemb-r1 select"
         note = self._datasets.add
-        self._sides = KeyedRecords(path, SelectedSide, way_out, lambda side: side.key, lambda side: note(side.dataset))
+        self._sides = KeyedRecords(path, SelectedSide, way_out, key_of, lambda side: note(side.dataset))
         summary = path.with_name(SUMMARY)
         if summary.is_file():  # a file that was cut between two lines is whole by itself
             counts = build_config(_Summary, read_object(summary, way_out), str(summary)).sets.values()

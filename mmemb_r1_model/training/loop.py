@@ -150,6 +150,8 @@ class Loop:
             raise self._damaged(states[-1], f"its weights aren't those that learn here, e.g. {min(others)}")
         try:
             return self._take_over(state, named)
+        except torch.OutOfMemoryError:  # the checkpoint isn't to blame, and must not be deleted for it
+            raise
         except Exception as error:  # whatever values of other types and shapes lead to
             raise self._damaged(states[-1], one_line(error)) from error
 
