@@ -31,7 +31,7 @@ from mmeb_harness.core.errors import (
     UnknownNameError,
     one_line,
 )
-from mmeb_harness.core.files import is_data, lock_file, matching, read_json, regular_file, replacing
+from mmeb_harness.core.files import is_data, lock_file, make_folder, matching, read_json, regular_file, replacing
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -114,6 +114,7 @@ __all__ = [
     "import_peer",
     "is_data",
     "lock_file",
+    "make_folder",
     "matching",
     "one_line",
     "opened_picture",

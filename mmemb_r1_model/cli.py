@@ -9,6 +9,7 @@ import click
 
 from mmemb_r1_model.disk.errors import run_command, say
 from mmemb_r1_model.disk.files import matching
+from mmemb_r1_model.model.settings import LONGEST_CONTEXT
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
 
@@ -131,7 +132,13 @@ def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares:
 @cli.command("add-tokens")
 @click.argument("base")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of a rationale.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1, LONGEST_CONTEXT),
+    default=512,
+    show_default=True,
+    help="Of a rationale.",
+)
 def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
     from mmemb_r1_model.model.add_tokens import add_tokens as add

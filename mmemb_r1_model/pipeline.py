@@ -35,7 +35,7 @@ from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
 from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError
-from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
@@ -213,7 +213,7 @@ class Pipeline:
         self._check(stages)
         world = join_world(self.config.student.device)
         wait = _patient_barrier(world)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if world.is_first:
             write_json(self.folder / "config.json", dataclasses.asdict(self.config))
         for stage in (stage for stage in STAGES if stage in stages):

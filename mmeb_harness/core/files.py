@@ -94,7 +94,7 @@ def replacing(path: Path, *, durably: bool = True) -> Iterator[Path]:
         OSError: what stands at `path` is no file.
     """
     _replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -178,6 +178,18 @@ def _is_taken(file: BinaryIO, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """A folder, and those above it, where there is none yet.
+
+    Raises:
+        OSError: it can't be made; `PermissionError` also where the file system takes none, as /proc, which says ENOENT.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise PermissionError(errno.EPERM, "no folder can be made there", str(folder)) from error
 
 
 def check_writable(folder: Path) -> None:

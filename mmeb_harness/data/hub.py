@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file
+from mmeb_harness.core.files import LOCK_POLL_SECONDS, dont_wait, lock_file, make_folder
 from mmeb_harness.core.http import LONGEST_PAUSE_SECONDS, announce_pause, asked_pause, deadline, keeping_deadlines
 from mmeb_harness.core.secrets import keep_secret
 from mmeb_harness.core.tasks import Table
@@ -235,7 +235,7 @@ def discard(digest: str, folder: Path) -> None:
 
 def hold(folder: Path, name: str, while_held: Callable[[], None] = lambda: None, *, shared: bool = False) -> BinaryIO:
     """Take the lock of that name in the folder of downloads; see `lock_file`."""
-    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "locks")
     return lock_file(folder / "locks" / f"{name}.lock", while_held, shared=shared)
 
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmeb_harness.core.columns import Column
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import is_data, matching, readable_size, replacing
+from mmeb_harness.core.files import is_data, make_folder, matching, readable_size, replacing
 from mmeb_harness.core.tasks import Pages, Table
 from mmeb_harness.data.records import RecordWriter
 
@@ -191,7 +191,7 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
         put(pooled, content)  # nothing to do, unless it was damaged
     else:
         put(target, content)
-        pooled.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(pooled.parent)
         try:
             os.link(target, pooled)
             return True

@@ -19,6 +19,7 @@ from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.files import (
     fingerprint,
     lock_file,
+    make_folder,
     matching,
     parse_json,
     read_json,
@@ -179,7 +180,7 @@ def write_manifest(root: Path) -> None:
     """
     if _is_manifest(root, _manifest(root)):
         return
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    make_folder(root / FOLDER)
     with lock_file(root / FOLDER / ".lock"):
         write_json(root / MANIFEST, _manifest(root))
 

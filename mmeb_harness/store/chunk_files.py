@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError, way_out_of
-from mmeb_harness.core.files import dont_wait, lock_file, regular_file
+from mmeb_harness.core.files import dont_wait, lock_file, make_folder, regular_file
 from mmeb_harness.core.sealed import (
     BrokenFileError,
     changed_at,
@@ -215,7 +215,7 @@ def share(folder: Path) -> BinaryIO | None:
         locks.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         held = lock_file(folder / LOCK, shared=True)
     except OSError:
         return None

@@ -11,12 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmeb_harness import Column, DataError, lock_file, matching, parquet_rows, read_json, regular_file, replacing
+from mmeb_harness import (
+    Column,
+    DataError,
+    lock_file,
+    make_folder,
+    matching,
+    parquet_rows,
+    read_json,
+    regular_file,
+    replacing,
+)
 
 __all__ = [
     "Column",
     "PlacedBytes",
     "lock_file",
+    "make_folder",
     "matching",
     "parquet_rows",
     "read_object",
@@ -37,8 +48,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         OSError: the machine couldn't write it, whatever class the library that wrote made of that.
     """
     temporary = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    make_folder(temporary)
     try:
         yield temporary
     except Exception as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmemb_r1_model.disk.config import parse_record
 from mmemb_r1_model.disk.errors import DataError, HarnessError
-from mmemb_r1_model.disk.files import PlacedBytes, regular_file, replacing
+from mmemb_r1_model.disk.files import PlacedBytes, make_folder, regular_file, replacing
 from mmemb_r1_model.disk.hashing import hash64
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -196,7 +196,7 @@ class RowWriter:
     """Appends rows. A torn last line is cut off first, so that the file is whole again."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _cut_torn_line(path)
         self._file = path.open("ab")
 

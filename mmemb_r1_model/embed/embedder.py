@@ -20,7 +20,7 @@ from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_check
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import EMB, Reasoning, Settings
+from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Reasoning, Settings
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def load(
     )
     if not 0 <= settings.threshold <= 1:
         raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")
-    if settings.max_new_tokens < 1:
-        raise OptionError(f"max_new_tokens must be at least 1, not {settings.max_new_tokens}")
+    if not 1 <= settings.max_new_tokens <= LONGEST_CONTEXT:
+        raise OptionError(f"max_new_tokens must be between 1 and {LONGEST_CONTEXT}, not {settings.max_new_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
     server = None
     if rationales is not None:

@@ -6,15 +6,21 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from mmeb_harness import JsonFile
+from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError
 
 FILE_NAME = "mmemb_r1.json"
 SCHEMA_VERSION = 1
 
 THINK, END_THINK, EMB = "<think>", "</think>", "<emb>"
+
+#: Tokens that a Qwen3-VL was made for, its longest (`max_position_embeddings`).
+LONGEST_CONTEXT = 262_144
 
 #: When an item writes a rationale before it is embedded.
 Reasoning = Literal["adaptive", "always", "never"]
@@ -38,13 +44,13 @@ class Settings:
 
     request: str = "Think first if it helps, then embed the input."
     default_instruction: str = "Represent the user's input."
-    min_pixels: int = 65_536
-    max_pixels: int = 1_843_200
-    video_min_pixels: int = 131_072
-    video_max_pixels: int = 7_864_320
-    frames_per_second: float | int = 1.0
-    max_new_tokens: int = 512
-    threshold: float | int = 0.5
+    min_pixels: Least1 = 65_536
+    max_pixels: Least1 = 1_843_200
+    video_min_pixels: Least1 = 131_072
+    video_max_pixels: Least1 = 7_864_320
+    frames_per_second: Annotated[float | int, Gt(0)] = 1.0
+    max_new_tokens: Annotated[int, Ge(1), Le(LONGEST_CONTEXT)] = 512
+    threshold: Annotated[float | int, Ge(0), Le(1)] = 0.5
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -68,10 +74,14 @@ def read_settings(folder: Path) -> Settings:
     """The folder's settings; the defaults if it has none.
 
     Raises:
-        ModelError: not readable, of another schema, or with unknown keys.
+        ModelError: not readable, of another schema, with unknown keys, or numbers that can't be meant.
     """
     path = folder / FILE_NAME
-    return _FILE.read(path) if path.is_file() else Settings()
+    settings = _FILE.read(path) if path.is_file() else Settings()
+    for least, most in (("min_pixels", "max_pixels"), ("video_min_pixels", "video_max_pixels")):
+        if getattr(settings, least) > getattr(settings, most):
+            raise ModelError(f"{path}: {least} is more than {most}; mend it, or remove it for the defaults")
+    return settings
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
 from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
-from mmemb_r1_model.disk.files import lock_file, read_object, write_json
+from mmemb_r1_model.disk.files import lock_file, make_folder, read_object, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
@@ -221,7 +221,7 @@ def _lock(folder: Path) -> BinaryIO:
     def refuse() -> NoReturn:
         raise DataError(f"another run is writing to {folder}; wait for it, or end it")
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return lock_file(folder / ".lock", refuse)
 
 

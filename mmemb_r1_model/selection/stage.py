@@ -21,7 +21,7 @@ from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Si
 from mmemb_r1_model.data.rationales import WAY_OUT, RationaleRow, read_rationales
 from mmemb_r1_model.disk.config import Least0, Least1, Seed, build_config
 from mmemb_r1_model.disk.errors import DataError, OptionError
-from mmemb_r1_model.disk.files import matching, read_object, write_json
+from mmemb_r1_model.disk.files import make_folder, matching, read_object, write_json
 from mmemb_r1_model.disk.jsonl import KeyedRecords, RowWriter, read_records, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Chosen, Judged, RuleConfig, chances
@@ -270,7 +270,7 @@ def _hardest(scores: Sequence[float], count: int) -> list[int]:
 
 def select_rationales(config: SelectConfig, folder: Path) -> Path:
     """Write selected.jsonl and summary.json from what was judged in the folder; no judge is needed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path, counts = folder / SELECTED, dict[str, dict[str, float]]()
     rewrite(path, (dataclasses.asdict(_selected(side, config.rule, counts)) for side in all_judged(folder)))
     write_json(folder / SUMMARY, dataclasses.asdict(_Summary(config.rule, counts)))

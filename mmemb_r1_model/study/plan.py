@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mmeb_harness.stats.policies import MODES
 from mmemb_r1_model.disk.config import Least0, build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
-from mmemb_r1_model.disk.files import matching, write_json
+from mmemb_r1_model.disk.files import make_folder, matching, write_json
 from mmemb_r1_model.pipeline import (
     Pipeline,
     PipelineConfig,
@@ -139,7 +139,7 @@ class Study:
             self._evaluator()
         for seed in seeds or self.config.seeds:
             folder = self.folder / f"seed-{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_json(folder / "study.json", dataclasses.asdict(self.config))
             test = dataclasses.replace(self.config.test, seed=self.config.test.seed + SEED_STEP * seed)
             make_synthetic([test], folder / "data")
@@ -211,6 +211,6 @@ def _link(base: Path, run: Path, parts: Sequence[str]) -> None:
         source, target = base / part, run / part
         if not source.exists():
             raise OptionError(f"{source} is missing: run the study's base first")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         if not target.exists():
             target.symlink_to(source.resolve(), target_is_directory=source.is_dir())

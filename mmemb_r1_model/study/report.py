@@ -22,7 +22,7 @@ from mmeb_harness.stats.policies import POLICIES, adaptive_minus, calibrate, hea
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.disk.errors import DataError
-from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
@@ -63,7 +63,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         raise DataError(
             f"{folder}: {BASE} of seeds {', '.join(map(str, results.seeds))} is not finished; run the study"
         )
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     done = [variant for variant in config.variants if results.seeds_of(variant.name)]
     missing = [variant.name for variant in config.variants if variant not in done]
     numbers: Numbers = {"config": dataclasses.asdict(config), "seeds": results.seeds, "missing": missing}

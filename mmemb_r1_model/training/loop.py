@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,11 @@ class Loop:
         states = matching(self.folder, f"checkpoint-*/{STATE}")
         if not states:
             return 0
-        # Mapped, not read: a process whose weights are split needs only its part of each tensor.
         try:
+            with zipfile.ZipFile(states[-1]) as parts:  # as torch writes, with a sum of each tensor that it never reads
+                if flipped := parts.testzip():
+                    raise ValueError(f"{flipped} isn't what was written")
+            # Mapped, not read: a process whose weights are split needs only its part of each tensor.
             state = torch.load(states[-1], map_location="cpu", weights_only=True, mmap=True)
             fields = {"fingerprint", "parameters", "optimiser", "extra", "step"} - state.keys()
         except Exception as error:  # zip, pickle and mmap raise what they please

@@ -154,7 +154,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(random_check
     fewer = {**whole, "parameters": dict(list(whole["parameters"].items())[1:])}
     first = next(iter(whole["parameters"]))
     no_number = {**whole["parameters"], first: torch.full_like(whole["parameters"][first], torch.nan)}
+    content = state.read_bytes()
+    flipped = content.replace(content[(half := len(content) // 2) : half + 64], content[half : half + 63] + b"?", 1)
     for damage, why in (
+        (lambda: state.write_bytes(flipped), r".+ isn't what was written"),
         (lambda: torch.save(fewer, state), "its weights aren't those that learn here, e.g. backbone"),
         (lambda: torch.save({"step": 8}, state), "it lacks extra, fingerprint"),
         (lambda: torch.save({**whole, "step": 99}, state), "it is of step 99, and there are"),

@@ -122,7 +122,7 @@ def test_a_finished_suite_is_left_alone_and_a_foreign_folder_is_not_touched(tmp_
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"can't make a suite in .*set MMEB_CACHE"):
+    with pytest.raises(DataError, match=r"can't make a suite in .*name another folder, by MMEB_CACHE"):
         make_suite(tmp_path / "file" / "mini", 0)
 
 

@@ -150,7 +150,8 @@ def whole_suite(folder: Path) -> Iterator[SuiteWriter]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise DataError(
-            f"can't make a suite in {folder}: {error.strerror or error}; set MMEB_CACHE to a folder of yours"
+            f"can't make a suite in {folder}: {error.strerror or error}; name another folder, by MMEB_CACHE if it is "
+            "that of the cache"
         ) from error
     try:
         yield SuiteWriter(temporary)

@@ -18,6 +18,7 @@ from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.add_tokens import add_tokens
 from mmemb_r1_model.model.chat_template import NAME, PATH
 from mmemb_r1_model.model.checkpoint import EMBEDDED
+from mmemb_r1_model.model.settings import read_settings
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.local import _load
 from mmemb_r1_model.rationales.workers import WorkerPrompt
@@ -68,6 +69,25 @@ def test_a_spoilt_checkpoint_is_refused(
         load(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": 1.5}, "threshold"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 10**22}, "max_new_tokens"),
+        ({"frames_per_second": 0}, "frames_per_second"),
+        ({"min_pixels": -1}, "min_pixels"),
+        ({"max_pixels": None}, "max_pixels"),
+        ({"min_pixels": 4096, "max_pixels": 1024}, "min_pixels is more than max_pixels"),
+        ({"video_min_pixels": 10**7}, "video_min_pixels is more than video_max_pixels"),
+    ],
+)
+def test_settings_that_nobody_can_mean(values: dict, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mmemb_r1.json").write_text(json.dumps({"schema_version": 1, **values}))
+    with pytest.raises(ModelError, match=rf"mmemb_r1\.json.*{message}"):
+        read_settings(tmp_path)
+
+
 def test_missing_weights_are_named(random_checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, folder)
@@ -93,7 +113,7 @@ def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         ({"device": "abacus"}, "--device 'abacus' is no device"),
         ({"dtype": "float8"}, "--dtype 'float8' is not known"),
         ({"threshold": 2.0}, "threshold must be between 0 and 1, not 2.0"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be between 1 and 262144, not 0"),
     ],
 )
 def test_options_that_are_none(arguments: dict, message: str) -> None:
