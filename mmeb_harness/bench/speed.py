@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,13 +45,15 @@ def speed_of(settings: Mapping[str, Scalar], teraflops: float | None, gigabytes:
         teraflops, gigabytes: a second, as the user has them.
 
     Raises:
-        OptionError: one without the other, or below zero.
+        OptionError: one without the other, below zero, or no number.
     """
     if (teraflops is None) != (gigabytes is None):
         raise OptionError("--peak-tflops and --bandwidth-gbs belong together; give both, or neither")
     if teraflops is not None and gigabytes is not None:
-        if teraflops <= 0 or gigabytes <= 0:
-            raise OptionError(f"--peak-tflops and --bandwidth-gbs must be above 0, not {teraflops:g} and {gigabytes:g}")
+        if not (0 < teraflops < math.inf and 0 < gigabytes < math.inf):
+            raise OptionError(
+                f"--peak-tflops and --bandwidth-gbs must be above 0 and finite, not {teraflops:g} and {gigabytes:g}"
+            )
         return Speed(teraflops * 1e12, gigabytes * 1e9, "given")
     if settings.get("device") == "cuda":
         return known_gpu(environment.gpu_names()) if settings.get("dtype") in _HALF else None

@@ -5,6 +5,7 @@ As in `cli`: options become values, and heavy imports stay inside the commands.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -112,6 +113,8 @@ def prune(vectors: Path, models: Sequence[str], older_than: float | None, broken
     from mmeb_harness.store.upkeep import prune as prune_stores
     from mmeb_harness.store.upkeep import prune_media
 
+    if older_than is not None and math.isnan(older_than):
+        raise OptionError("--older-than nan is no number of days; write e.g. --older-than 30")
     if older_than is None and not broken:
         if not models:
             raise OptionError("nothing to prune: name a --model, or say --older-than DAYS or --broken")

@@ -258,6 +258,8 @@ def test_an_unknown_model_is_named(vectors: Path) -> None:
 
 
 def test_nothing_said_nothing_pruned(vectors: Path) -> None:
+    for_nan = call("prune", "--older-than", "nan", "--vectors", vectors)
+    assert "--older-than nan is no number of days" in error_of(for_nan)
     assert "nothing to prune: name a --model, or say --older-than" in error_of(call("prune", "--vectors", vectors))
 
 
