@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.errors import NO_UTF8, OptionError
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import Quantization
 from mmeb_harness.core.reading import build_config, read_yaml
@@ -94,7 +94,7 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
     given = {key: value for key, value in from_options.items() if value not in (None, (), {})}
     for key, value in given.items():
         if not is_plain(value):  # bytes of a name in another encoding, as Python stands for them
-            raise OptionError(f"--{key.replace('_', '-')}: {value!r} is no UTF-8: rename it")
+            raise OptionError(f"--{key.replace('_', '-')}: {value!r} {NO_UTF8}")
     config = dataclasses.replace(from_file, **given)
     for name, least in _LEAST.items():
         if (value := getattr(config, name)) is not None and value < least:

@@ -118,6 +118,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or said or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
 
 
+#: Of a name that can't be written down, whose letters the locale may not know.
+NO_UTF8 = "is no UTF-8: rename it, or set PYTHONUTF8=1 where the locale knows ASCII only"
 #: What the system refuses, and what the user can do.
 _WAYS_OUT = {
     errno.ENOSPC: "free some space there, or name another folder",
@@ -182,5 +184,5 @@ def of_the_system(error: BaseException) -> str | None:
         return "no home folder is known (HOME isn't set, and the user has no entry in passwd): set HOME, or MMEB_CACHE"
     if isinstance(error, UnicodeEncodeError) and ("surrogates" in text or sys.getfilesystemencoding() != "utf-8"):
         name = error.object[:300].strip()
-        return f"the name {name!r} is no UTF-8: rename it, or set PYTHONUTF8=1 where the locale knows ASCII only"
+        return f"the name {name!r} {NO_UTF8}"
     return None if error.__cause__ is None else of_the_system(error.__cause__)

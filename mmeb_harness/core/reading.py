@@ -5,12 +5,14 @@ What doesn't fit is one line with its source, its dotted place, its value and wh
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import json
 import math
 import operator
+import os
 import re
 import types
 import typing
@@ -35,6 +37,8 @@ _LARGEST_CONFIG = 1 << 20
 _DEEPEST_YAML = 50
 _MOST_VALUES = 20_000
 _TAG = "tag:yaml.org,2002:"
+#: A variable that pydantic reads whenever it makes an adapter.
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -304,7 +308,22 @@ def _adapter(kind: Hashable) -> TypeAdapter[tuple[object]]:
 
     # In a tuple, since an adapter takes no settings for a dataclass itself; the dataclasses in it have no others.
     settings = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return TypeAdapter(tuple[kind], config=settings)  # type: ignore[arg-type, valid-type]
+    with _without_plugins():
+        return TypeAdapter(tuple[kind], config=settings)  # type: ignore[arg-type, valid-type]
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    """None of pydantic's plugins: to find them it reads the entry points of every package, and ends at a broken one."""
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLUGINS]
+        else:
+            os.environ[_PLUGINS] = before
 
 
 def _with_numbers(values: object, problems: Sequence[ErrorDetails]) -> object:
