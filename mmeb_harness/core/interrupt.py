@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from mmeb_harness.core.terminal import say
+from mmeb_harness.core.threads import in_background
 
 #: What asks to end; one that is ignored, as by nohup, stays so.
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -124,9 +125,16 @@ def _heard(
         number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
     }
     heard: list[int] = []
-    listener = threading.Thread(target=_listen, args=(reader, patience, tell, heard), daemon=True)
-    listener.start()
+    ended = threading.Event()
+
+    def listen() -> None:
+        try:
+            _listen(reader, patience, tell, heard)
+        finally:
+            ended.set()
+
     try:
+        in_background(listen)
         yield
     finally:
         for number, earlier in before.items():
@@ -134,8 +142,7 @@ def _heard(
         signal.set_wakeup_fd(before_writer, warn_on_full_buffer=False)
         with contextlib.suppress(OSError):  # a plugin closed all that was open
             os.write(writer, b"\0")
-        listener.join(1.0)
-        if not listener.is_alive():  # it may be telling, on a terminal that is stopped
+        if ended.wait(1.0):  # else it may be telling, on a terminal that is stopped
             os.close(reader)
             os.close(writer)
         if heard and before_writer >= 0:  # whoever hears outside of this sees to the rest of the way out

@@ -12,7 +12,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from mmeb_harness.core.errors import ModelError
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.core.threads import in_background
 from mmeb_harness.encode.prepare import preparing
 from mmeb_harness.encode.transport import Announcement, Block, nameless_file, receive, send, write
 
@@ -134,7 +134,7 @@ def _work(pipe: Connection, recipe: bytes, threads: int) -> None:
     """The life of a worker, in its own process."""
     os.environ.update(ENVIRONMENT | dict.fromkeys(THREADS, str(threads)))
     _stand_in_for_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    in_background(_end_with_parent)
     # The pipe breaks when the parent is gone.
     with contextlib.suppress(EOFError, OSError):
         try:

@@ -9,6 +9,7 @@ import random
 import re
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ ENDS: Mapping[str, Callable[[int, random.Random], None]] = {
 }
 
 
+HANGS = f"it hung for {PATIENCE:.0f} s"
 #: Stored chunks are named by the moment they were written in, and by their bytes.
 _NUMBERS = re.compile(r"-\d+-xxh3-[0-9a-f]{32}")
 
@@ -130,13 +132,19 @@ def _disturb(place: Place, launch: str, name: str, end: str, moment: float, rng:
     time.sleep(moment)
     if process.poll() is None:
         ENDS[end](process.pid, rng)
-    out, err = process.communicate(timeout=PATIENCE)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait(), HANGS
     wait_until(lambda: not _members(process.pid))  # nobody outlives it
     return process.returncode, out + err
 
 
 def _badly_ended(launch: str, end: str, said: str) -> Iterator[str]:
-    """Complaints about what was said: torchrun shows tracebacks of its own, and memory runs out inside libraries."""
+    """Complaints about what was said. torchrun shows tracebacks of its own, and memory runs out inside libraries."""
+    if said == HANGS:
+        yield HANGS
     if (
         launch != "torchrun"
         and end in ("TERM", "INT", "HUP", "no disk")
