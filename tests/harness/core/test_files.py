@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness import lock_file, one_line, regular_file, replacing
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness import lock_file, make_folder, one_line, regular_file, replacing
+from mmeb_harness.core.errors import ResultError, of_the_system
 from mmeb_harness.core.files import dont_wait, readable_size, write_text
 
 
@@ -116,3 +116,10 @@ def test_a_file_takes_the_place_of_files_alone(name: str, why: str, tmp_path: Pa
     (tmp_path / "lost").symlink_to("nowhere")
     write_text(tmp_path / "lost", "x")
     assert (tmp_path / "lost").read_text() == "x"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no file system that takes no folder")
+def test_a_folder_that_cant_be_made_is_one_line() -> None:
+    with pytest.raises(PermissionError) as refused:
+        make_folder(Path("/proc/runs"))
+    assert (of_the_system(refused.value) or "").startswith("/proc/runs: no folder can be made there; name a folder")
