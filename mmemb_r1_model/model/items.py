@@ -62,14 +62,25 @@ class ItemReader:
         """
         if not item.media:
             return 0
-        width, height = picture_size(item.media[0])
         factor, settings = self._vision.factor, self._settings
         try:
             if item.frames:
-                bounds = settings.video_min_pixels, settings.video_max_pixels
-                rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
+                rows, columns = clip_size(item, settings, factor)
                 return -(-len(item.frames) // 2) * (rows * columns // factor**2 + 8)
+            width, height = picture_size(item.media[0])
             rows, columns = image_size(height, width, factor, settings.min_pixels, settings.max_pixels)
         except PictureError as error:
             raise DataError(f"image {item.media[0]} can't be used: {error}") from error
         return rows * columns // factor**2 + 2
+
+
+def clip_size(item: Item, settings: Settings, factor: int) -> tuple[int, int]:
+    """Height and width in which the frames of a clip are read, from the first one's header alone.
+
+    Raises:
+        DataError: the first frame can't be read.
+        PictureError: it has a shape that can't be used.
+    """
+    width, height = picture_size(item.frames[0])
+    bounds = settings.video_min_pixels, settings.video_max_pixels
+    return video_size(len(item.frames), height, width, factor, *bounds)

@@ -14,14 +14,15 @@ from typing import Any, TypeAlias, TypeGuard
 
 from PIL import Image
 
-from mmeb_harness.adapter.pictures import data_url, picture_size
+from mmeb_harness.adapter.pictures import data_url
 from mmeb_harness.adapter.remote import RefusedError
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.model.chat_template import BARE_VIDEO
 from mmemb_r1_model.model.chat_template import PATH as TEMPLATE
+from mmemb_r1_model.model.items import clip_size
 from mmemb_r1_model.model.prompt import system_turn, user_turn
 from mmemb_r1_model.model.settings import THINK, Settings
-from mmemb_r1_model.model.vision import TEMPORAL_PATCH, video_size
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH
 
 #: What becomes JSON, or was some.
 Json: TypeAlias = dict[str, Any]
@@ -51,7 +52,7 @@ def chat(item: Item, settings: Settings, factor: int) -> Json:
     Raises:
         DataError: a picture that can't be read.
     """
-    size = _frame_size(item, settings, factor) if item.frames else None
+    size = clip_size(item, settings, factor)[::-1] if item.frames else None  # width first, as Pillow has it
     words = {"type": "text", "text": user_turn(settings, item.text)}
     return {
         "messages": [
@@ -199,14 +200,6 @@ _WAYS_OUT = (
     ),
     ((_NO_MEDIA,), "Start vLLM without --limit-mm-per-prompt"),
 )
-
-
-def _frame_size(item: Item, settings: Settings, factor: int) -> tuple[int, int]:
-    """Width and height in which a clip's frames are read."""
-    width, height = picture_size(item.frames[0])
-    bounds = settings.video_min_pixels, settings.video_max_pixels
-    rows, columns = video_size(len(item.frames), height, width, factor, *bounds)
-    return columns, rows
 
 
 def _media(item: Item, frame_size: tuple[int, int] | None) -> list[Json]:

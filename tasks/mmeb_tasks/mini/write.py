@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mmeb_harness import DataError, Table, UnknownNameError
+from mmeb_harness import DataError, Table, UnknownNameError, make_folder
 from mmeb_tasks.mini.world import Picture
 
 Difficulty = Literal["easy", "hard"]
@@ -146,7 +146,7 @@ def whole_suite(folder: Path) -> Iterator[SuiteWriter]:
         DataError: if the place can't be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise DataError(
