@@ -57,10 +57,12 @@ from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_pictu
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
+from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_trackers, tracking
 
 __all__ = [
     "FRAME_SUFFIXES",
     "MODALITIES",
+    "TRACKERS",
     "Archive",
     "BudgetedEmbedder",
     "CandidateInstruction",
@@ -102,6 +104,8 @@ __all__ = [
     "TokenSequence",
     "TokenVectors",
     "Trace",
+    "Tracked",
+    "TrackerName",
     "UnknownNameError",
     "UploadingEmbedder",
     "Vectors",
@@ -110,6 +114,7 @@ __all__ = [
     "Work",
     "__version__",
     "build_config",
+    "check_trackers",
     "frame_names",
     "import_peer",
     "is_data",
@@ -128,4 +133,5 @@ __all__ = [
     "replacing",
     "run_command",
     "say",
+    "tracking",
 ]

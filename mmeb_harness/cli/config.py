@@ -12,6 +12,7 @@ from mmeb_harness.core.errors import NO_UTF8, OptionError
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import Quantization
 from mmeb_harness.core.reading import build_config, read_yaml
+from mmeb_harness.core.trackers import TrackerName, check_trackers
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
 
@@ -30,6 +31,7 @@ class RunConfig:
         shard: "I/N": encode that share only.
         ray: address of a Ray cluster, "local" for one of this machine's own; `None`: without Ray.
         ray_workers: how many actors; `None`: as the cluster has room.
+        track: trackers that the run's summary is given to.
         reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
             its default.
     """
@@ -59,6 +61,7 @@ class RunConfig:
     ray_workers: int | None = None
     seed: int = 0
     fresh: bool = False
+    track: tuple[TrackerName, ...] = ()
 
 
 #: Smallest values of numbers.
@@ -79,7 +82,7 @@ def read_config(path: Path) -> RunConfig:
         for key, value in read_yaml(path, texts=("model_args",)).items()
         if value is not None or key not in known
     }
-    for key in values.keys() & {"tasks", "groups", "modalities"}:
+    for key in values.keys() & {"tasks", "groups", "modalities", "track"}:
         names = values[key] if isinstance(values[key], list) else str(values[key]).split(",")
         values[key] = [str(name).strip() for name in names]
     return build_config(RunConfig, values, str(path))
@@ -101,4 +104,5 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
     if config.ray_workers is not None and not config.ray:
         raise OptionError("--ray-workers says how many actors --ray has; without --ray there are none")
+    check_trackers(config.track)
     return config

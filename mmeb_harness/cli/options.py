@@ -10,6 +10,7 @@ import click
 
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.terminal import say
+from mmeb_harness.core.trackers import TRACKERS
 
 if TYPE_CHECKING:
     from mmeb_harness.cli.config import RunConfig
@@ -104,6 +105,13 @@ model_options = options(
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),
 )
 
+
+track_option = click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(TRACKERS),
+    help="Give the run's summary to a tracker as well; may be repeated. Default: to none.",
+)
 
 #: What is evaluated, and on what.
 run_options = options(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import DEFAULT_MODEL, check_folder, model_spec, run_options
+from mmeb_harness.cli.options import DEFAULT_MODEL, check_folder, model_spec, run_options, track_option
 from mmeb_harness.core import terminal
 from mmeb_harness.core.terminal import say
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mmeb_harness.core.embedder import Embedder, ModelInfo
     from mmeb_harness.core.progress import Reporter
     from mmeb_harness.core.registry import ModelSpec, RegisteredTask
+    from mmeb_harness.core.trackers import TrackerName
     from mmeb_harness.data.folder import DataInfo
     from mmeb_harness.run.evaluate import OpenEncoder
     from mmeb_harness.run.plan import RunSettings
@@ -69,6 +70,7 @@ LONGEST_VALUE = 60
     help="Actors on it. Default: one a GPU, at any time; without GPUs one per two CPUs.",
 )
 @click.option("--seed", type=int, help="Seed of the mini suite. Default: 0.")
+@track_option
 @click.option("--resume/--fresh", "resume", default=None, help="Keep what is done (default), or start over.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with any of these options.")
 def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
@@ -90,14 +92,15 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     spec, asked = _asked(config)
     reporter = _reporter(part, console)
     with _crew(config, part, spec, asked.settings.output, reporter) as crew:
-        _carry_out(asked, crew, reporter, console)
+        _carry_out(asked, crew, reporter, console, config.track)
 
 
 @click.command()
 @click.argument("output")
 @click.option("--data", metavar="FOLDER", help="Data folder, as the shards had it. Default: the mini suite.")
 @click.option("--vectors", metavar="FOLDER", help="Where the shards kept vectors. Default: .vectors beside OUTPUT.")
-def merge(output: str, data: str | None, vectors: str | None) -> None:
+@track_option
+def merge(output: str, data: str | None, vectors: str | None, track: tuple[TrackerName, ...]) -> None:
     """Rank what all shards of a run have encoded (`mmeb-eval run --output OUTPUT --shard I/N`).
 
     Needs neither the model nor a GPU.
@@ -105,10 +108,12 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
     from mmeb_harness.cli.config import RunConfig
     from mmeb_harness.core.progress import reporter_for
     from mmeb_harness.core.registry import choose_tasks, with_tasks
+    from mmeb_harness.core.trackers import check_trackers
     from mmeb_harness.results.folder import RunFolder
     from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
+    check_trackers(track)
     console = terminal.console()
     shards = load_shards(Path(output))
     first = shards[0]
@@ -121,7 +126,7 @@ def merge(output: str, data: str | None, vectors: str | None) -> None:
     )
     hint = f"they should be in {asked.settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
     crew = _Crew(first.model, StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
-    _carry_out(asked, crew, reporter_for(console), console)
+    _carry_out(asked, crew, reporter_for(console), console, track)
     if len(different := processors_of(shards)) > 1:
         say(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
 
@@ -152,7 +157,10 @@ class _Crew:
     ranks: bool = True
 
 
-def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console) -> None:
+def _carry_out(
+    asked: _Asked, crew: _Crew, reporter: Reporter, console: Console, trackers: Sequence[TrackerName]
+) -> None:
+    from mmeb_harness.exchange.tracked import track_run
     from mmeb_harness.run.evaluate import encode_share, evaluate
     from mmeb_harness.run.plan import make_plan
 
@@ -162,7 +170,9 @@ def _carry_out(asked: _Asked, crew: _Crew, reporter: Reporter, console: Console)
         return
     from mmeb_harness.show.run_table import print_run
 
-    print_run(evaluate(plan, crew.embedder, crew.open_encoder, reporter), console)
+    run = evaluate(plan, crew.embedder, crew.open_encoder, reporter)
+    print_run(run, console)
+    track_run(trackers, run)
 
 
 def _asked(config: RunConfig) -> tuple[ModelSpec, _Asked]:
@@ -216,6 +226,8 @@ def _part(config: RunConfig) -> _Part:
     if config.ray and (config.shard or ranks):
         other = "--shard" if config.shard else "torchrun"
         raise OptionError(f"--ray and {other} both share a run out; use one of them")
+    if config.shard and config.track:
+        raise OptionError("--track can't be combined with --shard, which has no scores; `mmeb-eval merge` takes it")
     if config.shard and ranks:
         raise OptionError(
             "--shard is for processes that don't know of each other; torchrun shares the work out by itself"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.cli.config import RunConfig
@@ -75,9 +76,15 @@ def test_a_run_from_start_to_table(call, tmp_path: Path) -> None:  # type: ignor
     assert "[5/5]" in done.stdout  # plain lines, since this is no terminal
     run = load_run_result(tmp_path / "runs" / "mini-random" / "run.json")
     assert (run.status, run.data_synthetic, len(run.tasks)) == ("finished", True, 5)
-    again = call("run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET")
+    again = call(
+        "run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET", "--track", "tensorboard"
+    )  # fmt: skip
     assert "5 of 5 tasks were finished before" in again.stdout
     assert load_run_result(tmp_path / "runs" / "mini-random" / "run.json").aggregates == run.aggregates
+    events = EventAccumulator(str(tmp_path / "runs" / "mini-random" / "tensorboard"))
+    events.Reload()
+    means = {name for name in events.Tags()["tensors"] if name.startswith("means/")}
+    assert means == {"means/M-RET"}  # of the others only some tasks were run
 
 
 @pytest.mark.slow
@@ -167,6 +174,8 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
         (["run", "--model", "random", "--model-arg", "seed=x"], "--model-arg seed: 'x' is not an integer"),
         (["run", "--model", "random", "--data", "nowhere"], "data folder"),
         (["run", "--modle", "random"], "No such option '--modle'"),
+        (["run", "--model", "random", "--track", "tensorboard", "--shard", "1/2"], "`mmeb-eval merge` takes it"),
+        (["run", "--track", "mlflow"], "'mlflow' is not one of 'trackio', 'wandb', 'tensorboard'"),
         (["run", "--config", "none.yaml"], "can't read configuration none.yaml"),
         (["check", "mmemb_r1", "--model-arg", "path=./nowhere"], "checkpoint folder ./nowhere does not exist"),
         (["tasks", "--tasks", "OKVQA"], "no task named 'OKVQA'. Did you mean 'OK-VQA'?"),
