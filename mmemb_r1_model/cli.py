@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
-from mmemb_r1_model.disk.errors import run_command, say
+from mmemb_r1_model.disk.errors import __version__, run_command, say
 from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.model.settings import LONGEST_CONTEXT
 
@@ -16,10 +18,13 @@ _CONFIG = "A file, or the name of a configuration that comes with the package (s
 
 def main() -> None:
     """The entry point of the command `mmemb-r1`."""
+    if not sys.stderr.isatty():  # bars of libraries, here and in processes that are started, would fill a log
+        os.environ.setdefault("TQDM_DISABLE", "1")
     run_command(cli)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mmemb-r1")
 def cli() -> None:
     """Train MMEmb-R1: rationales, pair-aware selection, joint training, adaptive control."""
 

@@ -121,11 +121,12 @@ class DryRun:
             answering += (worker,) if measured.units_measured else ()
             yield measured
         short = _written_by(answering, short)
-        if config.judge:
+        if config.judge and config.rationales.workers:
             loops = [lessons.training.loop for lessons in config.judge.lessons]
             folders = [f"judge/lessons-{number}" for number in range(1, len(loops))]
             yield self._training("judge", dict(zip([*folders, "judge"], loops, strict=True)), short)
-        yield self._select(short, sets)
+        if config.rationales.workers:
+            yield self._select(short, sets)
         yield self._training("train", {"joint": config.train.loop}, short)
         if config.adapt:
             yield self._training("adapt", {"adaptive": config.adapt.loop}, short)

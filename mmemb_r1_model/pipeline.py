@@ -30,11 +30,11 @@ from torch import distributed
 
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
-from mmemb_r1_model.data.rationales import RATIONALES
+from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales
 from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
-from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError
+from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError, progress_of
 from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.model.checkpoint import open_checkpoint
@@ -52,7 +52,7 @@ from mmemb_r1_model.selection.stage import (
     judge_rationales,
     select_rationales,
 )
-from mmemb_r1_model.training.batches import WeightedSet
+from mmemb_r1_model.training.batches import Rationales, WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
@@ -149,12 +149,14 @@ class PipelineConfig:
     """A whole run. `student.checkpoint` may be empty where `start` makes a student.
 
     Attributes:
-        data_root: what paths in `data`, recorded workers and `evaluate.data` are relative to; "": OUTPUT/data, where
-            synthetic data are made.
+        data_root: what paths in `data`, recorded workers and `evaluate.data` are relative to; "": the current folder,
+            or OUTPUT/data where synthetic data are made in it.
+        rationales: without workers no evaluator is asked either, and the training sees what pairs themselves carry:
+            nothing, as a rule, which trains the direct path alone.
     """
 
     data: tuple[TrainingSetConfig, ...]
-    rationales: RationaleConfig
+    rationales: RationaleConfig = field(default_factory=RationaleConfig)
     data_root: str = ""
     synthetic: tuple[SyntheticConfig, ...] = ()
     start: TinyConfig | None = None
@@ -180,10 +182,6 @@ def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
         raise OptionError(
             f"data_root {config.data_root!r}: synthetic data are made in OUTPUT/data; leave data_root out"
         )
-    if config.start is None and not config.student.checkpoint:
-        raise OptionError("student.checkpoint is empty: name a checkpoint with MMEmb-R1's tokens (mmemb-r1 add-tokens)")
-    if config.judge is None and not config.select.judge.checkpoint:
-        raise OptionError("select.judge.checkpoint is empty: name an evaluator, or give a part `judge` to train one")
     return config
 
 
@@ -200,7 +198,7 @@ class Pipeline:
     ) -> None:
         self.config, self.folder, self._say = config, folder, say
         self._sample, self._on_units = sample, on_units
-        self._root = Path(config.data_root).expanduser() if config.data_root else folder / "data"
+        self._root = folder / "data" if config.synthetic else Path(config.data_root).expanduser()
 
     def run(self, stages: Sequence[Stage] = STAGES) -> None:
         """Run stages in order; time of each is appended to times.jsonl.
@@ -232,9 +230,10 @@ class Pipeline:
             OptionError: names the setting.
         """
         config = self.config
+        self._check_named(stages)
         if config.data_root and not self._root.is_dir():
             raise OptionError(f"data_root: there is no folder {self._root}; name the one that holds the training sets")
-        if config.evaluate and config.data_root and "evaluate" in stages:
+        if config.evaluate and config.evaluate.data and not config.synthetic and "evaluate" in stages:
             folder = self._root / config.evaluate.data
             if not folder.is_dir():
                 raise OptionError(
@@ -244,6 +243,25 @@ class Pipeline:
             self._check_student()
         if config.adapt and config.adapt.server and "adapt" in stages:
             check_rollout_server(config.adapt.server, config.student.lora_rank)
+
+    def _check_named(self, stages: Sequence[Stage]) -> None:
+        """That the configuration names what the stages work with; a stage of its own can't be passed over."""
+        config, workers = self.config, self.config.rationales.workers
+        for stage in ("rationales", "select"):
+            if stage in stages and not workers and "train" not in stages:
+                raise OptionError(
+                    f"rationales.workers is empty: name who writes rationales before `{stage}`, or call `mmemb-r1 "
+                    "train`, which without them trains the direct path alone"
+                )
+        if "select" in stages and workers and config.judge is None and not config.select.judge.checkpoint:
+            raise OptionError(
+                "select.judge.checkpoint is empty: name an evaluator, or give a part `judge` to train one"
+            )
+        if "train" in stages and config.start is None and not config.student.checkpoint:
+            raise OptionError(
+                "student.checkpoint is empty: name a checkpoint with MMEmb-R1's tokens (mmemb-r1 add-tokens BASE "
+                "FOLDER), or tiny for the embedded one, which a CPU trains"
+            )
 
     def _check_student(self) -> None:
         student = self.config.student
@@ -270,7 +288,8 @@ class Pipeline:
 
     def sets(self, configs: Sequence[TrainingSetConfig], stage: Stage) -> list[WeightedSet]:
         """Data sets, opened, with the pairs that a stage takes."""
-        return [WeightedSet(self._sample(stage, pairs), weight) for pairs, weight in open_sets(configs, self._root)]
+        opened = open_sets(configs, self._root, join_world(self.config.student.device).is_first)
+        return [WeightedSet(self._sample(stage, pairs), weight) for pairs, weight in opened]
 
     def _data(self) -> str:
         return ", ".join(make_synthetic(self.config.synthetic, self.folder / "data"))
@@ -281,13 +300,16 @@ class Pipeline:
     def _make_tiny(self, config: TinyConfig | None, folder: Path) -> str:
         if config is None or (folder / "config.json").is_file():
             return ""
-        texts = [text for name in config.texts for text in read_texts(self.folder / "data" / name)]
-        tokenizer = build_tokenizer([*texts, *WORDS * 1000], config.size.vocabulary)
-        settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=config.max_new_tokens)
-        save_tiny(build_model(tokenizer, config.size, config.seed), tokenizer, settings, folder)
+        with progress_of(f"making a tiny model in {folder}"):
+            texts = [text for name in config.texts for text in read_texts(self.folder / "data" / name)]
+            tokenizer = build_tokenizer([*texts, *WORDS * 1000], config.size.vocabulary)
+            settings = dataclasses.replace(TINY_SETTINGS, max_new_tokens=config.max_new_tokens)
+            save_tiny(build_model(tokenizer, config.size, config.seed), tokenizer, settings, folder)
         return f"a new student of {len(tokenizer)} tokens"
 
     def _rationales(self) -> str:
+        if not self.config.rationales.workers:
+            return ""
         sets = [weighted.pairs for weighted in self.sets(self.config.data, "rationales")]
         folder, config = self.folder / "rationales", self.config.rationales
         written = write_rationales(sets, config, folder, root=self._root, on_units=self._on_units)
@@ -295,10 +317,11 @@ class Pipeline:
 
     def _judge(self) -> str:
         stage, folder = self.config.judge, self.folder / "judge"
-        if stage is None or is_finished(folder):
+        if stage is None or is_finished(folder) or not self.config.rationales.workers:
             return ""
         self._make_tiny(stage.tiny, folder / "start")
-        trusted = TrustedRationales([self._root / path for path in stage.folders], stage.workers)
+        with progress_of("reading right rationales"):
+            trusted = TrustedRationales([self._root / path for path in stage.folders], stage.workers)
         start = folder / "start"
         for number, lessons in enumerate(stage.lessons, start=1):
             # The last one's outcome is the evaluator.
@@ -310,13 +333,18 @@ class Pipeline:
         return "evaluator trained"
 
     def _select(self) -> str:
+        if not self.config.rationales.workers:
+            return ""
         config, folder = self.config.select, self.folder / "selected"
         if self.config.judge is not None:
             trained = dataclasses.replace(config.judge, checkpoint=str(self.folder / "judge" / FINAL))
             config = dataclasses.replace(config, judge=trained)
         sets = [weighted.pairs for weighted in self.sets(self.config.data, "select")]
         world = join_world(config.judge.device)
-        with _own(self.folder / "judge", "judge") if self.config.judge else contextlib.nullcontext():
+        with (
+            _own(self.folder / "judge", "judge") if self.config.judge else contextlib.nullcontext(),
+            progress_of(f"loading the evaluator {config.judge.checkpoint}", shown=world.is_first),
+        ):
             judge = open_judge(config.judge, world.device)
         rationales = self.folder / "rationales" / RATIONALES
         if not rationales.is_file():
@@ -339,7 +367,10 @@ class Pipeline:
             config = dataclasses.replace(config, checkpoint=str(self.folder / "start"))
         world = join_world(config.device, config.shard)
         sets, rationales = self._inputs("train")
-        with _own(self.folder / "start", "train") if self.config.start else contextlib.nullcontext():
+        with (
+            _own(self.folder / "start", "train") if self.config.start else contextlib.nullcontext(),
+            progress_of(f"loading the student {config.checkpoint}", shown=world.is_first),
+        ):
             student = open_student(config, world)
         train(student, sets, rationales, self.config.train, self.folder / "joint", world)
         return "stage 1 done"
@@ -350,16 +381,23 @@ class Pipeline:
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
         world = join_world(config.device, config.shard)
         sets, rationales = self._inputs("adapt")
-        with _own(self.folder / "joint", "train"):
+        loading = progress_of(f"loading the student {config.checkpoint}", shown=world.is_first)
+        with _own(self.folder / "joint", "train"), loading:
             student = open_student(config, world)
         adapt(student, sets, rationales, self.config.adapt, self.folder / "adaptive", world)
         return "stage 2 done"
 
-    def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], SelectedRationales]:
+    def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], Rationales]:
+        """The data sets, and the rationales that go with them: selected ones, or without workers the pairs' own."""
         path = self.folder / "selected" / SELECTED
-        if not path.is_file():
+        if self.config.rationales.workers and not path.is_file():
             raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
         sets = self.sets(self.config.data, stage)
+        if not self.config.rationales.workers:
+            carried = CarriedRationales.of([weighted.pairs for weighted in sets])
+            if join_world(self.config.student.device).is_first:
+                self._say(f"{stage}: no workers write rationales, so {carried.fingerprint}")
+            return sets, carried
         rationales = SelectedRationales(path)
         rationales.check([weighted.pairs for weighted in sets])
         return sets, rationales
@@ -398,7 +436,8 @@ def make_synthetic(splits: Sequence[SyntheticConfig], folder: Path) -> list[str]
         if (target / "manifest.json").is_file():
             continue
         options = ["--split", split.split, "--seed", str(split.seed), "--queries", str(split.queries)]
-        _command([sys.executable, "-m", split.module, str(target), *options])
+        with progress_of(f"making {target}, {split.queries:,} queries of {split.module}"):
+            _command([sys.executable, "-m", split.module, str(target), *options])
         made.append(split.folder)
     return made
 

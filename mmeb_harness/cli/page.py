@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from mmeb_harness.cli.options import check_not_read
 from mmeb_harness.cli.scores import PATH
 from mmeb_harness.core.terminal import say, say_kept
+from mmeb_harness.core.waiting import progress_of
 
 DEFAULT_THUMBNAILS = 8
 
@@ -60,5 +60,7 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
 
 
 def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:
-    with click.progressbar(names, label="tasks", show_pos=True, file=sys.stderr) as bar:
-        yield from bar
+    with progress_of("report, tasks", len(names)) as advance:
+        for name in names:
+            yield name
+            advance()

@@ -78,6 +78,11 @@ def console(*, width_elsewhere: int | None = None) -> Console:
     )
 
 
+def error_console() -> Console:
+    """Standard error for what passes: bars, and lines of how far something is."""
+    return _console_class()(stderr=True, markup=False, emoji=False, highlight=False)
+
+
 def paper(file: io.StringIO, width: int) -> Console:
     """A console that writes into a text."""
     return _console_class()(file=file, width=width, markup=False, emoji=False, highlight=False)

@@ -24,7 +24,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from mmemb_r1_model.data.config import TrainingSetConfig
+from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import StoredImages, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, text_of, usable_rows
@@ -125,6 +125,10 @@ def open_documents(config: TrainingSetConfig, root: Path, kind: DocumentSet) -> 
     numbers, skipped = usable_rows({f"no {column}": has_words(asked[column]) for column in needed})
     pair_of = _answer_about_page if kind == "colpali" else _page_for_query
     return [RowPairs(config.name or kind, numbers, partial(pair_of, rows, pages), skipped)]
+
+
+COLPALI = PairKind(partial(open_documents, kind="colpali"), ("split",))
+VISRAG = PairKind(partial(open_documents, kind="visrag"), ("split",))
 
 
 def _answer_about_page(rows: pa.Table, pages: StoredImages, name: str, number: int) -> Pair:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mmemb_r1_model.data.config import TrainingSetConfig
+from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs
@@ -56,9 +56,14 @@ def open_llava_hound(config: TrainingSetConfig, root: Path, use: Use) -> list[Pa
     folder, stem = root / config.path, config.subset or ANNOTATIONS[use]
     rows = JsonRows(folder / "video_instruction" / "train" / "sft" / f"{stem}.jsonl", "llava-hound", _facts, FETCH)
     numbers, skipped = rows.of(None, config.limit)
-    videos = MediaFolder(root / config.media if config.media else folder / "train_300k", FETCH)
+    videos = MediaFolder(root / config.media if config.media else folder / "train_300k", f"get it: {FETCH}")
     pair_of = partial(_pair, rows, videos, use, config.frames)
     return [RowPairs(config.name or f"llava-hound/{use}", numbers, pair_of, skipped)]
+
+
+CAPTION = PairKind(partial(open_llava_hound, use="caption"), ("subset", "media"))
+RETRIEVAL = PairKind(partial(open_llava_hound, use="retrieval"), ("subset", "media"))
+QA = PairKind(partial(open_llava_hound, use="qa"), ("subset", "media"))
 
 
 def _facts(row: Row) -> RowFacts:

@@ -29,11 +29,11 @@ class MediaFolder:
     """Media files of one data set.
 
     Attributes:
-        fetch: the command that gets them.
+        way_out: what to do about one that is missing.
     """
 
     root: Path
-    fetch: str
+    way_out: str
 
     def file(self, relative: str) -> Path:
         """A file by its path below the folder.
@@ -43,7 +43,7 @@ class MediaFolder:
         """
         path = self.root / _inside(relative)
         if not os.path.isfile(path):  # also where the name is longer than any file
-            raise DataError(f"media file {path} is missing; get it: {self.fetch}")
+            raise DataError(f"media file {path} is missing; {self.way_out}")
         return path
 
     def frames(self, relative: str, count: int) -> tuple[Path, ...]:
@@ -58,7 +58,7 @@ class MediaFolder:
         except OSError:
             names = []
         if not names:
-            raise DataError(f"frame folder {folder} is missing or holds no picture; get it: {self.fetch}")
+            raise DataError(f"frame folder {folder} is missing or holds no picture; {self.way_out}")
         return tuple(folder / name for name in spread(names, count))
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmemb_r1_model.data.config import TrainingSetConfig
+from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.data.rows import RowPairs, find_files, has_words, read_columns, text_of, usable_rows
@@ -103,9 +103,12 @@ def open_mmeb_train(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     asked = rows.slice(0, config.limit)
     has = {NO_QUERY: _has_side(asked, "qry"), NO_POSITIVE: _has_side(asked, "pos")}
     numbers, skipped = usable_rows(has)
-    images = MediaFolder(root / (config.media or config.path), FETCH)
+    images = MediaFolder(root / (config.media or config.path), f"get it: {FETCH}")
     pair_of = partial(_pair, rows, originals, QUERY_INSTRUCTIONS[subset], images)
     return [RowPairs(config.name or f"mmeb-train/{subset}", numbers, pair_of, skipped)]
+
+
+MMEB_TRAIN = PairKind(open_mmeb_train, ("subset", "split", "media"))
 
 
 def _read_split(folder: Path, split: str) -> pa.Table:

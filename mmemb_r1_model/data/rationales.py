@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmemb_r1_model.data.pairs import Side
+import numpy as np
+
+from mmemb_r1_model.data.pairs import Pair, PairSet, Side
 from mmemb_r1_model.disk.jsonl import read_records
 
 RATIONALES = "rationales.jsonl"
 WAY_OUT = "delete that line, then `mmemb-r1 rationales` writes what it was again"
 ERROR = "error: "
+#: Of a data set, to see whether rationales are of it, or in it.
+_SOME_PAIRS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,32 @@ class RationaleRow:
     def usable(self) -> bool:
         """A candidate for selection: whole, and the first with its words."""
         return self.is_whole and self.duplicate_of is None
+
+
+@dataclass(frozen=True)
+class CarriedRationales:
+    """Those that the pairs themselves carry, unselected: what is learnt where no workers write."""
+
+    fingerprint: str
+
+    @staticmethod
+    def of(sets: Sequence[PairSet]) -> CarriedRationales:
+        """Of these data sets; the fingerprint says whether they carry any, as some of their pairs show."""
+        looked = [pair for pairs in sets for pair in some_of(pairs)]
+        reasoned = sum(bool(pair.rationales) for pair in looked)
+        if not reasoned:
+            return CarriedRationales("the direct path alone is trained, by plain contrast")
+        share = f"{reasoned} of {len(looked)} pairs that were looked at"
+        return CarriedRationales(f"the pairs' own are learnt as they are, unselected ({share} have some)")
+
+    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+        """The side's own; `None`: it is direct-only."""
+        return pair.rationales.get(side)
+
+
+def some_of(pairs: PairSet) -> list[Pair]:
+    """Pairs of a data set, evenly spaced: all of a small one."""
+    return [pairs[place] for place in range(0, len(pairs), -(-len(pairs) // _SOME_PAIRS))]
 
 
 def read_rationales(folder: Path) -> Iterator[RationaleRow]:

@@ -6,18 +6,13 @@ Source: TIGER-AI-Lab/VLM2Vec 1e402c4, experiments/public/train/train_alltasks.ya
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from mmemb_r1_model.data.config import Kind, TrainingSetConfig
-from mmemb_r1_model.data.documents import open_documents
-from mmemb_r1_model.data.llava_hound import open_llava_hound
-from mmemb_r1_model.data.mmeb_train import open_mmeb_train
+from mmemb_r1_model.data.config import PAIRS_GROUP, PairKind, TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
-from mmemb_r1_model.data.suite import open_suite
-from mmemb_r1_model.data.ume import open_ume
-from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError, plugin_code, progress_of
 
 #: Subset of MMEB-train → rows used at most, weight. Most have fewer rows (dataset card): VisDial 123 thousand, DocVQA
 #: 39, CIRR 26, ChartQA 28, InfographicsVQA 24, SUN397 20, WebQA 17, A-OKVQA 17, NIGHTS 16, OK-VQA 9, HatefulMemes 8.5,
@@ -62,31 +57,21 @@ PUBLISHED: tuple[TrainingSetConfig, ...] = (
 )
 
 
-#: Kind → what opens an entry of it, and the fields that mean something to it, of those that not every kind has.
-_KINDS: dict[Kind, tuple[Callable[[TrainingSetConfig, Path], list[PairSet]], tuple[str, ...]]] = {
-    "mmeb-train": (open_mmeb_train, ("subset", "split", "media")),
-    "llava-hound-caption": (partial(open_llava_hound, use="caption"), ("subset", "media")),
-    "llava-hound-retrieval": (partial(open_llava_hound, use="retrieval"), ("subset", "media")),
-    "llava-hound-qa": (partial(open_llava_hound, use="qa"), ("subset", "media")),
-    "colpali": (partial(open_documents, kind="colpali"), ("split",)),
-    "visrag": (partial(open_documents, kind="visrag"), ("split",)),
-    "ume-sft": (partial(open_ume, kind="sft"), ("subset", "media")),
-    "ume-rl": (partial(open_ume, kind="rl"), ("subset", "media")),
-    "suite": (open_suite, ("subset",)),
-}
-
-
-def open_sets(configs: Sequence[TrainingSetConfig], root: Path) -> list[tuple[PairSet, float]]:
+def open_sets(configs: Sequence[TrainingSetConfig], root: Path, is_first: bool = True) -> list[tuple[PairSet, float]]:
     """All sets of a mix, each with its weight.
+
+    Args:
+        is_first: this process tells how far it is.
 
     Raises:
         OptionError: two sets of one name, or a field that a kind of set doesn't have.
-        UnknownNameError: no such subset or split.
+        UnknownNameError: no such kind, subset or split.
         DataError: files that are missing or broken; how to get them is said.
     """
     opened: list[tuple[PairSet, float]] = []
     for config in configs:
-        pair_sets = open_set(config, root)
+        with progress_of(f"opening training data, {config.kind} {config.path}", shown=is_first):
+            pair_sets = open_set(config, root)
         pairs = sum(map(len, pair_sets))
         opened += [
             (opened_set, config.weight * len(opened_set) / pairs if pairs else config.weight)
@@ -98,14 +83,20 @@ def open_sets(configs: Sequence[TrainingSetConfig], root: Path) -> list[tuple[Pa
     return opened
 
 
-def open_set(config: TrainingSetConfig, root: Path) -> list[PairSet]:
+def open_set(config: TrainingSetConfig, root: Path) -> Sequence[PairSet]:
     """The sets of one entry: several for a suite, and for UME without `subset`.
 
     Raises:
         HarnessError: as `open_sets`.
     """
-    opener, fields = _KINDS[config.kind]
-    for name in ("subset", "split", "media"):
-        if getattr(config, name) and name not in fields:
-            raise OptionError(f"training set {config.kind} has no {name}; leave out {getattr(config, name)!r}")
-    return opener(config, root)
+    points = entry_points(group=PAIRS_GROUP)
+    if config.kind not in points.names:
+        raise UnknownNameError("kind of training set", config.kind, points.names)
+    with plugin_code(f"training set {config.kind}"):
+        kind = points[config.kind].load()
+        if not isinstance(kind, PairKind):
+            raise OptionError(f"training set {config.kind}: its entry point names {kind!r}, which is no PairKind")
+        for name in ("subset", "split", "media"):
+            if getattr(config, name) and name not in kind.fields:
+                raise OptionError(f"training set {config.kind} has no {name}; leave out {getattr(config, name)!r}")
+        return kind.open(config, root)

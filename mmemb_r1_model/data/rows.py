@@ -129,10 +129,19 @@ class JsonRows:
             DataError: the file was changed since the index was read.
         """
         start, length, *_ = self._places[number].item()
-        try:
-            return checked_row(json.loads(self._bytes.read(start, length)), "")
-        except (ValueError, DataError) as error:
-            raise DataError(f"{self.path} was changed while in use (row {number}); run again") from error
+        return row_at_place(self._bytes, start, length, number)
+
+
+def row_at_place(file: PlacedBytes, start: int, length: int, number: int) -> Row:
+    """A row of JSON by where it lies.
+
+    Raises:
+        DataError: the file was changed since that was found out.
+    """
+    try:
+        return checked_row(json.loads(file.read(start, length)), "")
+    except (ValueError, DataError) as error:
+        raise DataError(f"{file.path} was changed while in use (row {number}); run again") from error
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def _build_index(path: Path, facts_of: Callable[[Row], RowFacts], fetch: str) ->
     skips: dict[str, int] = {"": 0}
 
     def places() -> Iterator[tuple[int, int, int, int]]:
-        for number, (start, length, row) in enumerate(_scan(path, fetch)):
+        for number, (start, length, row) in enumerate(scan_json(path, f"get it again: {fetch}")):
             try:
                 facts = facts_of(row)
             except DataError as error:
@@ -184,20 +193,24 @@ def _keep_index(path: Path, state: list[int], index: _Index) -> None:
         warnings.warn(f"can't keep {path} ({error.strerror}): every process will index anew", stacklevel=2)
 
 
-def _scan(path: Path, fetch: str) -> Iterator[tuple[int, int, Row]]:
-    """(first byte, bytes, row) of every row, in order."""
+def scan_json(path: Path, way_out: str) -> Iterator[tuple[int, int, Row]]:
+    """(first byte, bytes, row) of every row of JSON lines or of one array, in order.
+
+    Raises:
+        DataError: not readable, or not JSON objects throughout; line or row and the way out are named.
+    """
     try:
         with regular_file(path).open("rb") as file:
             is_array = file.read(256).lstrip()[:1] == b"["
             file.seek(0)
-            yield from _scan_array(path, file, fetch) if is_array else placed_rows(path, f"get it again: {fetch}", True)
+            yield from _scan_array(path, file, way_out) if is_array else placed_rows(path, way_out, True)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error}); get it again: {fetch}") from error
+        raise DataError(f"{path} is not UTF-8 ({error}); {way_out}") from error
 
 
-def _scan_array(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, int, Row]]:
+def _scan_array(path: Path, file: BinaryIO, way_out: str) -> Iterator[tuple[int, int, Row]]:
     """Rows of an array that may be laid out over lines in any way; some 4 MB are in memory at a time."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     parse = json.JSONDecoder().raw_decode
@@ -216,7 +229,7 @@ def _scan_array(path: Path, file: BinaryIO, fetch: str) -> Iterator[tuple[int, i
             stored = file.read(_CHUNK)
             if not stored or len(text) - place > _LONGEST_ROW:
                 why = f"not valid JSON ({error})" if stored else "the file ends within it"
-                raise DataError(f"{path}, row {number} (byte {byte}): {why}; get it again: {fetch}") from error
+                raise DataError(f"{path}, row {number} (byte {byte}): {why}; {way_out}") from error
             text, place = text[place:] + decoder.decode(stored), 0
             continue
         length = len(text[place:end].encode())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmeb_harness import Column, DataError, Frames, Item, Row, Task, UnknownNameError, parquet_rows
-from mmemb_r1_model.data.config import TrainingSetConfig
+from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.pairs import Pair, PairSet, Side, content_key
 
 TASKS_GROUP = "mmeb_harness.tasks"
@@ -62,6 +62,9 @@ def open_suite(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     return [read_task(task, folder, labels[task.name], config.limit) for task in chosen]
 
 
+SUITE = PairKind(open_suite, ("subset",))
+
+
 def find_tasks() -> list[Task]:
     """All tasks that plugins have registered."""
     tasks: list[Task] = []
@@ -79,8 +82,8 @@ def read_labels(data: Path, column: Column[Any] = ANSWER, *more: Column[Any]) ->
     path = data / QUERY_LABELS
     if not path.is_file():
         raise DataError(
-            f"{path} is missing: {data} is no synthetic training split. Make one: "
-            "python -m mmeb_tasks.miniworld FOLDER --split train, or python -m mmeb_tasks.mini FOLDER --split train"
+            f"{path} is missing: kind suite reads what python -m mmeb_tasks.miniworld FOLDER --split train, or "
+            "mmeb_tasks.mini, has made; pairs of your own are of kind pairs, in a file"
         )
     labels: dict[str, dict[str, Row]] = {}
     for rows in parquet_rows(path, (TASK, QUERY, column, *more), _ROWS_AT_ONCE):

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmemb_r1_model.data import documents, llava_hound, mmeb_train
-from mmemb_r1_model.data.config import TrainingSetConfig
+from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
 from mmemb_r1_model.data.mmeb_train import NO_POSITIVE, NO_QUERY, split_instruction
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet, Side
@@ -107,7 +107,7 @@ def open_ume(config: TrainingSetConfig, root: Path, kind: UmeSet) -> list[PairSe
     if subset and subset not in rows.groups:
         raise UnknownNameError(f"data set in {rows.path}", subset, rows.groups)
     folder = root / config.media if config.media else rows.path.parent.parent / MEDIA_FOLDER
-    pair_of = partial(_pair, rows, kind, MediaFolder(folder, FETCH_MEDIA), config.frames)
+    pair_of = partial(_pair, rows, kind, MediaFolder(folder, f"get it: {FETCH_MEDIA}"), config.frames)
     opened: list[PairSet] = []
     for group in (subset,) if subset else rows.groups:
         numbers, skipped = rows.of(group, config.limit)
@@ -115,6 +115,10 @@ def open_ume(config: TrainingSetConfig, root: Path, kind: UmeSet) -> list[PairSe
         if subset or len(numbers):
             opened.append(RowPairs(own_name, numbers, pair_of, skipped))
     return opened
+
+
+SFT = PairKind(partial(open_ume, kind="sft"), ("subset", "media"))
+RL = PairKind(partial(open_ume, kind="rl"), ("subset", "media"))
 
 
 def _pair(rows: JsonRows, kind: UmeSet, media: MediaFolder, most_frames: int, name: str, number: int) -> Pair:

@@ -1,14 +1,31 @@
-"""What the training code takes from the harness: its errors, and how a command shows them."""
+"""What the training code takes from the harness: its errors, and what a command shows."""
 
-from mmeb_harness import DataError, HarnessError, ModelError, OptionError, UnknownNameError, one_line, run_command, say
+from mmeb_harness import (
+    Advance,
+    DataError,
+    HarnessError,
+    ModelError,
+    OptionError,
+    UnknownNameError,
+    __version__,
+    one_line,
+    plugin_code,
+    progress_of,
+    run_command,
+    say,
+)
 
 __all__ = [
+    "Advance",
     "DataError",
     "HarnessError",
     "ModelError",
     "OptionError",
     "UnknownNameError",
+    "__version__",
     "one_line",
+    "plugin_code",
+    "progress_of",
     "run_command",
     "say",
 ]

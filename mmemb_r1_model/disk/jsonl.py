@@ -143,7 +143,7 @@ def row_at(row: Row, field: str) -> Row:
 
 
 def _shown(value: object) -> str:
-    return textwrap.shorten(json.dumps(value), 60, placeholder="…")
+    return textwrap.shorten(json.dumps(value, default=repr), 60, placeholder="…")
 
 
 class KeyedRecords(Generic[Record]):

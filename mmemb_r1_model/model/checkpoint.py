@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | None, revision: str | None, required: Sequence[str] = REQUIRED_TOKENS) -> Checkpoint:
-    """Open the embedded checkpoint (`None`), a local folder, or a hub id.
+    """Open the embedded checkpoint (`None`, or "tiny" where no folder has that name), a local folder, or a hub id.
 
     Args:
         required: tokens that it must have.
@@ -52,12 +52,14 @@ def open_checkpoint(path: str | None, revision: str | None, required: Sequence[s
     Raises:
         ModelError: not there, not a Qwen3-VL, no safetensors, or without a required token.
     """
+    if path == EMBEDDED.name and not Path(path).exists():
+        path = None
     stored = find_checkpoint(str(EMBEDDED) if path is None else path, revision)
     folder = stored.path
     check_type(stored)
     stored.require_safetensors()
     return Checkpoint(
-        name="tiny" if path is None else path,
+        name=EMBEDDED.name if path is None else path,
         folder=folder,
         revision=stored.revision,
         parameters=stored.parameters,

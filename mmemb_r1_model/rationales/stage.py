@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import BinaryIO, NoReturn
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
 from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
-from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError
+from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError, progress_of
 from mmemb_r1_model.disk.files import lock_file, make_folder, read_object, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
@@ -65,17 +66,19 @@ def write_rationales(
         _refuse_mixing(folder, config, written)
         # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
         workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
-        pair_sides, skipped_short = _take_census(pair_sets, config, written)
+        census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
             drop_failures(folder)
         with RowWriter(folder / RATIONALES) as out:
             kept = _Kept(config, written, out, on_units)
             absent = {
-                worker.name: kept.write(worker, opened, _jobs(pair_sets, config, worker, written))
+                worker.name: kept.write(
+                    worker, opened, _jobs(pair_sets, config, worker, written), census.missing[worker.name]
+                )
                 for worker, opened in workers
             }
-        summary = summarise(read_rationales(folder), config, pair_sides, skipped_short, absent)
+        summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
         write_json(folder / SUMMARY, dataclasses.asdict(summary))
         return summary
 
@@ -89,11 +92,18 @@ class _Kept:
     out: RowWriter
     on_units: Callable[[str, int], None]
 
-    def write(self, worker: WorkerConfig, opened: Worker, jobs: Iterator[_Job]) -> int:
-        """Ask one worker for all jobs and write what comes; returns how many a recorded worker has nothing for."""
+    def write(self, worker: WorkerConfig, opened: Worker, jobs: Iterator[_Job], total: int) -> int:
+        """Ask one worker for all jobs and write what comes; returns how many a recorded worker has nothing for.
+
+        Args:
+            total: how many jobs there are.
+        """
         failed_in_a_row = absent = 0
         jobs, asked = itertools.tee(jobs)
-        with contextlib.closing(opened.answers(job.ask for job in asked)) as answers:
+        with (
+            contextlib.closing(opened.answers(job.ask for job in asked)) as answers,
+            progress_of(f"rationales, {worker.name} writes", total) as advance,
+        ):
             for answer, job in zip(answers, jobs, strict=True):
                 if answer is None:
                     absent += 1
@@ -106,6 +116,7 @@ class _Kept:
                             f"{row.finish!r}; nothing more is asked. Once that is mended the same command goes on"
                         )
                 self.on_units(worker.name, 1)
+                advance()
         if absent and not self.written.rows_of[worker.name]:
             raise DataError(
                 f"worker {worker.name!r}: {worker.model or 'the pairs'} has no rationale for any of {absent} samples "
@@ -176,21 +187,40 @@ def _jobs(
                 yield _Job(ask, item_of(pair, OTHER_SIDE[side]))
 
 
-def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> tuple[int, int]:
-    """How many pair sides there are to reason about, and how many are too short; looks for the media of missing ones.
+@dataclass(frozen=True)
+class _Census:
+    """Sides of pairs to reason about, those that are too short, and how many texts each worker still has to write."""
+
+    pair_sides: int
+    skipped_short: int
+    missing: Counter[str]
+
+
+def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> _Census:
+    """Count what there is to do, and look for the media of what is missing.
 
     Raises:
         DataError: a file that isn't there; the pair and the path are named.
     """
     pair_sides = skipped_short = 0
-    for pair in _pairs(pair_sets, config.pairs_per_set):
-        sides = sides_to_reason(pair, config)
-        pair_sides += len(sides)
-        skipped_short += len(config.sides) - len(sides)
-        for side in sides:
-            if any(written.missing(pair, side, worker.name, config.samples) for worker in config.workers):
-                _check_media(pair, side)
-    return pair_sides, skipped_short
+    missing = Counter[str]()
+    limit = config.pairs_per_set
+    total = sum(len(pairs) if limit is None else min(limit, len(pairs)) for pairs in pair_sets)
+    with progress_of("rationales, pairs counted", total) as advance:
+        for pair in _pairs(pair_sets, limit):
+            sides = sides_to_reason(pair, config)
+            pair_sides += len(sides)
+            skipped_short += len(config.sides) - len(sides)
+            for side in sides:
+                left = {
+                    worker.name: len(written.missing(pair, side, worker.name, config.samples))
+                    for worker in config.workers
+                }
+                missing.update(left)
+                if any(left.values()):
+                    _check_media(pair, side)
+            advance()
+    return _Census(pair_sides, skipped_short, missing)
 
 
 def _check_media(pair: Pair, side: Side) -> None:

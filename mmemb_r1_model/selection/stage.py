@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
-from mmemb_r1_model.data.rationales import WAY_OUT, RationaleRow, read_rationales
+from mmemb_r1_model.data.rationales import WAY_OUT, RationaleRow, read_rationales, some_of
 from mmemb_r1_model.disk.config import Least0, Least1, Seed, build_config
-from mmemb_r1_model.disk.errors import DataError, OptionError
+from mmemb_r1_model.disk.errors import DataError, OptionError, progress_of
 from mmemb_r1_model.disk.files import make_folder, matching, read_object, write_json
 from mmemb_r1_model.disk.jsonl import KeyedRecords, RowWriter, read_records, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
@@ -123,9 +123,12 @@ def judge_rationales(
     _check_same_judge(judge, config, folder, world.is_first)
     done = {key_of(side) for side in all_judged(folder)}
     seen = len(done)
-    with RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer:
+    size, total = config.pairs_at_once, sum(map(len, sets))
+    with (
+        RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer,
+        progress_of("select, pairs judged", -(-total // world.size), shown=world.is_first) as advance,
+    ):
         for pairs in sets:
-            size = config.pairs_at_once
             for first in range(world.rank * size, len(pairs), world.size * size):
                 places = range(len(pairs))[first : first + size]
                 on_units(pairs.name, 0)
@@ -134,6 +137,7 @@ def judge_rationales(
                     writer.write(dataclasses.asdict(side))
                 seen += len(cases)
                 on_units(pairs.name, len(places))
+                advance(len(places))
     if not seen and world.is_first:
         names = ", ".join(sorted({row.dataset for row in read_rationales(rationales.parent)}))
         raise DataError(
@@ -272,7 +276,8 @@ def select_rationales(config: SelectConfig, folder: Path) -> Path:
     """Write selected.jsonl and summary.json from what was judged in the folder; no judge is needed."""
     make_folder(folder)
     path, counts = folder / SELECTED, dict[str, dict[str, float]]()
-    rewrite(path, (dataclasses.asdict(_selected(side, config.rule, counts)) for side in all_judged(folder)))
+    with progress_of("select, choosing"):
+        rewrite(path, (dataclasses.asdict(_selected(side, config.rule, counts)) for side in all_judged(folder)))
     write_json(folder / SUMMARY, dataclasses.asdict(_Summary(config.rule, counts)))
     return path
 
@@ -304,10 +309,6 @@ class _Summary:
 
     rule: RuleConfig
     sets: dict[str, dict[str, float]]
-
-
-#: Of a data set, evenly spaced, to see whether a selection is of it.
-_CHECKED_PAIRS = 200
 
 
 class SelectedRationales:
@@ -344,7 +345,7 @@ class SelectedRationales:
                     f"{self._sides.path} has no rationales of {pairs.name!r}; it is of {known}. "
                     "Select for this data set, or leave it out"
                 )
-            some = [pairs[place] for place in range(0, len(pairs), -(-len(pairs) // _CHECKED_PAIRS))]
+            some = some_of(pairs)
             if not any(self._has(pair) for pair in some):
                 raise OptionError(
                     f"{self._sides.path} has rationales of {pairs.name!r}, but none for {len(some)} of its pairs, "

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from mmemb_r1_model.disk.config import Above0, Below1, Least0, Least0Float, Least1, Seed
-from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line
+from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line, progress_of
 from mmemb_r1_model.disk.files import matching, replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.model.checkpoint import Checkpoint
@@ -198,8 +198,10 @@ class Loop:
             log = self.folder / LOG
             if log.is_file():  # without rows of steps that will be taken again
                 rewrite(log, [row for row in read_rows(log) if _step(row, log) <= start])
+        steps = f"{self.folder.name}, steps", self.config.steps
         with contextlib.ExitStack() as stack:
             write = self._open_log(stack)
+            advance = stack.enter_context(progress_of(*steps, done=start, shown=self.world.is_first))
             for number in range(start, self.config.steps):
                 began = time.perf_counter()
                 rate = learning_rate(self.config, number)
@@ -208,9 +210,11 @@ class Loop:
                 if (number + 1) % self.config.log_every == 0 or number + 1 == self.config.steps:
                     rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
                     write({"step": number + 1, **rounded, "rate": rate, "seconds": round(seconds, 4)})
+                advance(note=f"loss {values['loss']:.3g}" if "loss" in values else "")
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
-        self.student.save(self.folder / FINAL)
+        with progress_of(f"{self.folder.name}, writing {FINAL}", shown=self.world.is_first):
+            self.student.save(self.folder / FINAL)
         self.world.wait()
 
     def _take(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmemb_r1_model.data.pairs import Item, Side
 from mmemb_r1_model.disk.config import Below1, Least0, Least0Float, Least1
-from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.disk.errors import OptionError, progress_of
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
@@ -114,11 +114,13 @@ def adapt(
     def embed(items: Sequence[Item]) -> Tensor:
         return reference.embed([read(item) for item in items])
 
-    banks = {
-        (weighted.pairs.name, side): make_bank(weighted.pairs, side, config.negatives, embed, config.loop.seed)
-        for weighted in sets
-        for side in config.sides
-    }
+    banks = {}
+    with progress_of(f"{folder.name}, negatives of data sets", len(sets), shown=world.is_first) as advance:
+        for weighted in sets:
+            for side in config.sides:
+                bank = make_bank(weighted.pairs, side, config.negatives, embed, config.loop.seed)
+                banks[weighted.pairs.name, side] = bank
+            advance()
     start = loop.restore()
     steps = prompts = Steps(sets, config.plan, config.loop, read, rationales, world, start)
     if config.prompts is not None:

@@ -42,7 +42,7 @@ class StudentConfig:
     """What is trained, of which checkpoint, in which precision.
 
     Attributes:
-        checkpoint: folder or hub id of a Qwen3-VL with MMEmb-R1's tokens.
+        checkpoint: folder or hub id of a Qwen3-VL with MMEmb-R1's tokens; tiny: the embedded one.
         lora_rank: 0 trains all weights.
         lora_targets: names of the linear layers of the language model that get an adapter.
         train_vision: whether the vision tower learns. The merger, which maps its output to the language

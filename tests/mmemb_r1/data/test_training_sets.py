@@ -20,10 +20,10 @@ from PIL import Image
 
 from mmeb_harness import Item
 from mmemb_r1_model.data import documents, llava_hound, mmeb_train
-from mmemb_r1_model.data.config import Kind, TrainingSetConfig
+from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import Pair, PairSet
 from mmemb_r1_model.data.recipe import IMAGE_MIX, PUBLISHED, open_set, open_sets
-from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs, _scan
+from mmemb_r1_model.data.rows import JsonRows, RowFacts, RowPairs, scan_json
 from mmemb_r1_model.disk.errors import DataError, OptionError, UnknownNameError
 
 REQUEST = (
@@ -93,7 +93,7 @@ def lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def open_one(root: Path, kind: Kind, path: str, **fields: Any) -> PairSet:
+def open_one(root: Path, kind: str, path: str, **fields: Any) -> PairSet:
     (one,) = open_set(TrainingSetConfig(kind, path, **fields), root)
     return one
 
@@ -637,11 +637,11 @@ def test_fifty_thousand_rows_are_scanned_once_and_open_in_little_memory(
     scanned = [0]
 
     def counting(file: Path, fetch: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        for placed in _scan(file, fetch):
+        for placed in scan_json(file, fetch):
             scanned[0] += 1
             yield placed
 
-    monkeypatch.setattr("mmemb_r1_model.data.rows._scan", counting)
+    monkeypatch.setattr("mmemb_r1_model.data.rows.scan_json", counting)
     open_one(tmp_path, "llava-hound-caption", path)
     assert scanned == [50_000]
     tracemalloc.start()
@@ -810,7 +810,7 @@ def test_the_limit_counts_rows_that_are_passed_over(tmp_path: Path) -> None:
 
 # What isn't text where text is meant
 
-ROOTS: dict[Kind, tuple[Callable[[Path], Path], str]] = {
+ROOTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "mmeb-train": (lambda root: mmeb_root(root, "OK-VQA", MMEB_ROWS), "MMEB-train"),
     "llava-hound-caption": (lambda root: llava_root(root, CAPTIONS), "train_video_and_instruction"),
     "colpali": (colpali_root, "colpali_train_set"),
@@ -838,7 +838,7 @@ def places_in(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[s
         yield from places_in(entry, (*place, key))
 
 
-def read_all(root: Path, kind: Kind, path: str) -> None:
+def read_all(root: Path, kind: str, path: str) -> None:
     """Every pair, or the one line that says why not."""
     said = ""
     try:
@@ -852,7 +852,7 @@ def read_all(root: Path, kind: Kind, path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ROOTS if kind.startswith(("ume", "llava"))])
-def test_a_json_field_of_another_kind_is_one_line_or_passed_over(kind: Kind, tmp_path: Path) -> None:
+def test_a_json_field_of_another_kind_is_one_line_or_passed_over(kind: str, tmp_path: Path) -> None:
     make, path = ROOTS[kind]
     (file,) = (path for path in make(tmp_path).rglob("*.json*") if "image" not in path.name)
     is_array = file.read_text().lstrip().startswith("[")
@@ -865,7 +865,7 @@ def test_a_json_field_of_another_kind_is_one_line_or_passed_over(kind: Kind, tmp
 
 
 @pytest.mark.parametrize("kind", ["mmeb-train", "colpali", "visrag"])
-def test_a_column_of_another_kind_is_one_line_or_passed_over(kind: Kind, tmp_path: Path) -> None:
+def test_a_column_of_another_kind_is_one_line_or_passed_over(kind: str, tmp_path: Path) -> None:
     make, path = ROOTS[kind]
     file = sorted(make(tmp_path).rglob("*.parquet"))[0]
     table = pq.read_table(file)
