@@ -11,6 +11,7 @@ import click
 
 from mmemb_r1_model.disk.errors import __version__, run_command, say
 from mmemb_r1_model.disk.files import matching
+from mmemb_r1_model.disk.trackers import TRACKERS, TrackerName, check_trackers
 from mmemb_r1_model.model.settings import LONGEST_CONTEXT
 
 _CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
@@ -39,17 +40,29 @@ def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _track_option(stages: Sequence[str] | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command that trains something."""
+    if stages is not None and not {"judge", "train", "adapt"} & {*stages}:
+        return lambda command: command
+    help_text = "Give curves to a tracker as well; may be repeated. Default: to none."
+    return click.option("--track", "trackers", multiple=True, type=click.Choice(TRACKERS), help=help_text)
+
+
 def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
     """A command that runs some stages, or all, in a folder."""
 
     @cli.command(name, help=text)
     @_stage_options
-    def command(config_name: str, output: Path, assignments: tuple[str, ...]) -> None:
+    @_track_option(stages)
+    def command(
+        config_name: str, output: Path, assignments: tuple[str, ...], trackers: tuple[TrackerName, ...] = ()
+    ) -> None:
         from mmemb_r1_model.disk.config import named_config, override, read_yaml
         from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
         config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
-        pipeline = Pipeline(config, output, say)
+        check_trackers(trackers)
+        pipeline = Pipeline(config, output, say, trackers=trackers)
         pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
         pipeline.leave()
 

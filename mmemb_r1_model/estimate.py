@@ -211,7 +211,7 @@ def shortened(config: Any, steps: int) -> Any:
     loop = values.get("loop")
     if isinstance(loop, LoopConfig):
         taken = _warm_up(loop) + steps
-        values["loop"] = dataclasses.replace(loop, steps=taken, log_every=1, save_every=0, tensorboard=False)
+        values["loop"] = dataclasses.replace(loop, steps=taken, log_every=1, save_every=0)
         for name, plan in values.items():
             if isinstance(plan, PlanConfig) and plan.first_steps:
                 first = _warm_up(loop) + round(steps * plan.first_steps / loop.steps)

@@ -37,6 +37,7 @@ from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
 from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError, progress_of
 from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
+from mmemb_r1_model.disk.trackers import TrackerName, curves_in
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.rationales.config import RationaleConfig
@@ -177,12 +178,23 @@ def read_pipeline(values: dict[str, Any]) -> PipelineConfig:
     if missing := open_keys(values):
         settings = " ".join(f"--set {key}=…" for key in missing)
         raise OptionError(f"{', '.join(missing)}: only you know what to put there; fill in a copy, or add {settings}")
-    config = build_config(PipelineConfig, values)
+    config = build_config(PipelineConfig, _without_event_files(values))
     if config.synthetic and config.data_root:
         raise OptionError(
             f"data_root {config.data_root!r}: synthetic data are made in OUTPUT/data; leave data_root out"
         )
     return config
+
+
+def _without_event_files(values: Any) -> Any:
+    """The same without `loop.tensorboard`, which files of release 0.1 may have."""
+    if isinstance(values, list):
+        return [_without_event_files(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    if isinstance(loop := values.get("loop"), dict) and loop.get("tensorboard"):
+        raise OptionError("loop.tensorboard is gone: leave it out, and add --track tensorboard to the command")
+    return {name: _without_event_files(value) for name, value in values.items() if name != "tensorboard"}
 
 
 class Pipeline:
@@ -195,8 +207,10 @@ class Pipeline:
         say: Callable[[str], None],
         sample: Sample = lambda _, pairs: pairs,
         on_units: OnUnits = lambda *_: None,
+        trackers: Sequence[TrackerName] = (),
     ) -> None:
         self.config, self.folder, self._say = config, folder, say
+        self._trackers, self._open_curves = trackers, curves_in(trackers, folder)
         self._sample, self._on_units = sample, on_units
         self._root = folder / "data" if config.synthetic else Path(config.data_root).expanduser()
 
@@ -328,7 +342,7 @@ class Pipeline:
             target = folder if number == len(stage.lessons) else folder / f"lessons-{number}"
             with _own(start, "judge"):
                 judge = open_judge(JudgeConfig(checkpoint=str(start)), join_world("auto").device)
-            train_judge(judge, self.sets(lessons.data, "judge"), trusted, lessons.training, target)
+            train_judge(judge, self.sets(lessons.data, "judge"), trusted, lessons.training, target, self._open_curves)
             start = target / FINAL
         return "evaluator trained"
 
@@ -372,7 +386,7 @@ class Pipeline:
             progress_of(f"loading the student {config.checkpoint}", shown=world.is_first),
         ):
             student = open_student(config, world)
-        train(student, sets, rationales, self.config.train, self.folder / "joint", world)
+        train(student, sets, rationales, self.config.train, self.folder / "joint", world, self._open_curves)
         return "stage 1 done"
 
     def _adapt(self) -> str:
@@ -384,7 +398,8 @@ class Pipeline:
         loading = progress_of(f"loading the student {config.checkpoint}", shown=world.is_first)
         with _own(self.folder / "joint", "train"), loading:
             student = open_student(config, world)
-        adapt(student, sets, rationales, self.config.adapt, self.folder / "adaptive", world)
+        folder, curves = self.folder / "adaptive", self._open_curves
+        adapt(student, sets, rationales, self.config.adapt, folder, world, open_curves=curves)
         return "stage 2 done"
 
     def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], Rationales]:
@@ -408,8 +423,9 @@ class Pipeline:
             return ""
         last = "adaptive" if self.config.adapt is not None else "joint"
         data = self._root / config.data if config.data else None
+        options = [*config.options, *(f"--track={name}" for name in self._trackers)]
         for mode in config.modes:
-            run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, config.options)
+            run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, options)
         return "evaluated"
 
 

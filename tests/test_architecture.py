@@ -34,6 +34,7 @@ R1_MODULES_THAT_KNOW_THE_HARNESS = {
     "disk/config.py",
     "disk/errors.py",
     "disk/files.py",
+    "disk/trackers.py",
 }
 #: `embed` gives vectors to the harness: how one came about is the harness's own record, all the way.
 R1_PACKAGES_THAT_KNOW_THE_HARNESS = {"data", "embed", "study"}

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from mmemb_r1_model.data.pairs import Pair, Side, item_of
 from mmemb_r1_model.disk.config import Least1, Share
+from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
 from mmemb_r1_model.training.distributed import World
@@ -41,7 +42,12 @@ class JudgeTrainingConfig:
 
 
 def train_judge(
-    judge: Judge, sets: Sequence[WeightedSet], rationales: Rationales, config: JudgeTrainingConfig, folder: Path
+    judge: Judge,
+    sets: Sequence[WeightedSet],
+    rationales: Rationales,
+    config: JudgeTrainingConfig,
+    folder: Path,
+    open_curves: OpenCurves = log_alone,
 ) -> Path:
     """Train on one process; the folder of the trained checkpoint. Goes on where a run was broken off."""
     described = {
@@ -49,7 +55,7 @@ def train_judge(
         "judge": dataclasses.asdict(judge.config),
         "rationales": rationales.fingerprint,
     }
-    loop = Loop(judge, config.loop, World(device=judge.device), folder, described)
+    loop = Loop(judge, config.loop, World(device=judge.device), folder, described, open_curves)
     if is_finished(folder):
         return folder / FINAL
     start = loop.restore()

@@ -24,6 +24,7 @@ from mmemb_r1_model.disk.config import Above0, Below1, Least0, Least0Float, Leas
 from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line, progress_of
 from mmemb_r1_model.disk.files import matching, replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import Row, RowWriter, read_rows, rewrite
+from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.model.checkpoint import Checkpoint
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
@@ -44,7 +45,6 @@ class LoopConfig:
         keep: how many of them stay.
         loader_workers: processes that read and tokenise ahead; 0: in the training process.
         cached_prompts: how many prompts stay in memory, for small data.
-        tensorboard: also write event files.
     """
 
     steps: Least1 = 1000
@@ -60,7 +60,6 @@ class LoopConfig:
     keep: Least1 = 2
     loader_workers: Least0 = 0
     cached_prompts: Least0 = 0
-    tensorboard: bool = False
 
 
 class TrainingError(ModelError):
@@ -102,17 +101,25 @@ class Loop:
     """A run in a folder: `checkpoint-STEP/state.pt`, `log.jsonl`, and at the end `final/`, a checkpoint to load."""
 
     def __init__(
-        self, student: Trained, config: LoopConfig, world: World, folder: Path, described: dict[str, Any]
+        self,
+        student: Trained,
+        config: LoopConfig,
+        world: World,
+        folder: Path,
+        described: dict[str, Any],
+        open_curves: OpenCurves = log_alone,
     ) -> None:
         """Set up.
 
         Args:
             described: all that decides what the run makes; written beside it, and compared before it is gone on with.
+            open_curves: what else gets the log's rows, all of them when the run goes on; asked in the first process.
         """
         self.student, self.config, self.world, self.folder = student, config, world, folder
-        self._described = described
+        self._described, self._open_curves = described, open_curves
         # Of what it starts from, not of where that lies: a run goes on from another folder, too, or by another path.
-        self._fingerprint = fingerprint(_with_revisions(described, student.checkpoint.revision))
+        self._comparable = _with_revisions(described, student.checkpoint.revision)
+        self._fingerprint = fingerprint(_as_begun(self._comparable))
         self._parameters = student.trained()
         self._optimiser = torch.optim.AdamW(
             self._parameters,
@@ -144,7 +151,8 @@ class Loop:
             raise self._damaged(states[-1], one_line(error)) from error
         if fields:
             raise self._damaged(states[-1], f"it lacks {', '.join(sorted(fields))}")
-        if state["fingerprint"] not in (self._fingerprint, fingerprint(self._described)):  # the latter: release 0.1
+        begun = [(of, events) for of in (self._comparable, self._described) for events in (False, True)]  # release 0.1
+        if state["fingerprint"] not in {fingerprint(_as_begun(of, event_files=events)) for of, events in begun}:
             raise OptionError(
                 f"{states[-1].parent} was made with another configuration; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
@@ -238,18 +246,19 @@ class Loop:
         return {**values, "grad_norm": norm}
 
     def _open_log(self, stack: contextlib.ExitStack) -> Callable[[dict[str, float]], None]:
-        """log.jsonl, and event files if wanted; of the first process alone."""
+        """log.jsonl, and curves elsewhere if wanted; of the first process alone."""
         if not self.world.is_first:
             return lambda _: None
-        rows = stack.enter_context(RowWriter(self.folder / LOG))
-        if not self.config.tensorboard:
-            return rows.write
-        events = stack.enter_context(_event_writer(self.folder))
+        log = self.folder / LOG
+        earlier = list(read_rows(log)) if log.is_file() else []
+        rows = stack.enter_context(RowWriter(log))
+        draw = stack.enter_context(self._open_curves(log, self._comparable))
+        for row in earlier:
+            draw(row)
 
         def write(row: dict[str, float]) -> None:
             rows.write(row)
-            for name, value in row.items():
-                events.add_scalar(name, value, int(row["step"]))
+            draw(row)
 
         return write
 
@@ -321,16 +330,6 @@ def within_memory(
     )
 
 
-def _event_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise OptionError(
-            "tensorboard: true needs the package: pip install 'mmeb-harness[train]'; or set it to false"
-        ) from error
-    return SummaryWriter(folder / "tensorboard")
-
-
 def is_finished(folder: Path) -> bool:
     """Whether a run in this folder has come to its end."""
     return (folder / FINAL / "config.json").is_file()
@@ -342,6 +341,17 @@ def _with_revisions(described: Any, revision: str) -> Any:
         return described
     return {
         name: revision if name == "checkpoint" else _with_revisions(value, revision)
+        for name, value in described.items()
+    }
+
+
+def _as_begun(described: Any, *, event_files: bool = False) -> Any:
+    """The same with a setting that is gone: a run that was begun while there was one still goes on."""
+    if not isinstance(described, dict):
+        return described
+    gone = {"loop": {"tensorboard": event_files}}
+    return {
+        name: {**_as_begun(value, event_files=event_files), **gone.get(name, {})} if isinstance(value, dict) else value
         for name, value in described.items()
     }
 

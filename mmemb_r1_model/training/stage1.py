@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.training.batches import PlanConfig, Rationales, Steps, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
@@ -31,6 +32,7 @@ def train(
     config: TrainConfig,
     folder: Path,
     world: World,
+    open_curves: OpenCurves = log_alone,
 ) -> Path:
     """Run stage 1 in `folder`, from its last checkpoint if it has one; the folder of the trained checkpoint.
 
@@ -43,7 +45,7 @@ def train(
         "student": dataclasses.asdict(student.config),
         "rationales": rationales.fingerprint,
     }
-    loop = Loop(student, config.loop, world, folder, described)
+    loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):
         return folder / FINAL
     start = loop.restore()

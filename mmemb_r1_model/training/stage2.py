@@ -20,6 +20,7 @@ from torch import Tensor
 from mmemb_r1_model.data.pairs import Item, Side
 from mmemb_r1_model.disk.config import Below1, Least0, Least0Float, Least1
 from mmemb_r1_model.disk.errors import OptionError, progress_of
+from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
@@ -86,6 +87,7 @@ def adapt(
     folder: Path,
     world: World,
     sampler: Sampler | None = None,
+    open_curves: OpenCurves = log_alone,
 ) -> Path:
     """Run stage 2 in `folder`, from its last checkpoint if it has one; the folder of the trained checkpoint.
 
@@ -105,7 +107,7 @@ def adapt(
         "student": dataclasses.asdict(student.config),
         "rationales": rationales.fingerprint,
     }
-    loop = Loop(student, config.loop, world, folder, described)
+    loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)

@@ -14,6 +14,7 @@ from mmemb_r1_model.disk.errors import HarnessError, OptionError
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.pipeline import Pipeline, PipelineConfig, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
+from tests.event_files import curves
 from tests.mmemb_r1.calls import call, without_a_process
 from tests.mmemb_r1.data.test_training_sets import MMEB_ROWS, mmeb_root
 
@@ -44,7 +45,7 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path, monkeypa
     monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)
     words = ["--config", "miniworld", "--output", str(tmp_path)]
     words += [word for setting in SMALL for word in ("--set", setting)]
-    first = call("pipeline", *words)
+    first = call("pipeline", *words, "--track", "tensorboard")
     for stage in ("rationales", "select", "train", "adapt", "evaluate"):
         assert f"{stage}:" in first
     judged = list(read_rows(tmp_path / "selected" / "selected.jsonl"))
@@ -69,6 +70,11 @@ def test_the_whole_pipeline_and_what_a_second_call_does(tmp_path: Path, monkeypa
         assert task["num_queries"] == 6
         if mode != "adaptive":
             assert task["queries"]["reasoned"] == (6 if mode == "always" else 0)
+    for stage in ("judge/lessons-1", "judge", "joint", "adaptive"):
+        rows = list(read_rows(tmp_path / stage / "log.jsonl"))
+        drawn = curves(tmp_path / stage)["grad_norm"]
+        assert drawn == [(row["step"], pytest.approx(row["grad_norm"])) for row in rows]
+    assert "tasks/miniworld-text/hit@1" in curves(tmp_path / "evaluation" / "always")
     weights = (tmp_path / "adaptive" / "final" / "model.safetensors").read_bytes()
     second = call("pipeline", *words)
     assert "train:" not in second
@@ -162,6 +168,8 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
         ("select.rule.rule=best", "select.rule.rule must be one of argmax, sampled, random, longest, not 'best'"),
         ("train.loop.betas=[0.9]", "train.loop.betas must have 2 values"),
         ("data=[]", None),
+        ("data=[]; train.loop.tensorboard=false", None),
+        ("train.loop.tensorboard=true", "add --track tensorboard to the command"),
         ("train=3", "train must be a mapping"),
         ("train.loop", "has no value"),
         ("adapt.sides=query", "adapt.sides must be a list"),
@@ -170,7 +178,7 @@ def test_a_full_run_finds_its_folders_or_names_the_setting(
 def test_settings_that_dont_fit_are_named(assignment: str, message: str | None) -> None:
     values = read_yaml(named_config("miniworld"))
     if message is None:
-        assert read_pipeline(override(values, [assignment])).data == ()
+        assert read_pipeline(override(values, assignment.split("; "))).data == ()
         return
     with pytest.raises(HarnessError, match=message.replace("[", r"\[").replace("?", r"\?")):
         read_pipeline(override(values, [assignment]))

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from mmemb_r1_model.disk.errors import OptionError
+from mmemb_r1_model.disk.jsonl import Row
+from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.training import stage1
 from mmemb_r1_model.training.batches import PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
-from mmemb_r1_model.training.loop import LoopConfig, TrainingError
+from mmemb_r1_model.training.loop import LoopConfig, TrainingError, fingerprint
 from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
@@ -47,13 +49,26 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 
 def run_train(
-    checkpoint: Path, data: Path, folder: Path, config: TrainConfig = TRAIN, world: World | None = None
+    checkpoint: Path,
+    data: Path,
+    folder: Path,
+    config: TrainConfig = TRAIN,
+    world: World | None = None,
+    open_curves: OpenCurves = log_alone,
 ) -> Path:
     student = make_student(checkpoint)
     first, written = make_pairs(data, 24, "first")
     second, _ = make_pairs(data, 16, "second")
     sets = [WeightedSet(first, 1.0), WeightedSet(second, 2.0)]
-    return train(student, sets, written, config, folder, world or World())
+    return train(student, sets, written, config, folder, world or World(), open_curves)
+
+
+def begun_in_release_0_1(state: Path) -> None:
+    """As if a run had been begun with that release's setting of event files, turned on."""
+    values = torch.load(state, weights_only=True)
+    described = json.loads((state.parents[1] / "config.json").read_text())
+    described["train"]["loop"]["tensorboard"] = True
+    torch.save(values | {"fingerprint": fingerprint(described)}, state)
 
 
 def run_adapt(checkpoint: Path, data: Path, folder: Path, config: AdaptConfig = ADAPT) -> Path:
@@ -104,8 +119,11 @@ def test_a_run_that_was_broken_off_has_the_same_curve(random_checkpoint: Path, t
         with pytest.raises(BreakError):
             run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
     assert len(log_of(tmp_path / "run")) == 10
-    run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+    drawn: list[Row] = []
+    curves = contextlib.nullcontext(drawn.append)
+    run_train(random_checkpoint, tmp_path / "data", tmp_path / "run", open_curves=lambda *_: curves)
     assert log_of(tmp_path / "run") == log_of(trained)
+    assert [row["step"] for row in drawn] == list(range(1, 13))  # a tracker gets those from before the break, too
     one, other = (folder / "final" / "model.safetensors" for folder in (trained, tmp_path / "run"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -123,9 +141,12 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkp
     config = dataclasses.replace(TRAIN, plan=PlanConfig(batch_size=8), loop=loop)
     for rationales, says in (
         (written, contextlib.nullcontext()),
+        (written, contextlib.nullcontext()),
         (others, pytest.raises(OptionError, match="another")),
     ):
         (tmp_path / "one" / "final" / "config.json").unlink(missing_ok=True)
+        for state in (tmp_path / "one").glob("*/state.pt"):
+            begun_in_release_0_1(state)
         with says:
             train(
                 make_student(random_checkpoint),

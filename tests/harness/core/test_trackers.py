@@ -7,20 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.trackers import TRACKERS, Tracked, check_trackers, tracking
+from tests.event_files import curves
 
 
 def tracked(folder: Path) -> Tracked:
     return Tracked("project", "name", "group", {"loop": {"steps": 4}}, folder, folder / "log.jsonl")
-
-
-def curve(folder: Path, name: str) -> list[tuple[int, float]]:
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    return [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors(name)]
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -36,7 +30,7 @@ def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
         with tracking(["tensorboard", "tensorboard"], tracked(tmp_path)) as log:
             for step in steps:
                 log({"loss": 1 / step}, step)
-    assert curve(tmp_path, "loss") == [(step, pytest.approx(1 / step)) for step in (1, 2, 3)]
+    assert curves(tmp_path) == {"loss": [(step, pytest.approx(1 / step)) for step in (1, 2, 3)]}
 
 
 def test_one_that_fails_is_told_of_when_it_does_and_at_the_end(
@@ -51,7 +45,7 @@ def test_one_that_fails_is_told_of_when_it_does_and_at_the_end(
     assert "--track tensorboard couldn't take step 2 (" in told
     assert str(tmp_path / "log.jsonl") in told
     assert "couldn't take step 2 (" in capsys.readouterr().err
-    assert curve(tmp_path, "loss") == [(1, 1.0)]
+    assert curves(tmp_path) == {"loss": [(1, 1.0)]}
 
 
 def test_one_that_cannot_begin_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
