@@ -17,6 +17,7 @@ from mmeb_harness.cli.bench import bench
 from mmeb_harness.cli.cache import cache
 from mmeb_harness.cli.data import data
 from mmeb_harness.cli.leaderboard import leaderboard
+from mmeb_harness.cli.new import new
 from mmeb_harness.cli.options import model_options, model_spec, print_table, selection_options
 from mmeb_harness.cli.page import report
 from mmeb_harness.cli.run import merge, run
@@ -26,6 +27,7 @@ from mmeb_harness.core.environment import __version__
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
+    from mmeb_harness.core.items import Role
     from mmeb_harness.core.registry import RegisteredTask
 
 
@@ -40,7 +42,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench):
+for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench, new):
     cli.add_command(command)
 
 
@@ -73,10 +75,11 @@ def models() -> None:
 @click.argument("model")
 @model_options
 def check(model: str, **options: Any) -> None:
-    """Test the adapter of MODEL (NAME or NAME:VALUE) offline, in seconds, on made-up items.
+    """Test the adapter of MODEL (NAME, NAME:VALUE or FILE.py) offline, in seconds, on made-up items.
 
-    Text, image, frames and mixed items; the same vectors in any batch, order and state; unit length, memory of its own,
-    seconds that can be; nothing printed or changed besides. docs/plugins.md has the list. Exit code 1 if any fails.
+    Text, image, frames and mixed items; the same vectors in any batch, order and state; unit length, memory of its own;
+    traces that can be, under --reasoning too; nothing printed or changed besides. docs/plugins.md has the list. Exit
+    code 1 if any fails; MMEB_TRACEBACK=1 before the command shows the adapter's tracebacks.
     """
     import tempfile
 
@@ -85,14 +88,17 @@ def check(model: str, **options: Any) -> None:
 
     config = make_config(RunConfig(), options)
     embedder = model_spec(model, config.model_args, config).load()
-    failed = 0
+    modes: dict[Role, str | None] = {"query": config.reasoning, "candidate": config.candidate_reasoning}
+    failed, passed = 0, 0
     with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
-        for outcome in check_embedder(embedder, Path(folder)):
-            failed += not outcome.passed
+        for outcome in check_embedder(embedder, Path(folder), modes):
+            failed, passed = failed + (not outcome.passed), passed + outcome.passed
             say(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
-    say(f"{model}: {failed} checks failed" if failed else f"{model}: all checks passed")
     if failed:
+        left = "" if passed else "; the others wait for items that it can embed"
+        say(f"{model}: {failed} check{'s' * (failed != 1)} failed{left}")
         sys.exit(1)
+    say(f"{model}: all checks passed")
 
 
 def _task_row(standing: RegisteredTask) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,13 +32,18 @@ def names(_context: click.Context, _parameter: click.Parameter, values: Sequence
 
 
 def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` pairs; dashes in a key become underscores."""
+    """`KEY=VALUE` pairs, one a word or several behind commas; dashes in a key become underscores.
+
+    A comma that no KEY= follows belongs to the value.
+    """
     pairs: dict[str, str] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
+    for pair in (pair for value in values for pair in re.split(r",(?=[A-Za-z_][\w-]*=)", value)):
+        key, equals, text = pair.partition("=")
+        key = key.replace("-", "_")
         if not equals or not key:
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
-        pairs[key.replace("-", "_")] = text
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE")
+        if pairs.setdefault(key, text) != text:
+            raise click.BadParameter(f"{key!r} is given twice, as {pairs[key]!r} and as {text!r}")
     return pairs
 
 
@@ -92,11 +98,12 @@ selection_options = options(
 model_options = options(
     click.option(
         "--model-arg",
+        "--model-args",
         "model_args",
         multiple=True,
         callback=arguments,
-        metavar="KEY=VALUE",
-        help="An argument of the model itself, e.g. path=…; may be repeated.",
+        metavar="KEY=VALUE[,…]",
+        help="Arguments of the model itself, e.g. path=…,size=2; may be repeated.",
     ),
     click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
     click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
@@ -115,7 +122,7 @@ track_option = click.option(
 
 #: What is evaluated, and on what.
 run_options = options(
-    click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`. Default: {DEFAULT_MODEL}."),
+    click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`, or FILE.py. Default: {DEFAULT_MODEL}."),
     model_options,
     selection_options,
     click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use."),

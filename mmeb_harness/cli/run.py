@@ -320,8 +320,9 @@ def default_output(config: RunConfig, model_args: Mapping[str, str], info: DataI
     Of VALUE in --model NAME:VALUE the last part is there as well, to be read; the hash is what tells it apart.
     """
     from mmeb_harness.core.files import fingerprint
+    from mmeb_harness.core.own_file import readable_parts
 
-    name, _, value = (config.model or DEFAULT_MODEL).partition(":")
+    name, value = readable_parts(config.model or DEFAULT_MODEL)
     readable = re.sub(r"[^\w.+-]+", "_", re.split(r"[/:]", value.rstrip("/"))[-1]).strip("._")
     parts = [info.name.lower(), name]
     parts += [readable[:LONGEST_VALUE]] if readable else []

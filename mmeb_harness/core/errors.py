@@ -41,17 +41,13 @@ class HarnessError(Exception):
 
 
 class UnknownNameError(HarnessError):
-    """No such task, model, group or option; it may be one of those that can't be used."""
+    """No such task, model, group or option; what is near is named, and it may be one of those that can't be used."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], unusable: Sequence[str] = ()) -> None:
         names = sorted(known)
-        by_lower = {known_name.lower(): known_name for known_name in names}
-        close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-        hint = (
-            f"Did you mean {by_lower[close[0]]!r}?"
-            if close
-            else f"Known: {shortened(names) or 'none (is the package installed?)'}."
-        )
+        near = near_names(name, names)
+        every = shortened(names) or "none (is the package installed?)"
+        hint = f"Did you mean {_either(near)}?" if near else f"Known: {every}."
         broken = f" Can't be used: {shortened(unusable, 3)}" if unusable else ""
         super().__init__(f"no {kind} named {name!r}. {hint}{broken}")
 
@@ -78,6 +74,31 @@ class ResultError(HarnessError):
 
 class NotAFileError(OSError):
     """A folder, a pipe, a socket or a device lies where a file is meant, or a link to nowhere."""
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Known names that may be meant, the nearest first: all that are about as near as the nearest.
+
+    One that begins with what was written is nearer than one that holds it; others are by the letters they share.
+    """
+    wanted = name.lower()
+    scores = {known_name: _nearness(wanted, known_name.lower()) for known_name in known}
+    enough = max([0.5, *(score - 0.05 for score in scores.values())])
+    return sorted((name for name, score in scores.items() if score >= enough), key=lambda name: (-scores[name], name))
+
+
+def _nearness(wanted: str, known: str) -> float:
+    if len(wanted) > 1 and wanted in known:
+        return 1.0 if wanted == known else 0.95 if known.startswith(wanted) else 0.9
+    return difflib.SequenceMatcher(None, known, wanted).ratio()
+
+
+def _either(names: Sequence[str], most: int = 5) -> str:
+    """Names as a choice: "'a', 'b' or 'c'"; of many the first, and how many more there are."""
+    quoted = [repr(name) for name in names]
+    if len(quoted) > most:
+        return f"one of {shortened(quoted, most)}"
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def one_line(error: BaseException, longest: int | None = 500) -> str:

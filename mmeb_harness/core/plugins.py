@@ -16,12 +16,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from mmeb_harness.core.errors import HarnessError, PluginError, is_out_of_memory, of_the_system, one_line
+from mmeb_harness.core.errors import HarnessError, ModelError, PluginError, is_out_of_memory, of_the_system, one_line
 from mmeb_harness.core.terminal import say
 
 #: Environment variable that asks for tracebacks.
 TRACEBACK = "MMEB_TRACEBACK"
+HINT = f"; {TRACEBACK}=1 before the command shows the traceback"
 _HARNESS = str(Path(__file__).parents[1])
+_STANDARD = os.path.dirname(os.__file__)
+#: Files whose frames tell nothing.
+_OURS = (
+    *(_HARNESS, "<frozen", contextmanager.__code__.co_filename),
+    os.path.join(_STANDARD, "importlib"),
+)
+_COMPREHENSIONS = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
 #: What a user, or whoever closes a generator, raises in others' code.
 _FROM_OUTSIDE = (KeyboardInterrupt, GeneratorExit)
 
@@ -51,10 +59,27 @@ def plugin_code(who: str, over: Callable[[], str] = str) -> Iterator[None]:
         if line := of_the_system(error):
             raise PluginError(f"{who}{over()}: {line}") from error
         line = f"{who}: {_what_happened(error)}{_place(error)}{over()}"
-        raise PluginError(f"{line}; {TRACEBACK}=1 before the command shows the traceback") from error
+        raise PluginError(f"{line}{HINT}") from error
     finally:
         if folder is not None and folder != _folder():
             os.chdir(folder)  # else results would lie where nobody looks for them
+
+
+@contextmanager
+def importing(who: str) -> Iterator[None]:
+    """Inside, a plugin is imported. What it prints isn't the command's output.
+
+    Raises:
+        ModelError, PluginError: it can't be.
+    """
+    with plugin_code(who), contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        except (ImportError, AttributeError, MemoryError) as error:
+            line = of_the_system(error) or f"{one_line(error)}; is its package complete?"
+            raise ModelError(f"{who}: {line}") from error
+        except HarnessError as error:
+            raise ModelError(f"{who}: {error}") from error
 
 
 @contextmanager
@@ -102,19 +127,27 @@ def _what_happened(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File, line and function: the last in the folder of the plugin's file that was called first."""
-    ours = (
-        _HARNESS,
-        "<frozen",
-        os.path.dirname(os.__file__) + os.sep + "importlib",
-        contextmanager.__code__.co_filename,
-    )
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    folders = [os.path.dirname(frame.filename) for frame in frames]
+    """File, line and function where the plugin's own code ended up, and of its own code that called that."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
     if not frames:
         return ""
-    frame = frames[max(place for place, folder in enumerate(folders) if folder == folders[0])]
-    return f" ({os.path.basename(frame.filename)}:{frame.lineno}, in {frame.name})"
+    folder = os.path.dirname(min(frames, key=_strangeness).filename)
+    own: list[traceback.FrameSummary] = []
+    for frame in frames:
+        if os.path.dirname(frame.filename) == folder:
+            if frame.name in _COMPREHENSIONS and own:  # a frame of its own within its function's
+                frame.name = own.pop().name
+            own.append(frame)
+    *callers, last = [f"{os.path.basename(frame.filename)}:{frame.lineno}, in {frame.name}" for frame in own]
+    return f" ({last}; called in {callers[-1]})" if callers else f" ({last})"
+
+
+def _strangeness(frame: traceback.FrameSummary) -> int:
+    """The plugin's own file before what it uses, and before what calls it, as a decorator of torch's does."""
+    is_installed = f"-packages{os.sep}" in frame.filename
+    if f"{os.sep}torch{os.sep}" in frame.filename or (frame.filename.startswith(_STANDARD) and not is_installed):
+        return 2
+    return int(is_installed)
 
 
 def _is_from_outside(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from types import FrameType
@@ -39,15 +39,16 @@ from mmeb_harness.core.errors import (
     OptionError,
     UnknownNameError,
     no_room,
-    of_the_system,
     one_line,
 )
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
+from mmeb_harness.core.own_file import content_mark, file_factory, files_like, is_file_model, sign, split_file_model
 from mmeb_harness.core.peer import OpenPeer, Peer
-from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.core.plugins import importing, plugin_code
 from mmeb_harness.core.reading import members_of
 from mmeb_harness.core.tasks import Suite, Task
+from mmeb_harness.core.terminal import say
 
 TASKS_GROUP = "mmeb_harness.tasks"
 MODELS_GROUP = "mmeb_harness.models"
@@ -152,6 +153,8 @@ def choose_tasks(
 ) -> tuple[list[RegisteredTask], Mapping[str, RegisteredTask]]:
     """The tasks that `select_tasks` selects, and what it selected them from; only plugins that it takes are imported.
 
+    Of those a broken one is told in a line, on standard error.
+
     Raises:
         UnknownNameError: for a name that is none, or can't be used.
     """
@@ -160,7 +163,10 @@ def choose_tasks(
     known = {standing.task.group for standing in survey.tasks.values()}
     if survey.slow and not ({*tasks} <= survey.tasks.keys() and {*groups} <= known):
         survey = survey_tasks(edition, names, seconds=None)
-    return select_tasks(survey.tasks, tasks, groups, modalities, survey.problems), survey.tasks
+    chosen = select_tasks(survey.tasks, tasks, groups, modalities, survey.problems)
+    for problem in survey.problems:
+        say(f"can't be used, and isn't asked for by name: {problem}", err=True)
+    return chosen, survey.tasks
 
 
 def with_tasks(
@@ -274,16 +280,17 @@ def model_summaries() -> list[tuple[str, str, str]]:
 def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """`NAME:VALUE` in full: the registered name, and the arguments with VALUE as the factory's first parameter.
 
-    A plain name comes back as it is, its plugin not imported. VALUE may hold further colons.
+    A plain name comes back as it is, its plugin not imported; a file as `PATH:CLASS` (see `core.own_file`). VALUE may
+    hold further colons.
 
     Raises:
         UnknownNameError: no model NAME; the nearest is suggested.
-        OptionError: no VALUE, a model without parameters, or the parameter is among `args` as well.
+        OptionError: no VALUE, a model without parameters, the parameter is among `args` as well, or no such file.
         ModelError: the plugin can't be imported.
     """
-    name, colon, value = model.partition(":")
+    name, colon, value = split_file_model(model) if is_file_model(model) else model.partition(":")
     if not colon:
-        _named(MODELS_GROUP, "model", name)
+        _check_named(name)
         return name, dict(args)
     first = next(iter(_parameters(_factory(name))), None)
     if first is None:
@@ -316,7 +323,7 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
     """Build a model from its name, arguments and options.
 
     Args:
-        model: as registered, or `NAME:VALUE` (see `resolve_model`).
+        model: as registered, `NAME:VALUE` or a file (see `resolve_model`).
         args: `--model-arg key=value`, as text; parsed by the annotations of the model's factory.
         options: the run's own options (device, dtype, reasoning …); `None` means "not asked for". Each is
             handed over if the factory has a parameter of that name.
@@ -328,7 +335,7 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
         PluginError: its own code raised an error.
     """
     name, args = resolve_model(model, args)
-    factory = _factory(name)
+    factory, mark = _factory(name), content_mark(name)
     parameters = _parameters(factory)
     keywords: dict[str, Any] = {}
     for key, text in args.items():
@@ -352,6 +359,8 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
         problem = _problem_of_embedder(embedder)
     if problem:
         raise ModelError(f"model {name!r} is no Embedder: {problem}")
+    if mark:
+        sign(embedder, mark)
     return embedder
 
 
@@ -389,11 +398,20 @@ def _type_name(kind: Any) -> str:
     )
 
 
+def _check_named(name: str) -> None:
+    if not is_file_model(name):
+        _named(MODELS_GROUP, "model", name)
+
+
 def _factory(name: str) -> Callable[..., Any]:
-    factory: Callable[..., Any] = _load(_named(MODELS_GROUP, "model", name))
+    if is_file_model(name):
+        factory, what = file_factory(name), name
+    else:
+        factory, what = _load(_named(MODELS_GROUP, "model", name)), f"entry point of model {name!r}"
     if not callable(factory):
-        raise ModelError(f"entry point of model {name!r} is not callable; it must return an Embedder")
-    return factory
+        raise ModelError(f"{what} is not callable; it must return an Embedder")
+    made: Callable[..., Any] = factory
+    return made
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Any]:
@@ -468,7 +486,8 @@ def _package(point: EntryPoint) -> str:
 def _named(group: str, kind: str, name: str) -> EntryPoint:
     points = [point for point in _points(group) if point.name == name]
     if not points:
-        raise UnknownNameError(kind, name, (point.name for point in _points(group)), _unreadable())
+        files = files_like(name) if group == MODELS_GROUP else []
+        raise UnknownNameError(kind, name, [*(point.name for point in _points(group)), *files], _unreadable())
     if len(points) > 1:
         values = ", ".join(point.value for point in points)
         raise HarnessError(f"{kind} {name!r} is registered more than once: {values}; uninstall one package")
@@ -476,7 +495,7 @@ def _named(group: str, kind: str, name: str) -> EntryPoint:
 
 
 def _load(point: EntryPoint) -> Any:
-    """Import what an entry point names. What it prints isn't the command's output.
+    """Import what an entry point names.
 
     Raises:
         ModelError, PluginError: it can't be imported; the plugin is named.
@@ -484,14 +503,8 @@ def _load(point: EntryPoint) -> Any:
     who = f"plugin {point.name!r} ({point.value}) can't be imported"
     if not point.pattern.match(point.value):
         raise ModelError(f"{who}: what it registers is no MODULE:OBJECT")
-    with plugin_code(who), redirect_stdout(sys.stderr):
-        try:
-            return point.load()
-        except (ImportError, AttributeError, MemoryError) as error:
-            line = of_the_system(error) or f"{one_line(error)}; is its package complete?"
-            raise ModelError(f"{who}: {line}") from error
-        except HarnessError as error:
-            raise ModelError(f"{who}: {error}") from error
+    with importing(who):
+        return point.load()
 
 
 @contextmanager

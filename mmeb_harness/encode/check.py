@@ -21,13 +21,21 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded, EncodeResult, TokenVectors
-from mmeb_harness.core.errors import HarnessError, ModelError, one_line, shortened
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded, EncodeResult, TokenVectors, Trace
+from mmeb_harness.core.errors import (
+    HarnessError,
+    ModelError,
+    is_out_of_memory,
+    of_the_system,
+    one_line,
+    shortened,
+)
 from mmeb_harness.core.items import Item, Role, described
-from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.core.plugins import HINT, plugin_code
 from mmeb_harness.encode.chunks import PLAIN_BATCH_ITEMS, Batch, Chunk
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.memory import MemorySink
+from mmeb_harness.encode.plausible import MODES, early_problem, late_problem, mode_problem, trace_problem
 from mmeb_harness.encode.prepare import InlinePreparation
 from mmeb_harness.encode.returned import kind_of, own_result
 
@@ -40,6 +48,8 @@ SAME_COSINE = 0.999
 SAME_BATCH_COSINE = 0.99999
 #: Items of a batch where a run is tried.
 RUN_BATCH = 2
+#: Times that a batch's seconds are looked at, until they can be.
+TIMINGS = 3
 KINDS = ("text", "image", "frames", "mixed")
 ROLES: tuple[Role, ...] = ("query", "candidate")
 
@@ -53,14 +63,19 @@ class CheckOutcome:
     detail: str
 
 
-def check_embedder(embedder: Embedder, folder: Path) -> Iterator[CheckOutcome]:
+def check_embedder(
+    embedder: Embedder, folder: Path, modes: Mapping[Role, str | None] | None = None
+) -> Iterator[CheckOutcome]:
     """Run every check; pictures are written to `folder`. What the embedder raises is a check that failed.
 
     Checks: text, image, frames and mixed items in both roles, of which number, width, unit length and finiteness (all
     of `own_result`) and that the items stay as they are; then, of the items that it can embed at all, what is in
     `_checks`.
+
+    Args:
+        modes: when it was asked to reason; of a role that isn't there as its settings say.
     """
-    items, probe = probe_items(folder), _Probe(embedder)
+    items, probe = probe_items(folder), _Probe(embedder, modes or {})
     before = _files_of(folder)
     usable: list[Item] = []
     for kind in KINDS:
@@ -80,7 +95,11 @@ def _tried(name: str, check: Callable[[], str]) -> CheckOutcome:
     try:
         return CheckOutcome(name, True, check())
     except HarnessError as error:
-        return CheckOutcome(name, False, one_line(error))
+        return CheckOutcome(name, False, one_line(error).removesuffix(HINT))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return CheckOutcome(name, False, of_the_system(error) or one_line(error))
 
 
 class _Probe:
@@ -90,8 +109,8 @@ class _Probe:
         kept: results as they were returned, their items and role, and what was in them.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
+    def __init__(self, embedder: Embedder, modes: Mapping[Role, str | None]) -> None:
+        self.embedder, self.modes = embedder, modes
         self.kept: list[tuple[EncodeResult, Sequence[Item], Role, ItemVectors]] = []
 
     def call(self, items: Sequence[Item], role: Role) -> EncodeResult:
@@ -102,6 +121,20 @@ class _Probe:
         """
         with _unchanged(items) as given, self.models_code(items, role):
             return self.embedder.encode(given, role)
+
+    def timed(self, items: Sequence[Item], role: Role) -> tuple[tuple[Trace, ...], float]:
+        """How the items' vectors came about, and the seconds that encoding took, preparing left out."""
+        embedder = self.embedder
+        with _unchanged(items) as given, self.models_code(items, role):
+            prepared = embedder.prepare(given, role) if isinstance(embedder, BudgetedEmbedder) else None
+            started = time.perf_counter()
+            if isinstance(embedder, BudgetedEmbedder):
+                result = embedder.encode_prepared(prepared)
+            else:
+                result = embedder.encode(given, role)
+            seconds = time.perf_counter() - started
+        self.vectors_of(result, items, role)
+        return result.traces or (Trace(),) * len(items), seconds
 
     def encode(self, items: Sequence[Item], role: Role) -> ItemVectors:
         """The items' vectors, once they can be used at all."""
@@ -155,6 +188,7 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
         "candidates": lambda: _check_candidates(probe, items),
         "kind of numbers": lambda: _check_numbers(probe, few),
         "seconds": lambda: _check_seconds(probe, items),
+        "traces": lambda: _check_traces(probe, items),
         "leaves the rest": lambda: _check_rest(probe, few),
         "different inputs": lambda: _distinct(first or probe.encode(items, "query"), items),
         "same in the end": like(lambda: probe.encode(items, "query"), SAME_BATCH_COSINE),
@@ -304,7 +338,9 @@ def _check_memory(probe: _Probe) -> str:
 def _check_numbers(probe: _Probe, items: Sequence[Item]) -> str:
     kinds = {}
     for role in ROLES:
-        vectors = probe.call(items, role).vectors
+        result = probe.call(items, role)
+        probe.vectors_of(result, items, role)
+        vectors = result.vectors
         array = vectors.flat if isinstance(vectors, TokenVectors) else vectors
         allowed = (np.float32, np.float16) if isinstance(vectors, TokenVectors) else (np.float32,)
         if type(array) is not np.ndarray or array.dtype not in allowed:
@@ -316,18 +352,33 @@ def _check_numbers(probe: _Probe, items: Sequence[Item]) -> str:
 
 
 def _check_seconds(probe: _Probe, items: Sequence[Item]) -> str:
-    started = time.perf_counter()
-    result = probe.call(items, "query")
-    wall = time.perf_counter() - started
-    probe.vectors_of(result, items, "query")
-    own = [trace.seconds for trace in result.traces or () if trace.seconds is not None]
-    for item, trace in zip(items, result.traces or (), strict=False):
-        if trace.seconds is not None and not 0 < trace.seconds <= wall:
-            raise ModelError(
-                f"Trace.seconds of {item.id!r} is {trace.seconds:g}, in a call that took {wall:.4f} s; it is from the "
-                "start of the batch until this vector was ready, or None: with the whole batch"
-            )
-    return f"{len(own)} of {len(items)} traces have their own, at most the {wall:.3f} s of the call"
+    own, names = 0, [repr(item.id) for item in items]
+    for role in ROLES:
+        for attempt in range(TIMINGS):
+            traces, wall = probe.timed(items, role)
+            if problem := late_problem(traces, names, wall):
+                raise ModelError(f"as {role}: {problem}")
+            if not (problem := early_problem(traces, wall)):
+                break
+            if attempt == TIMINGS - 1:
+                raise ModelError(f"as {role}: {problem}")
+        own += sum(trace.seconds is not None for trace in traces)
+    return f"{own} of {len(ROLES) * len(items)} traces have their own, and none that can't be"
+
+
+def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
+    told, info = [], probe.embedder.info
+    for role in ROLES:
+        asked = probe.modes.get(role)
+        if problem := mode_problem(info, role, asked):
+            raise ModelError(problem)
+        mode = asked or info.settings.get(MODES[role])
+        traces, _ = probe.timed(items, role)
+        for item, trace in zip(items, traces, strict=True):
+            if problem := trace_problem(trace, mode, info):
+                raise ModelError(f"the trace of {described([item], role)} {problem}")
+        told.append(f"{sum(trace.path == 'reasoned' for trace in traces)} of {len(items)} reason as {role}")
+    return ", ".join(told)
 
 
 def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:

@@ -62,7 +62,9 @@ def _made(body: str, base: str, *commands: Command) -> Callable[[World], Sequenc
 
 
 def _checked(name: str, body: str, says: str, base: str = "Honest") -> Fault:
-    return Fault("adapters", f"{name}, checked", _made(body, base, CHECK), (says, r"checks failed"), 1)
+    return Fault(
+        "adapters", f"{name}, checked", _made(body, base, CHECK), (says, r"1 check failed|\d checks failed"), 1
+    )
 
 
 def _refused(name: str, body: str, says: str, base: str = "Honest") -> Fault:

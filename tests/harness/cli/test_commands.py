@@ -169,6 +169,8 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
         (["run", "--model", "random", "--limit", "0"], "--limit must be at least 1"),
         (["run", "--model", "random", "--batch-tokens", "0"], "--batch-tokens must be at least 1"),
         (["run", "--model", "random", "--model-arg", "seed"], "'seed' is not KEY=VALUE"),
+        (["run", "--model", "random", "--model-args", "seed=1,seed=2"], "'seed' is given twice, as '1' and as '2'"),
+        (["check", "nowhere.py"], "there is no file"),
         (["run", "--model", "random", "--model-arg", "seed=x"], "--model-arg seed: 'x' is not an integer"),
         (["run", "--model", "random", "--data", "nowhere"], "data folder"),
         (["run", "--modle", "random"], "No such option '--modle'"),
@@ -176,7 +178,7 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
         (["run", "--track", "mlflow"], "'mlflow' is not one of 'trackio', 'wandb', 'tensorboard'"),
         (["run", "--config", "none.yaml"], "can't read configuration none.yaml"),
         (["check", "mmemb_r1", "--model-arg", "path=./nowhere"], "checkpoint folder ./nowhere does not exist"),
-        (["tasks", "--tasks", "OKVQA"], "no task named 'OKVQA'. Did you mean 'OK-VQA'?"),
+        (["tasks", "--tasks", "OKVQA"], "no task named 'OKVQA'. Did you mean 'OK-VQA' or 'A-OKVQA'?"),
     ],
 )
 def test_wrong_options_are_one_line(call, arguments: list[str], message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -60,14 +62,15 @@ def exits() -> None:
     [
         (
             fails,
-            r"^model 'odd': ValueError: two lines \(test_plugins\.py:\d+, in fails\) over query 'q0'; MMEB_TRACEBACK=1",
+            r"^model 'odd': ValueError: two lines \(test_plugins\.py:\d+, in fails; called in test_plugins\.py:\d+, in "
+            r"called\) over query 'q0'; MMEB_TRACEBACK=1",
         ),
-        (panics, r"PanicError: unreachable \(.*in panics\)"),
-        (interrupts, r"model 'odd': KeyboardInterrupt \(.*in interrupts\)"),
-        (stops, r"model 'odd': StopIteration \(.*in stops\)"),
-        (closes, r"model 'odd': GeneratorExit \(.*in closes\)"),
-        (fails_to_say_it, r"model 'odd': MuteError \(.*in fails_to_say_it\)"),
-        (exits, r"model 'odd': called sys\.exit\(0\) \(.*in exits\)"),
+        (panics, r"PanicError: unreachable \(.*in panics; called in .*in called\)"),
+        (interrupts, r"model 'odd': KeyboardInterrupt \(.*in interrupts; called in .*in called\)"),
+        (stops, r"model 'odd': StopIteration \(.*in stops; called in .*in called\)"),
+        (closes, r"model 'odd': GeneratorExit \(.*in closes; called in .*in called\)"),
+        (fails_to_say_it, r"model 'odd': MuteError \(.*in fails_to_say_it; called in .*in called\)"),
+        (exits, r"model 'odd': called sys\.exit\(0\) \(.*in exits; called in .*in called\)"),
     ],
 )
 def test_what_a_plugin_raises_is_said_in_one_line(function: Callable[[], object], message: str) -> None:
@@ -75,6 +78,27 @@ def test_what_a_plugin_raises_is_said_in_one_line(function: Callable[[], object]
         called(function)
     assert raised.value.__cause__ is not None
     assert "\n" not in str(raised.value)
+
+
+@functools.singledispatch
+def embeds(items: list[str]) -> list[str]:
+    return [looks_at(item) for item in items]
+
+
+def looks_at(item: str) -> str:
+    return "".join(sees(letter) for letter in item)
+
+
+def sees(letter: str) -> str:
+    return {"a": "b"}[letter]
+
+
+def test_the_two_frames_that_matter_are_the_plugins_own_last_ones() -> None:
+    """A decorator, comprehensions, and what the plugin calls of others are not among them."""
+    with pytest.raises(PluginError, match=r"KeyError: 'c' \(test_plugins.py:\d+, in sees; called in .*, in looks_at\)"):
+        called(lambda: embeds(["ac"]))
+    with pytest.raises(PluginError, match=r"\(test_plugins.py:\d+, in <lambda>; called in .*, in called\)"):
+        called(lambda: json.loads("{"))
 
 
 def test_a_signal_is_the_users_and_not_the_plugins() -> None:

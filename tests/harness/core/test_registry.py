@@ -29,6 +29,10 @@ def test_unknown_names_suggest_the_nearest() -> None:
     known = load_tasks()
     with pytest.raises(UnknownNameError, match=r"no task named 'docvqa'\. Did you mean 'DocVQA'\?"):
         select_tasks(known, ["docvqa"])
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'ImageNet-1K', 'ImageNet-A' or 'ImageNet-R'\?$"):
+        select_tasks(known, ["ImageNet"])
+    with pytest.raises(UnknownNameError, match=r"Did you mean one of 'ViDoRe_arxivqa', .*, .*, .*, .* and 9 more\?$"):
+        select_tasks(known, ["vidore"])
     with pytest.raises(UnknownNameError, match=r"no group named 'I-CLSS'\. Did you mean 'I-CLS'\?"):
         select_tasks(known, groups=["I-CLSS"])
     with pytest.raises(UnknownNameError, match=r"no modality named 'audio'\. Known: image, video, visdoc"):
@@ -179,6 +183,18 @@ def test_names_that_are_none_are_looked_for_everywhere_and_broken_plugins_are_to
         choose_tasks(None, ["miniworld-txt"])
     with pytest.raises(UnknownNameError, match=r"no group named 'miniwrld'\. Did you mean 'miniworld'\? Can't be used"):
         choose_tasks(None, groups=["miniwrld"])
+
+
+def test_a_broken_plugin_that_nobody_asks_for_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group may be missing tasks of it; the benchmark's own names can't be."""
+    registering(monkeypatch, EntryPoint("mine", "no_such_module", registry.TASKS_GROUP))
+    choose_tasks(None, ["DocVQA"])
+    assert capsys.readouterr() == ("", "")
+    assert len(choose_tasks(None, groups=["I-VG"])[0]) == 4
+    told = "can't be used, and isn't asked for by name: plugin 'mine' (no_such_module) can't be imported"
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_results_of_other_collections_make_them_known() -> None:

@@ -14,7 +14,7 @@ from tests.toy import WordsEmbedder
 
 def test_a_model_of_several_vectors_an_item_passes(tmp_path: Path) -> None:
     outcomes = list(check_embedder(WordsEmbedder(), tmp_path))
-    assert len(outcomes) == 22
+    assert len(outcomes) == 23
     assert not failures(outcomes)
     assert "vectors of width 16" in outcomes[0].detail
 
@@ -53,7 +53,7 @@ def failures(outcomes: Sequence[CheckOutcome]) -> set[str]:
 @pytest.mark.parametrize("name", ["random", "bag_of_features"])
 def test_the_floors_pass(name: str, tmp_path: Path) -> None:
     outcomes = list(check_embedder(load_model(name, {}, {}), tmp_path))
-    assert len(outcomes) == 22
+    assert len(outcomes) == 23
     assert not failures(outcomes)
 
 
