@@ -120,6 +120,15 @@ track_option = click.option(
     help="Give the run's summary to a tracker as well; may be repeated. Default: to none.",
 )
 
+#: Wherever runs are shown by their names.
+label_option = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="RUN=NAME",
+    help="Show a run, by its folder or its name, as NAME; may be repeated.",
+)
+
 #: What is evaluated, and on what.
 run_options = options(
     click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`, or FILE.py. Default: {DEFAULT_MODEL}."),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmeb_harness.cli.options import check_not_read
+from mmeb_harness.cli.options import check_not_read, label_option
 from mmeb_harness.cli.scores import PATH
 from mmeb_harness.core.terminal import say, say_kept
 from mmeb_harness.core.waiting import progress_of
@@ -28,7 +28,15 @@ DEFAULT_THUMBNAILS = 8
     help="Queries of each task that are shown with their pictures.",
 )
 @click.option("--allow-editions", is_flag=True, help="Runs of several editions of the benchmark on one page.")
-def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: int, allow_editions: bool) -> None:
+@label_option
+def report(
+    runs: tuple[Path, ...],
+    output: Path,
+    data: Path | None,
+    thumbnails: int,
+    allow_editions: bool,
+    labels: tuple[str, ...],
+) -> None:
     """Write one HTML page of runs: scores, all tasks, every query side by side.
 
     It holds all it needs and opens from a file. The first run is the reference. Pictures are shown of the queries
@@ -40,13 +48,14 @@ def report(runs: tuple[Path, ...], output: Path, data: Path | None, thumbnails: 
     from mmeb_harness.show.pictures.picture import png_of
 
     check_not_read("--output", output, runs)
-    pictures, left_out = pictures_of(runs, allow_editions=allow_editions)
+    pictures, left_out = pictures_of(runs, allow_editions=allow_editions, labels=labels)
     summary = make_page(
         runs,
         output,
         data=data,
         thumbnails=thumbnails,
         allow_editions=allow_editions,
+        labels=labels,
         pictures=[InlinePicture(picture.title, picture.alt, png_of(picture)) for picture in pictures],
         progress=_with_progress_bar,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from mmeb_harness.cli.options import check_folder, check_not_read, names
+from mmeb_harness.cli.options import check_folder, check_not_read, label_option, names
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 from mmeb_harness.show.pictures import NAMES
@@ -184,6 +184,7 @@ def verify(run: Path) -> None:
 @click.option("--published-file", type=PATH, metavar="FILE", help="Default: the table that comes with the package.")
 @click.option("--allow-editions", is_flag=True, help="Compare across editions of the benchmark all the same.")
 @click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")
+@label_option
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Everything, and the queries that changed sides.")
 def compare(
     runs: tuple[Path, ...],
@@ -191,6 +192,7 @@ def compare(
     published_file: Path | None,
     allow_editions: bool,
     tasks_too: bool,
+    labels: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
     """Compare scores: run folders, imported scores, published ones. The first is the reference.
@@ -204,6 +206,7 @@ def compare(
     from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
     from mmeb_harness.show.compare import compare as put_side_by_side
     from mmeb_harness.show.compare import load_any, print_comparison
+    from mmeb_harness.show.names import labelled
     from mmeb_harness.show.paired_tables import as_json
 
     if not runs and not published:
@@ -215,6 +218,7 @@ def compare(
     if published:
         known = load_published(published_file or PUBLISHED_FILE)
         columns += [find_published(known, name) for name in published]
+    columns = labelled(columns, runs, labels)
     comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
     print_comparison(comparison, console(width_elsewhere=ENDLESS))
     names = [column.name for column in comparison.columns]

@@ -17,6 +17,16 @@ from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, PAGE_FIXED, P
 from mmeb_harness.results.scores import Scores, TaskScore
 
 PUBLISHED_FILE = Path(__file__).resolve().parent.parent / "published" / "scores.csv"
+#: model,parameters,source: how large published models are, where somebody says so.
+SIZES_FILE = PUBLISHED_FILE.with_name("models.csv")
+#: Published means, to the tenth of a point, of models that have a set of all tasks under another name;
+#: tests/test_published.py holds the two against each other.
+SAME_MODEL: Mapping[str, str] = {
+    "VLM2Vec-V2": "VLM2Vec-V2.0-Qwen2VL-2B",
+    "VLM2Vec-2B": "VLM2Vec-V1-Qwen2VL-2B",
+    "GME-2B": "gme-Qwen2-VL-2B-Instruct",
+    "GME-7B": "gme-Qwen2-VL-7B-Instruct",
+}
 
 #: Where published scores come from (the official score files of a release, the leaderboard, a model's own authors,
 #: somebody who ran it again, or a table of means in a README) → what must be said of them.
@@ -59,6 +69,13 @@ def load_published(path: Path = PUBLISHED_FILE) -> list[Scores]:
     models = [model for model, _ in sets]
     published = [_published_scores(rows, models.count(model) == 1) for (model, _), rows in sets.items()]
     return leaderboard_rows(published) + published
+
+
+def published_sizes() -> dict[str, int]:
+    """Parameters of published models, as far as known, by all names that a model has."""
+    with SIZES_FILE.open(encoding="utf-8", newline="") as file:
+        sizes = {row["model"]: int(row["parameters"]) for row in csv.DictReader(file)}
+    return sizes | {name: sizes[same] for name, same in SAME_MODEL.items() if same in sizes}
 
 
 def find_published(published: Sequence[Scores], name: str) -> Scores:

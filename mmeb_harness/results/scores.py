@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from mmeb_harness.core.errors import ResultError, shortened
-from mmeb_harness.core.items import Profile
+from mmeb_harness.core.items import Modality, Profile
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
-from mmeb_harness.core.tasks import Task
 from mmeb_harness.results.files import (
     ADDED,
     RUN_FILE_AGAIN,
@@ -96,27 +95,39 @@ _SCORES_FILE = JsonFile(
 )
 
 
-def main_score(scores: Scores, task: Task) -> float | None:
+def main_score(scores: Scores, task: str, metric: str) -> float | None:
     """A task's main metric; `None` if the task was not scored.
 
     Raises:
         ResultError: if it was, but by other metrics.
     """
-    score = scores.tasks.get(task.name)
+    score = scores.tasks.get(task)
     if score is None:
         return None
-    if task.metric not in score.metrics:
-        raise ResultError(f"{scores.name}: {task.name} has no {task.metric}, by which it is ranked ({scores.source})")
-    return score.metrics[task.metric]
+    if metric not in score.metrics:
+        raise ResultError(f"{scores.name}: {task} has no {metric}, by which it is ranked ({scores.source})")
+    return score.metrics[metric]
 
 
 def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggregate, ...]:
     """Means over the benchmark: of the tasks' scores, or as published where there are none."""
     registered = list(registered)
-    rows = benchmark_rows(registered)
+    metrics = {row.task.name: row.task.metric for row in registered if row.collection == BENCHMARK}
+    return means_over(scores, benchmark_rows(registered), metrics)
+
+
+def means_over(
+    scores: Scores, rows: Sequence[tuple[str, Modality, str]], metrics: Mapping[str, str]
+) -> tuple[Aggregate, ...]:
+    """The same over these tasks.
+
+    Args:
+        rows: (task, modality, group) of all that the means should cover.
+        metrics: task → main metric.
+    """
     if scores.means and not scores.tasks:
         return tuple(_published_mean(name, tasks, scores.means) for name, tasks in benchmark_members(rows).items())
-    by_task = {row.task.name: main_score(scores, row.task) for row in registered if row.collection == BENCHMARK}
+    by_task = {task: main_score(scores, task, metrics[task]) for task, _, _ in rows}
     return mean_scores({task: score for task, score in by_task.items() if score is not None}, rows)
 
 

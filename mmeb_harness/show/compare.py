@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
 from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
+from mmeb_harness.show.names import distinct_names
 from mmeb_harness.show.tables import NONE, percent, print_lines, print_table, signed
 
 if TYPE_CHECKING:
@@ -69,14 +69,6 @@ def load_any(path: Path) -> Scores:
     return scores_of_run(path) if path.is_dir() else load_scores(path)
 
 
-def distinct_names(columns: Sequence[Scores]) -> list[Scores]:
-    """Two runs may be named alike: then they go by where they come from."""
-    names = Counter(scores.name for scores in columns)
-    return [
-        scores if names[scores.name] == 1 else dataclasses.replace(scores, name=scores.source) for scores in columns
-    ]
-
-
 def compare(
     columns: Sequence[Scores],
     registered: Mapping[str, RegisteredTask],
@@ -112,7 +104,7 @@ def compare(
 
 def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
     for name, _, _ in benchmark_rows(registered.values()):
-        scores = [main_score(model, registered[name].task) for model in columns]
+        scores = [main_score(model, name, registered[name].task.metric) for model in columns]
         if any(score is not None for score in scores):
             yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
 

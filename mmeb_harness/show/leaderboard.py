@@ -8,59 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError, leading
+from mmeb_harness.core.errors import OptionError, ResultError, leading
 from mmeb_harness.core.items import MODALITIES
-from mmeb_harness.core.registry import RegisteredTask, benchmark_edition, benchmark_rows, load_tasks
-from mmeb_harness.results.files import Aggregate, RunResult, benchmark_members
-from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
-from mmeb_harness.results.scores import (
-    Origin,
-    Scores,
-    check_comparable,
-    load_scores,
-    main_score,
-    means,
-    read_run,
-    scores_of_results,
-)
-from mmeb_harness.show.compare import distinct_names, remarks
+from mmeb_harness.core.registry import RegisteredTask, benchmark_edition
+from mmeb_harness.results.files import Aggregate
+from mmeb_harness.results.published import SAME_MODEL
+from mmeb_harness.results.scores import Origin, Scores, check_comparable, main_score, means_over
+from mmeb_harness.show.compare import remarks
+from mmeb_harness.show.contests import Contest, Entry, benchmark_contest, contests_of
+from mmeb_harness.show.names import distinct_names, plain
+from mmeb_harness.show.tables import NONE, milliseconds, percent
 from mmeb_harness.stats.places import Contender, Place, places
-from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
 from mmeb_harness.stats.resampling import RESAMPLES
 
 Value = str | float | int | None
 Kind = Literal["score", "share", "tokens", "seconds", "count", "text"]
 Block = Literal["overall", "groups", "tasks", "about"]
 
+#: So many tasks that are not the benchmark's are all shown.
+MOST_TASKS = 12
+#: No count of parameters is a multiple of it by chance.
+_ROUNDED = 10_000_000
 #: Stands by the name of a model whose scores are of another edition than the table's.
 OTHER_EDITION = "†"
-#: Published means, to the tenth of a point, of models that have a set of all tasks under another name;
-#: tests/test_published.py holds the two against each other.
-SAME_MODEL: Mapping[str, str] = {
-    "VLM2Vec-V2": "VLM2Vec-V2.0-Qwen2VL-2B",
-    "VLM2Vec-2B": "VLM2Vec-V1-Qwen2VL-2B",
-    "GME-2B": "gme-Qwen2-VL-2B-Instruct",
-    "GME-7B": "gme-Qwen2-VL-7B-Instruct",
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What wants a row.
-
-    Attributes:
-        run: what it was and took, if it is one.
-        queries: reads a task's queries; `None` where they are not known.
-    """
-
-    scores: Scores
-    run: RunResult | None = None
-    queries: Callable[[str], QueryScores] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +58,7 @@ class Cell:
 
     Attributes:
         value: a fraction, seconds, a count or text; `None` where there is none. Never rounded.
-        best: whether no ranked model has a better one.
+        best: whether no ranked model shows a better one, and some show a worse one.
         rank: among the ranked models, equal ones sharing the better; of scores only.
     """
 
@@ -128,6 +102,7 @@ class Leaderboard:
         columns: of `Row.cells`.
         rows: the ranked ones, best first, then the others.
         notes: what a reader must know, a line each.
+        part_of: column of a group or task → the group or modality that it is a part of.
     """
 
     title: str
@@ -136,6 +111,7 @@ class Leaderboard:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    part_of: Mapping[str, str]
 
     @property
     def ranked(self) -> list[Row]:
@@ -146,38 +122,6 @@ class Leaderboard:
     def apart(self) -> list[Row]:
         """Rows that have none."""
         return [row for row in self.rows if row.rank is None]
-
-
-def load_entry(path: Path) -> Entry:
-    """A run's folder, or a file that `mmeb-eval import` wrote.
-
-    Raises:
-        ResultError: it is neither, or the run isn't finished.
-    """
-    if not path.is_dir():
-        return Entry(load_scores(path))
-    run, results = read_run(path)
-    by_name = {result.name: result for result in results}
-    return Entry(
-        scores=scores_of_results(path, run, results),
-        run=run,
-        queries=(lambda task: read_queries(path, by_name[task])) if has_queries(path) else None,
-    )
-
-
-def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
-    """The tasks that a leaderboard of an edition covers.
-
-    Raises:
-        UnknownNameError: no such edition.
-    """
-    try:
-        return load_tasks(edition)
-    except UnknownNameError:
-        if edition not in OFFICIAL_EDITIONS:
-            raise
-    # v2.0.1 was never run here; its 78 tasks have as many queries as the default edition's.
-    return load_tasks()
 
 
 def all_published(published: Sequence[Scores], edition: str) -> list[Scores]:
@@ -211,24 +155,48 @@ def leaderboard(
         OptionError: nothing to rank, or one of them twice.
     """
     edition = edition or benchmark_edition(registered.values())
-    entries = _named_apart(entries)
-    _check(entries, edition, allow_editions=allow_editions)
-    standings = [_standing(entry, registered) for entry in entries]
-    ranked = sorted((own for own in standings if not own.unranked), key=lambda own: (-own.overall, own.name))
+    contest = benchmark_contest(entries, registered, edition)
+    return _ranked(contest, allow_editions=allow_editions, with_tasks=with_tasks)
+
+
+def leaderboards(
+    entries: Sequence[Entry], *, editions: Sequence[str] = (), allow_editions: bool = False, with_tasks: bool = False
+) -> tuple[Leaderboard, ...]:
+    """A table for each edition, real data before made-up ones, then one for each data set of other tasks.
+
+    Args:
+        editions: the benchmark's; default: those that the entries have.
+        allow_editions: rank all of them in one table, of the first edition, and mark the others.
+
+    Raises:
+        ResultError, OptionError: as `leaderboard`, or as `contests_of`.
+        UnknownNameError: no such edition.
+    """
+    _check_any(entries)
+    contests = contests_of(entries, editions, together=allow_editions)
+    return tuple(_ranked(contest, allow_editions=allow_editions, with_tasks=with_tasks) for contest in contests)
+
+
+def _ranked(contest: Contest, *, allow_editions: bool, with_tasks: bool) -> Leaderboard:
+    contest = dataclasses.replace(contest, entries=tuple(_named_apart(contest.entries)))
+    _check(contest, allow_editions=allow_editions)
+    columns = _columns(contest, with_tasks=with_tasks)
+    standings = [_standing(entry, contest) for entry in contest.entries]
+    ranked = sorted((own for own in standings if not own.unranked), key=lambda own: (-_level(own.overall), own.name))
     apart = sorted((own for own in standings if own.unranked), key=lambda own: (-own.tasks, own.name))
-    known = places([_contender(own, registered) for own in ranked], _names(registered))
-    columns = _columns(registered, with_tasks=with_tasks)
+    known = places([_contender(own, contest) for own in ranked], list(contest.members))
     cells = zip(*(_ranked_cells(column, ranked) for column in columns), strict=True)
     return Leaderboard(
-        title=_title(entries, edition),
-        edition=edition,
-        synthetic=entries[0].scores.synthetic,
+        title=contest.title,
+        edition=contest.edition,
+        synthetic=contest.synthetic,
         columns=tuple(columns),
         rows=(
-            *(_row(own, of_model, edition, place) for own, of_model, place in zip(ranked, cells, known, strict=True)),
-            *(_row(own, [Cell(own.values[column.key]) for column in columns], edition) for own in apart),
+            *(_row(own, of_model, contest, place) for own, of_model, place in zip(ranked, cells, known, strict=True)),
+            *(_row(own, [Cell(own.values[column.key]) for column in columns], contest) for own in apart),
         ),
-        notes=tuple(_notes(ranked, known, apart, edition)),
+        notes=tuple(_notes(contest, ranked, known, apart)),
+        part_of=_part_of(contest),
     )
 
 
@@ -252,28 +220,31 @@ class _Standing:
         return overall
 
 
-def _standing(entry: Entry, registered: Mapping[str, RegisteredTask]) -> _Standing:
-    by_name = {mean.name: mean for mean in means(entry.scores, registered.values())}
-    overall = by_name["overall"]
+def _standing(entry: Entry, contest: Contest) -> _Standing:
+    scores = entry.scores
+    metrics = {task: member.metric for task, member in contest.members.items()}
+    means = {mean.name: mean for mean in means_over(scores, contest.rows, metrics)}
+    overall = means["overall"]
     return _Standing(
         entry=entry,
         values={
-            **{name: main_score(entry.scores, registered[name].task) for name in _names(registered)},
-            **{name: mean.score if mean.complete else None for name, mean in by_name.items()},
-            **_costs(entry.run),
-            "edition": entry.scores.edition or None,
-            "profile": None if entry.scores.profile is None else plain(entry.scores.profile.name),
-            "data_revision": entry.scores.data_revision,
+            **{_task_key(task, contest): main_score(scores, task, metric) for task, metric in metrics.items()},
+            **{name: mean.score if mean.complete else None for name, mean in means.items()},
+            **_costs(entry),
+            "edition": scores.edition or None,
+            "profile": None if scores.profile is None else plain(scores.profile.name),
+            "data_revision": scores.data_revision,
         },
         tasks=overall.tasks,
-        unranked=_why_unranked(entry.scores, overall),
+        unranked=_why_unranked(scores, overall),
     )
 
 
-def _costs(run: RunResult | None) -> dict[str, Value]:
-    """What a run's queries took; `None` where nobody wrote it down."""
+def _costs(entry: Entry) -> dict[str, Value]:
+    """How large the model is and what a run's queries took; `None` where nobody wrote it down."""
+    run = entry.run
     if run is None:
-        return dict.fromkeys(column.key for column in _COSTS)
+        return {**dict.fromkeys(column.key for column in _COSTS), "parameters": entry.parameters}
     queries, latency = run.queries, run.latency_seconds.get("queries", {})
     return {
         "parameters": run.model_parameters,
@@ -293,23 +264,57 @@ def _why_unranked(scores: Scores, overall: Aggregate) -> str:
 
 
 def _ranked_cells(column: Column, ranked: Sequence[_Standing]) -> list[Cell]:
-    """What the ranked models have in a column, and which value is the best, where one is better than another."""
+    """What the ranked models have in a column; the best are those whose digits, as shown, no other's are better than.
+
+    Where all show the same, none is.
+    """
     values = [standing.values[column.key] for standing in ranked]
     if column.kind != "score" and not (column.kind == "seconds" and _one_machine(ranked)):
         return [Cell(value) for value in values]
     sign = -1 if column.kind == "seconds" else 1
-    levels = [sign * value for value in values if isinstance(value, float)]  # the larger the better
+    levels = [sign * _level(value) for value in values if isinstance(value, float)]  # the larger the better
+    texts = {shown(column.kind, value) for value in values if isinstance(value, float)}
 
     def cell(value: Value) -> Cell:
         if not isinstance(value, float):
             return Cell(value)
-        rank = 1 + sum(level > sign * value for level in levels)
-        return Cell(value, best=rank == 1 and len(levels) > 1, rank=rank if column.kind == "score" else None)
+        rank = 1 + sum(level > sign * _level(value) for level in levels)
+        best = len(texts) > 1 and shown(column.kind, value) == shown(column.kind, sign * max(levels))
+        return Cell(value, best=best, rank=rank if column.kind == "score" else None)
 
     return [cell(value) for value in values]
 
 
-def _row(standing: _Standing, cells: Sequence[Cell], edition: str, place: Place | None = None) -> Row:
+def _level(value: float) -> float:
+    """A value without what the order of a sum leaves in its last digits: that makes nobody better."""
+    return round(value, 12)
+
+
+def shown(kind: Kind, value: Value) -> str:
+    """A value as all formats for people show it."""
+    if not isinstance(value, (int, float)):
+        return value or NONE
+    if kind in ("score", "share"):
+        return percent(value)
+    if kind == "seconds":
+        return milliseconds(value)
+    return f"{value:,}" if kind == "count" else f"{value:.1f}"
+
+
+def name_text(row: Row) -> str:
+    """A model's name, with a mark where its scores are of another edition than the table's."""
+    return f"{row.name} {OTHER_EDITION}" if row.other_edition else row.name
+
+
+def interval_text(row: Row) -> str:
+    """The ranks that other queries might have given it."""
+    if row.rank_interval is None:
+        return NONE
+    best, worst = row.rank_interval
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _row(standing: _Standing, cells: Sequence[Cell], contest: Contest, place: Place | None = None) -> Row:
     scores = standing.entry.scores
     return Row(
         name=standing.name,
@@ -319,17 +324,15 @@ def _row(standing: _Standing, cells: Sequence[Cell], edition: str, place: Place 
         unranked=standing.unranked,
         tasks=standing.tasks,
         edition=scores.edition,
-        other_edition=scores.edition != edition,
+        other_edition=_of_another_edition(scores, contest),
         origin=scores.origin,
         source=scores.source,
         cells=tuple(cells),
     )
 
 
-def plain(text: str) -> str:
-    """Text from files on one line, without what a terminal or browser would obey rather than show."""
-    shown = "".join(" " if mark.isspace() else mark if mark.isprintable() else "\ufffd" for mark in text)
-    return " ".join(shown.split()) or "unnamed"
+def _of_another_edition(scores: Scores, contest: Contest) -> bool:
+    return contest.of_benchmark and scores.edition != contest.edition
 
 
 def _named_apart(entries: Sequence[Entry]) -> list[Entry]:
@@ -348,39 +351,57 @@ def _named_apart(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _check(entries: Sequence[Entry], edition: str, *, allow_editions: bool) -> None:
+def _check_any(entries: Sequence[Entry]) -> None:
     if not entries:
         raise OptionError(
             "nothing to rank; name a run's folder, a scores file, a --published model, or --all-published"
         )
+
+
+def _check(contest: Contest, *, allow_editions: bool) -> None:
+    entries = contest.entries
+    _check_any(entries)
     twice = [name for name, count in Counter(entry.scores.name for entry in entries).items() if count > 1]
     if twice:
         raise OptionError(f"{', '.join(twice)}: the same scores are named twice; name them once")
-    check_comparable([entry.scores for entry in entries], allow_editions=allow_editions)
-    odd = sorted({entry.scores.edition or "none" for entry in entries if entry.scores.edition != edition})
-    if odd and not allow_editions:
+    allowed = allow_editions or not contest.of_benchmark
+    check_comparable([entry.scores for entry in entries], allow_editions=allowed)
+    odd = {entry.scores.edition or "none" for entry in entries if _of_another_edition(entry.scores, contest)}
+    if odd and not allowed:
         raise ResultError(
-            f"these scores are of edition {', '.join(odd)}, this leaderboard is of {edition}; "
+            f"these scores are of edition {', '.join(sorted(odd))}, this leaderboard is of {contest.edition}; "
             "choose --edition, or go on with --allow-editions"
         )
 
 
-def _names(registered: Mapping[str, RegisteredTask]) -> list[str]:
-    return [name for name, _, _ in benchmark_rows(registered.values())]
-
-
-def _columns(registered: Mapping[str, RegisteredTask], *, with_tasks: bool) -> list[Column]:
-    members = list(benchmark_members(benchmark_rows(registered.values())))
+def _columns(contest: Contest, *, with_tasks: bool) -> list[Column]:
+    """Means, tasks, costs, data. Of a few tasks all are shown, and no mean that another column shows already."""
+    means = dict(contest.means)
+    with_tasks = with_tasks or (not contest.of_benchmark and len(contest.members) <= MOST_TASKS)
+    if not contest.of_benchmark:
+        most = len(contest.members)
+        means = {name: tasks for name, tasks in means.items() if name == "overall" or 1 < len(tasks) < most}
     return [
         Column("overall", "All", "score", "overall"),
-        *(Column(name, name, "score", "overall") for name in members if name in MODALITIES),
-        *(Column(name, name, "score", "groups") for name in members if name not in ("overall", *MODALITIES)),
-        *(Column(name, name, "score", "tasks") for name in _names(registered) if with_tasks),
+        *(Column(name, name, "score", "overall") for name in means if name in MODALITIES),
+        *(Column(name, name, "score", "groups") for name in means if name not in ("overall", *MODALITIES)),
+        *(Column(_task_key(task, contest), task, "score", "tasks") for task in contest.members if with_tasks),
         *_COSTS,
-        Column("edition", "edition", "text", "about"),
-        Column("profile", "profile", "text", "about"),
-        Column("data_revision", "data", "text", "about"),
+        *(column for column in _ABOUT if contest.of_benchmark or column.key != "edition"),
     ]
+
+
+def _task_key(task: str, contest: Contest) -> str:
+    """A task's column; somebody's own task may bear the name of its group, or of another column."""
+    taken = task in contest.means or any(task == column.key for column in (*_COSTS, *_ABOUT))
+    return f"{task} (task)" if taken else task
+
+
+def _part_of(contest: Contest) -> dict[str, str]:
+    """Column of a group or task → the group or modality that it is a part of."""
+    groups = {member.group: str(member.modality) for member in contest.members.values()}
+    groups = {group: modality for group, modality in groups.items() if group != modality}
+    return groups | {_task_key(task, contest): member.group for task, member in contest.members.items()}
 
 
 _COSTS = (
@@ -390,24 +411,29 @@ _COSTS = (
     Column("latency_p50_seconds", "p50 ms", "seconds", "about"),
     Column("latency_p95_seconds", "p95 ms", "seconds", "about"),
 )
+_ABOUT = (
+    Column("edition", "edition", "text", "about"),
+    Column("profile", "profile", "text", "about"),
+    Column("data_revision", "data", "text", "about"),
+)
 
 
-def _contender(standing: _Standing, registered: Mapping[str, RegisteredTask]) -> Contender:
-    names = _names(registered)
+def _contender(standing: _Standing, contest: Contest) -> Contender:
+    values = {task: standing.values[_task_key(task, contest)] for task in contest.members}
     return Contender(
         name=standing.name,
         overall=standing.overall,
-        scores={name: score for name in names if isinstance(score := standing.values[name], float)},
-        num_queries={name: _num_queries(standing.entry.scores, registered[name]) for name in names},
+        scores={task: score for task, score in values.items() if isinstance(score, float)},
+        num_queries={task: _num_queries(standing.entry.scores, task, contest) for task in contest.members},
         queries=standing.entry.queries,
     )
 
 
-def _num_queries(scores: Scores, registered: RegisteredTask) -> int:
-    task = scores.tasks.get(registered.task.name)
-    count = (task.num_queries if task else None) or registered.task.num_queries
+def _num_queries(scores: Scores, name: str, contest: Contest) -> int:
+    task = scores.tasks.get(name)
+    count = (task.num_queries if task else None) or contest.members[name].num_queries
     if count is None:
-        raise ResultError(f"{scores.name}: over how many queries {registered.task.name} was scored is not known")
+        raise ResultError(f"{scores.name}: over how many queries {name} was scored is not known")
     return count
 
 
@@ -418,28 +444,35 @@ def _one_machine(standings: Sequence[_Standing]) -> bool:
     return all(machine == machines[0] for machine in machines)
 
 
-def _title(entries: Sequence[Entry], edition: str) -> str:
-    if entries[0].scores.synthetic:
-        return f"Synthetic data, edition {edition}: these are not MMEB-V2 scores"
-    return f"MMEB-V2, edition {edition}"
-
-
-def _notes(ranked: Sequence[_Standing], known: Sequence[Place], apart: Sequence[_Standing], edition: str) -> list[str]:
+def _notes(
+    contest: Contest, ranked: Sequence[_Standing], known: Sequence[Place], apart: Sequence[_Standing]
+) -> list[str]:
     standings = [*ranked, *apart]
     scores = [standing.entry.scores for standing in standings]
     lines = [
-        "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %.",
+        _about_scores(contest),
         *(_about_places(ranked, known) if len(ranked) > 1 else []),
         *_about_cost(standings),
-        *remarks(scores),
+        *(line for line in remarks(scores) if contest.of_benchmark or not line.startswith("editions")),
     ]
-    if odd := [own.name for own in scores if own.edition != edition]:
-        lines.append(f"{OTHER_EDITION} of another edition than {edition}: {', '.join(odd)}.")
+    if odd := [own.name for own in scores if _of_another_edition(own, contest)]:
+        lines.append(f"{OTHER_EDITION} of another edition than {contest.edition}: {', '.join(odd)}.")
     noted: dict[str, list[str]] = {}
     for own in scores:
         for note in own.notes:
             noted.setdefault(note, []).append(own.name)
     return lines + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
+
+
+def _about_scores(contest: Contest) -> str:
+    if contest.of_benchmark:
+        return "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %."
+    metrics: dict[str, list[str]] = {}
+    for task, member in contest.members.items():
+        metrics.setdefault(member.metric, []).append(task)
+    several = len(metrics) > 1
+    each = [f"{metric} ({leading(tasks)})" if several else metric for metric, tasks in metrics.items()]
+    return f"scores: plain means over tasks of {' and '.join(each)}, in %."
 
 
 def _about_places(ranked: Sequence[_Standing], known: Sequence[Place]) -> list[str]:
@@ -475,7 +508,11 @@ def _about_places(ranked: Sequence[_Standing], known: Sequence[Place]) -> list[s
 
 
 def _about_cost(standings: Sequence[_Standing]) -> Iterable[str]:
-    if any(standing.values[column.key] is not None for standing in standings for column in _COSTS):
+    if sized := [own for own in standings if own.entry.run is None and own.entry.parameters is not None]:
+        rounded = [own.name for own in sized if not (own.entry.parameters or 0) % _ROUNDED]
+        also = f"; rounded there: {', '.join(rounded)}" if rounded else ""
+        yield f"parameters of published models: as their sources say (published/models.csv){also}."
+    if any(standing.values[column.key] is not None for standing in standings for column in _COSTS[1:]):
         yield (
             "reasoned, tokens: share of queries that reasoned, in %, and generated tokens of these. "
             "p50, p95: latency of a query in its batch."

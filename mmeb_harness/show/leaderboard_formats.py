@@ -1,6 +1,6 @@
-"""A leaderboard as Markdown, LaTeX, CSV, JSON, HTML, or in a terminal.
+"""Leaderboards as Markdown, LaTeX, CSV, JSON, or in a terminal; `page.board` makes a page of them.
 
-For people it is laid out once, as grids of text; each format then only sets and escapes them. CSV and JSON hold the
+For people they are laid out once, as grids of text; each format then only sets and escapes them. CSV and JSON hold the
 values themselves.
 """
 
@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import html
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mmeb_harness.core.terminal import paper, shown_name
-from mmeb_harness.show.leaderboard import OTHER_EDITION, Cell, Column, Kind, Leaderboard, Row, Value
-from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, print_table
+from mmeb_harness.show.leaderboard import Cell, Column, Leaderboard, Row, Value, interval_text, name_text, shown
+from mmeb_harness.show.tables import NONE, markdown_table, print_lines, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Format = Literal["md", "latex", "csv", "json", "html", "terminal"]
+Format = Literal["md", "latex", "csv", "json", "terminal"]
 
 SCHEMA_VERSION = 1
 #: Of a terminal's lines in a file.
@@ -37,7 +37,6 @@ SUFFIXES: Mapping[str, Format] = {
     ".tex": "latex",
     ".csv": "csv",
     ".json": "json",
-    ".html": "html",
     ".txt": "terminal",
 }
 
@@ -74,19 +73,20 @@ class Grid:
     steep: bool = False
 
 
-def render(board: Leaderboard, wanted: Format) -> str:
-    """The leaderboard in a format, as text."""
-    return _RENDERERS[wanted](board)
+def render(boards: Sequence[Leaderboard], wanted: Format) -> str:
+    """Leaderboards in a format, as text."""
+    return _RENDERERS[wanted](boards)
 
 
-def print_board(board: Leaderboard, console: Console) -> None:
-    """Print a leaderboard in a terminal."""
-    print_lines(console, board.title)
-    for grid in _narrow(board):
-        print_lines(console, f"\n{grid.caption}")
-        print_lines(console, "")
-        _print_grid(grid, console)
-    print_lines(console, "", *board.notes)
+def print_boards(boards: Sequence[Leaderboard], console: Console) -> None:
+    """Print leaderboards in a terminal, one below the other."""
+    for number, board in enumerate(boards):
+        print_lines(console, *([""] if number else []), board.title)
+        for grid in _narrow(board):
+            print_lines(console, f"\n{grid.caption}")
+            print_lines(console, "")
+            _print_grid(grid, console)
+        print_lines(console, "", *board.notes)
 
 
 def _wide(board: Leaderboard) -> list[Grid]:
@@ -104,19 +104,20 @@ def _narrow(board: Leaderboard) -> list[Grid]:
     groups = _columns(board, lambda column: column.block == "groups")
     return [
         *_ranked_grid(board, first),
-        *_grid("Groups", board.ranked, [_MODEL, *groups]),
+        *(_grid("Groups", board.ranked, [_MODEL, *groups]) if groups else []),
         *_grid("Data and profiles", board.ranked, [_MODEL, *_columns(board, lambda column: column.kind == "text")]),
         *_apart_grid(board),
         *_task_grids(board),
     ]
 
 
+_RANKED = "Ranked by All"
 #: A column of a grid with a row a model.
 Shown: TypeAlias = tuple[Head, Callable[[Row], Text]]
 
 _RANK: Shown = (Head("rank"), lambda row: Text(str(row.rank)))
-_INTERVAL: Shown = (Head("rank 95 %"), lambda row: Text(_interval(row)))
-_MODEL: Shown = (Head("model", numeric=False), lambda row: Text(_name(row)))
+_INTERVAL: Shown = (Head("rank 95 %"), lambda row: Text(interval_text(row)))
+_MODEL: Shown = (Head("model", numeric=False), lambda row: Text(name_text(row)))
 _TIES: Shown = (Head("ties", numeric=False), lambda row: Text(row.ties or NONE))
 _WHY: Shown = (Head("why", numeric=False), lambda row: Text(row.unranked))
 
@@ -141,7 +142,7 @@ def _grid(caption: str, rows: Sequence[Row], shown: Sequence[Shown], label: int 
 
 def _ranked_grid(board: Leaderboard, shown: Sequence[Shown]) -> list[Grid]:
     overall, *others = shown
-    return _grid("Ranked by All", board.ranked, [_RANK, _INTERVAL, _MODEL, overall, _TIES, *others], label=2)
+    return _grid(_RANKED, board.ranked, [_RANK, _INTERVAL, _MODEL, overall, _TIES, *others], label=2)
 
 
 def _apart_grid(board: Leaderboard) -> list[Grid]:
@@ -152,7 +153,7 @@ def _apart_grid(board: Leaderboard) -> list[Grid]:
 def _task_grids(board: Leaderboard) -> Iterable[Grid]:
     """A row a task and a column a model; in parts, since no page holds 78 rows."""
     places = [number for number, column in enumerate(board.columns) if column.block == "tasks"]
-    heads = (Head("task", numeric=False), *(Head(_name(row)) for row in board.rows))
+    heads = (Head("task", numeric=False), *(Head(name_text(row)) for row in board.rows))
     for first in range(0, len(places), _TASKS_A_GRID):
         part = places[first : first + _TASKS_A_GRID]
         rows = tuple(
@@ -169,36 +170,17 @@ def _head(column: Column) -> Head:
     return Head(column.title, numeric=column.kind != "text")
 
 
-def _name(row: Row) -> str:
-    return f"{row.name} {OTHER_EDITION}" if row.other_edition else row.name
-
-
-def _interval(row: Row) -> str:
-    if row.rank_interval is None:
-        return NONE
-    best, worst = row.rank_interval
-    return str(best) if best == worst else f"{best}–{worst}"
-
-
 def _text(column: Column, cell: Cell) -> Text:
-    return Text(_shown(column.kind, cell.value), cell.best)
+    return Text(shown(column.kind, cell.value), cell.best)
 
 
-def _shown(kind: Kind, value: Value) -> str:
-    if not isinstance(value, (int, float)):
-        return value or NONE
-    if kind in ("score", "share"):
-        return percent(value)
-    if kind == "seconds":
-        return milliseconds(value)
-    return f"{value:,}" if kind == "count" else f"{value:.1f}"
-
-
-def _markdown(board: Leaderboard) -> str:
-    parts = [f"# {_escape_markdown(board.title)}"]
-    for grid in _wide(board):
-        parts += [f"**{_escape_markdown(grid.caption)}**", _markdown_table(grid)]
-    parts.append("\n".join(f"- {_escape_markdown(note)}" for note in board.notes))
+def _markdown(boards: Sequence[Leaderboard]) -> str:
+    parts = []
+    for board in boards:
+        parts.append(f"# {_escape_markdown(board.title)}")
+        for grid in _wide(board):
+            parts += [f"**{_escape_markdown(grid.caption)}**", _markdown_table(grid)]
+        parts.append("\n".join(f"- {_escape_markdown(note)}" for note in board.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -227,19 +209,28 @@ _LATEX_HEAD = "% In the preamble: \\usepackage{booktabs,graphicx}"
 _LATEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
 
 
-def _latex(board: Leaderboard) -> str:
-    grids = _narrow(board)
-    tables = [_latex_table(board, grid, board.notes if grid is grids[0] else ()) for grid in grids]
+def _latex(boards: Sequence[Leaderboard]) -> str:
+    tables = []
+    for number, board in enumerate(boards):
+        name = _slug("leaderboard", f"{number + 1} {board.title}" if number else "")
+        grids = _narrow(board)
+        tables += [_latex_table(board, grid, name, board.notes if grid is grids[0] else ()) for grid in grids]
     return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 
 
-def _latex_table(board: Leaderboard, grid: Grid, notes: Sequence[str]) -> str:
+def _slug(*texts: str) -> str:
+    """Words for a label, of letters and digits."""
+    return "-".join(word for text in texts for word in re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def _latex_table(board: Leaderboard, grid: Grid, name: str, notes: Sequence[str]) -> str:
     body = [" & ".join(_latex_text(text) for text in row) + r" \\" for row in grid.rows]
     return "\n".join(
         [
             r"\begin{table}[tp]",
             r"\centering",
             rf"\caption{{{_escape_latex(f'{board.title}. {grid.caption}.')}}}",
+            rf"\label{{tab:{_slug(name, '' if grid.caption == _RANKED else grid.caption)}}}",
             _LATEX_FIT,
             rf"\begin{{tabular}}{{{''.join('r' if head.numeric else 'l' for head in grid.heads)}}}",
             r"\toprule",
@@ -281,77 +272,14 @@ def _escape_latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-_HTML = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
-body {{ margin: 1.5rem; }}
-div {{ overflow-x: auto; margin-bottom: 1.5rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; font-weight: 600; padding: .5rem 0; }}
-th, td {{ padding: .25rem .6rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8886; }}
-.n {{ text-align: right; }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{tables}
-<h2>Notes</h2>
-<ul>
-{notes}
-</ul>
-</main>
-</body>
-</html>
-"""
-
-
-def _html(board: Leaderboard) -> str:
-    return _HTML.format(
-        title=html.escape(board.title),
-        tables="\n".join(_html_table(grid) for grid in _wide(board)),
-        notes="\n".join(f"<li>{html.escape(note)}</li>" for note in board.notes),
-    )
-
-
-def _html_table(grid: Grid) -> str:
-    caption = html.escape(grid.caption)
-    heads = "".join(f'<th scope="col"{_html_class(head)}>{html.escape(head.title)}</th>' for head in grid.heads)
-    rows = "\n".join(f"<tr>{_html_cells(grid, row)}</tr>" for row in grid.rows)
-    return (
-        f'<div role="region" aria-label="{caption}" tabindex="0">\n<table>\n<caption>{caption}</caption>\n'
-        f"<thead>\n<tr>{heads}</tr>\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _html_cells(grid: Grid, row: Sequence[Text]) -> str:
-    return "".join(
-        f'<th scope="row">{_html_text(text)}</th>'
-        if place == grid.label
-        else f"<td{_html_class(grid.heads[place])}>{_html_text(text)}</td>"
-        for place, text in enumerate(row)
-    )
-
-
-def _html_class(head: Head) -> str:
-    return ' class="n"' if head.numeric else ""
-
-
-def _html_text(text: Text) -> str:
-    escaped = html.escape(text.text)
-    return f"<strong>{escaped}</strong>" if text.bold else escaped
-
-
-def _csv(board: Leaderboard) -> str:
-    """Fractions and seconds as they are; an empty field where there is nothing."""
+def _csv(boards: Sequence[Leaderboard]) -> str:
+    """Fractions and seconds as they are; an empty field where there is nothing. Of several tables their names too."""
     file = io.StringIO()
-    rows = [_csv_row(board, row) for row in board.rows]
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    rows = [_csv_row(board, row) for board in boards for row in board.rows]
+    if len(boards) > 1:
+        titles = [board.title for board in boards for _ in board.rows]
+        rows = [{"table": title, **row} for title, row in zip(titles, rows, strict=True)]
+    writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
@@ -364,14 +292,22 @@ def _csv_row(board: Leaderboard, row: Row) -> dict[str, Value]:
     return places | values | {"tasks": row.tasks, "unranked": row.unranked, "origin": row.origin, "source": row.source}
 
 
-def _json(board: Leaderboard) -> str:
-    values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(board)}
+def _json(boards: Sequence[Leaderboard]) -> str:
+    """The first table's values, and below `further_tables` those of the others, where there are some."""
+    first, *others = [_json_values(board) for board in boards]
+    values = {"schema_version": SCHEMA_VERSION, **first, **({"further_tables": others} if others else {})}
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _terminal(board: Leaderboard) -> str:
+def _json_values(board: Leaderboard) -> dict[str, object]:
+    values = dataclasses.asdict(board)
+    del values["part_of"]
+    return values
+
+
+def _terminal(boards: Sequence[Leaderboard]) -> str:
     file = io.StringIO()
-    print_board(board, paper(file, WIDTH))
+    print_boards(boards, paper(file, WIDTH))
     return file.getvalue()
 
 
@@ -384,11 +320,10 @@ def _print_grid(grid: Grid, console: Console) -> None:
     print_table(console, heads, rows, names=names, label=grid.label)
 
 
-_RENDERERS: Mapping[Format, Callable[[Leaderboard], str]] = {
+_RENDERERS: Mapping[Format, Callable[[Sequence[Leaderboard]], str]] = {
     "md": _markdown,
     "latex": _latex,
     "csv": _csv,
     "json": _json,
-    "html": _html,
     "terminal": _terminal,
 }

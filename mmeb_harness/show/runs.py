@@ -14,7 +14,7 @@ from mmeb_harness.core.errors import ResultError
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import Scores, check_comparable, read_run, scores_of_results
-from mmeb_harness.show.compare import distinct_names
+from mmeb_harness.show.names import distinct_names, labelled
 from mmeb_harness.stats.queries import QueryScores, QueryTraces, joined, read_queries, read_traces
 from mmeb_harness.stats.resampling import Floats
 
@@ -26,12 +26,14 @@ class ShownRun:
     Attributes:
         scores: under a name unlike that of any other run shown.
         results: of its tasks, in the run's order.
+        label: the name that somebody wants for it; else "".
     """
 
     folder: Path
     scores: Scores
     run: RunResult
     results: Mapping[str, TaskResult]
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -66,10 +68,14 @@ class ShownRun:
         return joined([self.traces[task] for task in tasks])
 
 
-def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> tuple[ShownRun, ...]:
+def read_runs(folders: Sequence[Path], *, allow_editions: bool, labels: Sequence[str] = ()) -> tuple[ShownRun, ...]:
     """Read finished runs that may stand side by side.
 
+    Args:
+        labels: RUN=NAME each; see `names.labelled`.
+
     Raises:
+        OptionError, UnknownNameError: of labels.
         ResultError: one of them twice, a run that can't be read or isn't finished, a score that is no fraction, or runs
             that must not stand in one table.
     """
@@ -79,7 +85,11 @@ def read_runs(folders: Sequence[Path], *, allow_editions: bool) -> tuple[ShownRu
     runs = [_read_run(folder) for folder in folders]
     named = distinct_names([run.scores for run in runs])
     check_comparable(named, allow_editions=allow_editions)
-    return tuple(dataclasses.replace(run, scores=scores) for run, scores in zip(runs, named, strict=True))
+    shown = zip(runs, named, labelled(named, folders, labels), strict=True)
+    return tuple(
+        dataclasses.replace(run, scores=own, label=own.name if own.name != before.name else "")
+        for run, before, own in shown
+    )
 
 
 def _read_run(folder: Path) -> ShownRun:

@@ -86,7 +86,7 @@ def run_result(results: Sequence[TaskResult], **changes: object) -> RunResult:
         seed=0,
         batch_tokens=1,
         status="finished",
-        aggregates=aggregate(results, benchmark_rows(load_tasks(edition).values())),
+        aggregates=aggregate(results, benchmark_rows(load_tasks(edition or None).values())),
         queries=EncodeStats(),
         candidates=EncodeStats(),
         latency_seconds={},

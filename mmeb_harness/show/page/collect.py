@@ -46,13 +46,15 @@ class Source:
         return list(dict.fromkeys([*known, *(name for run in self.runs for name in run.results)]))
 
 
-def open_runs(folders: Sequence[Path], *, data: Path | None = None, allow_editions: bool = False) -> Source:
+def open_runs(
+    folders: Sequence[Path], *, data: Path | None = None, allow_editions: bool = False, labels: Sequence[str] = ()
+) -> Source:
     """Read what the page needs before any query is looked at.
 
     Raises:
         ResultError: a folder holds no finished run, or the runs must not stand in one table.
     """
-    runs = read_runs(folders, allow_editions=allow_editions)
+    runs = read_runs(folders, allow_editions=allow_editions, labels=labels)
     return Source(
         runs=runs,
         comparison=compare([run.scores for run in runs], load_tasks(), allow_editions=allow_editions),

@@ -21,6 +21,7 @@ def make_page(
     data: Path | None = None,
     thumbnails: int,
     allow_editions: bool = False,
+    labels: Sequence[str] = (),
     pictures: Sequence[InlinePicture] = (),
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Summary:
@@ -28,6 +29,7 @@ def make_page(
 
     Args:
         data: the data folder; `None`: the suite's own. Without one the page has no texts and pictures, and says so.
+        labels: RUN=NAME each, of runs that are to be shown under another name.
         thumbnails: of how many queries a task pictures are shown.
         pictures: figures to show among the summary.
         progress: hands on the names of the tasks, one by one.
@@ -38,7 +40,7 @@ def make_page(
     """
     if thumbnails < 0:
         raise OptionError(f"--thumbnails {thumbnails}: a number of queries, 0 for none")
-    source = open_runs(folders, data=data, allow_editions=allow_editions)
+    source = open_runs(folders, data=data, allow_editions=allow_editions, labels=labels)
     _check_output(output)
     rows: list[TaskRow] = []
     tasks: list[str] = []

@@ -1,4 +1,4 @@
-"""From the page's values to one HTML file: data as text that no parser can leave, code admitted by its hash alone."""
+"""From a page's values to one HTML file: data as text that no parser can leave, code admitted by its hash alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import html
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -50,19 +50,38 @@ def write_page(output: Path, summary: Summary, tasks: Sequence[str], pictures: S
 
 
 def page_parts(summary: Summary, tasks: Sequence[str], pictures: Sequence[InlinePicture]) -> Iterator[str]:
-    """The page, piece by piece. The script stands before the tasks, so that the summary is there while they load."""
-    style, script = _asset("page.css"), _asset("page.js")
-    head, tail = _asset("template.html").split("<!-- tasks -->")
+    """The page, piece by piece."""
+    names = ", ".join(run.name for run in summary.runs)
+    main = Template(asset("report.html")).substitute(pictures="".join(map(_figure, pictures)))
+    queries = (f'<script type="text/plain" id="task-{number}">{task}</script>\n' for number, task in enumerate(tasks))
+    shown = dataclasses.asdict(summary)
+    yield from shell("report", f"{names}: evaluation", "Evaluation of embedding models", main, shown, queries)
+
+
+def shell(
+    kind: str, title: str, heading: str, main: str, summary: object, further: Iterable[str] = ()
+) -> Iterator[str]:
+    """What every page has, piece by piece, around what it shows.
+
+    Args:
+        kind: of page: it has a script of that name.
+        title: of the window.
+        main: HTML that the script fills.
+        summary: what the script reads first.
+        further: HTML at the end: the script stands before it, so that the summary is there while the rest loads.
+    """
+    style, script = asset("page.css"), asset("elements.js") + asset(f"{kind}.js")
+    head, tail = asset("template.html").split("<!-- tasks -->")
     yield Template(head).substitute(
         policy=html.escape(_POLICY.format(style=_digest(style), script=_digest(script)), quote=True),
-        title=html.escape(_title(summary)),
+        title=html.escape("".join(letter if letter.isprintable() else "�" for letter in title)),
+        heading=heading,
         style=style,
-        pictures="".join(map(_figure, pictures)),
-        summary=embedded_json(dataclasses.asdict(summary)),
+        main=main,
+        summary=embedded_json(summary),
         script=script,
     )
-    for number, task in enumerate(tasks):
-        yield f'<script type="text/plain" id="task-{number}">{task}</script>\n'
+    yield from further
     yield tail
 
 
@@ -70,11 +89,6 @@ def embedded_json(value: object) -> str:
     """JSON that can stand in a script element: no character in it means anything to an HTML parser."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII only
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _title(summary: Summary) -> str:
-    names = ", ".join(run.name for run in summary.runs)
-    return "".join(letter if letter.isprintable() else "�" for letter in f"{names}: evaluation")
 
 
 def _figure(picture: InlinePicture) -> str:
@@ -86,7 +100,8 @@ def _figure(picture: InlinePicture) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this folder."""
     return (_HERE / name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What the page shows, as plain values. A JSON key is the field's name; page.js reads them by it."""
+"""What the page shows, as plain values. A JSON key is the field's name; report.js reads them by it."""
 
 from __future__ import annotations
 

@@ -32,13 +32,18 @@ NAMES = (
 
 
 def pictures_of(
-    folders: Sequence[Path], *, allow_editions: bool = False, only: Sequence[str] = ()
+    folders: Sequence[Path],
+    *,
+    allow_editions: bool = False,
+    only: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> tuple[list[Picture], list[str]]:
     """Draw the runs in these folders.
 
     Args:
         allow_editions: put runs of different editions into one picture all the same.
         only: names of the pictures wanted; all if there are none.
+        labels: RUN=NAME each, of runs that are to be shown under another name.
 
     Returns:
         The pictures, and for what is left out of them a line that says why.
@@ -64,7 +69,7 @@ def pictures_of(
         "rationale-length": reasoning.rationale_length,
         "latency": costs.latency,
     }
-    shown = shown_runs(folders, allow_editions=allow_editions)
+    shown = shown_runs(folders, allow_editions=allow_editions, labels=labels)
     with house_style():
         drawn = [made for name in NAMES if not only or name in only for made in makers[name](shown)]
     pictures = [made for made in drawn if isinstance(made, Picture)]

@@ -248,7 +248,8 @@ def _draw_runs(axes: Axes, modes: Modes) -> dict[str, Artist]:
 def _own_points(modes: Modes) -> tuple[list[tuple[float, float]], list[str]]:
     """Where the runs themselves lie, and what they are called."""
     runs = [modes.never, modes.always, *modes.adaptive]
-    return [modes.point(run) for run in runs], ["never", "always", *(run.name for run in modes.adaptive)]
+    names = [modes.never.label or "never", modes.always.label or "always", *(run.name for run in modes.adaptive)]
+    return [modes.point(run) for run in runs], names
 
 
 def _told(modes: Modes) -> str:

@@ -74,7 +74,7 @@ class ShownRuns:
         return "; machines differ" if several else ""
 
 
-def shown_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
+def shown_runs(folders: Sequence[Path], *, allow_editions: bool, labels: Sequence[str] = ()) -> ShownRuns:
     """Read finished runs.
 
     Raises:
@@ -83,7 +83,7 @@ def shown_runs(folders: Sequence[Path], *, allow_editions: bool) -> ShownRuns:
     """
     if not folders:
         raise OptionError("nothing to draw; name the folder of a run")
-    runs = read_runs(folders, allow_editions=allow_editions)
+    runs = read_runs(folders, allow_editions=allow_editions, labels=labels)
     rows = benchmark_rows(load_tasks().values())
     groups: dict[str, list[str]] = {}
     for task, _, group in rows:

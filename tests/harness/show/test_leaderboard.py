@@ -27,10 +27,13 @@ from mmeb_harness.core.files import write_parquet
 from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import EncodeStats, RunResult
-from mmeb_harness.results.published import load_published
+from mmeb_harness.results.published import SIZES_FILE, load_published, published_sizes
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
-from mmeb_harness.show.leaderboard import Cell, Entry, Leaderboard, Row, all_published, leaderboard, load_entry
-from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, print_board, render
+from mmeb_harness.show.contests import Entry, load_entry
+from mmeb_harness.show.leaderboard import Cell, Leaderboard, Row, all_published, leaderboard, leaderboards
+from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, print_boards, render
+from mmeb_harness.show.names import labelled
+from mmeb_harness.show.page.board import board_page
 from mmeb_harness.stats.places import Contender, letters, places
 from mmeb_harness.stats.queries import QueryScores
 from tests.harness.made_runs import (
@@ -200,6 +203,26 @@ def test_the_columns() -> None:
     assert not any(one.best for one in made.rows[0].cells)  # of one model none is the best
 
 
+def test_bold_is_what_the_printed_digits_say() -> None:
+    """0.1 + 0.2 and 0.3 print the same; so do 0.5851 and 0.5849 in % to a tenth, which are not of one rank."""
+
+    def best(key: str, *scores: float) -> list[bool]:
+        made = board(*(entry(f"m{number}", score) for number, score in enumerate(scores)))
+        return [cell(made, row, key).best for row in sorted(made.rows, key=lambda row: row.name)]
+
+    for key in ("overall", "V-QA"):
+        assert best(key, 0.1 + 0.2, 0.3, 0.1) == [True, True, False]
+        assert best(key, 0.5849, 0.5851, 0.5) == [True, True, False]
+        assert best(key, 0.5849, 0.5851) == [False, False]
+        assert best(key, 0.585, 0.583) == [True, False]
+    made = board(entry("a", 0.1 + 0.2), entry("b", 0.3), entry("c", 0.1))
+    assert [row.rank for row in made.rows] == [1, 1, 3]
+    assert [cell(made, row, "V-QA").rank for row in made.rows] == [1, 1, 3]
+    shown = {wanted: render([made], wanted).count("30.0") for wanted in ("md", "latex")}
+    assert render([made], "md").count("**30.0**") == shown["md"]
+    assert render([made], "latex").count(r"\textbf{30.0}") == shown["latex"]
+
+
 def test_low_latency_is_best_but_only_on_one_machine() -> None:
     slow, fast = (
         entry(name, 0.5, run=run_result([], latency_seconds={"queries": {"p50": seconds}}, machine={"cores": 2}))
@@ -258,7 +281,7 @@ def test_other_editions_are_refused_or_marked() -> None:
     made = board(here, old, allow_editions=True)
     assert [(row.name, row.other_edition) for row in made.rows] == [("old", True), ("a", False)]
     assert "† of another edition than page-fixed: old." in made.notes
-    assert "| old † |" in render(made, "md")
+    assert "| old † |" in render([made], "md")
 
 
 def test_nothing_or_one_thing_twice() -> None:
@@ -356,6 +379,142 @@ def test_results_of_an_earlier_release_are_said_to_be(tmp_path: Path) -> None:
     assert any(line.startswith("all models: results of an earlier release") for line in notes)
 
 
+# Several tables.
+
+
+def own_run(folder: Path, scores: Mapping[str, float], data: str = "my pages", **changes: object) -> Path:
+    """A run over somebody's own tasks, which no installed package has; all but one are of one group."""
+    results = [
+        task_result(
+            dataclasses.replace(TASKS[0], name=name, group="captions" if name == "captions" else "Mine", edition=""),
+            score=score,
+            num_queries=50,
+        )
+        for name, score in scores.items()
+    ]
+    results = [dataclasses.replace(one, metrics={**one.metrics, one.metric: one.score}) for one in results]
+    write_run(folder, results, data=data, **changes)
+    return folder
+
+
+def test_other_tasks_stand_in_a_table_of_their_own(runs: list[Path], tmp_path: Path) -> None:
+    """Also those of a run that has some of the benchmark's, too, and whatever edition an older release wrote."""
+    captions = {"captions": 0.5, "b": 0.75, "c": 0.25}
+    entries = [
+        load_entry(runs[0]),
+        load_entry(own_run(tmp_path / "one", captions, edition="")),
+        load_entry(own_run(tmp_path / "two", {**captions, "b": 0.5}, edition="page-fixed")),
+        load_entry(own_run(tmp_path / "part", {"b": 0.9})),
+        load_entry(own_run(tmp_path / "made up", {"b": 0.9}, data="a world", data_synthetic=True)),
+        load_entry(own_run(tmp_path / "older", {"b": 0.9}, data="MMEB-V2")),
+    ]
+    benchmark, older, mine, world = leaderboards(entries)
+    assert [board.title for board in (benchmark, older, mine, world)] == [
+        *("MMEB-V2, edition page-fixed", "Tasks that are not MMEB-V2's", "my pages", "a world, synthetic")
+    ]
+    assert [row.name for row in benchmark.rows] == ["first"]
+    assert [(row.name, row.rank, row.unranked) for row in mine.rows] == [
+        *(("one", 1, ""), ("two", 2, ""), ("part", None, "1 of 3 tasks, without captions, c"))
+    ]
+    assert [column.title for column in mine.columns][:5] == ["All", "Mine", "captions", "b", "c"]
+    assert [cell(mine, mine.rows[0], key).value for key in ("overall", "Mine", "captions (task)", "b")] == [
+        *(0.5, 0.5, 0.5, 0.75)
+    ]
+    assert [cell(mine, row, "b").best for row in mine.ranked] == [True, False]
+    assert [cell(mine, row, "c").best for row in mine.ranked] == [False, False]
+    assert mine.notes[0] == "scores: plain means over tasks of hit@1, in %."
+    assert not [note for note in mine.notes if "edition" in note]
+    text = render([mine, world], "md")
+    assert "MMEB" not in text.replace(str(tmp_path), "")
+    unknown = entry("stranger", 0.5, without=[task.name for task in TASKS]).scores
+    unknown = dataclasses.replace(unknown, tasks={"nobody's": TaskScore({"hit@1": 0.5})})
+    with pytest.raises(ResultError, match="stranger: no installed package has its tasks"):
+        leaderboards([Entry(unknown)])
+
+
+def test_every_edition_has_a_table_and_made_up_data_too() -> None:
+    entries = [
+        *(entry("a", 0.5), entry("b", 0.6), entry("old", 0.6, edition="v2.0.0"), entry("older", 0.1, edition="v2.0.1")),
+        entry("mini", 0.9, synthetic=True),
+    ]
+    made = leaderboards(entries)
+    assert [(one.edition, one.synthetic, [row.name for row in one.rows]) for one in made] == [
+        *(("page-fixed", False, ["b", "a"]), ("v2.0.0", False, ["old"]), ("v2.0.1", False, ["older"])),
+        ("page-fixed", True, ["mini"]),
+    ]
+    (marked,) = leaderboards(entries[:4], allow_editions=True)
+    assert [row.other_edition for row in marked.rows] == [False, True, False, True]
+    assert [one.edition for one in leaderboards(entries[:3], editions=["v2.0.0", "page-fixed"])] == [
+        *("v2.0.0", "page-fixed")
+    ]
+    with pytest.raises(ResultError, match=r"older: of edition v2\.0\.1, this leaderboard is of page-fixed, v2\.0\.0;"):
+        leaderboards(entries, editions=["page-fixed", "v2.0.0"])
+
+
+def test_several_tables_in_all_formats(tmp_path: Path) -> None:
+    made = leaderboards([entry("a", 0.5), entry("b", 0.6, edition="v2.0.0")])
+    for wanted in SUFFIXES.values():
+        text = render(made, wanted)
+        assert text.count("edition page-fixed") >= 1, wanted
+        assert text.count("edition v2.0.0") >= 1, wanted
+        alone = render(made[:1], wanted)
+        assert wanted in ("csv", "json") or text.startswith(alone.rstrip("\n")), wanted
+    rows = list(csv.DictReader(io.StringIO(render(made, "csv"))))
+    assert [(row["table"], row["model"]) for row in rows] == [(one.title, one.rows[0].name) for one in made]
+    values = json.loads(render(made, "json"))
+    assert (values["rows"][0]["name"], values["further_tables"][0]["rows"][0]["name"]) == ("a", "b")
+    labels = re.findall(r"\\label\{(.*?)\}", render(made, "latex"))
+    assert len(set(labels)) == len(labels) == render(made, "latex").count(r"\caption")
+    assert labels[:3] == ["tab:leaderboard", "tab:leaderboard-groups", "tab:leaderboard-data-and-profiles"]
+    done = call("--all-published", "--edition", "page-fixed", "--edition", "v2.0.0", "--output", tmp_path / "b.md")
+    assert done.output == f"36 ranked, 0 not, 2 tables: {tmp_path / 'b.md'}\n"
+
+
+# Names and sizes.
+
+
+def test_labels(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs[0].parent)
+    (odd := tmp_path / "lr=1e-4").symlink_to(runs[1])
+    arguments = ["first", odd, "--published", "Embed-RL-2B", "--format", "csv"]
+    labels = ["./first=Ours, direct", f"{odd}=a=b", "Embed-RL-2B= Theirs"]
+    done = call(*arguments, *itertools.chain.from_iterable(("--label", label) for label in labels))
+    assert [row["model"] for row in csv.DictReader(io.StringIO(done.output))] == ["Theirs", "a=b", "Ours, direct"]
+    columns = [entry(name, 0.5).scores for name in ("first", "second", "Embed-RL-2B", "twin", "twin")]
+    cases = {
+        ("first",): "--label first: write RUN=NAME",
+        ("first=",): "write RUN=NAME",
+        ("=x",): "write RUN=NAME",
+        ("fist=Ours",): "no run named 'fist'. Did you mean 'first'?",
+        ("third=Ours",): "no run named 'third'.",
+        ("twin=Ours",): "2 of these are named 'twin'; name the folder",
+        ("first=Embed-RL-2B",): "another one is called 'Embed-RL-2B', too; give each its own name",
+        ("first=x", "first=y"): "first is to be 'x' and 'y'; label it once",
+        ("first=x", f"{odd}=x"): "another one is called 'x', too",
+    }
+    for wanted, message in cases.items():
+        with pytest.raises(HarnessError) as caught:
+            labelled(columns, [Path("first"), odd], wanted)
+        assert message in str(caught.value), wanted
+        assert "\n" not in str(caught.value)
+
+
+def test_sizes_of_published_models_are_shown_where_somebody_says_them() -> None:
+    sizes, names = published_sizes(), {one.name.partition("@")[0] for one in load_published()}
+    assert set(sizes) <= names
+    unknown = {"DME-Large", "LamRA-Ret", "LamRA-Ret-Qwen2.5VL-7b", "Octen-VL-Large", "QQMM-embed-v4"}
+    assert names - set(sizes) == unknown | {"Seed-1.6-embedding-1215"}
+    assert sizes["GME-2B"] == sizes["gme-Qwen2-VL-2B-Instruct"] == 2_208_985_600
+    with SIZES_FILE.open(newline="") as file:
+        assert all(row["source"] and int(row["parameters"]) > 10**9 for row in csv.DictReader(file))
+    rows = json.loads(
+        call("--published", "Qwen3-VL-Embedding-8B", "--published", "DME-Small", "--format", "json").output
+    )
+    place = [column["key"] for column in rows["columns"]].index("parameters")
+    assert [row["cells"][place]["value"] for row in rows["rows"]] == [8_144_793_840, 2_000_000_000]
+    assert any(line.endswith("rounded there: DME-Small.") for line in rows["notes"])
+
+
 # Formats.
 
 
@@ -379,7 +538,7 @@ SHOWN = "a|b_&%$#{}~^\\<b>*x*</b>`c`[l](u)\"q'\ufffd[31m\ufffd next,=1+1"
 
 
 def test_csv_is_read_back_at_full_precision(hostile: Leaderboard) -> None:
-    rows = list(csv.DictReader(io.StringIO(render(hostile, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render([hostile], "csv"))))
     assert [(row["model"], row["rank"], row["rank_low"], row["rank_high"]) for row in rows] == [
         *((SHOWN, "1", "1", "1"), ("plain", "2", "2", "2"), ("part", "", "", ""))
     ]
@@ -391,58 +550,54 @@ def test_csv_is_read_back_at_full_precision(hostile: Leaderboard) -> None:
 
 
 def test_json_holds_everything(hostile: Leaderboard) -> None:
-    values = json.loads(render(hostile, "json"))
+    values = json.loads(render([hostile], "json"))
     assert values.pop("schema_version") == 1
-    assert values == json.loads(json.dumps(dataclasses.asdict(hostile)))
+    told = dataclasses.asdict(hostile)
+    del told["part_of"]  # which group is of which modality isn't a score's business
+    assert values == json.loads(json.dumps(told))
     assert values["rows"][0]["name"] == SHOWN
 
 
-class Tables(HTMLParser):
-    """Cells of all tables, and every tag that was met."""
+class Tags(HTMLParser):
+    """Every tag that was met."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[str] = []
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        self.tags.append(tag)
         if tag not in ("meta", "link", "img"):
             self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
-
-def test_html_is_well_formed_accessible_and_asks_for_nothing(hostile: Leaderboard) -> None:
-    text = render(hostile, "html")
-    read = Tables()
+def test_html_is_well_formed_and_asks_for_nothing(hostile: Leaderboard) -> None:
+    """What its script makes of it: see test_page_browser."""
+    text = board_page([hostile])
+    read = Tags()
     read.feed(text)
     assert read.open == []
-    names = [tag for tag, _ in read.tags]
-    assert set(names) <= {
-        *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "div", "table", "caption"),
-        *("thead", "tbody", "tr", "th", "td", "strong", "ul", "li"),
+    assert set(read.tags) <= {
+        *("html", "head", "meta", "title", "style", "body", "main", "h1", "div", "p", "ul", "a", "header", "footer"),
+        *("nav", "noscript", "script"),
     }
-    assert names.count("caption") == names.count("table") == 4  # ranked, apart, two of tasks
-    assert all(attributes["scope"] in ("col", "row") for tag, attributes in read.tags if tag == "th")
-    assert not re.search(r"https?:|src=|href=|url\(|@import", text)
-    heads, first, second = read.rows[:3]
-    by_head = dict(zip(heads, first, strict=True))
-    assert (by_head["model"], by_head["All"], by_head["p50 ms"]) == (SHOWN, "61.2", "100")
-    assert dict(zip(heads, second, strict=True))["model"] == "plain"
-    assert "<strong>61.2</strong>" in text
-    assert "<strong>50.0</strong>" not in text
-    assert len(text) < 60_000
+    assert not re.search(r"https?:|src=|url\(|@import", text)
+    summary = re.search(r'<script type="application/json" id="summary">(.*?)</script>', text)
+    assert summary
+    assert not set("<>&") & set(summary.group(1))
+    (table,) = json.loads(summary.group(1))["tables"]
+    assert [(row["name"], row["rank"]) for row in table["rows"]] == [(SHOWN, 1), ("plain", 2), ("part", None)]
+    keys = [column["key"] for column in table["columns"]]
+    first = dict(zip(keys, table["rows"][0]["cells"], strict=True))
+    assert first["overall"] == {"value": cell(hostile, hostile.rows[0], "overall").value, "text": "61.2", "best": True}
+    assert first["latency_p50_seconds"]["text"] == "100"
+    part_of = {column["key"]: column["part_of"] for column in table["columns"]}
+    assert (part_of["OK-VQA"], part_of["I-QA"], part_of["image"], part_of["edition"]) == ("I-QA", "image", "", "")
+    assert len(text) < 120_000
 
 
 def markdown_rows(text: str) -> list[list[str]]:
@@ -452,7 +607,7 @@ def markdown_rows(text: str) -> list[list[str]]:
 
 
 def test_markdown_tables_hold_together(hostile: Leaderboard) -> None:
-    text = render(hostile, "md")
+    text = render([hostile], "md")
     rows = markdown_rows(text)
     assert {len(row) for row in rows[:4]} == {len(rows[0])}
     first = dict(zip(rows[0], rows[2], strict=True))
@@ -464,7 +619,7 @@ def test_markdown_tables_hold_together(hostile: Leaderboard) -> None:
 
 
 def test_latex_is_balanced_and_escaped(hostile: Leaderboard) -> None:
-    text = render(hostile, "latex")
+    text = render([hostile], "latex")
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert depth(body) == 0
     assert re.findall(r"\\begin\{(\w+)\}", body).count("table") == body.count(r"\end{table}") == 6
@@ -499,7 +654,7 @@ def depth(latex: str) -> int:
 
 
 def test_a_terminal_shows_names_and_never_obeys_them(hostile: Leaderboard) -> None:
-    text = render(hostile, "terminal")
+    text = render([hostile], "terminal")
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert SHOWN in text
@@ -511,7 +666,7 @@ def test_a_terminal_shows_names_and_never_obeys_them(hostile: Leaderboard) -> No
 def test_a_terminal_of_any_width_shows_all_numbers_whole(width: int) -> None:
     made = board(entry("m" * 40, 0.61234), entry("n" * 300, 0.5), with_tasks=True)
     file = io.StringIO()
-    print_board(made, Console(file=file, width=width))
+    print_boards([made], Console(file=file, width=width))
     text = file.getvalue().split("\nscores: ")[0]
     assert max(map(len, text.splitlines())) <= width
     assert text.count("61.2") == 1 + 3 + 12 + 78
@@ -520,7 +675,7 @@ def test_a_terminal_of_any_width_shows_all_numbers_whole(width: int) -> None:
 
 def test_best_values_are_bold_in_a_terminal() -> None:
     file = io.StringIO()
-    print_board(board(entry("a", 0.61234), entry("b", 0.5)), Console(file=file, width=200, force_terminal=True))
+    print_boards([board(entry("a", 0.61234), entry("b", 0.5))], Console(file=file, width=200, force_terminal=True))
     assert "\x1b[1m61.2\x1b[0m" in file.getvalue()
     assert "\x1b[1m50.0" not in file.getvalue()
 
@@ -530,14 +685,14 @@ def test_best_values_are_bold_in_a_terminal() -> None:
 
 def test_formats_by_suffix_or_name(tmp_path: Path) -> None:
     save_scores(tmp_path / "a.json", entry("a", 0.5).scores)
-    for suffix, wanted in SUFFIXES.items():
+    for suffix, wanted in {**SUFFIXES, ".html": "html"}.items():
         file = tmp_path / "out" / f"board{suffix}"
         done = call(tmp_path / "a.json", "--published", "Embed-RL-2B", "--output", file)
         assert done.exit_code == 0, done.output
         assert done.output == f"2 ranked, 0 not: {file}\n"
         printed = call(tmp_path / "a.json", "--published", "Embed-RL-2B", "--format", wanted).output
         assert file.read_text() == printed
-    assert set(FORMATS) == set(SUFFIXES.values()) == set(Format.__args__)  # type: ignore[attr-defined]
+    assert set(FORMATS) == {*SUFFIXES.values(), "html"} == {*Format.__args__, "html"}  # type: ignore[attr-defined]
 
 
 def test_all_published_models_of_an_edition_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,16 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from mmeb_harness.results.published import find_published, load_published
+from mmeb_harness.show.contests import load_entry, published_entry
+from mmeb_harness.show.leaderboard import leaderboards
+from mmeb_harness.show.page.board import board_page
 from mmeb_harness.show.page.collect import open_runs, summary_of
 from mmeb_harness.show.page.make import make_page
 from mmeb_harness.show.page.queries import collect_task
 from mmeb_harness.show.page.render import write_page
 from mmeb_harness.show.page.values import InlinePicture, TaskRow
+from mmeb_harness.show.tables import percent
 from tests.browser import CHROMIUM, DRIVER, chromium
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 from tests.harness.reasoning_runs import Row, remade, three_modes
@@ -85,12 +91,12 @@ def browser(window: Chrome, page: Path) -> Iterator[Chrome]:
     assert not {url for url in requests(window) if not url.startswith(("file://", "data:"))}
 
 
-def opened(window: Chrome, page: Path, where: str = "") -> None:
+def opened(window: Chrome, page: Path, where: str = "", rows: str = "#tasks tbody tr") -> None:
     window.get("about:blank")
     window.get_log("browser")
     window.get_log("performance")
     window.get(page.as_uri() + where)
-    WebDriverWait(window, PATIENCE).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#tasks tbody tr"))
+    WebDriverWait(window, PATIENCE).until(lambda one: one.find_elements(By.CSS_SELECTOR, rows))
 
 
 def requests(window: Chrome) -> list[str]:
@@ -435,3 +441,137 @@ def test_a_file_cut_short_says_so(window: Chrome, page: Path, tmp_path: Path) ->
     WebDriverWait(window, PATIENCE).until(lambda one: all_of(one, "#task [role=alert]"))
     assert "can't be unpacked" in one_of(window, "#task [role=alert]").text
     window.get_log("browser")
+
+
+# Leaderboards.
+
+PUBLISHED = ("WeMM-Embedding-9B", "DME-Large", "DME-Small", "UEmbed-2B", "UEmbed-9B", "colpali-v1.3")
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Published models, a run that lacks tasks and whose name means harm, and a run over somebody's own task."""
+    folder = tmp_path_factory.mktemp("boards")
+    tasks = benchmark_tasks()
+    write_run(folder / "part", [task_result(task) for task in tasks[:-1]], name=MARKUP)
+    own = dataclasses.replace(tasks[0], name="captions", group="My-RET", edition="")
+    write_run(folder / "own", [task_result(own)], data="my pages", edition="")
+    known = load_published()
+    published = [published_entry(find_published(known, name)) for name in PUBLISHED]
+    entries = [load_entry(folder / "part"), load_entry(folder / "own"), *published]
+    output = folder / "board.html"
+    output.write_text(board_page(leaderboards(entries, with_tasks=True)))
+    return output
+
+
+@pytest.fixture
+def boards(window: Chrome, board: Path) -> Iterator[Chrome]:
+    """On the page; whatever a test did to it, nothing was logged and nobody asked for anything."""
+    opened(window, board, rows="#table-1 tbody tr")
+    yield window
+    assert not window.get_log("browser")
+    assert [url for url in requests(window) if not url.startswith("data:")] == [board.as_uri()]
+
+
+def heads(window: Chrome, table: int = 1) -> list[str]:
+    return texts(window, f"#table-{table} thead th .sort")
+
+
+def names(window: Chrome, table: int = 1) -> list[str]:
+    return texts(window, f"#table-{table} tbody th > bdi")
+
+
+def test_a_board_is_sorted_filtered_and_unfolded(boards: Chrome) -> None:
+    assert texts(boards, "h2") == ["MMEB-V2, edition page-fixed", "my pages"]
+    assert texts(boards, "#contents a") == ["MMEB-V2, edition page-fixed", "my pages"]
+    assert one_of(boards, "#subtitle").text == "8 models · 2 tables"
+    # As ranked, what has no rank last; texts stay texts.
+    assert names(boards)[0] == "WeMM-Embedding-9B"
+    assert names(boards)[-1] == MARKUP
+    assert "not ranked: 77 of 78 tasks" in texts(boards, "#table-1 tbody tr:last-child th")[0]
+    assert boards.execute_script("return window.hacked") is None
+    folded = ["Model", "Rank", "Rank 95 %", "All", "Ties", "image", "video", "visdoc"]
+    assert heads(boards) == [*folded, "parameters"]
+    bold = [one.text for one in all_of(boards, "#table-1 tbody strong")]
+    assert bold == ["80.6", "81.9", "74.4", "83.4"]
+    # By any column, up and down; what has no value is last either way.
+    for label, first in (("visdoc", ["DME-Large", "colpali-v1.3"]), ("parameters", ["UEmbed-9B", "DME-Small"])):
+        button = next(one for one in all_of(boards, "#table-1 .sort") if one.text.startswith(label))
+        for name in first:
+            button.click()
+            assert names(boards)[0] == name, label
+            assert names(boards)[-1] == MARKUP
+    # Folded columns: one modality, then all groups, then tasks.
+    fold = one_of(boards, "#table-1 th[data-key=image] .fold")
+    fold.click()
+    assert heads(boards) == [*folded[:6], "I-CLS", "I-QA", "I-RET", "I-VG", *folded[6:], "parameters"]
+    assert boards.switch_to.active_element.get_attribute("aria-expanded") == "true"
+    one_of(boards, "#table-1 th[data-key=I-VG] .fold").click()
+    assert heads(boards)[9:14] == ["I-VG", "MSCOCO", "RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing"]
+    chips = {one.text: one for one in all_of(boards, "#table-1 .chip")}
+    chips["Groups"].click()
+    assert len(heads(boards)) == len(folded) + 12 + 4 + 1
+    chips["Tasks"].click()
+    assert len(heads(boards)) == len(folded) + 12 + 78 + 1
+    assert chips["Groups"].get_attribute("aria-pressed") == "true"
+    chips["Tasks"].click()
+    chips["Size and cost"].click()
+    chips["Edition, profile, data"].click()
+    assert heads(boards) == [*folded, "edition", "profile", "data"]
+    Select(field(boards, "Group")).select_by_visible_text("I-VG")
+    assert heads(boards)[3:10] == ["All", "Ties", "I-VG", "MSCOCO", "RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing"]
+    Select(field(boards, "Scores")).select_by_visible_text("own runs")
+    assert names(boards) == [MARKUP]
+    Select(field(boards, "Scores")).select_by_visible_text("all")
+    field(boards, "Text").send_keys("uembed")
+    wait_for(boards, "#table-1 [role=status]", ["2 shown"])
+    assert names(boards) == ["UEmbed-9B", "UEmbed-2B"]
+    one_of(boards, "#table-1 .models summary").click()
+    boxes = {box.text.strip(): one_of(box, "input") for box in all_of(boards, "#table-1 .boxes label")}
+    boxes["UEmbed-9B"].click()
+    assert names(boards) == ["UEmbed-2B"]
+    assert one_of(boards, "#table-1 .models summary").text == "Models: 6 of 7"
+    # The other table is untouched by all of it.
+    assert names(boards, 2) == ["own"]
+    assert heads(boards, 2) == ["Model", "Rank", "Rank 95 %", "All", "Ties", "captions"]
+
+
+def test_a_board_by_keyboard_in_the_dark_and_on_a_narrow_screen(boards: Chrome) -> None:
+    while focused(boards, Keys.TAB)["text"] != "visdoc":
+        assert focused(boards)["name"] != "BODY"
+    assert focused(boards)["outline"] == "solid"
+    focused(boards, Keys.ENTER)
+    assert one_of(boards, "#table-1 th[data-key=visdoc]").get_attribute("aria-sort") == "descending"
+    assert focused(boards, Keys.TAB)["text"] == "▸"
+    focused(boards, Keys.SPACE)
+    assert "VisRAG" in heads(boards)
+    assert focused(boards)["text"] == "◂"
+    assert boards.execute_script(
+        "return [...document.querySelectorAll('input, select')].every((one) => one.labels.length)"
+    )
+    assert brightness(boards) == 3 * 255
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    size = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    boards.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    boards.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert brightness(boards) < 120
+        assert boards.execute_script("return document.documentElement.scrollWidth") <= 360
+        # The table scrolls inside itself; whose row it is stays in sight, and so does the last column.
+        first, last = (one_of(boards, f"#table-1 tbody tr:first-child > :{place}-child") for place in ("first", "last"))
+        before = first.rect["x"]
+        boards.execute_script("const box = arguments[0].closest('.scroll'); box.scrollLeft = box.scrollWidth", first)
+        places = boards.execute_script(
+            "return [...arguments].map((one) => one.getBoundingClientRect().toJSON())", first, last
+        )
+        assert places[0]["left"] == before
+        assert places[0]["right"] <= places[1]["left"]
+        assert places[1]["right"] <= 360
+    finally:
+        boards.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        boards.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_both_pages_print_the_digits_that_the_tables_print(boards: Chrome) -> None:
+    values = [number / 160 for number in range(161)] + [0.585, 0.5850000000000001, 0.31249999, 0.00125]
+    assert boards.execute_script("return arguments[0].map(percent)", values) == [percent(value) for value in values]
