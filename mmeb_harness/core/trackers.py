@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -145,7 +146,11 @@ class _Trackio:
         self._run.log(dict(values), step=step)
 
     def finish(self, *, failed: bool) -> None:
-        self._finish()
+        with warnings.catch_warnings(record=True) as told:  # all that it says of rows that it couldn't write or send
+            warnings.simplefilter("always")
+            self._finish()
+        if told:
+            raise OSError(str(told[0].message))
 
 
 @contextmanager
