@@ -5,7 +5,7 @@
 
 A training is broken off and goes on: trackio's database and wandb's offline file have the rows of log.jsonl. A run's
 summary is in both. A server that counts is named to both, with a token: nothing asks it anything. Then both fail, by a
-folder that can't be written, a server that refuses and a key that lacks: the run ends well, and says so. About a minute.
+folder that can't be written, a server that refuses, a key that lacks: the run ends well, and says so. About a minute.
 """
 
 from __future__ import annotations
