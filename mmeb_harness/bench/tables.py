@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from mmeb_harness.bench.agreement import disagreement
 from mmeb_harness.bench.sides import size_of_batches
 from mmeb_harness.bench.values import BenchResult, Efficiency, Measured, ModeResult, RankingRatio, Ratio, Spread
-from mmeb_harness.show.tables import NONE, counted, markdown_table, milliseconds, percent, print_lines, print_table
+from mmeb_harness.core.errors import counted
+from mmeb_harness.show.tables import NONE, markdown_table, milliseconds, percent, print_lines, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console

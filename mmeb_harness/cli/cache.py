@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmeb_harness.cli.options import print_table
-from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.core.errors import OptionError, UnknownNameError, counted
 from mmeb_harness.core.files import readable_size
 from mmeb_harness.core.terminal import say
 
@@ -63,7 +63,8 @@ def show(vectors: Path, json_file: Path | None) -> None:
         header = ("model", "revision", "fingerprint", "items", "size", "chunks", "written", "")
         print_table(header, [_row(store) for store in stores])
     items = sum(store.items or 0 for store in stores)
-    say(f"{len(stores)} models, {items:,} items, {readable_size(sum(store.size for store in stores))} in {vectors}")
+    size = readable_size(sum(store.size for store in stores))
+    say(f"{counted(len(stores), 'model')}, {counted(items, 'item')}, {size} in {vectors}")
     if json_file is not None:
         write_json(json_file, [_values(store) for store in stores])
 
@@ -87,7 +88,9 @@ def check(vectors: Path, models: Sequence[str]) -> None:
             continue
         problems = check_store(store)
         mark = "WRONG" if problems else "ok   "
-        say(f"{mark}  {folder}: {_name(store)}, {store.items or 0:,} items in {store.chunks:,} chunks")
+        say(
+            f"{mark}  {folder}: {_name(store)}, {counted(store.items or 0, 'item')} in {counted(store.chunks, 'chunk')}"
+        )
         for problem in problems:
             say(f"       {problem}")
         wrong += len(problems)

@@ -24,6 +24,7 @@ from mmeb_harness.cli.run import merge, run
 from mmeb_harness.cli.scores import COMMANDS
 from mmeb_harness.core.entry import run_command
 from mmeb_harness.core.environment import __version__
+from mmeb_harness.core.errors import counted
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def check(model: str, **options: Any) -> None:
             say(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<20} {outcome.detail}")
     if failed:
         left = "" if passed else "; the others wait for items that it can embed"
-        say(f"{model}: {failed} check{'s' * (failed != 1)} failed{left}")
+        say(f"{model}: {counted(failed, 'check')} failed{left}")
         sys.exit(1)
     say(f"{model}: all checks passed")
 

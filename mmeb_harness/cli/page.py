@@ -9,6 +9,7 @@ import click
 
 from mmeb_harness.cli.options import check_not_read, label_option
 from mmeb_harness.cli.scores import PATH
+from mmeb_harness.core.errors import counted
 from mmeb_harness.core.terminal import say, say_kept
 from mmeb_harness.core.waiting import progress_of
 
@@ -63,9 +64,9 @@ def report(
         say(f"no picture of {line}", err=True)
     for remark in summary.remarks:
         say(f"remark: {remark}", err=True)
+    holds = (counted(len(summary.runs), "run"), counted(len(summary.tasks), "task"))
     queries = sum(task.num_queries for task in summary.tasks)
-    size = output.stat().st_size / 2**20
-    say_kept(f"{len(summary.runs)} runs, {len(summary.tasks)} tasks, {queries:,} queries, {size:.1f} MB: {output}")
+    say_kept(f"{', '.join(holds)}, {queries:,} queries, {output.stat().st_size / 2**20:.1f} MB: {output}")
 
 
 def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:

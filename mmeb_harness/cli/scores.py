@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mmeb_harness.cli.options import check_folder, check_not_read, label_option, names
-from mmeb_harness.core.errors import OptionError, ResultError
+from mmeb_harness.core.errors import OptionError, ResultError, counted
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 from mmeb_harness.show.pictures import NAMES
 
@@ -51,7 +51,7 @@ def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> Non
     metadata = Metadata(model_name=model_name or result.model, **given)
     for line in write_submission(run, metadata, output, tasks):
         say(f"warning: {line}", err=True)
-    say_kept(f"{len(tasks)} tasks, edition {result.edition}: {output}")
+    say_kept(f"{counted(len(tasks), 'task')}, edition {result.edition}: {output}")
 
 
 @click.command("import")
@@ -139,7 +139,7 @@ def export(
                 f"{len(written.unknown)} tasks ({names}) aren't in mteb: it reads them, but has no board for them",
                 err=True,
             )
-        say_kept(f"{len(written.known) + len(written.unknown)} tasks: {written.folder}")
+        say_kept(f"{counted(len(written.known) + len(written.unknown), 'task')}: {written.folder}")
     if hub is not None:
         for line in export_hub(handed, hub, url):
             say(line, err=True)
@@ -156,7 +156,7 @@ def _export_trec(run: Path, folder: Path) -> None:
     for task in exported:
         if task.repeats:
             say(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
-    say_kept(f"{len(exported)} tasks, {sum(task.num_queries for task in exported):,} queries: {folder}")
+    say_kept(f"{counted(len(exported), 'task')}, {sum(task.num_queries for task in exported):,} queries: {folder}")
 
 
 @click.command()

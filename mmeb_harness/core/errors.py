@@ -121,6 +121,11 @@ def shortened(texts: Iterable[str], most: int = 12) -> str:
     return ", ".join(every[:most]) + more
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 task", "1,024 tasks"."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def leading(texts: Sequence[str], most: int = 5) -> str:
     """The first texts, and an ellipsis where there are more."""
     return ", ".join(texts[:most]) + (" …" if len(texts) > most else "")

@@ -382,6 +382,7 @@ def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
 
 
 def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:
+    _stir()
     before, info = _surroundings(), probe.embedder.info
     with tempfile.TemporaryFile("w+") as file:
         with _stdout_to(file):
@@ -397,6 +398,14 @@ def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:
     if probe.embedder.info != info:
         raise ModelError("its `info` changes from call to call: vectors are stored by it")
     return "no output, nothing changed"
+
+
+def _stir() -> None:
+    """Move the random states on: a call that sets them to the same as the one before would change nothing."""
+    random.random()
+    np.random.random()
+    if torch := sys.modules.get("torch"):
+        torch.rand(1)
 
 
 def _surroundings() -> dict[str, object]:

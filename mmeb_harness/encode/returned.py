@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import UNIT_TOLERANCE, EncodePath, EncodeResult, ModelInfo, TokenVectors, Trace, Work
-from mmeb_harness.core.errors import ModelError, one_line
+from mmeb_harness.core.errors import ModelError, counted, one_line
 from mmeb_harness.core.files import is_plain
 from mmeb_harness.core.items import Role, Vectors, described
 from mmeb_harness.core.plugins import plugin_code
@@ -86,7 +86,9 @@ def _own_vectors(info: ModelInfo, returned: Any, keyed: Sequence[Keyed], role: R
 def _item_of(info: ModelInfo, tokens: TokenVectors, keyed: Sequence[Keyed], role: Role) -> NDArray[np.int64]:
     """Of which item each vector is (t,)."""
     if len(tokens) != len(keyed):
-        raise ModelError(f"model {info.name!r} returned token vectors of {len(tokens)} items for {_batch(keyed, role)}")
+        raise ModelError(
+            f"model {info.name!r} returned token vectors of {counted(len(tokens), 'item')} for {_batch(keyed, role)}"
+        )
     counts = np.diff(tokens.offsets)
     if not counts.all():
         _refuse(info, "no vector", keyed, int(np.argmin(counts)), role)
@@ -121,7 +123,7 @@ def _traces(
     if traces is None:
         return None
     if not isinstance(traces, (tuple, list)) or len(traces) != len(keyed):
-        number = f"{len(traces)} traces" if isinstance(traces, (tuple, list)) else f"{kind_of(traces)} as traces"
+        number = counted(len(traces), "trace") if isinstance(traces, (tuple, list)) else f"{kind_of(traces)} as traces"
         raise ModelError(f"model {info.name!r} returned {number} for {_batch(keyed, role)}")
     for place, trace in enumerate(traces):
         if problem := _problem_of(trace):

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from mmeb_harness.core.errors import counted
 from mmeb_harness.show.tables import (
     bounds,
-    counted,
     milliseconds,
     p_text,
     percent,

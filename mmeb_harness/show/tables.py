@@ -86,11 +86,6 @@ def profile_line(profile: Profile) -> str:
     return "; ".join(parts) + "."
 
 
-def counted(number: int, what: str) -> str:
-    """A number with its noun: "1 task", "1,024 tasks"."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def print_lines(console: Console, *lines: str) -> None:
     """Print lines as they are: what looks like markup is text, and the terminal wraps them."""
     for line in lines:

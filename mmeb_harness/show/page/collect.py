@@ -121,7 +121,7 @@ def _lacking(source: Source) -> list[str]:
     lines = []
     for run in source.runs:
         if lacking := [name for name in source.task_names if name not in run.results]:
-            lines.append(f"{run.name} lacks {len(lacking)} tasks that others have: {leading(lacking)}.")
+            lines.append(f"{run.name} lacks {counted(len(lacking), 'task')} that others have: {leading(lacking)}.")
     return lines
 
 

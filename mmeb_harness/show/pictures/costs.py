@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmeb_harness.core.errors import shortened
+from mmeb_harness.core.errors import counted, shortened
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import ecdf, pareto_front
 from mmeb_harness.show.pictures.runs import ShownRuns
@@ -26,7 +26,6 @@ from mmeb_harness.show.pictures.style import (
     new_figure,
     settle,
 )
-from mmeb_harness.show.tables import counted
 from mmeb_harness.stats.resampling import Floats
 
 #: A hundredth of a millisecond: on a logarithmic axis nothing takes no time.

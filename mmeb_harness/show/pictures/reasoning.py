@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from mmeb_harness.core.errors import ResultError, shortened
+from mmeb_harness.core.errors import ResultError, counted, shortened
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
@@ -22,7 +22,7 @@ from mmeb_harness.show.pictures.points import share_curve, task_weights
 from mmeb_harness.show.pictures.runs import ShownRuns
 from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
 from mmeb_harness.show.runs import ShownRun
-from mmeb_harness.show.tables import counted, percent
+from mmeb_harness.show.tables import percent
 from mmeb_harness.stats.policies import MODES, REASONING
 from mmeb_harness.stats.resampling import Floats
 

@@ -142,10 +142,10 @@ def several(*items: np.ndarray, similarity: Similarity = "max_sim") -> Returning
         (Returning(UNIT[:, :3]), "width 3, but declares 4"),
         (Returning(UNIT * np.nan), r"NaN or infinity for query '0' \('a'\)"),
         (Returning(UNIT * 2), r"length 2\.0000 for query '0' \('a'\); vectors must be of unit length"),
-        (Returning(UNIT, (Trace(),)), "1 traces for 2 queries"),
+        (Returning(UNIT, (Trace(),)), "1 trace for 2 queries"),
         (Returning(UNIT, similarity="max_sim"), "one vector an item, but declares similarity 'max_sim'"),
         (several(UNIT, UNIT, similarity="dot"), "several vectors an item, but declares similarity 'dot'"),
-        (several(UNIT), "token vectors of 1 items for 2 queries"),
+        (several(UNIT), "token vectors of 1 item for 2 queries"),
         (several(UNIT, UNIT[:0]), r"no vector for query '1' \('b'\)"),
         (several(UNIT[:, :3], UNIT[:, :3]), "width 3, but declares 4"),
         (

@@ -116,7 +116,7 @@ def test_a_candidate_listed_twice_is_written_once(cache: Path, tmp_path: Path) -
     assert [decode_id(line[2]) for line in first] == [ids[0], ids[1], *ids[3:]]
     done = CliRunner().invoke(export, [str(folder), "--trec", str(tmp_path / "trec")])
     assert done.stderr == "OK-VQA: 1 places of candidates listed twice were left out\n"
-    assert done.stdout == f"1 tasks, 24 queries: {tmp_path / 'trec'}\n"
+    assert done.stdout == f"1 task, 24 queries: {tmp_path / 'trec'}\n"
 
 
 def test_a_gain_that_is_no_whole_number(cache: Path, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_runs_of_other_tasks_and_queries_stand_side_by_side(modes: list[Path], c
     assert [row.name for row in rows] == ["OK-VQA", "GQA", "MVBench", "ViDoSeek-doc"]  # the benchmark's order
     assert [cell is None for cell in rows[1].cells] == [True, False]
     remarks = summary_of(source, rows, "today", []).remarks
-    assert "toy-never lacks 1 tasks that others have: GQA." in remarks
+    assert "toy-never lacks 1 task that others have: GQA." in remarks
     assert "other lacks 2 tasks that others have: MVBench, ViDoSeek-doc." in remarks
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmeb_harness.core.errors import leading, shortened
+from mmeb_harness.core.errors import counted, leading, shortened
 from mmeb_harness.core.terminal import paper
 from mmeb_harness.show.tables import (
     bounds,
-    counted,
     markdown_table,
     milliseconds,
     p_text,

@@ -101,7 +101,7 @@ def test_check_finds_nothing_wrong(vectors: Path) -> None:
     assert done.exit_code == 0
     assert done.output.splitlines() == [
         f"ok     {vectors / A}: m, 4 items in 3 chunks",
-        f"ok     {vectors / B}: tokens, 3 items in 1 chunks",
+        f"ok     {vectors / B}: tokens, 3 items in 1 chunk",
     ]
 
 
