@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmeb_harness.core.errors import leading
+from mmeb_harness.core.errors import counted, leading
 from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult
