@@ -56,7 +56,7 @@ from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
 from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
-from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
+from mmeb_harness.core.tasks import Archive, FolderFormat, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_trackers, tracking
 from mmeb_harness.core.waiting import Advance, progress_of
@@ -74,6 +74,7 @@ __all__ = [
     "Embedder",
     "EncodePath",
     "EncodeResult",
+    "FolderFormat",
     "Frames",
     "HarnessError",
     "HubSource",

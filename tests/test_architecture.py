@@ -56,7 +56,8 @@ MAY_IMPORT = {
         "show.pictures": "core data results stats show",
         "show.page": "core data results stats show",
         "bench": "adapter core data encode ranking run show store",
-        "cli": "core data encode store results stats exchange run spread show show.page show.pictures bench",
+        "api": "core data encode results run spread store",
+        "cli": "api core data encode store results stats exchange spread show show.page show.pictures bench",
         "__main__": "cli",
     },
     "mmemb_r1_model": {

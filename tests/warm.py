@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from mmeb_harness.cli.config import RunConfig
+from mmeb_harness.api.config import RunConfig
 from mmeb_harness.core.reading import build_config
 from mmeb_harness.data.folder import describe
 from mmeb_harness.results.files import load_run_result, load_task_result

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import DEFAULT_MODEL, REASONING, check_folder, model_spec, names, run_options
-from mmeb_harness.cli.run import default_output, open_data
+from mmeb_harness.cli.options import REASONING, names, run_options
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 
 if TYPE_CHECKING:
-    from mmeb_harness.cli.config import RunConfig
+    from mmeb_harness.api.config import RunConfig
     from mmeb_harness.core.registry import ModelSpec
     from mmeb_harness.data.folder import DataInfo
 
@@ -72,19 +71,18 @@ def bench(**given: Any) -> None:
     to bench.json and bench.md. The plain loop: batches of 4 in the order of the files, duplicates too, the library's
     own generate, nothing prepared ahead. Where nothing is generated also batches of 16.
     """
+    from mmeb_harness.api.asked import choose
     from mmeb_harness.bench.make import run_bench, save_bench
     from mmeb_harness.bench.measure import Plan
     from mmeb_harness.bench.tables import print_bench
-    from mmeb_harness.core.registry import choose_tasks
     from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
     modes = _modes(given)
     if given["reference_items"] is not None and not given["references"]:
         raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
     config, spec = _config_and_spec(given)
-    chosen, _ = choose_tasks(config.edition, config.tasks, config.groups, config.modalities)
-    info = open_data(config)
-    output = _output(config, spec, info)
+    chosen = choose(config)
+    output = _output(config, spec, chosen.data)
     plan = Plan(
         batch_tokens=given["batch_tokens"] or (DEFAULT_BATCH_TOKENS,),
         repeats=given["repeats"],
@@ -98,7 +96,8 @@ def bench(**given: Any) -> None:
         peak_teraflops=given["peak_tflops"],
         bandwidth_gigabytes=given["bandwidth_gbs"],
     )
-    result = run_bench(spec, [registered.task for registered in chosen], info, plan, partial(say, err=True))
+    tasks = [registered.task for registered in chosen.tasks]
+    result = run_bench(spec, tasks, chosen.data, plan, partial(say, err=True))
     save_bench(output, result)
     print_bench(result, console(width_elsewhere=ENDLESS))
     say_kept(f"results: {output} ({result.seconds:.0f} s)")
@@ -114,7 +113,8 @@ def _modes(given: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
-    from mmeb_harness.cli.config import RunConfig, make_config
+    from mmeb_harness.api.asked import DEFAULT_MODEL, model_spec
+    from mmeb_harness.api.config import RunConfig, make_config
     from mmeb_harness.core.registry import resolve_model
 
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"batch_tokens"}
@@ -124,6 +124,8 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
 
 
 def _output(config: RunConfig, spec: ModelSpec, info: DataInfo) -> Path:
+    from mmeb_harness.api.asked import check_folder, default_output
+
     own = default_output(config, spec.args, info)
     output = Path(config.output) if config.output else own.with_name(f"bench-{own.name}")
     check_folder(output)

@@ -18,13 +18,13 @@ from mmeb_harness.cli.cache import cache
 from mmeb_harness.cli.data import data
 from mmeb_harness.cli.leaderboard import leaderboard
 from mmeb_harness.cli.new import new
-from mmeb_harness.cli.options import model_options, model_spec, print_table, selection_options
+from mmeb_harness.cli.options import PATH, model_options, print_table, selection_options
 from mmeb_harness.cli.page import report
 from mmeb_harness.cli.run import merge, run
 from mmeb_harness.cli.scores import COMMANDS
 from mmeb_harness.core.entry import run_command
 from mmeb_harness.core.environment import __version__
-from mmeb_harness.core.errors import counted
+from mmeb_harness.core.errors import OptionError, counted
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -73,18 +73,28 @@ def models() -> None:
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option("--data", type=PATH, metavar="FOLDER", help="Check own data instead of a model.")
 @model_options
-def check(model: str, **options: Any) -> None:
+def check(model: str | None, data: Path | None, **options: Any) -> None:
     """Test the adapter of MODEL (NAME, NAME:VALUE or FILE.py) offline, in seconds, on made-up items.
 
     Text, image, frames and mixed items; the same vectors in any batch, order and state; unit length, memory of its own;
     traces that can be, under --reasoning too; nothing printed or changed besides. docs/plugins.md has the list. Exit
     code 1 if any fails; MMEB_TRACEBACK=1 before the command shows the adapter's tracebacks.
+
+    With --data: everything that is wrong with a folder of own data, with file and line, pictures opened.
     """
     import tempfile
 
-    from mmeb_harness.cli.config import RunConfig, make_config
+    if (model is None) == (data is None):
+        raise OptionError("check MODEL tests a model's adapter, check --data FOLDER own data; name one of the two")
+    if data is not None:
+        _check_data(data)
+        return
+    assert model is not None
+    from mmeb_harness.api.asked import model_spec
+    from mmeb_harness.api.config import RunConfig, make_config
     from mmeb_harness.encode.check import check_embedder
 
     config = make_config(RunConfig(), options)
@@ -100,6 +110,21 @@ def check(model: str, **options: Any) -> None:
         say(f"{model}: {counted(failed, 'check')} failed{left}")
         sys.exit(1)
     say(f"{model}: all checks passed")
+
+
+def _check_data(folder: Path) -> None:
+    from mmeb_harness.api.own_data import check_folder_of_own_data
+
+    failed = 0
+    for data_set in check_folder_of_own_data(folder, say):
+        for problem in data_set.problems:
+            say(f"FAIL  {problem}")
+        failed += len(data_set.problems)
+        if not data_set.problems:
+            say(f"ok    {data_set.summary}")
+    say(f"{folder}: {failed:,} {'problem' if failed == 1 else 'problems'}" if failed else f"{folder}: all is well")
+    if failed:
+        sys.exit(1)
 
 
 def _task_row(standing: RegisteredTask) -> tuple[str, ...]:

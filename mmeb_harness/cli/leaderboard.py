@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mmeb_harness.cli.options import check_not_read, label_option
-from mmeb_harness.cli.scores import PATH
+from mmeb_harness.cli.options import PATH, check_not_read, label_option
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 

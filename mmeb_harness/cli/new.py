@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
 
+from mmeb_harness.cli.options import PATH
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import say
 
@@ -20,7 +22,7 @@ def new() -> None:
 
 
 @new.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--reasons", is_flag=True, help="One that may write a rationale before it embeds.")
 def model(folder: Path, reasons: bool) -> None:
     """Write a model of your own into FOLDER, and what installs it; both are called as FOLDER is.
@@ -76,3 +78,25 @@ def write_new(folder: Path, files: dict[str, str]) -> None:
 
 def _example(name: str) -> str:
     return (EXAMPLES / name).read_text(encoding="utf-8")
+
+
+@new.command()
+@click.argument("folder", type=PATH)
+def dataset(folder: Path) -> None:
+    """Write an example of each form of own data into FOLDER, a sub-folder each.
+
+    Any of them runs at once: mmeb-eval run --data FOLDER/retrieval. Replace its rows by yours, and
+    mmeb-eval check --data says what is wrong with them, with file and line.
+    """
+    from mmeb_harness.core.errors import DataError
+    from mmeb_harness.core.files import make_folder
+    from mmeb_harness.core.registry import folder_formats
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there already and not an empty folder; name another one")
+    for form in folder_formats():
+        make_folder(folder / form.name)
+        form.write_example(folder / form.name)
+        say(f"{folder / form.name}: {form.files}")
+    example = shlex.quote(str(folder / "retrieval"))
+    say(f"next: mmeb-eval run --model bag_of_features --data {example}, and mmeb-eval check --data {example}")

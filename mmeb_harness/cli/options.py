@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from mmeb_harness.core.errors import OptionError, ResultError
+from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS
 
-if TYPE_CHECKING:
-    from mmeb_harness.cli.config import RunConfig
-    from mmeb_harness.core.registry import ModelSpec
-
 REASONING = ("adaptive", "always", "never")
-DEFAULT_MODEL = "mmemb_r1"
+
+PATH = click.Path(path_type=Path)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,18 +42,6 @@ def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequ
         if pairs.setdefault(key, text) != text:
             raise click.BadParameter(f"{key!r} is given twice, as {pairs[key]!r} and as {text!r}")
     return pairs
-
-
-def check_folder(output: Path) -> None:
-    """Refuse an --output that is no folder, before anything is computed for it.
-
-    Raises:
-        ResultError: it is a file.
-        UnicodeEncodeError: tables can't be written under its name.
-    """
-    str(output).encode()
-    if output.exists() and not output.is_dir():
-        raise ResultError(f"--output {output} is a file; name a folder")
 
 
 #: What commands read of a folder: a run's files, and an official evaluation's.
@@ -131,7 +116,7 @@ label_option = click.option(
 
 #: What is evaluated, and on what.
 run_options = options(
-    click.option("--model", help=f"NAME or NAME:VALUE of `mmeb-eval models`, or FILE.py. Default: {DEFAULT_MODEL}."),
+    click.option("--model", help="NAME or NAME:VALUE of `mmeb-eval models`, or FILE.py. Default: mmemb_r1."),
     model_options,
     selection_options,
     click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use."),
@@ -144,17 +129,3 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> ModelSpec:
-    """The model that a command's options ask for."""
-    from mmeb_harness.core.registry import ModelSpec
-
-    options: dict[str, str | int | bool | None] = {
-        "device": config.device,
-        "dtype": config.dtype,
-        "reasoning": config.reasoning,
-        "candidate_reasoning": config.candidate_reasoning,
-        "trust_remote_code": config.trust_remote_code,
-    }
-    return ModelSpec(model, dict(model_args), options)

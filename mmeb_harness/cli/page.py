@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmeb_harness.cli.options import check_not_read, label_option
-from mmeb_harness.cli.scores import PATH
+from mmeb_harness.cli.options import PATH, check_not_read, label_option
 from mmeb_harness.core.errors import counted
 from mmeb_harness.core.terminal import say, say_kept
 from mmeb_harness.core.waiting import progress_of

@@ -13,12 +13,10 @@ from typing import Any
 
 import click
 
-from mmeb_harness.cli.options import check_folder, check_not_read, label_option, names
+from mmeb_harness.cli.options import PATH, check_not_read, label_option, names
 from mmeb_harness.core.errors import OptionError, ResultError, counted
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 from mmeb_harness.show.pictures import NAMES
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -161,21 +159,37 @@ def _export_trec(run: Path, folder: Path) -> None:
 
 @click.command()
 @click.argument("run", type=PATH)
-def verify(run: Path) -> None:
-    """Recompute a run's scores and means from its stored rankings. Exit code 1 if any differs."""
+@click.option("--data", type=PATH, metavar="FOLDER", help="Also whether that is still the data of the run.")
+def verify(run: Path, data: Path | None) -> None:
+    """Recompute a run's scores and means from its stored rankings. Exit code 1 if any differs.
+
+    With --data also every item and picture is read, and held against those that the run was computed on.
+    """
     from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.results.recomputed import summary
     from mmeb_harness.results.scores import read_run_file
     from mmeb_harness.results.verify import verify_run
 
     outcomes = verify_run(run, load_tasks(read_run_file(run).edition or None))
+    if data is not None:
+        from mmeb_harness.api.verify_data import verify_data
+        from mmeb_harness.core.progress import reporter_for
+
+        reporter = reporter_for(console())
+        outcomes += verify_data(run, data, reporter.read_media)
+        reporter.stop()
     for outcome in sorted(outcomes, key=lambda outcome: not outcome.passed):  # what failed stands last
         detail = f"largest difference {outcome.difference:.1e}" if outcome.passed else summary(outcome.problems)
         say(f"{'ok  ' if outcome.passed else 'FAIL'}  {outcome.name:<46} {detail}")
     failed = sum(not outcome.passed for outcome in outcomes)
-    say(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: all is as its rankings say")
+    say(f"{run}: {failed} of {len(outcomes)} parts failed" if failed else f"{run}: {_all_is_well(data)}")
     if failed:
         sys.exit(1)
+
+
+def _all_is_well(data: Path | None) -> str:
+    looked_at = "the data isn't looked at without --data" if data is None else "and its data as it was"
+    return f"all is as its rankings say; {looked_at}"
 
 
 @click.command()
@@ -269,6 +283,7 @@ def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_edit
     Means are over the tasks that all runs have. What reasoning pays is drawn from a run with --reasoning never and
     one with always, of the same model, settings and data.
     """
+    from mmeb_harness.api.asked import check_folder
     from mmeb_harness.show.pictures import pictures_of
     from mmeb_harness.show.pictures.picture import save_pictures
 

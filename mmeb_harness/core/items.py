@@ -15,7 +15,7 @@ from mmeb_harness.core.errors import DataError
 Vectors: TypeAlias = NDArray[np.float32]
 
 
-Modality = Literal["image", "video", "visdoc"]
+Modality = Literal["image", "video", "visdoc", "text"]
 
 
 Role = Literal["query", "candidate"]
@@ -50,6 +50,7 @@ Quantization = Literal["none", "int8", "binary"]
 #: Letters of an item's text in a message.
 LONGEST_BEGINNING = 40
 
+#: Of the benchmark's tasks.
 MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
 
 

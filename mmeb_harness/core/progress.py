@@ -32,6 +32,10 @@ class Reporter(Protocol):
         """A run over so many tasks starts."""
         ...
 
+    def read_media(self, files: int) -> None:
+        """So many media files more were read through, for their hashes."""
+        ...
+
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         """So many distinct items of these tasks are going to be encoded."""
         ...
@@ -78,10 +82,17 @@ class BarReporter:
         self._progress = Progress(*columns, console=console, transient=True)
         self._run: TaskID | None = None
         self._items: TaskID | None = None
+        self._media: TaskID | None = None
 
     def start_run(self, tasks: int) -> None:
         self._run = self._progress.add_task("tasks", total=tasks)
         self._progress.start()
+
+    def read_media(self, files: int) -> None:
+        if files and self._media is None:
+            self._media = self._progress.add_task("  media files read", total=None)
+        if self._media is not None:
+            self._progress.advance(self._media, files)
 
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         if self._items is not None:
@@ -115,10 +126,18 @@ class LineReporter:
         self._console, self._prefix = console, prefix
         self._tasks = self._done = self._items = self._encoded = 0
         self._label = ""
-        self._started = self._encoding_started = self._last = 0.0
+        self._media = 0
+        self._started = self._encoding_started = self._last = self._last_media = time.monotonic()
 
     def start_run(self, tasks: int) -> None:
         self._tasks, self._started = tasks, time.monotonic()
+
+    def read_media(self, files: int) -> None:
+        self._media += files
+        now = time.monotonic()
+        if files and now - self._last_media > LINE_SECONDS:
+            self._last_media = now
+            self.note(f"        {self._media:,} media files read")
 
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         self._label, self._items, self._encoded = label(tasks), items, 0

@@ -7,6 +7,9 @@ my-tasks = "my_package"                 a module with TASKS (or EDITIONS: name â
 my-model = "my_package:MyEmbedder"      called with keyword arguments, returns an Embedder
                                             (`--model NAME:VALUE` sets its first parameter)
 
+[project.entry-points."mmeb_harness.formats"]
+my-form = "my_package:MY_FORM"          a FolderFormat: a form of people's own data folders
+
 [project.entry-points."mmeb_harness.peers"]
 my-library = "my_package:open_my_library"   called with a model and a value, returns a Peer; see `core/peer.py`
 """
@@ -27,13 +30,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import (
+    DataError,
     HarnessError,
     ModelError,
     OptionError,
@@ -41,22 +46,26 @@ from mmeb_harness.core.errors import (
     no_room,
     one_line,
 )
-from mmeb_harness.core.files import is_plain
+from mmeb_harness.core.files import is_data, is_plain
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
 from mmeb_harness.core.own_file import content_mark, file_factory, files_like, is_file_model, sign, split_file_model
 from mmeb_harness.core.peer import OpenPeer, Peer
 from mmeb_harness.core.plugins import importing, plugin_code
 from mmeb_harness.core.reading import members_of
-from mmeb_harness.core.tasks import Suite, Task
+from mmeb_harness.core.tasks import FolderFormat, Suite, Task
 from mmeb_harness.core.terminal import say
 
 TASKS_GROUP = "mmeb_harness.tasks"
 MODELS_GROUP = "mmeb_harness.models"
 SUITES_GROUP = "mmeb_harness.suites"
 PEERS_GROUP = "mmeb_harness.peers"
+FORMATS_GROUP = "mmeb_harness.formats"
 
 #: The collection whose means are the benchmark's; the 78 tasks of MMEB-V2.
 BENCHMARK = "mmeb-v2"
+
+#: Collection of the tasks that a folder of own data holds.
+OWN_DATA = "own data"
 
 #: The package whose names in the registry nobody else can take.
 OWN_PACKAGE = "mmeb-harness"
@@ -150,10 +159,14 @@ def choose_tasks(
     tasks: Sequence[str] = (),
     groups: Sequence[str] = (),
     modalities: Sequence[str] = (),
+    own: Mapping[str, RegisteredTask] | None = None,
 ) -> tuple[list[RegisteredTask], Mapping[str, RegisteredTask]]:
     """The tasks that `select_tasks` selects, and what it selected them from; only plugins that it takes are imported.
 
     Of those a broken one is told in a line, on standard error.
+
+    Args:
+        own: tasks of a data folder, to select from as well.
 
     Raises:
         UnknownNameError: for a name that is none, or can't be used.
@@ -163,10 +176,11 @@ def choose_tasks(
     known = {standing.task.group for standing in survey.tasks.values()}
     if survey.slow and not ({*tasks} <= survey.tasks.keys() and {*groups} <= known):
         survey = survey_tasks(edition, names, seconds=None)
-    chosen = select_tasks(survey.tasks, tasks, groups, modalities, survey.problems)
+    known_tasks = {**survey.tasks, **(own or {})}
+    chosen = select_tasks(known_tasks, tasks, groups, modalities, survey.problems)
     for problem in survey.problems:
         say(f"can't be used, and isn't asked for by name: {problem}", err=True)
-    return chosen, survey.tasks
+    return chosen, known_tasks
 
 
 def with_tasks(
@@ -212,6 +226,65 @@ def select_tasks(
         or standing.task.group in groups
         or (standing.collection == BENCHMARK and standing.task.modality in modalities)
     ]
+
+
+def folder_formats() -> list[FolderFormat]:
+    """All forms of own data that are known.
+
+    Raises:
+        HarnessError: an entry point that is none.
+    """
+    formats = []
+    for point in _points(FORMATS_GROUP):
+        form = _load(point)
+        if not isinstance(form, FolderFormat):
+            raise HarnessError(f"entry point {point.name!r} in {FORMATS_GROUP} is no FolderFormat")
+        formats.append(form)
+    return sorted(formats, key=lambda form: form.name)
+
+
+def data_sets_in(folder: Path) -> list[tuple[Path, FolderFormat, tuple[Task, ...]]]:
+    """The data sets in a folder of own data, with their forms and tasks: the folder itself, or some sub-folders.
+
+    Raises:
+        HarnessError: settings of one that can't be read.
+    """
+    formats = folder_formats()
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and is_data(path.name))
+    for level in ([folder], inner):
+        sets = [(path, form, tasks) for path in level for form in formats if (tasks := _tasks_in(path, form))]
+        if sets:
+            return sets
+    return []
+
+
+def _tasks_in(folder: Path, form: FolderFormat) -> tuple[Task, ...] | None:
+    with plugin_code(f"{folder} can't be looked at as data of the form {form.name!r}"):
+        return form.find(folder)
+
+
+def own_tasks(folder: Path) -> dict[str, RegisteredTask]:
+    """The tasks of a folder of own data, by name; none if it holds none.
+
+    Raises:
+        DataError: two of one name, or one with the name of a benchmark's task.
+        HarnessError: as `data_sets_in`.
+    """
+    tasks: dict[str, RegisteredTask] = {}
+    places: dict[str, Path] = {}
+    taken = survey_tasks(names=()).tasks
+    for path, _, own in data_sets_in(folder):
+        for task in own:
+            if task.name in taken or task.name in tasks:
+                other = "a task of the benchmark" if task.name in taken else f"that of {places[task.name]}"
+                raise DataError(
+                    f"{path}: its task would be called {task.name!r}, like {other}; give it a name in dataset.yaml"
+                )
+            within = path.relative_to(folder)
+            patterns = tuple((within / pattern).as_posix() for pattern in task.annotations)
+            tasks[task.name] = RegisteredTask(replace(task, annotations=patterns), OWN_DATA)
+            places[task.name] = path
+    return tasks
 
 
 def benchmark_edition(registered: Iterable[RegisteredTask]) -> str:
@@ -555,7 +628,7 @@ def _problem_of(task: Task, point: EntryPoint, taken: Mapping[str, RegisteredTas
             "one of the two packages"
         )
     choices: Sequence[tuple[str, object, Sequence[str]]] = (
-        ("modality", task.modality, MODALITIES),
+        ("modality", task.modality, get_args(Modality)),
         ("metric", task.metric, get_args(MetricName)),
     )
     for kind, value, known in choices:

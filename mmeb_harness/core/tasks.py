@@ -120,3 +120,22 @@ class Suite:
     name: str
     version: str
     make: Callable[[Path, int], None]  # folder, seed
+
+
+@dataclass(frozen=True)
+class FolderFormat:
+    """A form that people's own data come in: a folder of it holds tasks, without a plugin for each.
+
+    Attributes:
+        name: in messages, and of its example.
+        files: what such a folder holds, in words.
+        find: folder → its tasks; `None` if it isn't of this form. Reads no more than a few rows.
+        problems: folder, what is told of each picture that is opened → everything that is wrong, a line each.
+        write_example: writes an example into an empty folder.
+    """
+
+    name: str
+    files: str
+    find: Callable[[Path], tuple[Task, ...] | None]
+    problems: Callable[[Path, Callable[[Path], None]], list[str]]
+    write_example: Callable[[Path], None]

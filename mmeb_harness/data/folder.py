@@ -31,6 +31,8 @@ from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Tas
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
+#: What the benchmark's data is called, and where its tables lie.
+BENCHMARK_DATA, ANNOTATIONS = "MMEB-V2", "annotations"
 MANIFEST_SCHEMA_VERSION = 1
 
 
@@ -50,7 +52,7 @@ class DataInfo:
     """
 
     root: Path
-    name: str = "MMEB-V2"
+    name: str = BENCHMARK_DATA
     synthetic: bool = False
     revision: str = "unpinned"
     revisions: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +96,11 @@ def describe(root: Path) -> DataInfo:
     return DataInfo(
         root, manifest.name, manifest.synthetic, manifest.revision, dict(manifest.revisions), dict(manifest.num_queries)
     )
+
+
+def is_benchmark_tree(root: Path) -> bool:
+    """Whether a folder is laid out as the benchmark's data: it says what it is, or has a folder of annotations."""
+    return (root / MANIFEST).exists() or (root / ANNOTATIONS).is_dir()
 
 
 def suite_folder(suite: Suite, seed: int) -> Path:

@@ -36,7 +36,7 @@ Status: TypeAlias = Literal["running", "finished"]
 #: what was computed before they existed still counts.
 _ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
 #: All fields that the first files of a schema version lack.
-ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters", "tables", "checksums", "checksum"})
+ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters", "content", "tables", "checksums", "checksum"})
 #: What sums and divisions may be off by.
 _ROUNDING = 1e-9
 _LARGEST_COUNT = 1 << 53
@@ -119,6 +119,7 @@ class TaskResult:
         edition: of the benchmark; "" for a task that has none.
         profile: the model's choices of input and readout, with the frames that were shown.
         versions: of the packages it was computed with; a run may be put together from several invocations.
+        content: hash of what the items' vectors depend on, words and bytes of media; "" in older files.
         tables: "queries" and "candidates" → checksum of the table's file; empty in older files.
         checksum: of all the other fields; "" in older files, which are recomputed from their tables instead.
     """
@@ -144,6 +145,7 @@ class TaskResult:
     profile: Profile
     versions: Mapping[str, str]
     notes: Mapping[str, int] = field(default_factory=dict)
+    content: str = ""
     tables: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
@@ -381,8 +383,10 @@ def load_run_result(path: Path, *, as_it_stands: bool = False) -> RunResult:
 
 
 def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:
-    """`mean_scores` of results: their scores and chance levels."""
+    """`mean_scores` of results: their scores and chance levels. Where none is of the benchmark, over all of them."""
     listed = list(results)
+    if listed and not {result.name for result in listed} & {name for name, _, _ in benchmark}:
+        benchmark = [(result.name, result.modality, result.group) for result in listed]
     return mean_scores(
         {result.name: result.score for result in listed}, benchmark, {result.name: result.chance for result in listed}
     )

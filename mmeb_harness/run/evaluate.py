@@ -8,14 +8,14 @@ and vectors that the store has.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
-from mmeb_harness.core.errors import HarnessError
+from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter, label
 from mmeb_harness.core.registry import ModelSpec
@@ -27,9 +27,10 @@ from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked, started_over
 from mmeb_harness.results.outcome import Run
+from mmeb_harness.run.earlier import Earlier, content_of, earlier_results, media_list, take_over
 from mmeb_harness.run.plan import Plan
-from mmeb_harness.run.read import Reading, read_tasks, with_keys
-from mmeb_harness.run.record import EncodedTask, Start, finish_task, kept_results, save_run, take_over
+from mmeb_harness.run.read import read_tasks, with_keys
+from mmeb_harness.run.record import EncodedTask, Start, finish_task, save_run
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.store.vectors import VectorStore
 
@@ -55,15 +56,25 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
     start = Start.now()
     with locked(plan.folder):
         try:
-            finished = take_over(plan, reporter)
-            readings = read_tasks(plan, finished)
-            save_run(plan, finished, "running", start)
-            labels = query_labels(plan.data)
-            with open_encoder(plan) as encoder:
-                for encoded in _encoded_tasks(plan, embedder, encoder, readings, reporter):
-                    name = encoded.read.task.name
-                    finished[name] = finish_task(plan, encoded, labels.get(name, {}))
-                    reporter.finish_task(_task_line(finished[name].result))
+            earlier = earlier_results(plan)
+            readings = read_tasks(plan, earlier.finished)
+            reporter.start_run(len(plan.tasks))
+            with _media_hashes(plan, reporter) as hashes:
+                finished = take_over(plan, earlier, hashes, reporter)
+                save_run(plan, finished, "running", start)
+                labels = query_labels(plan.data)
+                with open_encoder(plan) as encoder:
+                    tasks = with_keys(readings, hashes, earlier.doubtful)
+                    for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter):
+                        name = encoded.read.task.name
+                        if name in finished:
+                            continue  # it was read only since later tasks' items meet its own in batches
+                        if encoded.read.is_finished:
+                            finished[name] = earlier.doubtful[name]
+                        else:
+                            finished[name] = finish_task(plan, encoded, labels.get(name, {}))
+                        _remember_media(plan, encoded.read, hashes)
+                        reporter.finish_task(_task_line(finished[name].result) + _told(name, encoded.read, earlier))
             return save_run(plan, finished, "finished", start)
         finally:
             reporter.stop()
@@ -75,24 +86,47 @@ def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, repo
     Raises:
         HarnessError: as `evaluate`.
     """
-    with open_encoder(plan) as encoder:
-        readings = read_tasks(plan, kept_results(plan.folder, plan.tasks).tasks)
-        for _ in _encoded_tasks(plan, embedder, encoder, readings, reporter):
+    with open_encoder(plan) as encoder, _media_hashes(plan, reporter) as hashes:
+        earlier = earlier_results(plan)
+        tasks = with_keys(read_tasks(plan, earlier.finished), hashes, earlier.doubtful)
+        for _ in _encoded_tasks(plan, embedder, encoder, tasks, reporter):
             pass
 
 
+@contextmanager
+def _media_hashes(plan: Plan, reporter: Reporter) -> Iterator[MediaHashes]:
+    """What is remembered of the media; in the end, so is what was read."""
+    check = partial(check_as_made, plan.data)
+    folder = plan.settings.vectors_folder / MEDIA_FOLDER
+    hashes = MediaHashes(folder, plan.data.root, reporter.note, check, reporter.read_media)
+    try:
+        yield hashes
+    finally:
+        hashes.save()
+    if hashes.problem is not None:
+        reporter.note(f"hashes of media are not remembered: {hashes.problem}")
+
+
+def _remember_media(plan: Plan, read: ReadTask, hashes: MediaHashes) -> None:
+    """So that the next run needs no more than a look at the files."""
+    items = (*read.samples.queries, *read.samples.candidates)
+    try:
+        content = content_of(read.query_keys, read.candidate_keys)
+        media_list(plan, plan.tasks[read.task.name]).write(items, content)
+    except ResultError as error:  # costs time, not correctness, as with the hashes
+        hashes.problem = hashes.problem or error
+
+
 def _encoded_tasks(
-    plan: Plan, embedder: Embedder, encoder: Encoder, readings: deque[Reading], reporter: Reporter
+    plan: Plan, embedder: Embedder, encoder: Encoder, tasks: Iterator[ReadTask], reporter: Reporter
 ) -> Iterator[EncodedTask]:
-    """The unfinished tasks, each when the encoder has seen to it that the store has what the task needs."""
-    if not readings:
+    """The tasks, each when the encoder has seen to it that the store has what the task needs; finished ones as well."""
+    if (first := next(tasks, None)) is None:
         return
     store = open_store(plan, reporter.note)
-    check = partial(check_as_made, plan.data)
-    hashes = MediaHashes(plan.settings.vectors_folder / MEDIA_FOLDER, plan.data.root, reporter.note, check)
     plan_items = partial(plan_chunks, embedder, batch_tokens=plan.settings.batch_tokens)
     # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
-    for window in one_ahead(windows(_looked_through(with_keys(readings, hashes), store), plan_items)):
+    for window in one_ahead(windows(_looked_through(chain([first], tasks), store), plan_items)):
         waiting = [task for task in window.tasks if not task.is_finished]
         needed = {key for task in waiting for keys in task.keys.values() for key in keys}
         for task in waiting:
@@ -104,12 +138,8 @@ def _encoded_tasks(
         with _naming_tasks(window):
             encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
         for task in window.tasks:
-            if not task.is_finished:
-                yield EncodedTask(task, store, stored)
+            yield EncodedTask(task, store, stored)
             stored.update(*task.keys.values())
-    hashes.save()
-    if hashes.problem is not None:
-        reporter.note(f"hashes of media are not remembered: {hashes.problem}")
 
 
 @contextmanager
@@ -171,6 +201,13 @@ def open_store(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Vect
     """
     started = started_over(plan.folder)
     return VectorStore(plan.vectors, plan.model.similarity, started.nanoseconds, plan.model, started.chunks, note)
+
+
+def _told(name: str, read: ReadTask, earlier: Earlier) -> str:
+    """What a look at a finished task's media has found."""
+    if name not in earlier.doubtful:
+        return ""
+    return "  (media unchanged: kept)" if read.is_finished else "  (media changed: computed again)"
 
 
 def _task_line(result: TaskResult) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from mmeb_harness.core.errors import DataError, leading
@@ -12,6 +12,8 @@ from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.encode.windows import ReadTask
+from mmeb_harness.results.outcome import FinishedTask
+from mmeb_harness.run.earlier import content_of
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import content_keys
@@ -55,8 +57,13 @@ def read_tasks(plan: Plan, finished: Container[str]) -> deque[Reading]:
     return readings
 
 
-def with_keys(readings: deque[Reading], hashes: MediaHashes) -> Iterator[ReadTask]:
+def with_keys(
+    readings: deque[Reading], hashes: MediaHashes, doubtful: Mapping[str, FinishedTask] | None = None
+) -> Iterator[ReadTask]:
     """Take the readings one after another, name what each item's vector depends on, and count unusual pictures.
+
+    Args:
+        doubtful: task → a result that it has if its content is still that of the result.
 
     Raises:
         DataError: a media file is missing.
@@ -68,4 +75,6 @@ def with_keys(readings: deque[Reading], hashes: MediaHashes) -> Iterator[ReadTas
         media = (path for item in (*samples.queries, *samples.candidates) for path in item.media)
         if notes := hashes.notes(media):
             samples = dataclasses.replace(samples, notes={**samples.notes, **notes})
-        yield ReadTask(reading.task, samples, *keys, reading.is_finished)
+        result = (doubtful or {}).get(reading.task.name)
+        is_finished = reading.is_finished or (result is not None and result.result.content == content_of(*keys))
+        yield ReadTask(reading.task, samples, *keys, is_finished)

@@ -1,4 +1,4 @@
-"""What a run has in its folder: results that are kept, a task's files once it is ranked, and run.json."""
+"""What a run leaves in its folder: a task's files once it is ranked, and run.json."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.errors import ResultError, leading
 from mmeb_harness.core.files import name_of, write_parquet
-from mmeb_harness.core.progress import Reporter
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
 from mmeb_harness.ranking.task import mean_metrics, score_queries
@@ -26,24 +24,20 @@ from mmeb_harness.results.files import (
     TaskResult,
     aggregate,
     encode_stats,
-    load_run_result,
-    load_task_result,
     percentiles,
     save_run_result,
     save_task_result,
 )
-from mmeb_harness.results.folder import RunFolder, clear, start_over, started_over
 from mmeb_harness.results.outcome import (
     FinishedTask,
     Run,
     candidate_table,
     finished_task,
-    kept_task,
     query_table,
     table_checksums,
 )
-from mmeb_harness.run.plan import Plan, PlannedTask
-from mmeb_harness.store.chunk_files import chunk_files
+from mmeb_harness.run.earlier import content_of
+from mmeb_harness.run.plan import Plan
 from mmeb_harness.store.vectors import VectorStore
 
 #: What an item counts as in the notes of a result on which a model that reads found nothing to read.
@@ -61,105 +55,6 @@ class Start:
     def now(cls) -> Start:
         """The invocation begins here."""
         return cls(datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic())
-
-
-def take_over(plan: Plan, reporter: Reporter) -> dict[str, FinishedTask]:
-    """What earlier invocations have left and still counts, by task; a run that starts over forgets it first.
-
-    Raises:
-        ResultError: the folder holds a run of another model or on other data, or files that can't be read.
-    """
-    if plan.settings.fresh:
-        clear(plan.folder, _stored_chunks(plan))
-    elif plan.folder.run_file.exists():
-        _check_same_run(load_run_result(plan.folder.run_file), plan)
-    _trust_no_future(plan, reporter)
-    kept_of_all = kept_results(plan.folder, {**plan.tasks, **plan.others})
-    if damaged := next((name for name in plan.others if name in kept_of_all.damaged), None):
-        raise ResultError(f"{kept_of_all.damaged[damaged]}; this command doesn't ask for {damaged}: ask for it, too")
-    finished = {name: _sealed(plan.folder, task) for name, task in kept_of_all.tasks.items()}
-    reporter.start_run(len(plan.tasks))
-    left_out = [name for name in plan.others if name not in finished]
-    if left_out:
-        reporter.note(
-            f"{len(left_out)} earlier results are of other settings or data and leave the run: {leading(left_out)}"
-        )
-    kept = [name for name in plan.tasks if name in finished]
-    if kept:
-        reporter.note(f"{len(kept)} of {len(plan.tasks)} tasks were finished before and are kept (--fresh starts over)")
-        reporter.skip_tasks(len(kept))
-    for name, problem in kept_of_all.damaged.items():
-        reporter.note(f"{name} is computed again: {problem}")
-    left = [name for name in plan.tasks if name not in finished and name not in kept_of_all.damaged]
-    stale = [name for name in left if plan.folder.task_file(name).is_file()]
-    if stale:
-        reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
-    return finished
-
-
-def _trust_no_future(plan: Plan, reporter: Reporter) -> None:
-    """A run that an earlier release started over remembers when; all it encodes would be older than a time ahead."""
-    if started_over(plan.folder).nanoseconds > time.time_ns():
-        reporter.note(
-            f"{plan.folder.fresh_file} is of a time that is yet to come (was a clock set back?): what is stored by now "
-            "is encoded again, once"
-        )
-        start_over(plan.folder, _stored_chunks(plan))
-
-
-def _stored_chunks(plan: Plan) -> list[str]:
-    return [path.name for path in chunk_files(plan.vectors)]
-
-
-def _check_same_run(earlier: RunResult, plan: Plan) -> None:
-    """Refuse to take over another model's folder; another revision or setting of the same one is computed again."""
-    for what, there, now in (("model", earlier.model, plan.model.name), ("data", earlier.data, plan.data.name)):
-        if there != now:
-            raise ResultError(
-                f"{plan.folder.root} holds a run of {what} {there!r}, not {now!r}; choose another --output, or start "
-                "it over with --fresh"
-            )
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What earlier invocations have left, of the planned data, model and settings.
-
-    Attributes:
-        damaged: task → what is wrong with its files.
-    """
-
-    tasks: Mapping[str, FinishedTask]
-    damaged: Mapping[str, str]
-
-
-def kept_results(folder: RunFolder, planned: Mapping[str, PlannedTask]) -> Kept:
-    """Of these tasks, what earlier invocations have left and still counts.
-
-    Raises:
-        ResultError: a result is of another release.
-    """
-    tasks: dict[str, FinishedTask] = {}
-    damaged: dict[str, str] = {}
-    for name in planned:
-        if folder.task_file(name).exists():
-            try:
-                result = load_task_result(folder.task_file(name))
-                if result.fingerprint == planned[name].fingerprint:
-                    tasks[name] = kept_task(folder, result)
-            except ResultError as error:
-                if error.other_release:
-                    raise
-                damaged[name] = str(error)
-    return Kept(tasks, damaged)
-
-
-def _sealed(folder: RunFolder, task: FinishedTask) -> FinishedTask:
-    """A task of a release without checksums, which was recomputed, with them from now on."""
-    if task.result.checksum:
-        return task
-    result = dataclasses.replace(task.result, tables=table_checksums(folder, task.result.name))
-    return dataclasses.replace(task, result=save_task_result(folder.task_file(result.name), result))
 
 
 @dataclass(frozen=True)
@@ -213,6 +108,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
         profile=plan.profile,
         versions=environment.package_versions(),
         notes={name: count for name, count in {**samples.notes, **_unread(queries, candidates)}.items() if count},
+        content=content_of(read.query_keys, read.candidate_keys),
     )
     query_rows = query_table(task, samples, scored, queries, difficulty)
     candidate_rows = candidate_table(samples, candidates)

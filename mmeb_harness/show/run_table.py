@@ -52,15 +52,19 @@ def _title(run: RunResult) -> str:
 
 
 def _blocks(run: RunResult, results: Sequence[TaskResult]) -> list[list[Aggregate]]:
-    """Groups, then modalities, then overall; tasks outside the benchmark come last, by themselves."""
+    """Groups, then modalities, then overall; tasks outside the benchmark come last, by themselves.
+
+    Of a run without the benchmark's tasks the tasks, and overall if there are several.
+    """
     scored = [aggregate for aggregate in run.aggregates if aggregate.tasks]
     overall = [aggregate for aggregate in scored if aggregate.name == "overall"]
     modalities = [aggregate for aggregate in scored if aggregate.name in MODALITIES]
     groups = [aggregate for aggregate in scored if aggregate not in overall and aggregate not in modalities]
     covered = {aggregate.name for aggregate in groups}
-    others = [
-        Aggregate(result.name, result.score, result.chance, 1, ()) for result in results if result.group not in covered
-    ]
+    alone = [Aggregate(result.name, result.score, result.chance, 1, ()) for result in results]
+    if not run.edition:
+        return [block for block in (alone, overall if len(alone) > 1 else []) if block]
+    others = [aggregate for aggregate, result in zip(alone, results, strict=True) if result.group not in covered]
     return [block for block in (groups, modalities, overall, others) if block]
 
 
@@ -101,10 +105,10 @@ def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:
 
 
 def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
-    lines = [
-        "score: mean over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %."
-        " latency: of an item in its batch, duplicates included."
-    ]
+    metrics = "hit@1 (image, video) and ndcg_linear@5 (visdoc)"
+    if not run.edition:
+        metrics = ", ".join(dict.fromkeys(result.metric for result in results))
+    lines = [f"score: mean over tasks of {metrics}, in %. latency: of an item in its batch, duplicates included."]
     lines.append(profile_line(run.profile))
     stats = run.queries + run.candidates
     if stats.reused:
@@ -131,7 +135,8 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     if abs(by_position - at_random) >= VISIBLE_DIFFERENCE:
         lines.append(
             f"ties matter: settled at random instead, the mean over the tasks would be {percent(at_random)}, not "
-            f"{percent(by_position)} (image tasks list the answer first, and position favours it)."
+            f"{percent(by_position)}"
+            + (" (image tasks list the answer first, and position favours it)." if run.edition else ".")
         )
     if differing := differing_versions(results):
         lines.append(f"computed with different versions: {'; '.join(differing)}.")

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 #: Beside the folders of vectors.
 MEDIA_FOLDER = ".media"
-#: A file that changed so shortly before it was read may change again within the same tick of the file system's clock.
-RACY_SECONDS = 2.0
+#: A file that changed so shortly before it was read may change again within the same tick of the file system's clock:
+#: of one that knows whole seconds only, and of others.
+_COARSE_TICK, _FINE_TICK, _SECOND = 2_000_000_000, 50_000_000, 1_000_000_000
 #: A killed run hashes again what it hashed since the last time it wrote.
 SAVE_SECONDS = 10.0
 #: Files that a thread looks at in one go: a look takes a microsecond, and handing over an order twenty.
@@ -68,6 +69,7 @@ class MediaHashes:
         root: the data folder; a file below it is remembered by its path from there, so that the folder may move.
         note: told of what is broken.
         check: told of each file that is read, and of its SHA-256; raises a DataError where that is another than known.
+        read: told how many files more were read: of 100 GB that takes minutes.
     """
 
     def __init__(
@@ -76,8 +78,9 @@ class MediaHashes:
         root: Path,
         note: Callable[[str], None] = lambda _: None,
         check: Callable[[Path, str], None] = lambda path, checksum: None,
+        read: Callable[[int], None] = lambda files: None,
     ) -> None:
-        self._folder, self._root, self._check = folder, root, check
+        self._folder, self._root, self._check, self._read = folder, root, check, read
         sweep(folder)
         self._known, broken = read_media_files(folder)
         if broken:
@@ -103,6 +106,7 @@ class MediaHashes:
             try:
                 for hashed in pool.map(self._hash_all, goes):
                     self._remember(hashed)
+                    self._read(sum(file.is_new for file in hashed))
                     hashes |= {file.path: self._key_of(file) for file in hashed}
                     if time.monotonic() - self._saved > SAVE_SECONDS:
                         self.save()
@@ -144,12 +148,11 @@ class MediaHashes:
             after, changed = self._identity(path)
         except OSError as error:
             raise DataError(f"item's media file {path} can't be read: {error.strerror or error}") from error
-        # A time in the future counts as well: the next change will have another one.
-        stays = after == identity and abs(time.time() - changed) > RACY_SECONDS
-        return _Hashed(path, identity, content, is_new=True, stays=stays)
+        return _Hashed(path, identity, content, is_new=True, stays=after == identity and is_settled(changed))
 
-    def _identity(self, path: Path) -> tuple[bytes, float]:
-        """What tells a file's next change, and when its inode last changed, which nobody but the system's clock sets.
+    def _identity(self, path: Path) -> tuple[bytes, int]:
+        """What tells a file's next change, and when its inode last changed, which nobody but the system's clock sets;
+        in nanoseconds.
 
         That time is among what tells it: unpacked archives give two revisions of a file one path, one time of
         modification and, with bad luck, one size.
@@ -157,7 +160,7 @@ class MediaHashes:
         stat = path.stat()
         relative = path.relative_to(self._root) if path.is_relative_to(self._root) else path
         named = f"{relative.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-        return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), stat.st_ctime
+        return hashlib.blake2b(os.fsencode(named), digest_size=16).digest(), stat.st_ctime_ns
 
     def _remember(self, hashed: Sequence[_Hashed]) -> None:
         new = {file.identity: file.content for file in hashed if file.is_new and file.stays}
@@ -174,6 +177,15 @@ class MediaHashes:
         except ResultError as error:  # costs time, not correctness: a read-only store may be complete
             self.problem = error
         self._unsaved = {}
+
+
+def is_settled(changed: int) -> bool:
+    """Whether the next change of a file will have another time than this one, in nanoseconds.
+
+    A time in the future counts as well: the next change will have another one.
+    """
+    tick = _FINE_TICK if changed % _SECOND else _COARSE_TICK
+    return abs(time.time_ns() - changed) > tick
 
 
 def media_files(folder: Path) -> list[Path]:

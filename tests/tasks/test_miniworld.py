@@ -387,7 +387,9 @@ def test_a_run_over_the_group_is_at_chance(folders: dict[Split, Path], tmp_path:
     run = load_run_result(tmp_path / "out" / "run.json")
     assert run.data_synthetic
     assert run.tasks == tuple(world.name for world in WORLDS)
-    assert all(aggregate.tasks == 0 for aggregate in run.aggregates)  # no part of the benchmark's means
+    means = {aggregate.name: aggregate.tasks for aggregate in run.aggregates}
+    assert means["overall"] == means["miniworld"] == len(WORLDS)  # of these tasks, none of the benchmark's
+    assert (run.data, run.edition) == ("miniworld", "")
     for name in run.tasks:
         result = load_task_result(tmp_path / "out" / "tasks" / f"{name}.json")
         assert (result.num_queries, result.num_candidates) == (N, 128)

@@ -12,7 +12,7 @@ from mmeb_harness.core.pictures import PictureError, opened_picture, to_rgb
 from mmeb_harness.show.page.values import Thumbnails
 
 #: Longest side in pixels. Pages need more than pictures to be told apart.
-LONGEST_SIDE: dict[Modality, int] = {"image": 192, "video": 160, "visdoc": 320}
+LONGEST_SIDE: dict[Modality, int] = {"image": 192, "video": 160, "visdoc": 320, "text": 192}
 #: Frames shown of a clip, evenly spaced, both ends included.
 SHOWN_FRAMES = 4
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mmeb_harness.api.asked import default_output
+from mmeb_harness.api.config import RunConfig
 from mmeb_harness.cli.commands import cli
-from mmeb_harness.cli.config import RunConfig
-from mmeb_harness.cli.run import default_output
 from mmeb_harness.data.folder import describe
 from mmeb_harness.results.files import load_run_result, load_task_result
 from tests.event_files import curves

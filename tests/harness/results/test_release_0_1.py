@@ -8,8 +8,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from mmeb_harness.api.config import RunConfig, make_config, read_config
 from mmeb_harness.cli import cli
-from mmeb_harness.cli.config import RunConfig, make_config, read_config
 from mmeb_harness.data.lock import hub_file, read_lock, write_lock
 from mmeb_harness.results.files import expected_fingerprint, model_fingerprint
 from mmeb_harness.results.folder import RunFolder
@@ -20,7 +20,7 @@ from mmeb_harness.store.description import check_description, read_description
 RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
 RUN = RELEASE / "run"
 #: Fields that were added since; of what that release wrote they are empty.
-SINCE = ("checksum", "checksums", "tables")
+SINCE = ("checksum", "checksums", "content", "tables")
 
 
 def stored(path: Path) -> object:

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from mmeb_harness import DataError
-from mmeb_harness.store.media import MediaHashes, media_files, read_media_files
+from mmeb_harness.store.media import MediaHashes, is_settled, media_files, read_media_files
 
 
 @pytest.fixture(autouse=True)
 def _files_are_old_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can give a file an older time of change."""
-    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", -1.0)
+    monkeypatch.setattr("mmeb_harness.store.media.is_settled", lambda changed: True)
 
 
 @pytest.fixture
@@ -86,11 +86,24 @@ def test_the_data_folder_may_move(picture: Path, tmp_path: Path, monkeypatch: py
 def test_a_file_that_has_just_changed_is_not_remembered(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", 2.0)
+    monkeypatch.setattr("mmeb_harness.store.media.is_settled", is_settled)
+    changed = picture.stat().st_ctime_ns
+    monkeypatch.setattr("time.time_ns", lambda: changed + 10_000_000)
     hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
     hashes.of([picture])
     hashes.save()
     assert not (tmp_path / "media").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "age", "settled"),
+    [(1_000_000_001, 40_000_000, False), (1_000_000_001, 60_000_000, True), (2_000_000_000, 1_900_000_000, False)],
+)
+def test_how_long_a_file_may_change_unseen_depends_on_the_clock_of_its_disk(
+    changed: int, age: int, settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: changed + age)
+    assert is_settled(changed) is settled
 
 
 def test_what_was_hashed_before_an_error_is_remembered(picture: Path, tmp_path: Path) -> None:
@@ -143,9 +156,9 @@ def test_a_broken_file_of_hashes_is_named_and_set_aside(picture: Path, tmp_path:
 def test_a_file_whose_times_lie_ahead_is_remembered(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", 2.0)
-    clock = time.time
-    monkeypatch.setattr("time.time", lambda: clock() - 3600)  # set back since it was written
+    monkeypatch.setattr("mmeb_harness.store.media.is_settled", is_settled)
+    clock = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: clock() - 3600 * 1_000_000_000)  # set back since it was written
     hashes = MediaHashes(tmp_path / "media", tmp_path / "data")
     hashes.of([picture])
     hashes.save()

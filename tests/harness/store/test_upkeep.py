@@ -305,7 +305,7 @@ def test_leftovers_go(vectors: Path) -> None:
 
 
 def test_hashes_of_media_are_checked(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmeb_harness.store.media.RACY_SECONDS", -1.0)
+    monkeypatch.setattr("mmeb_harness.store.media.is_settled", lambda changed: True)
     for name in ("a", "b", "c"):
         (vectors.parent / name).write_text(name)
         hashes = MediaHashes(vectors / ".media", vectors.parent)

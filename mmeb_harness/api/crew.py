@@ -1,0 +1,132 @@
+"""Who does a run's work: this process, one of torchrun's ranks, a shard, or the driver of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmeb_harness.api.config import RunConfig
+from mmeb_harness.core.embedder import Embedder, ModelInfo
+from mmeb_harness.core.progress import LineReporter, Reporter, reporter_for
+from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.run.evaluate import OpenEncoder, this_process
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmeb_harness.spread.shares import Share
+    from mmeb_harness.spread.torchrun import Ranks
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work: here ways to run differ, and nowhere else.
+
+    Attributes:
+        model: what the model says of itself where it encodes.
+        embedder: the same model here, which says what items cost.
+        ranks: whether this process ranks what is encoded, or leaves that to another one.
+    """
+
+    model: ModelInfo
+    embedder: Embedder
+    open_encoder: OpenEncoder
+    ranks: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """This process's part of a run that several share, as torchrun or --shard gave it out; neither: all of it."""
+
+    ranks: Ranks | None = None
+    shard: Share | None = None
+
+
+def part_of(config: RunConfig) -> Part:
+    """What this process has to do; one of torchrun's takes a GPU of its own.
+
+    Raises:
+        OptionError: ways to share a run out that exclude each other, or an option that one of them can't have.
+    """
+    from mmeb_harness.core.errors import OptionError
+
+    ranks = None
+    if "RANK" in os.environ:
+        from mmeb_harness.spread.torchrun import ranks_from, take_own_gpu
+
+        ranks = ranks_from(os.environ)
+    if config.ray and (config.shard or ranks):
+        other = "--shard" if config.shard else "torchrun"
+        raise OptionError(f"--ray and {other} both share a run out; use one of them")
+    if config.shard and config.track:
+        raise OptionError("--track can't be combined with --shard, which has no scores; `mmeb-eval merge` takes it")
+    if config.shard and ranks:
+        raise OptionError(
+            "--shard is for processes that don't know of each other; torchrun shares the work out by itself"
+        )
+    if config.shard and config.fresh:
+        raise OptionError(
+            "--shard can't be combined with --fresh: no shard knows whether another one has begun; choose another "
+            "--output and --vectors, or delete them"
+        )
+    if config.shard:
+        from mmeb_harness.spread.shares import parse_share
+
+        return Part(shard=parse_share(config.shard))
+    if ranks is not None:
+        take_own_gpu(ranks, os.environ)
+        if str(config.device).startswith("cuda:"):
+            raise OptionError(
+                f"--device {config.device}: each process of torchrun sees one GPU, its own; use --device cuda"
+            )
+    return Part(ranks)
+
+
+def reporter_of(part: Part, console: Console) -> Reporter:
+    """All ranks but the first are silent unless something is wrong."""
+    if part.ranks is None or part.ranks.is_first:
+        return reporter_for(console)
+    return LineReporter(console, f"rank {part.ranks.share.index}: ")
+
+
+@contextmanager
+def open_crew(config: RunConfig, part: Part, spec: ModelSpec, output: Path, reporter: Reporter) -> Iterator[Crew]:
+    """This process alone, one of torchrun's ranks, a shard, or the driver of a Ray cluster."""
+    if config.ray:
+        from mmeb_harness.spread.ray_cluster import LOCAL, connected
+        from mmeb_harness.spread.ray_engine import RayEncoder, driver_model
+        from mmeb_harness.spread.ray_worker import Setup
+
+        setup = Setup(spec, config.batch_tokens, config.workers, Path.cwd())
+        with connected(config.ray):
+            encoder = RayEncoder(setup, config.ray_workers, config.ray == LOCAL, reporter.note)
+            first = encoder.introduction()
+            yield Crew(first.info, driver_model(spec, first, reporter.note), lambda _: nullcontext(encoder))
+    elif part.ranks is not None:
+        from mmeb_harness.spread.torchrun import Meeting, encoder_of_rank
+
+        meeting = Meeting(output, part.ranks)
+        meeting.prepare()
+        embedder, own = _this_process(config, spec, reporter, part.ranks.local_count)
+        share = encoder_of_rank(part.ranks, meeting, own, reporter.note)
+        yield Crew(embedder.info, embedder, share, part.ranks.is_first)
+    elif part.shard is not None:
+        from mmeb_harness.spread.shards import encoder_of_shard
+
+        embedder, own = _this_process(config, spec, reporter)
+        yield Crew(embedder.info, embedder, encoder_of_shard(part.shard, own, reporter.note), ranks=False)
+    else:
+        embedder, own = _this_process(config, spec, reporter)
+        yield Crew(embedder.info, embedder, own)
+
+
+def _this_process(
+    config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1
+) -> tuple[Embedder, OpenEncoder]:
+    """The model, and this process as the one that encodes with it; so many do on this machine."""
+    embedder = spec.load()
+    return embedder, this_process(embedder, reporter.note, spec, config.workers, processes)

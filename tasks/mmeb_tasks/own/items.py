@@ -1,0 +1,137 @@
+"""Items of rows: text, pictures, frames, several of them or all together; paths stay inside of the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmeb_harness import FRAME_SUFFIXES, DataError, Frames, Item, Modality, frame_names, one_line, opened_picture
+from mmeb_tasks.own.rows import Problems, Row, shown
+from mmeb_tasks.readers.media import check_inside, sample_frames
+
+#: Columns in which an id may stand; the first is BEIR's.
+ID_COLUMNS = ("_id", "id")
+
+
+class ItemMaker:
+    """Makes items of rows; what is wrong with a row is noted. Each folder of media is listed once.
+
+    Args:
+        folder: of the data set, which all paths are below.
+        look: told of each picture once, before it is opened and its pixels are read; `None`: none is.
+    """
+
+    def __init__(
+        self, folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None = None
+    ) -> None:
+        self._folder, self._frames, self._problems, self._look = folder, frames, problems, look
+        self._listings: dict[str, frozenset[str]] = {}
+        self._looked_at: set[Path] = set()
+
+    def id_of(self, row: Row) -> str | None:
+        """The row's id, text or a whole number; `None`, and noted, if it has none."""
+        value = next((row.values[name] for name in ID_COLUMNS if name in row.values), None)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and value.strip():
+            return value
+        said = "has no _id" if value is None else f"_id is {shown(value)}"
+        self._problems.add(row.place, f"{said}; give each row an _id, text or a whole number")
+        return None
+
+    def item(self, row: Row, item_id: str, instruction: str) -> Item | None:
+        """The row's item; `None`, and noted, if it can't be one.
+
+        Args:
+            instruction: if the row has none of its own.
+        """
+        noted = len(self._problems.lines)
+        parts = [self._text(row, "title"), self._text(row, "text")]
+        own = self._text(row, "instruction")
+        images = tuple(self._file(row, path) for name in ("image", "images") for path in self._paths(row, name))
+        frames = self._frames_of(row)
+        if images and frames:
+            self._problems.add(row.place, "has both images and frames; an item shows one of the two")
+        text = " ".join(part for part in parts if part)
+        if not text and not images and not frames:
+            self._problems.add(row.place, "has neither text nor image nor frames; give it one of them")
+        for path in (*images, *frames) if len(self._problems.lines) == noted else ():
+            self._look_at(row.place, path)
+        if len(self._problems.lines) > noted:
+            return None
+        return Item(item_id, text, images, sample_frames(frames, self._frames.video), own or instruction)
+
+    def _look_at(self, place: str, path: Path) -> None:
+        if self._look is None or path in self._looked_at:
+            return
+        self._look(path)
+        self._looked_at.add(path)
+        try:
+            with opened_picture(path, path.relative_to(self._folder).as_posix()) as picture:
+                picture.load()
+        except DataError as error:
+            self._problems.add(place, one_line(error))
+
+    def picture(self, place: str, item_id: str, path: Path, instruction: str) -> Item:
+        """The item of a picture that a listing found."""
+        self._look_at(place, path)
+        return Item(item_id, images=(path,), instruction=instruction)
+
+    def _text(self, row: Row, name: str) -> str:
+        value = row.values.get(name)
+        if value is not None and not isinstance(value, str):
+            self._problems.add(row.place, f"{name} is {shown(value)}; write text")
+            return ""
+        return (value or "").strip()
+
+    def _paths(self, row: Row, name: str) -> list[str]:
+        value = row.values.get(name)
+        paths = [value] if isinstance(value, str) else value or []
+        if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+            self._problems.add(row.place, f"{name} is {shown(value)}; write a path, or a list of paths")
+            return []
+        return paths
+
+    def _frames_of(self, row: Row) -> tuple[Path, ...]:
+        """A list of pictures, or a folder of them."""
+        paths = self._paths(row, "frames")
+        if not isinstance(row.values.get("frames"), str) or not paths:
+            return tuple(self._file(row, path) for path in paths)
+        inside = self._inside(row, paths[0])
+        names = frame_names(self._listing(inside)) if inside else []
+        if inside and not names:
+            self._problems.add(row.place, f"frames {inside!r} is no folder with {'/'.join(FRAME_SUFFIXES)} files")
+        return tuple(self._folder / inside / name for name in names)
+
+    def _file(self, row: Row, path: str) -> Path:
+        inside = self._inside(row, path)
+        directory, name = os.path.split(inside)
+        if inside and name not in self._listing(directory):
+            self._problems.add(row.place, f"{inside!r} is not in {self._folder}; paths are relative to that folder")
+        return self._folder / inside
+
+    def _inside(self, row: Row, path: str) -> str:
+        """The path in its plain form; "", and noted, if it leaves the folder."""
+        try:
+            check_inside(path)
+        except DataError:
+            self._problems.add(row.place, f"{path!r} leaves {self._folder}; copy or link the file into it")
+            return ""
+        return os.path.normpath(path)
+
+    def _listing(self, directory: str) -> frozenset[str]:
+        if directory not in self._listings:
+            try:
+                self._listings[directory] = frozenset(os.listdir(self._folder / directory))
+            except OSError:  # not there or no folder: what it should hold is noted as missing
+                self._listings[directory] = frozenset()
+        return self._listings[directory]
+
+
+def modality_of(values: Mapping[str, Any]) -> Modality:
+    """What kind of items rows of such columns are."""
+    if values.get("frames"):
+        return "video"
+    return "image" if values.get("image") or values.get("images") else "text"

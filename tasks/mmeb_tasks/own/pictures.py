@@ -1,0 +1,175 @@
+"""A folder of pictures: with captions, or with a sub-folder a class.
+
+    captions.jsonl   {"file_name": "a.png", "text": "a caption"}, `text` a list for several captions a picture
+    cats/1.png, dogs/2.png, …   a class is what its folder is called
+
+Captions make two tasks, `<name>-t2i` (a caption finds its picture) and `<name>-i2t`; classes make one, in which a
+picture finds the name of its class among all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mmeb_harness import FRAME_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
+from mmeb_tasks.own.examples import write_pictures
+from mmeb_tasks.own.items import ItemMaker
+from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
+from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
+
+#: As people call them, and as Hugging Face's imagefolder does.
+_CAPTIONS = ("captions", "metadata")
+_TABLES = (".jsonl", ".csv", ".parquet")
+FILE_COLUMN, TEXT_COLUMN = "file_name", "text"
+_FEWEST_CLASSES = 2
+
+_Read = Callable[[Path, Frames, Problems, Callable[[Path], None] | None], Samples | None]
+
+
+def find_tasks(folder: Path) -> tuple[Task, ...] | None:
+    """The folder's tasks; `None` if it has neither captions nor classes."""
+    table = _captions_file(folder)
+    if table is None and (len(_classes(folder)) < _FEWEST_CLASSES or _holds_data_sets(folder)):
+        return None
+    settings = read_settings(folder)
+    name = settings.name or name_of_folder(folder)
+    if table is None:
+        return (_task(name, settings, _read_classes, folder, (*(f"{kind}/*" for kind in _classes(folder)), FILE)),)
+    return tuple(
+        _task(f"{name}-{way}", settings, read, folder, (table.name, FILE))
+        for way, read in (("t2i", _read_text_to_image), ("i2t", _read_image_to_text))
+    )
+
+
+def _task(name: str, settings: Settings, read: _Read, folder: Path, annotations: tuple[str, ...]) -> Task:
+    load = partial(_load, folder, read)
+    metric = settings.metric or "hit@1"
+    return Task(name, modality="image", group="own", metric=metric, load=load, annotations=annotations)
+
+
+def _load(folder: Path, read: _Read, data: Path, frames: Frames) -> Samples:
+    problems = Problems(folder)
+    samples = read(folder, frames, problems, None)
+    problems.refuse()
+    assert samples is not None
+    return samples
+
+
+def _captions_file(folder: Path) -> Path | None:
+    return next((path for name in _CAPTIONS if (path := file_of(folder, name, _TABLES))), None)
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Sub-folders that hold pictures, and those, both by name."""
+    classes = {}
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and is_data(path.name)):
+        if pictures := [path for path in sorted(inner.iterdir()) if _is_picture(path)]:
+            classes[inner.name] = pictures
+    return classes
+
+
+def _holds_data_sets(folder: Path) -> bool:
+    """Whether a sub-folder is a data set of its own, and thus no class."""
+    names = ("queries", *_CAPTIONS)
+    return any(file_of(inner, name, _TABLES) for inner in folder.iterdir() if inner.is_dir() for name in names)
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in FRAME_SUFFIXES and is_data(path.name)
+
+
+def _captioned(
+    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
+) -> list[tuple[Item, Sequence[str]]]:
+    """Each picture once, as an item, and its captions."""
+    table = _captions_file(folder)
+    assert table is not None
+    maker = ItemMaker(folder, frames, problems, look)
+    pictures: dict[str, tuple[Item, list[str]]] = {}
+    for row in rows_of(table, problems):
+        name, texts = row.values.get(FILE_COLUMN), _texts_of(row)
+        if not isinstance(name, str) or not texts:
+            what = f"{FILE_COLUMN} {shown(name)} and {TEXT_COLUMN} {shown(row.values.get(TEXT_COLUMN))}"
+            problems.add(row.place, f"{what}; write the picture's path, and its caption or a list of captions")
+            continue
+        item = maker.item(Row(row.place, {"image": name}), name, "")
+        if item is not None:
+            pictures.setdefault(name, (item, []))[1].extend(texts)
+    if not pictures and not problems.lines:
+        problems.add(table.name, "holds no rows")
+    return list(pictures.values())
+
+
+def _texts_of(row: Row) -> list[str]:
+    """The row's captions; none if one of them is no text."""
+    value = row.values.get(TEXT_COLUMN)
+    texts = value if isinstance(value, list) else [value]
+    given = [text.strip() for text in texts if isinstance(text, str)]
+    return given if len(given) == len(texts) and all(given) else []
+
+
+def _read_text_to_image(
+    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
+) -> Samples | None:
+    captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
+    queries, gains = [], {}
+    for picture, texts in captioned:
+        for number, text in enumerate(dict.fromkeys(texts), start=1):
+            query = Item(f"{picture.id}#{number}", text, instruction=settings.instruction)
+            queries.append(query)
+            gains[query.id] = {picture.id: 1.0}
+    # One caption of two pictures finds either: it is one query with two answers.
+    by_text: dict[str, Item] = {}
+    for query in queries:
+        first = by_text.setdefault(query.text, query)
+        gains[first.id] |= gains[query.id]
+    distinct = tuple(by_text.values())
+    if problems.lines:
+        return None
+    candidates = tuple(_with(picture, settings.candidate_instruction) for picture, _ in captioned)
+    return Samples(distinct, candidates, {query.id: gains[query.id] for query in distinct})
+
+
+def _read_image_to_text(
+    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
+) -> Samples | None:
+    captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
+    if problems.lines:
+        return None
+    texts = {text: Item(text, text, instruction=settings.candidate_instruction) for _, own in captioned for text in own}
+    queries = tuple(_with(picture, settings.instruction) for picture, _ in captioned)
+    return Samples(queries, tuple(texts.values()), {item.id: dict.fromkeys(own, 1.0) for item, own in captioned})
+
+
+def _with(item: Item, instruction: str) -> Item:
+    return Item(item.id, images=item.images, instruction=instruction)
+
+
+def _read_classes(
+    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
+) -> Samples | None:
+    settings, classes = read_settings(folder), _classes(folder)
+    maker = ItemMaker(folder, frames, problems, look)
+    names = [Item(name, name.replace("_", " "), instruction=settings.candidate_instruction) for name in classes]
+    queries, gains = [], {}
+    for name, paths in classes.items():
+        for path in paths:
+            place = path.relative_to(folder).as_posix()
+            queries.append(maker.picture(place, place, path, settings.instruction))
+            gains[place] = {name: 1.0}
+    return None if problems.lines else Samples(tuple(queries), tuple(names), gains)
+
+
+def find_problems(folder: Path, look: Callable[[Path], None]) -> list[str]:
+    """Everything that is wrong with the folder's files, a line each, pictures among it."""
+    problems = Problems(folder)
+    read: _Read = _read_classes if _captions_file(folder) is None else _read_text_to_image
+    read(folder, Frames(), problems, look)
+    return problems.lines
+
+
+PICTURES = FolderFormat(
+    "pictures", "captions.jsonl, or a sub-folder of pictures a class", find_tasks, find_problems, write_pictures
+)

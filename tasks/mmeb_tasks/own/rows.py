@@ -1,0 +1,114 @@
+"""Rows of people's own files: JSON lines, tables with a header, parquet. Each knows where it stands, for messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmeb_harness import DataError, one_line, regular_file
+
+#: Longest value that a message shows.
+_LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What is wrong with a folder's files, a line each, in the order in which it was found."""
+
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, place: str, what: str) -> None:
+        """Note that something is wrong at a place: "queries.jsonl:3"."""
+        self.lines.append(f"{place}: {what}")
+
+    def refuse(self) -> None:
+        """Say the first of them, and how many more there are.
+
+        Raises:
+            DataError: if there is any.
+        """
+        if self.lines:
+            more = len(self.lines) - 1
+            others = f" ({more:,} more problems: mmeb-eval check --data {self.folder})" if more else ""
+            raise DataError(f"{self.folder / self.lines[0]}{others}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's values by column, and its place: "queries.jsonl:3"."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def file_of(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
+    """The file of that name with one of the suffixes, the first that is there; `None` if none is."""
+    return next((path for suffix in suffixes if (path := folder / f"{name}{suffix}").exists()), None)
+
+
+def rows_of(path: Path, problems: Problems) -> Iterator[Row]:
+    """The rows of a file, by its suffix: .jsonl, .csv, .tsv or .parquet. Rows that are none are noted and left out."""
+    name = path.relative_to(problems.folder).as_posix()
+    read = {".jsonl": _json_lines, ".csv": _table, ".tsv": _table, ".parquet": _parquet}[path.suffix]
+    try:
+        yield from read(path, name, problems)
+    except UnicodeDecodeError as error:
+        problems.add(name, f"not text in UTF-8 ({one_line(error)}); save it as UTF-8")
+    except (OSError, csv.Error) as error:
+        problems.add(name, f"can't be read: {one_line(error)}; mend the file")
+
+
+def _json_lines(path: Path, name: str, problems: Problems) -> Iterator[Row]:
+    with regular_file(path).open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            place = f"{name}:{number}"
+            try:
+                values = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                problems.add(place, f"no JSON ({one_line(error)}); write an object a line")
+                continue
+            if isinstance(values, dict):
+                yield Row(place, values)
+            else:
+                problems.add(place, f"{shown(values)} is no JSON object; write an object a line")
+
+
+def _table(path: Path, name: str, problems: Problems) -> Iterator[Row]:
+    """Comma- or tab-separated, with a header."""
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    with regular_file(path).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, restkey="", strict=True)
+        for values in reader:
+            place = f"{name}:{reader.line_num}"
+            if values.pop("", None) or None in values.values():
+                problems.add(place, f"another number of columns than the header, {', '.join(reader.fieldnames or ())}")
+                continue
+            yield Row(place, dict(values))
+
+
+def _parquet(path: Path, name: str, problems: Problems) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(regular_file(path)) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{name}, row {number}", {key: held for key, held in values.items() if held is not None})
+    except pa.ArrowException as error:
+        problems.add(name, f"no parquet table ({one_line(error, 120)}); write it again")
