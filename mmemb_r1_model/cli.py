@@ -8,13 +8,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from mmemb_r1_model.disk.errors import __version__, run_command, say
 from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.disk.trackers import TRACKERS, TrackerName, check_trackers
 from mmemb_r1_model.model.settings import LONGEST_CONTEXT
 
-_CONFIG = "A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`)."
+
+def _shipped(kind: str) -> list[Path]:
+    """Files of configurations that come with the package: "configs" of pipelines, "studies"."""
+    return matching(Path(__file__).resolve().parent / kind, "*.yaml")
+
+
+def _complete_config(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For a shell: names of configurations, and files where none begins so."""
+    names = [path.stem for path in _shipped("studies" if " study " in context.command_path else "configs")]
+    named = [CompletionItem(name) for name in names if name.startswith(begun)]
+    return named or [CompletionItem(begun, type="file")]
+
+
+_config_option = click.option(
+    "--config",
+    "config_name",
+    required=True,
+    shell_complete=_complete_config,
+    help="A file, or the name of a configuration that comes with the package (see `mmemb-r1 configs`).",
+)
 
 
 def main() -> None:
@@ -34,7 +54,7 @@ def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.loop.steps=20."),
         click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the whole run."),
-        click.option("--config", "config_name", required=True, help=_CONFIG),
+        _config_option,
     ):
         function = option(function)
     return function
@@ -124,15 +144,14 @@ def study_report(
 @cli.command()
 def configs() -> None:
     """Configurations that come with the package, of pipelines and of studies."""
-    package = Path(__file__).resolve().parent
     for kind in ("configs", "studies"):
-        for path in matching(package / kind, "*.yaml"):
+        for path in _shipped(kind):
             first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
             say(f"{'study ' if kind == 'studies' else ''}{path.stem:<18} {first}")
 
 
 @cli.command()
-@click.option("--config", "config_name", required=True, help=_CONFIG)
+@_config_option
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As for a run.")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Timed of each training.")
 @click.option("--shares", type=click.IntRange(min=1), default=8, show_default=True, help="One of N of an evaluation.")

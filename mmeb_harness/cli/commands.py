@@ -15,6 +15,7 @@ import click
 
 from mmeb_harness.cli.bench import bench
 from mmeb_harness.cli.cache import cache
+from mmeb_harness.cli.completion import complete_values
 from mmeb_harness.cli.data import data
 from mmeb_harness.cli.leaderboard import leaderboard
 from mmeb_harness.cli.new import new
@@ -110,6 +111,9 @@ def check(model: str | None, data: Path | None, **options: Any) -> None:
         say(f"{model}: {counted(failed, 'check')} failed{left}")
         sys.exit(1)
     say(f"{model}: all checks passed")
+
+
+complete_values(cli)
 
 
 def _check_data(folder: Path) -> None:

@@ -42,6 +42,8 @@ def _ended(command: click.Command) -> int:
     try:
         return int(command(standalone_mode=False) or 0)
     except SystemExit as error:
+        if _is_completing():
+            return int(error.code or 0)
         if error.code != 1:  # that a check failed, commands of ours say so; where they are done they return
             _fail(exit_line(error), 2)
         return 1
@@ -59,6 +61,12 @@ def _ended(command: click.Command) -> int:
             _fail(line, 2, is_safe=not no_room(error))
         say(traceback.format_exc(), err=True, end="")
         return 1
+
+
+def _is_completing() -> bool:
+    """Whether a shell asks what may come next, which click answers before any command of ours runs."""
+    program = re.sub(r"\W", "_", os.path.basename(sys.argv[0])).upper()
+    return bool(os.environ.get(f"_{program}_COMPLETE"))
 
 
 def _prepare() -> None:
