@@ -35,7 +35,7 @@ def offered(words: str, command: click.Command = cli) -> list[str]:
         ("run --reasoning al", ["always"]),
         ("run --track w", ["wandb"]),
         ("run --data d", ["<dir>"]),
-        ("compare --published vlm2vec-v1-qwen2vl-2", ["VLM2Vec-V1-Qwen2VL-2B"]),
+        ("compare --published vlm2vec-v1-qwen2vl-2b@v2.1", ["VLM2Vec-V1-Qwen2VL-2B@v2.1"]),
         ("compare runs/mini-on", ["runs/mini-one"]),
         ("report ", ["runs/mini-one", "runs/mini-other"]),
         ("verify ./ru", ["./runs/mini-one", "./runs/mini-other"]),
