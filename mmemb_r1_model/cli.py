@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from mmemb_r1_model.disk.errors import __version__, run_command, say
+from mmemb_r1_model.disk.errors import __version__, progress_of, run_command, say
 from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.disk.trackers import TRACKERS, TrackerName, check_trackers
 from mmemb_r1_model.model.settings import LONGEST_CONTEXT
@@ -77,8 +77,9 @@ def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
     def command(
         config_name: str, output: Path, assignments: tuple[str, ...], trackers: tuple[TrackerName, ...] = ()
     ) -> None:
-        from mmemb_r1_model.disk.config import named_config, override, read_yaml
-        from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
+        with progress_of("importing torch", shown=os.environ.get("RANK", "0") == "0"):
+            from mmemb_r1_model.disk.config import named_config, override, read_yaml
+            from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
         config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
         check_trackers(trackers)

@@ -368,9 +368,11 @@ class Pipeline:
         if world.is_first:
             select_rationales(config, folder)
             write_json(folder / "config.json", dataclasses.asdict(config))
-            if self.config.judge is not None:  # on synthetic data alone, where the truth is known
+            if self.config.judge is not None and all(data.kind == "suite" for data in self.config.data):
+                # On synthetic data alone, where the truth is known.
                 folders = [self._root / path for path in sorted({data.path for data in self.config.data})]
-                write_json(folder / QUALITY, selection_quality(folder, folders))
+                with progress_of("select, how good it is"):
+                    write_json(folder / QUALITY, selection_quality(folder, folders))
         return "rationales selected"
 
     def _train(self) -> str:
@@ -413,8 +415,9 @@ class Pipeline:
             if join_world(self.config.student.device).is_first:
                 self._say(f"{stage}: no workers write rationales, so {carried.fingerprint}")
             return sets, carried
-        rationales = SelectedRationales(path)
-        rationales.check([weighted.pairs for weighted in sets])
+        with progress_of(f"{stage}, reading selected rationales"):
+            rationales = SelectedRationales(path)
+            rationales.check([weighted.pairs for weighted in sets])
         return sets, rationales
 
     def _evaluate(self) -> str:

@@ -128,7 +128,10 @@ def _what_happened(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """File, line and function where the plugin's own code ended up, and of its own code that called that."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
+    frames = list(traceback.extract_tb(error.__traceback__))
+    if frames and frames[0].filename == __file__:  # `plugin_code`, then who uses it, which may be another package
+        del frames[:2]
+    frames = [frame for frame in frames if not frame.filename.startswith(_OURS)]
     if not frames:
         return ""
     folder = os.path.dirname(min(frames, key=_strangeness).filename)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 #: Longest silence in a log, at the beginning and of work that takes for ever; between them a twentieth of what it took.
 SILENT_SECONDS, LONGEST_SILENT_SECONDS = 4.0, 60.0
-#: Between two drawings of a bar.
-_DRAWN_SECONDS = 0.1
 
 
 class Advance(Protocol):
@@ -29,6 +26,8 @@ class Advance(Protocol):
 @contextmanager
 def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bool = True) -> Iterator[Advance]:
     """Show on standard error how far some work is; nothing of it stays on a terminal, and quick work fills no log.
+
+    A thread shows it: start processes by forking before, not inside. One at a time.
 
     Args:
         what: the work, "making the suite"; of counted work with its units, "joint, steps".
@@ -43,8 +42,7 @@ def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bo
         with _bar(console, what, total, done) as advance:
             yield advance
     else:
-        lines = _Lines(console, what, total, done)
-        with _beats(lines) if total is None else contextlib.nullcontext():
+        with _beats(_Lines(console, what, total, done)) as lines:
             yield lines.advance
 
 
@@ -53,69 +51,56 @@ def _bar(console: Console, what: str, total: int | None, done: int) -> Iterator[
     from rich import progress
 
     name, note = (progress.TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
-    times = (
-        (progress.MofNCompleteColumn(), progress.TimeRemainingColumn()) if total else (progress.TimeElapsedColumn(),)
-    )
-    # Counted work may fork, and a thread that draws might hold a lock then: its bar is drawn as it advances.
-    bar = progress.Progress(
-        *(name, progress.BarColumn(bar_width=30), *times, note),
-        console=console,
-        transient=True,
-        auto_refresh=total is None,
-    )
-    with bar:
+    counted = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    times = counted if total is not None else (progress.TimeElapsedColumn(),)
+    with progress.Progress(
+        name, progress.BarColumn(bar_width=30), *times, note, console=console, transient=True
+    ) as bar:
         task = bar.add_task(what, total=total, completed=done, note="")
-        bar.refresh()
-        drawn = time.monotonic()
-
-        def advance(units: int = 1, note: str = "") -> None:
-            nonlocal drawn
-            bar.update(task, advance=units, note=note)
-            if total is not None and time.monotonic() - drawn > _DRAWN_SECONDS:
-                drawn = time.monotonic()
-                bar.refresh()
-
-        yield advance
+        yield lambda units=1, note="": bar.update(task, advance=units, note=note)
 
 
 class _Lines:
     """Lines for a log."""
 
+    #: When the last one was written, of whatever work: many short ones after another aren't silent either.
+    told_at = time.monotonic()
+
     def __init__(self, console: Console, what: str, total: int | None, done: int) -> None:
         self._console, self._what, self._total, self._before, self._done = console, what, total, done, done
-        self._began = self._last = time.monotonic()
+        self._began, self._note = time.monotonic(), ""
 
     @property
-    def silence(self) -> float:
-        """Seconds that may pass without a line."""
-        return min(max(SILENT_SECONDS, (time.monotonic() - self._began) / 20), LONGEST_SILENT_SECONDS)
+    def wait(self) -> float:
+        """Seconds until the next one is due."""
+        now = time.monotonic()
+        silence = min(max(SILENT_SECONDS, (now - self._began) / 20), LONGEST_SILENT_SECONDS)
+        return _Lines.told_at + silence - now
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        self._done += units
-        if time.monotonic() - self._last > self.silence:
-            self.tell(note)
+        self._done, self._note = self._done + units, note
 
-    def tell(self, note: str = "") -> None:
-        self._last = time.monotonic()
-        seconds, fresh = self._last - self._began, self._done - self._before
+    def tell(self) -> None:
+        _Lines.told_at = time.monotonic()
+        seconds, fresh = _Lines.told_at - self._began, self._done - self._before
         said = f"{seconds:.0f} s" if self._total is None else f"{self._done:,} of {self._total:,}"
         left = f"about {seconds / fresh * (self._total - self._done):.0f} s left" if self._total and fresh > 0 else ""
-        print_shown(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, note))))
+        print_shown(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, self._note))))
 
 
 @contextmanager
-def _beats(lines: _Lines) -> Iterator[None]:
-    """Lines from a thread, since what can't be counted tells nothing by itself."""
+def _beats(lines: _Lines) -> Iterator[_Lines]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(lines.silence):
-            lines.tell()
+        while not ended.wait(max(0.0, lines.wait)):
+            if lines.wait <= 0:
+                lines.tell()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        yield
+        yield lines
     finally:
         ended.set()
         thread.join()

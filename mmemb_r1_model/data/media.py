@@ -41,7 +41,7 @@ class MediaFolder:
         Raises:
             DataError: it isn't there, or the path leaves the folder.
         """
-        path = self.root / _inside(relative)
+        path = self._inside(relative)
         if not os.path.isfile(path):  # also where the name is longer than any file
             raise DataError(f"media file {path} is missing; {self.way_out}")
         return path
@@ -52,7 +52,7 @@ class MediaFolder:
         Raises:
             DataError: no such folder, or no picture in it.
         """
-        folder = self.root / _inside(relative)
+        folder = self._inside(relative)
         try:
             names = frame_names(os.listdir(folder))
         except OSError:
@@ -60,6 +60,12 @@ class MediaFolder:
         if not names:
             raise DataError(f"frame folder {folder} is missing or holds no picture; {self.way_out}")
         return tuple(folder / name for name in spread(names, count))
+
+    def _inside(self, relative: str) -> Path:
+        parts = PurePosixPath(relative)
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relative:
+            raise DataError(f"media path {relative!r} is not one below the data set's folder, {self.root}")
+        return self.root / relative
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:
@@ -71,13 +77,6 @@ def spread(names: Sequence[str], count: int) -> list[str]:
     if count >= len(names):
         return list(names)
     return [names[place] for place in np.linspace(0, len(names) - 1, count, dtype=int)]
-
-
-def _inside(relative: str) -> str:
-    parts = PurePosixPath(relative)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relative:
-        raise DataError(f"media path {relative!r} is not one below the data set's folder")
-    return relative
 
 
 class StoredImages:

@@ -4,7 +4,7 @@
     {"query": {"text": "What is it made of?", "image": "bridge.png", "instruction": "Answer the question."},
      "positive": "steel", "negatives": ["stone"], "rationales": {"query": "The bridge has rivets …"}, "id": "q17"}
 
-The whole file is read when it is opened, and the header of every picture: what is wrong shows before any work.
+The whole file is read when it is opened, and every picture: what is wrong shows before any work.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from mmemb_r1_model.data.rows import open_parquet, row_at_place, scan_json
 from mmemb_r1_model.disk.errors import DataError, HarnessError, UnknownNameError
 from mmemb_r1_model.disk.files import PlacedBytes
 from mmemb_r1_model.disk.hashing import hash64
-from mmemb_r1_model.disk.jsonl import Row, row_at, text_at, texts_at
+from mmemb_r1_model.disk.jsonl import Row, row_at, shown_value, text_at, texts_at
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 REQUIRED = ("query", "positive")
 FIELDS = (*REQUIRED, "negatives", "rationales", "id")
 SIDE_FIELDS = ("text", "image", "frames", "instruction")
+#: Of so many bytes of pictures the pixels are read as well when a file is opened; of further ones in training alone.
+DECODED_BYTES = 1 << 30
 WAY_OUT = "mend it, or leave it out"
 _EXAMPLE = '{"query": "a cat on a mat", "positive": {"image": "cat.jpg"}}'
 
@@ -145,16 +147,16 @@ def _checked(rows: _Rows, pair_of: Callable[[Row, int], Pair]) -> tuple[list[int
     Raises:
         DataError: a row that is no pair, an id that is there twice, a picture that can't be opened; named.
     """
-    queries, ids, seen, reasoned = list[int](), dict[str, Callable[[], str]](), set[Path](), 0
+    queries, ids, reasoned, pictures = list[int](), dict[str, Callable[[], str]](), 0, _Pictures()
     for number, (named, row) in enumerate(rows):
         try:
             pair = pair_of(row, number)
             if pair.id in ids:
                 raise DataError(f"the id {pair.id!r} is there twice, first in {ids[pair.id]()}")
-            for path in (path for item in (pair.query, pair.positive, *pair.negatives) for path in item.media):
-                if path not in seen:
-                    with opened_picture(path):
-                        seen.add(path)
+            for item in (pair.query, pair.positive, *pair.negatives):
+                pictures.check(item.media)
+        except UnknownNameError as error:
+            raise DataError(f"{named()}: {error}") from error
         except HarnessError as error:
             raise DataError(f"{named()}: {error}; {WAY_OUT}") from error
         ids[pair.id] = named
@@ -163,17 +165,34 @@ def _checked(rows: _Rows, pair_of: Callable[[Row, int], Pair]) -> tuple[list[int
     return queries, reasoned
 
 
+class _Pictures:
+    """Opens each picture once."""
+
+    def __init__(self) -> None:
+        self._seen = set[int]()
+        self._bytes = 0
+
+    def check(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if (key := hash64(str(path))) not in self._seen:
+                self._seen.add(key)
+                self._bytes += path.stat().st_size
+                with opened_picture(path) as picture:
+                    if self._bytes <= DECODED_BYTES:
+                        picture.load()
+
+
 def _pair(name: str, media: MediaFolder, most_frames: int, row: Row, number: int) -> Pair:
     _check_fields(row, FIELDS, "a pair")
     stored = row.get("id")
     own = str(number if stored is None else stored)
     if not isinstance(stored, str | int | None) or isinstance(stored, bool) or not own.strip():
-        raise DataError(f"'id' holds {stored!r}, expected a text or a whole number")
+        raise DataError(f"'id' holds {shown_value(stored)}, expected a text or a whole number")
     item = partial(_item, media, most_frames)
     query, positive = (item(f"{own}/{side}", side, row.get(side)) for side in SIDES)
     wrong = row.get("negatives")
     if not isinstance(wrong, list | None):
-        raise DataError(f"'negatives' holds {wrong!r}, expected a list")
+        raise DataError(f"'negatives' holds {shown_value(wrong)}, expected a list")
     told = row_at(row, "rationales")
     _check_fields(told, SIDES, "rationales")
     rationales: dict[Side, str] = {side: text for side in SIDES if (text := text_at(told, side).strip())}
@@ -192,13 +211,16 @@ def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: obje
     stored = {"text": value} if isinstance(value, str) else value
     if not isinstance(stored, dict):
         expected = "a text, or an object of text, image or frames, instruction"
-        raise DataError(f"it lacks the {what}" if value is None else f"the {what} is {value!r}, expected {expected}")
+        raise DataError(
+            f"it lacks the {what}" if value is None else f"the {what} is {shown_value(value)}, expected {expected}"
+        )
     _check_fields(stored, SIDE_FIELDS, f"the {what}")
     try:
         text, pictures = text_at(stored, "text"), texts_at(stored, "image")
         frames, clip = texts_at(stored, "frames"), isinstance(stored.get("frames"), str)
         if len(pictures) > 1 or (pictures and frames):
-            raise DataError(f"it has {len(pictures)} images and {len(frames)} frames; a side has one image, or frames")
+            what_else = "frames as well" if frames else f"{len(pictures)} images"
+            raise DataError(f"it has {what_else}; the model reads one image, or frames, with any text")
         if not (text.strip() or pictures or frames):
             raise DataError("there is neither text nor image nor frames in it")
         images = tuple(media.file(path) for path in pictures)

@@ -48,6 +48,8 @@ def placed_rows(
     for where, start, line in _placed_lines(path, is_finished):
         try:
             yield start, len(line), checked_row(json.loads(line), where)
+        except DataError as error:
+            raise DataError(f"{error}; {way_out}") from error
         except (ValueError, RecursionError) as error:
             torn = "" if line.endswith(b"\n") else " (the file ends within it)"
             raise DataError(f"{where} is not valid JSON{torn}: {error}; {way_out}") from error
@@ -104,9 +106,9 @@ def text_at(row: Row, field: str) -> str:
     """
     value = row.get(field)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{field!r} holds {_shown(value)}, expected text")
+        raise DataError(f"{field!r} holds {shown_value(value)}, expected text")
     if value and not value.isascii() and _HALF_PAIR.search(value):
-        raise DataError(f"{field!r} holds {_shown(value)}, which has half of a surrogate pair, expected text")
+        raise DataError(f"{field!r} holds {shown_value(value)}, which has half of a surrogate pair, expected text")
     return value or ""
 
 
@@ -129,7 +131,7 @@ def rows_at(row: Row, field: str) -> list[Row]:
     """
     value = row.get(field)
     if value is not None and not (isinstance(value, list) and all(isinstance(entry, dict) for entry in value)):
-        raise DataError(f"{field!r} holds {_shown(value)}, expected a list of objects")
+        raise DataError(f"{field!r} holds {shown_value(value)}, expected a list of objects")
     return value or []
 
 
@@ -142,7 +144,8 @@ def row_at(row: Row, field: str) -> Row:
     return checked_row(row.get(field) or {}, repr(field))
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
+    """A value for messages, short."""
     return textwrap.shorten(json.dumps(value, default=repr), 60, placeholder="…")
 
 

@@ -62,10 +62,11 @@ def write_rationales(
     """
     check_config(config)
     with _lock(folder):
-        written = scan(folder)
-        _refuse_mixing(folder, config, written)
-        # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
-        workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
+        with progress_of("rationales, reading what is there"):
+            written = scan(folder)
+            _refuse_mixing(folder, config, written)
+            # Opened, not yet loaded: a missing key shows before the first worker has worked for a day.
+            workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
         census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
         if written.failures:
@@ -78,7 +79,8 @@ def write_rationales(
                 )
                 for worker, opened in workers
             }
-        summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
+        with progress_of("rationales, counting"):
+            summary = summarise(read_rationales(folder), config, census.pair_sides, census.skipped_short, absent)
         write_json(folder / SUMMARY, dataclasses.asdict(summary))
         return summary
 

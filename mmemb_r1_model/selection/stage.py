@@ -119,9 +119,10 @@ def judge_rationales(
         DataError: no rationale of any pair: the file is of another data set.
         OptionError: the folder was begun by another evaluator, or with other negatives.
     """
-    written = KeyedRecords(rationales, RationaleRow, WAY_OUT, key_of)
-    _check_same_judge(judge, config, folder, world.is_first)
-    done = {key_of(side) for side in all_judged(folder)}
+    with progress_of("select, reading rationales", shown=world.is_first):
+        written = KeyedRecords(rationales, RationaleRow, WAY_OUT, key_of)
+        _check_same_judge(judge, config, folder, world.is_first)
+        done = {key_of(side) for side in all_judged(folder)}
     seen = len(done)
     size, total = config.pairs_at_once, sum(map(len, sets))
     with (

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
 from mmemb_r1_model.disk.config import Least0, Least1, Share
-from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
+from mmemb_r1_model.disk.errors import DataError, OptionError, UnknownNameError
 from mmemb_r1_model.disk.hashing import hash64
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training.distributed import World
@@ -244,7 +244,10 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
             (self._plan.seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
         )
         item = item_of(pair, side)
-        return Input(item, self._read(item), self._rationales.draw(pair, side, rng))
+        try:
+            return Input(item, self._read(item), self._rationales.draw(pair, side, rng))
+        except DataError as error:
+            raise DataError(f"{pair.dataset}, pair {pair.id!r}, {side}: {error}") from error
 
     def _distractors(self, own: PairSet, step: int, block: int) -> list[Item]:
         wanted = min(self._config.distractors // self._config.sub_batches, len(own.distractors))

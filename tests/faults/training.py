@@ -53,6 +53,22 @@ def _half_a_start(out: Path) -> None:
     (out / "selected" / "selected.jsonl").write_text(json.dumps(SELECTED | {"direct_only": True}) + "\n")
 
 
+def _own(name: str, line: str, *says: str) -> Fault:
+    """A file of pairs; the run's folder then has nothing but the configuration."""
+
+    def make(world: World) -> list[Command]:
+        (world.folder / "pairs.jsonl").write_text(line + "\n")
+        settings = ("data=[{kind: pairs, path: pairs.jsonl}]", "student={checkpoint: tiny}", "start=", "synthetic=[]")
+        settings = (*settings, "rationales={}", "judge=")
+        return [(*TRAIN, *(word for setting in settings for word in ("--set", setting)))]
+
+    def holds(world: World) -> None:
+        assert [path.name for path in (world.folder / "out").iterdir()] == ["config.json"]
+
+    return Fault("training", name, make, says, holds=holds, slow=True)
+
+
+PICTURED = '{"query": "a", "positive": {"image": "a.png"}}'
 ROWS, SIDES = "rationales/rationales.jsonl", "selected/selected.jsonl"
 
 FAULTS = (
@@ -66,6 +82,8 @@ FAULTS = (
     _row("an output that is a file", lambda out: out.write_text("x"), TRAIN, "out: File exists; something else lies"),
     _row("nothing selected", lambda out: None, TRAIN, r"selected\.jsonl is missing: run `mmemb-r1 select` first"),
     _row("half a student", _half_a_start, TRAIN, r"start has no .*move out/start away and call `mmemb-r1 train`"),
+    _own("a pair without its positive", '{"query": "a"}', r"pairs\.jsonl, line 1: it lacks the positive; mend"),
+    _own("a pair whose picture is missing", PICTURED, r"pairs\.jsonl, line 1: .*a\.png is missing; put it there"),
     _line("a rationale that is null", ROWS, "null", RATIONALES, r"rationales\.jsonl, line 1.*delete that line"),
     _line("a rationale without a text", ROWS, WRITTEN | {"text": None}, RATIONALES, "line 1: text must be str"),
     _line("a rationale of a number", ROWS, WRITTEN | {"pair": 3}, RATIONALES, "line 1: pair must be str, not 3"),

@@ -1,0 +1,54 @@
+"""How far work is: lines of a log that come while it is done, and a bar that leaves nothing."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from mmeb_harness.core import waiting
+from mmeb_harness.core.waiting import progress_of
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    written = io.StringIO()
+    monkeypatch.setattr(waiting, "error_console", lambda: Console(file=written, width=200))
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.03)
+    return written
+
+
+def lines_after(log: io.StringIO, count: int) -> list[str]:
+    while log.getvalue().count("\n") < count:
+        time.sleep(0.005)
+    return log.getvalue().splitlines()
+
+
+def test_a_log_tells_what_takes_long(log: io.StringIO) -> None:
+    with progress_of("joint, steps", 40, done=10) as advance:
+        advance(10, "loss 0.5")
+        assert lines_after(log, 2)[1].startswith("joint, steps: 20 of 40, about 0 s left, loss 0.5")
+    with progress_of("importing"):
+        assert lines_after(log, 5)[-1] == "importing: 0 s"
+
+
+def test_quick_work_and_other_processes_fill_no_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    with progress_of("quietly", shown=False) as advance:
+        advance()
+        time.sleep(0.1)
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 60)
+    with progress_of("quickly", 3) as advance:
+        advance()
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_a_bar_leaves_nothing(total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(waiting, "error_console", lambda: Console(file=written, force_terminal=True, width=90))
+    with progress_of("making", total) as advance:
+        advance(2, "loss 0.5")
+    assert ("2/3" in written.getvalue()) == (total is not None)
+    assert written.getvalue().endswith("\x1b[2K")
