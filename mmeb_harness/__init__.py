@@ -54,7 +54,7 @@ from mmeb_harness.core.items import (
 )
 from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
 from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
-from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.core.plugins import call_plugin
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, FolderFormat, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
@@ -118,6 +118,7 @@ __all__ = [
     "Work",
     "__version__",
     "build_config",
+    "call_plugin",
     "check_trackers",
     "frame_names",
     "import_peer",
@@ -130,7 +131,6 @@ __all__ = [
     "parquet_rows",
     "parse_record",
     "parse_yaml",
-    "plugin_code",
     "progress_of",
     "read_batch_size",
     "read_json",

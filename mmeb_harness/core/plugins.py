@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from mmeb_harness.core.errors import HarnessError, ModelError, PluginError, is_out_of_memory, of_the_system, one_line
 from mmeb_harness.core.terminal import say
+
+Value = TypeVar("Value")
 
 #: Environment variable that asks for tracebacks.
 TRACEBACK = "MMEB_TRACEBACK"
@@ -82,6 +84,19 @@ def importing(who: str) -> Iterator[None]:
             raise ModelError(f"{who}: {error}") from error
 
 
+def call_plugin(who: str, call: Callable[[], Value]) -> Value:
+    """What a plugin's function returns; for plugins that have plugins, whose own lines then aren't named for theirs.
+
+    Args:
+        call: a bound method or a partial: a lambda would have a line of its own.
+
+    Raises:
+        PluginError: as in `plugin_code`.
+    """
+    with plugin_code(who):
+        return call()
+
+
 @contextmanager
 def exits_told() -> Iterator[None]:
     """Inside, who calls `os._exit` in this process is named first: no command ends as if it were done."""
@@ -128,10 +143,7 @@ def _what_happened(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """File, line and function where the plugin's own code ended up, and of its own code that called that."""
-    frames = list(traceback.extract_tb(error.__traceback__))
-    if frames and frames[0].filename == __file__:  # `plugin_code`, then who uses it, which may be another package
-        del frames[:2]
-    frames = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
     if not frames:
         return ""
     folder = os.path.dirname(min(frames, key=_strangeness).filename)

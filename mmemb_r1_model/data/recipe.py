@@ -7,12 +7,13 @@ Source: TIGER-AI-Lab/VLM2Vec 1e402c4, experiments/public/train/train_alltasks.ya
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from mmemb_r1_model.data.config import PAIRS_GROUP, PairKind, TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
-from mmemb_r1_model.disk.errors import OptionError, UnknownNameError, plugin_code, progress_of
+from mmemb_r1_model.disk.errors import OptionError, UnknownNameError, call_plugin, progress_of
 
 #: Subset of MMEB-train → rows used at most, weight. Most have fewer rows (dataset card): VisDial 123 thousand, DocVQA
 #: 39, CIRR 26, ChartQA 28, InfographicsVQA 24, SUN397 20, WebQA 17, A-OKVQA 17, NIGHTS 16, OK-VQA 9, HatefulMemes 8.5,
@@ -92,11 +93,11 @@ def open_set(config: TrainingSetConfig, root: Path) -> Sequence[PairSet]:
     points = entry_points(group=PAIRS_GROUP)
     if config.kind not in points.names:
         raise UnknownNameError("kind of training set", config.kind, points.names)
-    with plugin_code(f"training set {config.kind}"):
-        kind = points[config.kind].load()
-        if not isinstance(kind, PairKind):
-            raise OptionError(f"training set {config.kind}: its entry point names {kind!r}, which is no PairKind")
-        for name in ("subset", "split", "media"):
-            if getattr(config, name) and name not in kind.fields:
-                raise OptionError(f"training set {config.kind} has no {name}; leave out {getattr(config, name)!r}")
-        return kind.open(config, root)
+    who = f"training set {config.kind}"
+    kind = call_plugin(who, points[config.kind].load)
+    if not isinstance(kind, PairKind):
+        raise OptionError(f"{who}: its entry point names {kind!r}, which is no PairKind")
+    for name in ("subset", "split", "media"):
+        if getattr(config, name) and name not in kind.fields:
+            raise OptionError(f"{who} has no {name}; leave out {getattr(config, name)!r}")
+    return call_plugin(who, partial(kind.open, config, root))
