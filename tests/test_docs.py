@@ -98,6 +98,7 @@ def test_the_readme_is_short_and_shows_a_plugin_early() -> None:
 def test_every_command_exists() -> None:
     for program in ("mmeb-eval", "mmemb-r1"):
         shown = subprocess.run([str(EVAL.with_name(program)), "--help"], capture_output=True, text=True, check=True)
+        assert not re.search(r"^  .*\.\.\.$", shown.stdout, re.MULTILINE), "a sentence that is cut off"
         for command in set(re.findall(rf"\b{program} ([a-z][\w-]+)", EVERYTHING)):
             assert re.search(rf"^  {command}\b", shown.stdout, re.MULTILINE), f"{program} {command}"
 

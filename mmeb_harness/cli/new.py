@@ -38,10 +38,10 @@ def model(folder: Path, reasons: bool) -> None:
         "pyproject.toml": project.replace("MyModel", shown).replace("my_model", name),
     }
     write_new(folder, files)
-    file = folder / f"{name}.py"
+    file = shlex.quote(str(folder / f"{name}.py"))
     say(f"next: mmeb-eval check {file}")
     say(f"      mmeb-eval run --model {file}")
-    say(f"      pip install -e {folder}   # then its name, {name}, does")
+    say(f"      pip install -e {shlex.quote(str(folder))}   # then its name, {name}, does")
 
 
 def module_name(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import re
@@ -24,6 +25,7 @@ def run_command(command: click.Command) -> NoReturn:
     Exit codes: the command's own (0 done, 1 a check failed), 2 something to mend, 130 interrupted.
     """
     open_streams()
+    _list_whole(command)
     try:
         with command_running(), exits_told():
             _prepare()
@@ -33,6 +35,14 @@ def run_command(command: click.Command) -> NoReturn:
     except KeyboardInterrupt:
         end_now()
     sys.exit(code)
+
+
+def _list_whole(command: click.Command) -> None:
+    """Say in full what each listed command does, over two lines where it must; click cuts its first paragraph off."""
+    for listed in getattr(command, "commands", {}).values():
+        first = inspect.cleandoc(listed.help or "").partition("\n\n")[0]
+        listed.short_help = listed.short_help or " ".join(first.split()).rstrip(".")
+        _list_whole(listed)
 
 
 def _ended(command: click.Command) -> int:
