@@ -6,6 +6,7 @@ As in `cli`: options become values, and heavy imports stay inside the commands.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 import click
 
 from mmeb_harness.cli.options import PATH, check_not_read, label_option, names
-from mmeb_harness.core.errors import OptionError, ResultError, counted
+from mmeb_harness.core.errors import OptionError, ResultError, UnknownNameError, counted
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
-from mmeb_harness.show.pictures import NAMES
+from mmeb_harness.show.pictures import NAMES, WIDTHS, inches_of
 
 
 @click.command()
@@ -274,28 +275,80 @@ def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, A
 
 @click.command()
 @click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
-@click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where NAME.png and NAME.svg go.")
+@click.option(
+    "--output",
+    type=PATH,
+    required=True,
+    metavar="FOLDER|FILE",
+    help="Where NAME.png and NAME.svg go; or the .png, .svg or .pdf of one picture.",
+)
 @click.option("--only", multiple=True, callback=names, metavar="NAME", help=f"Only some of {', '.join(NAMES)}.")
+@click.option("--format", "kinds", multiple=True, callback=names, metavar="KIND", help="Some of png,svg,pdf.")
+@click.option(
+    "--width",
+    metavar="INCHES|NAME",
+    help=f"As on the paper: inches, or {', '.join(f'{name} ({inches})' for name, inches in WIDTHS.items())}.",
+)
+@label_option
 @click.option("--allow-editions", is_flag=True, help="Draw runs of different editions all the same.")
-def plot(runs: tuple[Path, ...], output: Path, only: tuple[str, ...], allow_editions: bool) -> None:
+def plot(
+    runs: tuple[Path, ...],
+    output: Path,
+    only: tuple[str, ...],
+    kinds: tuple[str, ...],
+    width: str | None,
+    labels: tuple[str, ...],
+    allow_editions: bool,
+) -> None:
     """Draw runs: accuracy and cost, groups, tasks, what reasoning pays, latency.
 
     Means are over the tasks that all runs have. What reasoning pays is drawn from a run with --reasoning never and
     one with always, of the same model, settings and data.
     """
-    from mmeb_harness.api.asked import check_folder
     from mmeb_harness.show.pictures import pictures_of
-    from mmeb_harness.show.pictures.picture import save_pictures
+    from mmeb_harness.show.pictures.picture import save_picture, save_pictures
 
-    check_folder(output)
-    pictures, reasons = pictures_of(runs, allow_editions=allow_editions, only=only)
+    kinds, one_file = _kinds(output, kinds)
+    inches = None if width is None else inches_of(width)
+    pictures, reasons = pictures_of(runs, allow_editions=allow_editions, only=only, labels=labels, width=inches)
     if not pictures:
         raise ResultError(f"no picture can be drawn: {'; '.join(reasons)}")
-    save_pictures(pictures, output)
+    if one_file and len(pictures) > 1:
+        raise OptionError(
+            f"--output {output} is one file, these are {len(pictures)} pictures; name a folder, or --only one"
+        )
+    if one_file:
+        check_not_read("--output", output, runs)
+        save_picture(pictures[0], output)
+    else:
+        save_pictures(pictures, output, kinds)
     for picture in pictures:
-        say(f"{output / picture.name}.png, .svg\n    {picture.alt}")
+        files = output if one_file else f"{output / picture.name}.{', .'.join(kinds)}"
+        say(f"{files}\n    {picture.alt}")
     for reason in reasons:
         say(f"left out: {reason}", err=True)
+
+
+def _kinds(output: Path, kinds: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """What kinds of files are written, and whether --output is one itself."""
+    from mmeb_harness.api.asked import check_folder
+    from mmeb_harness.show.pictures.picture import KINDS
+
+    if unknown := next((kind for kind in kinds if kind not in KINDS), None):
+        raise UnknownNameError("format of pictures", unknown, KINDS)
+    ending = output.suffix.lower()[1:]
+    if output.is_dir() or not re.fullmatch("[a-z]{2,4}", ending):
+        check_folder(output)
+        return kinds or KINDS[:2], False
+    if ending not in KINDS:
+        raise OptionError(
+            f"--output {output}: no picture ends with {output.suffix!r}; use .{', .'.join(KINDS)}, or name a folder"
+        )
+    if set(kinds) - {ending}:
+        raise OptionError(
+            f"--output {output} and --format {','.join(kinds)} disagree; leave --format out, or name a folder"
+        )
+    return (ending,), True
 
 
 COMMANDS: tuple[click.Command, ...] = (submit, import_scores, export, verify, compare, plot)

@@ -5,12 +5,13 @@ matplotlib is imported when pictures are drawn, not with this package.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmeb_harness.core.errors import UnknownNameError
+from mmeb_harness.core.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
     from mmeb_harness.show.pictures.picture import Picture
@@ -29,6 +30,25 @@ NAMES = (
     "rationale-length",
     "latency",
 )
+#: Inches between the margins of papers: a column and a page of ICML's and CVPR's, a page of NeurIPS's and ICLR's.
+WIDTHS = {"column": 3.25, "text": 5.5, "page": 6.75}
+_NARROWEST, _WIDEST = 2.5, 40.0
+
+
+def inches_of(width: str) -> float:
+    """A width as somebody writes it: one of `WIDTHS`, or inches.
+
+    Raises:
+        OptionError: it is neither, or nothing could be read in it.
+    """
+    try:
+        inches = WIDTHS[width] if width in WIDTHS else float(width)
+    except ValueError:
+        inches = 0.0
+    if not _NARROWEST <= inches <= _WIDEST:
+        known = ", ".join(WIDTHS)
+        raise OptionError(f"--width {width}: inches from {_NARROWEST:g} to {_WIDEST:g} are wanted, or one of {known}")
+    return inches
 
 
 def pictures_of(
@@ -37,6 +57,7 @@ def pictures_of(
     allow_editions: bool = False,
     only: Sequence[str] = (),
     labels: Sequence[str] = (),
+    width: float | None = None,
 ) -> tuple[list[Picture], list[str]]:
     """Draw the runs in these folders.
 
@@ -44,6 +65,7 @@ def pictures_of(
         allow_editions: put runs of different editions into one picture all the same.
         only: names of the pictures wanted; all if there are none.
         labels: RUN=NAME each, of runs that are to be shown under another name.
+        width: of all pictures in inches, so that they needn't be made smaller on paper; text stays readable.
 
     Returns:
         The pictures, and for what is left out of them a line that says why.
@@ -70,7 +92,7 @@ def pictures_of(
         "latency": costs.latency,
     }
     shown = shown_runs(folders, allow_editions=allow_editions, labels=labels)
-    with house_style():
+    with house_style(width):
         drawn = [made for name in NAMES if not only or name in only for made in makers[name](shown)]
-    pictures = [made for made in drawn if isinstance(made, Picture)]
+    pictures = [dataclasses.replace(made, width=width) for made in drawn if isinstance(made, Picture)]
     return pictures, [f"{made.name}: {made.why}" for made in drawn if isinstance(made, LeftOut)]

@@ -25,6 +25,7 @@ from mmeb_harness.show.pictures.style import (
     name_points,
     new_figure,
     settle,
+    size,
 )
 from mmeb_harness.stats.resampling import Floats
 
@@ -115,7 +116,7 @@ def _draw_points(axes: Axes, costs: Sequence[float], scores: Sequence[float]) ->
     up = [*(scores[place] for place in front), scores[front[-1]]]
     axes.step(across, up, where="post", color=QUIET, linestyle=(0, (4, 2)), lw=1.1, zorder=1.5)
     points = [
-        axes.plot(cost, score, mark(number), color=colour(number), ms=8, mec="black", mew=0.6, ls="none")[0]
+        axes.plot(cost, score, mark(number), color=colour(number), ms=size(8), mec="black", mew=0.6, ls="none")[0]
         for number, (cost, score) in enumerate(zip(costs, scores, strict=True))
     ]
     return Line2D([], [], color=QUIET, ls=(0, (4, 2)), lw=1.1), points

@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError, counted, shortened
@@ -20,7 +21,16 @@ from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import share_curve, task_weights
 from mmeb_harness.show.pictures.runs import ShownRuns
-from mmeb_harness.show.pictures.style import COLOURS, QUIET, legend_below, name_points, new_figure, settle
+from mmeb_harness.show.pictures.style import (
+    COLOURS,
+    QUIET,
+    asked_width,
+    legend_below,
+    name_points,
+    new_figure,
+    settle,
+    size,
+)
 from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import percent
 from mmeb_harness.stats.policies import MODES, REASONING
@@ -34,6 +44,8 @@ _DEFAULT_THRESHOLD = 0.5
 _GAPS = np.linspace(-100, 100, 21)
 _MOST_BINS = 40
 _ADAPTIVE_MARKS = "DvPX<o"
+#: Inches, of panels beside each other.
+_NARROWEST_PANEL = 4.6
 _POINT: dict[str, Any] = {"ls": "none", "mec": "black", "mew": 0.6, "ms": 8, "zorder": 3, "clip_on": False}
 
 
@@ -186,7 +198,7 @@ def _draw_shares(shown: ShownRuns, models: Sequence[Modes], title: str) -> tuple
         for axes, modes in zip(panels, models, strict=True):
             curves, runs = _draw_curves(axes, modes), _draw_runs(axes, modes)
             handles |= curves | (runs if with_runs else {})
-        panels[0].set_ylabel("main metric, %")
+        _say_at_the_left(panels, "main metric, %")
         legend_below(figure, list(handles.values()), list(handles))
         return settle(figure), panels
 
@@ -201,13 +213,24 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     """A panel a model, with what is shown of each."""
     subtitle = f"{whats[0]}; {shown.data}" if len(models) == 1 else shown.data
-    figure = new_figure(max(7.5, 5.2 * len(models)), 4.6, title, subtitle, legend)
-    panels = list(figure.subplots(1, len(models), squeeze=False)[0])
-    for axes, modes, what in zip(panels, models, whats, strict=True):
+    asked = asked_width()
+    beside = len(models) if asked is None else min(len(models), max(1, int(asked / _NARROWEST_PANEL)))
+    rows = -(-len(models) // beside)
+    figure = new_figure(max(7.5, 5.2 * beside), 1 + 3.6 * rows, title, subtitle, legend)
+    panels = list(figure.subplots(rows, beside, squeeze=False).flat)
+    for axes in panels[len(models) :]:
+        axes.remove()
+    for axes, modes, what in zip(panels, models, whats, strict=False):
         alone = sum(modes.model == other.model for other in models) == 1
         text = modes.model if alone else f"{modes.model}: {modes.never.name}, {modes.always.name}"
         axes.set_title(text if len(models) == 1 else f"{text} ({what})")
-    return figure, panels
+    return figure, panels[: len(models)]
+
+
+def _say_at_the_left(panels: Sequence[Axes], label: str) -> None:
+    for axes in panels:
+        if (place := axes.get_subplotspec()) is None or place.is_first_col():
+            axes.set_ylabel(label)
 
 
 #: What the legend calls them.
@@ -230,7 +253,8 @@ def _draw_curves(axes: Axes, modes: Modes) -> dict[str, Artist]:
     best = int(scores.argmax())
     (handles[BEST],) = axes.plot(100 * shares[best], 100 * scores[best], "*", color=GREEN, **_POINT | {"ms": 12})
     axes.set_xlabel("queries that reason, % (mean over tasks)")
-    low, high = min(never, always, *(modes.point(run)[1] for run in modes.adaptive)), 100 * scores.max()
+    adaptive = [modes.point(run)[1] for run in modes.adaptive]
+    low, high = min(never, always, *adaptive), max([100 * float(scores.max()), *adaptive])
     axes.set_ylim(low - 0.1 * max(1, high - low), high + 0.12 * max(1, high - low))
     axes.set_xlim(-2, 102)
     return handles
@@ -276,7 +300,7 @@ def _draw_utility(shown: ShownRuns, models: Sequence[Modes], title: str) -> tupl
     for axes, modes in zip(panels, models, strict=True):
         texts = _draw_gaps(axes, modes, narrow=len(models) > 1)
         told += [f"{modes.model}, {text}" for text in texts]
-    panels[0].set_ylabel("queries of that side, %")
+    _say_at_the_left(panels, "queries of that side, %")
     return settle(figure), "; ".join(told)
 
 
@@ -308,12 +332,14 @@ def _draw_gaps(axes: Axes, modes: Modes, *, narrow: bool) -> list[str]:
     axes.axvline(0, color=QUIET, lw=0.8, zorder=0)
     axes.set_xlim(-112, 112)
     axes.set_ylim(0, 100)
-    axes.set_xticks(range(-100, 101, 50), [f"{gap:+}" if gap else "0" for gap in range(-100, 101, 50)])
+    marks = range(-100, 101, 50 if (asked_width() or 8) > 3 else 100)
+    axes.set_xticks(marks, [f"{gap:+}" if gap else "0" for gap in marks])
     axes.set_xlabel("with a rationale minus without, points")
     texts = [_side_text(modes, *side) for side in sides.items()]
     patches = [Patch(edgecolor=BLACK, linewidth=0.6, **look) for look in looks[: len(sides)]]
-    shown = [text.replace(" queries, ", " queries,\n") for text in texts] if narrow else texts
-    axes.legend(patches, shown, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
+    shown = [text.replace(" queries, ", " queries,\n") for text in texts] if narrow or asked_width() else texts
+    below = axes.transAxes + ScaledTranslation(0, -size(0.5), axes.figure.dpi_scale_trans)
+    axes.legend(patches, shown, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0)
     return texts
 
 
@@ -326,7 +352,7 @@ def rationale_length(shown: ShownRuns) -> Made:
     lengths = {run: own.reasoning_tokens[own.reasoned] for run, own in traces.items() if own.reasoned.any()}
     if not lengths:
         return [LeftOut(name, NO_REASONING)]
-    figure = new_figure(7.5, 1.0 + 1.45 * len(lengths), title, f"queries that reasoned; {shown.data}")
+    figure = new_figure(7.5, 1.0 + 1.45 * len(lengths), title, f"queries that reasoned; {shown.data}", least=0.85)
     panels = figure.subplots(len(lengths), sharex=True, squeeze=False)[:, 0]
     edges = _length_edges(np.concatenate(list(lengths.values())))
     told = []
@@ -338,7 +364,7 @@ def rationale_length(shown: ShownRuns) -> Made:
         axes.axvline(p50, color=BLACK, lw=1.4, ls=(0, (4, 2)))
         axes.axvline(p95, color=BLACK, lw=1.4, ls=(0, (1, 1.2)))
         text = f"{run}: {len(tokens):,} queries, median {p50:.0f} (dashed), 95th percentile {p95:.0f} (dotted)"
-        axes.set_title(text, fontsize=9)
+        axes.set_title(text, fontsize=size(9))
         axes.set_ylabel("%")
         told.append(f"{run} median {p50:.0f}, 95th percentile {p95:.0f} of {len(tokens):,} queries")
     panels[-1].set_xlabel("tokens, markers included")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,9 +16,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mmeb_harness.core.errors import shortened
+from mmeb_harness.results.files import TaskResult
 from mmeb_harness.show.pictures.picture import LeftOut, Made, Picture
 from mmeb_harness.show.pictures.runs import ShownRuns
-from mmeb_harness.show.pictures.style import INK, QUIET, colour, grey, hatch, legend_below, new_figure, settle
+from mmeb_harness.show.pictures.style import (
+    INK,
+    QUIET,
+    asked_width,
+    colour,
+    grey,
+    hatch,
+    legend_below,
+    new_figure,
+    settle,
+    size,
+)
 from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import percent
 
@@ -44,12 +58,17 @@ def groups(shown: ShownRuns) -> Made:
 
 def _bars(shown: ShownRuns, shared: Mapping[str, Sequence[str]]) -> Picture:
     title = "Scores by group"
-    num_rows = min(len(shared), -(-len(shared) * len(shown.runs) // _MOST_BARS))
+    most_bars = len(shared) * len(shown.runs) / _MOST_BARS
+    if (asked := asked_width()) is not None:
+        label = size(0.07) * max(map(len, shared)) + 0.05  # names of groups stand below their bars
+        most_bars = max(most_bars * 11.5 / asked, len(shared) * label / (asked - 0.6))
+    num_rows = min(len(shared), math.ceil(most_bars))
     per_row = -(-len(shared) // num_rows)
     names = list(shared)
     width = max(7.5, min(11.5, 2 + 0.17 * per_row * (len(shown.runs) + 1.5)))
     legend = [*(run.name for run in shown.runs), "chance"]
-    figure = new_figure(width, 0.9 + 2.8 * num_rows, title, f"mean over a group's tasks; {shown.data}", legend)
+    about = f"mean over a group's tasks; {shown.data}"
+    figure = new_figure(width, 0.9 + (2.8 if num_rows == 1 else 2.3 if asked else 2.8) * num_rows, title, about, legend)
     rows = figure.subplots(num_rows, squeeze=False)[:, 0]
     for number, axes in enumerate(rows):
         _draw_groups(axes, shown, {name: shared[name] for name in names[number * per_row : (number + 1) * per_row]})
@@ -102,13 +121,17 @@ def _group_label(group: str, tasks: Sequence[str], shown: ShownRuns) -> str:
 def tasks(shown: ShownRuns) -> Made:
     """Heat map: a row a task, a column a run, groups apart."""
     title = "Scores of all tasks"
-    columns = _columns(shown.scored)
     count = sum(map(len, shown.scored.values()))
-    height, width = _heat_size(shown, columns)
-    figure = new_figure(width, height, title, f"main metric, %; {count} tasks; {shown.data}")
+    if (heat := _heat(shown)) is None:
+        needed = _narrowest(shown, [dict(shown.scored)])
+        return [
+            LeftOut("tasks", f"{len(shown.runs)} runs and the names of tasks need {needed:.1f} inches; see --width")
+        ]
+    columns, height, width = heat.columns, heat.height, heat.width
+    figure = new_figure(width, height, title, f"main metric, %; {count} tasks; {shown.data}", least=1)
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axes, column in zip(panels, columns, strict=True):
-        _draw_heat(axes, shown.runs, column)
+        _draw_heat(axes, shown.runs, column, heat.names)
         axes.set_ylim(max(map(_height_of, columns)) - 0.5, -0.5)
     whole = all(task in run.results for run in shown.runs for of_group in shown.scored.values() for task in of_group)
     _draw_scale(figure, panels, "main metric, %" if whole else "main metric, %; hatched: not run")
@@ -133,14 +156,49 @@ def _height_of(column: Mapping[str, Sequence[str]]) -> float:
     return sum(map(len, column.values())) + 0.5 * (len(column) - 1)
 
 
-def _heat_size(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]]) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Heat:
+    """How the heat map is laid out: groups in columns, inches, and points of the tasks' names."""
+
+    columns: Sequence[Mapping[str, Sequence[str]]]
+    height: float
+    width: float
+    names: float
+
+
+#: Points and inches below which nothing can be read; inches of a letter for each point.
+_SMALLEST_NAME, _NARROWEST_CELL, _NAME_WIDTH = 5.5, 0.22, 0.0076
+
+
+def _heat(shown: ShownRuns) -> _Heat | None:
+    """The layout; `None` where the width that was asked for has no room for it."""
+    columns, asked = _columns(shown.scored), asked_width()
+    if asked is not None:
+        one: list[dict[str, Sequence[str]]] = [dict(shown.scored)]
+        fitting = (own for own in (columns, one) if _narrowest(shown, own) <= asked)
+        if (narrow := next(fitting, None)) is None:
+            return None
+        columns = narrow
     longest = max(len(task) for tasks in shown.scored.values() for task in tasks)
     names = max(len(run.name) for run in shown.runs)
     width = len(columns) * (0.9 + 0.075 * longest + 0.46 * max(2, len(shown.runs))) + 0.8
-    return 1.2 + 0.05 * names + 0.2 * max(4.0, max(map(_height_of, columns))), max(6.5, width)
+    points, row = size(8), 0.2
+    if asked is not None:
+        room = _SMALLEST_NAME + (asked - _narrowest(shown, columns)) / len(columns) / (_NAME_WIDTH * longest)
+        points = min(points, room)
+        row = 1.5 * points / 72
+    height = 1.2 + 0.05 * names + row * max(4.0, max(map(_height_of, columns)))
+    return _Heat(columns, height, max(6.5, width), points)
 
 
-def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequence[str]]) -> None:
+def _narrowest(shown: ShownRuns, columns: Sequence[Mapping[str, Sequence[str]]]) -> float:
+    """Inches of a heat map with the smallest names and cells that can be read."""
+    longest = max(len(task) for tasks in shown.scored.values() for task in tasks)
+    name = _NAME_WIDTH * _SMALLEST_NAME * longest
+    return len(columns) * (name + 0.3 + _NARROWEST_CELL * max(2, len(shown.runs))) + 0.3
+
+
+def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequence[str]], points: float) -> None:
     heat = colormaps[HEAT]
     top, places, names = 0.0, [], []
     for group, tasks in column.items():
@@ -148,38 +206,41 @@ def _draw_heat(axes: Axes, runs: Sequence[ShownRun], column: Mapping[str, Sequen
             places.append(top + row)
             names.append(task)
             for place, run in enumerate(runs):
-                _draw_cell(axes, place, top + row, run.results[task].score if task in run.results else None, heat)
+                _draw_cell(axes, place, top + row, run.results.get(task), heat, points)
         axes.annotate(
             group, (1, top + (len(tasks) - 1) / 2), xycoords=("axes fraction", "data"), xytext=(6, 0),
-            textcoords="offset points", rotation=270 if len(tasks) > 3 else 0, va="center", ha="left", fontsize=8,
+            textcoords="offset points", rotation=270 if len(tasks) > 3 else 0, va="center", ha="left", fontsize=points,
             fontweight="bold",
         )  # fmt: skip
         top += len(tasks) + 0.5
     axes.set_xlim(-0.5, len(runs) - 0.5)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.set_xticks(range(len(runs)), [run.name for run in runs], rotation=90 if len(runs) > 1 else 0, fontsize=8.5)
+    axes.set_yticks(places, names, fontsize=points)
+    axes.set_xticks(
+        range(len(runs)), [run.name for run in runs], rotation=90 if len(runs) > 1 else 0, fontsize=points * 1.06
+    )
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
 
-def _draw_cell(axes: Axes, x: float, y: float, score: float | None, heat: Colormap) -> None:
+def _draw_cell(axes: Axes, x: float, y: float, result: TaskResult | None, heat: Colormap, points: float) -> None:
     corner = (x - 0.5, y - 0.5)
-    if score is None:
+    if result is None:
         axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="#bbbbbb", hatch="////", linewidth=0))
         return
+    score = result.score
     shade = heat(score)
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
     text = "100" if score > 0.9995 else percent(score)
-    axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if grey(shade) < 0.5 else INK)
+    axes.text(x, y, text, ha="center", va="center", fontsize=points * 0.94, color="white" if grey(shade) < 0.5 else INK)
 
 
 def _draw_scale(figure: Figure, panels: Sequence[Axes], label: str) -> None:
     scale = figure.colorbar(
         ScalarMappable(Normalize(0, 100), HEAT), ax=list(panels), location="bottom", shrink=0.5, aspect=40, pad=0.02
     )
-    scale.set_label(label, fontsize=8.5, color=INK)
-    scale.ax.tick_params(labelsize=8, color=QUIET)
+    scale.set_label(label, fontsize=size(8.5), color=INK)
+    scale.ax.tick_params(labelsize=size(8), color=QUIET)
     scale.outline.set_visible(False)
 
 

@@ -142,13 +142,15 @@ def test_all_pictures_are_drawn_and_the_same_bytes_twice(tmp_path: Path) -> None
     for folder in ("a", "b"):
         pictures, reasons = pictures_of(runs)
         assert reasons == []
-        paths = save_pictures(pictures, tmp_path / folder)
-    assert [path.name for path in paths] == [f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
+        paths = [*save_pictures(pictures, tmp_path / folder), *save_pictures(pictures[:1], tmp_path / folder, ["pdf"])]
+    files = [f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
+    assert [path.name for path in paths] == [*files, "accuracy-latency.pdf"]
     for path in paths:
         written = path.read_bytes()
         assert written == (tmp_path / "a" / path.name).read_bytes(), path
         assert b"dc:date" not in written
-        assert written.startswith(b"\x89PNG" if path.suffix == ".png" else b"<?xml")
+        assert b"CreationDate" not in written
+        assert written.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[path.suffix])
     assert all(picture.title and picture.alt.endswith(".") for picture in pictures)
     alt = {picture.name: picture.alt for picture in pictures}
     assert "made-never 25.0 % at 217 ms, made-always 50.0 %" in alt["accuracy-latency"]
@@ -298,6 +300,16 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["run", "--output", "out", "--only", "latencies"], "no picture named 'latencies'. Did you mean 'latency'?"),
         (["run", "--output", "out", "--only", "utility-gap"], "no picture can be drawn: utility-gap: no run says"),
         (["run", "--output", "file"], "--output file is a file; name a folder"),
+        (["run", "--output", "out.jpg"], "--output out.jpg: no picture ends with '.jpg'; use .png, .svg, .pdf"),
+        (
+            ["run", "--output", "out.pdf"],
+            "--output out.pdf is one file, these are 4 pictures; name a folder, or --only",
+        ),
+        (["run", "--output", "out.pdf", "--format", "svg"], "--output out.pdf and --format svg disagree"),
+        (["run", "--output", "out", "--format", "eps"], "no format of pictures named 'eps'. Known: pdf, png, svg."),
+        (["run", "--output", "out", "--width", "colum"], "--width colum: inches from 2.5 to 40 are wanted, or one of"),
+        (["run", "--output", "out", "--width", "nan"], "--width nan: inches from 2.5 to 40 are wanted, or one of"),
+        (["run", "--output", "out", "--label", "rum=x"], "no run named 'rum'. Did you mean 'run'?"),
         (["run", "--output", "file/out"], "can't write file/out"),
         (["bare", "--output", "out"], "N24News.parquet is missing; run again"),
         (["other", "--output", "out"], "N24News.parquet is no table of queries (no gate, latency_seconds, path"),
@@ -311,7 +323,7 @@ def test_what_can_not_be_drawn(
         CliRunner().invoke(cli, ["plot", *arguments], standalone_mode=False, catch_exceptions=False)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(unlike.glob("out/*"))
+    assert not list(unlike.glob("out*"))
 
 
 def test_the_command_says_what_it_drew_and_what_it_left_out(tmp_path: Path) -> None:
@@ -323,3 +335,44 @@ def test_the_command_says_what_it_drew_and_what_it_left_out(tmp_path: Path) -> N
     assert f"{tmp_path / 'out' / 'latency'}.png, .svg\n    Latency of queries" in done.stdout
     assert done.stderr.startswith("left out: utility-gap: no run says")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["latency.png", "latency.svg"]
+
+
+def test_a_pdf_for_a_paper(tmp_path: Path) -> None:
+    """As wide as its column, its fonts as TrueType, the runs under the names they are to have."""
+    runs = [str(path) for path in modes(tmp_path)]
+    labels = ["--label", f"{runs[2]}=Ours", "--label", "made-never=direct"]
+    where = ["--only", "latency", "--width", "column", "--output", str(tmp_path / "one.PDF")]
+    done = CliRunner().invoke(cli, ["plot", *runs, *labels, *where])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{tmp_path / 'one.PDF'}\n    Latency of queries, median / 95th percentile: direct ")
+    assert ", Ours " in done.stdout
+    written = (tmp_path / "one.PDF").read_bytes()
+    assert b"/MediaBox [ 0 0 234 " in written  # 3.25 inches
+    assert b"/FontFile2" in written
+    assert b"/Type3" not in written
+
+
+@pytest.mark.slow
+def test_nothing_runs_off_a_narrow_picture(tmp_path: Path) -> None:
+    from matplotlib.text import Text
+
+    long = "a-model-with-a-long-name"
+    only = ("groups", "reasoning-share", "utility-gap", "rationale-length")
+    pictures, reasons = pictures_of(modes(tmp_path) + modes(tmp_path, model=long), width=3.25, only=only)
+    assert reasons == []
+    for picture in pictures:
+        figure = picture.figure
+        assert figure.get_figwidth() == 3.25
+        shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        ticks = {id(tick) for axes in figure.axes for tick in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
+        for text in shown:
+            if id(text) not in ticks:  # those beyond the axes' ends are not drawn
+                extent = text.get_window_extent()
+                assert -1 < extent.x0 < extent.x1 < figure.bbox.width + 1, (picture.name, text.get_text())
+                assert -1 < extent.y0 < extent.y1 < figure.bbox.height + 1, (picture.name, text.get_text())
+                assert text.get_fontsize() > 5, text.get_text()
+    runs = [made(tmp_path / f"r{number}", {FIRST: [1, 0]}) for number in range(12)]
+    assert pictures_of(runs, width=2.5, only=["tasks"]) == (
+        [],
+        ["tasks: 12 runs and the names of tasks need 3.5 inches; see --width"],
+    )
