@@ -110,7 +110,7 @@ class _Probe:
     """
 
     def __init__(self, embedder: Embedder, modes: Mapping[Role, str | None]) -> None:
-        self.embedder, self.modes = embedder, modes
+        self.embedder, self.info, self.modes = embedder, embedder.info, modes
         self.kept: list[tuple[EncodeResult, Sequence[Item], Role, ItemVectors]] = []
 
     def call(self, items: Sequence[Item], role: Role) -> EncodeResult:
@@ -145,11 +145,11 @@ class _Probe:
 
     def vectors_of(self, result: object, items: Sequence[Item], role: Role) -> ItemVectors:
         """What a run would take from a result of these items."""
-        return _per_item(own_result(self.embedder.info, result, [(item.id, item) for item in items], role))
+        return _per_item(own_result(self.info, result, [(item.id, item) for item in items], role))
 
     def models_code(self, items: Sequence[Item], role: Role, how: str = "") -> AbstractContextManager[None]:
         """Inside, code of the model's runs over these items."""
-        return plugin_code(f"model {self.embedder.info.name!r}", lambda: f" over {described(items, role)}{how}")
+        return plugin_code(f"model {self.info.name!r}", lambda: f" over {described(items, role)}{how}")
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
         "batch of one": like(lambda: _one_by_one(probe, items, "query")),
         "padding": like(lambda: probe.encode([*items, _long_item()], "query")[: len(items)]),
         "other ids": like(lambda: probe.encode(_renamed(items), "query")),
-        "as in a run": like(lambda: _encode_as_run(embedder, items, "query")),
+        "as in a run": like(lambda: _encode_as_run(probe, items, "query")),
         "candidates": lambda: _check_candidates(probe, items),
         "kind of numbers": lambda: _check_numbers(probe, few),
         "seconds": lambda: _check_seconds(probe, items),
@@ -195,7 +195,7 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
     }
     if isinstance(embedder, BudgetedEmbedder):
         ahead = like(lambda: _encode_prepared_ahead(probe, embedder, items))
-        checks = {"prepared ahead": ahead, "cost": lambda: _check_cost(embedder, items), **checks}
+        checks = {"prepared ahead": ahead, "cost": lambda: _check_cost(probe, embedder, items), **checks}
     return checks
 
 
@@ -285,7 +285,7 @@ def _check_candidates(probe: _Probe, items: Sequence[Item]) -> str:
             len(fillers) :
         ],
         "one by one, the last first": lambda: _one_by_one(probe, items[::-1], "candidate")[::-1],
-        "as in a run": lambda: _encode_as_run(probe.embedder, items, "candidate"),
+        "as in a run": lambda: _encode_as_run(probe, items, "candidate"),
         "again": lambda: probe.encode(items, "candidate"),
     }
     for way, encode in ways.items():
@@ -296,15 +296,17 @@ def _check_candidates(probe: _Probe, items: Sequence[Item]) -> str:
     return figure
 
 
-def _encode_as_run(embedder: Embedder, items: Sequence[Item], role: Role) -> ItemVectors:
+def _encode_as_run(probe: _Probe, items: Sequence[Item], role: Role) -> ItemVectors:
     """Through the local encoder: small batches, prepared in a thread, uploaded, streamed, as the model can."""
     keyed = [(item.id, item) for item in items]
     batches = [keyed[start : start + RUN_BATCH] for start in range(0, len(keyed), RUN_BATCH)]
     chunk = Chunk(role, tuple(Batch(tuple(batch), len(batch)) for batch in batches))
-    preparation = InlinePreparation(embedder) if isinstance(embedder, BudgetedEmbedder) else None
+    with probe.models_code(items, role):
+        preparation = InlinePreparation(probe.embedder) if isinstance(probe.embedder, BudgetedEmbedder) else None
+        encoder = LocalEncoder(probe.embedder, preparation, RUN_BATCH)
     sink = MemorySink()
     with _unchanged(items), preparation or nullcontext():
-        LocalEncoder(embedder, preparation, RUN_BATCH).encode([chunk], sink)
+        encoder.encode([chunk], sink)
     return _per_item(sink.get([item.id for item in items]))
 
 
@@ -367,7 +369,7 @@ def _check_seconds(probe: _Probe, items: Sequence[Item]) -> str:
 
 
 def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
-    told, info = [], probe.embedder.info
+    told, info = [], probe.info
     for role in ROLES:
         asked = probe.modes.get(role)
         if problem := mode_problem(info, role, asked):
@@ -383,7 +385,7 @@ def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
 
 def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:
     _stir()
-    before, info = _surroundings(), probe.embedder.info
+    before = _surroundings()
     with tempfile.TemporaryFile("w+") as file:
         with _stdout_to(file):
             probe.call(items, "query")
@@ -395,7 +397,9 @@ def _check_rest(probe: _Probe, items: Sequence[Item]) -> str:
     if changed := [name for name in before if before[name] != after.get(name)]:
         os.chdir(str(before["the working directory"]))
         raise ModelError(f"a call changes what others use as well: {', '.join(changed)}")
-    if probe.embedder.info != info:
+    with probe.models_code(items, "query"):
+        info = probe.embedder.info
+    if info != probe.info:
         raise ModelError("its `info` changes from call to call: vectors are stored by it")
     return "no output, nothing changed"
 
@@ -438,8 +442,8 @@ def _stdout_to(file: IO[str]) -> Iterator[None]:
         os.close(before)
 
 
-def _check_cost(embedder: BudgetedEmbedder, items: Sequence[Item]) -> str:
-    with _unchanged(items), plugin_code(f"model {embedder.info.name!r}", lambda: " over what items cost"):
+def _check_cost(probe: _Probe, embedder: BudgetedEmbedder, items: Sequence[Item]) -> str:
+    with _unchanged(items), plugin_code(f"model {probe.info.name!r}", lambda: " over what items cost"):
         costs = [embedder.cost(item, "query") for item in items]
         again = [embedder.cost(item, "query") for item in items]
     for item, cost, second in zip(items, costs, again, strict=True):

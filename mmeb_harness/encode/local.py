@@ -209,8 +209,12 @@ class LocalEncoder:
             return
         asked = ((batch.items, chunk.role, batch.tokens) for chunk in chunks for batch in chunk.batches)
         prepared = self._preparation.run(asked)
-        upload = self._embedder.upload if isinstance(self._embedder, UploadingEmbedder) else None
-        yield from prepared if upload is None else _uploaded(prepared, upload)
+        yield from _uploaded(prepared, self._upload) if isinstance(self._embedder, UploadingEmbedder) else prepared
+
+    def _upload(self, payload: Any) -> Any:
+        assert isinstance(self._embedder, UploadingEmbedder)
+        with plugin_code(f"model {self._info.name!r}", lambda: " while it uploaded a batch"):
+            return self._embedder.upload(payload)
 
     def _encode_chunk(
         self, chunk: Chunk, prepared: Iterator[tuple[Any, float]], sink: Sink, on_progress: Progress

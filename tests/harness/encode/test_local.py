@@ -23,7 +23,7 @@ from mmeb_harness import (
     Trace,
 )
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.errors import PluginError
+from mmeb_harness.core.errors import HarnessError, PluginError
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.prepare import InlinePreparation
@@ -235,12 +235,21 @@ def test_batches_are_moved_ahead(tmp_path: Path) -> None:
     assert embedder.calls.count("upload") == 10
 
 
-def test_an_error_while_moving_reaches_the_caller(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OutOfMemoryError("out of memory"), ModelError, "even with one item at a time"),
+        (KeyError("pixels"), PluginError, r"KeyError: 'pixels' \(test_local\.py:\d+, in upload\) while it uploaded"),
+    ],
+)
+def test_an_error_while_moving_reaches_the_caller(
+    error: Exception, kind: type[HarnessError], message: str, tmp_path: Path
+) -> None:
     class Full(Uploading):
         def upload(self, prepared: Any) -> Any:
-            raise OutOfMemoryError("out of memory")
+            raise error
 
-    with pytest.raises(ModelError, match="even with one item at a time"):
+    with pytest.raises(kind, match=message):
         encode_items(Full(), items_of("a"), "query", VectorStore(tmp_path), tmp_path)
 
 
