@@ -77,12 +77,12 @@ def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
     def command(
         config_name: str, output: Path, assignments: tuple[str, ...], trackers: tuple[TrackerName, ...] = ()
     ) -> None:
+        check_trackers(trackers)
         with progress_of("importing torch", shown=os.environ.get("RANK", "0") == "0"):
             from mmemb_r1_model.disk.config import named_config, override, read_yaml
             from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
         config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
-        check_trackers(trackers)
         pipeline = Pipeline(config, output, say, trackers=trackers)
         pipeline.run([stage for stage in STAGES if stages is None or stage in stages])
         pipeline.leave()
