@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from mmeb_harness.api.asked import default_output
 from mmeb_harness.api.config import RunConfig
 from mmeb_harness.cli.commands import cli
+from mmeb_harness.cli.options import model_options
 from mmeb_harness.data.folder import describe
 from mmeb_harness.results.files import load_run_result, load_task_result
 from tests.event_files import curves
@@ -147,6 +149,23 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
     assert re.fullmatch("mini-gme-a_folder-[0-9a-f]{6}", name("gme:../../a folder/"))
     assert re.fullmatch("mini-gme-[0-9a-f]{6}", name("gme:../.."))
     assert len(name("gme:" + "x" * 300)) < 100
+
+
+def test_arguments_of_a_model_are_pairs_one_by_one_or_behind_commas() -> None:
+    seen: list[dict[str, str]] = []
+
+    @click.command()
+    @model_options
+    def command(model_args: dict[str, str], **_: object) -> None:
+        seen.append(model_args)
+
+    for words in (
+        ["--model-arg", "path=a,b", "--model-arg", "max-size=2"],
+        ["--model-args", "path=a,b,max-size=2"],
+        ["--model-arg", "max_size=2,path=a,b", "--model-args", "path=a,b"],
+    ):
+        command(words, standalone_mode=False)
+    assert seen == 3 * [{"path": "a,b", "max_size": "2"}]
 
 
 @pytest.mark.parametrize(
