@@ -231,7 +231,7 @@ def _longest_block(config: PipelineConfig) -> int:
         plans += [config.adapt.plan, config.adapt.prompts or config.adapt.plan]
     lessons = [part.training.batch_size for part in config.judge.lessons] if config.judge else []
     blocks = [plan.batch_size / plan.sub_batches / (plan.pairs_to - plan.pairs_from) for plan in plans]
-    return math.ceil(max(*blocks, *lessons)) + 1
+    return math.ceil(max([*blocks, *lessons])) + 1
 
 
 def _at_once(worker: WorkerConfig) -> int:

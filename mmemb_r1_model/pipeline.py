@@ -410,12 +410,13 @@ class Pipeline:
         if self.config.rationales.workers and not path.is_file():
             raise DataError(f"{path} is missing: run `mmemb-r1 select` first")
         sets = self.sets(self.config.data, stage)
+        is_first = join_world(self.config.student.device).is_first
         if not self.config.rationales.workers:
             carried = CarriedRationales.of([weighted.pairs for weighted in sets])
-            if join_world(self.config.student.device).is_first:
+            if is_first:
                 self._say(f"{stage}: no workers write rationales, so {carried.fingerprint}")
             return sets, carried
-        with progress_of(f"{stage}, reading selected rationales"):
+        with progress_of(f"{stage}, reading selected rationales", shown=is_first):
             rationales = SelectedRationales(path)
             rationales.check([weighted.pairs for weighted in sets])
         return sets, rationales

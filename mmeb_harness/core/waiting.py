@@ -68,7 +68,8 @@ class _Lines:
 
     def __init__(self, console: Console, what: str, total: int | None, done: int) -> None:
         self._console, self._what, self._total, self._before, self._done = console, what, total, done, done
-        self._began, self._note = time.monotonic(), ""
+        self._began = self._advanced = time.monotonic()
+        self._note = ""
 
     @property
     def wait(self) -> float:
@@ -78,13 +79,15 @@ class _Lines:
         return _Lines.told_at + silence - now
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        self._done, self._note = self._done + units, note
+        self._done, self._note, self._advanced = self._done + units, note, time.monotonic()
 
     def tell(self) -> None:
         _Lines.told_at = time.monotonic()
-        seconds, fresh = _Lines.told_at - self._began, self._done - self._before
-        said = f"{seconds:.0f} s" if self._total is None else f"{self._done:,} of {self._total:,}"
-        left = f"about {seconds / fresh * (self._total - self._done):.0f} s left" if self._total and fresh > 0 else ""
+        now, fresh, left = _Lines.told_at, self._done - self._before, ""
+        said = f"{now - self._began:.0f} s" if self._total is None else f"{self._done:,} of {self._total:,}"
+        if self._total and fresh > 0:
+            each = (self._advanced - self._began) / fresh
+            left = f"about {max(0.0, each * (self._total - self._done) - (now - self._advanced)):.0f} s left"
         print_shown(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, self._note))))
 
 

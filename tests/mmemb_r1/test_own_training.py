@@ -34,6 +34,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> None:
     words = ("--config", "own.yaml", "--output", "own", *SMALL)
     said = call("train", *words)
@@ -46,6 +47,8 @@ def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> Non
     options = ("--tasks", "N24News", "--limit", "2", "--data", str(mini), "--output", "scores", "--reasoning", "never")
     run_module("mmeb_harness", ["run", "--model", "mmemb_r1:own/joint/final", *options])
     assert json.loads((own / "scores" / "run.json").read_text())["model"] == "mmemb_r1"
+    dry = call("estimate", "--config", "own.yaml", "--steps", "1", *SMALL)
+    assert re.findall(r"^(\w+) +1 of 3 steps", dry, re.MULTILINE) == ["train"]
     # Rationales in the file are learnt, and all stages in one command pass over what nobody asked for.
     with (own / "pairs.jsonl").open("a") as file:
         file.write('{"query": "four", "positive": "4", "rationales": {"query": "two and two"}}\n')
