@@ -380,6 +380,8 @@ def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
             if problem := trace_problem(trace, mode, info):
                 raise ModelError(f"the trace of {described([item], role)} {problem}")
         told.append(f"{sum(trace.path == 'reasoned' for trace in traces)} of {len(items)} reason as {role}")
+    if info.reasons and not any(probe.modes.values()):
+        told.append("other modes by a check with --reasoning")
     return ", ".join(told)
 
 

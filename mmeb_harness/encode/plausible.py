@@ -11,6 +11,8 @@ from mmeb_harness.core.items import Role
 MODES: dict[Role, str] = {"query": "reasoning", "candidate": "candidate_reasoning"}
 #: Words that a token may stand for, in any vocabulary.
 WORDS_A_TOKEN = 4
+#: Tokens in which a model may say that it doesn't reason.
+DECLINING = 8
 #: Markers and stripped spaces of a rationale; any other token is a byte of it at least.
 TOKENS_BESIDE = 64
 #: The last vector is ready this late in its call: what comes after it is little.
@@ -29,8 +31,8 @@ def trace_problem(trace: Trace, mode: object, info: ModelInfo) -> str | None:
     if trace.path == "direct":
         if mode == "always":
             return 'is of the path "direct", though reasoning is "always"'
-        if trace.reasoning_tokens or trace.truncated:
-            what = f"{trace.reasoning_tokens} reasoning tokens" if trace.reasoning_tokens else "a truncated rationale"
+        if trace.truncated or trace.reasoning_tokens > DECLINING:
+            what = "a truncated rationale" if trace.truncated else f"{trace.reasoning_tokens} reasoning tokens"
             return f'has {what} on the path "direct"'
         return None
     if mode == "never":

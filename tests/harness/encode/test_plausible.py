@@ -16,6 +16,7 @@ WORDS = "a rationale of twelve words that are written one after another here"
     [
         (Trace(), None, None),
         (Trace(gate=0.2), "never", None),
+        (Trace(reasoning_tokens=2), "never", None),  # <think></think>
         (Trace(rationale="what was read off the picture"), "adaptive", None),
         (Trace("reasoned", 0.9, WORDS, 14), "adaptive", None),
         (Trace("reasoned", None, WORDS, 3), "always", None),  # words of several a token
@@ -23,7 +24,7 @@ WORDS = "a rationale of twelve words that are written one after another here"
         (Trace("reasoned", None, "", 512, truncated=True), "always", None),  # nothing but spaces
         (Trace("reasoned", 0.9, WORDS, 14), "never", 'path "reasoned", though reasoning is "never"'),
         (Trace(gate=0.9), "always", 'path "direct", though reasoning is "always"'),
-        (Trace(reasoning_tokens=7), "adaptive", '7 reasoning tokens on the path "direct"'),
+        (Trace(reasoning_tokens=70), "adaptive", '70 reasoning tokens on the path "direct"'),
         (Trace(truncated=True), "adaptive", 'a truncated rationale on the path "direct"'),
         (Trace("reasoned", None, WORDS), "always", 'no reasoning tokens on the path "reasoned"'),
         (Trace("reasoned", None, WORDS, 1), "always", "1 reasoning tokens for a rationale of 12 words"),
