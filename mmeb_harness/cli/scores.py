@@ -220,7 +220,8 @@ def compare(
     from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
     from mmeb_harness.show.compare import compare as put_side_by_side
-    from mmeb_harness.show.compare import load_any, print_comparison
+    from mmeb_harness.show.compare import print_comparison
+    from mmeb_harness.show.contests import load_entry, other_metrics
     from mmeb_harness.show.names import labelled
     from mmeb_harness.show.paired_tables import as_json
 
@@ -229,12 +230,15 @@ def compare(
     if published_file is not None and not published:
         raise OptionError(f"--published-file {published_file}: nothing of it is asked for; add --published MODEL")
     check_not_read("--json", json_file, runs)
-    columns = [load_any(path) for path in runs]
+    entries = [load_entry(path) for path in runs]
+    columns = [entry.scores for entry in entries]
     if published:
         known = load_published(published_file or PUBLISHED_FILE)
         columns += [find_published(known, name) for name in published]
     columns = labelled(columns, runs, labels)
-    comparison = put_side_by_side(columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too)
+    comparison = put_side_by_side(
+        columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too, others=other_metrics(entries)
+    )
     print_comparison(comparison, console(width_elsewhere=ENDLESS))
     names = [column.name for column in comparison.columns]
     folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
-from mmeb_harness.results.scores import Scores, check_comparable, load_scores, main_score, means, scores_of_run
+from mmeb_harness.results.scores import Scores, check_comparable, main_score, means
 from mmeb_harness.show.names import distinct_names
 from mmeb_harness.show.tables import NONE, percent, print_lines, print_table, signed
 
@@ -53,20 +53,12 @@ class Comparison:
 
     Attributes:
         columns: the models; the first is the reference.
-        blocks: tasks (if asked for), groups, modalities, overall.
+        blocks: tasks (if asked for), groups, modalities, overall, where any of them has a task of the benchmark; then
+            tasks that are not the benchmark's.
     """
 
     columns: tuple[Scores, ...]
     blocks: tuple[tuple[Row, ...], ...]
-
-
-def load_any(path: Path) -> Scores:
-    """Scores of a run's folder, or of a file that `mmeb-eval import` wrote.
-
-    Raises:
-        ResultError: it is neither.
-    """
-    return scores_of_run(path) if path.is_dir() else load_scores(path)
 
 
 def compare(
@@ -75,8 +67,12 @@ def compare(
     *,
     allow_editions: bool = False,
     with_tasks: bool = False,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> Comparison:
     """Put scores side by side.
+
+    Args:
+        others: tasks that are not the benchmark's → main metric.
 
     Raises:
         ResultError: they must not stand in one table (see `check_comparable`).
@@ -98,13 +94,17 @@ def compare(
     ]
     rows = [tuple(_row(name, [of_model[name] for of_model in by_name]) for name in block) for block in blocks]
     if with_tasks:
-        rows.insert(0, tuple(_task_rows(columns, registered)))
+        own = {name: registered[name].task.metric for name, _, _ in benchmark_rows(registered.values())}
+        rows.insert(0, tuple(_task_rows(columns, own)))
+    if further := tuple(_task_rows(columns, others)):
+        on_benchmark = any(cell.tasks for row in rows[-1] for cell in row.cells)
+        rows = [*(rows if on_benchmark else []), further]
     return Comparison(tuple(columns), tuple(rows))
 
 
-def _task_rows(columns: Sequence[Scores], registered: Mapping[str, RegisteredTask]) -> Iterable[Row]:
-    for name, _, _ in benchmark_rows(registered.values()):
-        scores = [main_score(model, name, registered[name].task.metric) for model in columns]
+def _task_rows(columns: Sequence[Scores], metrics: Mapping[str, str]) -> Iterable[Row]:
+    for name, metric in metrics.items():
+        scores = [main_score(model, name, metric) for model in columns]
         if any(score is not None for score in scores):
             yield _row(name, [Cell(score, int(score is not None), 1) for score in scores])
 
@@ -133,11 +133,12 @@ def describe(scores: Scores, number: int, comparison: Comparison) -> list[str]:
     """The lines that say what a column is: edition, data, marks, profile, notes."""
     from mmeb_harness.show.tables import profile_line
 
-    overall = next(row for block in comparison.blocks for row in block if row.name == "overall").cells[number - 1]
+    rows = [row for block in comparison.blocks for row in block]
+    overall = next((row.cells[number - 1] for row in rows if row.name == "overall"), None)
     marks = [
         "synthetic" if scores.synthetic else "",
         "limited to the first queries of each task" if scores.limited else "",
-        "" if overall.complete else f"incomplete: {overall.tasks} of {overall.of} tasks",
+        "" if overall is None or overall.complete else f"incomplete: {overall.tasks} of {overall.of} tasks",
     ]
     data = [f"edition {scores.edition or 'none'}", f"data revision {scores.data_revision or 'unstated'}"]
     return [

@@ -187,6 +187,12 @@ def contests_of(entries: Sequence[Entry], editions: Sequence[str], *, together: 
     return sorted(contests, key=lambda contest: contest.synthetic) + others
 
 
+def other_metrics(entries: Sequence[Entry]) -> dict[str, str]:
+    """Tasks of these entries that are not the benchmark's → main metric."""
+    registered = load_tasks()
+    return {task: own.metric for entry in entries for task, own in _other_members(entry, registered)}
+
+
 def _member(registered: RegisteredTask) -> Member:
     task = registered.task
     return Member(task.modality, task.group, task.metric, task.num_queries)

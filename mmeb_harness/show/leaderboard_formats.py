@@ -163,7 +163,8 @@ def _task_grids(board: Leaderboard) -> Iterable[Grid]:
             )
             for place in part
         )
-        yield Grid(f"Tasks {first + 1} to {first + len(part)}", heads, rows, steep=True)
+        caption = f"Tasks {first + 1} to {first + len(part)}" if len(part) > 1 else f"Task {first + 1}"
+        yield Grid(caption, heads, rows, steep=True)
 
 
 def _head(column: Column) -> Head:

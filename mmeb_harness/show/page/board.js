@@ -1,6 +1,7 @@
 // ---- a leaderboard
 
 const tables = summary.tables;
+const NAME_JOINTS = /(?<=[_/-])/;
 
 function showBoards() {
   const models = new Set(tables.flatMap((table) => table.rows.map((row) => row.name)));
@@ -69,11 +70,12 @@ function columnChips(table, state, arrange) {
   const set = (keys) => (open) => keys.forEach((key) => state.open[open ? 'add' : 'delete'](key));
   const [groups, tasks] = [parents('groups'), parents('tasks')];
   const costs = costColumns(table).length;
+  const texts = table.columns.filter((column) => column.kind === 'text').map((column) => column.title).join(', ');
   const chips = [
     groups.size ? chip('Groups', all(groups), set(groups)) : null,
     tasks.size ? chip('Tasks', all(new Set([...groups, ...tasks])), set(new Set([...groups, ...tasks]))) : null,
     costs ? chip('Size and cost', () => state.costs, (on) => { state.costs = on; }) : null,
-    chip('Edition, profile, data', () => state.data, (on) => { state.data = on; }),
+    chip(texts[0].toUpperCase() + texts.slice(1), () => state.data, (on) => { state.data = on; }),
   ].filter(Boolean);
   return h('fieldset', { class: 'chips', 'aria-label': 'Columns' }, chips);
 }
@@ -93,7 +95,7 @@ function modelBoxes(table, state, filter) {
   const set = (rows) => () => { state.models = new Set(rows); show(); };
   show();
   return h('details', { class: 'models' }, title,
-    h('fieldset', { class: 'boxes small', 'aria-label': 'Models' }, boxes.map((box) => h('label', {}, box, ' ', named(box.row.name)))),
+    h('fieldset', { class: 'boxes small', 'aria-label': 'Models' }, boxes.map((box) => h('label', {}, box, ' ', named(box.row.name, NAME_JOINTS)))),
     h('button', { type: 'button', class: 'button', click: set(table.rows) }, 'All'), ' ', h('button', { type: 'button', class: 'button', click: set([]) }, 'None'));
 }
 
@@ -102,7 +104,7 @@ const costColumns = (table) => table.columns.filter((column, place) => column.bl
 /** Columns of the table as it stands: what is folded away, or of another group than the chosen one, is left out. */
 function shownColumns(table, state, toggle, mixed) {
   const fixed = [
-    { key: 'model', label: 'Model', value: (row) => row.name.toLowerCase(), cell: (row) => [named(row.name), mixed ? [' ', tag(ORIGINS[row.origin])] : null, row.unranked ? h('div', { class: 'small quiet' }, 'not ranked: ', said(row.unranked)) : null] },
+    { key: 'model', label: 'Model', value: (row) => row.name.toLowerCase(), cell: (row) => [named(row.name, NAME_JOINTS), mixed ? [' ', tag(ORIGINS[row.origin])] : null, row.unranked ? h('div', { class: 'small quiet' }, 'not ranked: ', said(row.unranked)) : null] },
     { key: 'rank', label: 'Rank', numeric: true, value: (row) => row.rank, cell: (row) => count(row.rank) },
     { key: 'interval', label: 'Rank 95 %', numeric: true, value: (row) => row.rank, cell: (row) => (row.rank === null ? NONE : row.interval) },
   ];

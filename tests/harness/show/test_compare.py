@@ -19,7 +19,7 @@ from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.published import find_published, load_published
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
 from mmeb_harness.show.compare import Cell, compare, describe, remarks
-from tests.harness.made_runs import PROFILE, benchmark_tasks, mini_run, task_result, whole_run, write_run
+from tests.harness.made_runs import PROFILE, benchmark_tasks, mini_run, own_run, task_result, whole_run, write_run
 
 REGISTERED = load_tasks()
 GROUPS = [
@@ -160,6 +160,23 @@ def test_tasks_are_printed_if_asked_for(tmp_path: Path) -> None:
     assert row(done.output, "GQA")[3:] == ["-", ""]
     assert all(row(done.output, task.name) for task in benchmark_tasks())
     assert not [line for line in call("compare", tmp_path / "one").output.splitlines() if line.startswith("GQA")]
+
+
+def test_other_tasks_are_compared_and_nothing_is_said_of_the_benchmark(tmp_path: Path) -> None:
+    one, two = (own_run(tmp_path / name, {"a": score, "b": 0.5}) for name, score in (("one", 0.5), ("two", 0.75)))
+    done = call("compare", one, two, "--label", "two=Ours")
+    assert done.exit_code == 0, done.output
+    shown = [cells(line) for line in done.stdout.splitlines() if "│" in line]
+    assert shown == [["a", "50.0", "75.0", "+25.0"], ["b", "50.0", "50.0", "0.0"]]
+    assert "[2] Ours: edition page-fixed; data revision my pages hub-2026\n" in done.stdout
+    assert "of 78" not in done.stdout
+    mixed = call("compare", write_all(tmp_path / "whole"), two)
+    assert [cells(line)[0] for line in mixed.stdout.splitlines() if "│" in line][-3:] == ["overall", "a", "b"]
+
+
+def write_all(folder: Path) -> Path:
+    whole_run(folder)
+    return folder
 
 
 def test_editions_are_compared_only_if_asked_for(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from mmeb_harness.stats.queries import QueryScores
 from tests.harness.made_runs import (
     PROFILE,
     benchmark_tasks,
+    own_run,
     run_result,
     task_result,
     whole_run,
@@ -380,21 +381,6 @@ def test_results_of_an_earlier_release_are_said_to_be(tmp_path: Path) -> None:
 
 
 # Several tables.
-
-
-def own_run(folder: Path, scores: Mapping[str, float], data: str = "my pages", **changes: object) -> Path:
-    """A run over somebody's own tasks, which no installed package has; all but one are of one group."""
-    results = [
-        task_result(
-            dataclasses.replace(TASKS[0], name=name, group="captions" if name == "captions" else "Mine", edition=""),
-            score=score,
-            num_queries=50,
-        )
-        for name, score in scores.items()
-    ]
-    results = [dataclasses.replace(one, metrics={**one.metrics, one.metric: one.score}) for one in results]
-    write_run(folder, results, data=data, **changes)
-    return folder
 
 
 def test_other_tasks_stand_in_a_table_of_their_own(runs: list[Path], tmp_path: Path) -> None:
