@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -60,6 +61,11 @@ def _stage_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _importing() -> AbstractContextManager[object]:
+    """Torch takes some seconds; of several processes the first tells."""
+    return progress_of("importing torch", shown=os.environ.get("RANK", "0") == "0")
+
+
 def _track_option(stages: Sequence[str] | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command that trains something."""
     if stages is not None and not {"judge", "train", "adapt"} & {*stages}:
@@ -78,7 +84,7 @@ def _add_command(name: str, stages: Sequence[str] | None, text: str) -> None:
         config_name: str, output: Path, assignments: tuple[str, ...], trackers: tuple[TrackerName, ...] = ()
     ) -> None:
         check_trackers(trackers)
-        with progress_of("importing torch", shown=os.environ.get("RANK", "0") == "0"):
+        with _importing():
             from mmemb_r1_model.disk.config import named_config, override, read_yaml
             from mmemb_r1_model.pipeline import STAGES, Pipeline, read_pipeline
 
@@ -123,7 +129,8 @@ def study_run(
     config_name: str, output: Path, assignments: tuple[str, ...], seeds: tuple[int, ...], only: tuple[str, ...]
 ) -> None:
     """Train and evaluate. Goes on where it was broken off; seeds may run side by side."""
-    from mmemb_r1_model.study.plan import Study, read_study
+    with _importing():
+        from mmemb_r1_model.study.plan import Study, read_study
 
     Study(read_study(config_name, assignments), output, say).run(seeds, only)
 
@@ -136,8 +143,9 @@ def study_report(
     config_name: str, output: Path, assignments: tuple[str, ...], seeds: tuple[int, ...], target: Path
 ) -> None:
     """Tables and figures of a study that has run."""
-    from mmemb_r1_model.study.plan import read_study
-    from mmemb_r1_model.study.report import write_report
+    with _importing():
+        from mmemb_r1_model.study.plan import read_study
+        from mmemb_r1_model.study.report import write_report
 
     write_report(read_study(config_name, assignments), output, seeds, target, config_name)
 
@@ -159,9 +167,10 @@ def configs() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="New folder of the dry run. Default: a temporary one.")
 def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares: int, output: Path | None) -> None:
     """How long a run would take on this machine: a dry run times a few units of every stage. torchrun: as `train`."""
-    from mmemb_r1_model.disk.config import named_config, override, read_yaml
-    from mmemb_r1_model.estimate import dry_run
-    from mmemb_r1_model.pipeline import read_pipeline
+    with _importing():
+        from mmemb_r1_model.disk.config import named_config, override, read_yaml
+        from mmemb_r1_model.estimate import dry_run
+        from mmemb_r1_model.pipeline import read_pipeline
 
     config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
     dry_run(config, output, steps, shares, say)
@@ -179,9 +188,10 @@ def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares:
 )
 def add_tokens(base: str, folder: Path, max_new_tokens: int) -> None:
     """Add MMEmb-R1's tokens to the Qwen3-VL checkpoint BASE and write it to FOLDER. It still has to be trained."""
-    from mmemb_r1_model.model.add_tokens import add_tokens as add
+    with progress_of(f"adding tokens to {base}"):
+        from mmemb_r1_model.model.add_tokens import add_tokens as add
 
-    replaced = add(base, folder, max_new_tokens)
+        replaced = add(base, folder, max_new_tokens)
     if replaced is not None:
         say(f"{folder / 'chat_template.jinja'} is ours, not the base's: {replaced}")
 

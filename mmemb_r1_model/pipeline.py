@@ -30,7 +30,7 @@ from torch import distributed
 
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet
-from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales
+from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales, some_of
 from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
@@ -58,7 +58,7 @@ from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from mmemb_r1_model.training.student import StudentConfig, open_student
+from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 from mmemb_r1_model.vllm.rollouts import check_rollout_server
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
@@ -388,6 +388,8 @@ class Pipeline:
             progress_of(f"loading the student {config.checkpoint}", shown=world.is_first),
         ):
             student = open_student(config, world)
+        if isinstance(rationales, CarriedRationales):
+            _check_lengths(student, sets)
         train(student, sets, rationales, self.config.train, self.folder / "joint", world, self._open_curves)
         return "stage 1 done"
 
@@ -431,6 +433,23 @@ class Pipeline:
         for mode in config.modes:
             run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, options)
         return "evaluated"
+
+
+def _check_lengths(student: Student, sets: Sequence[WeightedSet]) -> None:
+    """That the student could write what pairs carry; of large data sets some of them.
+
+    Raises:
+        OptionError: one is longer; pair and setting are named.
+    """
+    longest = student.settings.max_new_tokens
+    for pair in (pair for weighted in sets for pair in some_of(weighted.pairs)):
+        for side, text in pair.rationales.items():
+            if (tokens := student.rationale_tokens(text)) > longest:
+                raise OptionError(
+                    f"{pair.dataset}, pair {pair.id!r}: the rationale of its {side} has {tokens} tokens, the student "
+                    f"writes at most {longest}: shorten it, or raise max_new_tokens in "
+                    f"{student.checkpoint.folder}/mmemb_r1.json"
+                )
 
 
 @contextlib.contextmanager

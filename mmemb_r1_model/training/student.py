@@ -160,6 +160,10 @@ class Student:
         """Token ids of `<think> r </think> <emb>`."""
         return [self.think, *self.tokenizer.plain(" " + rationale.strip()), self.end_think, self.emb]
 
+    def rationale_tokens(self, rationale: str) -> int:
+        """How many tokens of a rationale the student would have to write, without those around it."""
+        return len(self.completion(rationale)) - 3
+
     def pack(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]) -> Packed:
         """Prompts with the token ids of their branches, on the device."""
         branches = [[continuation(ids) for ids in own] for own in completions]

@@ -56,6 +56,10 @@ def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> Non
     assert "so the pairs' own are learnt as they are, unselected (1 of 4 pairs that were looked at have some)" in said
     rows = [json.loads(line) for line in (own / "again" / "joint" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["reasoned"] > 0
+    told = {"query": "five", "positive": "5", "id": "r", "rationales": {"query": "one more than that " * 9}}
+    (own / "pairs.jsonl").write_text(json.dumps(told) + "\n")
+    with pytest.raises(OptionError, match=r"pair 'r': the rationale of its query has \d+ tokens, the .* at most 24"):
+        call("train", "--config", "own.yaml", "--output", "long", *SMALL, "--set", "train.plan.batch_size=1")
     assert not {"rationales", "selected", "evaluation"} & {path.name for path in (own / "again").iterdir()}
 
 
