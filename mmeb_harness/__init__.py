@@ -53,7 +53,7 @@ from mmeb_harness.core.items import (
     Whitespace,
 )
 from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
-from mmeb_harness.core.pictures import FRAME_SUFFIXES, frame_names, opened_picture
+from mmeb_harness.core.pictures import FRAME_SUFFIXES, MOST_PIXELS, PICTURE_SUFFIXES, frame_names, opened_picture
 from mmeb_harness.core.plugins import call_plugin
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
 from mmeb_harness.core.tasks import Archive, FolderFormat, HubSource, Pages, Suite, Table, Task
@@ -64,6 +64,8 @@ from mmeb_harness.core.waiting import Advance, progress_of
 __all__ = [
     "FRAME_SUFFIXES",
     "MODALITIES",
+    "MOST_PIXELS",
+    "PICTURE_SUFFIXES",
     "TRACKERS",
     "Advance",
     "Archive",

@@ -23,7 +23,7 @@ _PRIVATE = range(0xE000, 0xF900)
 
 def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN) -> str:
     """The string that the official code hands to the processor for `item`."""
-    stored = item.source.instruction
+    stored = _stored(item)
     without_token = stored.replace(LEGACY_IMAGE_TOKEN, "")
     match item.source.layout:
         case "bare":
@@ -51,6 +51,11 @@ def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str =
             return f"{video_token} {stored} {item.text}"
 
 
+def _stored(item: Item) -> str:
+    """The instruction as the benchmark spells it; people's own data has but the one."""
+    return item.source.instruction or item.instruction
+
+
 def _basic(instruction: str, text: str, token: str) -> str:
     joined = f"{instruction} {text}" if text else instruction
     return f"{token} {joined}" if token else joined
@@ -73,7 +78,7 @@ def official_text_without_media_tokens(
     No token for the item's own picture or frames, but the space that would have followed the instruction; video
     questions and the queries of WebQA and EDIS keep theirs, as text.
     """
-    stored = item.source.instruction
+    stored = _stored(item)
     without_token = stored.replace(LEGACY_IMAGE_TOKEN, "")
     match item.source.layout:
         case "basic":
@@ -101,7 +106,7 @@ def official_pieces(item: Item, written: OfficialText = official_text) -> list[s
 
     They are written as characters that the item doesn't have, and told apart by these.
     """
-    own = {*item.text, *item.source.instruction}
+    own = {*item.text, *_stored(item)}
     image, video = itertools.islice((mark for mark in map(chr, _PRIVATE) if mark not in own), 2)
     tokens = {image: Template(IMAGE_TOKEN), video: Template(VIDEO_TOKEN)}
     return [tokens.get(piece, piece) for piece in re.split(f"([{image}{video}])", written(item, image, video)) if piece]

@@ -23,10 +23,11 @@ from mmeb_harness.core.registry import (
     own_tasks,
     resolve_model,
     select_tasks,
+    what_is_in,
     with_tasks,
 )
 from mmeb_harness.core.terminal import say
-from mmeb_harness.data.folder import BENCHMARK_DATA, DataInfo, describe, ensure_suite, is_benchmark_tree
+from mmeb_harness.data.folder import BENCHMARK_DATA, OWN_REVISION, DataInfo, describe, ensure_suite, is_benchmark_tree
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
 
@@ -78,12 +79,12 @@ def choose(config: RunConfig) -> Chosen:
     only_own = own and not config.edition and {*config.tasks} <= own.keys() and {*config.groups} <= own_groups
     if only_own:
         tasks = select_tasks(own, *selection) if any(selection) else list(own.values())
-        return Chosen(dataclasses.replace(data, name=root.name or "data", revision="content"), tasks, own)
+        return Chosen(dataclasses.replace(data, name=root.name or "data", revision=OWN_REVISION), tasks, own)
     if not own and not any(selection) and not is_benchmark_tree(root):
         forms = "; ".join(f"{form.files} ({form.name})" for form in folder_formats())
         raise DataError(
             f"{root} holds no data that is known: neither MMEB-V2's (mmeb-eval data get --data FOLDER) nor your own: "
-            f"{forms}. mmeb-eval new dataset FOLDER writes an example"
+            f"{forms}. It holds {what_is_in(root)}; mmeb-eval new dataset FOLDER writes an example"
         )
     tasks, registered = choose_tasks(config.edition, *selection, own=own)
     if data.name == BENCHMARK_DATA and all(task.collection != BENCHMARK for task in tasks):

@@ -399,8 +399,12 @@ def matching(folder: Path, pattern: str = "*") -> list[Path]:
     return [path for path in paths if all(part in named or is_data(part) for part in path.relative_to(folder).parts)]
 
 
-def hash_files(root: Path, patterns: Iterable[str]) -> str:
+def hash_files(root: Path, patterns: Iterable[str], listed: Iterable[str] = (), *, whole: bool = False) -> str:
     """Hash of what matches the glob patterns below `root` and `is_data`: relative names, sizes and bytes of files.
+
+    Args:
+        listed: folders below `root`, of which the names are hashed that are in them.
+        whole: all bytes of large files, too; else of those both ends.
 
     Raises:
         DataError: one of them can't be read.
@@ -413,9 +417,12 @@ def hash_files(root: Path, patterns: Iterable[str]) -> str:
             continue
         try:
             digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-            digest.update(_hash_content(path))
+            digest.update(_hash_content(path, path.stat().st_size if whole else WHOLE_HASH_LIMIT))
         except OSError as error:
             raise DataError(f"can't read {path}: {error.strerror or error}; mend it, or get it again") from error
+    for folder in listed:
+        names = "\0".join(sorted(filter(is_data, os.listdir(root / folder))))
+        digest.update(f"{folder}/\0{names}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()[:24]
 
 
@@ -423,9 +430,9 @@ def _write_bytes(path: Path, content: Buffer) -> None:
     path.write_bytes(content)
 
 
-def _hash_content(path: Path) -> bytes:
+def _hash_content(path: Path, whole_limit: int) -> bytes:
     with regular_file(path).open("rb") as file:
-        if path.stat().st_size <= WHOLE_HASH_LIMIT:
+        if path.stat().st_size <= whole_limit:
             return hashlib.file_digest(file, "sha256").digest()
         head = file.read(_ENDS)
         file.seek(-_ENDS, os.SEEK_END)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 #: How names of a clip's frames end.
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+#: The same of pictures of all formats that are opened.
+PICTURE_SUFFIXES = (*FRAME_SUFFIXES, ".webp", ".gif", ".bmp", ".tif", ".tiff")
 #: An A0 page at 500 dpi; decoded it takes 2 GB. A few kB can claim many times as much.
 MOST_PIXELS = 500_000_000
 #: Texts and profiles in a PNG, unpacked: some programs write more than the MB that Pillow reads.
@@ -67,9 +69,9 @@ NOTES = {
 READ_ANEW = Unusual.SIXTEEN_BITS | Unusual.TRANSPARENT_COLOUR
 
 
-def frame_names(names: Iterable[str]) -> list[str]:
+def frame_names(names: Iterable[str], suffixes: tuple[str, ...] = FRAME_SUFFIXES) -> list[str]:
     """Of the names in a clip's folder those of its frames, in natural order: frame_2 before frame_10, as officially."""
-    return sorted((name for name in names if name.lower().endswith(FRAME_SUFFIXES) and is_data(name)), key=_in_order)
+    return sorted((name for name in names if name.lower().endswith(suffixes) and is_data(name)), key=_in_order)
 
 
 def _in_order(name: str) -> list[tuple[int, int, str]]:

@@ -19,9 +19,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import inspect
 import itertools
 import math
+import os
 import re
 import signal
 import sys
@@ -43,6 +45,7 @@ from mmeb_harness.core.errors import (
     ModelError,
     OptionError,
     UnknownNameError,
+    leading,
     no_room,
     one_line,
 )
@@ -250,12 +253,29 @@ def data_sets_in(folder: Path) -> list[tuple[Path, FolderFormat, tuple[Task, ...
         HarnessError: settings of one that can't be read.
     """
     formats = folder_formats()
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and is_data(path.name))
+    inner = [path for name in listed_names(folder) if (path := folder / name).is_dir()]
     for level in ([folder], inner):
         sets = [(path, form, tasks) for path in level for form in formats if (tasks := _tasks_in(path, form))]
         if sets:
             return sets
     return []
+
+
+def listed_names(folder: Path) -> list[str]:
+    """The names in a folder that can be data, sorted.
+
+    Raises:
+        DataError: it can't be listed.
+    """
+    try:
+        return sorted(filter(is_data, os.listdir(folder)))
+    except OSError as error:
+        raise DataError(f"{folder} can't be listed: {error.strerror or error}; name a folder that can") from error
+
+
+def what_is_in(folder: Path) -> str:
+    """The first names in a folder, for the message that nothing there is known."""
+    return leading(listed_names(folder)) or "nothing"
 
 
 def _tasks_in(folder: Path, form: FolderFormat) -> tuple[Task, ...] | None:
@@ -281,8 +301,9 @@ def own_tasks(folder: Path) -> dict[str, RegisteredTask]:
                     f"{path}: its task would be called {task.name!r}, like {other}; give it a name in dataset.yaml"
                 )
             within = path.relative_to(folder)
-            patterns = tuple((within / pattern).as_posix() for pattern in task.annotations)
-            tasks[task.name] = RegisteredTask(replace(task, annotations=patterns), OWN_DATA)
+            patterns = tuple((glob.escape(str(within)) / Path(pattern)).as_posix() for pattern in task.annotations)
+            listed = tuple((within / name).as_posix() for name in task.listed)
+            tasks[task.name] = RegisteredTask(replace(task, annotations=patterns, listed=listed), OWN_DATA)
             places[task.name] = path
     return tasks
 

@@ -89,6 +89,7 @@ class Task:
         load: data folder, frames to show → samples; raises `DataError`, never downloads.
         annotations: glob patterns below the data folder; the files (and names of folders) decide the samples and are
             hashed into the data revision.
+        listed: folders below the data folder whose listings decide the samples as well: names alone are hashed.
         num_queries: how many queries the real data has; `None` if not declared.
         num_candidates: distinct candidates (global) or candidates of a query (local), where declared.
         source: hub repository the annotations come from.
@@ -111,6 +112,7 @@ class Task:
     edition: str = ""
     sources: tuple[HubSource, ...] = ()
     recognise: Callable[[Samples], str | None] | None = None
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

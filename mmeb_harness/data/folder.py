@@ -40,6 +40,10 @@ class RevisionError(DataError):
     """The rows are readable, but not those of the benchmark's edition or of its current revision."""
 
 
+#: Of own data, whose files say all that there is to know of their revision.
+OWN_REVISION = "content"
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """A data folder's own description; the defaults hold for a folder without a manifest.
@@ -99,8 +103,11 @@ def describe(root: Path) -> DataInfo:
 
 
 def is_benchmark_tree(root: Path) -> bool:
-    """Whether a folder is laid out as the benchmark's data: it says what it is, or has a folder of annotations."""
-    return (root / MANIFEST).exists() or (root / ANNOTATIONS).is_dir()
+    """Whether a folder is laid out as the benchmark's data: it says what it is, or has a table where that has some.
+
+    A folder of annotations alone doesn't tell: other people's pictures have one beside them.
+    """
+    return (root / MANIFEST).exists() or any((root / ANNOTATIONS).glob("*/*/*/*.parquet"))
 
 
 def suite_folder(suite: Suite, seed: int) -> Path:
@@ -233,7 +240,8 @@ def data_revision(task: Task, info: DataInfo) -> str:
             for path in {path for pattern in task.annotations for path in matching(info.root, pattern)}:
                 if path.is_file():
                     check_as_made(info, path, file_checksum(path))
-        return ",".join(commits or [info.revision]) + f":{hash_files(info.root, task.annotations)}"
+        content = hash_files(info.root, task.annotations, task.listed, whole=info.revision == OWN_REVISION)
+        return f"{','.join(commits or [info.revision])}:{content}"
     except OSError as error:
         raise DataError(f"annotations {error.filename} can't be read: {error.strerror}; put a file there") from error
 
@@ -294,7 +302,9 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
 
 
 def _named(task: Task, root: Path, error: DataError) -> DataError:
-    """A reader's refusal with the task and its files."""
+    """A reader's refusal with the task and its files, if it doesn't name one."""
+    if str(root) in str(error):
+        return DataError(f"{task.name}: {error}")
     files = f" (read from {root / task.annotations[0]})" if task.annotations else f" (read from {root})"
     return DataError(f"{task.name}: {error}{files}; mend the data, or the task's reader")
 

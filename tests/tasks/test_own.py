@@ -134,7 +134,7 @@ def test_splits_of_beir_and_parquet_and_several_pictures(spoiled: Callable[[Fold
 
 
 SPOILED: dict[str, tuple[FolderFormat, str, str, str, str]] = {
-    "missing column": (RETRIEVAL, "qrels.tsv", "corpus-id", "doc", "qrels.tsv:2: no column 'corpus-id'"),
+    "missing column": (RETRIEVAL, "qrels.tsv", "corpus-id", "doc", "qrels.tsv:1: no column 'corpus-id'"),
     "unknown query": (RETRIEVAL, "qrels.tsv", "q-image\t", "q-imag\t", "qrels.tsv:4: query-id 'q-imag' is in no row"),
     "unknown candidate": (RETRIEVAL, "qrels.tsv", "\tclip", "\tclap", "qrels.tsv:6: corpus-id 'clap' is in no row"),
     "negative": (RETRIEVAL, "qrels.tsv", "clip\t1", "clip\t-1", "qrels.tsv:6: score '-1' is no grade"),

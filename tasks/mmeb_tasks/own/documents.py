@@ -1,6 +1,6 @@
 """PDFs and questions about them: a question finds the pages that answer it, among all pages of all documents.
 
-    manual.pdf, …   in the folder, or in `documents/`
+    manual.pdf, …   in the folder, or anywhere below `documents/`
     queries.csv     query, document, page, and optionally score, id (rows of one id are one query), instruction
 
 Pages are rendered once, by pypdfium2, into `pages/`, in a folder named by the PDF's content: a PDF that is replaced
@@ -9,16 +9,20 @@ is rendered again.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmeb_harness import (
+    MOST_PIXELS,
     DataError,
     FolderFormat,
     Frames,
@@ -26,32 +30,40 @@ from mmeb_harness import (
     OptionError,
     Samples,
     Task,
-    is_data,
     lock_file,
     make_folder,
+    matching,
     regular_file,
     replacing,
     say,
 )
 from mmeb_tasks.own.examples import write_documents
-from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
+from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = ("query", "document", "page")
-PAGES, TEXTS = "pages", "texts.json"
+DOCUMENTS_FOLDER, PAGES, TEXTS = "documents", "pages", "texts.json"
 _POINTS_AN_INCH = 72
 #: Between two lines while pages are rendered, which takes about a tenth of a second each.
 _LINE_SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class _Document:
+    """A PDF, where it is, what its pages' ids begin with, and they; none if it can't be read, which is noted."""
+
+    place: str
+    stem: str
+    pages: tuple[Item, ...]
+
+
 def find_tasks(folder: Path) -> tuple[Task, ...] | None:
     """The folder's task; `None` if it holds no PDF or no queries."""
-    table, pdfs = file_of(folder, "queries", _TABLES), _pdfs(folder)
+    table, pdfs = file_of(folder, "queries", TABLES), _pdfs(folder)
     if table is None or not pdfs:
         return None
     settings = read_settings(folder)
-    annotations = (table.name, FILE, *(path.relative_to(folder).as_posix() for path in pdfs))
+    annotations = (table.name, FILE, *(glob.escape(path.relative_to(folder).as_posix()) for path in pdfs))
     return (
         Task(
             name=settings.name or name_of_folder(folder),
@@ -65,8 +77,8 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
 
 
 def _pdfs(folder: Path) -> list[Path]:
-    listed = [*folder.glob("*"), *(folder / "documents").glob("*")]
-    return sorted(path for path in listed if path.suffix.lower() == ".pdf" and is_data(path.name))
+    listed = [*matching(folder, "*"), *matching(folder, f"{DOCUMENTS_FOLDER}/**/*")]
+    return [path for path in listed if path.suffix.lower() == ".pdf"]
 
 
 def _load(folder: Path, data: Path, frames: Frames) -> Samples:
@@ -85,62 +97,99 @@ def read_documents(folder: Path, problems: Problems) -> Samples | None:
         DataError: pages can't be written.
     """
     settings = read_settings(folder)
-    pages: dict[str, Item] = {}
-    numbers: dict[str, int] = {}
-    for pdf in _pdfs(folder):
-        try:
-            own = _pages_of(folder, pdf, settings, problems)
-        except DataError as error:
-            problems.add(pdf.relative_to(folder).as_posix(), str(error))
-            own = []
-        numbers |= {pdf.name: len(own), pdf.stem: len(own)}
-        pages |= {page.id: page for page in own}
-    table = file_of(folder, "queries", _TABLES)
+    documents = _documents(folder, settings, problems)
+    table = file_of(folder, "queries", TABLES)
     assert table is not None
     queries: dict[str, Item] = {}
     gains: dict[str, dict[str, float]] = {}
-    for row in rows_of(table, problems):
-        _add_row(row, numbers, queries, gains, settings, problems)
+    for row in rows_of(table, problems, COLUMNS):
+        _add_row(row, documents, queries, gains, settings, problems)
     if not queries and not problems.lines:
         problems.add(table.name, "holds no rows")
-    return None if problems.lines else Samples(tuple(queries.values()), tuple(pages.values()), gains)
+    distinct = {document.stem: document for document in documents.values()}
+    blank = 0 if settings.pages == "image" else _blank_pages([*distinct.values()], gains, problems)
+    if problems.lines:
+        return None
+    pages = tuple(page for document in distinct.values() for page in document.pages)
+    return Samples(tuple(queries.values()), pages, gains, notes={"pages without text": blank} if blank else {})
+
+
+def _blank_pages(documents: Sequence[_Document], gains: Mapping[str, Mapping[str, float]], problems: Problems) -> int:
+    """How many pages the PDFs hold no text of. What answers a query can't be one of them, which is noted."""
+    answers = {page_id for graded in gains.values() for page_id in graded}
+    blank = 0
+    for document in documents:
+        for number, page in enumerate(document.pages, start=1):
+            blank += not page.text.strip()
+            if not page.text.strip() and page.id in answers:
+                problems.add(
+                    f"{document.place}, page {number}",
+                    "the PDF holds no text there, and a query names it; choose pages: image in dataset.yaml, or let an "
+                    "OCR program add the text",
+                )
+    return blank
+
+
+def _documents(folder: Path, settings: Settings, problems: Problems) -> dict[str, _Document]:
+    """By each of their names: below the folder or its `documents/`, with ".pdf" and without."""
+    documents: dict[str, _Document] = {}
+    for pdf in _pdfs(folder):
+        place = pdf.relative_to(folder)
+        inside = place.relative_to(DOCUMENTS_FOLDER) if place.parts[0] == DOCUMENTS_FOLDER else place
+        stem = inside.with_suffix("").as_posix()
+        if stem in documents:
+            problems.add(place.as_posix(), f"another PDF is called {stem!r} as well; rename one")
+            continue
+        if not is_utf8(stem):
+            problems.add(shown(place.as_posix()), "its name is not UTF-8; rename it")
+            continue
+        try:
+            pages = tuple(_pages_of(folder, pdf, stem, settings))
+        except DataError as error:
+            problems.add(place.as_posix(), str(error))
+            pages = ()
+        names = (inside, place, inside.with_suffix(""), place.with_suffix(""))
+        documents |= dict.fromkeys((name.as_posix() for name in names), _Document(place.as_posix(), stem, pages))
+    return documents
 
 
 def _add_row(
     row: Row,
-    numbers: dict[str, int],
+    documents: Mapping[str, _Document],
     queries: dict[str, Item],
     gains: dict[str, dict[str, float]],
     settings: Settings,
     problems: Problems,
 ) -> None:
     """Add a row's query, if no earlier row of its id did, and its page."""
-    missing = [name for name in COLUMNS if row.values.get(name) in (None, "")]
+    missing = [name for name in COLUMNS if not str(row.values.get(name, "")).strip()]
     if missing:
         problems.add(row.place, f"no {missing[0]}; each row needs {', '.join(COLUMNS)}")
         return
-    text, document = str(row.values["query"]).strip(), str(row.values["document"])
-    if document not in numbers:
-        problems.add(
-            row.place, f"document {shown(document)} is none of the folder's PDFs; put it there, or mend the name"
-        )
+    text, name = str(row.values["query"]).strip(), str(row.values["document"]).strip()
+    document = documents.get(name)
+    if document is None:
+        problems.add(row.place, f"document {shown(name)} is none of the folder's PDFs; put it there, or mend the name")
         return
-    page, score = _number(row.values["page"]), _number(row.values.get("score") or 1)
-    if page is None or page != int(page) or not 1 <= page <= numbers[document]:
-        there = f"{document} has {numbers[document]} pages, counted from 1"
+    grade = row.values.get("score", "")
+    page, score = _number(row.values["page"]), 1.0 if grade in ("", None) else _number(grade)
+    if document.pages and (page is None or page != int(page) or not 1 <= page <= len(document.pages)):
+        there = f"{name} has {len(document.pages)} pages, counted from 1; write one page a row"
         problems.add(row.place, f"page {shown(row.values['page'])}: {there}")
-        return
     if score is None or score <= 0:
-        problems.add(row.place, f"score {shown(row.values['score'])} is no grade above 0; leave the row out instead")
-        return
-    query_id = str(row.values.get("id") or text)
+        problems.add(row.place, f"score {shown(grade)} is no grade above 0; leave the row out instead")
+    query_id = id_text(row.values.get("id")) or text
+    if not is_utf8(query_id):
+        problems.add(row.place, f"id {shown(query_id)} is not UTF-8; mend the id")
     query = Item(query_id, text, instruction=str(row.values.get("instruction") or settings.instruction))
     if queries.setdefault(query_id, query) != query:
         problems.add(
             row.place, f"id {shown(query_id)} is another query's, {shown(queries[query_id].text)}; mend the id"
         )
-        return
-    gains.setdefault(query_id, {})[_page_id(document.removesuffix(".pdf"), int(page))] = score
+    if page is not None and score is not None and document.pages:
+        graded = gains.setdefault(query_id, {})
+        if graded.setdefault(_page_id(document.stem, int(page)), score) != score:
+            problems.add(row.place, f"the query has another score for page {int(page)} already; keep one of the two")
 
 
 def _number(value: object) -> float | None:
@@ -155,36 +204,36 @@ def _page_id(stem: str, page: int) -> str:
     return f"{stem}#{page}"
 
 
-def _pages_of(folder: Path, pdf: Path, settings: Settings, problems: Problems) -> list[Item]:
+def _pages_of(folder: Path, pdf: Path, stem: str, settings: Settings) -> Iterator[Item]:
     """A document's pages as items.
 
     Raises:
         DataError: the PDF can't be read, or its pages can't be written.
     """
-    rendered = _rendered(folder, pdf, settings.dpi)
+    rendered = _rendered(folder, pdf, stem, None if settings.pages == "text" else settings.dpi)
     texts: list[str] = json.loads((rendered / TEXTS).read_text(encoding="utf-8"))
-    items = []
     for number, text in enumerate(texts, start=1):
-        if settings.pages != "image" and not text.strip():
-            problems.add(
-                f"{pdf.relative_to(folder).as_posix()}, page {number}",
-                "the PDF holds no text there; choose pages: image in dataset.yaml, or let an OCR program add the text",
-            )
         image = () if settings.pages == "text" else (rendered / _picture_name(number),)
         words = "" if settings.pages == "image" else text
-        items.append(Item(_page_id(pdf.stem, number), words, image, instruction=settings.candidate_instruction))
-    return items
+        yield Item(_page_id(stem, number), words, image, instruction=settings.candidate_instruction)
 
 
 def _picture_name(number: int) -> str:
     return f"{number:04}.png"
 
 
-def _rendered(folder: Path, pdf: Path, dpi: int) -> Path:
-    """The folder of a PDF's pages and their texts, made on first use; those of another content of the PDF go."""
-    content = regular_file(pdf).read_bytes()
+def _rendered(folder: Path, pdf: Path, stem: str, dpi: int | None) -> Path:
+    """The folder of a PDF's pages and their texts, made on first use; those of another content of the PDF go.
+
+    Args:
+        dpi: `None`: the texts alone.
+    """
+    try:
+        content = regular_file(pdf).read_bytes()
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}; put a PDF there that can") from error
     version = hashlib.sha256(content).hexdigest()[:12]
-    target = folder / PAGES / f"{pdf.stem}-{version}-{dpi}"
+    target = folder / PAGES / f"{stem}-{version}-{dpi or 'text'}"
     if (target / TEXTS).is_file():
         return target
     try:
@@ -192,7 +241,7 @@ def _rendered(folder: Path, pdf: Path, dpi: int) -> Path:
         with lock_file(folder / PAGES / ".lock"):
             if not (target / TEXTS).is_file():
                 _render(pdf, content, target, dpi)
-                for older in (folder / PAGES).glob(f"{pdf.stem}-{'?' * len(version)}-*"):
+                for older in (folder / PAGES).glob(f"{glob.escape(stem)}-{'?' * len(version)}-*"):
                     if older != target:
                         shutil.rmtree(older)
     except OSError as error:
@@ -202,18 +251,36 @@ def _rendered(folder: Path, pdf: Path, dpi: int) -> Path:
     return target
 
 
-def _render(pdf: Path, content: bytes, target: Path, dpi: int) -> None:
+def _render(pdf: Path, content: bytes, target: Path, dpi: int | None) -> None:
     texts = []
     told = time.monotonic()
     for number, total, page in _opened_pages(pdf, content):
-        with replacing(target / _picture_name(number), durably=False) as temporary:
-            page.render(scale=dpi / _POINTS_AN_INCH).to_pil().save(temporary, "PNG")
+        if dpi is not None:
+            picture = _picture(page, number, dpi)
+            with replacing(target / _picture_name(number), durably=False) as temporary:
+                picture.save(temporary, "PNG")
         texts.append(page.get_textpage().get_text_range().replace("\r\n", "\n"))
         if time.monotonic() - told > _LINE_SECONDS:
             told = time.monotonic()
             say(f"rendering {pdf.name}: page {number} of {total}", err=True)
     with replacing(target / TEXTS) as temporary:
-        temporary.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(texts), encoding="utf-8")
+
+
+def _picture(page: Any, number: int, dpi: int) -> Any:
+    """The page (pypdfium2's) as a picture (Pillow's).
+
+    Raises:
+        DataError: a picture of that size can't be opened.
+    """
+    scale = dpi / _POINTS_AN_INCH
+    width, height = (math.ceil(points * scale) for points in page.get_size())
+    if width * height > MOST_PIXELS:
+        raise DataError(
+            f"page {number} would have {width:,} x {height:,} pixels at {dpi} dpi, more than the {MOST_PIXELS:,} that "
+            "are opened; set fewer dpi in dataset.yaml"
+        )
+    return page.render(scale=scale).to_pil()
 
 
 def _opened_pages(pdf: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:

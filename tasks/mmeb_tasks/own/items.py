@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import FRAME_SUFFIXES, DataError, Frames, Item, Modality, frame_names, one_line, opened_picture
-from mmeb_tasks.own.rows import Problems, Row, shown
+from mmeb_harness import PICTURE_SUFFIXES, DataError, Frames, Item, Modality, frame_names, one_line, opened_picture
+from mmeb_tasks.own.rows import Problems, Row, id_text, is_utf8, shown
 from mmeb_tasks.readers.media import check_inside, sample_frames
 
 #: Columns in which an id may stand; the first is BEIR's.
@@ -33,10 +33,8 @@ class ItemMaker:
     def id_of(self, row: Row) -> str | None:
         """The row's id, text or a whole number; `None`, and noted, if it has none."""
         value = next((row.values[name] for name in ID_COLUMNS if name in row.values), None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        if isinstance(value, str) and value.strip():
-            return value
+        if (item_id := id_text(value)) and is_utf8(item_id):
+            return item_id
         said = "has no _id" if value is None else f"_id is {shown(value)}"
         self._problems.add(row.place, f"{said}; give each row an _id, text or a whole number")
         return None
@@ -55,7 +53,7 @@ class ItemMaker:
         if images and frames:
             self._problems.add(row.place, "has both images and frames; an item shows one of the two")
         text = " ".join(part for part in parts if part)
-        if not text and not images and not frames:
+        if not text and not images and not frames and len(self._problems.lines) == noted:
             self._problems.add(row.place, "has neither text nor image nor frames; give it one of them")
         for path in (*images, *frames) if len(self._problems.lines) == noted else ():
             self._look_at(row.place, path)
@@ -76,6 +74,8 @@ class ItemMaker:
 
     def picture(self, place: str, item_id: str, path: Path, instruction: str) -> Item:
         """The item of a picture that a listing found."""
+        if not is_utf8(item_id):
+            self._problems.add(shown(item_id), "its name is not UTF-8; rename it")
         self._look_at(place, path)
         return Item(item_id, images=(path,), instruction=instruction)
 
@@ -87,10 +87,15 @@ class ItemMaker:
         return (value or "").strip()
 
     def _paths(self, row: Row, name: str) -> list[str]:
+        """The paths in a column; "" in a table is none."""
         value = row.values.get(name)
-        paths = [value] if isinstance(value, str) else value or []
+        paths = [value] if isinstance(value, str) and value else value or []
         if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-            self._problems.add(row.place, f"{name} is {shown(value)}; write a path, or a list of paths")
+            held = value[0] if isinstance(value, list) and value else value
+            way_out = "write a path, or a list of paths"
+            if isinstance(held, dict):  # as Hugging Face's data sets store pictures
+                way_out = "save the pictures as files, and write their paths"
+            self._problems.add(row.place, f"{name} is {shown(value)}; {way_out}")
             return []
         return paths
 
@@ -100,16 +105,17 @@ class ItemMaker:
         if not isinstance(row.values.get("frames"), str) or not paths:
             return tuple(self._file(row, path) for path in paths)
         inside = self._inside(row, paths[0])
-        names = frame_names(self._listing(inside)) if inside else []
+        names = frame_names(self._listing(inside), PICTURE_SUFFIXES) if inside else []
         if inside and not names:
-            self._problems.add(row.place, f"frames {inside!r} is no folder with {'/'.join(FRAME_SUFFIXES)} files")
+            self._problems.add(row.place, f"frames {inside!r} is no folder with {'/'.join(PICTURE_SUFFIXES)} files")
         return tuple(self._folder / inside / name for name in names)
 
     def _file(self, row: Row, path: str) -> Path:
         inside = self._inside(row, path)
         directory, name = os.path.split(inside)
         if inside and name not in self._listing(directory):
-            self._problems.add(row.place, f"{inside!r} is not in {self._folder}; paths are relative to that folder")
+            way_out = "write / between folders" if "\\" in inside else "paths are relative to that folder"
+            self._problems.add(row.place, f"{inside!r} is not in {self._folder}; {way_out}")
         return self._folder / inside
 
     def _inside(self, row: Row, path: str) -> str:

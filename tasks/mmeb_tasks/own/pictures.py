@@ -9,11 +9,12 @@ picture finds the name of its class among all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import FRAME_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
+from mmeb_harness import PICTURE_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
 from mmeb_tasks.own.examples import write_pictures
 from mmeb_tasks.own.items import ItemMaker
 from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
@@ -21,7 +22,6 @@ from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_setting
 
 #: As people call them, and as Hugging Face's imagefolder does.
 _CAPTIONS = ("captions", "metadata")
-_TABLES = (".jsonl", ".csv", ".parquet")
 FILE_COLUMN, TEXT_COLUMN = "file_name", "text"
 _FEWEST_CLASSES = 2
 
@@ -36,17 +36,18 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
     settings = read_settings(folder)
     name = settings.name or name_of_folder(folder)
     if table is None:
-        return (_task(name, settings, _read_classes, folder, (*(f"{kind}/*" for kind in _classes(folder)), FILE)),)
+        return (_task(name, settings, _read_classes, folder, (FILE,), tuple(_classes(folder))),)
     return tuple(
-        _task(f"{name}-{way}", settings, read, folder, (table.name, FILE))
+        _task(f"{name}-{way}", settings, read, folder, (table.name, FILE), ())
         for way, read in (("t2i", _read_text_to_image), ("i2t", _read_image_to_text))
     )
 
 
-def _task(name: str, settings: Settings, read: _Read, folder: Path, annotations: tuple[str, ...]) -> Task:
-    load = partial(_load, folder, read)
-    metric = settings.metric or "hit@1"
-    return Task(name, modality="image", group="own", metric=metric, load=load, annotations=annotations)
+def _task(
+    name: str, settings: Settings, read: _Read, folder: Path, annotations: tuple[str, ...], listed: tuple[str, ...]
+) -> Task:
+    load, metric = partial(_load, folder, read), settings.metric or "hit@1"
+    return Task(name, "image", "own", metric, load, annotations, listed=listed)
 
 
 def _load(folder: Path, read: _Read, data: Path, frames: Frames) -> Samples:
@@ -58,7 +59,7 @@ def _load(folder: Path, read: _Read, data: Path, frames: Frames) -> Samples:
 
 
 def _captions_file(folder: Path) -> Path | None:
-    return next((path for name in _CAPTIONS if (path := file_of(folder, name, _TABLES))), None)
+    return next((path for name in _CAPTIONS if (path := file_of(folder, name))), None)
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
@@ -73,11 +74,11 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _holds_data_sets(folder: Path) -> bool:
     """Whether a sub-folder is a data set of its own, and thus no class."""
     names = ("queries", *_CAPTIONS)
-    return any(file_of(inner, name, _TABLES) for inner in folder.iterdir() if inner.is_dir() for name in names)
+    return any(file_of(inner, name) for inner in folder.iterdir() if inner.is_dir() for name in names)
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in FRAME_SUFFIXES and is_data(path.name)
+    return path.suffix.lower() in PICTURE_SUFFIXES and is_data(path.name)
 
 
 def _captioned(
@@ -88,15 +89,16 @@ def _captioned(
     assert table is not None
     maker = ItemMaker(folder, frames, problems, look)
     pictures: dict[str, tuple[Item, list[str]]] = {}
-    for row in rows_of(table, problems):
+    for row in rows_of(table, problems, (FILE_COLUMN, TEXT_COLUMN)):
         name, texts = row.values.get(FILE_COLUMN), _texts_of(row)
         if not isinstance(name, str) or not texts:
             what = f"{FILE_COLUMN} {shown(name)} and {TEXT_COLUMN} {shown(row.values.get(TEXT_COLUMN))}"
             problems.add(row.place, f"{what}; write the picture's path, and its caption or a list of captions")
             continue
-        item = maker.item(Row(row.place, {"image": name}), name, "")
+        item_id = os.path.normpath(name)
+        item = maker.item(Row(row.place, {"image": name}), item_id, "")
         if item is not None:
-            pictures.setdefault(name, (item, []))[1].extend(texts)
+            pictures.setdefault(item_id, (item, []))[1].extend(texts)
     if not pictures and not problems.lines:
         problems.add(table.name, "holds no rows")
     return list(pictures.values())
@@ -152,7 +154,8 @@ def _read_classes(
 ) -> Samples | None:
     settings, classes = read_settings(folder), _classes(folder)
     maker = ItemMaker(folder, frames, problems, look)
-    names = [Item(name, name.replace("_", " "), instruction=settings.candidate_instruction) for name in classes]
+    names = [Item(name, _spoken(name), instruction=settings.candidate_instruction) for name in classes]
+    _check_classes(folder, classes, problems)
     queries, gains = [], {}
     for name, paths in classes.items():
         for path in paths:
@@ -160,6 +163,24 @@ def _read_classes(
             queries.append(maker.picture(place, place, path, settings.instruction))
             gains[place] = {name: 1.0}
     return None if problems.lines else Samples(tuple(queries), tuple(names), gains)
+
+
+def _spoken(name: str) -> str:
+    """A class as it is called, of its folder's name."""
+    return name.replace("_", " ").strip()
+
+
+def _check_classes(folder: Path, classes: Mapping[str, Sequence[Path]], problems: Problems) -> None:
+    """Note what would be left out unsaid, and classes that nobody can tell apart."""
+    first: dict[str, str] = {}
+    for name in classes:
+        if first.setdefault(_spoken(name), name) != name:
+            problems.add(f"{name}/", f"is called {_spoken(name)!r}, as {first[_spoken(name)]}/ is; rename one")
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and is_data(path.name)):
+        for deeper in sorted(path for path in inner.iterdir() if path.is_dir() and is_data(path.name)):
+            if any(map(_is_picture, deeper.iterdir())):
+                place = deeper.relative_to(folder).as_posix()
+                problems.add(f"{place}/", "holds pictures, but is no class's own folder; move them up, or out")
 
 
 def find_problems(folder: Path, look: Callable[[Path], None]) -> list[str]:

@@ -4,11 +4,12 @@
     corpus.jsonl    {"_id": "d1", "title": "…", "text": "…", "frames": "clips/d1"}
     qrels.tsv       query-id, corpus-id, score
 
-Each may be parquet as well; `qrels` may be a folder of splits. A query ranks the whole corpus.
+Each may be a .csv, .tsv, .jsonl or .parquet; `qrels` may be a folder of splits. A query ranks the whole corpus.
 """
 
 from __future__ import annotations
 
+import glob
 import itertools
 import math
 from collections import Counter
@@ -16,14 +17,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task
+from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task, matching
 from mmeb_tasks.own.examples import write_retrieval
 from mmeb_tasks.own.items import ItemMaker, modality_of
-from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
+from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
-_TABLES = (".jsonl", ".parquet")
-_QRELS = (".tsv", ".csv", ".parquet")
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 #: Rows looked at to tell what kind of items a corpus holds.
 _ROWS_TO_LOOK_AT = 16
@@ -31,7 +30,7 @@ _ROWS_TO_LOOK_AT = 16
 
 def find_tasks(folder: Path) -> tuple[Task, ...] | None:
     """The folder's task; `None` if it holds no queries or no corpus."""
-    if file_of(folder, "queries", _TABLES) is None or file_of(folder, "corpus", _TABLES) is None:
+    if file_of(folder, "queries") is None or file_of(folder, "corpus") is None:
         return None
     settings = read_settings(folder)
     return (
@@ -47,15 +46,15 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
 
 
 def _annotations(folder: Path) -> list[str]:
-    names = [path.name for name in ("queries", "corpus") if (path := file_of(folder, name, _TABLES))]
+    names = [path.name for name in ("queries", "corpus") if (path := file_of(folder, name))]
     qrels = _qrels_file(folder, read_settings(folder))
-    return [*names, *([qrels.relative_to(folder).as_posix()] if qrels else []), FILE]
+    return [*names, *([glob.escape(qrels.relative_to(folder).as_posix())] if qrels else []), FILE]
 
 
 def _modality(folder: Path) -> Modality:
     """Of most of the first rows that show anything, the corpus before the queries."""
     for name in ("corpus", "queries"):
-        path = file_of(folder, name, _TABLES)
+        path = file_of(folder, name)
         assert path is not None
         rows = itertools.islice(rows_of(path, Problems(folder)), _ROWS_TO_LOOK_AT)
         kinds = Counter(kind for row in rows if (kind := modality_of(row.values)) != "text")
@@ -84,19 +83,21 @@ def read_retrieval(
     if qrels is None:
         problems.add("qrels.tsv", f"is missing; write a line a pair: {', '.join(QRELS_COLUMNS)}")
         return None
+    if not queries or not corpus:  # the file as a whole is wrong, not each label
+        return None
     gains = _read_qrels(qrels, queries, corpus, problems)
+    if not gains and not problems.lines:
+        problems.add(qrels.relative_to(folder).as_posix(), "labels no query; each needs a row with a score above 0")
     notes: dict[str, int] = {}
     unlabelled = [query_id for query_id in queries if not gains.get(query_id)]
     if qrels.parent != folder:  # queries of other splits
         notes["queries of other splits left out"] = len(unlabelled)
     else:
-        for query_id in unlabelled:
+        for query_id in unlabelled if gains else ():
             place, _ = queries[query_id]
             problems.add(place, f"query {query_id!r} has no relevant row in {qrels.name}; label it, or leave it out")
     answered = [item for query_id, (_, item) in queries.items() if gains.get(query_id)]
-    if not answered and not problems.lines:
-        problems.add(qrels.name, "labels no query; each needs a row with a score above 0")
-    if problems.lines or not all([answered, corpus]):
+    if problems.lines:
         return None
     present = [item for item in answered if item is not None]
     candidates = tuple(item for _, item in corpus.values() if item is not None)
@@ -108,7 +109,7 @@ def _items(
 ) -> dict[str, tuple[str, Item | None]]:
     """By id where it stands, and its item; `None` of a row that can't be one, so that its labels aren't stray."""
     items: dict[str, tuple[str, Item | None]] = {}
-    path = file_of(folder, name, _TABLES)
+    path = file_of(folder, name)
     if path is None:
         problems.add(f"{name}.jsonl", "is missing; write an object a line")
         return items
@@ -131,9 +132,9 @@ def _qrels_file(folder: Path, settings: Settings) -> Path | None:
     Raises:
         DataError: a split that isn't there, or several of which none is named.
     """
-    if (single := file_of(folder, "qrels", _QRELS)) is not None:
+    if (single := file_of(folder, "qrels")) is not None:
         return single
-    splits = {path.stem: path for path in sorted((folder / "qrels").glob("*")) if path.suffix in _QRELS}
+    splits = {path.stem: path for path in matching(folder, "qrels/*") if path.suffix in TABLES}
     wanted = settings.split or ("test" if "test" in splits else "")
     if wanted in splits:
         return splits[wanted]
@@ -149,13 +150,8 @@ def _read_qrels(
     """Query id → {candidate id → score above 0}; rows of score 0 were judged and found irrelevant."""
     gains: dict[str, dict[str, float]] = {}
     seen: dict[tuple[str, str], str] = {}
-    for row in rows_of(path, problems):
-        if missing := [name for name in QRELS_COLUMNS[:2] if name not in row.values]:
-            problems.add(
-                row.place, f"no column {missing[0]!r}; the columns are {', '.join(QRELS_COLUMNS)}, in a header"
-            )
-            return gains
-        query_id, candidate_id = (str(row.values[name]).strip() for name in QRELS_COLUMNS[:2])
+    for row in rows_of(path, problems, QRELS_COLUMNS[:2]):
+        query_id, candidate_id = (id_text(row.values.get(name)) or "" for name in QRELS_COLUMNS[:2])
         for kind, item_id, known in (("query", query_id, queries), ("corpus", candidate_id, corpus)):
             if item_id not in known:
                 problems.add(row.place, f"{kind}-id {shown(item_id)} is in no row of its file; mend the id")

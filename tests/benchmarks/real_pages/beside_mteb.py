@@ -20,10 +20,10 @@ from mmeb_baselines.peers import BATCH, mteb_score
 
 from mmeb_harness import Frames, Samples, read_json, run_command
 from mmeb_harness.core.embedder import AnyVectors
+from mmeb_harness.core.registry import own_tasks
 from mmeb_harness.results.scores import read_run_file
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import VectorStore, content_keys
-from tests.benchmarks.real_pages.real_pages_task import TASKS
 from tests.benchmarks.real_pages.report import read_entry
 
 #: mteb rounds to five digits.
@@ -82,10 +82,10 @@ def stored_vectors(run: Path, samples: Samples, data: Path, vectors: Path | None
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--vectors", type=click.Path(path_type=Path), help="The runs' --vectors. Default: beside each run.")
 def main(runs: tuple[Path, ...], data: Path, vectors: Path | None) -> int:
-    apart = False
+    apart, tasks = False, own_tasks(data.resolve())
     for run in runs:
         result = read_entry(f"{run.name}={run}").result
-        task = next(task for task in TASKS if task.name == result.name)
+        task = tasks[result.name].task
         samples = task.load(data, Frames())
         known = KnownVectors(*stored_vectors(run, samples, data, vectors), samples)
         theirs = mteb_score(known, task, samples, lambda items, _: [item.text for item in items], BATCH)

@@ -32,8 +32,7 @@ from mmeb_harness.stats.resampling import (
     p_of_no_difference,
     resample,
 )
-from tests.benchmarks.real_pages.make import LABELS
-from tests.benchmarks.real_pages.real_pages_task import TASKS
+from tests.benchmarks.real_pages.make import LABELS, TASKS
 
 ANSWERS = ("text", "table", "figure", "code")
 
@@ -73,9 +72,9 @@ def read_entry(named: str) -> Entry:
     if not (name and equals and path):
         raise OptionError(f"{named!r}: a run is named as NAME=FOLDER")
     folder = Path(path)
-    ours = [result for result in read_run(folder)[1] if result.name in {task.name for task in TASKS}]
+    ours = [result for result in read_run(folder)[1] if result.name in TASKS]
     if len(ours) != 1:
-        raise ResultError(f"{folder} has {len(ours)} results of {' or '.join(task.name for task in TASKS)}, expected 1")
+        raise ResultError(f"{folder} has {len(ours)} results of {' or '.join(TASKS)}, expected 1")
     return Entry(name, folder, ours[0], read_queries(folder, ours[0]))
 
 
@@ -136,8 +135,8 @@ def table_of(entries: Sequence[Entry]) -> list[str]:
 
 def table_by_answer(entries: Sequence[Entry]) -> list[str]:
     """Lines of Markdown: nDCG@5 over the queries whose answer is text, a table, a figure, code."""
-    with (LABELS / "queries.csv").open(encoding="utf-8", newline="") as file:
-        answer_of = {row["query-id"]: row["answer"] for row in csv.DictReader(file)}
+    with LABELS.open(encoding="utf-8", newline="") as file:
+        answer_of = {row["id"]: row["answer"] for row in csv.DictReader(file)}
     answers = np.array([answer_of[query] for query in entries[0].queries.ids])
     heads = [f"{answer} ({int((answers == answer).sum())})" for answer in ANSWERS]
     lines = [f"| nDCG@5 where the answer is | {' | '.join(heads)} |", f"|---|{'---:|' * len(ANSWERS)}"]
