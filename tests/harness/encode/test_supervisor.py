@@ -193,7 +193,9 @@ def test_errors_come_as_themselves_when_their_turn_comes(two: WorkerPreparation)
 
 
 def test_programming_errors_carry_the_workers_traceback(two: WorkerPreparation) -> None:
-    with pytest.raises(PluginError, match=r"model 'preparing': ZeroDivisionError: .*_divide\) while it") as divided:
+    with pytest.raises(
+        PluginError, match=r"model 'preparing': ZeroDivisionError: .*_divide; called in .*, in prepare\) while it"
+    ) as divided:
         texts_of(two, "divide")
     assert "in _divide" in divided.value.__notes__[0]
     with pytest.raises(
