@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mmeb_harness.core.errors import ResultError, leading
+from mmeb_harness.core.errors import ResultError, counted, leading
 from mmeb_harness.core.files import fingerprint
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.data.folder import load_samples
@@ -81,9 +81,9 @@ def take_over(plan: Plan, earlier: Earlier, hashes: MediaHashes, reporter: Repor
         raise ResultError(f"{earlier.damaged[damaged]}; this command doesn't ask for {damaged}: ask for it, too")
     asked_again = [name for name in plan.tasks if name in earlier.doubtful]
     if asked_again:
+        tasks = counted(len(asked_again), "finished task")
         reporter.note(
-            f"media of {len(asked_again)} finished tasks were changed, or aren't remembered, and are looked at anew: "
-            f"{leading(asked_again)}"
+            f"media of {tasks} were changed, or aren't remembered, and are looked at anew: {leading(asked_again)}"
         )
     unchanged = {
         name: task
@@ -99,11 +99,13 @@ def _tell(plan: Plan, earlier: Earlier, finished: Mapping[str, FinishedTask], re
     left_out = [name for name in plan.others if name not in finished]
     if left_out:
         reporter.note(
-            f"{len(left_out)} earlier results are of other settings or data and leave the run: {leading(left_out)}"
+            f"{counted(len(left_out), 'earlier result')} of other settings or data left out of the run: "
+            f"{leading(left_out)}"
         )
     kept = [name for name in plan.tasks if name in finished]
     if kept:
-        reporter.note(f"{len(kept)} of {len(plan.tasks)} tasks were finished before and are kept (--fresh starts over)")
+        tasks = counted(len(plan.tasks), "task")
+        reporter.note(f"{len(kept)} of {tasks} finished before and kept (--fresh starts over)")
         reporter.skip_tasks(len(kept))
     if earlier.unknown:
         reporter.note(
@@ -115,7 +117,8 @@ def _tell(plan: Plan, earlier: Earlier, finished: Mapping[str, FinishedTask], re
     known = {*finished, *earlier.damaged, *earlier.doubtful}
     stale = [name for name in plan.tasks if name not in known and plan.folder.task_file(name).is_file()]
     if stale:
-        reporter.note(f"{len(stale)} earlier results are of another model, setting or data revision: computed again")
+        results = counted(len(stale), "earlier result")
+        reporter.note(f"{results} of another model, setting or data revision: computed again")
 
 
 def media_list(plan: Plan, planned: PlannedTask) -> MediaList:

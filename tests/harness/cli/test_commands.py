@@ -81,7 +81,7 @@ def test_a_run_from_start_to_table(call, tmp_path: Path) -> None:  # type: ignor
     again = call(
         "run", "--model", "random", "--tasks", "VOC2007,ViDoSeek-doc", "--groups", "M-RET", "--track", "tensorboard"
     )  # fmt: skip
-    assert "5 of 5 tasks were finished before" in again.stdout
+    assert "5 of 5 tasks finished before" in again.stdout
     assert load_run_result(tmp_path / "runs" / "mini-random" / "run.json").aggregates == run.aggregates
     (mean,) = (name for name in curves(tmp_path / "runs" / "mini-random") if name.startswith("means/"))
     assert mean == "means/M-RET"  # of the others only some tasks were run
@@ -285,7 +285,7 @@ def test_edition_profile_and_frames_stand_in_results_and_table(call, tmp_path: P
         result = load_task_result(tmp_path / f"runs/mini-bag_of_features-frames3/tasks/{name}.json")
         assert (result.edition, result.profile) == ("page-fixed", run.profile)
     done = call(*arguments, "--frames", "3", "--output", "runs/mini-bag_of_features")
-    assert "2 earlier results are of another model, setting or data revision: computed again" in done.stdout
+    assert "2 earlier results of another model, setting or data revision: computed again" in done.stdout
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def test_a_run_is_put_together_from_several_invocations(call, tmp_path: Path) ->
     assert call(*other).returncode == 0
     assert load_run_result(tmp_path / "runs/mini-random/run.json").tasks == run.tasks
     done = call(*other, "--output", "runs/mini-random")
-    assert "2 earlier results are of other settings or data and leave the run: VOC2007, K700" in done.stdout
+    assert "2 earlier results of other settings or data left out of the run: VOC2007, K700" in done.stdout
     assert load_run_result(tmp_path / "runs/mini-random/run.json").tasks == ("HMDB51",)
 
 

@@ -165,7 +165,7 @@ def test_a_second_run_encodes_nothing(data: Path, tmp_path: Path) -> None:
     second = run_toy(data, tmp_path / "run", embedder=embedder, reporter=reporter)
     assert embedder.texts == []
     assert second.aggregates == first.aggregates
-    assert reporter.notes == ["2 of 2 tasks were finished before and are kept (--fresh starts over)"]
+    assert reporter.notes == ["2 of 2 tasks finished before and kept (--fresh starts over)"]
     assert not reporter.finished
 
 
@@ -193,7 +193,7 @@ def test_a_change_is_noticed_and_computed_again(change: str, data: Path, tmp_pat
         write_toy(data, "one", num_queries=7)
     limit = 2 if change == "limit" else None
     run_toy(data, tmp_path / "run", ("one",), embedder, reporter, limit)
-    assert reporter.notes == ["1 earlier results are of another model, setting or data revision: computed again"]
+    assert reporter.notes == ["1 earlier result of another model, setting or data revision: computed again"]
     # New words only, or all of them under a new model; a limit needs nothing new.
     assert len(embedder.texts) == {"data": 1, "limit": 0}.get(change, 18)
 

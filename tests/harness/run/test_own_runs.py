@@ -56,11 +56,11 @@ def test_it_is_called_what_its_folder_is(folder: Path) -> None:
 
 def test_a_replaced_picture_and_a_touched_one(folder: Path) -> None:
     run("--data", "mine", "--output", "out")
-    assert "1 of 1 tasks were finished before" in run("--data", "mine", "--output", "out")
+    assert "1 of 1 task finished before" in run("--data", "mine", "--output", "out")
     os.utime(folder / "images" / "red-circle.png")
     time.sleep(TICK)
     assert "media unchanged: kept" in run("--data", "mine", "--output", "out")
-    assert "1 of 1 tasks were finished before" in run("--data", "mine", "--output", "out")
+    assert "1 of 1 task finished before" in run("--data", "mine", "--output", "out")
     before = read_run(Path("out"))[1][0]
     shutil.copy(folder / "images" / "blue-triangle.png", folder / "images" / "green-circle.png")
     done = call("verify", "out", "--data", "mine")
@@ -88,7 +88,7 @@ def test_media_of_other_tasks_in_the_folder_count_as_well(folder: Path) -> None:
     assert "leave the run" not in again
     shutil.copy("both/one/images/red-circle.png", "both/one/images/blue-circle.png")
     again = run("--data", "both", "--tasks", "my-pictures-t2i", "--output", "out")
-    assert "1 earlier results are of other settings or data and leave the run: my-retrieval" in again
+    assert "1 earlier result of other settings or data left out of the run: my-retrieval" in again
 
 
 def test_wrong_data_leaves_what_is_there(folder: Path) -> None:

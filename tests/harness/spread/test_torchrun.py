@@ -62,7 +62,7 @@ def test_a_finished_run_is_over_at_once_for_all_ranks(place: Place) -> None:
     shutil.copytree(place.folder / "alone", place.folder / "again")
     done = place.call(*place.run("again", marks=False), launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 tasks were finished before" in done.stdout
+    assert "3 of 3 tasks finished before" in done.stdout
 
 
 def test_ranks_of_different_settings_are_refused(tmp_path: Path) -> None:
