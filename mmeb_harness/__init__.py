@@ -1,7 +1,13 @@
 """Evaluation harness for multimodal embedding models.
 
+    import mmeb_harness as mmeb
+    run = mmeb.evaluate("mmemb_r1", tasks="DocVQA", data="data")
+
 The public names are those in `__all__`; everything that a task or model plugin needs is among them.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.columns import Column, Row, parquet_rows
 from mmeb_harness.core.embedder import (
@@ -61,6 +67,22 @@ from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_trackers, tracking
 from mmeb_harness.core.waiting import Advance, progress_of
 
+if TYPE_CHECKING:
+    from mmeb_harness.api.evaluate import evaluate
+    from mmeb_harness.api.side_by_side import Boards, Compared, compare, leaderboard
+    from mmeb_harness.results.outcome import Run, load_run
+
+#: What evaluates and compares, and where it stands: a plugin that only needs the types doesn't wait for it.
+_LATE = {
+    "Boards": "mmeb_harness.api.side_by_side",
+    "Compared": "mmeb_harness.api.side_by_side",
+    "Run": "mmeb_harness.results.outcome",
+    "compare": "mmeb_harness.api.side_by_side",
+    "evaluate": "mmeb_harness.api.evaluate",
+    "leaderboard": "mmeb_harness.api.side_by_side",
+    "load_run": "mmeb_harness.results.outcome",
+}
+
 __all__ = [
     "FRAME_SUFFIXES",
     "MODALITIES",
@@ -69,9 +91,11 @@ __all__ = [
     "TRACKERS",
     "Advance",
     "Archive",
+    "Boards",
     "BudgetedEmbedder",
     "CandidateInstruction",
     "Column",
+    "Compared",
     "DataError",
     "Embedder",
     "EncodePath",
@@ -98,6 +122,7 @@ __all__ = [
     "ResultError",
     "Role",
     "Row",
+    "Run",
     "Samples",
     "Scalar",
     "ShortClips",
@@ -122,9 +147,13 @@ __all__ = [
     "build_config",
     "call_plugin",
     "check_trackers",
+    "compare",
+    "evaluate",
     "frame_names",
     "import_peer",
     "is_data",
+    "leaderboard",
+    "load_run",
     "lock_file",
     "make_folder",
     "matching",
@@ -143,3 +172,9 @@ __all__ = [
     "say",
     "tracking",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)

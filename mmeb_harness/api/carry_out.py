@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmeb_harness.api.asked import Asked, asked_for, asked_of, choose, default_output
 from mmeb_harness.api.config import RunConfig
@@ -15,12 +14,12 @@ from mmeb_harness.results.outcome import Run
 from mmeb_harness.run.evaluate import encode_share, evaluate, this_process
 from mmeb_harness.run.plan import fingerprint_of, make_plan
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-def run_config(config: RunConfig, console: Console) -> Run | None:
+def run_config(config: RunConfig, reporter: Reporter) -> Run | None:
     """Evaluate what a configuration asks for, in this process or in several; `None` if another one ranks.
+
+    Args:
+        reporter: of this process, if it is the only or the first one.
 
     Raises:
         HarnessError: on the first thing a user has to mend. Results written until then stay valid.
@@ -28,24 +27,26 @@ def run_config(config: RunConfig, console: Console) -> Run | None:
     part = part_of(config)
     if part.ranks is not None and part.ranks.restarts:
         config = dataclasses.replace(config, fresh=False)  # what was encoded before the failure counts
-    reporter = reporter_of(part, console)
+    reporter = reporter_of(part, reporter)
     spec, asked = asked_for(config)
     with open_crew(config, part, spec, asked.settings.output, reporter) as crew:
         return carry_out(asked, crew, reporter)
 
 
-def run_embedder(embedder: Embedder, config: RunConfig, reporter: Reporter) -> Run:
+def run_embedder(embedder: Embedder, config: RunConfig, reporter: Reporter, *, by_name: bool = False) -> Run:
     """Evaluate a model that is at hand, in this process.
 
     Args:
         config: what is evaluated, and how; its model is a name for messages and for the results folder.
+        by_name: name the default results folder by the model's name alone.
 
     Raises:
         HarnessError: as `run_config`.
     """
     config = dataclasses.replace(config, model=embedder.info.name)
     chosen = choose(config)
-    named = default_output(config, {"fingerprint": fingerprint_of(embedder.info)}, chosen.data)
+    told_apart = {} if by_name else {"fingerprint": fingerprint_of(embedder.info)}
+    named = default_output(config, told_apart, chosen.data)
     asked = asked_of(config, chosen, Path(config.output) if config.output else named, {})
     run = carry_out(asked, Crew(embedder.info, embedder, this_process(embedder, reporter.note)), reporter)
     assert run is not None  # this process ranks

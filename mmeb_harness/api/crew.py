@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmeb_harness.api.config import RunConfig
+from mmeb_harness.core import terminal
 from mmeb_harness.core.embedder import Embedder, ModelInfo
-from mmeb_harness.core.progress import LineReporter, Reporter, reporter_for
+from mmeb_harness.core.progress import LineReporter, Reporter
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.run.evaluate import OpenEncoder, this_process
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmeb_harness.spread.shares import Share
     from mmeb_harness.spread.torchrun import Ranks
 
@@ -86,11 +85,11 @@ def part_of(config: RunConfig) -> Part:
     return Part(ranks)
 
 
-def reporter_of(part: Part, console: Console) -> Reporter:
-    """All ranks but the first are silent unless something is wrong."""
+def reporter_of(part: Part, first: Reporter) -> Reporter:
+    """That of the first rank, or of a process alone; the others say by lines what is wrong."""
     if part.ranks is None or part.ranks.is_first:
-        return reporter_for(console)
-    return LineReporter(console, f"rank {part.ranks.share.index}: ")
+        return first
+    return LineReporter(terminal.console(), f"rank {part.ranks.share.index}: ")
 
 
 @contextmanager

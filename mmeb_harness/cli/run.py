@@ -62,11 +62,12 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     """
     from mmeb_harness.api.carry_out import run_config
     from mmeb_harness.api.config import RunConfig, make_config, read_config
+    from mmeb_harness.core.progress import reporter_for
 
     from_file = read_config(config_file) if config_file else RunConfig()
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     console = terminal.console()
-    finished = run_config(config, console)
+    finished = run_config(config, reporter_for(console))
     if finished is not None:
         from mmeb_harness.exchange.tracked import track_run
         from mmeb_harness.show.run_table import print_run

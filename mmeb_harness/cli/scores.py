@@ -5,10 +5,8 @@ As in `cli`: options become values, and heavy imports stay inside the commands.
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +62,12 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 
     Rankings are scored again, and must agree with the score file beside them.
     """
-    from mmeb_harness.core.registry import BENCHMARK, load_tasks
+    from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.exchange.mteb import import_mteb, mteb_folder
     from mmeb_harness.results.official import import_scores as read_official
     from mmeb_harness.results.scores import save_scores
     from mmeb_harness.show.compare import compare, print_comparison
+    from mmeb_harness.show.contests import benchmark_tasks
 
     registered, files = load_tasks(), mteb_folder(path)
     check_not_read("--output", output, (path, *files))
@@ -78,8 +77,9 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
         scores = read_official(path, registered.values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
-    incomplete = len(scores.tasks) < sum(standing.collection == BENCHMARK for standing in registered.values())
-    print_comparison(compare([scores], registered, with_tasks=incomplete), console(width_elsewhere=ENDLESS))
+    tasks = benchmark_tasks(registered)
+    compared = compare([scores], tasks, with_tasks=len(scores.tasks) < len(tasks))
+    print_comparison(compared, console(width_elsewhere=ENDLESS))
     say(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
 
 
@@ -216,65 +216,26 @@ def compare(
     each with the first: intervals, p-values, wins and losses. One model's runs in the modes never, always and adaptive
     show what its gate is worth.
     """
+    from mmeb_harness.api.side_by_side import put_side_by_side
     from mmeb_harness.core.files import write_json
-    from mmeb_harness.core.registry import load_tasks
-    from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
-    from mmeb_harness.show.compare import compare as put_side_by_side
-    from mmeb_harness.show.compare import print_comparison
-    from mmeb_harness.show.contests import load_entry, other_metrics
-    from mmeb_harness.show.names import labelled
-    from mmeb_harness.show.paired_tables import as_json
 
     if not runs and not published:
         raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
     if published_file is not None and not published:
         raise OptionError(f"--published-file {published_file}: nothing of it is asked for; add --published MODEL")
     check_not_read("--json", json_file, runs)
-    entries = [load_entry(path) for path in runs]
-    columns = [entry.scores for entry in entries]
-    if published:
-        known = load_published(published_file or PUBLISHED_FILE)
-        columns += [find_published(known, name) for name in published]
-    columns = labelled(columns, runs, labels)
-    comparison = put_side_by_side(
-        columns, load_tasks(), allow_editions=allow_editions, with_tasks=tasks_too, others=other_metrics(entries)
+    compared = put_side_by_side(
+        runs,
+        published,
+        published_file=published_file,
+        allow_editions=allow_editions,
+        with_tasks=tasks_too,
+        labels=labels,
     )
-    print_comparison(comparison, console(width_elsewhere=ENDLESS))
-    names = [column.name for column in comparison.columns]
-    folders = {path: f"[{number}] {names[number - 1]}" for number, path in enumerate(runs, start=1) if path.is_dir()}
-    compared = _print_runs(folders, with_tasks=tasks_too)
+    compared.print(console(width_elsewhere=ENDLESS))
     if json_file is not None:
-        write_json(json_file, {"scores": as_json(comparison), **compared})
+        write_json(json_file, compared.as_json())
         say_kept(f"comparison: {json_file}")
-
-
-def _print_runs(folders: Mapping[Path, str], *, with_tasks: bool) -> dict[str, Any]:
-    """Print runs query by query, each against the first, and the modes of one model; what was printed, for JSON.
-
-    Args:
-        folders: runs, and what the table above calls them.
-    """
-    from mmeb_harness.core.registry import benchmark_rows, load_tasks
-    from mmeb_harness.show.paired_tables import as_json, paired_json, print_gate, print_paired
-    from mmeb_harness.stats.paired import compare_runs
-    from mmeb_harness.stats.policies import judge_gate, mode_runs
-    from mmeb_harness.stats.queries import has_queries
-
-    rows, terminal = benchmark_rows(load_tasks().values()), console(width_elsewhere=ENDLESS)
-    for folder in folders:
-        if not has_queries(folder):
-            say(f"{folder} holds no single queries (no folder queries), so it isn't compared query by query")
-    folders = {folder: name for folder, name in folders.items() if has_queries(folder)}
-    pairs = []
-    for first, folder in itertools.product(list(folders)[:1], list(folders)[1:]):
-        paired = compare_runs(first, folder, rows)
-        print_paired(paired, f"{folders[folder]} - {folders[first]}", terminal, with_tasks=with_tasks)
-        pairs.append({"first": str(first), "second": str(folder), **paired_json(paired)})
-    modes = mode_runs(list(folders))
-    gate = judge_gate(modes) if modes else None
-    if gate:
-        print_gate(gate, terminal)
-    return {"paired": pairs, "gate": as_json(gate)}
 
 
 @click.command()

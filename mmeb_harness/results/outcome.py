@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import Encoded, trace_columns
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import file_checksum, read_parquet
 from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
@@ -19,8 +20,10 @@ from mmeb_harness.ranking.task import ScoredQuery
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.recomputed import check_follows
+from mmeb_harness.results.scores import read_run
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -40,13 +43,82 @@ class FinishedTask:
     hard: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a run has left in its folder."""
 
     folder: Path
     result: RunResult
     tasks: tuple[FinishedTask, ...]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Task → main metric, in [0, 1]."""
+        return {task.result.name: task.result.score for task in self.tasks}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean → score, in [0, 1], of those over all of their tasks: groups, modalities, overall."""
+        return {mean.name: mean.score for mean in self.result.aggregates if mean.complete and mean.score is not None}
+
+    def table(self) -> pd.DataFrame:
+        """A row a task, in the run's order; all metrics are in `tasks`."""
+        import pandas as pd
+
+        rows = [
+            {
+                "task": task.result.name,
+                "group": task.result.group,
+                "modality": task.result.modality,
+                "metric": task.result.metric,
+                "score": task.result.score,
+                "chance": task.result.chance,
+                "num_queries": task.result.num_queries,
+                "num_candidates": task.result.num_candidates,
+                "reasoning_rate": task.result.queries.reasoning_rate,
+            }
+            for task in self.tasks
+        ]
+        return pd.DataFrame(rows).set_index("task") if rows else pd.DataFrame()
+
+    def queries(self, task: str) -> pd.DataFrame:
+        """One task, a row a query: its score, what was ranked first, what is relevant, and how its vector came about.
+
+        Raises:
+            UnknownNameError: the run has no such task.
+            ResultError: its table is gone, or was changed.
+        """
+        if task not in self.scores:
+            raise UnknownNameError("task of this run", task, self.scores)
+        files = RunFolder(self.folder)
+        result = next(each.result for each in self.tasks if each.result.name == task)
+        table = read_parquet(files.queries_file(task), None, result.tables.get("queries", ""))
+        frame: pd.DataFrame = table.to_pandas().set_index("query_id")
+        return frame
+
+    def __repr__(self) -> str:
+        overall = self.means.get("overall")
+        score = "" if overall is None else f", overall {100 * overall:.1f}"
+        return f"<Run {self.folder}: {self.result.model} on {self.result.data}, {len(self.tasks)} tasks{score}>"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        shown = self.table()
+        fractions = shown.columns.intersection(["score", "chance", "reasoning_rate"])
+        shown[fractions] = (100 * shown[fractions]).round(1)
+        return f"<p>{html.escape(repr(self))}</p>{shown.to_html()}"
+
+
+def load_run(folder: str | PathLike[str]) -> Run:
+    """A finished run, as `evaluate` returned it.
+
+    Raises:
+        ResultError: the folder holds no finished run, or files that can't be read or were changed.
+    """
+    root = Path(folder)
+    result, results = read_run(root)
+    return Run(root, result, tuple(kept_task(RunFolder(root), task) for task in results))
 
 
 def finished_task(result: TaskResult, queries: pa.Table, candidates: pa.Table) -> FinishedTask:

@@ -5,7 +5,7 @@ Means over the benchmark follow the one rule of `results.mean_scores`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,6 @@ from typing import Literal
 from mmeb_harness.core.errors import ResultError, shortened
 from mmeb_harness.core.items import Modality, Profile
 from mmeb_harness.core.reading import JsonFile
-from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, benchmark_rows
 from mmeb_harness.results.files import (
     ADDED,
     RUN_FILE_AGAIN,
@@ -109,17 +108,10 @@ def main_score(scores: Scores, task: str, metric: str) -> float | None:
     return score.metrics[metric]
 
 
-def means(scores: Scores, registered: Iterable[RegisteredTask]) -> tuple[Aggregate, ...]:
-    """Means over the benchmark: of the tasks' scores, or as published where there are none."""
-    registered = list(registered)
-    metrics = {row.task.name: row.task.metric for row in registered if row.collection == BENCHMARK}
-    return means_over(scores, benchmark_rows(registered), metrics)
-
-
 def means_over(
     scores: Scores, rows: Sequence[tuple[str, Modality, str]], metrics: Mapping[str, str]
 ) -> tuple[Aggregate, ...]:
-    """The same over these tasks.
+    """Means over tasks: of their scores, or as published where there are none.
 
     Args:
         rows: (task, modality, group) of all that the means should cover.

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmeb_harness.core.items import MODALITIES
-from mmeb_harness.core.registry import RegisteredTask, benchmark_rows
-from mmeb_harness.results.scores import Scores, check_comparable, main_score, means
+from mmeb_harness.results.scores import Scores, check_comparable, main_score, means_over
+from mmeb_harness.show.contests import Member
 from mmeb_harness.show.names import distinct_names
 from mmeb_harness.show.tables import NONE, percent, print_lines, print_table, signed
 
@@ -63,7 +63,7 @@ class Comparison:
 
 def compare(
     columns: Sequence[Scores],
-    registered: Mapping[str, RegisteredTask],
+    tasks: Mapping[str, Member],
     *,
     allow_editions: bool = False,
     with_tasks: bool = False,
@@ -72,17 +72,20 @@ def compare(
     """Put scores side by side.
 
     Args:
-        others: tasks that are not the benchmark's → main metric.
+        tasks: of the benchmark, which the means should cover.
+        others: tasks that are not → main metric.
 
     Raises:
         ResultError: they must not stand in one table (see `check_comparable`).
     """
     columns = distinct_names(columns)
     check_comparable(columns, allow_editions=allow_editions)
+    covered = [(name, task.modality, task.group) for name, task in tasks.items()]
+    metrics = {name: task.metric for name, task in tasks.items()}
     by_name = [
         {
             mean.name: Cell(mean.score, mean.tasks, mean.tasks + len(mean.missing))
-            for mean in means(scores, registered.values())
+            for mean in means_over(scores, covered, metrics)
         }
         for scores in columns
     ]
@@ -94,8 +97,7 @@ def compare(
     ]
     rows = [tuple(_row(name, [of_model[name] for of_model in by_name]) for name in block) for block in blocks]
     if with_tasks:
-        own = {name: registered[name].task.metric for name, _, _ in benchmark_rows(registered.values())}
-        rows.insert(0, tuple(_task_rows(columns, own)))
+        rows.insert(0, tuple(_task_rows(columns, metrics)))
     if further := tuple(_task_rows(columns, others)):
         on_benchmark = any(cell.tasks for row in rows[-1] for cell in row.cells)
         rows = [*(rows if on_benchmark else []), further]

@@ -140,8 +140,20 @@ def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
 
 def benchmark_contest(entries: Sequence[Entry], registered: Mapping[str, RegisteredTask], edition: str) -> Contest:
     """All of these entries, on the benchmark's tasks."""
-    members = {name: _member(row) for name, row in registered.items() if row.collection == BENCHMARK}
-    return Contest(edition, BENCHMARK_DATA, members, tuple(entries))
+    return Contest(edition, BENCHMARK_DATA, benchmark_tasks(registered), tuple(entries))
+
+
+def benchmark_tasks(registered: Mapping[str, RegisteredTask]) -> dict[str, Member]:
+    """Those of the benchmark, by name, in its order."""
+    return {name: _member(row) for name, row in registered.items() if row.collection == BENCHMARK}
+
+
+def tasks_to_compare(entries: Sequence[Entry]) -> dict[str, Member]:
+    """The benchmark's, if one of the entries has a score of it; else all that the entries have."""
+    registered = load_tasks()
+    if any(_on_benchmark(entry, registered) for entry in entries):
+        return benchmark_tasks(registered)
+    return {name: member for entry in entries for name, member in _other_members(entry, registered)}
 
 
 def contests_of(entries: Sequence[Entry], editions: Sequence[str], *, together: bool) -> list[Contest]:

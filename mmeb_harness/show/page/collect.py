@@ -11,6 +11,7 @@ from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.compare import Comparison, compare, remarks
+from mmeb_harness.show.contests import Entry, benchmark_tasks, other_metrics
 from mmeb_harness.show.page.texts import find_data
 from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
@@ -55,9 +56,15 @@ def open_runs(
         ResultError: a folder holds no finished run, or the runs must not stand in one table.
     """
     runs = read_runs(folders, allow_editions=allow_editions, labels=labels)
+    entries = [Entry(run.scores, run.run, results=run.results) for run in runs]
     return Source(
         runs=runs,
-        comparison=compare([run.scores for run in runs], load_tasks(), allow_editions=allow_editions),
+        comparison=compare(
+            [run.scores for run in runs],
+            benchmark_tasks(load_tasks()),
+            allow_editions=allow_editions,
+            others=other_metrics(entries),
+        ),
         data=find_data([run.run for run in runs], data),
         pairs=reasoning_pairs([run.run for run in runs]),
         registered=tuple(load_tasks(run.run.edition or None) for run in runs),

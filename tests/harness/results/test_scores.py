@@ -10,7 +10,7 @@ import pytest
 
 from mmeb_harness import ResultError, UnknownNameError
 from mmeb_harness.core.registry import benchmark_rows, load_tasks
-from mmeb_harness.results.files import load_run_result
+from mmeb_harness.results.files import Aggregate, load_run_result
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.published import find_published, load_published
 from mmeb_harness.results.scores import (
@@ -20,7 +20,7 @@ from mmeb_harness.results.scores import (
     load_scores,
     main_score,
     mean_scores,
-    means,
+    means_over,
     save_scores,
     scores_of_run,
 )
@@ -30,19 +30,24 @@ REGISTERED = load_tasks()
 PLAIN = Scores("a", "page-fixed", "imported", "somewhere", {"OK-VQA": TaskScore({"hit@1": 0.5}, 1000)})
 
 
+def means(scores: Scores) -> tuple[Aggregate, ...]:
+    metrics = {name: row.task.metric for name, row in REGISTERED.items()}
+    return means_over(scores, benchmark_rows(REGISTERED.values()), metrics)
+
+
 def test_scores_of_a_run_and_its_means(tmp_path: Path) -> None:
     run = whole_run(tmp_path / "run")
     scores = scores_of_run(tmp_path / "run")
     assert (scores.name, scores.edition, scores.origin, scores.profile) == ("run", "page-fixed", "run", PROFILE)
     assert (scores.synthetic, scores.limited, scores.data_revision) == (False, False, "MMEB-V2 hub-2026")
     assert scores.tasks["MomentSeeker"].num_queries == 1602
-    found = [(one.name, one.score, one.tasks, one.missing) for one in means(scores, REGISTERED.values())]
+    found = [(one.name, one.score, one.tasks, one.missing) for one in means(scores)]
     assert found == [(one.name, one.score, one.tasks, one.missing) for one in run.aggregates]
 
 
 def test_means_of_some_tasks_are_incomplete_by_the_runs_own_rule(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [task_result(task) for task in benchmark_tasks()[::3]])
-    for mean, stored in zip(means(scores_of_run(tmp_path / "run"), REGISTERED.values()), run.aggregates, strict=True):
+    for mean, stored in zip(means(scores_of_run(tmp_path / "run")), run.aggregates, strict=True):
         assert (mean.name, mean.score, mean.missing) == (stored.name, stored.score, stored.missing)
 
 
@@ -55,7 +60,7 @@ def test_a_modality_is_the_mean_over_its_tasks_not_its_groups() -> None:
 
 def test_means_as_published_where_there_are_no_tasks() -> None:
     scores = dataclasses.replace(PLAIN, tasks={}, means={"overall": 0.7, "I-CLS": 0.6})
-    found = {one.name: one for one in means(scores, REGISTERED.values())}
+    found = {one.name: one for one in means(scores)}
     assert (found["overall"].score, found["overall"].tasks, found["overall"].complete) == (0.7, 78, True)
     assert (found["video"].score, found["video"].complete) == (None, False)
 

@@ -18,10 +18,12 @@ from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.published import find_published, load_published
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
+from mmeb_harness.show import contests
 from mmeb_harness.show.compare import Cell, compare, describe, remarks
 from tests.harness.made_runs import PROFILE, benchmark_tasks, mini_run, own_run, task_result, whole_run, write_run
 
 REGISTERED = load_tasks()
+TASKS = contests.benchmark_tasks(REGISTERED)
 GROUPS = [
     *("I-CLS", "I-QA", "I-RET", "I-VG", "V-CLS", "V-QA", "V-RET", "M-RET"),
     *("ViDoRe-V1", "ViDoRe-V2", "VisRAG", "VisDoc-OOD"),
@@ -65,7 +67,7 @@ def row(printed: str, name: str) -> list[str]:
 
 
 def test_rows_and_differences_in_points() -> None:
-    comparison = compare([constant("a", 0.5), constant("b", 0.525)], REGISTERED)
+    comparison = compare([constant("a", 0.5), constant("b", 0.525)], TASKS)
     assert [[row.name for row in block] for block in comparison.blocks] == [
         *(GROUPS, ["image", "video", "visdoc"], ["overall"])
     ]
@@ -79,7 +81,7 @@ def test_rows_and_differences_in_points() -> None:
 def test_an_incomplete_mean_is_never_compared() -> None:
     whole, part = constant("a", 0.5), constant("b", 0.6, without=("GQA", "OVEN"))
     for columns in ([whole, part], [part, whole]):
-        comparison = compare(columns, REGISTERED)
+        comparison = compare(columns, TASKS)
         by_name = {row.name: row.cells[1].difference for block in comparison.blocks for row in block}
         assert {name for name, difference in by_name.items() if difference is None} == {
             *("I-QA", "I-RET", "image", "overall")
@@ -91,7 +93,7 @@ def test_an_incomplete_mean_is_never_compared() -> None:
 
 def test_tasks_too() -> None:
     columns = [constant("a", 0.5, without=("GQA",)), constant("b", 0.6)]
-    tasks = compare(columns, REGISTERED, with_tasks=True).blocks[0]
+    tasks = compare(columns, TASKS, with_tasks=True).blocks[0]
     assert [row.name for row in tasks] == [task.name for task in benchmark_tasks()]
     by_name = {row.name: row.cells for row in tasks}
     assert by_name["GQA"] == (Cell(None, 0, 1), Cell(0.6, 1, 1))
@@ -108,7 +110,7 @@ def test_what_is_said_of_a_column() -> None:
         data_revision="r1",
         notes=("note",),
     )
-    first, source, profile, note = describe(scores, 1, compare([scores], REGISTERED))
+    first, source, profile, note = describe(scores, 1, compare([scores], TASKS))
     assert first == (
         "[1] a: edition page-fixed; data revision r1; synthetic; limited to the first queries of each task; "
         "incomplete: 77 of 78 tasks"
@@ -116,7 +118,7 @@ def test_what_is_said_of_a_column() -> None:
     assert (source, note) == ("    imported: s", "    note")
     assert profile.startswith("    profile made: instruction unstated; ")
     plain = constant("b", 0.5)
-    assert describe(plain, 1, compare([plain], REGISTERED)) == [
+    assert describe(plain, 1, compare([plain], TASKS)) == [
         *("[1] b: edition page-fixed; data revision unstated", "    imported: s", "    profile unstated")
     ]
 
