@@ -50,6 +50,7 @@ checked: 8
 variants:
   - {name: random, shares: judge, checkpoint: joint, set: [select.rule.rule=random]}
   - {name: cost-3, shares: train, set: [adapt.reward.length_cost=3]}
+  - {name: cost-9, shares: train, set: [adapt.reward.length_cost=9]}
 """
 
 
@@ -63,14 +64,13 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     call("study", "run", *words, "--only", "evaluator")
     first = call("study", "run", *words, "--seed", "1", "--only", "base", "--only", "random")
     assert "seed 1, base: select" in first
-    call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
-    assert "Not run, and so not shown: cost-3." in (tmp_path / "report" / "README.md").read_text()
-    call("study", "run", *words, "--seed", "1")
+    call("study", "run", *words, "--seed", "1", "--only", "cost-3")
     used = json.loads((tmp_path / "study/seed-1/base/config.json").read_text())
     assert used["train"]["loop"]["seed"] == 1000
     assert used["synthetic"][0]["seed"] == 1001
     call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
     text = (tmp_path / "report" / "README.md").read_text()
+    assert "Not run, and so not shown: cost-9." in text
     for part in ("Goals", "Variants", "length cost", "Calibration", "Checks", "Selection", "Time and losses"):
         assert part in text
     assert "nan" not in text
@@ -86,7 +86,7 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     assert shown["always"]["all"]["value"] == pytest.approx(score)
     assert shown["oracle"]["all"]["value"] >= max(shown["never"]["all"]["value"], score)
     weights = (tmp_path / "study/seed-1/base/adaptive/final/model.safetensors").read_bytes()
-    again = call("study", "run", *words, "--seed", "1")
+    again = call("study", "run", *words, "--seed", "1", "--only", "base")
     assert "train" not in again
     assert (tmp_path / "study/seed-1/base/adaptive/final/model.safetensors").read_bytes() == weights
 
