@@ -70,9 +70,12 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that holds the mini suite, for the tests of one process: readers write pages into it."""
+    """A cache folder that holds the mini suite, for the tests of one process: readers write pages into it.
+
+    Copied: a further link to a file counts as a change of it, in the tests of another process as well.
+    """
     folder = tmp_path_factory.mktemp("cache")
-    shutil.copytree(mini, folder / "mini-v1-seed0", copy_function=os.link)
+    shutil.copytree(mini, folder / "mini-v1-seed0", copy_function=shutil.copyfile)
     return folder
 
 
