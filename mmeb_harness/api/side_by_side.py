@@ -217,18 +217,12 @@ class Boards:
         Raises:
             OptionError: another suffix.
         """
-        from mmeb_harness.show.leaderboard_formats import SUFFIXES, render
-        from mmeb_harness.show.page.board import board_page
+        from mmeb_harness.show.page.board import FORMAT_OF, rendered
 
         file = Path(path)
-        if file.suffix == ".html":
-            write_text(file, board_page(self.boards))
-        elif file.suffix in SUFFIXES:
-            write_text(file, render(self.boards, SUFFIXES[file.suffix]))
-        else:
-            raise OptionError(
-                f"{path}: no format has the suffix {file.suffix!r}; use {', '.join((*SUFFIXES, '.html'))}"
-            )
+        if (wanted := FORMAT_OF.get(file.suffix.lower())) is None:
+            raise OptionError(f"{path}: no format has the suffix {file.suffix!r}; use {', '.join(FORMAT_OF)}")
+        write_text(file, rendered(self.boards, wanted))
 
     def __str__(self) -> str:
         text = io.StringIO()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,10 +18,9 @@ from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 
 if TYPE_CHECKING:
     from mmeb_harness.show.contests import Entry
-    from mmeb_harness.show.leaderboard import Leaderboard
+    from mmeb_harness.show.page.board import AnyFormat
 
-Format = Literal["md", "latex", "csv", "json", "html", "terminal"]
-FORMATS: tuple[Format, ...] = ("md", "latex", "csv", "json", "html", "terminal")
+FORMATS = ("md", "latex", "csv", "json", "html", "terminal")
 
 
 @click.command()
@@ -54,7 +53,7 @@ def leaderboard(
     allow_editions: bool,
     tasks_too: bool,
     labels: tuple[str, ...],
-    wanted: Format | None,
+    wanted: AnyFormat | None,
     output: Path | None,
 ) -> None:
     """Rank run folders, imported scores and published ones by their mean over all tasks.
@@ -68,6 +67,7 @@ def leaderboard(
     from mmeb_harness.show.leaderboard import leaderboards
     from mmeb_harness.show.leaderboard_formats import print_boards
     from mmeb_harness.show.names import labelled
+    from mmeb_harness.show.page.board import rendered
 
     chosen = _format(wanted, output)
     check_not_read("--output", output, runs)
@@ -81,34 +81,26 @@ def leaderboard(
     tasks_too = tasks_too or chosen == "html"  # there they are folded
     boards = leaderboards(entries, editions=editions, allow_editions=allow_editions, with_tasks=tasks_too)
     if output is not None:
-        write_text(output, _rendered(boards, chosen))
+        write_text(output, rendered(boards, chosen))
         ranked, apart = sum(len(board.ranked) for board in boards), sum(len(board.apart) for board in boards)
         tables = f", {len(boards)} tables" if len(boards) > 1 else ""
         say_kept(f"{ranked} ranked, {apart} not{tables}: {output}")
     elif chosen == "terminal":
         print_boards(boards, console(width_elsewhere=ENDLESS))
     else:
-        say(_rendered(boards, chosen), end="")
+        say(rendered(boards, chosen), end="")
 
 
-def _rendered(boards: Sequence[Leaderboard], chosen: Format) -> str:
-    from mmeb_harness.show.leaderboard_formats import render
-    from mmeb_harness.show.page.board import board_page
-
-    return board_page(boards) if chosen == "html" else render(boards, chosen)
-
-
-def _format(wanted: Format | None, output: Path | None) -> Format:
+def _format(wanted: AnyFormat | None, output: Path | None) -> AnyFormat:
     """As asked for, or by the suffix of the file; the two must not disagree."""
-    from mmeb_harness.show.leaderboard_formats import SUFFIXES
+    from mmeb_harness.show.page.board import FORMAT_OF
 
     if output is None:
         return wanted or "terminal"
-    suffixes: dict[str, Format] = {**SUFFIXES, ".html": "html"}
-    by_suffix = suffixes.get(output.suffix.lower())
+    by_suffix = FORMAT_OF.get(output.suffix.lower())
     if wanted is None and by_suffix is None:
         raise OptionError(
-            f"--output {output}: no format has the suffix {output.suffix!r}; use {', '.join(suffixes)}, or --format"
+            f"--output {output}: no format has the suffix {output.suffix!r}; use {', '.join(FORMAT_OF)}, or --format"
         )
     if wanted is not None and by_suffix not in (None, wanted):
         raise OptionError(f"--output {output} and --format {wanted} disagree; leave --format out, or rename the file")

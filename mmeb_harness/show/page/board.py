@@ -1,15 +1,21 @@
-"""Leaderboards as one HTML page: every table to sort, filter and unfold."""
+"""Leaderboards as one HTML page, every table to sort, filter and unfold; and in whatever form somebody asks for."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal, TypeAlias
 
 from mmeb_harness.results.scores import Origin
 from mmeb_harness.show.leaderboard import Block, Kind, Leaderboard, Row, Value, interval_text, name_text, shown
+from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, render
 from mmeb_harness.show.page.render import asset, shell
+
+AnyFormat: TypeAlias = Format | Literal["html"]
+#: A file's ending → its format.
+FORMAT_OF: Mapping[str, AnyFormat] = {**SUFFIXES, ".html": "html"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,11 @@ class BoardTable:
     columns: tuple[BoardColumn, ...]
     rows: tuple[BoardRow, ...]
     notes: tuple[str, ...]
+
+
+def rendered(boards: Sequence[Leaderboard], wanted: AnyFormat) -> str:
+    """Leaderboards in any format, as text."""
+    return board_page(boards) if wanted == "html" else render(boards, wanted)
 
 
 def board_page(boards: Sequence[Leaderboard]) -> str:

@@ -33,7 +33,7 @@ from mmeb_harness.show.contests import Entry, load_entry
 from mmeb_harness.show.leaderboard import Cell, Leaderboard, Row, all_published, leaderboard, leaderboards
 from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, print_boards, render
 from mmeb_harness.show.names import labelled
-from mmeb_harness.show.page.board import board_page
+from mmeb_harness.show.page.board import FORMAT_OF, board_page
 from mmeb_harness.stats.places import Contender, letters, places
 from mmeb_harness.stats.queries import QueryScores
 from tests.harness.made_runs import (
@@ -671,14 +671,14 @@ def test_best_values_are_bold_in_a_terminal() -> None:
 
 def test_formats_by_suffix_or_name(tmp_path: Path) -> None:
     save_scores(tmp_path / "a.json", entry("a", 0.5).scores)
-    for suffix, wanted in {**SUFFIXES, ".html": "html"}.items():
+    for suffix, wanted in FORMAT_OF.items():
         file = tmp_path / "out" / f"board{suffix}"
         done = call(tmp_path / "a.json", "--published", "Embed-RL-2B", "--output", file)
         assert done.exit_code == 0, done.output
         assert done.output == f"2 ranked, 0 not: {file}\n"
         printed = call(tmp_path / "a.json", "--published", "Embed-RL-2B", "--format", wanted).output
         assert file.read_text() == printed
-    assert set(FORMATS) == {*SUFFIXES.values(), "html"} == {*Format.__args__, "html"}  # type: ignore[attr-defined]
+    assert set(FORMATS) == set(FORMAT_OF.values()) == {*Format.__args__, "html"}  # type: ignore[attr-defined]
 
 
 def test_all_published_models_of_an_edition_once() -> None:
