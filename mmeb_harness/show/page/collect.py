@@ -12,7 +12,7 @@ from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.compare import Comparison, compare, remarks
 from mmeb_harness.show.contests import Entry, benchmark_tasks, other_metrics
-from mmeb_harness.show.page.texts import find_data
+from mmeb_harness.show.page.texts import find_data, tasks_there
 from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
 from mmeb_harness.show.runs import ShownRun, read_runs
@@ -56,6 +56,7 @@ def open_runs(
         ResultError: a folder holds no finished run, or the runs must not stand in one table.
     """
     runs = read_runs(folders, allow_editions=allow_editions, labels=labels)
+    there = find_data([run.run for run in runs], data)
     entries = [Entry(run.scores, run.run, results=run.results) for run in runs]
     return Source(
         runs=runs,
@@ -65,9 +66,9 @@ def open_runs(
             allow_editions=allow_editions,
             others=other_metrics(entries),
         ),
-        data=find_data([run.run for run in runs], data),
+        data=there,
         pairs=reasoning_pairs([run.run for run in runs]),
-        registered=tuple(load_tasks(run.run.edition or None) for run in runs),
+        registered=tuple({**load_tasks(run.run.edition or None), **tasks_there(there)} for run in runs),
     )
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.errors import HarnessError, UnknownNameError
 from mmeb_harness.core.items import Item
-from mmeb_harness.core.registry import RegisteredTask, load_suite
-from mmeb_harness.data.folder import MANIFEST, DataInfo, data_revision, describe, load_samples, suite_folder
+from mmeb_harness.core.registry import RegisteredTask, load_suite, own_tasks
+from mmeb_harness.data.folder import (
+    MANIFEST,
+    DataInfo,
+    data_revision,
+    describe,
+    is_benchmark_tree,
+    load_samples,
+    suite_folder,
+)
 from mmeb_harness.results.files import RunResult, TaskResult
 
 
@@ -37,6 +45,15 @@ def find_data(runs: Sequence[RunResult], data: Path | None) -> DataInfo | str:
         return describe(folder)
     except HarnessError as error:
         return f"texts and pictures are not shown: {without_path(error, folder)}."
+
+
+def tasks_there(info: DataInfo | str) -> Mapping[str, RegisteredTask]:
+    """The tasks of a folder of own data, by name; none where the data is the benchmark's, or isn't there.
+
+    Raises:
+        HarnessError: the folder's settings can't be read.
+    """
+    return {} if isinstance(info, str) or is_benchmark_tree(info.root) else own_tasks(info.root)
 
 
 def _suite_of(run: RunResult) -> Path | None:

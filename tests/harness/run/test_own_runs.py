@@ -52,6 +52,9 @@ def test_it_is_called_what_its_folder_is(folder: Path) -> None:
     assert all(mean.complete for mean in result.aggregates)
     assert "78" not in call("verify", "out").output
     assert call("verify", "out", "--data", "mine").exit_code == 0
+    done = call("report", "out", "--data", "mine", "--output", "page.html")
+    assert done.exit_code == 0, done.output
+    assert "Texts are not shown" not in done.output
 
 
 def test_a_replaced_picture_and_a_touched_one(folder: Path) -> None:
