@@ -357,7 +357,7 @@ def test_nothing_runs_off_a_narrow_picture(tmp_path: Path) -> None:
     from matplotlib.text import Text
 
     long = "a-model-with-a-long-name"
-    only = ("groups", "reasoning-share", "utility-gap", "rationale-length")
+    only = ("groups", "utility-gap")
     pictures, reasons = pictures_of(modes(tmp_path) + modes(tmp_path, model=long), width=3.25, only=only)
     assert reasons == []
     for picture in pictures:
