@@ -33,7 +33,7 @@ from mmemb_r1_model.disk.jsonl import Row, row_at, shown_value, text_at, texts_a
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 REQUIRED = ("query", "positive")
 FIELDS = (*REQUIRED, "negatives", "rationales", "id")
-SIDE_FIELDS = ("text", "image", "frames", "instruction")
+SIDE_FIELDS = ("text", "image", "images", "frames", "instruction")
 #: Of so many bytes of pictures the pixels are read as well when a file is opened; of further ones in training alone.
 DECODED_BYTES = 1 << 30
 WAY_OUT = "mend it, or leave it out"
@@ -216,7 +216,7 @@ def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: obje
         )
     _check_fields(stored, SIDE_FIELDS, f"the {what}")
     try:
-        text, pictures = text_at(stored, "text"), texts_at(stored, "image")
+        text, pictures = text_at(stored, "text"), [*texts_at(stored, "image"), *texts_at(stored, "images")]
         frames, clip = texts_at(stored, "frames"), isinstance(stored.get("frames"), str)
         if len(pictures) > 1 or (pictures and frames):
             what_else = "frames as well" if frames else f"{len(pictures)} images"

@@ -44,8 +44,15 @@ def line(**fields: object) -> str:
 def test_a_line_is_a_pair(folder: Path) -> None:
     asked = {"text": "what?", "image": "cat.png", "instruction": "Answer."}
     whole = line(query=asked, positive="a cat", negatives=["a dog", {"image": "cat.png"}], rationales={"query": "fur"})
-    pairs = opened(folder, whole + "\n" + line(positive={"frames": "clip"}, id=7) + line(query={"frames": ["cat.png"]}))
-    assert (pairs.name, len(pairs), list(pairs.distractors)) == ("shop", 3, [])
+    pairs = opened(
+        folder,
+        whole
+        + "\n"
+        + line(positive={"frames": "clip"}, id=7)
+        + line(query={"frames": ["cat.png"]})
+        + line(query={"images": ["cat.png"]}),
+    )
+    assert (pairs.name, len(pairs), list(pairs.distractors)) == ("shop", 4, [])
     assert pairs[0] == Pair(
         id="0",
         dataset="shop",
@@ -57,7 +64,7 @@ def test_a_line_is_a_pair(folder: Path) -> None:
     )
     assert pairs[1].id == "7"
     assert pairs[1].positive.frames == tuple(folder / "clip" / f"{frame}.png" for frame in (1, 2, 10))
-    assert pairs[2].query.frames == (folder / "cat.png",)
+    assert pairs[2].query.frames == pairs[3].query.images == (folder / "cat.png",)
     assert pickle.loads(pickle.dumps(pairs))[0] == pairs[0]
     few = opened(folder, line(positive={"frames": "clip"}) + "{broken\n", limit=1, frames=2, name="n.jsonl", media=".")
     assert [frame.name for frame in few[0].positive.frames] == ["1.png", "10.png"]
