@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mmeb_harness.api.asked import Asked, asked_for, asked_of, choose, default_output
 from mmeb_harness.api.config import RunConfig
-from mmeb_harness.api.crew import Crew, open_crew, part_of, reporter_of
+from mmeb_harness.api.crew import Crew, Part, open_crew, part_of, reporter_of
+from mmeb_harness.api.introduction import introduction
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.results.outcome import Run
@@ -30,6 +31,8 @@ def run_config(config: RunConfig, reporter: Reporter) -> Run | None:
     reporter = reporter_of(part, reporter)
     spec, asked = asked_for(config)
     with open_crew(config, part, spec, asked.settings.output, reporter) as crew:
+        for line in introduction(config, asked, crew, part):
+            reporter.note(line)
         return carry_out(asked, crew, reporter)
 
 
@@ -48,7 +51,10 @@ def run_embedder(embedder: Embedder, config: RunConfig, reporter: Reporter, *, b
     told_apart = {} if by_name else {"fingerprint": fingerprint_of(embedder.info)}
     named = default_output(config, told_apart, chosen.data)
     asked = asked_of(config, chosen, Path(config.output) if config.output else named, {})
-    run = carry_out(asked, Crew(embedder.info, embedder, this_process(embedder, reporter.note)), reporter)
+    crew = Crew(embedder.info, embedder, this_process(embedder, reporter.note))
+    for line in introduction(config, asked, crew, Part()):
+        reporter.note(line)
+    run = carry_out(asked, crew, reporter)
     assert run is not None  # this process ranks
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from mmeb_harness.api.config import RunConfig
 from mmeb_harness.core import terminal
-from mmeb_harness.core.embedder import Embedder, ModelInfo
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, ModelInfo
 from mmeb_harness.core.progress import LineReporter, Reporter
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.encode.whole_workers import workers_for
 from mmeb_harness.run.evaluate import OpenEncoder, this_process
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ class Crew:
         model: what the model says of itself where it encodes.
         embedder: the same model here, which says what items cost.
         ranks: whether this process ranks what is encoded, or leaves that to another one.
+        workers: processes that prepare or encode for this one; `None` where none could.
     """
 
     model: ModelInfo
     embedder: Embedder
     open_encoder: OpenEncoder
     ranks: bool = True
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,22 +114,22 @@ def open_crew(config: RunConfig, part: Part, spec: ModelSpec, output: Path, repo
 
         meeting = Meeting(output, part.ranks)
         meeting.prepare()
-        embedder, own = _this_process(config, spec, reporter, part.ranks.local_count)
-        share = encoder_of_rank(part.ranks, meeting, own, reporter.note)
-        yield Crew(embedder.info, embedder, share, part.ranks.is_first)
+        alone = _this_process(config, spec, reporter, part.ranks.local_count)
+        share = encoder_of_rank(part.ranks, meeting, alone.open_encoder, reporter.note)
+        yield dataclasses.replace(alone, open_encoder=share, ranks=part.ranks.is_first)
     elif part.shard is not None:
         from mmeb_harness.spread.shards import encoder_of_shard
 
-        embedder, own = _this_process(config, spec, reporter)
-        yield Crew(embedder.info, embedder, encoder_of_shard(part.shard, own, reporter.note), ranks=False)
+        alone = _this_process(config, spec, reporter)
+        share = encoder_of_shard(part.shard, alone.open_encoder, reporter.note)
+        yield dataclasses.replace(alone, open_encoder=share, ranks=False)
     else:
-        embedder, own = _this_process(config, spec, reporter)
-        yield Crew(embedder.info, embedder, own)
+        yield _this_process(config, spec, reporter)
 
 
-def _this_process(
-    config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1
-) -> tuple[Embedder, OpenEncoder]:
-    """The model, and this process as the one that encodes with it; so many do on this machine."""
+def _this_process(config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1) -> Crew:
+    """This process alone with the model; so many encode on this machine."""
     embedder = spec.load()
-    return embedder, this_process(embedder, reporter.note, spec, config.workers, processes)
+    workers = workers_for(embedder, processes) if config.workers is None else config.workers
+    encoder = this_process(embedder, reporter.note, spec, workers)
+    return Crew(embedder.info, embedder, encoder, workers=workers if isinstance(embedder, BudgetedEmbedder) else None)

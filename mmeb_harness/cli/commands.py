@@ -21,7 +21,7 @@ from mmeb_harness.cli.leaderboard import leaderboard
 from mmeb_harness.cli.new import new
 from mmeb_harness.cli.options import PATH, model_options, print_table, selection_options
 from mmeb_harness.cli.page import report
-from mmeb_harness.cli.run import merge, run
+from mmeb_harness.cli.run import merge, run, show
 from mmeb_harness.cli.scores import COMMANDS
 from mmeb_harness.core.entry import run_command
 from mmeb_harness.core.environment import __version__
@@ -44,7 +44,7 @@ def cli() -> None:
     """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
 
 
-for command in (run, merge, data, *COMMANDS, leaderboard, report, cache, bench, new):
+for command in (run, show, merge, data, *COMMANDS, leaderboard, report, cache, bench, new):
     cli.add_command(command)
 
 

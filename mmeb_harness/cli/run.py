@@ -1,4 +1,4 @@
-"""`mmeb-eval run` and `mmeb-eval merge`: options become a configuration, and a run a table.
+"""`mmeb-eval run`, `merge` and `show`: options become a configuration, and a run a table.
 
 Heavy imports stay inside the commands, so that `--help` answers at once.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import run_options, track_option
+from mmeb_harness.cli.options import PATH, run_options, track_option
 from mmeb_harness.core import terminal
 from mmeb_harness.core.terminal import say
 
@@ -70,9 +70,10 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     finished = run_config(config, reporter_for(console))
     if finished is not None:
         from mmeb_harness.exchange.tracked import track_run
-        from mmeb_harness.show.run_table import print_run
+        from mmeb_harness.show.run_table import print_next, print_run
 
         print_run(finished, console)
+        print_next(finished, console)
         track_run(config.track, finished)
 
 
@@ -95,7 +96,7 @@ def merge(output: str, data: str | None, vectors: str | None, track: tuple[Track
     from mmeb_harness.core.progress import reporter_for
     from mmeb_harness.core.trackers import check_trackers
     from mmeb_harness.exchange.tracked import track_run
-    from mmeb_harness.show.run_table import print_run
+    from mmeb_harness.show.run_table import print_next, print_run
     from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
@@ -111,6 +112,29 @@ def merge(output: str, data: str | None, vectors: str | None, track: tuple[Track
     finished = carry_out(Asked(chosen, settings), crew, reporter_for(console))
     assert finished is not None
     print_run(finished, console)
+    print_next(finished, console)
     track_run(track, finished)
     if len(different := processors_of(shards)) > 1:
         say(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--tasks", "with_tasks", is_flag=True, help="A row a task as well.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON instead, under the names of run.json.")
+def show(run: Path, with_tasks: bool, as_json: bool) -> None:
+    """Print the tables of a run again, also of one that isn't finished.
+
+    With --json: run.json, and in `results` what stands in tasks/.
+    """
+    from mmeb_harness.results.outcome import load_run
+    from mmeb_harness.show.run_table import print_run, print_tasks, run_json
+
+    left = load_run(run, unfinished=True)
+    if as_json:
+        say(run_json(left))
+        return
+    console = terminal.console()
+    print_run(left, console)
+    if with_tasks:
+        print_tasks(left, console)

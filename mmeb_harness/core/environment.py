@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def gpu_names() -> tuple[str, ...]:
     """Names of the GPUs that the driver lists; none without a driver."""
     tool = shutil.which("nvidia-smi")
     return () if tool is None else _listed_gpus(tool)
+
+
+def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of those that CUDA_VISIBLE_DEVICES leaves to a process, in its order; all where it isn't set."""
+    names, chosen = gpu_names(), environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return names
+    marks = [mark.strip() for mark in chosen.split(",") if mark.strip()]
+    numbers = [int(mark) if mark.isdecimal() else 0 for mark in marks]  # a UUID is taken for one like the first
+    return tuple(names[number] for number in numbers if number < len(names))
 
 
 @functools.cache

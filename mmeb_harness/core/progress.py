@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mmeb_harness.core.terminal import print_shown
+from mmeb_harness.core.terminal import print_logged, print_shown
 
 #: Between two plain lines while items are encoded.
 LINE_SECONDS = 15.0
@@ -162,7 +162,7 @@ class LineReporter:
         self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
 
     def note(self, line: str) -> None:
-        print_shown(self._console, f"{self._prefix}{line}")
+        print_logged(self._console, f"{self._prefix}{line}")
 
     def stop(self) -> None:
         return

@@ -14,6 +14,7 @@ import os
 import re
 import select
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -62,6 +63,11 @@ def say_kept(text: str) -> None:
 def print_shown(console: Console, line: str) -> None:
     """Print a line as it is: what looks like markup is text, and the terminal wraps it."""
     console.print(shown(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def print_logged(console: Console, line: str) -> None:
+    """Print a line of a log: the time of day, then the line."""
+    print_shown(console, f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def console(*, width_elsewhere: int | None = None) -> Console:

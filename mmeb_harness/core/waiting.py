@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from mmeb_harness.core.terminal import error_console, print_shown
+from mmeb_harness.core.terminal import error_console, print_logged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,7 @@ class _Lines:
         if self._total and fresh > 0:
             each = (self._advanced - self._began) / fresh
             left = f"about {max(0.0, each * (self._total - self._done) - (now - self._advanced)):.0f} s left"
-        print_shown(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, self._note))))
+        print_logged(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, self._note))))
 
 
 @contextmanager

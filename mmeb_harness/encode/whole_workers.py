@@ -129,7 +129,8 @@ def workers_for(embedder: Embedder, processes: int = 1) -> int:
         processes: that want some, on this machine.
     """
     own_cpus = max(1, environment.available_cpus() // processes)
-    return 0 if _runs_on_cpu(embedder) else min(MAX_WORKERS, own_cpus - 1)
+    prepares = isinstance(embedder, BudgetedEmbedder)
+    return 0 if not prepares or _runs_on_cpu(embedder) else min(MAX_WORKERS, own_cpus - 1)
 
 
 def _runs_on_cpu(embedder: Embedder) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,12 +16,21 @@ from mmeb_harness.core.embedder import Encoded, trace_columns
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import file_checksum, read_parquet
 from mmeb_harness.core.items import Samples
+from mmeb_harness.core.registry import RegisteredTask, benchmark_rows, load_tasks
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.task import ScoredQuery
-from mmeb_harness.results.files import RunResult, TaskResult
+from mmeb_harness.results.files import (
+    EncodeStats,
+    RunResult,
+    TaskResult,
+    aggregate,
+    expected_fingerprint,
+    load_task_result,
+    percentiles,
+)
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.recomputed import check_follows
-from mmeb_harness.results.scores import read_run
+from mmeb_harness.results.scores import read_run_file, stored_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,15 +120,46 @@ class Run:
         return f"<p>{html.escape(repr(self))}</p>{shown.to_html()}"
 
 
-def load_run(folder: str | PathLike[str]) -> Run:
+def load_run(folder: str | PathLike[str], *, unfinished: bool = False) -> Run:
     """A finished run, as `evaluate` returned it.
 
+    Args:
+        unfinished: also one that isn't finished: its status says so, and it is what its finished tasks come to.
+
     Raises:
-        ResultError: the folder holds no finished run, or files that can't be read or were changed.
+        ResultError: the folder holds no finished run, or files that can't be read, were changed, or are of another run.
     """
     root = Path(folder)
-    result, results = read_run(root)
-    return Run(root, result, tuple(kept_task(RunFolder(root), task) for task in results))
+    files, run = RunFolder(root), read_run_file(root, unfinished=unfinished)
+    if run.status == "finished":
+        return Run(root, run, tuple(kept_task(files, stored_task(run, name, files)) for name in run.tasks))
+    results = [load_task_result(files.task_file(name)) for name in run.tasks if files.task_file(name).is_file()]
+    own = [result for result in results if result.fingerprint == expected_fingerprint(run, result)]
+    tasks = tuple(kept_task(files, result) for result in own)
+    return Run(root, summed_up(run, tasks, load_tasks(run.edition or None).values()), tasks)
+
+
+def summed_up(run: RunResult, tasks: Sequence[FinishedTask], registered: Iterable[RegisteredTask]) -> RunResult:
+    """The run with means and sums over these tasks.
+
+    Args:
+        registered: tasks, of which those of the benchmark decide which means are complete.
+    """
+    results = [task.result for task in tasks]
+    return dataclasses.replace(
+        run,
+        aggregates=aggregate(results, benchmark_rows(registered)),
+        queries=sum((result.queries for result in results), EncodeStats()),
+        candidates=sum((result.candidates for result in results), EncodeStats()),
+        latency_seconds={
+            "queries": percentiles(_joined([task.query_seconds for task in tasks])),
+            "candidates": percentiles(_joined([task.candidate_seconds for task in tasks])),
+        },
+    )
+
+
+def _joined(seconds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(seconds) if seconds else np.empty(0)
 
 
 def finished_task(result: TaskResult, queries: pa.Table, candidates: pa.Table) -> FinishedTask:

@@ -164,14 +164,15 @@ def read_run(folder: Path) -> tuple[RunResult, list[TaskResult]]:
     return run, [task_of_run(run, name, RunFolder(folder)) for name in run.tasks]
 
 
-def read_run_file(folder: Path, *, as_it_stands: bool = False) -> RunResult:
+def read_run_file(folder: Path, *, as_it_stands: bool = False, unfinished: bool = False) -> RunResult:
     """A finished run's own file.
 
     Args:
         as_it_stands: also if it was changed since it was written.
+        unfinished: also of a run that isn't finished: its folder may still hold results of earlier settings.
 
     Raises:
-        ResultError: no run folder, or not finished: its folder may still hold results of earlier settings.
+        ResultError: no run folder, or not finished.
     """
     run_file = RunFolder(folder).run_file
     if not run_file.is_file():
@@ -180,7 +181,7 @@ def read_run_file(folder: Path, *, as_it_stands: bool = False) -> RunResult:
             "read by `mmeb-eval import`"
         )
     run = load_run_result(run_file, as_it_stands=True)
-    if run.status != "finished":
+    if run.status != "finished" and not unfinished:
         raise ResultError(f"the run in {folder} is not finished (status {run.status!r}); the same command goes on")
     identity = (run.model, run.model_revision, run.model_dimensions, run.model_settings, run.profile)
     if run.model_fingerprint != model_fingerprint(*identity):

@@ -170,14 +170,13 @@ def this_process(
     embedder: Embedder,
     note: Callable[[str], None],
     spec: ModelSpec | None = None,
-    workers: int | None = 0,
-    processes: int = 1,
+    workers: int = 0,
 ) -> OpenEncoder:
     """This process encodes; a thread prepares or, where it is told how the model is made, further processes.
 
     Args:
         note: told what the user should know.
-        workers: see `encoding_parts`, for all of `processes` that encode on this machine.
+        workers: further processes; see `encoding_parts`.
     """
 
     @contextmanager
@@ -186,7 +185,7 @@ def this_process(
         if isinstance(embedder, BudgetedEmbedder):
             from mmeb_harness.encode.whole_workers import encoding_parts
 
-            encoding, preparation = encoding_parts(embedder, spec, workers, note, processes)
+            encoding, preparation = encoding_parts(embedder, spec, workers, note)
         with preparation or nullcontext():
             yield LocalEncoder(encoding, preparation, plan.settings.batch_tokens, note, Interrupts(note))
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Encoded
 from mmeb_harness.core.files import name_of, write_parquet
-from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.encode.windows import ReadTask
 from mmeb_harness.ranking.task import mean_metrics, score_queries
 from mmeb_harness.results.files import (
@@ -22,9 +20,7 @@ from mmeb_harness.results.files import (
     RunResult,
     Status,
     TaskResult,
-    aggregate,
     encode_stats,
-    percentiles,
     save_run_result,
     save_task_result,
 )
@@ -34,6 +30,7 @@ from mmeb_harness.results.outcome import (
     candidate_table,
     finished_task,
     query_table,
+    summed_up,
     table_checksums,
 )
 from mmeb_harness.run.earlier import content_of
@@ -130,7 +127,6 @@ def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, s
     """Write run.json: what the run is, and the means over what is finished."""
     names = [name for name in plan.registered if name in plan.tasks or name in finished]
     tasks = tuple(finished[name] for name in names if name in finished)
-    results = [task.result for task in tasks]
     run = RunResult(
         name=name_of(plan.settings.output),
         model=plan.model.name,
@@ -150,22 +146,16 @@ def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, s
         seed=plan.settings.seed,
         batch_tokens=plan.settings.batch_tokens,
         status=status,
-        aggregates=aggregate(results, benchmark_rows(plan.registered.values())),
-        queries=sum((result.queries for result in results), EncodeStats()),
-        candidates=sum((result.candidates for result in results), EncodeStats()),
-        latency_seconds={
-            "queries": percentiles(_joined([task.query_seconds for task in tasks])),
-            "candidates": percentiles(_joined([task.candidate_seconds for task in tasks])),
-        },
+        aggregates=(),
+        queries=EncodeStats(),
+        candidates=EncodeStats(),
+        latency_seconds={},
         seconds=time.monotonic() - start.monotonic,
         started=start.time,
         git_commit=environment.git_commit(),
         versions=environment.package_versions(),
         machine=environment.machine(),
-        checksums={result.name: result.checksum for result in results},
+        checksums={task.result.name: task.result.checksum for task in tasks},
     )
+    run = summed_up(run, tasks, plan.registered.values())
     return Run(plan.folder.root, save_run_result(plan.folder.run_file, run), tasks)
-
-
-def _joined(seconds: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(seconds) if seconds else np.empty(0)

@@ -1,7 +1,10 @@
-"""The table at the end of a run."""
+"""A run's tables: at its end, and whenever somebody wants to see them again; and what can be done with it next."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +18,8 @@ from mmeb_harness.results.outcome import Run
 from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, print_table, profile_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 #: A tenth of a point, as the table prints it.
@@ -25,12 +30,64 @@ def print_run(run: Run, console: Console) -> None:
     """Print groups, modalities and overall, what reasoning and encoding took, and where everything lies."""
     result, tasks = run.result, [task.result for task in run.tasks]
     print_lines(console, f"\n{_title(result)}\n")
+    if result.status != "finished":
+        print_lines(console, f"not finished: {len(tasks)} of {len(result.tasks)} tasks; the same command goes on\n")
+    if not tasks:
+        return
     _print_scores(run, _blocks(result, tasks), console)
     print_lines(console, "")
     costs = [_cost_cells(result, "queries", result.queries), _cost_cells(result, "candidates", result.candidates)]
     print_table(console, _COST_HEADS, costs)
     print_lines(console, "", *_remarks(result, tasks))
-    say_kept(f"results: {run.folder} ({result.seconds:.0f} s)")
+    took = f" ({result.seconds:.0f} s)" if result.status == "finished" else ""
+    say_kept(f"results: {run.folder}{took}")
+
+
+def print_tasks(run: Run, console: Console) -> None:
+    """Print a row a task, in the run's order."""
+    heads = ("task", "score", "metric", "chance", "queries", "candidates", "reasoned")
+    rows = [
+        (
+            result.name,
+            percent(result.score),
+            result.metric,
+            percent(result.chance),
+            f"{result.num_queries:,}",
+            f"{result.num_candidates:,}",
+            percent(result.queries.reasoning_rate),
+        )
+        for result in (task.result for task in run.tasks)
+    ]
+    print_lines(console, "")
+    print_table(console, heads, rows, names=(0, 2))
+
+
+def run_json(run: Run) -> str:
+    """The run and its tasks under the names that they have in their files: run.json's, and `results`, of tasks/."""
+    results = [dataclasses.asdict(task.result) for task in run.tasks]
+    return json.dumps({**dataclasses.asdict(run.result), "results": results}, indent=2, ensure_ascii=False)
+
+
+def print_next(run: Run, console: Console) -> None:
+    """Print what can be done with a run that has just ended, ready to be copied."""
+    folder = run.folder
+    steps = [f"mmeb-eval show {_quoted(folder)} --tasks", f"mmeb-eval report {_quoted(folder)} --output report.html"]
+    overall = next((mean for mean in run.result.aggregates if mean.name == "overall"), None)
+    others = [file.parent for file in folder.parent.glob("*/run.json") if file.parent.name != folder.name]
+    if run.result.edition and run.result.limit is None and overall is not None and not overall.complete:
+        steps.append(
+            f"the same command without --tasks, --groups, --modality: {len(overall.missing)} tasks are missing"
+        )
+    elif others:
+        latest = max(others, key=lambda other: (other.stat().st_mtime_ns, other.name))
+        steps.append(f"mmeb-eval compare {_quoted(folder)} {_quoted(latest)}")
+    else:
+        steps.append(f"mmeb-eval leaderboard {_quoted(folder)}")
+    print_lines(console, *(f"{'' if number else 'next:':<6}{step}" for number, step in enumerate(steps)))
+
+
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
 
 
 def _print_scores(run: Run, blocks: Sequence[Sequence[Aggregate]], console: Console) -> None:

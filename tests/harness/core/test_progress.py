@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -29,7 +30,9 @@ def played(terminal: bool) -> tuple[str, type]:
 def test_plain_lines_count_what_is_still_to_do() -> None:
     text, kind = played(terminal=False)
     assert kind is LineReporter
-    assert text.splitlines() == ["[1/2] one: hit@1 [50.0 %]", "[2/2] two: hit@1 [50.0 %]"]
+    said = ["[1/2] one: hit@1 [50.0 %]", "[2/2] two: hit@1 [50.0 %]"]
+    assert [line[9:] for line in text.splitlines()] == said
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d ", line[:9]) for line in text.splitlines())
 
 
 def test_bars_leave_the_lines_of_finished_tasks() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from mmeb_harness.api.config import RunConfig, make_config, read_config
 from mmeb_harness.cli import cli
+from mmeb_harness.core.errors import ResultError
 from mmeb_harness.data.lock import hub_file, read_lock, write_lock
 from mmeb_harness.results.files import expected_fingerprint, model_fingerprint
 from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.outcome import load_run
 from mmeb_harness.results.scores import load_scores, read_run, save_scores, scores_of_run
 from mmeb_harness.spread.shards import load_shards, save_shard
 from mmeb_harness.store.description import check_description, read_description
@@ -65,10 +69,36 @@ def test_a_run_is_verified_compared_and_shown(tmp_path: Path) -> None:
     assert "all is as its rankings say" in called("verify", str(RUN))
     compared = called("compare", str(RUN))
     assert "limited to the first queries of each task; incomplete: 2 of 78 tasks" in compared
+    shown = called("show", str(RUN), "--tasks")
+    assert "overall │ 2 of 78 │  75.0" in shown
+    assert "MSR-VTT │  66.7 │ hit@1  │    4.2 │       6 │         24 │     50.0" in shown
+    printed = json.loads(called("show", str(RUN), "--json"))
+    results = printed.pop("results")
+    assert same(
+        {name: value for name, value in printed.items() if name not in SINCE or value}, stored(RUN / "run.json")
+    )
+    assert [result["name"] for result in results] == ["DocVQA", "MSR-VTT"]
     called("report", str(RUN), "--output", str(tmp_path / "page.html"))
     assert "MSR-VTT" in (tmp_path / "page.html").read_text()
     save_scores(tmp_path / "scores.json", scores_of_run(RUN))
     assert load_scores(tmp_path / "scores.json") == scores_of_run(RUN)
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(RUN, folder)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "status": "running", "aggregates": []}))
+    RunFolder(folder).task_file("MSR-VTT").unlink()
+    with pytest.raises(ResultError, match="is not finished"):
+        load_run(folder)
+    left = load_run(folder, unfinished=True)
+    assert [task.result.name for task in left.tasks] == ["DocVQA"]
+    assert (left.result.aggregates[0].tasks, left.result.aggregates[0].score) == (1, left.tasks[0].result.score)
+    assert left.result.queries == left.tasks[0].result.queries
+    assert "not finished: 1 of 2 tasks; the same command goes on" in called("show", str(folder))
+    RunFolder(folder).task_file("DocVQA").unlink()
+    assert called("show", str(folder)).splitlines()[-2:] == ["not finished: 0 of 2 tasks; the same command goes on", ""]
 
 
 def test_a_shard(tmp_path: Path) -> None:
