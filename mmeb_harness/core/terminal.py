@@ -17,7 +17,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.secrets import masked
 
@@ -90,8 +90,10 @@ def error_console() -> Console:
 
 
 def paper(file: io.StringIO, width: int) -> Console:
-    """A console that writes into a text."""
-    return _console_class()(file=file, width=width, markup=False, emoji=False, highlight=False)
+    """A console that writes into a text, without colours, whatever FORCE_COLOR asks for."""
+    return _console_class()(
+        file=file, width=width, markup=False, emoji=False, highlight=False, color_system=None, force_terminal=False
+    )
 
 
 def open_streams() -> None:
@@ -190,7 +192,10 @@ def _console_class() -> type[Console]:
     from rich.segment import Segment
 
     class Clean(Console):
-        """Prints no text of others as it is; only rich's own control codes."""
+        """Prints no text of others as it is; only rich's own control codes. Displays nothing in a notebook by itself."""
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings, force_jupyter=False)
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):

@@ -107,7 +107,7 @@ def test_a_function_that_returns_zeros_is_told(folder: Path) -> None:
         mmeb.evaluate(lambda items: np.zeros((len(items), 3)), data="mine", progress=False)
 
 
-def test_runs_side_by_side(folder: Path) -> None:
+def test_runs_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [mmeb.evaluate(name, data="mine", output=name, progress=False) for name in ("random", "bag_of_features")]
     compared = mmeb.compare(*runs)
     table = compared.table()
@@ -118,7 +118,10 @@ def test_runs_side_by_side(folder: Path) -> None:
     assert "my-retrieval" in printed
     assert "of 78" not in printed
     assert "[2] bag_of_features - [1] random, in points" in str(compared)
-    assert compared._repr_html_().startswith("<pre>")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # where rich would display instead of writing
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "in points" in compared._repr_html_()
+    assert "\x1b" not in compared._repr_html_()
     board = mmeb.leaderboard(runs)
     assert list(board.table()["model"]) == ["bag_of_features", "random"]
     board.save(folder / "board.md")
