@@ -192,7 +192,7 @@ def _console_class() -> type[Console]:
     from rich.segment import Segment
 
     class Clean(Console):
-        """Prints no text of others as it is; only rich's own control codes. Displays nothing in a notebook by itself."""
+        """Prints no text of others as it is; only rich's control codes. In a notebook it displays nothing by itself."""
 
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings, force_jupyter=False)
