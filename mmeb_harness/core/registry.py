@@ -235,7 +235,7 @@ def folder_formats() -> list[FolderFormat]:
     """All forms of own data that are known.
 
     Raises:
-        HarnessError: an entry point that is none.
+        HarnessError: an entry point that is none; or there are none, of an install older than its code.
     """
     formats = []
     for point in _points(FORMATS_GROUP):
@@ -243,6 +243,8 @@ def folder_formats() -> list[FolderFormat]:
         if not isinstance(form, FolderFormat):
             raise HarnessError(f"entry point {point.name!r} in {FORMATS_GROUP} is no FolderFormat")
         formats.append(form)
+    if not formats:
+        raise HarnessError(f"no form of own data is registered ({FORMATS_GROUP}); install {OWN_PACKAGE} again")
     return sorted(formats, key=lambda form: form.name)
 
 
