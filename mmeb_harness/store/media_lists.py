@@ -46,12 +46,13 @@ class MediaList:
         Raises:
             ResultError: the list can't be read, and may be whole.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             with reading(self.path):
                 table = pq.read_table(regular_file(self.path))
-                paths: list[str] = table.column("path").to_pylist()
+                paths: list[bytes] = table.column("path").cast(pa.binary()).to_pylist()
                 known = table.schema.metadata or {}
                 identity, content = known[_IDENTITY].decode(), known[_CONTENT].decode()
         except (FileNotFoundError, BrokenFileError, KeyError):
@@ -67,32 +68,34 @@ class MediaList:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        named: dict[str, None] = {}
+        named: dict[bytes, None] = {}  # a name needn't be UTF-8
         for item in items:
-            named |= dict.fromkeys(map(str, item.media))
-            named |= dict.fromkeys(str(path.parent) for path in item.frames[:1])
+            named |= dict.fromkeys(map(os.fsencode, item.media))
+            named |= dict.fromkeys(os.fsencode(path.parent) for path in item.frames[:1])
         paths = list(named)
         identity, changed = _look_at(paths)
         if identity is None or not is_settled(changed):
             return
-        table = pa.table({"path": pa.array(paths, pa.string())})
+        table = pa.table({"path": pa.array(paths, pa.binary())})
         table = table.replace_schema_metadata({_IDENTITY: identity, _CONTENT: content})
         write_atomically(self.path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
-def _look_at(paths: Sequence[str]) -> tuple[str | None, int]:
+def _look_at(paths: Sequence[bytes]) -> tuple[str | None, int]:
     """A hash of files' paths, sizes and times, `None` if one is gone; and when the latest changed, in nanoseconds.
 
-    One thread: a look is a system call of two microseconds, and threads would wait for each other's interpreter.
+    One thread: a look is a system call of two microseconds, and threads would wait for each other's interpreter. Names
+    relative to an open folder, and listings with sizes, cost as much as paths (`python -m tests.benchmarks.looks`).
     """
-    looks, latest = array("q"), 0
+    looks = array("q")
+    add = looks.append
     try:
-        for path in paths:
-            seen = os.stat(path)
-            looks.extend((seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
-            latest = max(latest, seen.st_ctime_ns)
+        for seen in map(os.stat, paths):
+            add(seen.st_size)
+            add(seen.st_mtime_ns)
+            add(seen.st_ctime_ns)
     except OSError:
-        return None, latest
+        return None, 0
     digest = xxhash.xxh3_128(looks.tobytes())
-    digest.update("\0".join(paths).encode(errors="surrogatepass"))
-    return digest.hexdigest(), latest
+    digest.update(b"\0".join(paths))
+    return digest.hexdigest(), max(looks[2::3], default=0)
