@@ -85,7 +85,7 @@ def _look_at(paths: Sequence[bytes]) -> tuple[str | None, int]:
     """A hash of files' paths, sizes and times, `None` if one is gone; and when the latest changed, in nanoseconds.
 
     One thread: a look is a system call of two microseconds, and threads would wait for each other's interpreter. Names
-    relative to an open folder, and listings with sizes, cost as much as paths (`python -m tests.benchmarks.looks`).
+    relative to an open folder, and listings with sizes, were measured and save nothing.
     """
     looks = array("q")
     add = looks.append
