@@ -4,17 +4,21 @@ MMEB-V2's."""
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mmeb_baselines.official_text import official_text, official_text_without_media_tokens
 from mmeb_tasks.own import DOCUMENTS, PICTURES, RETRIEVAL
+from mmeb_tasks.own.settings import Settings
 from PIL import Image
 
-from mmeb_harness import DataError, FolderFormat, Frames
+from mmeb_harness import DataError, FolderFormat, Frames, Item
 from mmeb_harness.api.own_data import check_folder_of_own_data
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.registry import folder_formats, own_tasks
@@ -248,3 +252,19 @@ def test_a_table_with_a_byte_order_mark_and_quotes(spoiled: Callable[[FolderForm
         csv.writer(file).writerows([["query", "document", "page"], ["one, two\nthree", "guide.pdf", "1"]])
     (samples,) = read(folder).values()
     assert [query.text for query in samples.queries] == ["one, two\nthree"]  # type: ignore[attr-defined]
+
+
+def test_the_page_names_every_setting_and_what_it_shows_is_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
+    keys = page.split("| key | default |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in keys.splitlines()[2:]))) == {
+        field.name for field in dataclasses.fields(Settings)
+    }
+    rows = re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0].splitlines()
+    known = {"_id", "title", "text", "image", "images", "frames", "instruction"}
+    assert all(json.loads(row).keys() <= known for row in rows)
+
+
+def test_models_that_follow_the_official_strings_get_own_instructions() -> None:
+    assert official_text(Item("q", "a cat", instruction="Find it.")) == "Find it. a cat"
+    assert official_text_without_media_tokens(Item("q", "a cat", instruction="Find it.")) == "Find it. a cat"
