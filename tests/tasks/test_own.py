@@ -100,7 +100,13 @@ def test_a_folder_of_classes(examples: Path, tmp_path: Path) -> None:
         (tmp_path / "shapes" / kind).mkdir(parents=True)
         for name in names:
             shutil.copy(examples / "pictures" / f"{name}.png", tmp_path / "shapes" / kind)
+    (tmp_path / "shapes" / "blue" / "notes.txt").touch()
+    shutil.copy(examples / "pictures" / "blue-circle.png", tmp_path / "shapes")
     (samples,) = read(tmp_path / "shapes").values()
+    assert samples.notes == {  # type: ignore[attr-defined]
+        "files in class folders that are no pictures": 1,
+        "pictures in no class folder": 1,
+    }
     assert [item.text for item in samples.candidates] == ["blue", "red things"]  # type: ignore[attr-defined]
     assert samples.gains["red_things/red-circle.png"] == {"red_things": 1.0}  # type: ignore[attr-defined]
 

@@ -77,6 +77,11 @@ def _holds_data_sets(folder: Path) -> bool:
     return any(file_of(inner, name) for inner in folder.iterdir() if inner.is_dir() for name in names)
 
 
+def _files(folder: Path) -> list[Path]:
+    """Files and folders in a folder that can be data."""
+    return [folder / name for name in os.listdir(folder) if is_data(name)]
+
+
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and is_data(path.name)
 
@@ -162,7 +167,12 @@ def _read_classes(
             place = path.relative_to(folder).as_posix()
             queries.append(maker.picture(place, place, path, settings.instruction))
             gains[place] = {name: 1.0}
-    return None if problems.lines else Samples(tuple(queries), tuple(names), gains)
+    if problems.lines:
+        return None
+    others = [path for name in classes for path in _files(folder / name) if not _is_picture(path) and path.is_file()]
+    loose = [path for path in _files(folder) if _is_picture(path)]
+    notes = {"files in class folders that are no pictures": len(others), "pictures in no class folder": len(loose)}
+    return Samples(tuple(queries), tuple(names), gains, notes={what: count for what, count in notes.items() if count})
 
 
 def _spoken(name: str) -> str:
