@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmeb_harness.core.progress import label, rate
+from mmeb_harness.core.progress import label, rate, readable_seconds
 from mmeb_harness.core.terminal import shown
 
 #: Between two drawings.
@@ -32,6 +32,7 @@ class NotebookReporter:
         self._tasks = self._done = self._items = self._encoded = self._media = 0
         self._label = ""
         self._notes: list[str] = []
+        self._ends: float | None = None
         self._drawn = self._encoding_started = time.monotonic()
 
     def start_run(self, tasks: int) -> None:
@@ -50,6 +51,9 @@ class NotebookReporter:
     def advance(self, items: int) -> None:
         self._encoded += items
         self._draw()
+
+    def time_left(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
 
     def finish_task(self, line: str) -> None:
         self._done += 1
@@ -75,6 +79,8 @@ class NotebookReporter:
         if self._items and self._done < self._tasks:
             speed = self._encoded / max(self._drawn - self._encoding_started, 1e-9)
             line += f" · {self._label}: {self._encoded:,} of {self._items:,} items, {rate(speed)} items/s"
+        if self._ends is not None and self._done < self._tasks:
+            line += f" · {readable_seconds(self._ends - self._drawn)} left"
         bar = f'<progress value="{self._done}" max="{max(self._tasks, 1)}"></progress> {html.escape(shown(line))}'
         notes = "".join(f"<br>{html.escape(shown(note))}" for note in self._notes)
         self._handle.update(self._html(bar + notes))

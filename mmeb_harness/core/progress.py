@@ -15,7 +15,6 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -44,6 +43,10 @@ class Reporter(Protocol):
         """So many items more are encoded; below 0: some have to be encoded again."""
         ...
 
+    def time_left(self, seconds: float) -> None:
+        """The run will take so long from now on."""
+        ...
+
     def finish_task(self, line: str) -> None:
         """A task is done; `line` says how it went."""
         ...
@@ -68,6 +71,15 @@ class _Speed(ProgressColumn):
         return Text("" if task.speed is None or not task.fields.get("items") else f"{rate(task.speed)} items/s")
 
 
+class _Left(ProgressColumn):
+    """Of the run, how long it will still take: as last told, less what has passed since."""
+
+    def render(self, task: Task) -> Text:
+        if (ends := task.fields.get("ends")) is None:
+            return Text("")
+        return Text(f"{readable_seconds(ends - time.monotonic())} left")
+
+
 class BarReporter:
     """Two live bars: tasks, and items being encoded."""
 
@@ -77,7 +89,7 @@ class BarReporter:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             _Speed(),
-            TimeRemainingColumn(),
+            _Left(),
         )
         self._progress = Progress(*columns, console=console, transient=True)
         self._run: TaskID | None = None
@@ -93,6 +105,10 @@ class BarReporter:
             self._media = self._progress.add_task("  media files read", total=None)
         if self._media is not None:
             self._progress.advance(self._media, files)
+
+    def time_left(self, seconds: float) -> None:
+        if self._run is not None:
+            self._progress.update(self._run, ends=time.monotonic() + seconds)
 
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         if self._items is not None:
@@ -127,10 +143,17 @@ class LineReporter:
         self._tasks = self._done = self._items = self._encoded = 0
         self._label = ""
         self._media = 0
-        self._started = self._encoding_started = self._last = self._last_media = time.monotonic()
+        self._ends: float | None = None
+        self._encoding_started = self._last = self._last_media = time.monotonic()
 
     def start_run(self, tasks: int) -> None:
-        self._tasks, self._started = tasks, time.monotonic()
+        self._tasks = tasks
+
+    def time_left(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    def _left(self) -> str:
+        return "" if self._ends is None else f"{readable_seconds(self._ends - time.monotonic())} left"
 
     def read_media(self, files: int) -> None:
         self._media += files
@@ -149,17 +172,16 @@ class LineReporter:
         if self._encoded > 0 and now - self._last > LINE_SECONDS:
             self._last = now
             speed = self._encoded / (now - self._encoding_started)
-            left = (self._items - self._encoded) / speed
-            progress = f"{self._encoded}/{self._items} items, {rate(speed)} items/s, about {left:.0f} s left"
-            self.note(f"        {self._label}: {progress}")
+            parts = [f"{self._label}: {self._encoded}/{self._items} items", f"{rate(speed)} items/s", self._left()]
+            self.note(f"        {', '.join(filter(None, parts))}")
 
     def skip_tasks(self, tasks: int) -> None:
         self._tasks -= tasks  # time left counts what is still to do
 
     def finish_task(self, line: str) -> None:
         self._done += 1
-        left = (time.monotonic() - self._started) / self._done * (self._tasks - self._done)
-        self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  (about {left:.0f} s left)" if left >= 1 else ""))
+        left = self._left() if self._done < self._tasks else ""
+        self.note(f"[{self._done}/{self._tasks}] {line}" + (f"  ({left})" if left else ""))
 
     def note(self, line: str) -> None:
         print_logged(self._console, f"{self._prefix}{line}")
@@ -175,10 +197,20 @@ class SilentReporter:
     def read_media(self, files: int) -> None: ...
     def start_encoding(self, tasks: Sequence[str], items: int) -> None: ...
     def advance(self, items: int) -> None: ...
+    def time_left(self, seconds: float) -> None: ...
     def finish_task(self, line: str) -> None: ...
     def skip_tasks(self, tasks: int) -> None: ...
     def note(self, line: str) -> None: ...
     def stop(self) -> None: ...
+
+
+def readable_seconds(seconds: float) -> str:
+    """About how long, to two digits at most: "about 12 s", "about 3 min", "about 2 h 10 min"."""
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"about {whole} s"
+    minutes = round(whole / 60)
+    return f"about {minutes} min" if minutes < 100 else f"about {minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
 
 
 def rate(items_a_second: float) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Longest silence in a log, at the beginning and of work that takes for ever; between them a twentieth of what it took.
 SILENT_SECONDS, LONGEST_SILENT_SECONDS = 4.0, 60.0
+#: What is done by then is told of by nobody.
+QUICK_SECONDS = 1.0
 
 
 class Advance(Protocol):
@@ -76,7 +78,7 @@ class _Lines:
         """Seconds until the next one is due."""
         now = time.monotonic()
         silence = min(max(SILENT_SECONDS, (now - self._began) / 20), LONGEST_SILENT_SECONDS)
-        return _Lines.told_at + silence - now
+        return max(_Lines.told_at + silence, self._began + QUICK_SECONDS) - now
 
     def advance(self, units: int = 1, note: str = "") -> None:
         self._done, self._note, self._advanced = self._done + units, note, time.monotonic()

@@ -106,7 +106,7 @@ def plan_batches(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_t
     The costliest batch comes first: what doesn't fit in memory fails at once, not after an hour.
     """
     if not isinstance(embedder, BudgetedEmbedder):
-        alike = sorted(keyed, key=lambda pair: (_kind(pair[1]), -len(pair[1].text)))
+        alike = sorted(keyed, key=lambda pair: (media_kind(pair[1]), -len(pair[1].text)))
         starts = range(0, len(alike), PLAIN_BATCH_ITEMS)
         groups = [tuple(alike[start : start + PLAIN_BATCH_ITEMS]) for start in starts]
         return [Batch(group, len(group)) for group in groups]
@@ -114,12 +114,12 @@ def plan_batches(embedder: Embedder, keyed: Sequence[Keyed], role: Role, batch_t
     with plugin_code(f"model {embedder.info.name!r}", lambda: f" over the cost of {described([item], role)}"):
         for key, item in keyed:
             costs[key] = max(1, embedder.cost(item, role))
-    ordered = sorted(keyed, key=lambda pair: (_kind(pair[1]), -costs[pair[0]]))
+    ordered = sorted(keyed, key=lambda pair: (media_kind(pair[1]), -costs[pair[0]]))
     groups_of: list[list[Keyed]] = []
     for key, item in ordered:
         last = groups_of[-1] if groups_of else []
         fits = bool(last) and costs[last[0][0]] * (len(last) + 1) <= batch_tokens
-        if fits and _kind(last[0][1]) == _kind(item):
+        if fits and media_kind(last[0][1]) == media_kind(item):
             last.append((key, item))
         else:
             groups_of.append([(key, item)])
@@ -132,5 +132,6 @@ def smaller_batches(embedder: Embedder, chunk: Chunk, batch_tokens: int) -> Chun
     return Chunk(chunk.role, tuple(plan_batches(embedder, list(chunk.keyed), chunk.role, batch_tokens)))
 
 
-def _kind(item: Item) -> str:
+def media_kind(item: Item) -> str:
+    """ "frames", "image" or "text": items of one kind share batches, and cost alike."""
     return "frames" if item.frames else "image" if item.images else "text"

@@ -8,6 +8,7 @@ and vectors that the store has.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -17,8 +18,9 @@ from typing import TypeAlias
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
 from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.progress import Reporter, label
+from mmeb_harness.core.progress import Reporter, SilentReporter, label
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.core.waiting import progress_of
 from mmeb_harness.data.folder import check_as_made, query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
@@ -28,6 +30,7 @@ from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked, started_over
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.run.earlier import Earlier, content_of, earlier_results, media_list, take_over
+from mmeb_harness.run.foresight import Foresight
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.run.read import read_tasks, with_keys
 from mmeb_harness.run.record import EncodedTask, Start, finish_task, save_run
@@ -57,7 +60,11 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
     with locked(plan.folder):
         try:
             earlier = earlier_results(plan)
-            readings = read_tasks(plan, earlier.finished)
+            shown = not isinstance(reporter, SilentReporter)
+            with progress_of("reading tasks", len(plan.tasks), shown=shown) as advance:
+                readings = read_tasks(plan, earlier.finished, advance)
+            foresight = Foresight(embedder, reporter.time_left, reporter.note)
+            foresight.expect(readings)
             reporter.start_run(len(plan.tasks))
             with _media_hashes(plan, reporter) as hashes:
                 finished = take_over(plan, earlier, hashes, reporter)
@@ -65,14 +72,16 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
                 labels = query_labels(plan.data)
                 with open_encoder(plan) as encoder:
                     tasks = with_keys(readings, hashes, earlier.doubtful)
-                    for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter):
+                    for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
                         name = encoded.read.task.name
                         if name in finished:
                             continue  # it was read only since later tasks' items meet its own in batches
                         if encoded.read.is_finished:
                             finished[name] = earlier.doubtful[name]
                         else:
+                            began = time.monotonic()
                             finished[name] = finish_task(plan, encoded, labels.get(name, {}))
+                            foresight.ranked(time.monotonic() - began)
                         _remember_media(plan, encoded.read, hashes)
                         reporter.finish_task(_task_line(finished[name].result) + _told(name, encoded.read, earlier))
             return save_run(plan, finished, "finished", start)
@@ -88,8 +97,11 @@ def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, repo
     """
     with open_encoder(plan) as encoder, _media_hashes(plan, reporter) as hashes:
         earlier = earlier_results(plan)
-        tasks = with_keys(read_tasks(plan, earlier.finished), hashes, earlier.doubtful)
-        for _ in _encoded_tasks(plan, embedder, encoder, tasks, reporter):
+        readings = read_tasks(plan, earlier.finished)
+        foresight = Foresight(embedder, reporter.time_left, reporter.note)
+        foresight.expect(readings)
+        tasks = with_keys(readings, hashes, earlier.doubtful)
+        for _ in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
             pass
 
 
@@ -118,7 +130,12 @@ def _remember_media(plan: Plan, read: ReadTask, hashes: MediaHashes) -> None:
 
 
 def _encoded_tasks(
-    plan: Plan, embedder: Embedder, encoder: Encoder, tasks: Iterator[ReadTask], reporter: Reporter
+    plan: Plan,
+    embedder: Embedder,
+    encoder: Encoder,
+    tasks: Iterator[ReadTask],
+    reporter: Reporter,
+    foresight: Foresight,
 ) -> Iterator[EncodedTask]:
     """The tasks, each when the encoder has seen to it that the store has what the task needs; finished ones as well."""
     if (first := next(tasks, None)) is None:
@@ -136,7 +153,9 @@ def _encoded_tasks(
         reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
         # Chunks of which nothing is needed keep their place: shares are given out by it.
         with _naming_tasks(window):
-            encoder.encode([chunk.only(needed.__contains__) for chunk in window.chunks], store, reporter.advance)
+            chunks = [chunk.only(needed.__contains__) for chunk in window.chunks]
+            encoder.encode(chunks, foresight.begin(window, chunks, store), reporter.advance)
+            foresight.end()
         for task in window.tasks:
             yield EncodedTask(task, store, stored)
             stored.update(*task.keys.values())

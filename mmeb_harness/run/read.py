@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mmeb_harness.core.errors import DataError, leading
 from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
+from mmeb_harness.core.waiting import Advance
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.encode.windows import ReadTask
 from mmeb_harness.results.outcome import FinishedTask
@@ -28,7 +29,9 @@ class Reading:
     is_finished: bool = False
 
 
-def read_tasks(plan: Plan, finished: Container[str]) -> deque[Reading]:
+def read_tasks(
+    plan: Plan, finished: Container[str], advance: Advance = lambda units=1, note="": None
+) -> deque[Reading]:
     """Every task up to the last unfinished one: what is missing shows now, not after hours of encoding.
 
     All are held at once, to be read only once: texts and paths, no pixels. Measured: the mini suite takes 12 MB; of
@@ -50,6 +53,7 @@ def read_tasks(plan: Plan, finished: Container[str]) -> deque[Reading]:
             readings.append(Reading(task, samples, name in finished))
         except DataError as error:
             problems.append((name, error))
+        advance()
     if problems:
         others = leading([name for name, _ in problems[1:]])
         more = f" ({len(problems) - 1} more tasks can't be read: {others})" if len(problems) > 1 else ""

@@ -46,12 +46,13 @@ def test_bars_leave_the_lines_of_finished_tasks() -> None:
 def test_a_long_task_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
     reporter = LineReporter(Console(file=output, width=120))
-    clock = iter([0.0, 0.0, 20.0])
+    clock = iter([0.0, 0.0, 20.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     reporter.start_run(1)
     reporter.start_encoding(["long", "longer", "longest"], 100)
+    reporter.time_left(7800)
     reporter.advance(25)
-    assert "long and 2 more: 25/100 items, 1.2 items/s, about 60 s left" in output.getvalue()
+    assert "long and 2 more: 25/100 items, 1.2 items/s, about 2 h 10 min left" in output.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     written = io.StringIO()
     monkeypatch.setattr(waiting, "error_console", lambda: Console(file=written, width=200))
     monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.03)
+    monkeypatch.setattr(waiting, "QUICK_SECONDS", 0.0)
     return written
 
 
 def lines_after(log: io.StringIO, count: int) -> list[str]:
     while log.getvalue().count("\n") < count:
         time.sleep(0.005)
-    return log.getvalue().splitlines()
+    return [line.split(" ", 1)[1] for line in log.getvalue().splitlines()]  # without the time of day
 
 
 def test_a_log_tells_what_takes_long(log: io.StringIO) -> None:
