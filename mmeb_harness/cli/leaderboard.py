@@ -15,6 +15,7 @@ import click
 from mmeb_harness.cli.options import PATH, check_not_read, label_option
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
+from mmeb_harness.core.waiting import each_of
 
 if TYPE_CHECKING:
     from mmeb_harness.show.contests import Entry
@@ -74,7 +75,7 @@ def leaderboard(
     if allow_editions and len(editions) > 1:
         raise OptionError(f"--allow-editions ranks all in one table, of one --edition, not of {', '.join(editions)}")
     editions = tuple(dict.fromkeys(editions))
-    entries = [load_entry(path) for path in runs]
+    entries = [load_entry(path) for path in each_of("reading runs", runs)]
     entries += _published(published, all_published, published_file, editions, entries)
     named = labelled([entry.scores for entry in entries], runs, labels)
     entries = [dataclasses.replace(entry, scores=scores) for entry, scores in zip(entries, named, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,7 +10,7 @@ import click
 from mmeb_harness.cli.options import PATH, check_not_read, label_option
 from mmeb_harness.core.errors import counted
 from mmeb_harness.core.terminal import say, say_kept
-from mmeb_harness.core.waiting import progress_of
+from mmeb_harness.core.waiting import each_of
 
 DEFAULT_THUMBNAILS = 8
 
@@ -57,7 +57,7 @@ def report(
         allow_editions=allow_editions,
         labels=labels,
         pictures=[InlinePicture(picture.title, picture.alt, png_of(picture)) for picture in pictures],
-        progress=_with_progress_bar,
+        progress=partial(each_of, "report, tasks"),
     )
     for line in left_out:
         say(f"no picture of {line}", err=True)
@@ -66,10 +66,3 @@ def report(
     holds = (counted(len(summary.runs), "run"), counted(len(summary.tasks), "task"))
     queries = sum(task.num_queries for task in summary.tasks)
     say_kept(f"{', '.join(holds)}, {queries:,} queries, {output.stat().st_size / 2**20:.1f} MB: {output}")
-
-
-def _with_progress_bar(names: Sequence[str]) -> Iterator[str]:
-    with progress_of("report, tasks", len(names)) as advance:
-        for name in names:
-            yield name
-            advance()

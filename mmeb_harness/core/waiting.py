@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mmeb_harness.core.terminal import error_console, print_logged
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SILENT_SECONDS, LONGEST_SILENT_SECONDS = 4.0, 60.0
 #: What is done by then is told of by nobody.
 QUICK_SECONDS = 1.0
+
+
+T = TypeVar("T")
 
 
 class Advance(Protocol):
@@ -46,6 +49,14 @@ def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bo
     else:
         with _beats(_Lines(console, what, total, done)) as lines:
             yield lines.advance
+
+
+def each_of(what: str, values: Sequence[T]) -> Iterator[T]:
+    """The same, one after another, and how many of them are done; see `progress_of`."""
+    with progress_of(what, len(values)) as advance:
+        for value in values:
+            yield value
+            advance()
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
+from mmeb_harness.core.waiting import progress_of
 
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
@@ -132,7 +133,8 @@ def ensure_suite(suite: Suite, seed: int, note: Callable[[str], None] = lambda _
         _remove(folder)
     else:
         note(f"making the {suite.name} suite (synthetic, seed {seed}) in {folder} …")
-    suite.make(folder, seed)
+    with progress_of(f"making the {suite.name} suite"):
+        suite.make(folder, seed)
     with contextlib.suppress(ResultError):  # then nothing is known of it, as of suites of earlier releases
         files = _files_of(folder)
         write_text(_seal(folder, "sha256"), _checksums(folder, files))
