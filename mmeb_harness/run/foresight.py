@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded
+from mmeb_harness.core.errors import HarnessError
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.encode.chunks import Chunk, media_kind, plan_batches
 from mmeb_harness.encode.local import Sink
@@ -61,13 +62,13 @@ class Foresight:
 
     def expect(self, readings: Iterable[Reading]) -> None:
         """Estimate the tasks that are to be encoded: each kind of item by the first one of a task."""
-        seen: set[tuple[object, ...]] = set()
+        seen: set[int] = set()  # hashes: of a million items the words themselves would take long and much
         for reading in readings:
             units: Units = defaultdict(float)
             firsts: dict[Kind, float] = {}
             for role, items in zip(ROLES, (reading.samples.queries, reading.samples.candidates), strict=True):
                 for item in items:
-                    same = (role, item.text, item.instruction, item.media)
+                    same = hash((role, item.text, item.instruction, item.media))
                     if reading.is_finished or same in seen:
                         continue
                     seen.add(same)
@@ -132,7 +133,10 @@ class Foresight:
     def _cost(self, item: Item, role: Role) -> float:
         if not isinstance(self._embedder, BudgetedEmbedder):
             return self._planned(0.0, item)
-        return float(plan_batches(self._embedder, [("", item)], role, 1)[0].tokens)
+        try:
+            return float(plan_batches(self._embedder, [("", item)], role, 1)[0].tokens)
+        except HarnessError:
+            return 0.0  # raised again where the task's items are planned, which says whose it is
 
     def _planned(self, tokens: float, item: Item) -> float:
         plain = _TEXT + len(item.images) + _FRAME * len(item.frames)
