@@ -6,6 +6,7 @@ Public for plugins too: their reports look like the harness's own.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -87,9 +88,24 @@ def profile_line(profile: Profile) -> str:
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Print lines as they are: what looks like markup is text, and the terminal wraps them."""
+    """Print lines as they are: what looks like markup is text. On a terminal they are broken between words."""
     for line in lines:
-        print_shown(console, line)
+        print_shown(console, _broken(line, console.width) if console.is_terminal else line)
+
+
+def _broken(text: str, width: int) -> str:
+    """A text in lines of so many letters; what is longer than a line, and where it begins, stay as they are."""
+    return "\n".join(
+        textwrap.fill(
+            line.lstrip(),
+            width,
+            initial_indent=(indent := line[: len(line) - len(line.lstrip())]),
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def print_table(

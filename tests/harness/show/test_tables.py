@@ -87,3 +87,14 @@ def test_as_markdown() -> None:
     assert markdown_table(("task", "score"), [("a", "1.0")], numeric=(1,)) == (
         "| task | score |\n| --- | ---: |\n| a | 1.0 |"
     )
+
+
+def test_prose_is_broken_between_words_on_a_terminal_only() -> None:
+    prose, path = "settled at random instead, the mean would be 52.3", "/a/path/that/is/longer/than/one/line"
+    shown = {}
+    for is_terminal in (True, False):
+        text = io.StringIO()
+        print_lines(Console(file=text, width=24, force_terminal=is_terminal, color_system=None), f"  {prose}", path, "")
+        shown[is_terminal] = text.getvalue()
+    assert shown[False] == f"  {prose}\n{path}\n\n"
+    assert shown[True] == f"  settled at random\n  instead, the mean\n  would be 52.3\n{path}\n\n"
