@@ -15,6 +15,7 @@ from mmeb_harness.core import terminal
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, ModelInfo
 from mmeb_harness.core.progress import LineReporter, Reporter
 from mmeb_harness.core.registry import ModelSpec
+from mmeb_harness.core.waiting import heartbeat
 from mmeb_harness.encode.whole_workers import workers_for
 from mmeb_harness.run.evaluate import OpenEncoder, this_process
 
@@ -129,7 +130,8 @@ def open_crew(config: RunConfig, part: Part, spec: ModelSpec, output: Path, repo
 
 def _this_process(config: RunConfig, spec: ModelSpec, reporter: Reporter, processes: int = 1) -> Crew:
     """This process alone with the model; so many encode on this machine."""
-    embedder = spec.load()
+    with heartbeat(f"opening the model {spec.model}", reporter.note):
+        embedder = spec.load()
     workers = workers_for(embedder, processes) if config.workers is None else config.workers
     encoder = this_process(embedder, reporter.note, spec, workers)
     return Crew(embedder.info, embedder, encoder, workers=workers if isinstance(embedder, BudgetedEmbedder) else None)

@@ -19,9 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from mmeb_harness.core.terminal import print_logged, print_shown
-
-#: Between two plain lines while items are encoded.
-LINE_SECONDS = 15.0
+from mmeb_harness.core.waiting import silence
 
 
 class Reporter(Protocol):
@@ -144,7 +142,7 @@ class LineReporter:
         self._label = ""
         self._media = 0
         self._ends: float | None = None
-        self._encoding_started = self._last = self._last_media = time.monotonic()
+        self._began = self._encoding_started = self._last = self._last_media = time.monotonic()
 
     def start_run(self, tasks: int) -> None:
         self._tasks = tasks
@@ -158,7 +156,7 @@ class LineReporter:
     def read_media(self, files: int) -> None:
         self._media += files
         now = time.monotonic()
-        if files and now - self._last_media > LINE_SECONDS:
+        if files and now - self._last_media > silence(now - self._began):
             self._last_media = now
             self.note(f"        {self._media:,} media files read")
 
@@ -169,7 +167,7 @@ class LineReporter:
     def advance(self, items: int) -> None:
         self._encoded += items
         now = time.monotonic()
-        if self._encoded > 0 and now - self._last > LINE_SECONDS:
+        if self._encoded > 0 and now - self._last > silence(now - self._began):
             self._last = now
             speed = self._encoded / (now - self._encoding_started)
             parts = [f"{self._label}: {self._encoded}/{self._items} items", f"{rate(speed)} items/s", self._left()]

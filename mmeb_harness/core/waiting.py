@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mmeb_harness.core.terminal import error_console, print_logged
+from mmeb_harness.core.threads import in_background
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,8 +89,7 @@ class _Lines:
     def wait(self) -> float:
         """Seconds until the next one is due."""
         now = time.monotonic()
-        silence = min(max(SILENT_SECONDS, (now - self._began) / 20), LONGEST_SILENT_SECONDS)
-        return max(_Lines.told_at + silence, self._began + QUICK_SECONDS) - now
+        return max(_Lines.told_at + silence(now - self._began), self._began + QUICK_SECONDS) - now
 
     def advance(self, units: int = 1, note: str = "") -> None:
         self._done, self._note, self._advanced = self._done + units, note, time.monotonic()
@@ -102,6 +102,29 @@ class _Lines:
             each = (self._advanced - self._began) / fresh
             left = f"about {max(0.0, each * (self._total - self._done) - (now - self._advanced)):.0f} s left"
         print_logged(self._console, ", ".join(filter(None, (f"{self._what}: {said}", left, self._note))))
+
+
+def silence(seconds: float) -> float:
+    """How long some work may say nothing that has taken so long."""
+    return min(max(SILENT_SECONDS, seconds / 20), LONGEST_SILENT_SECONDS)
+
+
+@contextmanager
+def heartbeat(what: str, note: Callable[[str], None]) -> Iterator[None]:
+    """Have it noted now and then that some work is under way, and for how long."""
+    ended, over, began = threading.Event(), threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not ended.wait(silence(time.monotonic() - began)):
+            note(f"{what}: {time.monotonic() - began:.0f} s")
+        over.set()
+
+    in_background(beat)
+    try:
+        yield
+    finally:
+        ended.set()
+        over.wait()
 
 
 @contextmanager

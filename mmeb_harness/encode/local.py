@@ -29,6 +29,7 @@ from mmeb_harness.core.errors import HarnessError, ModelError, ResultError, is_o
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.items import Item, Role, described
 from mmeb_harness.core.plugins import plugin_code
+from mmeb_harness.core.waiting import heartbeat
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
 from mmeb_harness.encode.returned import own_result
 
@@ -171,7 +172,7 @@ class LocalEncoder:
 
     def _warm_up(self) -> None:
         if not self._warm and isinstance(self._embedder, WarmableEmbedder):
-            with self._models_code([], "query"):
+            with self._models_code([], "query"), heartbeat("loading weights", self._note):
                 self._embedder.warm_up()
         self._warm = True
 

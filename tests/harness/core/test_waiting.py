@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mmeb_harness.core import waiting
 from mmeb_harness.core.waiting import progress_of
+from tests.patience import wait_until
 
 
 @pytest.fixture
@@ -53,3 +54,14 @@ def test_a_bar_leaves_nothing(total: int | None, monkeypatch: pytest.MonkeyPatch
         advance(2, "loss 0.5")
     assert ("2/3" in written.getvalue()) == (total is not None)
     assert written.getvalue().endswith("\x1b[2K")
+
+
+def test_work_that_nobody_counts_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "silence", lambda seconds: 0.001)
+    notes: list[str] = []
+    with waiting.heartbeat("loading weights", notes.append):
+        wait_until(lambda: bool(notes))
+    assert notes[0] == "loading weights: 0 s"
+    said = len(notes)
+    time.sleep(0.01)
+    assert len(notes) == said  # nothing after its end
