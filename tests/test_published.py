@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mmeb_harness.core.registry import load_tasks
+from mmeb_harness.core.registry import benchmark_rows, load_tasks
 from mmeb_harness.results.published import compose_page_fixed, find_published, load_published
-from mmeb_harness.results.scores import Scores, means
+from mmeb_harness.results.scores import Scores, means_over
 
 PUBLISHED = load_published()
 REGISTERED = load_tasks()
+ROWS = benchmark_rows(REGISTERED.values())
+METRICS = {name: row.task.metric for name, row in REGISTERED.items()}
 
 #: (tasks of, means of): a set with scores of all tasks, and the published means of the same model.
 PAIRS = [
@@ -34,7 +36,7 @@ CONTRADICTIONS = {
 
 
 def points(scores: Scores) -> dict[str, float]:
-    found = {one.name: one.score for one in means(scores, REGISTERED.values()) if one.complete}
+    found = {one.name: one.score for one in means_over(scores, ROWS, METRICS) if one.complete}
     return {name: 100 * score for name, score in found.items() if score is not None}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmeb_harness.api.config import RunConfig
 from mmeb_harness.core.errors import DataError, ResultError, leading
-from mmeb_harness.core.files import fingerprint
+from mmeb_harness.core.files import fingerprint, matching
 from mmeb_harness.core.own_file import readable_parts
 from mmeb_harness.core.registry import (
     BENCHMARK,
@@ -95,7 +95,14 @@ def choose(config: RunConfig) -> Chosen:
 def _of_suite(config: RunConfig) -> Chosen:
     tasks, registered = choose_tasks(config.edition, config.tasks, config.groups, config.modalities)
     data = describe(ensure_suite(load_suite(DEFAULT_SUITE), config.seed, say))
-    if foreign := [task.task.name for task in tasks if task.task.name not in data.num_queries]:
+    foreign = [
+        task.task.name
+        for task in tasks
+        if task.task.name not in data.num_queries
+        and task.task.annotations  # else it may bring its data with it
+        and not any(matching(data.root, pattern) for pattern in task.task.annotations)
+    ]
+    if foreign:
         raise DataError(
             f"the {DEFAULT_SUITE} suite, which is what runs without --data, has no {leading(foreign)}; name the data: "
             "--data FOLDER"

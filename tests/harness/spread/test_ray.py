@@ -201,7 +201,8 @@ def test_a_run_without_actors_ends_after_a_while(
 def test_errors_of_the_model_come_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^a0-0 can't be opened$"):
         encoder(tmp_path, [], trouble="data").encode([chunk("a")], MemorySink(), lambda _: None)
-    with pytest.raises(PluginError, match=r"'company': KeyError: 'no such thing' \(.*_get_into_trouble\)") as raised:
+    told = r"'company': KeyError: 'no such thing' \(.*_get_into_trouble; called in .*\)"
+    with pytest.raises(PluginError, match=told) as raised:
         encoder(tmp_path, [], trouble="bug").encode([chunk("a")], MemorySink(), lambda _: None)
     assert "_get_into_trouble" in raised.value.__notes__[0]
     with pytest.raises(UnknownNameError, match="no argument of model 'company' named 'colour'"):
