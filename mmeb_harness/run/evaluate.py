@@ -20,7 +20,7 @@ from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.progress import Reporter, SilentReporter, label
 from mmeb_harness.core.registry import ModelSpec
-from mmeb_harness.core.waiting import progress_of
+from mmeb_harness.core.waiting import heartbeat, progress_of
 from mmeb_harness.data.folder import check_as_made, query_labels
 from mmeb_harness.encode.chunks import plan_chunks
 from mmeb_harness.encode.local import Encoder, LocalEncoder
@@ -80,7 +80,8 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
                             finished[name] = earlier.doubtful[name]
                         else:
                             began = time.monotonic()
-                            finished[name] = finish_task(plan, encoded, labels.get(name, {}))
+                            with heartbeat(f"{name}: ranking", reporter.note):
+                                finished[name] = finish_task(plan, encoded, labels.get(name, {}))
                             foresight.ranked(time.monotonic() - began)
                         _remember_media(plan, encoded.read, hashes)
                         reporter.finish_task(_task_line(finished[name].result) + _told(name, encoded.read, earlier))
