@@ -18,12 +18,11 @@ from mmeb_harness.core.registry import (
     RegisteredTask,
     benchmark_edition,
     choose_tasks,
-    folder_formats,
+    known_forms,
     load_suite,
     own_tasks,
     resolve_model,
     select_tasks,
-    what_is_in,
     with_tasks,
 )
 from mmeb_harness.core.terminal import say
@@ -81,10 +80,9 @@ def choose(config: RunConfig) -> Chosen:
         tasks = select_tasks(own, *selection) if any(selection) else list(own.values())
         return Chosen(dataclasses.replace(data, name=root.name or "data", revision=OWN_REVISION), tasks, own)
     if not own and not any(selection) and not is_benchmark_tree(root):
-        forms = "; ".join(f"{form.files} ({form.name})" for form in folder_formats())
         raise DataError(
             f"{root} holds no data that is known: neither MMEB-V2's (mmeb-eval data get --data FOLDER) nor your own: "
-            f"{forms}. It holds {what_is_in(root)}; mmeb-eval new dataset FOLDER writes an example"
+            f"{known_forms(root)}"
         )
     tasks, registered = choose_tasks(config.edition, *selection, own=own)
     if data.name == BENCHMARK_DATA and all(task.collection != BENCHMARK for task in tasks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmeb_harness.api.asked import Asked, asked_for, asked_of, choose, default_output
@@ -31,9 +32,7 @@ def run_config(config: RunConfig, reporter: Reporter) -> Run | None:
     reporter = reporter_of(part, reporter)
     spec, asked = asked_for(config)
     with open_crew(config, part, spec, asked.settings.output, reporter) as crew:
-        for line in introduction(config, asked, crew, part):
-            reporter.note(line)
-        return carry_out(asked, crew, reporter)
+        return carry_out(asked, crew, reporter, introduction(config, asked, crew, part))
 
 
 def run_embedder(embedder: Embedder, config: RunConfig, reporter: Reporter, *, by_name: bool = False) -> Run:
@@ -52,15 +51,15 @@ def run_embedder(embedder: Embedder, config: RunConfig, reporter: Reporter, *, b
     named = default_output(config, told_apart, chosen.data)
     asked = asked_of(config, chosen, Path(config.output) if config.output else named, {})
     crew = Crew(embedder.info, embedder, this_process(embedder, reporter.note))
-    for line in introduction(config, asked, crew, Part()):
-        reporter.note(line)
-    run = carry_out(asked, crew, reporter)
+    run = carry_out(asked, crew, reporter, introduction(config, asked, crew, Part()))
     assert run is not None  # this process ranks
     return run
 
 
-def carry_out(asked: Asked, crew: Crew, reporter: Reporter) -> Run | None:
+def carry_out(asked: Asked, crew: Crew, reporter: Reporter, said_first: Sequence[str] = ()) -> Run | None:
     """Let a crew do what is asked for; `None` if another process ranks what this one encodes."""
+    for line in said_first:
+        reporter.note(line)
     chosen = asked.chosen
     plan = make_plan(chosen.tasks, chosen.registered, chosen.data, crew.model, asked.settings)
     if not crew.ranks:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmeb_harness.core.errors import DataError, HarnessError
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
-from mmeb_harness.core.registry import data_sets_in, folder_formats, what_is_in
+from mmeb_harness.core.registry import data_sets_in, known_forms
 from mmeb_harness.core.tasks import Task
 
 #: Between two lines while pictures are opened.
@@ -44,11 +44,7 @@ def check_folder_of_own_data(folder: Path, say: Callable[[str], None]) -> Iterat
         raise DataError(f"data folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
     data_sets = data_sets_in(folder)
     if not data_sets:
-        forms = "; ".join(f"{form.files} ({form.name})" for form in folder_formats())
-        raise DataError(
-            f"{folder} holds no data of a known form: {forms}. It holds {what_is_in(folder)}; mmeb-eval new dataset "
-            "FOLDER writes an example"
-        )
+        raise DataError(f"{folder} holds no data of a known form: {known_forms(folder)}")
     opened, told = 0, time.monotonic()
 
     def look(path: Path) -> None:

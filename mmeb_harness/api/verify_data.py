@@ -12,9 +12,8 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.results.recomputed import Outcome
 from mmeb_harness.results.scores import read_run
-from mmeb_harness.run.earlier import content_of
 from mmeb_harness.store.media import MediaHashes
-from mmeb_harness.store.vectors import content_keys
+from mmeb_harness.store.vectors import KeyedSamples
 
 
 def verify_data(folder: Path, data: Path, read: Callable[[int], None]) -> Iterator[Outcome]:
@@ -35,13 +34,10 @@ def verify_data(folder: Path, data: Path, read: Callable[[int], None]) -> Iterat
             outcome = Outcome(f"data of {result.name}")
             try:
                 samples = load_samples(registered.task, chosen.data, run.profile.frames, run.limit)
-                keys = [
-                    content_keys(samples.queries, "query", hashes),
-                    content_keys(samples.candidates, "candidate", hashes),
-                ]
+                keyed = KeyedSamples.of(samples, hashes)
                 if not result.content:
                     outcome.problems.append("the result doesn't say what its items were; an earlier release wrote it")
-                elif content_of(*keys) != result.content:
+                elif keyed.content != result.content:
                     outcome.problems.append(f"its items in {data} are others than those of the run: run it again")
             except DataError as error:
                 outcome.problems.append(str(error))

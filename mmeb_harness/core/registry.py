@@ -275,9 +275,11 @@ def listed_names(folder: Path) -> list[str]:
         raise DataError(f"{folder} can't be listed: {error.strerror or error}; name a folder that can") from error
 
 
-def what_is_in(folder: Path) -> str:
-    """The first names in a folder, for the message that nothing there is known."""
-    return leading(listed_names(folder)) or "nothing"
+def known_forms(folder: Path) -> str:
+    """The forms of own data, what a folder holds instead, and the way out: the end of a message."""
+    forms = "; ".join(f"{form.files} ({form.name})" for form in folder_formats())
+    holds = leading(listed_names(folder)) or "nothing"
+    return f"{forms}. It holds {holds}; mmeb-eval new dataset FOLDER writes an example"
 
 
 def _tasks_in(folder: Path, form: FolderFormat) -> tuple[Task, ...] | None:

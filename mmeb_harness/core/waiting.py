@@ -48,7 +48,8 @@ def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bo
         with _bar(console, what, total, done) as advance:
             yield advance
     else:
-        with _beats(_Lines(console, what, total, done)) as lines:
+        lines = _Lines(console, what, total, done)
+        with _beats(lambda: lines.wait, lines.tell_if_due):
             yield lines.advance
 
 
@@ -94,7 +95,9 @@ class _Lines:
     def advance(self, units: int = 1, note: str = "") -> None:
         self._done, self._note, self._advanced = self._done + units, note, time.monotonic()
 
-    def tell(self) -> None:
+    def tell_if_due(self) -> None:
+        if self.wait > 0:  # other work has told meanwhile
+            return
         _Lines.told_at = time.monotonic()
         now, fresh, left = _Lines.told_at, self._done - self._before, ""
         said = f"{now - self._began:.0f} s" if self._total is None else f"{self._done:,} of {self._total:,}"
@@ -112,11 +115,23 @@ def silence(seconds: float) -> float:
 @contextmanager
 def heartbeat(what: str, note: Callable[[str], None]) -> Iterator[None]:
     """Have it noted now and then that some work is under way, and for how long."""
-    ended, over, began = threading.Event(), threading.Event(), time.monotonic()
+    began = time.monotonic()
+
+    def passed() -> float:
+        return time.monotonic() - began
+
+    with _beats(lambda: silence(passed()), lambda: note(f"{what}: {passed():.0f} s")):
+        yield
+
+
+@contextmanager
+def _beats(wait: Callable[[], float], tell: Callable[[], None]) -> Iterator[None]:
+    """A thread that waits, for as long as it is told each time, and tells; until the end of the context."""
+    ended, over = threading.Event(), threading.Event()
 
     def beat() -> None:
-        while not ended.wait(silence(time.monotonic() - began)):
-            note(f"{what}: {time.monotonic() - began:.0f} s")
+        while not ended.wait(max(0.0, wait())):
+            tell()
         over.set()
 
     in_background(beat)
@@ -125,21 +140,3 @@ def heartbeat(what: str, note: Callable[[str], None]) -> Iterator[None]:
     finally:
         ended.set()
         over.wait()
-
-
-@contextmanager
-def _beats(lines: _Lines) -> Iterator[_Lines]:
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(max(0.0, lines.wait)):
-            if lines.wait <= 0:
-                lines.tell()
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield lines
-    finally:
-        ended.set()
-        thread.join()

@@ -34,6 +34,7 @@ class ReadTask:
 
     Attributes:
         is_finished: it has its result, and is here only because later tasks' items meet its own in batches.
+        content: names all keys.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class ReadTask:
     query_keys: list[str]
     candidate_keys: list[str]
     is_finished: bool = False
+    content: str = ""
 
     @property
     def keys(self) -> dict[Role, list[str]]:

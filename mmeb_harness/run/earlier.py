@@ -23,7 +23,7 @@ from mmeb_harness.run.plan import Plan, PlannedTask
 from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.store.media_lists import MediaList
-from mmeb_harness.store.vectors import content_keys
+from mmeb_harness.store.vectors import KeyedSamples
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,9 @@ def media_list(plan: Plan, planned: PlannedTask) -> MediaList:
     return MediaList(plan.settings.vectors_folder / MEDIA_FOLDER, fingerprint(*read, plan.settings.limit))
 
 
-def content_of(query_keys: Sequence[str], candidate_keys: Sequence[str]) -> str:
-    """Names what a task's items are by content, in order."""
-    return fingerprint(query_keys, candidate_keys)
-
-
 def _content_now(plan: Plan, planned: PlannedTask, hashes: MediaHashes) -> str:
     samples = load_samples(planned.task, plan.data, plan.profile.frames, plan.settings.limit)
-    keys = content_keys(samples.queries, "query", hashes), content_keys(samples.candidates, "candidate", hashes)
-    return content_of(*keys)
+    return KeyedSamples.of(samples, hashes).content
 
 
 def _trust_no_future(plan: Plan, reporter: Reporter) -> None:

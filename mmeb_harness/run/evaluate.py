@@ -29,7 +29,7 @@ from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked, started_over
 from mmeb_harness.results.outcome import Run
-from mmeb_harness.run.earlier import Earlier, content_of, earlier_results, media_list, take_over
+from mmeb_harness.run.earlier import Earlier, earlier_results, media_list, take_over
 from mmeb_harness.run.foresight import Foresight
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.run.read import read_tasks, with_keys
@@ -124,8 +124,7 @@ def _remember_media(plan: Plan, read: ReadTask, hashes: MediaHashes) -> None:
     """So that the next run needs no more than a look at the files."""
     items = (*read.samples.queries, *read.samples.candidates)
     try:
-        content = content_of(read.query_keys, read.candidate_keys)
-        media_list(plan, plan.tasks[read.task.name]).write(items, content)
+        media_list(plan, plan.tasks[read.task.name]).write(items, read.content)
     except ResultError as error:  # costs time, not correctness, as with the hashes
         hashes.problem = hashes.problem or error
 

@@ -14,10 +14,9 @@ from mmeb_harness.core.waiting import Advance
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.encode.windows import ReadTask
 from mmeb_harness.results.outcome import FinishedTask
-from mmeb_harness.run.earlier import content_of
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.store.media import MediaHashes
-from mmeb_harness.store.vectors import content_keys
+from mmeb_harness.store.vectors import KeyedSamples
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,10 @@ def with_keys(
     while readings:
         reading = readings.popleft()
         samples = reading.samples
-        keys = (content_keys(samples.queries, "query", hashes), content_keys(samples.candidates, "candidate", hashes))
+        keyed = KeyedSamples.of(samples, hashes)
         media = (path for item in (*samples.queries, *samples.candidates) for path in item.media)
         if notes := hashes.notes(media):
             samples = dataclasses.replace(samples, notes={**samples.notes, **notes})
         result = (doubtful or {}).get(reading.task.name)
-        is_finished = reading.is_finished or (result is not None and result.result.content == content_of(*keys))
-        yield ReadTask(reading.task, samples, *keys, is_finished)
+        is_finished = reading.is_finished or (result is not None and result.result.content == keyed.content)
+        yield ReadTask(reading.task, samples, keyed.queries, keyed.candidates, is_finished, keyed.content)

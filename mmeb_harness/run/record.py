@@ -33,7 +33,6 @@ from mmeb_harness.results.outcome import (
     summed_up,
     table_checksums,
 )
-from mmeb_harness.run.earlier import content_of
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.store.vectors import VectorStore
 
@@ -105,7 +104,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
         profile=plan.profile,
         versions=environment.package_versions(),
         notes={name: count for name, count in {**samples.notes, **_unread(queries, candidates)}.items() if count},
-        content=content_of(read.query_keys, read.candidate_keys),
+        content=read.content,
     )
     query_rows = query_table(task, samples, scored, queries, difficulty)
     candidate_rows = candidate_table(samples, candidates)

@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVectors, Trace, trace_columns
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
-from mmeb_harness.core.items import Item, Role, Similarity, Vectors
+from mmeb_harness.core.items import Item, Role, Samples, Similarity, Vectors
 from mmeb_harness.core.sealed import BrokenFileError, listed, set_aside
 from mmeb_harness.core.threads import in_background
 from mmeb_harness.store.chunk_files import (
@@ -81,6 +81,29 @@ def content_keys(items: Sequence[Item], role: Role, hashes: MediaHashes) -> list
 def _content_key(item: Item, role: Role, media: Sequence[str]) -> str:
     kind = "frames" if item.frames else "images"
     return fingerprint(role, item.text, item.instruction, item.source.layout, item.source.instruction, kind, media)
+
+
+@dataclass(frozen=True)
+class KeyedSamples:
+    """The content keys of a task's items, in order.
+
+    Attributes:
+        content: names all of them: a task of equal content has equal items.
+    """
+
+    queries: list[str]
+    candidates: list[str]
+    content: str
+
+    @classmethod
+    def of(cls, samples: Samples, hashes: MediaHashes) -> Self:
+        """Look at all media of a task.
+
+        Raises:
+            DataError: if a media file is missing.
+        """
+        keys = content_keys(samples.queries, "query", hashes), content_keys(samples.candidates, "candidate", hashes)
+        return cls(*keys, fingerprint(*keys))
 
 
 class _Row(NamedTuple):
