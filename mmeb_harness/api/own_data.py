@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError, HarnessError
@@ -12,9 +13,7 @@ from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.registry import data_sets_in, known_forms
 from mmeb_harness.core.tasks import Task
-
-#: Between two lines while pictures are opened.
-_LINE_SECONDS = 5.0
+from mmeb_harness.core.waiting import Advance, progress_of
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,8 @@ class CheckedData:
     summary: str
 
 
-def check_folder_of_own_data(folder: Path, say: Callable[[str], None]) -> Iterator[CheckedData]:
-    """Look at all data sets in a folder, and open every picture of theirs.
-
-    Args:
-        say: told how far it is, now and then.
+def check_folder_of_own_data(folder: Path) -> Iterator[CheckedData]:
+    """Look at all data sets in a folder, and open every picture of theirs; on standard error, how far it is.
 
     Raises:
         DataError: the folder is missing, or holds no data of a known form.
@@ -45,23 +41,20 @@ def check_folder_of_own_data(folder: Path, say: Callable[[str], None]) -> Iterat
     data_sets = data_sets_in(folder)
     if not data_sets:
         raise DataError(f"{folder} holds no data of a known form: {known_forms(folder)}")
-    opened, told = 0, time.monotonic()
-
-    def look(path: Path) -> None:
-        nonlocal opened, told
-        opened += 1
-        if time.monotonic() - told > _LINE_SECONDS:
-            told = time.monotonic()
-            say(f"{opened:,} pictures opened")
-
     for path, form, tasks in data_sets:
         within = "" if path == folder else f"{path.relative_to(folder)}/"
+        opened = itertools.count(1)
         try:
-            with plugin_code(f"{path} can't be checked"):
+            with plugin_code(f"{path} can't be checked"), progress_of(f"checking {path.name}") as advance:
+                look = partial(_tell, advance, opened)
                 problems = [f"{within}{problem}" for problem in form.problems(path, look)]
         except HarnessError as error:
             problems = [str(error)]
         yield CheckedData(problems, "" if problems else "; ".join(_summary(task, path) for task in tasks))
+
+
+def _tell(advance: Advance, opened: Iterator[int], path: Path) -> None:
+    advance(note=f"{next(opened):,} pictures opened")
 
 
 def _summary(task: Task, folder: Path) -> str:

@@ -120,7 +120,7 @@ def _check_data(folder: Path) -> None:
     from mmeb_harness.api.own_data import check_folder_of_own_data
 
     failed = 0
-    for data_set in check_folder_of_own_data(folder, say):
+    for data_set in check_folder_of_own_data(folder):
         for problem in data_set.problems:
             say(f"FAIL  {problem}")
         failed += len(data_set.problems)

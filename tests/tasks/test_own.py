@@ -18,7 +18,7 @@ from mmeb_tasks.own import DOCUMENTS, PICTURES, RETRIEVAL
 from mmeb_tasks.own.settings import Settings
 from PIL import Image
 
-from mmeb_harness import DataError, FolderFormat, Frames, Item
+from mmeb_harness import DataError, FolderFormat, Frames, Item, Samples
 from mmeb_harness.api.own_data import check_folder_of_own_data
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.registry import folder_formats, own_tasks
@@ -30,7 +30,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own") / "examples"
     done = CliRunner().invoke(cli, ["new", "dataset", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0
-    for _ in check_folder_of_own_data(folder, print):
+    for _ in check_folder_of_own_data(folder):
         pass
     return folder
 
@@ -41,10 +41,10 @@ def spoiled(examples: Path, tmp_path: Path) -> Callable[[FolderFormat], Path]:
 
 
 def problems_of(folder: Path) -> list[str]:
-    return [problem for data in check_folder_of_own_data(folder, print) for problem in data.problems]
+    return [problem for data in check_folder_of_own_data(folder) for problem in data.problems]
 
 
-def read(folder: Path) -> dict[str, object]:
+def read(folder: Path) -> dict[str, Samples]:
     return {name: registered.task.load(folder, Frames()) for name, registered in own_tasks(folder).items()}
 
 
@@ -53,15 +53,15 @@ def test_examples_hold_all_kinds_of_items_and_are_without_problems(examples: Pat
     assert [form.name for form in folder_formats()] == ["documents", "pictures", "retrieval"]
     samples = read(examples)
     assert list(samples) == ["my-documents", "my-pictures-t2i", "my-pictures-i2t", "my-retrieval"]
-    queries = {query.id: query for query in samples["my-retrieval"].queries}  # type: ignore[attr-defined]
+    queries = {query.id: query for query in samples["my-retrieval"].queries}
     assert queries["q-text"].instruction == "Find the picture that is described."
     assert queries["q-both"].text
     assert queries["q-both"].images
     assert queries["q-image"].instruction == "Find what the query asks for."  # the data set's
-    corpus = {item.id: item for item in samples["my-retrieval"].candidates}  # type: ignore[attr-defined]
+    corpus = {item.id: item for item in samples["my-retrieval"].candidates}
     assert len(corpus["clip"].frames) == 4
     assert corpus["note"].text.startswith("Colours Red")
-    assert samples["my-retrieval"].gains["q-text"] == {"blue-triangle": 2.0, "blue-square": 1.0}  # type: ignore[attr-defined]
+    assert samples["my-retrieval"].gains["q-text"] == {"blue-triangle": 2.0, "blue-square": 1.0}
 
 
 def test_pages_are_rendered_once_and_again_if_the_pdf_is_another(spoiled: Callable[[FolderFormat], Path]) -> None:
@@ -84,7 +84,7 @@ def test_pages_as_text(spoiled: Callable[[FolderFormat], Path]) -> None:
     folder = spoiled(DOCUMENTS)
     settings = folder / "dataset.yaml"
     settings.write_text(settings.read_text().replace("pages: image", "pages: both"))
-    pages = read(folder)["my-documents"].candidates  # type: ignore[attr-defined]
+    pages = read(folder)["my-documents"].candidates
     assert pages[1].text.strip() == "Prices: a ticket costs four euros."
     assert pages[1].images
     pdf = folder / "documents" / "guide.pdf"
@@ -103,12 +103,12 @@ def test_a_folder_of_classes(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "shapes" / "blue" / "notes.txt").touch()
     shutil.copy(examples / "pictures" / "blue-circle.png", tmp_path / "shapes")
     (samples,) = read(tmp_path / "shapes").values()
-    assert samples.notes == {  # type: ignore[attr-defined]
+    assert samples.notes == {
         "files in class folders that are no pictures": 1,
         "pictures in no class folder": 1,
     }
-    assert [item.text for item in samples.candidates] == ["blue", "red things"]  # type: ignore[attr-defined]
-    assert samples.gains["red_things/red-circle.png"] == {"red_things": 1.0}  # type: ignore[attr-defined]
+    assert [item.text for item in samples.candidates] == ["blue", "red things"]
+    assert samples.gains["red_things/red-circle.png"] == {"red_things": 1.0}
 
 
 def test_one_caption_of_two_pictures_finds_either(spoiled: Callable[[FolderFormat], Path]) -> None:
@@ -117,8 +117,8 @@ def test_one_caption_of_two_pictures_finds_either(spoiled: Callable[[FolderForma
         '{"file_name": "red-circle.png", "text": "round"}\n{"file_name": "blue-circle.png", "text": "round"}\n'
     )
     to_image, to_text = read(folder).values()
-    assert list(to_image.gains.values()) == [{"red-circle.png": 1.0, "blue-circle.png": 1.0}]  # type: ignore[attr-defined]
-    assert len(to_text.candidates) == 1  # type: ignore[attr-defined]
+    assert list(to_image.gains.values()) == [{"red-circle.png": 1.0, "blue-circle.png": 1.0}]
+    assert len(to_text.candidates) == 1
 
 
 def test_splits_of_beir_and_parquet_and_several_pictures(spoiled: Callable[[FolderFormat], Path]) -> None:
@@ -136,11 +136,11 @@ def test_splits_of_beir_and_parquet_and_several_pictures(spoiled: Callable[[Fold
     with (folder / "queries.jsonl").open("a") as file:
         file.write(json.dumps(more) + "\n")
     (samples,) = read(folder).values()
-    assert samples.notes == {"queries of other splits left out": 1}  # type: ignore[attr-defined]
+    assert samples.notes == {"queries of other splits left out": 1}
     with (folder / "dataset.yaml").open("a") as file:
         file.write("split: train\n")
     (samples,) = read(folder).values()
-    assert len(samples.queries[0].images) == 2  # type: ignore[attr-defined]
+    assert len(samples.queries[0].images) == 2
 
 
 SPOILED: dict[str, tuple[FolderFormat, str, str, str, str]] = {
@@ -257,7 +257,7 @@ def test_a_table_with_a_byte_order_mark_and_quotes(spoiled: Callable[[FolderForm
     with (folder / "queries.csv").open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file).writerows([["query", "document", "page"], ["one, two\nthree", "guide.pdf", "1"]])
     (samples,) = read(folder).values()
-    assert [query.text for query in samples.queries] == ["one, two\nthree"]  # type: ignore[attr-defined]
+    assert [query.text for query in samples.queries] == ["one, two\nthree"]
 
 
 def test_the_page_names_every_setting_and_what_it_shows_is_read() -> None:

@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,13 +38,14 @@ from mmeb_harness import (
     say,
 )
 from mmeb_tasks.own.examples import write_documents
+from mmeb_tasks.own.reading import Look, find_problems, load
 from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
 COLUMNS = ("query", "document", "page")
 DOCUMENTS_FOLDER, PAGES, TEXTS = "documents", "pages", "texts.json"
 _POINTS_AN_INCH = 72
-#: Between two lines while pages are rendered, which takes about a tenth of a second each.
+#: Between two lines while pages are rendered, a tenth of a second each; a bar of who reads may be shown already.
 _LINE_SECONDS = 5.0
 
 
@@ -70,7 +71,7 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
             modality="text" if settings.pages == "text" else "visdoc",
             group="own",
             metric=settings.metric or "ndcg_linear@5",
-            load=partial(_load, folder),
+            load=partial(load, read_documents, folder),
             annotations=annotations,
         ),
     )
@@ -81,15 +82,7 @@ def _pdfs(folder: Path) -> list[Path]:
     return [path for path in listed if path.suffix.lower() == ".pdf"]
 
 
-def _load(folder: Path, data: Path, frames: Frames) -> Samples:
-    problems = Problems(folder)
-    samples = read_documents(folder, problems)
-    problems.refuse()
-    assert samples is not None
-    return samples
-
-
-def read_documents(folder: Path, problems: Problems) -> Samples | None:
+def read_documents(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
     """The folder's samples, its pages rendered if they aren't; `None` if anything is wrong with it, which is noted.
 
     Raises:
@@ -252,9 +245,8 @@ def _rendered(folder: Path, pdf: Path, stem: str, dpi: int | None) -> Path:
 
 
 def _render(pdf: Path, content: bytes, target: Path, dpi: int | None) -> None:
-    texts = []
-    told = time.monotonic()
-    for number, total, page in _opened_pages(pdf, content):
+    texts, document, told = [], _opened(pdf, content), time.monotonic()
+    for number, page in enumerate(document, start=1):
         if dpi is not None:
             picture = _picture(page, number, dpi)
             with replacing(target / _picture_name(number), durably=False) as temporary:
@@ -262,7 +254,7 @@ def _render(pdf: Path, content: bytes, target: Path, dpi: int | None) -> None:
         texts.append(page.get_textpage().get_text_range().replace("\r\n", "\n"))
         if time.monotonic() - told > _LINE_SECONDS:
             told = time.monotonic()
-            say(f"rendering {pdf.name}: page {number} of {total}", err=True)
+            say(f"rendering {pdf.name}: page {number} of {len(document)}", err=True)
     with replacing(target / TEXTS) as temporary:
         temporary.write_text(json.dumps(texts), encoding="utf-8")
 
@@ -283,8 +275,8 @@ def _picture(page: Any, number: int, dpi: int) -> Any:
     return page.render(scale=scale).to_pil()
 
 
-def _opened_pages(pdf: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Number, how many there are, and the page (pypdfium2's).
+def _opened(pdf: Path, content: bytes) -> Any:
+    """The document (pypdfium2's), which is a sequence of pages.
 
     Raises:
         OptionError: pypdfium2 isn't installed.
@@ -305,15 +297,9 @@ def _opened_pages(pdf: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:
         document = ()
     if not len(document):
         raise DataError("has no page that can be read: no PDF, damaged or empty; write it again, or take it out")
-    for index in range(len(document)):
-        yield index + 1, len(document), document[index]
+    return document
 
 
-def find_problems(folder: Path, look: Callable[[Path], None]) -> list[str]:
-    """Everything that is wrong with the folder's files, a line each."""
-    problems = Problems(folder)
-    read_documents(folder, problems)
-    return problems.lines
-
-
-DOCUMENTS = FolderFormat("documents", "PDFs and queries.csv", find_tasks, find_problems, write_documents)
+DOCUMENTS = FolderFormat(
+    "documents", "PDFs and queries.csv", find_tasks, partial(find_problems, read_documents), write_documents
+)

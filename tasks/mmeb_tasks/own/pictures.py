@@ -10,13 +10,14 @@ picture finds the name of its class among all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from mmeb_harness import PICTURE_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
 from mmeb_tasks.own.examples import write_pictures
 from mmeb_tasks.own.items import ItemMaker
+from mmeb_tasks.own.reading import Look, Read, find_problems, load
 from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
@@ -24,8 +25,6 @@ from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_setting
 _CAPTIONS = ("captions", "metadata")
 FILE_COLUMN, TEXT_COLUMN = "file_name", "text"
 _FEWEST_CLASSES = 2
-
-_Read = Callable[[Path, Frames, Problems, Callable[[Path], None] | None], Samples | None]
 
 
 def find_tasks(folder: Path) -> tuple[Task, ...] | None:
@@ -44,18 +43,10 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
 
 
 def _task(
-    name: str, settings: Settings, read: _Read, folder: Path, annotations: tuple[str, ...], listed: tuple[str, ...]
+    name: str, settings: Settings, read: Read, folder: Path, annotations: tuple[str, ...], listed: tuple[str, ...]
 ) -> Task:
-    load, metric = partial(_load, folder, read), settings.metric or "hit@1"
-    return Task(name, "image", "own", metric, load, annotations, listed=listed)
-
-
-def _load(folder: Path, read: _Read, data: Path, frames: Frames) -> Samples:
-    problems = Problems(folder)
-    samples = read(folder, frames, problems, None)
-    problems.refuse()
-    assert samples is not None
-    return samples
+    metric = settings.metric or "hit@1"
+    return Task(name, "image", "own", metric, partial(load, read, folder), annotations, listed=listed)
 
 
 def _captions_file(folder: Path) -> Path | None:
@@ -86,9 +77,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and is_data(path.name)
 
 
-def _captioned(
-    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
-) -> list[tuple[Item, Sequence[str]]]:
+def _captioned(folder: Path, frames: Frames, problems: Problems, look: Look) -> list[tuple[Item, Sequence[str]]]:
     """Each picture once, as an item, and its captions."""
     table = _captions_file(folder)
     assert table is not None
@@ -117,9 +106,7 @@ def _texts_of(row: Row) -> list[str]:
     return given if len(given) == len(texts) and all(given) else []
 
 
-def _read_text_to_image(
-    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
-) -> Samples | None:
+def _read_text_to_image(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
     captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
     queries, gains = [], {}
     for picture, texts in captioned:
@@ -139,9 +126,7 @@ def _read_text_to_image(
     return Samples(distinct, candidates, {query.id: gains[query.id] for query in distinct})
 
 
-def _read_image_to_text(
-    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
-) -> Samples | None:
+def _read_image_to_text(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
     captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
     if problems.lines:
         return None
@@ -154,9 +139,7 @@ def _with(item: Item, instruction: str) -> Item:
     return Item(item.id, images=item.images, instruction=instruction)
 
 
-def _read_classes(
-    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None
-) -> Samples | None:
+def _read_classes(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
     settings, classes = read_settings(folder), _classes(folder)
     maker = ItemMaker(folder, frames, problems, look)
     names = [Item(name, _spoken(name), instruction=settings.candidate_instruction) for name in classes]
@@ -193,14 +176,15 @@ def _check_classes(folder: Path, classes: Mapping[str, Sequence[Path]], problems
                 problems.add(f"{place}/", "holds pictures, but is no class's own folder; move them up, or out")
 
 
-def find_problems(folder: Path, look: Callable[[Path], None]) -> list[str]:
-    """Everything that is wrong with the folder's files, a line each, pictures among it."""
-    problems = Problems(folder)
-    read: _Read = _read_classes if _captions_file(folder) is None else _read_text_to_image
-    read(folder, Frames(), problems, look)
-    return problems.lines
+def _read(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
+    read: Read = _read_classes if _captions_file(folder) is None else _read_text_to_image
+    return read(folder, frames, problems, look)
 
 
 PICTURES = FolderFormat(
-    "pictures", "captions.jsonl, or a sub-folder of pictures a class", find_tasks, find_problems, write_pictures
+    "pictures",
+    "captions.jsonl, or a sub-folder of pictures a class",
+    find_tasks,
+    partial(find_problems, _read),
+    write_pictures,
 )

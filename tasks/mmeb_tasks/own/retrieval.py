@@ -13,13 +13,14 @@ import glob
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task, matching
 from mmeb_tasks.own.examples import write_retrieval
 from mmeb_tasks.own.items import ItemMaker, modality_of
+from mmeb_tasks.own.reading import Look, find_problems, load
 from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
@@ -39,15 +40,15 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
             modality=_modality(folder),
             group="own",
             metric=settings.metric or "ndcg_linear@5",
-            load=partial(_load, folder),
-            annotations=tuple(_annotations(folder)),
+            load=partial(load, read_retrieval, folder),
+            annotations=tuple(_annotations(folder, settings)),
         ),
     )
 
 
-def _annotations(folder: Path) -> list[str]:
+def _annotations(folder: Path, settings: Settings) -> list[str]:
     names = [path.name for name in ("queries", "corpus") if (path := file_of(folder, name))]
-    qrels = _qrels_file(folder, read_settings(folder))
+    qrels = _qrels_file(folder, settings)
     return [*names, *([glob.escape(qrels.relative_to(folder).as_posix())] if qrels else []), FILE]
 
 
@@ -63,17 +64,7 @@ def _modality(folder: Path) -> Modality:
     return "text"
 
 
-def _load(folder: Path, data: Path, frames: Frames) -> Samples:
-    problems = Problems(folder)
-    samples = read_retrieval(folder, frames, problems)
-    problems.refuse()
-    assert samples is not None
-    return samples
-
-
-def read_retrieval(
-    folder: Path, frames: Frames, problems: Problems, look: Callable[[Path], None] | None = None
-) -> Samples | None:
+def read_retrieval(folder: Path, frames: Frames, problems: Problems, look: Look = None) -> Samples | None:
     """The folder's samples; `None` if anything is wrong with it, which is noted. `look`: see `ItemMaker`."""
     settings = read_settings(folder)
     maker = ItemMaker(folder, frames, problems, look)
@@ -176,13 +167,10 @@ def _score(row: Row, problems: Problems) -> float:
     return score
 
 
-def find_problems(folder: Path, look: Callable[[Path], None]) -> list[str]:
-    """Everything that is wrong with the folder's files, a line each, pictures among it."""
-    problems = Problems(folder)
-    read_retrieval(folder, Frames(), problems, look)
-    return problems.lines
-
-
 RETRIEVAL = FolderFormat(
-    "retrieval", "queries.jsonl, corpus.jsonl and qrels.tsv", find_tasks, find_problems, write_retrieval
+    "retrieval",
+    "queries.jsonl, corpus.jsonl and qrels.tsv",
+    find_tasks,
+    partial(find_problems, read_retrieval),
+    write_retrieval,
 )
