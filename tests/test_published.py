@@ -36,7 +36,7 @@ CONTRADICTIONS = {
 
 
 def points(scores: Scores) -> dict[str, float]:
-    found = {one.name: one.score for one in means_over(scores, ROWS, METRICS) if one.complete}
+    found = {mean.name: mean.score for mean in means_over(scores, ROWS, METRICS) if mean.complete}
     return {name: 100 * score for name, score in found.items() if score is not None}
 
 

@@ -137,7 +137,9 @@ def own_run(folder: Path, scores: Mapping[str, float], data: str = "my pages", *
         )
         for name, score in scores.items()
     ]
-    results = [dataclasses.replace(one, metrics={**one.metrics, one.metric: one.score}) for one in results]
+    results = [
+        dataclasses.replace(result, metrics={**result.metrics, result.metric: result.score}) for result in results
+    ]
     write_run(folder, results, data=data, **changes)
     return folder
 

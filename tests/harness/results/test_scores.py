@@ -41,8 +41,8 @@ def test_scores_of_a_run_and_its_means(tmp_path: Path) -> None:
     assert (scores.name, scores.edition, scores.origin, scores.profile) == ("run", "page-fixed", "run", PROFILE)
     assert (scores.synthetic, scores.limited, scores.data_revision) == (False, False, "MMEB-V2 hub-2026")
     assert scores.tasks["MomentSeeker"].num_queries == 1602
-    found = [(one.name, one.score, one.tasks, one.missing) for one in means(scores)]
-    assert found == [(one.name, one.score, one.tasks, one.missing) for one in run.aggregates]
+    of_scores = [(mean.name, mean.score, mean.tasks, mean.missing) for mean in means(scores)]
+    assert of_scores == [(mean.name, mean.score, mean.tasks, mean.missing) for mean in run.aggregates]
 
 
 def test_means_of_some_tasks_are_incomplete_by_the_runs_own_rule(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_modality_is_the_mean_over_its_tasks_not_its_groups() -> None:
 
 def test_means_as_published_where_there_are_no_tasks() -> None:
     scores = dataclasses.replace(PLAIN, tasks={}, means={"overall": 0.7, "I-CLS": 0.6})
-    found = {one.name: one for one in means(scores)}
+    found = {mean.name: mean for mean in means(scores)}
     assert (found["overall"].score, found["overall"].tasks, found["overall"].complete) == (0.7, 78, True)
     assert (found["video"].score, found["video"].complete) == (None, False)
 

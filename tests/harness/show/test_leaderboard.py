@@ -424,13 +424,13 @@ def test_every_edition_has_a_table_and_made_up_data_too() -> None:
         entry("mini", 0.9, synthetic=True),
     ]
     made = leaderboards(entries)
-    assert [(one.edition, one.synthetic, [row.name for row in one.rows]) for one in made] == [
+    assert [(board.edition, board.synthetic, [row.name for row in board.rows]) for board in made] == [
         *(("page-fixed", False, ["b", "a"]), ("v2.0.0", False, ["old"]), ("v2.0.1", False, ["older"])),
         ("page-fixed", True, ["mini"]),
     ]
     (marked,) = leaderboards(entries[:4], allow_editions=True)
     assert [row.other_edition for row in marked.rows] == [False, True, False, True]
-    assert [one.edition for one in leaderboards(entries[:3], editions=["v2.0.0", "page-fixed"])] == [
+    assert [board.edition for board in leaderboards(entries[:3], editions=["v2.0.0", "page-fixed"])] == [
         *("v2.0.0", "page-fixed")
     ]
     with pytest.raises(ResultError, match=r"older: of edition v2\.0\.1, this leaderboard is of page-fixed, v2\.0\.0;"):
@@ -446,7 +446,7 @@ def test_several_tables_in_all_formats(tmp_path: Path) -> None:
         alone = render(made[:1], wanted)
         assert wanted in ("csv", "json") or text.startswith(alone.rstrip("\n")), wanted
     rows = list(csv.DictReader(io.StringIO(render(made, "csv"))))
-    assert [(row["table"], row["model"]) for row in rows] == [(one.title, one.rows[0].name) for one in made]
+    assert [(row["table"], row["model"]) for row in rows] == [(board.title, board.rows[0].name) for board in made]
     values = json.loads(render(made, "json"))
     assert (values["rows"][0]["name"], values["further_tables"][0]["rows"][0]["name"]) == ("a", "b")
     labels = re.findall(r"\\label\{(.*?)\}", render(made, "latex"))
@@ -486,7 +486,7 @@ def test_labels(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_sizes_of_published_models_are_shown_where_somebody_says_them() -> None:
-    sizes, names = published_sizes(), {one.name.partition("@")[0] for one in load_published()}
+    sizes, names = published_sizes(), {scores.name.partition("@")[0] for scores in load_published()}
     assert set(sizes) <= names
     unknown = {"DME-Large", "LamRA-Ret", "LamRA-Ret-Qwen2.5VL-7b", "Octen-VL-Large", "QQMM-embed-v4"}
     assert names - set(sizes) == unknown | {"Seed-1.6-embedding-1215"}

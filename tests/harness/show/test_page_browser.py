@@ -492,11 +492,11 @@ def test_a_board_is_sorted_filtered_and_unfolded(boards: Chrome) -> None:
     assert boards.execute_script("return window.hacked") is None
     folded = ["Model", "Rank", "Rank 95 %", "All", "Ties", "image", "video", "visdoc"]
     assert heads(boards) == [*folded, "parameters"]
-    bold = [one.text for one in all_of(boards, "#table-1 tbody strong")]
+    bold = [cell.text for cell in all_of(boards, "#table-1 tbody strong")]
     assert bold == ["80.6", "81.9", "74.4", "83.4"]
     # By any column, up and down; what has no value is last either way.
     for label, first in (("visdoc", ["DME-Large", "colpali-v1.3"]), ("parameters", ["UEmbed-9B", "DME-Small"])):
-        button = next(one for one in all_of(boards, "#table-1 .sort") if one.text.startswith(label))
+        button = next(element for element in all_of(boards, "#table-1 .sort") if element.text.startswith(label))
         for name in first:
             button.click()
             assert names(boards)[0] == name, label
@@ -508,7 +508,7 @@ def test_a_board_is_sorted_filtered_and_unfolded(boards: Chrome) -> None:
     assert boards.switch_to.active_element.get_attribute("aria-expanded") == "true"
     one_of(boards, "#table-1 th[data-key=I-VG] .fold").click()
     assert heads(boards)[9:14] == ["I-VG", "MSCOCO", "RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing"]
-    chips = {one.text: one for one in all_of(boards, "#table-1 .chip")}
+    chips = {chip.text: chip for chip in all_of(boards, "#table-1 .chip")}
     chips["Groups"].click()
     assert len(heads(boards)) == len(folded) + 12 + 4 + 1
     chips["Tasks"].click()
