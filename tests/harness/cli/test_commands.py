@@ -136,8 +136,13 @@ def test_a_value_after_the_models_name(call, tmp_path: Path) -> None:  # type: i
     assert call("check", "random:8").stdout.splitlines()[-1] == "random:8: all checks passed"
 
 
-def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
+def test_the_default_folder_of_a_value_is_one_safe_name(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = describe(cache / "mini-v1-seed0")
+    here = tmp_path / "above" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
 
     def name(model: str, key: str = "path") -> str:
         output = default_output(RunConfig(model=model), {key: model.partition(":")[2]}, data)
@@ -147,7 +152,8 @@ def test_the_default_folder_of_a_value_is_one_safe_name(cache: Path) -> None:
     assert re.fullmatch("mini-st-all-MiniLM-L6-v2-[0-9a-f]{6}", name("st:sentence-transformers/all-MiniLM-L6-v2"))
     assert name("st:here/model") != name("st:there/model")
     assert re.fullmatch("mini-gme-a_folder-[0-9a-f]{6}", name("gme:../../a folder/"))
-    assert re.fullmatch("mini-gme-[0-9a-f]{6}", name("gme:../.."))
+    assert re.fullmatch("mini-gme-above-[0-9a-f]{6}", name("gme:.."))
+    assert re.fullmatch("mini-gme-[0-9a-f]{6}", name(f"gme:{here.anchor}"))
     assert len(name("gme:" + "x" * 300)) < 100
 
 
