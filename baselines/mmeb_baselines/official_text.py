@@ -49,6 +49,13 @@ def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str =
         case "video_question":
             # The prompt itself ends in a space: two spaces precede the question.
             return f"{video_token} {stored} {item.text}"
+        case "joined":
+            return f"{stored} {item.text}".strip() if stored else item.text
+        case "interleaved":
+            ends = (0, *item.places, len(item.text))
+            return image_token.join(item.text[start:end] for start, end in itertools.pairwise(ends))
+        case "sound_query":
+            return f"{stored}\nQuery: {item.text}" if item.text else stored
 
 
 def _stored(item: Item) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ModelError
-from mmeb_harness.core.items import Item, Profile, Role, Scalar, Similarity, Vectors
+from mmeb_harness.core.items import Item, Medium, Profile, Role, Scalar, Similarity, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,6 +177,7 @@ class ModelInfo:
         profile: the choices by which scores are compared, in the harness's own words. Its frames are those the
             model asks for; a run may ask for others.
         parameters: how many numbers its weights are, where known.
+        media: what it takes, beside text. A task that needs more is unsupported: neither read nor a failure.
     """
 
     name: str
@@ -187,6 +188,7 @@ class ModelInfo:
     profile: Profile = field(default=Profile())
     similarity: Similarity = "dot"
     parameters: int | None = None
+    media: frozenset[Medium] = frozenset(("image", "video"))
 
 
 class Embedder(Protocol):

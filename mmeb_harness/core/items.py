@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,11 @@ from mmeb_harness.core.errors import DataError
 Vectors: TypeAlias = NDArray[np.float32]
 
 
-Modality = Literal["image", "video", "visdoc", "text"]
+Modality = Literal["image", "video", "visdoc", "audio", "text", "tool", "gui", "memory"]
+
+
+#: What an item may hold beside its text, by the name of what a model has to take.
+Medium = Literal["image", "video", "audio"]
 
 
 Role = Literal["query", "candidate"]
@@ -37,7 +42,7 @@ CandidateInstruction = Literal["unstated", "none", "the task's own", "one for al
 Whitespace = Literal["unstated", "kept", "stripped", "official"]
 
 
-ShortClips = Literal["as they are", "last frame repeated"]
+ShortClips = Literal["as they are", "spread"]
 
 
 #: "dot": one vector an item. "max_sim": several, compared token by token (late interaction).
@@ -50,8 +55,8 @@ Quantization = Literal["none", "int8", "binary"]
 #: Letters of an item's text in a message.
 LONGEST_BEGINNING = 40
 
-#: Of the benchmark's tasks.
-MODALITIES: tuple[Modality, ...] = ("image", "video", "visdoc")
+#: Of the benchmark's tasks, in the order of its submission files.
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 #: Which of the benchmark's own text layouts a row goes through in the official evaluation. A fact about
@@ -68,6 +73,9 @@ Layout = Literal[
     "uncaptioned_line",  # image tasks: caption-less image_t2i candidates
     "uncaptioned",  # image tasks: caption-less image_i2i_vg candidates
     "video_question",  # video tasks: the five video QA sets
+    "joined",  # instruction + space + text, stripped; a text without instruction is untouched
+    "interleaved",  # a token for each picture, at its place in the text
+    "sound_query",  # audio tasks: instruction [+ newline + "Query: " + text]
 ]
 
 
@@ -83,11 +91,28 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """A sound file, or a part of it.
+
+    Attributes:
+        start, end: seconds from the file's beginning; `end` is `None` for all that follows.
+    """
+
+    path: Path
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One thing to embed: the data set's own words and media, no template and no special tokens.
 
     `images` and `frames` are never both set. `instruction` is ready to use: legacy media tokens and
     outer whitespace are gone; `source` keeps them.
+
+    Attributes:
+        places: offsets into `text`, rising, one an image: where in the words each of them stands. Empty: all of them
+            before the text. A model that has no such places shows its pictures first.
     """
 
     id: str
@@ -96,11 +121,24 @@ class Item:
     frames: tuple[Path, ...] = ()
     instruction: str = ""
     source: Source = field(default=Source("basic"))
+    places: tuple[int, ...] = ()
+    sound: Sound | None = None
 
     @property
     def media(self) -> tuple[Path, ...]:
-        """The item's image, or its frames in order."""
-        return self.images or self.frames
+        """The item's files: its images, or its frames in order; and its sound."""
+        pictures = self.images or self.frames
+        return pictures if self.sound is None else (*pictures, self.sound.path)
+
+    @property
+    def kinds(self) -> frozenset[Medium]:
+        """What a model has to take to see all of it, beside text."""
+        held: tuple[tuple[Medium, object], ...] = (
+            ("image", self.images),
+            ("video", self.frames),
+            ("audio", self.sound),
+        )
+        return frozenset(medium for medium, content in held if content)
 
 
 def described(items: Sequence[Item], role: Role) -> str:
@@ -125,8 +163,9 @@ class Samples:
         gains: query id → {candidate id → relevance > 0}, in the official label order.
         pools: query id → candidate ids to rank, in official order, repeats kept; `None` if every query
             ranks all candidates.
-        unanswerable: queries whose relevant candidates the data itself leaves out of the candidate set. They
-            score 0, as officially, and count; any other query without its answer is refused.
+        incomplete: queries of which the data itself names no relevant candidate, or leaves some or all of them out of
+            the candidate set. They count, as officially, and what is not there is never found; any other query
+            without its answers is refused.
         notes: what the reader defined rather than refused, e.g. {"short clips": 3}; counted in the result.
 
     Raises:
@@ -137,21 +176,34 @@ class Samples:
     candidates: tuple[Item, ...]
     gains: Mapping[str, Mapping[str, float]]
     pools: Mapping[str, tuple[str, ...]] | None = None
-    unanswerable: frozenset[str] = frozenset()
+    incomplete: frozenset[str] = frozenset()
     notes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.queries:
             raise DataError("no queries")
+        _check_places((*self.queries, *self.candidates))
         query_ids = _unique("query", [query.id for query in self.queries])
         candidate_ids = _unique("candidate", [candidate.id for candidate in self.candidates])
         for query_id in query_ids:
-            _check_gains(query_id, self.gains.get(query_id, {}), candidate_ids, query_id in self.unanswerable)
+            _check_gains(query_id, self.gains.get(query_id, {}), candidate_ids, query_id in self.incomplete)
             if self.pools is not None:
                 _check_pool(query_id, self.pools.get(query_id, ()), candidate_ids)
         for name, ids in (("gains", self.gains.keys()), ("pools", (self.pools or {}).keys())):
             if stray := next((key for key in ids if key not in query_ids), None):
                 raise DataError(f"{name} name a query {stray!r} that does not exist")
+
+
+def _check_places(items: Iterable[Item]) -> None:
+    for item in items:
+        if not item.places:
+            continue
+        rising = all(0 <= before <= after for before, after in itertools.pairwise((0, *item.places, len(item.text))))
+        if len(item.places) != len(item.images) or not rising:
+            raise DataError(
+                f"item {item.id!r}: places {item.places} of {len(item.images)} images in a text of {len(item.text)} "
+                "letters; expected a rising one for each image"
+            )
 
 
 def _unique(kind: str, ids: Sequence[str]) -> set[str]:
@@ -163,11 +215,11 @@ def _unique(kind: str, ids: Sequence[str]) -> set[str]:
     return seen
 
 
-def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], unanswerable: bool) -> None:
-    if not relevant:
+def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], incomplete: bool) -> None:
+    if not relevant and not incomplete:
         raise DataError(f"query {query_id!r} has no relevant candidate")
     for candidate_id, gain in relevant.items():
-        if candidate_id not in candidate_ids and not unanswerable:
+        if candidate_id not in candidate_ids and not incomplete:
             raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
         if not gain > 0:
             raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
@@ -188,7 +240,7 @@ class Frames:
         video: of a whole video, evenly spaced, both ends included.
         clip: of a clip in moment retrieval.
         short: what happens to a video with fewer frames. The official evaluation of MMEB-V2 uses them as they
-            are; later upstream code repeats the last one (HMDB51: 86.8 and 84.5 for one model).
+            are; that of MMEB-V3 shows as many as asked for, and repeats frames evenly: 3 as 8 are 0 0 0 0 1 1 1 2.
     """
 
     video: int = 8
@@ -210,6 +262,8 @@ class Profile:
         video_min_pixels, video_max_pixels: the same for all frames of a video together.
         dimensions: how many of a vector's first dimensions are compared; `None`: all.
         quantization: of the vectors compared: "int8" of candidates, "binary" of both sides.
+        max_text_tokens: of an item without media; what is longer is cut. `None`: as the model takes, or unstated.
+        audio_seconds: of a sound, from its start; what is longer is cut.
     """
 
     name: str = "unstated"
@@ -224,3 +278,5 @@ class Profile:
     video_max_pixels: int | None = None
     dimensions: int | None = None
     quantization: Quantization = "none"
+    max_text_tokens: int | None = None
+    audio_seconds: float = 30.0

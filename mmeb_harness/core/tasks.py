@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mmeb_harness.core.items import Frames, MetricName, Modality, Samples
+from mmeb_harness.core.items import Frames, Medium, MetricName, Modality, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ class Task:
         in_distribution: "IND" or "OOD", by the benchmark's own split.
         edition: of the benchmark; "" for a task that has none.
         sources: what `mmeb-eval data get` fetches for it.
+        media: what a model has to take for it, beside text; empty where that isn't declared.
         recognise: real samples → the edition they are of, where known rows tell; `None` where they don't.
     """
 
@@ -113,6 +114,7 @@ class Task:
     sources: tuple[HubSource, ...] = ()
     recognise: Callable[[Samples], str | None] | None = None
     listed: tuple[str, ...] = ()
+    media: frozenset[Medium] = frozenset()
 
 
 @dataclass(frozen=True)

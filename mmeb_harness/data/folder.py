@@ -340,13 +340,13 @@ def _first_queries(samples: Samples, limit: int) -> Samples:
     """The first queries; candidates that no remaining pool needs are dropped, a global corpus stays whole."""
     queries = samples.queries[:limit]
     gains = {query.id: samples.gains[query.id] for query in queries}
-    unanswerable = samples.unanswerable & gains.keys()
+    incomplete = samples.incomplete & gains.keys()
     if samples.pools is None:
-        return Samples(queries, samples.candidates, gains, None, unanswerable, samples.notes)
+        return Samples(queries, samples.candidates, gains, None, incomplete, samples.notes)
     pools = {query.id: samples.pools[query.id] for query in queries}
     needed = set(itertools.chain(*pools.values(), *gains.values()))
     candidates = tuple(candidate for candidate in samples.candidates if candidate.id in needed)
-    return Samples(queries, candidates, gains, pools, unanswerable, samples.notes)
+    return Samples(queries, candidates, gains, pools, incomplete, samples.notes)
 
 
 def query_labels(info: DataInfo) -> Mapping[str, Mapping[str, str]]:

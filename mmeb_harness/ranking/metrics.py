@@ -126,14 +126,16 @@ def chance_among(metric: str, gains: Gains, relevant: Sequence[str], num_listed:
     if metric == "hit@1":
         return len(relevant) / num_listed
     if metric == "ndcg_linear@5":
+        if not gains:
+            return 0.0
         mean_gain = sum(gains[candidate] for candidate in relevant) / num_listed
         return mean_gain * sum(_discounts(min(5, num_listed))) / _ideal(list(gains.values()), 5)
     raise ValueError(f"no chance level is defined for {metric!r}")
 
 
 def ndcg_of_gains(gained: Sequence[float], gains: Gains, k: int) -> float:
-    """nDCG with linear gain, given the gain (or expected gain) at each of the first k places."""
-    return _discounted(gained) / _ideal(list(gains.values()), k)
+    """nDCG with linear gain, given the gain (or expected gain) at each of the first k places; 0 if none is relevant."""
+    return _discounted(gained) / _ideal(list(gains.values()), k) if gains else 0.0
 
 
 def _ndcg(ranked: Sequence[str], gains: Gains, k: int, gain_of: Callable[[float], float]) -> float:

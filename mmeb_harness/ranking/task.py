@@ -109,7 +109,7 @@ def _relevant_in_list(samples: Samples, query_id: str, position_of: Mapping[str,
 
 
 def _positions(ids: Sequence[str], position_of: Mapping[str, int]) -> Positions:
-    """Ids outside the candidate set (answers of unanswerable queries) have no position."""
+    """Ids outside the candidate set (answers that the data leaves out) have no position."""
     return np.array([position_of[candidate] for candidate in ids if candidate in position_of], dtype=np.int64)
 
 

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,12 @@ Status: TypeAlias = Literal["running", "finished"]
 
 #: Fields of a profile that older files lack, and their defaults. At these they are no part of a fingerprint, so that
 #: what was computed before they existed still counts.
-_ADDED_TO_PROFILE: Mapping[str, Scalar] = {"dimensions": None, "quantization": "none"}
+_ADDED_TO_PROFILE: Mapping[str, Scalar] = {
+    "dimensions": None,
+    "quantization": "none",
+    "max_text_tokens": None,
+    "audio_seconds": 30.0,
+}
 #: All fields that the first files of a schema version lack.
 ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters", "content", "tables", "checksums", "checksum"})
 #: What sums and divisions may be off by.
@@ -296,8 +301,15 @@ def model_fingerprint(
     Frames aren't among it: which ones an item has is in the item's own key. Nor is what is made of the vectors later.
     """
     apart = ("frames", "dimensions", "quantization")
-    shown = {key: value for key, value in dataclasses.asdict(profile).items() if key not in apart}
+    shown = {key: value for key, value in _shown_profile(profile).items() if key not in apart}
     return fingerprint(name, revision, dimensions, dict(settings), shown)
+
+
+def _shown_profile(profile: Profile) -> dict[str, Any]:
+    """Of a profile what a fingerprint names: fields that were added later only where they are not at their default."""
+    added = _ADDED_TO_PROFILE
+    fields = dataclasses.asdict(profile)
+    return {key: value for key, value in fields.items() if key not in added or value != added[key]}
 
 
 def task_fingerprint(
@@ -313,10 +325,7 @@ def task_fingerprint(
     limit: int | None,
 ) -> str:
     """Names a task's result: equal ones are of the same data, model and settings. `model`: its fingerprint."""
-    added = _ADDED_TO_PROFILE
-    shown = {
-        key: value for key, value in dataclasses.asdict(profile).items() if key not in added or value != added[key]
-    }
+    shown = _shown_profile(profile)
     return fingerprint(SCHEMA_VERSION, name, edition, metric, data, synthetic, data_revision, model, shown, limit)
 
 

@@ -262,7 +262,7 @@ def query_clusters(samples: Samples) -> list[int]:
     clusters = []
     for query in samples.queries:
         gains = samples.gains[query.id]
-        best = max(gains, key=lambda candidate: gains[candidate])
+        best = max(gains, key=lambda candidate: gains[candidate], default="")
         shared = query.media or media_of.get(best) or query.id
         clusters.append(numbers.setdefault(shared, len(numbers)))
     return clusters

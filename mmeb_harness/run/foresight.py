@@ -68,7 +68,7 @@ class Foresight:
             firsts: dict[Kind, float] = {}
             for role, items in zip(ROLES, (reading.samples.queries, reading.samples.candidates), strict=True):
                 for item in items:
-                    same = hash((role, item.text, item.instruction, item.media))
+                    same = hash((role, item.text, item.instruction, item.media, item.places, item.sound))
                     if reading.is_finished or same in seen:
                         continue
                     seen.add(same)

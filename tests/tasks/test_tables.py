@@ -76,6 +76,8 @@ def test_frames_are_sampled_as_officially() -> None:
     frames = tuple(Path(f"frame_{i}.jpg") for i in range(64))
     assert [path.stem for path in sample_frames(frames, 8)] == [f"frame_{i}" for i in (0, 9, 18, 27, 36, 45, 54, 63)]
     assert sample_frames(frames[:5], 8) == frames[:5]
+    assert [frames.index(path) for path in sample_frames(frames[:3], 8, "spread")] == [0, 0, 0, 0, 1, 1, 1, 2]
+    assert sample_frames((), 8, "spread") == ()
     assert frame_names(["f10.jpg", "F9.jpg", "f2.PNG"]) == ["f2.PNG", "F9.jpg", "f10.jpg"]
 
 
@@ -250,7 +252,7 @@ def test_a_candidate_without_its_image_is_counted(tmp_path: Path) -> None:
     [
         (Frames(2), 2, 0),
         (Frames(64), None, 1),
-        (Frames(64, short="last frame repeated"), 64, 1),
+        (Frames(64, short="spread"), 64, 1),
     ],
 )
 def test_a_run_chooses_its_frames(frames: Frames, shown: int | None, short: int, tmp_path: Path) -> None:
@@ -264,8 +266,9 @@ def test_a_run_chooses_its_frames(frames: Frames, shown: int | None, short: int,
         available = saved[query.frames[0].parent]
         expected = min(available, frames.video) if shown is None or available >= frames.video else shown
         assert len(query.frames) == expected
-        if available < frames.video and frames.short == "last frame repeated":
-            assert set(query.frames[available:]) == {query.frames[available - 1]}
+        repeated = {query.frames.count(frame) for frame in query.frames}
+        assert max(repeated) - min(repeated) <= 1 or frames.short == "spread"
+        assert (len(set(query.frames)) < len(query.frames)) == (available < frames.video and frames.short == "spread")
     fewer = sum(saved[query.frames[0].parent] < frames.video for query in samples.queries)
     assert samples.notes["short clips"] == fewer
     assert (fewer > 0) == bool(short)

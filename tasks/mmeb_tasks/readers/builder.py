@@ -24,7 +24,7 @@ class SamplesBuilder:
         self._candidates: dict[str, Item] = {}
         self._gains: dict[str, Mapping[str, float]] = {}
         self._pools: dict[str, tuple[str, ...]] = {}
-        self._unanswerable: set[str] = set()
+        self._incomplete: set[str] = set()
 
     def candidate(self, candidate_id: str, make: Callable[[], Item]) -> str:
         """Note a candidate; `make` is called the first time only. Later ones of the same id are ignored.
@@ -58,10 +58,10 @@ class SamplesBuilder:
         self._pools[item.id] = tuple(own)
         self.notes["repeated candidates"] += len(own) - len(set(own))
 
-    def unanswerable(self, query_id: str) -> None:
-        """Mark a query whose answer the data leaves out of its candidates: scored 0, as officially."""
-        self._unanswerable.add(query_id)
-        self.notes["answers that are no option"] += 1
+    def incomplete(self, query_id: str, what: str) -> None:
+        """Mark a query of which the data names no answer, or leaves one out of its candidates; `what` is counted."""
+        self._incomplete.add(query_id)
+        self.notes[what] += 1
 
     def build(self, *, pooled: bool) -> Samples:
         """The finished samples; `pooled`: each query ranks its own candidates, else all of them."""
@@ -70,7 +70,7 @@ class SamplesBuilder:
             candidates=tuple(self._candidates.values()),
             gains=self._gains,
             pools=self._pools if pooled else None,
-            unanswerable=frozenset(self._unanswerable),
+            incomplete=frozenset(self._incomplete),
             notes=dict(self.notes),
         )
 

@@ -94,10 +94,10 @@ def check_inside(relative: str) -> None:
 def sample_frames(frames: tuple[Path, ...], n: int, short: ShortClips = "as they are") -> tuple[Path, ...]:
     """`n` frames, both ends included: positions linspace(0, last, n), truncated.
 
-    A clip of fewer frames gives all of them, or repeats the last one, as `short` says.
+    A clip of fewer frames gives all of them as they are, or repeats them evenly by the same rule, as `short` says.
     """
     import numpy as np
 
-    if n > len(frames):
-        return frames if short == "as they are" else frames + frames[-1:] * (n - len(frames))
+    if not frames or (n > len(frames) and short == "as they are"):
+        return frames
     return tuple(frames[int(position)] for position in np.linspace(0, len(frames) - 1, n))

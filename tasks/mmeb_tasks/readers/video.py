@@ -172,7 +172,7 @@ def _ask(
     own = [context.builder.candidate(one, partial(text_candidate, text, one)) for one, text in options]
     context.builder.notes["blank candidates"] += sum(not text.strip() for _, text in options)
     if answer not in own:
-        context.builder.unanswerable(query_id)
+        context.builder.incomplete(query_id, "answers that are no option")
     context.builder.query(item, own, {answer: 1.0})
 
 

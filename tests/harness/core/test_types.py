@@ -1,11 +1,12 @@
 """Values refuse what would be a silently wrong score."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmeb_harness import DataError, Item, ModelError, Samples, TokenVectors
+from mmeb_harness import DataError, Item, ModelError, Samples, Sound, TokenVectors
 
 QUERIES = (Item("q1"), Item("q2"))
 CANDIDATES = (Item("a"), Item("b"))
@@ -36,6 +37,29 @@ def test_bad_samples_are_refused(changes: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"queries": QUERIES, "candidates": CANDIDATES, "gains": GAINS}
     with pytest.raises(DataError, match=message):
         Samples(**(good | changes))
+
+
+def test_a_query_may_lack_answers_that_its_data_does_not_have() -> None:
+    without = frozenset(("q1", "q2"))
+    Samples(QUERIES, CANDIDATES, {"q1": {}, "q2": {"b": 2.0, "gone": 1.0}}, incomplete=without)
+    with pytest.raises(DataError, match="query 'q2' has no relevant candidate"):
+        Samples(QUERIES, CANDIDATES, {"q1": {}, "q2": {}}, incomplete=frozenset(("q1",)))
+
+
+@pytest.mark.parametrize("places", [(0,), (2, 1), (0, 4), (-1, 2), (0, 1, 2)])
+def test_pictures_stand_inside_their_text_and_in_order(places: tuple[int, ...]) -> None:
+    images = (Path("a.png"), Path("b.png"))
+    Samples((Item("q1", "abc", images, places=(1, 3)),), CANDIDATES, {"q1": {"a": 1.0}})
+    with pytest.raises(DataError, match=r"item 'q1': places .* of 2 images in a text of 3 letters"):
+        Samples((Item("q1", "abc", images, places=places),), CANDIDATES, {"q1": {"a": 1.0}})
+
+
+def test_an_item_says_what_a_model_has_to_take() -> None:
+    shown = Item("q", images=(Path("a.png"),), sound=Sound(Path("a.wav"), 1.0, 2.0))
+    assert shown.kinds == {"image", "audio"}
+    assert shown.media == (Path("a.png"), Path("a.wav"))
+    assert Item("q", frames=(Path("a.png"),)).kinds == {"video"}
+    assert Item("q", "words").kinds == frozenset()
 
 
 def test_token_vectors_are_found_by_item() -> None:
