@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,7 @@ class MediaHashes:
             note(set_aside(broken, "what it remembered is hashed again"))
         self._unusual: dict[Path, Unusual] = {}
         self._unsaved: _Remembered = {}
+        self._changes = threading.Lock()  # of what is remembered: a run that ends early saves while a thread hashes on
         self._saved = time.monotonic()
         self.problem: ResultError | None = None
 
@@ -164,19 +166,21 @@ class MediaHashes:
 
     def _remember(self, hashed: Sequence[_Hashed]) -> None:
         new = {file.identity: file.content for file in hashed if file.is_new and file.stays}
-        self._known |= new
-        self._unsaved |= new
+        with self._changes:
+            self._known |= new
+            self._unsaved |= new
 
     def save(self) -> None:
         """Write what is new. `of` does so itself now and then, but not after every handful of files."""
         self._saved = time.monotonic()
-        if not self._unsaved or self.problem is not None:
+        with self._changes:
+            unsaved, self._unsaved = self._unsaved, {}
+        if not unsaved or self.problem is not None:
             return
         try:
-            write_media_file(self._folder, self._unsaved)
+            write_media_file(self._folder, unsaved)
         except ResultError as error:  # costs time, not correctness: a read-only store may be complete
             self.problem = error
-        self._unsaved = {}
 
 
 def is_settled(changed: int) -> bool:

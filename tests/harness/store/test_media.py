@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mmeb_harness import DataError
+from mmeb_harness.store import media
 from mmeb_harness.store.media import MediaHashes, is_settled, media_files, read_media_files
 
 
@@ -116,6 +117,30 @@ def test_what_was_hashed_before_an_error_is_remembered(picture: Path, tmp_path: 
         hashes.of([*many, gone])
     hashes.save()
     assert len(read_media_files(tmp_path / "media")[0]) == 64  # the go before that of the missing one
+
+
+def test_what_is_hashed_while_it_is_saved_is_saved_the_next_time(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends early saves what it remembers while its thread still hashes."""
+    (other := tmp_path / "other.png").write_bytes(b"other")
+    hashes = MediaHashes(tmp_path / "media", tmp_path)
+    hashes.of([picture])
+    write, written = media.write_media_file, []
+
+    def write_while_hashing(folder: Path, unsaved: dict[bytes, bytes]) -> None:
+        count = len(unsaved)
+        hashes.of([other])
+        assert len(unsaved) == count
+        written.append(count)
+        write(folder, unsaved)
+
+    monkeypatch.setattr(media, "write_media_file", write_while_hashing)
+    hashes.save()
+    monkeypatch.setattr(media, "write_media_file", write)
+    hashes.save()
+    assert written == [1]
+    assert len(read_media_files(tmp_path / "media")[0]) == 2
 
 
 def test_processes_do_not_write_one_file(picture: Path, tmp_path: Path) -> None:
