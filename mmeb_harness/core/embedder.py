@@ -188,7 +188,7 @@ class ModelInfo:
     profile: Profile = field(default=Profile())
     similarity: Similarity = "dot"
     parameters: int | None = None
-    media: frozenset[Medium] = frozenset(("image", "video"))
+    media: tuple[Medium, ...] = ("image", "video")
 
 
 class Embedder(Protocol):

@@ -114,7 +114,7 @@ class Task:
     sources: tuple[HubSource, ...] = ()
     recognise: Callable[[Samples], str | None] | None = None
     listed: tuple[str, ...] = ()
-    media: frozenset[Medium] = frozenset()
+    media: tuple[Medium, ...] = ()
 
 
 @dataclass(frozen=True)

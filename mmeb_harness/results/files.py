@@ -41,7 +41,9 @@ _ADDED_TO_PROFILE: Mapping[str, Scalar] = {
     "audio_seconds": 30.0,
 }
 #: All fields that the first files of a schema version lack.
-ADDED = frozenset({*_ADDED_TO_PROFILE, "reused", "model_parameters", "content", "tables", "checksums", "checksum"})
+ADDED = frozenset(
+    {*_ADDED_TO_PROFILE, "reused", "model_parameters", "content", "media", "tables", "checksums", "checksum"}
+)
 #: What sums and divisions may be off by.
 _ROUNDING = 1e-9
 _LARGEST_COUNT = 1 << 53
