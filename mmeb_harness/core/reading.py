@@ -105,7 +105,7 @@ class JsonFile(Generic[Contents]):
             contents = _built(self.contents, values, "", "it")
             there = set(_places(values))
             for place in _places(dataclasses.asdict(cast(Any, contents))):
-                if place not in there and place.rpartition(".")[2] not in self.added:
+                if place not in there and self.added.isdisjoint(place.split(".")):
                     raise OptionError(f"it lacks {place!r}")
             self.check(contents)
         except HarnessError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mmeb_harness import ModelInfo, Profile
 from mmeb_harness.api.config import RunConfig, make_config, read_config
 from mmeb_harness.cli import cli
 from mmeb_harness.core.errors import ResultError
@@ -23,8 +24,8 @@ from mmeb_harness.store.description import check_description, read_description
 
 RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
 RUN = RELEASE / "run"
-#: Fields that were added since; of what that release wrote they are empty.
-SINCE = ("checksum", "checksums", "content", "tables")
+#: Fields that were added since; of what that release wrote they are empty, or at their default.
+SINCE = ("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds")
 
 
 def stored(path: Path) -> object:
@@ -33,8 +34,19 @@ def stored(path: Path) -> object:
 
 def as_json(value: object) -> object:
     """A dataclass as it would stand in a file of that release; whole numbers, numbers and booleans kept apart."""
-    values = json.loads(json.dumps(dataclasses.asdict(value)))  # type: ignore[call-overload]
-    return {name: inner for name, inner in values.items() if name not in SINCE or inner}
+    return without_later_fields(json.loads(json.dumps(dataclasses.asdict(value))))  # type: ignore[call-overload]
+
+
+def without_later_fields(values: object) -> object:
+    """What a file of that release would have held of these."""
+    defaults = dataclasses.asdict(Profile()) | {"media": list(ModelInfo("", "", 1).media)}
+    if not isinstance(values, dict):
+        return values
+    return {
+        name: without_later_fields(inner)
+        for name, inner in values.items()
+        if name not in SINCE or (inner and inner != defaults.get(name))
+    }
 
 
 def same(one: object, other: object) -> bool:
@@ -47,11 +59,11 @@ def called(*arguments: str) -> str:
     return done.output
 
 
-def without_checksum(path: Path) -> str:
+def as_written_then(path: Path) -> str:
     """A file as that release would have written it."""
     values = json.loads(path.read_text())
     assert values.pop("checksum")
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(without_later_fields(values), indent=2, ensure_ascii=False) + "\n"
 
 
 def test_a_runs_folder() -> None:
@@ -74,9 +86,7 @@ def test_a_run_is_verified_compared_and_shown(tmp_path: Path) -> None:
     assert "MSR-VTT │  66.7 │ hit@1  │    4.2 │       6 │         24 │     50.0" in shown
     printed = json.loads(called("show", str(RUN), "--json"))
     results = printed.pop("results")
-    assert same(
-        {name: value for name, value in printed.items() if name not in SINCE or value}, stored(RUN / "run.json")
-    )
+    assert same(without_later_fields(printed), stored(RUN / "run.json"))
     assert [result["name"] for result in results] == ["DocVQA", "MSR-VTT"]
     called("report", str(RUN), "--output", str(tmp_path / "page.html"))
     assert "MSR-VTT" in (tmp_path / "page.html").read_text()
@@ -113,7 +123,7 @@ def test_a_shard(tmp_path: Path) -> None:
     fingerprint = model_fingerprint(info.name, info.revision, info.dimensions, info.settings, info.profile)
     assert shard.identity["model fingerprint"] == fingerprint
     save_shard(tmp_path / "again", shard)
-    assert without_checksum(tmp_path / "again" / "shards" / "1-of-2.json") == (shards / "1-of-2.json").read_text()
+    assert as_written_then(tmp_path / "again" / "shards" / "1-of-2.json") == (shards / "1-of-2.json").read_text()
 
 
 def test_a_lock_file(tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_a_lock_file(tmp_path: Path) -> None:
             file = hub_file(repo, locked, name)
             assert (type(file.size), file.digest.partition(":")[0] in ("git", "sha256")) == (int, True)
     write_lock(tmp_path / "lock.json", lock)
-    assert without_checksum(tmp_path / "lock.json") == path.read_text()
+    assert as_written_then(tmp_path / "lock.json") == path.read_text()
 
 
 def test_a_stores_description() -> None:
