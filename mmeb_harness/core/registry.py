@@ -80,6 +80,9 @@ class ImportTimeout(BaseException):
     """A plugin's import takes too long. No `Exception`: a plugin that tries again until it works would hold that."""
 
 
+#: Words of letters, digits and a few signs; a / is a folder of the result's file.
+_TASK_NAME = re.compile(r"[\w.+()-]+(?:[ /][\w.+()-]+)*")
+
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -642,10 +645,10 @@ def _tasks_of(point: EntryPoint, edition: str | None) -> Sequence[Task]:
 
 def _problem_of(task: Task, point: EntryPoint, taken: Mapping[str, RegisteredTask]) -> str | None:
     """Why a plugin's task can't be used."""
-    if not isinstance(task.name, str) or not re.fullmatch(r"[\w.+-]+", task.name):
+    if not isinstance(task.name, str) or not _TASK_NAME.fullmatch(task.name) or ".." in task.name.split("/"):
         return (
-            f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + -: result files "
-            "are named by it"
+            f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + - ( ), with single "
+            "spaces and / between: result files are named by it"
         )
     if task.name in taken:
         return (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmeb_harness import Archive, Frames, Samples, Table, Task
-from mmeb_tasks.editions import NUM_QUERIES, REPOS, recognise
+from mmeb_tasks.editions import NUM_QUERIES, REPOS, other_editions, recognise
 from mmeb_tasks.hub import MEDIA_REPO, place_frames
 from mmeb_tasks.readers.builder import read_named
 
@@ -127,7 +127,7 @@ def _read(row: VideoRow, data: Path, frames: Frames) -> Samples:
 
 
 def _task(row: VideoRow, edition: str) -> Task:
-    other = {known: tables_of(_of_edition(row, known))[0] for known in REPOS.get(row.name, {}) if known != edition}
+    other = {known: tables_of(_of_edition(row, known))[0] for known in other_editions(row.name, edition)}
     row = _of_edition(row, edition)
     tables = tables_of(row)
     archive = rf"{row.frame_root.split('/')[0]}\.tar\.gz(-\d+)?"
@@ -144,7 +144,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         in_distribution="OOD",
         edition=edition,
         sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, f"{FRAMES}/{row.frame_root}"))),
-        recognise=functools.partial(recognise, row.name),
+        recognise=functools.partial(recognise, row.name, edition),
     )
 
 

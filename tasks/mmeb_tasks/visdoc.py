@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mmeb_harness import Frames, Pages, Samples, Table, Task
-from mmeb_tasks.editions import REPOS, recognise
+from mmeb_tasks.editions import REPOS, other_editions, recognise
 from mmeb_tasks.readers.builder import read_named
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _page_content(page_id: str, stored: bytes) -> bytes:
 
 
 def _task(row: VisdocRow, edition: str) -> Task:
-    other = {known: _table(row, known, "queries") for known in REPOS.get(row.name, {}) if known != edition}
+    other = {known: _table(row, known, "queries") for known in other_editions(row.name, edition)}
     queries, qrels, corpus = (_table(row, edition, config) for config in ("queries", "qrels", "corpus"))
     return Task(
         name=row.name,
@@ -112,7 +112,7 @@ def _task(row: VisdocRow, edition: str) -> Task:
             qrels,
             Pages(corpus, "corpus-id", "image", functools.partial(_page_file, row, edition), _page_content),
         ),
-        recognise=functools.partial(recognise, row.name),
+        recognise=functools.partial(recognise, row.name, edition),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from mmeb_tasks.editions import EDITION_NAMES, NUM_QUERIES
+from mmeb_tasks.editions import NUM_QUERIES, V2_EDITIONS
 
 from mmeb_harness import HarnessError, ResultError, UnknownNameError
 from mmeb_harness.cli.scores import import_scores as import_command
@@ -28,8 +28,8 @@ ODD = [case for case in GOLDEN if case["depends_on_PYTHONHASHSEED"]]
 
 
 def test_editions_are_spelled_as_the_tasks_spell_them() -> None:
-    assert (official_names.PAGE_FIXED, official_names.V2_0_0) == EDITION_NAMES
-    for edition in EDITION_NAMES:
+    assert (official_names.PAGE_FIXED, official_names.V2_0_0) == V2_EDITIONS
+    for edition in V2_EDITIONS:
         assert official_names.MOMENT_SEEKER_QUERIES[edition] == NUM_QUERIES["MomentSeeker"][edition]
     assert {*official_names.PAGE_TASKS, official_names.MOMENT_SEEKER} <= REGISTERED.keys()
 

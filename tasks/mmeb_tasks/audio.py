@@ -1,0 +1,67 @@
+"""The 11 audio tasks of MMEB-V3, as rows. Names, sentences and files: the benchmark's own."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mmeb_harness import Frames, Medium, Samples, Task
+from mmeb_tasks.bundle import bundle_task
+
+if TYPE_CHECKING:
+    from mmeb_tasks.readers.audio import AudioReader
+
+
+class AudioRow(NamedTuple):
+    """One audio task. `root`: folder of its files, below the data folder."""
+
+    name: str
+    group: str
+    reader: AudioReader
+    root: str
+    media: tuple[Medium, ...]
+    instruction: str
+    target_instruction: str = ""
+
+
+# fmt: off
+ROWS = (
+    AudioRow("NSynth", "A-CLS", "audio_cls", "audio-tasks/nsynth-1k", ("audio",), "Recognize the musical instrument category of the audio."),
+    AudioRow("ESC-50", "A-CLS", "audio_cls", "audio-tasks/esc50", ("audio",), "Recognize the environmental sound category of the audio."),
+    AudioRow("UrbanSound8K", "A-CLS", "audio_cls", "audio-tasks/urbansound8k", ("audio",), "Recognize the urban sound category of the audio."),
+    AudioRow("SpeechCommands", "A-CLS", "audio_cls", "audio-tasks/speechcommand-1k", ("audio",), "Recognize the spoken word category in the audio."),
+    AudioRow("CREMA-D", "A-CLS", "audio_cls", "audio-tasks/creamD", ("audio",), "Recognize the emotion expressed in the speech audio."),
+    AudioRow("SoundDescs", "A-RET", "sounddescs_text_audio", "audio-tasks/sounddescs-1k", ("audio",), "Retrieve audio samples that best match the given sound description."),
+    AudioRow("Clotho", "A-RET", "clotho_text_audio", "audio-tasks/clotho", ("audio",), "Retrieve audio clips that best match the given textual description."),
+    AudioRow("AVE", "A-RET", "ave_retrieval", "audio-tasks/AVE/AVE_Dataset/audios", ("audio", "video"), "Retrieve the video that best matches the given audio event.", "Understand the content of the provided video."),
+    AudioRow("SpeechCOCO", "A-RET", "audio_ret_speechcoco", "audio-tasks/speechcoco-1k", ("audio", "image"), "Retrieve images that best match the given spoken description.", "Understand the content of the provided image."),
+    AudioRow("TUTSound", "A-GND", "tutsound_audio_gnd", "audio-tasks/tutsound", ("audio",), "Retrieve the sound event categories that best match the given audio."),
+    AudioRow("TUTSound(hard)", "A-GND", "tutsound_audio_gnd_hard", "audio-tasks/tutsound", ("audio",), "Retrieve the sound event categories that best match the given audio."),
+)
+# fmt: on
+
+
+def _read(row: AudioRow, data: Path, frames: Frames) -> Samples:
+    """The reader is imported by the row that is read."""
+    from mmeb_tasks.readers.audio import read_audio_task
+
+    return read_audio_task(row, data, frames)
+
+
+def _task(row: AudioRow, edition: str) -> Task:
+    return bundle_task(
+        row.name,
+        edition,
+        modality="audio",
+        group=row.group,
+        metric="hit@1",
+        read=functools.partial(_read, row),
+        annotations=(f"{row.root}/**/*.parquet", f"{row.root}/**/*.csv", f"{row.root}/**/*.txt"),
+        media=row.media,
+    )
+
+
+def tasks(edition: str) -> tuple[Task, ...]:
+    """The audio tasks; their rows are the same in every edition that has them."""
+    return tuple(_task(row, edition) for row in ROWS)
