@@ -156,9 +156,10 @@ def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
     """The mending commands, those that differ in nothing but the task as one."""
     tasks: dict[str, list[str]] = {}
     for outcome in outcomes:
-        tasks.setdefault(outcome.mend.removesuffix(f" --tasks {outcome.task}"), []).append(outcome.task)
+        tasks.setdefault(outcome.mend.removesuffix(f" --tasks {shlex.quote(outcome.task)}"), []).append(outcome.task)
     return [
-        f"{command} --tasks {','.join(names)}" if "data get" in command else command for command, names in tasks.items()
+        f"{command} --tasks {shlex.quote(','.join(names))}" if "data get" in command else command
+        for command, names in tasks.items()
     ]
 
 

@@ -45,7 +45,7 @@ def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequ
 
 
 #: What commands read of a folder: a run's files, and an official evaluation's.
-_READ = ("run.json", "tasks/*", "queries/*", "candidates/*", "*_score.json", "*_pred.jsonl")
+_READ = ("run.json", "tasks/**/*", "queries/**/*", "candidates/**/*", "**/*_score.json", "**/*_pred.jsonl")
 
 
 def check_not_read(option: str, output: Path | None, inputs: Iterable[Path]) -> None:

@@ -41,13 +41,26 @@ class HarnessError(Exception):
 
 
 class UnknownNameError(HarnessError):
-    """No such task, model, group or option; what is near is named, and it may be one of those that can't be used."""
+    """No such task, model, group or option; what is near is named, and it may be one of those that can't be used.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], unusable: Sequence[str] = ()) -> None:
+    Args:
+        editions: of the benchmark that have it.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        unusable: Sequence[str] = (),
+        editions: Sequence[str] = (),
+    ) -> None:
         names = sorted(known)
         near = near_names(name, names)
         every = shortened(names) or "none (is the package installed?)"
         hint = f"Did you mean {_either(near)}?" if near else f"Known: {every}."
+        if editions:
+            hint = f"It is in --edition {' or '.join(editions)}."
         broken = f" Can't be used: {shortened(unusable, 3)}" if unusable else ""
         super().__init__(f"no {kind} named {name!r}. {hint}{broken}")
 

@@ -214,15 +214,15 @@ def select_tasks(
     Raises:
         UnknownNameError: for a name that is none; the nearest is suggested, and the problems are told.
     """
-    known_groups = {standing.task.group for standing in registered.values()}
+    of_benchmark = [standing.task for standing in registered.values() if standing.collection == BENCHMARK]
     for kind, wanted, known in (
         ("task", tasks, registered.keys()),
-        ("group", groups, known_groups),
-        ("modality", modalities, MODALITIES),
+        ("group", groups, {standing.task.group for standing in registered.values()}),
+        ("modality", modalities, {task.modality for task in of_benchmark} or MODALITIES),
     ):
         for name in wanted:
             if name not in known:
-                raise UnknownNameError(kind, name, known, problems)
+                raise UnknownNameError(kind, name, known, problems, _editions_with(name) if of_benchmark else ())
     if not (tasks or groups or modalities):
         return [standing for standing in registered.values() if standing.collection == BENCHMARK]
     return [
@@ -231,6 +231,16 @@ def select_tasks(
         if standing.task.name in tasks
         or standing.task.group in groups
         or (standing.collection == BENCHMARK and standing.task.modality in modalities)
+    ]
+
+
+def _editions_with(name: str) -> list[str]:
+    """The benchmark's editions that have a task, group or modality of this name."""
+    editions: Mapping[str, Sequence[Task]] = _load(_named(TASKS_GROUP, "collection", BENCHMARK)).EDITIONS
+    return [
+        edition
+        for edition, tasks in editions.items()
+        if any(name in (task.name, task.group, task.modality) for task in tasks)
     ]
 
 

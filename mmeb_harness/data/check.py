@@ -109,7 +109,7 @@ def _mend(task: Task, info: DataInfo, how: str) -> str:
     if info.synthetic:
         return f"delete {info.root}; it is made again on the next run"
     edition = f"--edition {task.edition} " if task.edition else ""
-    return f"mmeb-eval data get {how}--data {shlex.quote(str(info.root))} {edition}--tasks {task.name}"
+    return f"mmeb-eval data get {how}--data {shlex.quote(str(info.root))} {edition}--tasks {shlex.quote(task.name)}"
 
 
 def _without_way_out(name: str, error: DataError) -> str:

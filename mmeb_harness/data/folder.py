@@ -290,7 +290,7 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
             raise RevisionError(
                 f"{task.name}: the rows in {info.root} are of edition {edition}, the run asks for {task.edition}; run "
                 f"with --edition {edition}, or fetch them again: mmeb-eval data get --update --data "
-                f"{shlex.quote(str(info.root))} --edition {task.edition} --tasks {task.name}"
+                f"{shlex.quote(str(info.root))} --edition {task.edition} --tasks {shlex.quote(task.name)}"
             )
     expected = info.num_queries.get(task.name, None if info.synthetic else task.num_queries)
     if expected is not None and len(samples.queries) != expected:

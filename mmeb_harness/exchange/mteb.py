@@ -94,9 +94,11 @@ def export_mteb(handed: Handed, output: Path) -> WrittenToMteb:
     if variant:
         folder = folder / "experiments" / "__".join(f"{name}_{value}" for name, value in variant.items())
     names = {result.name: mteb_name(result.name, handed.collection(result.name)) for result in handed.results}
-    refuse_existing(folder / f"{name}.json" for name in (*names.values(), Path(META).stem))
+    files = {name: folder / f"{_as_file(name)}.json" for name in names.values()}
+    refuse_existing((*files.values(), folder / META))
     for result in handed.results:
-        write_json(folder / f"{names[result.name]}.json", _task_file(handed, result, names[result.name]))
+        name = names[result.name]
+        write_json(files[name], _task_file(handed, result, name))
     write_json(folder / META, _model_file(handed, variant))
     known = tuple(task for task, name in names.items() if name in _TASK_OF_MTEB)
     return WrittenToMteb(folder, known, tuple(task for task in names if task not in known))

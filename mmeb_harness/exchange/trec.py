@@ -54,7 +54,8 @@ def export_trec(folder: Path, output: Path) -> list[ExportedTask]:
     """
     run, results = read_run(folder)
     files = RunFolder(folder)
-    if foreign := sorted({path.stem for path in matching(output, "*.run")} - set(run.tasks)):
+    there = {path.relative_to(output).as_posix().removesuffix(".run") for path in matching(output, "**/*.run")}
+    if foreign := sorted(there - set(run.tasks)):
         raise ResultError(f"{output} holds other rankings already ({foreign[0]}.run …); choose an empty folder")
     marks = ("-synthetic" if run.data_synthetic else "") + ("-limited" if run.limit is not None else "")
     tag = encode_id(run.model + marks)

@@ -31,12 +31,16 @@ class RunFolder:
         return self.root / "run.json"
 
     def task_file(self, task: str) -> Path:
-        """One task's result. It is written last: where it exists, the task's other files do too."""
+        """One task's result; a / in the task's name is a folder. It is written last: where it exists, the task's other
+        files do too.
+        """
         return self.root / "tasks" / f"{task}.json"
 
     def task_names(self) -> set[str]:
         """Of which tasks there are results."""
-        return {path.stem for path in matching(self.root / "tasks", "*.json")}
+        folder = self.root / "tasks"
+        files = matching(folder, "**/*.json")
+        return {path.relative_to(folder).as_posix().removesuffix(".json") for path in files if path.is_file()}
 
     def queries_file(self, task: str) -> Path:
         """One task's table of a row a query."""
@@ -118,11 +122,9 @@ def _is_of_a_run(folder: RunFolder) -> bool:
     if isinstance(values, dict) and values:
         return {"schema_version", "model", "tasks"} <= values.keys()
     parts = [(folder.root / name, suffix) for name, suffix in _PARTS.items()]
-    return all(_is_tables_own(path, suffix) for part, suffix in parts for path in matching(part))
-
-
-def _is_tables_own(path: Path, suffix: str) -> bool:
-    return path.suffix in (suffix, ".tmp") and not path.is_dir()
+    return all(
+        path.is_dir() or path.suffix in (suffix, ".tmp") for part, suffix in parts for path in matching(part, "**/*")
+    )
 
 
 def clear(folder: RunFolder, chunks: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.files import matching, parse_json, read_json, regular_file
-from mmeb_harness.core.items import MODALITIES, Item, Samples
+from mmeb_harness.core.items import MODALITIES, Item, Modality, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
@@ -154,12 +154,13 @@ def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
     metadata = values.get("metadata")
     name = metadata.get("model_name") if isinstance(metadata, dict) else None
     results = OfficialResults(name if isinstance(name, str) else path.stem, is_submission=True)
+    modalities = _modalities_of(tasks)
     for modality, entries in metrics.items():
         if entries in MISSING_MARKS:
             results.missing[modality] = entries
             continue
-        if modality not in MODALITIES or not isinstance(entries, dict):
-            raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(MODALITIES)} with its tasks")
+        if modality not in modalities or not isinstance(entries, dict):
+            raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(modalities)} with its tasks")
         for key, scores in entries.items():
             if other := results.modality_of.get(key):
                 raise ResultError(f"{path}: {key} is there twice, under {other} and {modality}; keep one")
@@ -179,7 +180,8 @@ def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
             rankings beside it disagree.
     """
     results = OfficialResults(path.resolve().name, is_submission=False)
-    for folder in (path, *(path / modality for modality in MODALITIES)):
+    modalities = _modalities_of(tasks)
+    for folder in (path, *(path / modality for modality in modalities)):
         for key in sorted({_key_of(file) for suffix in _SUFFIXES for file in matching(folder, f"*{suffix}")}):
             if key in results.entries:
                 raise ResultError(f"{path}: {key} is there twice; keep one of its files")
@@ -188,10 +190,16 @@ def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
                 results.modality_of[key] = folder.name
     if not results.entries:
         raise ResultError(
-            f"no *{SCORE_SUFFIX} or *{RANKING_SUFFIX} in {path} or its folders {', '.join(MODALITIES)}; name the "
+            f"no *{SCORE_SUFFIX} or *{RANKING_SUFFIX} in {path} or its folders {', '.join(modalities)}; name the "
             "folder that official results were written to"
         )
     return results
+
+
+def _modalities_of(tasks: Mapping[str, Task]) -> list[Modality]:
+    """Those of an edition's tasks, in the order of its submission files."""
+    there = {task.modality for task in tasks.values()}
+    return [modality for modality in MODALITIES if modality in there]
 
 
 def _key_of(file: Path) -> str:

@@ -71,6 +71,7 @@ def write_submission(folder: Path, metadata: Metadata, output: Path, tasks: Sequ
                 if task.modality == modality
             }
             for modality in MODALITIES
+            if any(task.modality == modality for task in tasks)
         },
     }
     write_json(output, values)

@@ -93,7 +93,7 @@ def read_named(
         edition: that `read` reads.
         other: tables that hold the same task in other editions, by edition.
     """
-    where = f"--data {shlex.quote(str(data))} --edition {edition} --tasks {name}"
+    where = f"--data {shlex.quote(str(data))} --edition {edition} --tasks {shlex.quote(name)}"
     get, check = f"mmeb-eval data get {where}", f"mmeb-eval data check {where}"
     try:
         return read(data, frames)

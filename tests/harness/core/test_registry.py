@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from mmeb_harness import MODALITIES, ModelError, OptionError, UnknownNameError
+from mmeb_harness import ModelError, OptionError, UnknownNameError
 from mmeb_harness.core import registry
 from mmeb_harness.core.registry import (
     BENCHMARK,
@@ -35,8 +35,21 @@ def test_unknown_names_suggest_the_nearest() -> None:
         select_tasks(known, ["vidore"])
     with pytest.raises(UnknownNameError, match=r"no group named 'I-CLSS'\. Did you mean 'I-CLS'\?"):
         select_tasks(known, groups=["I-CLSS"])
-    with pytest.raises(UnknownNameError, match=r"no modality named 'audio'\. Known: image, video, visdoc"):
-        select_tasks(known, modalities=["audio"])
+    with pytest.raises(UnknownNameError, match=r"no modality named 'sound'\. Known: image, video, visdoc"):
+        select_tasks(known, modalities=["sound"])
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [{"tasks": ["text/BRIGHT/biology"]}, {"groups": ["A-TOOL"]}, {"modalities": ["text"]}],
+    ids=lambda selection: "".join(selection),
+)
+def test_what_only_another_edition_has_says_which(selection: dict[str, list[str]]) -> None:
+    with pytest.raises(UnknownNameError, match=r"no \w+ named '.*'\. It is in --edition v3 or v3-unfixed\.$"):
+        choose_tasks(None, **selection)
+    chosen, _ = choose_tasks("v3", **selection)
+    assert chosen
+    assert {registered.task.edition for registered in chosen} == {"v3"}
 
 
 def test_built_in_models_come_by_entry_point() -> None:
@@ -54,7 +67,7 @@ def test_a_modality_is_the_benchmarks_own_and_so_is_the_default() -> None:
     known = load_tasks()
     others = [one.task.name for one in known.values() if one.collection != BENCHMARK]
     assert others
-    every = select_tasks(known, modalities=MODALITIES)
+    every = select_tasks(known, modalities=["image", "video", "visdoc"])
     assert len(every) == 78
     assert every == select_tasks(known)
     assert {one.task.group for one in select_tasks(known, groups=["miniworld"])} == {"miniworld"}

@@ -89,3 +89,16 @@ def test_what_counts_no_more_is_remembered(text: str, tmp_path: Path) -> None:
     RunFolder(tmp_path).fresh_file.write_text(text)
     with pytest.raises(ResultError, match=r"\.fresh .*run again with --fresh"):
         started_over(RunFolder(tmp_path))
+
+
+def test_a_slash_in_a_tasks_name_is_a_folder_of_its_files(tmp_path: Path) -> None:
+    """Two names that differ in case alone, spaces and parentheses: no file is another's."""
+    wanted = ("text/BRIGHT/biology", "text/R2MED/Biology", "text/MultiConIR/Legal Document", "TUTSound(hard)")
+    tasks = [task for task in benchmark_tasks("v3") if task.name in wanted]
+    files = RunFolder(tmp_path / "run")
+    write_run(files.root, [task_result(task) for task in tasks], edition="v3")
+    assert files.task_names() == {*wanted}
+    assert (files.root / "tasks" / "text" / "MultiConIR" / "Legal Document.json").is_file()
+    (files.root / "run.json").write_text("broken")
+    clear(files, [])
+    assert files.task_names() == set()
