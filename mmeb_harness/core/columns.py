@@ -100,7 +100,12 @@ class Column(Generic[Cell]):
     @staticmethod
     def picture(name: str) -> Column[bytes]:
         """A picture's bytes, bare or in a struct {bytes, path}; none where there is no picture."""
-        return Column(name, "a picture (bytes, or a struct with them)", lambda array: _pictures(array).to_pylist())
+        return Column(name, "a picture (bytes, or a struct with them)", lambda array: _contents(array).to_pylist())
+
+    @staticmethod
+    def sound(name: str) -> Column[bytes]:
+        """A sound file's bytes, as those of a picture."""
+        return Column(name, "a sound (bytes, or a struct with them)", lambda array: _contents(array).to_pylist())
 
     def cells(self, array: pa.Array, path: Path | str, first: int = 0) -> Sequence[Cell]:
         """The cells of a part of the column.
@@ -301,7 +306,7 @@ def _finite(array: pa.Array) -> pa.Array:
     return array
 
 
-def _pictures(array: pa.Array) -> pa.Array:
+def _contents(array: pa.Array) -> pa.Array:
     import pyarrow as pa
 
     array, is_null = _plain(array), pa.types.is_null

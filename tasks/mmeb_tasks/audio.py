@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from mmeb_harness import Frames, Medium, Samples, Task
+from mmeb_harness import Frames, Samples, Task
 from mmeb_tasks.bundle import bundle_task
+from mmeb_tasks.readers.sounds import AudioRow
 
-if TYPE_CHECKING:
-    from mmeb_tasks.readers.audio import AudioReader
-
-
-class AudioRow(NamedTuple):
-    """One audio task. `root`: folder of its files, below the data folder."""
-
-    name: str
-    group: str
-    reader: AudioReader
-    root: str
-    media: tuple[Medium, ...]
-    instruction: str
-    target_instruction: str = ""
-
+#: Officially either table is looked for in these folders.
+SPEECHCOCO = tuple(
+    tuple(f"{folder}*{table}*.parquet" for folder in ("", "eval/", "query/", "corpus/"))
+    for table in ("query", "corpus")
+)
 
 # fmt: off
 ROWS = (
-    AudioRow("NSynth", "A-CLS", "audio_cls", "audio-tasks/nsynth-1k", ("audio",), "Recognize the musical instrument category of the audio."),
-    AudioRow("ESC-50", "A-CLS", "audio_cls", "audio-tasks/esc50", ("audio",), "Recognize the environmental sound category of the audio."),
-    AudioRow("UrbanSound8K", "A-CLS", "audio_cls", "audio-tasks/urbansound8k", ("audio",), "Recognize the urban sound category of the audio."),
-    AudioRow("SpeechCommands", "A-CLS", "audio_cls", "audio-tasks/speechcommand-1k", ("audio",), "Recognize the spoken word category in the audio."),
-    AudioRow("CREMA-D", "A-CLS", "audio_cls", "audio-tasks/creamD", ("audio",), "Recognize the emotion expressed in the speech audio."),
-    AudioRow("SoundDescs", "A-RET", "sounddescs_text_audio", "audio-tasks/sounddescs-1k", ("audio",), "Retrieve audio samples that best match the given sound description."),
-    AudioRow("Clotho", "A-RET", "clotho_text_audio", "audio-tasks/clotho", ("audio",), "Retrieve audio clips that best match the given textual description."),
-    AudioRow("AVE", "A-RET", "ave_retrieval", "audio-tasks/AVE/AVE_Dataset/audios", ("audio", "video"), "Retrieve the video that best matches the given audio event.", "Understand the content of the provided video."),
-    AudioRow("SpeechCOCO", "A-RET", "audio_ret_speechcoco", "audio-tasks/speechcoco-1k", ("audio", "image"), "Retrieve images that best match the given spoken description.", "Understand the content of the provided image."),
-    AudioRow("TUTSound", "A-GND", "tutsound_audio_gnd", "audio-tasks/tutsound", ("audio",), "Retrieve the sound event categories that best match the given audio."),
-    AudioRow("TUTSound(hard)", "A-GND", "tutsound_audio_gnd_hard", "audio-tasks/tutsound", ("audio",), "Retrieve the sound event categories that best match the given audio."),
+    AudioRow("NSynth", "A-CLS", "audio_cls", "audio-tasks/nsynth-1k", (("eval/query.parquet",),), ("audio",), "Recognize the musical instrument category of the audio."),
+    AudioRow("ESC-50", "A-CLS", "audio_cls", "audio-tasks/esc50", (("*.parquet", "data/*.parquet"),), ("audio",), "Recognize the environmental sound category of the audio."),
+    AudioRow("UrbanSound8K", "A-CLS", "audio_cls", "audio-tasks/urbansound8k", (("csv_files/test.csv",),), ("audio",), "Recognize the urban sound category of the audio."),
+    AudioRow("SpeechCommands", "A-CLS", "audio_cls", "audio-tasks/speechcommand-1k", (("query_eval.parquet",),), ("audio",), "Recognize the spoken word category in the audio."),
+    AudioRow("CREMA-D", "A-CLS", "audio_cls", "audio-tasks/creamD", (("processed.csv", "data/*.parquet"),), ("audio",), "Recognize the emotion expressed in the speech audio."),
+    AudioRow("SoundDescs", "A-RET", "sounddescs_text_audio", "audio-tasks/sounddescs-1k", (("eval/query*.parquet",), ("eval/corpus*.parquet",), ("eval/qrels*.parquet",)), ("audio",), "Retrieve audio samples that best match the given sound description."),
+    AudioRow("Clotho", "A-RET", "clotho_text_audio", "audio-tasks/clotho", (("clotho_captions_evaluation.csv",),), ("audio",), "Retrieve audio clips that best match the given textual description.", listed=("evaluation",)),
+    AudioRow("AVE", "A-RET", "ave_retrieval", "audio-tasks/AVE/AVE_Dataset", (("testSet.txt",),), ("audio", "video"), "Retrieve the video that best matches the given audio event.", "Understand the content of the provided video.", ("audios", "AVE", "frames")),
+    AudioRow("SpeechCOCO", "A-RET", "audio_ret_speechcoco", "audio-tasks/speechcoco-1k", SPEECHCOCO, ("audio", "image"), "Retrieve images that best match the given spoken description.", "Understand the content of the provided image."),
+    AudioRow("TUTSound", "A-GND", "tutsound_audio_gnd", "audio-tasks/tutsound", (("TUT-sound-events-2017-development/evaluation_setup/street_fold[1-4]_evaluate.txt",),), ("audio",), "Retrieve the sound event categories that best match the given audio."),
+    AudioRow("TUTSound(hard)", "A-GND", "tutsound_audio_gnd_hard", "audio-tasks/tutsound", (("TUT-sound-events-2017-development/evaluation_setup/street_fold[1-4]_evaluate.txt",),), ("audio",), "Retrieve the sound event categories that best match the given audio."),
 )
 # fmt: on
 
@@ -57,7 +47,8 @@ def _task(row: AudioRow, edition: str) -> Task:
         group=row.group,
         metric="hit@1",
         read=functools.partial(_read, row),
-        annotations=(f"{row.root}/**/*.parquet", f"{row.root}/**/*.csv", f"{row.root}/**/*.txt"),
+        annotations=tuple(f"{row.root}/{pattern}" for patterns in row.tables for pattern in patterns),
+        listed=tuple(f"{row.root}/{folder}" for folder in row.listed),
         media=row.media,
     )
 

@@ -22,6 +22,7 @@ def bundle_task(
     read: Read,
     annotations: tuple[str, ...],
     media: tuple[Medium, ...] = (),
+    listed: tuple[str, ...] = (),
 ) -> Task:
     """A task whose files come out of the repository's archives, in the official tree."""
     return Task(
@@ -34,4 +35,5 @@ def bundle_task(
         source=REPO,
         edition=edition,
         media=media,
+        listed=listed,
     )

@@ -157,7 +157,7 @@ BAD_INPUT: dict[str, tuple[str, Callable[[Path], object], str]] = {
                 1, "image", pa.array([{"bytes": None, "path": None}] * len(table), table.schema.field(1).type)
             ),
         ),
-        "is missing, and the corpus table holds no image for it",
+        "is missing, and its table holds no bytes for it",
     ),
     "page image that is none": (
         "ViDoRe_arxivqa",

@@ -38,6 +38,11 @@ class SamplesBuilder:
             known = self._candidates[candidate_id] = make()
         return known.id
 
+    @property
+    def num_queries(self) -> int:
+        """How many were added."""
+        return len(self._queries)
+
     def has_query(self, query_id: str) -> bool:
         """Whether a query of this id was added."""
         return query_id in self._gains

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmeb_harness import Column, DataError, Frames, Item, Samples, Source, Table, opened_picture, replacing
+from mmeb_harness import Column, DataError, Frames, Item, Samples, Source, Table, opened_picture
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MissingMediaError, check_inside
+from mmeb_tasks.readers.stored import missing_files, write_files
 from mmeb_tasks.readers.tables import has_column, iter_batches, read_rows
 
 VisdocReader = Literal["vidore", "visrag"]
@@ -105,38 +106,16 @@ def write_missing_pages(layout: VisdocLayout, data: Path, pages: dict[str, Path]
     Raises:
         DataError: if the table has no image for such a page, or the folder can't be written.
     """
-    there = _names_in(data / layout.image_root)
-    missing = {page_id for page_id, path in pages.items() if path.name not in there}
+    missing = missing_files(pages)
     if not missing:
         return
     # `data get` made files of them, and keeps no second copy.
     if not has_column(data, layout.table("corpus"), PAGE.name):
-        first = next(page_id for page_id in pages if page_id in missing)
+        first = next(iter(missing))
         more = f" (and {len(missing) - 1:,} more pages)" if len(missing) > 1 else ""
         raise MissingMediaError(f"page {first!r}: {pages[first]} is missing{more}")
-    for batch in iter_batches(data, layout.table("corpus"), (PAGE_ID, PAGE), _PAGES_AT_ONCE):
-        for row in batch:
-            page_id = row[PAGE_ID]
-            if page_id in missing:
-                _write_page(pages[page_id], page_id, row[PAGE])
-                missing.discard(page_id)
-
-
-def _names_in(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries}
-
-
-def _write_page(path: Path, page_id: str, content: bytes) -> None:
-    if not content:
-        raise DataError(f"page {page_id!r}: {path} is missing, and the corpus table holds no image for it")
-    try:
-        with replacing(path, durably=False) as temporary:
-            temporary.write_bytes(page_content(page_id, content))
-    except OSError as error:
-        raise DataError(f"page {page_id!r} can't be written to {path}: {error.strerror or error}") from error
+    batches = iter_batches(data, layout.table("corpus"), (PAGE_ID, PAGE), _PAGES_AT_ONCE)
+    write_files("page", missing, ((row[PAGE_ID], row[PAGE]) for batch in batches for row in batch), page_content)
 
 
 def page_content(page_id: str, stored: bytes) -> bytes:
