@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.files import write_text
-from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.core.terminal import paper
 from mmeb_harness.results.outcome import Run
-from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
+from mmeb_harness.results.published import find_published, load_published
 from mmeb_harness.show.compare import Comparison, print_comparison
 from mmeb_harness.show.compare import compare as compare_scores
 from mmeb_harness.show.contests import (
     Entry,
-    benchmark_tasks,
+    benchmark_to_compare,
     load_entry,
     other_metrics,
     published_entry,
@@ -156,13 +155,13 @@ def put_side_by_side(
     """
     entries = [load_entry(path) for path in paths]
     if published:
-        known = load_published(published_file or PUBLISHED_FILE)
+        known = load_published(published_file)
         entries += [published_entry(find_published(known, name)) for name in published]
     columns = labelled([entry.scores for entry in entries], paths, labels)
     tasks = tasks_to_compare(entries)
     comparison = compare_scores(
         columns,
-        benchmark_tasks(load_tasks()),
+        benchmark_to_compare(entries),
         allow_editions=allow_editions,
         with_tasks=with_tasks,
         others=other_metrics(entries),
@@ -255,7 +254,7 @@ def leaderboard(
     """
     entries: list[Entry] = [load_entry(_folder(run)) for run in runs]
     if published:
-        known = load_published(PUBLISHED_FILE)
+        known = load_published()
         entries += [published_entry(find_published(known, name)) for name in published]
     return Boards(leaderboards(entries, editions=editions, allow_editions=allow_editions, with_tasks=with_tasks))
 

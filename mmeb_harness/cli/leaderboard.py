@@ -113,7 +113,7 @@ def _published(
 ) -> list[Entry]:
     """Those that are named, and every one of the editions asked for: by default those of the real runs here."""
     from mmeb_harness.core.registry import benchmark_edition, load_tasks
-    from mmeb_harness.results.published import PUBLISHED_FILE, find_published, load_published
+    from mmeb_harness.results.published import find_published, load_published
     from mmeb_harness.show.contests import published_entry
     from mmeb_harness.show.leaderboard import all_published
 
@@ -123,7 +123,7 @@ def _published(
                 f"--published-file {file}: nothing of it is asked for; add --published or --all-published"
             )
         return []
-    known = load_published(file or PUBLISHED_FILE)
+    known = load_published(file)
     chosen = [find_published(known, name) for name in names]
     own = [entry.scores.edition for entry in entries if not entry.scores.synthetic and entry.scores.edition]
     shown = list(editions or dict.fromkeys(own)) or [benchmark_edition(load_tasks().values())]

@@ -14,6 +14,15 @@ V2_0_0 = "v2.0.0"
 V2_0_1 = "v2.0.1"
 OFFICIAL_EDITIONS = (PAGE_FIXED, V2_0_0, V2_0_1)
 
+#: MMEB-V3 with the corrected page labels, or with those of its bundle, as first released.
+V3 = "v3"
+V3_UNFIXED = "v3-unfixed"
+V3_EDITIONS = (V3, V3_UNFIXED)
+#: Published means of MMEB-V3 whose page labels nobody states, each comparable with its own source alone: the table of a
+#: model's README, the leaderboard of 2026-08-19, a model's card.
+V3_SOURCES = ("v3-wemm", "v3-board", "v3-card")
+EDITIONS = (*OFFICIAL_EDITIONS, *V3_EDITIONS, *V3_SOURCES)
+
 #: The tasks behind which the fixed data stand.
 PAGE_TASKS = ("ViDoSeek-page", "MMLongBench-page")
 FIXED_SUFFIX = "-fixed"

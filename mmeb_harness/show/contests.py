@@ -12,7 +12,7 @@ from mmeb_harness.core.items import Modality
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult, TaskResult, benchmark_members
-from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
+from mmeb_harness.results.official_names import EDITIONS, V3, V3_SOURCES
 from mmeb_harness.results.published import published_sizes
 from mmeb_harness.results.scores import Scores, load_scores, read_run, scores_of_results
 from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
@@ -132,10 +132,10 @@ def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
     try:
         return load_tasks(edition)
     except UnknownNameError:
-        if edition not in OFFICIAL_EDITIONS:
+        if edition not in EDITIONS:
             raise
-    # v2.0.1 was never run here; its 78 tasks have as many queries as the default edition's.
-    return load_tasks()
+    # v2.0.1 was never run here; its 78 tasks have as many queries as the default edition's. Nor were published means.
+    return load_tasks(V3 if edition in V3_SOURCES else None)
 
 
 def benchmark_contest(entries: Sequence[Entry], registered: Mapping[str, RegisteredTask], edition: str) -> Contest:
@@ -148,12 +148,24 @@ def benchmark_tasks(registered: Mapping[str, RegisteredTask]) -> dict[str, Membe
     return {name: _member(row) for name, row in registered.items() if row.collection == BENCHMARK}
 
 
+def benchmark_to_compare(entries: Sequence[Entry]) -> dict[str, Member]:
+    """The benchmark's tasks, of the edition of the first entry that has a score of it."""
+    registered = _tasks_of_all_editions()
+    first = next((entry.scores for entry in entries if _on_benchmark(entry, registered)), None)
+    return benchmark_tasks(tasks_of_edition((first and first.edition) or None))
+
+
 def tasks_to_compare(entries: Sequence[Entry]) -> dict[str, Member]:
     """The benchmark's, if one of the entries has a score of it; else all that the entries have."""
-    registered = load_tasks()
+    registered = _tasks_of_all_editions()
     if any(_on_benchmark(entry, registered) for entry in entries):
-        return benchmark_tasks(registered)
+        return benchmark_to_compare(entries)
     return {name: member for entry in entries for name, member in _other_members(entry, registered)}
+
+
+def _tasks_of_all_editions() -> dict[str, RegisteredTask]:
+    """What a name stands for, whatever the edition: those of the default one as they are there."""
+    return load_tasks(V3) | load_tasks()
 
 
 def contests_of(entries: Sequence[Entry], editions: Sequence[str], *, together: bool) -> list[Contest]:
@@ -169,7 +181,7 @@ def contests_of(entries: Sequence[Entry], editions: Sequence[str], *, together: 
         ResultError: an entry of none of the editions that are asked for, or of tasks that nobody knows.
         UnknownNameError: no such edition.
     """
-    registered = load_tasks()
+    registered = _tasks_of_all_editions()
     whole = [entry for entry in entries if _on_benchmark(entry, registered)]
     default = next(row.task.edition for row in registered.values() if row.collection == BENCHMARK)
     own = dict.fromkeys(entry.scores.edition or default for entry in whole)
@@ -201,7 +213,7 @@ def contests_of(entries: Sequence[Entry], editions: Sequence[str], *, together: 
 
 def other_metrics(entries: Sequence[Entry]) -> dict[str, str]:
     """Tasks of these entries that are not the benchmark's → main metric."""
-    registered = load_tasks()
+    registered = _tasks_of_all_editions()
     return {task: own.metric for entry in entries for task, own in _other_members(entry, registered)}
 
 

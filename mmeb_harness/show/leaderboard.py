@@ -16,6 +16,7 @@ from mmeb_harness.core.errors import OptionError, ResultError, leading
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_edition
 from mmeb_harness.results.files import Aggregate
+from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
 from mmeb_harness.results.published import SAME_MODEL
 from mmeb_harness.results.scores import Origin, Scores, check_comparable, main_score, means_over
 from mmeb_harness.show.compare import remarks
@@ -125,11 +126,15 @@ class Leaderboard:
 
 
 def all_published(published: Sequence[Scores], edition: str) -> list[Scores]:
-    """One published set of each model in an edition: its leaderboard row or only set, else the first there is."""
+    """One published set of each model in an edition: its leaderboard row or only set, else the first there is.
+
+    Of MMEB-V3 all: a model's values by several sources are several experiments.
+    """
     of_edition: dict[str, list[Scores]] = {}
     for scores in published:
         if scores.edition == edition:
-            of_edition.setdefault(scores.name.partition("@")[0], []).append(scores)
+            apart = scores.name if edition not in OFFICIAL_EDITIONS else scores.name.partition("@")[0]
+            of_edition.setdefault(apart, []).append(scores)
     return [
         next((scores for scores in sets if scores.name == model), sets[0])
         for model, sets in of_edition.items()
@@ -430,11 +435,13 @@ def _contender(standing: _Standing, contest: Contest) -> Contender:
 
 
 def _num_queries(scores: Scores, name: str, contest: Contest) -> int:
+    """Over how many queries a task was scored; where nobody says, over one: no number leaves more to chance."""
+    return _stated_queries(scores, name, contest) or 1
+
+
+def _stated_queries(scores: Scores, name: str, contest: Contest) -> int | None:
     task = scores.tasks.get(name)
-    count = (task.num_queries if task else None) or contest.members[name].num_queries
-    if count is None:
-        raise ResultError(f"{scores.name}: over how many queries {name} was scored is not known")
-    return count
+    return (task.num_queries if task else None) or contest.members[name].num_queries
 
 
 def _one_machine(standings: Sequence[_Standing]) -> bool:
@@ -452,6 +459,7 @@ def _notes(
     lines = [
         _about_scores(contest),
         *(_about_places(ranked, known) if len(ranked) > 1 else []),
+        *(_about_counts(ranked, contest) if len(ranked) > 1 else []),
         *_about_cost(standings),
         *(line for line in remarks(scores) if contest.of_benchmark or not line.startswith("editions")),
     ]
@@ -505,6 +513,21 @@ def _about_places(ranked: Sequence[_Standing], known: Sequence[Place]) -> list[s
     if means_only:
         lines.append(f"{_listed(means_only, ranked)}: no scores of tasks either; each is drawn as if at 50 %.")
     return lines
+
+
+def _about_counts(ranked: Sequence[_Standing], contest: Contest) -> Iterable[str]:
+    unstated = {
+        task: [
+            own for own in ranked if own.entry.queries is None and not _stated_queries(own.entry.scores, task, contest)
+        ]
+        for task in contest.members
+    }
+    if tasks := [task for task, of in unstated.items() if of]:
+        some = [own for own in ranked if any(own in of for of in unstated.values())]
+        yield (
+            f"{_listed(some, ranked)}: over how many queries is not known of {leading(tasks, most=3)}; drawn as if "
+            "over one, so the intervals are wide."
+        )
 
 
 def _about_cost(standings: Sequence[_Standing]) -> Iterable[str]:

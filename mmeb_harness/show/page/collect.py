@@ -11,7 +11,7 @@ from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.show.compare import Comparison, compare, remarks
-from mmeb_harness.show.contests import Entry, benchmark_tasks, other_metrics
+from mmeb_harness.show.contests import Entry, benchmark_to_compare, other_metrics
 from mmeb_harness.show.page.texts import find_data, tasks_there
 from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions
@@ -62,7 +62,7 @@ def open_runs(
         runs=runs,
         comparison=compare(
             [run.scores for run in runs],
-            benchmark_tasks(load_tasks()),
+            benchmark_to_compare(entries),
             allow_editions=allow_editions,
             others=other_metrics(entries),
         ),

@@ -27,7 +27,7 @@ from mmeb_harness.core.files import write_parquet
 from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import EncodeStats, RunResult
-from mmeb_harness.results.published import SIZES_FILE, load_published, published_sizes
+from mmeb_harness.results.published import PUBLISHED_FILES, SIZES_FILE, load_published, published_sizes
 from mmeb_harness.results.scores import Scores, TaskScore, save_scores, scores_of_run
 from mmeb_harness.show.contests import Entry, load_entry
 from mmeb_harness.show.leaderboard import Cell, Leaderboard, Row, all_published, leaderboard, leaderboards
@@ -486,7 +486,8 @@ def test_labels(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_sizes_of_published_models_are_shown_where_somebody_says_them() -> None:
-    sizes, names = published_sizes(), {scores.name.partition("@")[0] for scores in load_published()}
+    of_v2 = load_published(PUBLISHED_FILES[0])
+    sizes, names = published_sizes(), {scores.name.partition("@")[0] for scores in of_v2}
     assert set(sizes) <= names
     unknown = {"DME-Large", "LamRA-Ret", "LamRA-Ret-Qwen2.5VL-7b", "Octen-VL-Large", "QQMM-embed-v4"}
     assert names - set(sizes) == unknown | {"Seed-1.6-embedding-1215"}
@@ -690,6 +691,24 @@ def test_all_published_models_of_an_edition_once() -> None:
     assert {"IFM-TTE-8B", "colpali-v1.3@v2.0.0"} <= set(old)
 
 
+def test_experiments_of_mmeb_v3_are_rows_of_their_own() -> None:
+    """No row is mixed of two of them; what can't be ranked together is in tables of its own."""
+    board, unfixed = (
+        json.loads(call("--all-published", "--edition", edition, "--format", "json").output)
+        for edition in ("v3", "v3-unfixed")
+    )
+    assert {row["name"]: row["tasks"] for row in board["rows"]} == {
+        "Omni-Embed-Nemotron-3B@v3-kit": 190,
+        "Qwen3-VL-Embedding-2B@v3-kit": 179,
+        "Qwen3-VL-Embedding-8B@v3-kit": 179,
+        "VLM2Vec-Qwen2VL-7B@v3-paper": 179,
+        "VLM2Vec-V2.0-2B@v3-paper": 179,
+        "Omni-Embed-Nemotron-3B@v3-rerun": 11,
+    }
+    assert {row["name"].rpartition("@")[2] for row in unfixed["rows"]} == {"v3-paper"}
+    assert [note for note in board["notes"] if "its MCMR was not reproduced" in note]
+
+
 def test_neighbours_on_the_published_leaderboard() -> None:
     """What the intervals say of the published scores: by All 11 of 26 neighbouring pairs can't be told apart."""
     done = call("--all-published", "--format", "json")
@@ -749,7 +768,7 @@ def test_outputs_and_options_that_cant_be(tmp_path: Path) -> None:
         ([scores, "--output", scores], "would overwrite"),
         ([scores, "--output", tmp_path / "file" / "b.md"], "can't write"),
         ([scores, "--output", tmp_path / "folder.md"], "can't write"),
-        ([scores, "--edition", "v3"], "no edition named 'v3'"),
+        ([scores, "--edition", "v4"], "no edition named 'v4'"),
         ([scores, scores], "the same scores are named twice"),
         (["--published", "Embed-RL2B"], "no published model named 'Embed-RL2B'. Did you mean 'Embed-RL-2B'?"),
         (["--all-published", "--published-file", "nowhere.csv"], "can't read published scores nowhere.csv"),
