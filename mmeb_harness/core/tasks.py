@@ -56,16 +56,39 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """Files on the hub that are copied as they are.
+
+    Attributes:
+        folder: in the repository.
+        files: regular expression that a file's path below that folder matches in full.
+        into: folder below the data folder; what lies there and matches `files` is theirs alone.
+        revision: commit to fetch unless a lock file or --update says otherwise; `None`: the newest.
+    """
+
+    repo: str
+    folder: str
+    files: str
+    into: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
-    """A task's media on the hub, inside a tar archive that several tasks share.
+    """A task's files on the hub, inside a tar or zip archive that several tasks share.
 
     Attributes:
         file: regular expression that the archive's base name matches in full. Several matching files are the
-            parts of one archive, in the order of their names.
+            parts of one archive, in the order of their numbers.
         place_in: data folder, which holds the annotations by then → a function from a member's path to where
             it belongs below the data folder; `None` if it isn't this task's.
         expansion: size of all that is in it over its own size, roughly: how much room to keep.
-        by_tables: which members are the task's is said by its tables: other rows, other members.
+        by_tables: which members are the task's is said by its other sources: other rows, other members.
+        folder: below the data folder, where files are found by listing it: what an older revision, or an
+            interrupted pass, left there goes. "": files are found by their names alone.
+        nested: regular expression that base names of members match in full which are tar archives themselves; their
+            members count as lying in the same folder. "": none.
+        revision: commit to fetch unless a lock file or --update says otherwise; `None`: the newest.
     """
 
     repo: str
@@ -73,9 +96,12 @@ class Archive:
     place_in: Callable[[Path], Callable[[str], str | None]]
     expansion: float = 1.1
     by_tables: bool = False
+    folder: str = ""
+    nested: str = ""
+    revision: str | None = None
 
 
-HubSource: TypeAlias = Table | Pages | Archive
+HubSource: TypeAlias = Table | Pages | Files | Archive
 
 
 @dataclass(frozen=True)

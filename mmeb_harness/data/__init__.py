@@ -6,6 +6,7 @@ lock       the file that holds revisions and digests: it makes a second machine 
 revisions  which ones: a given lock file's, the folder's own, or the hub's newest
 records    what each finished step wrote, with sizes and hashes; the folder's manifest
 plan       what a choice of tasks needs, what is there, how much room it takes
+archives   members of tar and zip files, in parts or one inside the other
 place      files to where readers look for them: tables, pages, members of archives
 get        carries a plan out, in parallel, as far as it gets; the same command goes on
 check      counts, hashes, media, known defects; what mends them

@@ -27,7 +27,7 @@ from mmeb_harness.core.files import (
 from mmeb_harness.core.items import Frames, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile
-from mmeb_harness.core.tasks import Archive, HubSource, Pages, Suite, Table, Task
+from mmeb_harness.core.tasks import Archive, Files, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.waiting import progress_of
 
 MANIFEST = "manifest.json"
@@ -262,6 +262,8 @@ def source_key(task: str, source: HubSource) -> str:
     """Names a source in the manifest. Tasks share tables; of an archive each task has its own part."""
     if isinstance(source, Archive):
         return f"{source.repo}/{source.file}@{task}"
+    if isinstance(source, Files):
+        return f"{source.repo}/{source.folder}/{source.files}"
     table = table_of(source)
     return f"{table.repo}/{table.key}"
 

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from mmeb_harness.core.errors import DataError, HarnessError
 from mmeb_harness.core.files import NO_ROOM, readable_size
-from mmeb_harness.core.tasks import Archive, Pages, Table
+from mmeb_harness.core.tasks import Archive, Files, Pages, Table
 from mmeb_harness.data.folder import describe
 from mmeb_harness.data.hub import OnBytes, UnreachableError, discard, download, held, hold
 from mmeb_harness.data.lock import LOCK, HubFile, read_lock
-from mmeb_harness.data.place import CONVERTING, Place, place_pages, place_table, unpack
+from mmeb_harness.data.place import CONVERTING, Place, place_files, place_pages, place_table, unpack
 from mmeb_harness.data.plan import Plan, Step, archive_steps, has_served, is_done, progress_file, room
 from mmeb_harness.data.records import FOLDER, RecordWriter, record_path, recorded_files, slug, write_manifest
 from mmeb_harness.data.revisions import WORK, merge_lock
@@ -233,6 +233,8 @@ class _Job:
                         self.outcome.copies += copies
                 elif isinstance(step.source, Table):
                     place_table(parts, step.source, self.plan.root, record)
+                elif isinstance(step.source, Files):
+                    place_files(parts, step.source, self.plan.root, record)
             if isinstance(step.source, Pages):
                 os.sync()  # thousands of files, before the record that says they are there
             self._finish(record, step)
@@ -268,7 +270,7 @@ class _Job:
         for step in records:
             self._begin(step)
         into = [(place, records[step]) for step, place in places.items()]
-        unpack(parts, name, root, into, on_member=self._progress_of(records))
+        unpack(parts, name, root, into, on_member=self._progress_of(records), nested=nested_in(places))
         os.sync()  # a million small files, before the records that say they are there
         empty = [step for step, record in records.items() if not record.files]
         for step in empty:
@@ -296,15 +298,13 @@ class _Job:
     ) -> None:
         """Delete what an older revision placed and this one doesn't: frames are found by listing their folder.
 
-        What an interrupted pass placed stands in no record; it lies below the folder that all of the step's files
-        share. Images are never found by listing.
+        What an interrupted pass placed stands in no record; it lies in the folder that is listed.
         """
         root = self.plan.root
         gone: set[str] = set().union(*(former[step] for step in records))
         for step in interrupted & records.keys():
-            if isinstance(step.source, Archive) and not step.source.by_tables:
-                folders = [PurePosixPath(path).parent for path in records[step].paths()]
-                gone |= files_below(root, os.path.commonpath(folders))
+            if isinstance(step.source, Archive) and step.source.folder:
+                gone |= files_below(root, step.source.folder)
         if not gone:
             return
         for record in records.values():
@@ -398,6 +398,12 @@ def remove_half_written(root: Path, paths: Iterable[str], before: float) -> None
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
+
+
+def nested_in(steps: Iterable[Step]) -> str:
+    """Which members are archives themselves, for any of the steps."""
+    nested = {step.source.nested for step in steps if isinstance(step.source, Archive)}
+    return "|".join(sorted(nested - {""}))
 
 
 def files_below(root: Path, folder: str) -> set[str]:

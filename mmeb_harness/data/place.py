@@ -10,17 +10,18 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from mmeb_harness.core.columns import Column
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import is_data, make_folder, matching, readable_size, replacing
-from mmeb_harness.core.tasks import Pages, Table
+from mmeb_harness.core.tasks import Files, Pages, Table
+from mmeb_harness.data.archives import BROKEN, Member, members
 from mmeb_harness.data.records import RecordWriter
 
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ CONVERTING = "mmeb-convert-"
 PIECE = 16 << 20
 #: An archive of pictures unpacks to about its own size. A few MB can be made to unpack to as many GB.
 MOST_EXPANSION, LEAST_MOST = 20, 1 << 30
-LONGEST_NAME = 1 << 16
-
-_NAME_TYPES = (
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
-)  # fmt: skip
 
 Place = Callable[[str], str | None]
 
@@ -212,19 +208,37 @@ def put_shared(target: Path, content: bytes, pool: Path) -> bool:
     return True
 
 
+def place_files(parts: Sequence[tuple[str, Path]], files: Files, root: Path, record: RecordWriter) -> None:
+    """Files as they are on the hub; those of another revision go: readers find shards by listing.
+
+    Args:
+        parts: (path on the hub, fetched file) of each.
+    """
+    placed = {inside(root, f"{files.into}/{name.removeprefix(f'{files.folder}/')}"): path for name, path in parts}
+    for target, path in placed.items():
+        _put_file(target, path)
+        record.add_file(target)
+    for path in (root / files.into).rglob("*"):
+        is_theirs = re.fullmatch(files.files, path.relative_to(root / files.into).as_posix())
+        if is_theirs and path.is_file() and path not in placed:
+            path.unlink()
+
+
 def unpack(
     parts: Sequence[Path],
     name: str,
     root: Path,
     into: Sequence[tuple[Place, RecordWriter]],
     on_member: Callable[[], None] = lambda: None,
+    nested: str = "",
 ) -> None:
-    """Place the members of a tar archive, in one pass, holding no more than a piece of one.
+    """Place the members of an archive, in one pass, holding no more than a piece of one.
 
     Args:
         parts: the archive's parts, in order.
         into: for each step where a member belongs below the data folder, or `None`; and the step's record.
         on_member: called before each member; what it raises stops the unpacking.
+        nested: regular expression of base names of members that are tar files, to be unpacked in their place.
 
     Raises:
         DataError: damaged, cut short, of far more than its size, or with a member that leaves the folder (absolute,
@@ -233,68 +247,37 @@ def unpack(
     most = max(sum(part.stat().st_size for part in parts) * MOST_EXPANSION, LEAST_MOST)
     unpacked = 0
     try:
-        with contextlib.ExitStack() as stack:
-            joined = Joined([stack.enter_context(part.open("rb")) for part in parts])
-            archive = stack.enter_context(
-                tarfile.open(fileobj=cast(BinaryIO, joined), mode="r|*", tarinfo=_Member, encoding="utf-8")
-            )
-            while (member := archive.next()) is not None:
+        with contextlib.closing(members(parts, nested)) as found:
+            for member in found:
                 unpacked += member.size
                 if unpacked > most:
                     raise DataError(
                         f"archive {name}: with {member.name!r} it unpacks to more than {readable_size(most)}; this "
                         "isn't the published archive, and no more of it is used"
                     )
-                # tarfile keeps every member it has seen: a GB of them for a million frames.
-                archive.members = []  # type: ignore[attr-defined]
                 on_member()
-                _place_member(archive, member, name, root, into)
-    except (tarfile.TarError, EOFError, OSError) as error:
+                _place_member(member, name, root, into)
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"archive {name} is damaged or cut short ({error})") from error
 
 
-class _Member(tarfile.TarInfo):
-    """A member whose header is whole. tarfile takes a broken one for the end, and holds a name however long it is."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        try:
-            member = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if bytes(buf).strip(b"\0"):
-                raise tarfile.ReadError(f"a member's header is broken: {error}") from error
-            raise
-        if member.type in _NAME_TYPES and member.size > LONGEST_NAME:
-            raise tarfile.ReadError(f"a member's name has {member.size:,} bytes")
-        return member
-
-
-def _place_member(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    name: str,
-    root: Path,
-    into: Sequence[tuple[Place, RecordWriter]],
-) -> None:
-    member.name, member.linkname = _text(member.name), _text(member.linkname)
+def _place_member(member: Member, name: str, root: Path, into: Sequence[tuple[Place, RecordWriter]]) -> None:
     path = _safe(name, member.name)
-    if member.isdir() or not all(map(is_data, PurePosixPath(path).parts)):
+    if member.kind == "folder" or not all(map(is_data, PurePosixPath(path).parts)):
         return
-    is_link = member.issym() or member.islnk()
-    if not is_link and not member.isreg():
+    if member.kind == "other":
         raise DataError(f"archive {name}: {member.name!r} is neither a file nor a folder")
     wanted = [(target, record) for place, record in into if (target := place(path)) is not None]
     if not wanted:
         return
-    source: IO[bytes] | None
-    if is_link:
-        linked = _linked(member, name, path, [place for place, _ in into], root)
-        source, size = linked.open("rb"), linked.stat().st_size
+    if member.kind == "link":
+        linked = _linked(member, name, [place for place, _ in into], root)
+        source: IO[bytes] = linked.open("rb")
+        size = linked.stat().st_size
     else:
-        source, size = archive.extractfile(member), member.size
-    assert source is not None  # a regular file's never is
+        source, size = member.open(), member.size
     with source:
         digest = _put_all(source, size, [inside(root, target) for target in {target for target, _ in wanted}])
     for target, record in wanted:
@@ -321,15 +304,6 @@ def _put_all(source: IO[bytes], size: int, targets: Sequence[Path]) -> bytes:
     return digest.digest()
 
 
-def _text(name: str) -> str:
-    """A member's name; of one that isn't UTF-8 each byte is a character, as older programs of the West wrote them."""
-    raw = name.encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
 def _safe(name: str, member: str) -> str:
     if _leaves(member):
         raise DataError(
@@ -344,32 +318,15 @@ def _leaves(relative: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
-def _linked(member: tarfile.TarInfo, name: str, path: str, places: Sequence[Place], root: Path) -> Path:
+def _linked(member: Member, name: str, places: Sequence[Place], root: Path) -> Path:
     """The file that a link inside the archive points to, if it was placed before. Links themselves are never made."""
-    base = PurePosixPath(path).parent if member.issym() else PurePosixPath()
-    linked = os.path.normpath(base / member.linkname)
-    if linked.startswith(("/", "..")):
-        raise DataError(f"archive {name}: link {member.name!r} points to {member.linkname!r}, outside of the archive")
+    if member.linked.startswith(("/", "..")):
+        raise DataError(f"archive {name}: link {member.name!r} points to {member.linked!r}, outside of the archive")
     for place in places:
-        target = place(linked)
+        target = place(member.linked)
         if target is not None and inside(root, target).is_file():
             return inside(root, target)
-    raise DataError(f"archive {name}: link {member.name!r} points to {linked!r}, which doesn't precede it")
-
-
-class Joined:
-    """Several open files, read as one."""
-
-    def __init__(self, parts: Sequence[BinaryIO]) -> None:
-        self._rest = list(parts)
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end of the last file."""
-        while self._rest:
-            if content := self._rest[0].read(size):
-                return content
-            self._rest.pop(0)
-        return b""
+    raise DataError(f"archive {name}: link {member.name!r} points to {member.linked!r}, which doesn't precede it")
 
 
 def inside(root: Path, relative: str) -> Path:

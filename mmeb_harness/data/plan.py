@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.tasks import Archive, HubSource, Task
+from mmeb_harness.core.tasks import Archive, Files, HubSource, Task
 from mmeb_harness.data.folder import repo_of, source_key, table_of
 from mmeb_harness.data.hub import downloaded
 from mmeb_harness.data.lock import HubFile, Lock, hub_file
 from mmeb_harness.data.records import Record, read_record, record_sample, slug
 from mmeb_harness.data.revisions import WORK, Locked
+
+#: Names of archives, whole or in parts; and how many of them a message lists.
+_ARCHIVE, _NAMED = r"\.(tar|tar\.gz|tgz|zip)([.-](part-?)?\d+)?$", 12
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, locked: 
         redo: count nothing as done.
     """
     steps: dict[str, Step] = {}
-    failures = list(locked.failures)
+    missing: dict[str, list[str]] = {}  # what is wrong → tasks
     for task in tasks:
         for source in task.sources:
             key = source_key(task.name, source)
@@ -95,13 +98,18 @@ def make_plan(tasks: Sequence[Task], known: Iterable[Task], root: Path, locked: 
             try:
                 files = _files_of(source, locked.lock)
             except DataError as error:
-                failures.append((task.name, error))
+                missing.setdefault(str(error), []).append(task.name)
                 continue
             if files is not None:
                 digests = tuple(file.digest for file in (*files, *_rows_of(task, source, locked.lock)))
                 done = not redo and is_done(root, key, digests)
                 steps[key] = Step(key, source, (task.name,), files, digests, done)
-    return Plan(root, locked, tuple(steps.values()), _shared_archives(known), tuple(failures), redo)
+    failures = (*locked.failures, *((_first_of(names), DataError(why)) for why, names in missing.items()))
+    return Plan(root, locked, tuple(steps.values()), _shared_archives(known), failures, redo)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tasks"
 
 
 def _shared_archives(known: Iterable[Task]) -> dict[tuple[str, str], frozenset[str]]:
@@ -121,13 +129,25 @@ def _files_of(source: HubSource, lock: Lock) -> tuple[HubFile, ...] | None:
     if isinstance(source, Archive):
         paths = archive_parts(source.file, lock[repo].files)
         if not paths:
-            raise DataError(f"{repo} at {lock[repo].revision[:12]} has no file named like {source.file}")
+            archives = sorted(path for path in lock[repo].files if re.search(_ARCHIVE, path))
+            raise _missing(f"named like {source.file}", repo, lock, archives)
+    elif isinstance(source, Files):
+        below = [path for path in lock[repo].files if path.startswith(f"{source.folder}/")]
+        paths = sorted(path for path in below if re.fullmatch(source.files, path.removeprefix(f"{source.folder}/")))
+        if not paths:
+            raise _missing(f"{source.folder}/{source.files}", repo, lock, sorted(below))
     else:
         table = table_of(source)
         if table.key not in lock[repo].tables:
             return None
         paths = list(lock[repo].tables[table.key])
     return tuple(hub_file(repo, lock[repo], path) for path in paths)
+
+
+def _missing(what: str, repo: str, lock: Lock, there: Sequence[str]) -> DataError:
+    more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+    found = f"{', '.join(there[:_NAMED])}{more}" if there else "none at all"
+    return DataError(f"{repo} at {lock[repo].revision[:12]} has no file {what}; of its kind: {found}")
 
 
 def _rows_of(task: Task, source: HubSource, lock: Lock) -> list[HubFile]:
@@ -139,10 +159,11 @@ def _rows_of(task: Task, source: HubSource, lock: Lock) -> list[HubFile]:
 
 
 def archive_parts(pattern: str, paths: Iterable[str]) -> list[str]:
-    """An archive's files: the one that is whole if there is one, else its parts in order."""
+    """An archive's files: the one that is whole if there is one, else its parts in the order of their numbers."""
     matching = sorted(path for path in paths if re.fullmatch(pattern, PurePosixPath(path).name))
-    whole = [path for path in matching if not re.search(r"-\d+$", path)]
-    return whole[:1] or matching
+    numbers = {path: int(found[1]) for path in matching if (found := re.search(r"-(\d+)$", path))}
+    whole = [path for path in matching if path not in numbers]
+    return whole[:1] or sorted(matching, key=lambda path: numbers[path])
 
 
 def is_done(root: Path, key: str, digests: Sequence[str]) -> bool:

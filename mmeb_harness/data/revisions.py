@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError
-from mmeb_harness.core.tasks import Archive, Table, Task
+from mmeb_harness.core.tasks import Archive, Files, Table, Task
 from mmeb_harness.data.folder import repo_of, table_of
 from mmeb_harness.data.hub import Failures, UnreachableError, hold, resolve
 from mmeb_harness.data.lock import LOCK, Lock, LockedRepo, read_lock, write_lock
@@ -34,7 +34,8 @@ class Locked:
 
 
 def lock_repos(tasks: Sequence[Task], own: Lock, given: Lock, *, update: bool, workers: int) -> Locked:
-    """Revisions for `tasks`: those of a given lock file, else the folder's own, else the hub's newest.
+    """Revisions for `tasks`: those of a given lock file, else the folder's own, else what their sources name, else the
+    hub's newest.
 
     Args:
         own: the folder's lock.
@@ -55,8 +56,9 @@ def lock_repos(tasks: Sequence[Task], own: Lock, given: Lock, *, update: bool, w
     failures: Failures = []
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="resolve")
+    pinned = _pinned(tasks)
     futures = {
-        pool.submit(_lock_repo, repo, own.get(repo), given.get(repo), tables, update, stop): repo
+        pool.submit(_lock_repo, repo, own.get(repo), given.get(repo), tables, pinned.get(repo), update, stop): repo
         for repo, tables in _wanted_tables(tasks).items()
     }
     try:
@@ -87,9 +89,15 @@ def _wanted_tables(tasks: Iterable[Task]) -> dict[str, list[Table]]:
     for task in tasks:
         for source in task.sources:
             tables = wanted.setdefault(repo_of(source), [])
-            if not isinstance(source, Archive) and table_of(source) not in tables:
+            if not isinstance(source, Archive | Files) and table_of(source) not in tables:
                 tables.append(table_of(source))
     return wanted
+
+
+def _pinned(tasks: Iterable[Task]) -> dict[str, str]:
+    """repository → the revision that sources of it name."""
+    sources = (source for task in tasks for source in task.sources if isinstance(source, Archive | Files))
+    return {source.repo: source.revision for source in sources if source.revision is not None}
 
 
 def _lock_repo(
@@ -97,6 +105,7 @@ def _lock_repo(
     own: LockedRepo | None,
     given: LockedRepo | None,
     tables: Sequence[Table],
+    pinned: str | None,
     update: bool,
     stop: threading.Event,
 ) -> tuple[LockedRepo, Failures]:
@@ -112,7 +121,7 @@ def _lock_repo(
         _check_given(repo, given, on_hub)
         return _with_tables(on_hub, given), _of(tables, repo, failures)
     if own is None or update:
-        on_hub, failures = resolve(repo, None, everything, wait)
+        on_hub, failures = resolve(repo, None if update else pinned, everything, wait)
         return on_hub, _of(tables, repo, failures)
     if unknown := _unknown(tables, own):
         try:

@@ -130,7 +130,7 @@ def _task(row: VideoRow, edition: str) -> Task:
     other = {known: tables_of(_of_edition(row, known))[0] for known in other_editions(row.name, edition)}
     row = _of_edition(row, edition)
     tables = tables_of(row)
-    archive = rf"{row.frame_root.split('/')[0]}\.tar\.gz(-\d+)?"
+    archive, root = rf"{row.frame_root.split('/')[0]}\.tar\.gz(-\d+)?", f"{FRAMES}/{row.frame_root}"
     return Task(
         name=row.name,
         modality="video",
@@ -143,7 +143,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         source=row.repo,
         in_distribution="OOD",
         edition=edition,
-        sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, f"{FRAMES}/{row.frame_root}"))),
+        sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, root), folder=root)),
         recognise=functools.partial(recognise, row.name, edition),
     )
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmeb_harness import DataError, Pages, Table
-from mmeb_harness.data.place import PAGE_POOL, Joined, inside, place_pages, place_table, put, put_shared, unpack
+from mmeb_harness.data.archives import Joined
+from mmeb_harness.data.place import PAGE_POOL, inside, place_pages, place_table, put, put_shared, unpack
 from mmeb_harness.data.records import RecordWriter, read_record, recorded_files
 
 TABLE = Table("owner/name", "queries", "test")
