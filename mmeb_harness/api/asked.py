@@ -23,6 +23,7 @@ from mmeb_harness.core.registry import (
     own_tasks,
     resolve_model,
     select_tasks,
+    suite_of_edition,
     with_tasks,
 )
 from mmeb_harness.core.terminal import say
@@ -31,6 +32,7 @@ from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
 
 DEFAULT_MODEL = "mmemb_r1"
+#: Of tasks that are none of the benchmark's.
 DEFAULT_SUITE = "mini"
 #: Letters of a model's VALUE in the name of its results folder.
 LONGEST_VALUE = 60
@@ -92,7 +94,8 @@ def choose(config: RunConfig) -> Chosen:
 
 def _of_suite(config: RunConfig) -> Chosen:
     tasks, registered = choose_tasks(config.edition, config.tasks, config.groups, config.modalities)
-    data = describe(ensure_suite(load_suite(DEFAULT_SUITE), config.seed, say))
+    suite = suite_of_edition(benchmark_edition(registered.values())) or load_suite(DEFAULT_SUITE)
+    data = describe(ensure_suite(suite, config.seed, say))
     foreign = [
         task.task.name
         for task in tasks
@@ -102,7 +105,7 @@ def _of_suite(config: RunConfig) -> Chosen:
     ]
     if foreign:
         raise DataError(
-            f"the {DEFAULT_SUITE} suite, which is what runs without --data, has no {leading(foreign)}; name the data: "
+            f"the {suite.name} suite, which is what runs without --data, has no {leading(foreign)}; name the data: "
             "--data FOLDER"
         )
     return Chosen(data, tasks, registered)

@@ -348,6 +348,12 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
+def suite_of_edition(edition: str) -> Suite | None:
+    """The suite that has the tasks of an edition of the benchmark; `None` if no suite has."""
+    suites = (load_suite(point.name) for point in _points(SUITES_GROUP))
+    return next((suite for suite in suites if edition in suite.editions), None)
+
+
 def find_peer(wanted: str) -> EntryPoint:
     """The entry point of a peer, `NAME` or `NAME=VALUE`.
 

@@ -145,11 +145,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """Data that can be made on this machine, in the tree that the readers read."""
+    """Data that can be made on this machine, in the tree that the readers read.
+
+    Attributes:
+        make: folder, seed → the files.
+        editions: of the benchmark, whose tasks it has.
+    """
 
     name: str
     version: str
-    make: Callable[[Path, int], None]  # folder, seed
+    make: Callable[[Path, int], None]
+    editions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

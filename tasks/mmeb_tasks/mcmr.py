@@ -19,7 +19,7 @@ def _read(data: Path, frames: Frames) -> Samples:
 
 
 def tasks(edition: str) -> tuple[Task, ...]:
-    """The task, alone."""
+    """The one task, in an edition that has it."""
     return (
         bundle_task(
             "MCMR",

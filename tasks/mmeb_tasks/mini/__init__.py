@@ -1,20 +1,23 @@
-"""The mini suite: synthetic data in the official file tree and schema, for all 78 tasks, made in seconds.
+"""The mini suites: synthetic data in the official file trees and schemas, made in seconds.
 
-Its scores are called "mini, synthetic" and never stand beside MMEB-V2 scores.
+`mini` has the 78 tasks of MMEB-V2, `mini-v3` the same 78, file by file, and the 112 that MMEB-V3 adds. Their scores are
+called "mini, synthetic" and never stand beside the benchmark's.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import Modality, Suite
+from mmeb_harness import Suite, Task
+from mmeb_tasks.editions import V2_EDITIONS, V3, V3_EDITIONS
 
 if TYPE_CHECKING:
     from mmeb_tasks.mini.write import SuiteWriter
 
-NAME = "mini"
+NAME, NAME_V3 = "mini", "mini-v3"
 VERSION = "1"
 TEST_QUERIES = 24
 
@@ -33,10 +36,26 @@ def make_suite(folder: Path, seed: int) -> None:
     make_split(folder, seed, "test", TEST_QUERIES)
 
 
+def make_suite_v3(folder: Path, seed: int, tasks: Sequence[str] | None = None) -> None:
+    """Make the 190 tasks of MMEB-V3 in `folder`, whole or not at all.
+
+    Args:
+        tasks: names; `None`: all 190.
+
+    Raises:
+        DataError: as `make_suite`.
+        UnknownNameError: for a task that is none of the 190.
+    """
+    from mmeb_tasks import EDITIONS
+
+    written = [task for task in EDITIONS[V3] if task.modality not in ("gui", "audio") and task.name != "MCMR"]
+    _make(folder, NAME_V3, written, seed, "test", TEST_QUERIES, tasks)
+
+
 def make_split(
     folder: Path, seed: int, split: Split, queries_per_task: int, tasks: Sequence[str] | None = None
 ) -> None:
-    """Make one split. Splits, seeds and tasks draw from separate random streams.
+    """Make one split of the 78 tasks. Splits, seeds and tasks draw from separate random streams.
 
     The training split also has what scripted workers wrote of its queries.
 
@@ -48,29 +67,51 @@ def make_split(
         UnknownNameError: for a task that is none of the 78.
     """
     from mmeb_tasks import TASKS
+
+    _make(folder, NAME, TASKS, seed, split, queries_per_task, tasks)
+
+
+def _make(
+    folder: Path,
+    name: str,
+    known: Sequence[Task],
+    seed: int,
+    split: Split,
+    queries_per_task: int,
+    tasks: Sequence[str] | None,
+) -> None:
     from mmeb_tasks.mini.write import choose, whole_suite
 
-    chosen = choose("task", {task.name: task.modality for task in TASKS}, tasks)
+    chosen = choose("task", {task.name: task for task in known}, tasks)
     with whole_suite(folder) as writer:
-        for name, modality in chosen.items():
-            _write_task(name, modality, seed, split, writer, queries_per_task)
-        writer.finish(NAME, f"{NAME}-{VERSION}-{split}-{seed}-{queries_per_task}", seed)
+        for task in chosen.values():
+            _write_task(task, seed, split, writer, queries_per_task)
+        writer.finish(name, f"{name}-{VERSION}-{split}-{seed}-{queries_per_task}", seed)
 
 
-def _write_task(
-    name: str, modality: Modality, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int
-) -> None:
+def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int) -> None:
     from mmeb_tasks.mini.image_tasks import write_image_task
+    from mmeb_tasks.mini.memory_tasks import write_memory_task
+    from mmeb_tasks.mini.text_tasks import write_text_task
+    from mmeb_tasks.mini.tool_tasks import write_tool_task
     from mmeb_tasks.mini.video_tasks import write_video_task
     from mmeb_tasks.mini.visdoc_tasks import write_visdoc_task
     from mmeb_tasks.mini.workers import work
     from mmeb_tasks.mini.world import stream
 
-    index = SPLITS.index(split)
-    write = {"image": write_image_task, "video": write_video_task, "visdoc": write_visdoc_task}[modality]
-    write(name, stream(seed, index, name), writer, queries_per_task)
+    write = {
+        "image": write_image_task,
+        "video": write_video_task,
+        "visdoc": write_visdoc_task,
+        "text": write_text_task,
+        "tool": write_tool_task,
+        "memory": write_memory_task,
+    }[task.modality]
+    streams = functools.partial(stream, seed, SPLITS.index(split))
+    write(task.name, streams, writer, queries_per_task)
     if split == "train":
-        writer.rationales(name, work(name, writer.labels_of(name), stream(seed, index, name, _WORKERS)))
+        writer.rationales(task.name, work(task.name, writer.labels_of(task.name), streams(task.name, _WORKERS)))
 
 
-SUITE = Suite(NAME, VERSION, make_suite)
+SUITE = Suite(NAME, VERSION, make_suite, V2_EDITIONS)
+SUITE_V3 = Suite(NAME_V3, VERSION, make_suite_v3, V3_EDITIONS)

@@ -42,7 +42,7 @@ from mmeb_tasks.mini.world import (
     random_thing,
     shuffled,
 )
-from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter
+from mmeb_tasks.mini.write import Difficulty, QueryLabel, Streams, SuiteWriter
 from mmeb_tasks.readers.image import IMAGE_ROOT
 
 Row = dict[str, Any]
@@ -97,9 +97,9 @@ class ImageTask:
         )
 
 
-def write_image_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
+def write_image_task(name: str, streams: Streams, writer: SuiteWriter, num_queries: int) -> None:
     """Write one of the 36 image tasks."""
-    task = ImageTask(name, rng, writer, num_queries)
+    task = ImageTask(name, streams(name), writer, num_queries)
     _MAKERS[name](task)
     writer.table(Table(REPO, name, "test"), task.rows)
     writer.labels(name, task.labels)

@@ -35,7 +35,7 @@ from mmeb_tasks.mini.world import (
     random_thing,
     shuffled,
 )
-from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter
+from mmeb_tasks.mini.write import Difficulty, QueryLabel, Streams, SuiteWriter
 from mmeb_tasks.readers.video import LABELS
 from mmeb_tasks.video import FRAMES, ROWS, VideoRow, tables_of
 
@@ -87,13 +87,13 @@ class VideoTask:
         self.frames(folder, draw_clip(thing, direction, CLIP_FRAMES, self.rng))
 
 
-def write_video_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
+def write_video_task(name: str, streams: Streams, writer: SuiteWriter, num_queries: int) -> None:
     """Write one of the 18 video tasks."""
     row = next(row for row in ROWS if row.name == name)
     tables = tables_of(row)
     share = -(-num_queries // len(tables))
     # MVBench has twenty tables, none of them empty, and as many hard rows as easy ones.
-    task = VideoTask(row, rng, writer, max(share, 2) * len(tables) if len(tables) > 1 else num_queries)
+    task = VideoTask(row, streams(name), writer, max(share, 2) * len(tables) if len(tables) > 1 else num_queries)
     _MAKERS[row.reader](task)
     for index, table in enumerate(tables):
         writer.table(table, _rows_of_table(task.rows, index, len(tables)))

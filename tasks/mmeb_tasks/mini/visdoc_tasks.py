@@ -8,7 +8,7 @@ from typing import Any
 from mmeb_harness import Table
 from mmeb_tasks.mini.questions import described, difficulties
 from mmeb_tasks.mini.world import COLOURS, EVERY_THING, SHAPES, Rng, Thing, draw_page, random_thing
-from mmeb_tasks.mini.write import Difficulty, QueryLabel, SuiteWriter, encode_picture
+from mmeb_tasks.mini.write import Difficulty, QueryLabel, Streams, SuiteWriter, encode_picture
 from mmeb_tasks.visdoc import ROWS, VisdocRow
 
 Row = dict[str, Any]
@@ -40,9 +40,9 @@ class Page:
     thing: Thing
 
 
-def write_visdoc_task(name: str, rng: Rng, writer: SuiteWriter, num_queries: int) -> None:
+def write_visdoc_task(name: str, streams: Streams, writer: SuiteWriter, num_queries: int) -> None:
     """Write one of the 24 visual document tasks."""
-    row = next(row for row in ROWS if row.name == name)
+    row, rng = next(row for row in ROWS if row.name == name), streams(name)
     pages = _write_corpus(row, rng, writer, num_queries)
     queries: list[Row] = []
     qrels: list[Row] = []

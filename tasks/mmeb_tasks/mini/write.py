@@ -7,19 +7,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from mmeb_harness import DataError, Table, UnknownNameError, make_folder
-from mmeb_tasks.mini.world import Picture
+from mmeb_tasks.mini.world import Picture, Rng
 
 Difficulty = Literal["easy", "hard"]
 Worker = Literal["precise", "verbose", "wrong"]
 Side = Literal["query", "positive"]
 Known = TypeVar("Known")
+#: The random stream of a task, or of a file that several tasks share, by its name.
+Streams: TypeAlias = Callable[[str], Rng]
 WORKER_RATIONALES = "worker_rationales.parquet"
 
 
@@ -63,8 +65,7 @@ class SuiteWriter:
 
     def picture(self, relative: str, picture: Picture) -> str:
         """A PNG or JPEG, by suffix. Returns `relative`."""
-        self._path(relative).write_bytes(encode_picture(picture, relative))
-        return relative
+        return self.content(relative, encode_picture(picture, relative))
 
     def frames(self, folder: str, pictures: Sequence[Picture]) -> None:
         """A clip's frames, named as the official extraction names them."""
@@ -73,11 +74,31 @@ class SuiteWriter:
 
     def table(self, table: Table, rows: Sequence[dict[str, Any]]) -> None:
         """Write an annotation table."""
+        self.parquet(f"{table.folder}/{table.split}.parquet", rows)
+
+    def parquet(self, relative: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Write a table where it belongs."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self._path(f"{table.folder}/{table.split}.parquet")
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+        pq.write_table(pa.Table.from_pylist(list(rows)), self._path(relative))
+
+    def lines(self, relative: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Write JSON lines, other letters than ASCII as they are."""
+        self.text(relative, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def text(self, relative: str, text: str) -> None:
+        """Write a text file."""
+        self.content(relative, text.encode())
+
+    def content(self, relative: str, content: bytes) -> str:
+        """Write a file. Returns `relative`."""
+        self._path(relative).write_bytes(content)
+        return relative
+
+    def has(self, relative: str) -> bool:
+        """Whether a file that several tasks share is written."""
+        return (self._folder / relative).exists()
 
     def labels(self, task: str, labels: Sequence[QueryLabel]) -> None:
         """Labels of all of a task's queries; a world of its own may have labels with more columns."""
