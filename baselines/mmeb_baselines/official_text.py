@@ -51,6 +51,8 @@ def official_text(item: Item, image_token: str = IMAGE_TOKEN, video_token: str =
             return f"{video_token} {stored} {item.text}"
         case "joined":
             return f"{stored} {item.text}".strip() if stored else item.text
+        case "interleaved" if stored:  # tokens and pictures that don't fit each other
+            return stored.replace(LEGACY_IMAGE_TOKEN, image_token)
         case "interleaved":
             ends = (0, *item.places, len(item.text))
             return image_token.join(item.text[start:end] for start, end in itertools.pairwise(ends))
@@ -89,7 +91,7 @@ def official_text_without_media_tokens(
     without_token = stored.replace(LEGACY_IMAGE_TOKEN, "")
     match item.source.layout:
         case "basic":
-            return f"{stored} {item.text}"
+            return f"{stored} {item.text}" if stored else item.text
         case "classification":
             return _tight(f"{without_token} {item.text}") + "\n"
         case "question":

@@ -174,7 +174,10 @@ def _memory_task(row: MemoryRow, edition: str) -> Task:
         group="A-MEM",
         metric="hit@1",
         read=functools.partial(_read_memory, row),
-        annotations=(f"{row.folder}/**/*.jsonl", f"{row.folder}/**/*.tsv", f"{row.folder}/**/*.parquet"),
+        annotations=(
+            *(f"{row.folder}/**/*.{suffix}" for suffix in ("jsonl", "tsv", "parquet")),
+            "memory-tasks/task_instructions.json",
+        ),
     )
 
 

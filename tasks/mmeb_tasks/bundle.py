@@ -25,12 +25,13 @@ def bundle_task(
     listed: tuple[str, ...] = (),
 ) -> Task:
     """A task whose files come out of the repository's archives, in the official tree."""
+    folder = annotations[0].rpartition("/")[0].removesuffix("/**")
     return Task(
         name=name,
         modality=modality,
         group=group,
         metric=metric,
-        load=functools.partial(read_named, name, edition, read, annotations[0].rpartition("/")[0], {}),
+        load=functools.partial(read_named, name, edition, read, folder, {}),
         annotations=annotations,
         source=REPO,
         edition=edition,

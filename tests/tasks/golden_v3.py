@@ -18,6 +18,7 @@ from tests.tasks.golden import read_golden
 
 GOLDEN_V3: dict[str, Any] = read_golden("parser_golden_v3")
 CASES: dict[str, Any] = GOLDEN_V3["tasks"]
+ERROR_CASES: list[dict[str, Any]] = GOLDEN_V3["error_cases"]
 
 
 def files_of(case: dict[str, Any]) -> dict[str, Any]:
@@ -28,12 +29,16 @@ def files_of(case: dict[str, Any]) -> dict[str, Any]:
 
 def write_files(case: dict[str, Any], folder: Path) -> None:
     for relative, file in files_of(case).items():
-        path = folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if file["kind"] == "parquet":
-            pq.write_table(_table(file), path)
-        else:
-            path.write_bytes(_content(relative, file))
+        write_file(folder, relative, file)
+
+
+def write_file(folder: Path, relative: str, file: dict[str, Any]) -> None:
+    path = folder / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file["kind"] == "parquet":
+        pq.write_table(_table(file), path)
+    else:
+        path.write_bytes(_content(relative, file))
 
 
 def _content(relative: str, file: dict[str, Any]) -> bytes:
@@ -64,6 +69,7 @@ def tone(hertz: float, seconds: float, rate: int, channels: int = 1) -> bytes:
 
 _TYPES: dict[str, pa.DataType] = {
     "binary": pa.binary(),
+    "list<string>": pa.list_(pa.string()),
     "bytes_path": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
 }
 

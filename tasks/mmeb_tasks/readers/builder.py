@@ -13,6 +13,7 @@ from mmeb_tasks.readers.tables import MissingTableError, has_table
 
 #: What the original data set put where an image belongs; the official parsers delete or map it.
 LEGACY_IMAGE_TOKEN = "<|image_1|>"
+MISMATCHED = "items with another number of image tokens than pictures; pictures are shown first"
 
 
 class SamplesBuilder:
@@ -43,6 +44,15 @@ class SamplesBuilder:
         """How many were added."""
         return len(self._queries)
 
+    def has_candidate(self, candidate_id: str) -> bool:
+        """Whether a candidate of this id was added."""
+        return candidate_id in self._candidates
+
+    @property
+    def candidates(self) -> tuple[Item, ...]:
+        """Those that were added."""
+        return tuple(self._candidates.values())
+
     def has_query(self, query_id: str) -> bool:
         """Whether a query of this id was added."""
         return query_id in self._gains
@@ -72,7 +82,7 @@ class SamplesBuilder:
         """The finished samples; `pooled`: each query ranks its own candidates, else all of them."""
         return Samples(
             queries=tuple(self._queries),
-            candidates=tuple(self._candidates.values()),
+            candidates=self.candidates,
             gains=self._gains,
             pools=self._pools if pooled else None,
             incomplete=frozenset(self._incomplete),

@@ -37,6 +37,11 @@ class MediaFolder:
             self._missing[relative] = f"media file {self._data / relative} is missing"
         return self._data / relative
 
+    def has(self, relative: str) -> bool:
+        """Whether there is a file at a path below the data folder."""
+        directory, name = os.path.split(relative)
+        return self._list(directory).get(name) is False
+
     def subfolders(self, relative: str) -> list[str]:
         """Names of a folder's sub-folders, sorted; none if there is no such folder."""
         check_inside(relative)
