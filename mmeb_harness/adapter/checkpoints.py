@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from mmeb_harness.core.errors import ModelError, OptionError, leading, one_line
 from mmeb_harness.core.files import LFS_POINTER, matching
+from mmeb_harness.core.waiting import Advance, progress_of
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
@@ -277,9 +278,34 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+        with progress_of(f"fetching {name}") as advance:
+            wanted = {"revision": revision, "allow_patterns": list(files)}
+            return Path(snapshot_download(name, **wanted, tqdm_class=_telling(advance)))
     except Exception as error:  # the hub client raises a dozen unrelated classes, offline and online ones
         raise ModelError(_explained(error, name, revision)) from error
+
+
+def _telling(advance: Advance) -> type:
+    """What the hub's client counts files and bytes with: shows nothing itself, and has the bytes told."""
+    from rich.filesize import decimal
+    from tqdm import tqdm
+
+    of_bytes: list[Any] = []  # what has arrived, and what is written of it; the total of the first grows with it
+
+    class Telling(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *values: Any, **options: Any) -> None:
+            super().__init__(*values, **{**options, "disable": True})
+            self.counts_bytes = options.get("unit") == "B"
+            if self.counts_bytes:
+                of_bytes.append(self)
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.counts_bytes:
+                here, total = max(bar.n for bar in of_bytes), min(bar.total for bar in of_bytes)
+                advance(0, note=f"{decimal(int(here))} of {decimal(int(total))}")
+
+    return Telling
 
 
 def _explained(error: Exception, name: str, revision: str | None) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.items import Quantization
 from mmeb_harness.core.progress import Reporter, SilentReporter, reporter_for
 from mmeb_harness.core.trackers import TrackerName
+from mmeb_harness.core.waiting import silently
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 from mmeb_harness.exchange.tracked import track_run
 from mmeb_harness.results.outcome import Run
@@ -100,7 +102,8 @@ def evaluate(
         },
     )
     reporter = _reporter(progress)
-    run = _named(model, config, reporter) if isinstance(model, str) else _at_hand(model, config, reporter)
+    with silently() if progress is False else nullcontext():
+        run = _named(model, config, reporter) if isinstance(model, str) else _at_hand(model, config, reporter)
     track_run(config.track, run)
     return run
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mmeb_harness.core.terminal import error_console, print_logged
@@ -13,12 +14,16 @@ from mmeb_harness.core.threads import in_background
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 #: Longest silence in a log, at the beginning and of work that takes for ever; between them a twentieth of what it took.
 SILENT_SECONDS, LONGEST_SILENT_SECONDS = 4.0, 60.0
 #: What is done by then is told of by nobody.
 QUICK_SECONDS = 1.0
 
+#: The bars that were begun, one inside another: the last one is shown.
+_bars: list[Progress] = []
+_silenced = ContextVar("_silenced", default=False)
 
 T = TypeVar("T")
 
@@ -33,17 +38,18 @@ class Advance(Protocol):
 def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bool = True) -> Iterator[Advance]:
     """Show on standard error how far some work is; nothing of it stays on a terminal, and quick work fills no log.
 
-    A thread shows it: start processes by forking before, not inside. One at a time.
+    A thread shows it: start processes by forking before, not inside. Work inside other work is shown instead of that.
 
     Args:
         what: the work, "making the suite"; of counted work with its units, "joint, steps".
         total: units; `None`: they can't be counted, and what is shown is how long it has taken.
         done: units that an earlier call has done.
-        shown: false of all processes but one.
+        shown: false of all processes but one; nor is what is done inside, then.
     """
     console = error_console()
-    if not shown:
-        yield lambda units=1, note="": None
+    if not shown or _silenced.get():
+        with silently():
+            yield lambda units=1, note="": None
     elif console.is_terminal:
         with _bar(console, what, total, done) as advance:
             yield advance
@@ -51,6 +57,16 @@ def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bo
         lines = _Lines(console, what, total, done)
         with _beats(lambda: lines.wait, lines.tell_if_due):
             yield lines.advance
+
+
+@contextmanager
+def silently() -> Iterator[None]:
+    """Nothing is shown of how far work inside is."""
+    before = _silenced.set(True)
+    try:
+        yield
+    finally:
+        _silenced.reset(before)
 
 
 def each_of(what: str, values: Sequence[T]) -> Iterator[T]:
@@ -68,11 +84,25 @@ def _bar(console: Console, what: str, total: int | None, done: int) -> Iterator[
     name, note = (progress.TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
     counted = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
     times = counted if total is not None else (progress.TimeElapsedColumn(),)
-    with progress.Progress(
-        name, progress.BarColumn(bar_width=30), *times, note, console=console, transient=True
-    ) as bar:
+    bar = progress.Progress(name, progress.BarColumn(bar_width=30), *times, note, console=console, transient=True)
+    with _instead_of_others(bar):
         task = bar.add_task(what, total=total, completed=done, note="")
         yield lambda units=1, note="": bar.update(task, advance=units, note=note)
+
+
+@contextmanager
+def _instead_of_others(bar: Progress) -> Iterator[None]:
+    """A terminal has one place for them: the bar of the work that this is a part of comes back afterwards."""
+    if _bars:
+        _bars[-1].stop()
+    _bars.append(bar)
+    try:
+        with bar:
+            yield
+    finally:
+        _bars.remove(bar)
+        if _bars:
+            _bars[-1].start()
 
 
 class _Lines:

@@ -9,8 +9,8 @@ and vectors that the store has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from typing import TypeAlias
 from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
 from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.progress import Reporter, SilentReporter, label
+from mmeb_harness.core.progress import Reporter, label
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.core.waiting import heartbeat, progress_of
 from mmeb_harness.data.folder import check_as_made, query_labels
@@ -28,7 +28,7 @@ from mmeb_harness.encode.windows import ReadTask, Window, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked, started_over
-from mmeb_harness.results.outcome import Run
+from mmeb_harness.results.outcome import FinishedTask, Run
 from mmeb_harness.run.earlier import Earlier, earlier_results, media_list, take_over
 from mmeb_harness.run.foresight import Foresight
 from mmeb_harness.run.plan import Plan
@@ -57,37 +57,43 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
     """
     require_faiss()
     start = Start.now()
-    with locked(plan.folder):
-        try:
-            earlier = earlier_results(plan)
-            shown = not isinstance(reporter, SilentReporter)
-            with progress_of("reading tasks", len(plan.tasks), shown=shown) as advance:
-                readings = read_tasks(plan, earlier.finished, advance)
-            foresight = Foresight(embedder, reporter.time_left, reporter.note)
-            foresight.expect(readings)
-            reporter.start_run(len(plan.tasks))
-            with _media_hashes(plan, reporter) as hashes:
-                finished = take_over(plan, earlier, hashes, reporter)
-                save_run(plan, finished, "running", start)
-                labels = query_labels(plan.data)
-                with open_encoder(plan) as encoder:
-                    tasks = with_keys(readings, hashes, earlier.doubtful)
-                    for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
-                        name = encoded.read.task.name
-                        if name in finished:
-                            continue  # it was read only since later tasks' items meet its own in batches
-                        if encoded.read.is_finished:
-                            finished[name] = earlier.doubtful[name]
-                        else:
-                            began = time.monotonic()
-                            with heartbeat(f"{name}: ranking", reporter.note):
-                                finished[name] = finish_task(plan, encoded, labels.get(name, {}))
-                            foresight.ranked(time.monotonic() - began)
-                        _remember_media(plan, encoded.read, hashes)
-                        reporter.finish_task(_task_line(finished[name].result) + _told(name, encoded.read, earlier))
-            return save_run(plan, finished, "finished", start)
-        finally:
-            reporter.stop()
+    with locked(plan.folder), ExitStack() as at_the_end:
+        at_the_end.callback(reporter.stop)
+        earlier = earlier_results(plan)
+        with progress_of("reading tasks", len(plan.tasks)) as advance:
+            readings = read_tasks(plan, earlier.finished, advance)
+        foresight = Foresight(embedder, reporter.time_left, reporter.note)
+        foresight.expect(readings)
+        reporter.start_run(len(plan.tasks))
+        with _media_hashes(plan, reporter) as hashes:
+            finished = take_over(plan, earlier, hashes, reporter)
+            save_run(plan, finished, "running", start)
+            rank = partial(_ranked, plan, query_labels(plan.data), foresight, reporter)
+            with open_encoder(plan) as encoder:
+                tasks = with_keys(readings, hashes, earlier.doubtful)
+                for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
+                    read, name = encoded.read, encoded.read.task.name
+                    if name in finished:
+                        continue  # it was read only since later tasks' items meet its own in batches
+                    finished[name] = earlier.doubtful[name] if read.is_finished else rank(encoded)
+                    _remember_media(plan, read, hashes)
+                    reporter.finish_task(_task_line(finished[name].result) + _told(name, read, earlier))
+        return save_run(plan, finished, "finished", start)
+
+
+def _ranked(
+    plan: Plan,
+    labels: Mapping[str, Mapping[str, str]],
+    foresight: Foresight,
+    reporter: Reporter,
+    encoded: EncodedTask,
+) -> FinishedTask:
+    """A task with its result, and foresight told what that took."""
+    began, name = time.monotonic(), encoded.read.task.name
+    with heartbeat(f"{name}: ranking", reporter.note):
+        finished = finish_task(plan, encoded, labels.get(name, {}))
+    foresight.ranked(time.monotonic() - began)
+    return finished
 
 
 def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter: Reporter) -> None:

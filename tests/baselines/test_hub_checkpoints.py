@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 from mmeb_baselines import gme
+from rich.filesize import decimal
 from safetensors.torch import load_file
 
 from mmeb_harness import ModelError
-from mmeb_harness.adapter.checkpoints import find_checkpoint
+from mmeb_harness.adapter.checkpoints import _telling, find_checkpoint
 from tests.baselines.tiny_qwen import save_qwen2_vl
 from tests.forked import EVAL, Forks, open_forks
 from tests.harness.fetching import environment_for
@@ -55,8 +57,7 @@ def check(hub: Hub, forks: Forks, tmp_path: Path) -> Iterator[Check]:
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
-    *progress, line = done.stderr.strip().splitlines()
-    assert not [one for one in progress if "files" not in one]  # the hub client's bar, where it came that far
+    (line,) = done.stderr.strip().splitlines()
     return line
 
 
@@ -68,6 +69,16 @@ def test_a_checkpoint_is_fetched_once_and_then_needs_no_network(check: Check, hu
     again = check(HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
     assert hub.downloads["model.safetensors"] == 1
+
+
+def test_bytes_are_told_of_while_they_are_fetched(hub: Hub, files: dict[str, bytes], tmp_path: Path) -> None:
+    told: list[str] = []
+    with serve(hub) as endpoint:
+        counts = _telling(lambda units=1, note="": told.append(note))
+        snapshot_download(REPO, endpoint=endpoint, cache_dir=tmp_path, tqdm_class=counts, max_workers=1)
+    size = decimal(sum(map(len, files.values())))
+    assert told[-1] == f"{size} of {size}"
+    assert len(set(told)) > 1
 
 
 def test_a_gated_model(check: Check, hub: Hub) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,9 +32,9 @@ from mmeb_harness import (
     lock_file,
     make_folder,
     matching,
+    progress_of,
     regular_file,
     replacing,
-    say,
 )
 from mmeb_tasks.own.examples import write_documents
 from mmeb_tasks.own.reading import Look, find_problems, load
@@ -45,8 +44,6 @@ from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_setting
 COLUMNS = ("query", "document", "page")
 DOCUMENTS_FOLDER, PAGES, TEXTS = "documents", "pages", "texts.json"
 _POINTS_AN_INCH = 72
-#: Between two lines while pages are rendered, a tenth of a second each; a bar of who reads may be shown already.
-_LINE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -245,16 +242,15 @@ def _rendered(folder: Path, pdf: Path, stem: str, dpi: int | None) -> Path:
 
 
 def _render(pdf: Path, content: bytes, target: Path, dpi: int | None) -> None:
-    texts, document, told = [], _opened(pdf, content), time.monotonic()
-    for number, page in enumerate(document, start=1):
-        if dpi is not None:
-            picture = _picture(page, number, dpi)
-            with replacing(target / _picture_name(number), durably=False) as temporary:
-                picture.save(temporary, "PNG")
-        texts.append(page.get_textpage().get_text_range().replace("\r\n", "\n"))
-        if time.monotonic() - told > _LINE_SECONDS:
-            told = time.monotonic()
-            say(f"rendering {pdf.name}: page {number} of {len(document)}", err=True)
+    texts, document = [], _opened(pdf, content)
+    with progress_of(f"rendering {pdf.name}, pages", len(document)) as advance:
+        for number, page in enumerate(document, start=1):
+            if dpi is not None:
+                picture = _picture(page, number, dpi)
+                with replacing(target / _picture_name(number), durably=False) as temporary:
+                    picture.save(temporary, "PNG")
+            texts.append(page.get_textpage().get_text_range().replace("\r\n", "\n"))
+            advance()
     with replacing(target / TEXTS) as temporary:
         temporary.write_text(json.dumps(texts), encoding="utf-8")
 

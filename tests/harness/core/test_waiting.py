@@ -56,6 +56,33 @@ def test_a_bar_leaves_nothing(total: int | None, monkeypatch: pytest.MonkeyPatch
     assert written.getvalue().endswith("\x1b[2K")
 
 
+def test_of_work_inside_work_one_bar_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(waiting, "error_console", lambda: Console(file=written, force_terminal=True, width=90))
+    with progress_of("outer", 7) as advance:
+        with progress_of("inner", 3) as advance_inner:
+            written.truncate(written.seek(0))
+            advance_inner()
+            waiting._bars[-1].refresh()
+            assert "inner" in written.getvalue()
+            assert "outer" not in written.getvalue()
+        written.truncate(written.seek(0))
+        advance()
+        waiting._bars[-1].refresh()
+        assert "1/7" in written.getvalue()
+    assert waiting._bars == []
+
+
+def test_nothing_is_shown_inside_of_what_is_not_shown(log: io.StringIO) -> None:
+    with progress_of("outer", shown=False), progress_of("inner"):
+        time.sleep(0.1)
+    with waiting.silently(), progress_of("reading"):
+        time.sleep(0.1)
+    assert log.getvalue() == ""
+    with progress_of("afterwards"):
+        assert lines_after(log, 1)
+
+
 def test_work_that_nobody_counts_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "silence", lambda seconds: 0.001)
     notes: list[str] = []
