@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from mmeb_harness import Frames, Samples, Task
-from mmeb_tasks.bundle import bundle_task
+from mmeb_tasks.bundle import bundle_archive, bundle_files, bundle_task
+from mmeb_tasks.hub import Place, by_name, place_below, place_paths, place_screens
+
+TOOL_ROOT, SCREEN_ROOT, MEMORY_ROOT = "tool-tasks", "gui-tasks", "memory-tasks"
+#: What is said before the queries of memory tasks.
+INSTRUCTIONS = f"{MEMORY_ROOT}/task_instructions.json"
+#: Files that memory tasks are made of, wherever they lie; lists of candidates, which some have, are not read.
+MEMORY_FILES = r"(queries|query|qrels|corpus|documents|test)\.(jsonl|tsv|parquet)"
 
 ToolCategory = Literal["web", "code", "customized"]
 ScreenSet = Literal["GUIAct", "Mind2Web"]
@@ -28,12 +36,12 @@ class ToolRow(NamedTuple):
     @property
     def queries(self) -> str:
         """The table of queries, below the data folder."""
-        return f"tool-tasks/ToolDe-Queries/{self.category}/{self.subset}/queries-00000-of-00001.parquet"
+        return f"{TOOL_ROOT}/ToolDe-Queries/{self.category}/{self.subset}/queries-00000-of-00001.parquet"
 
     @property
     def tools(self) -> str:
         """The table of all tools of the category, below the data folder."""
-        return f"tool-tasks/ToolDe-Candidates/{self.category}/tools-00000-of-00001.parquet"
+        return f"{TOOL_ROOT}/ToolDe-Candidates/{self.category}/tools-00000-of-00001.parquet"
 
 
 class ScreenRow(NamedTuple):
@@ -49,12 +57,17 @@ class ScreenRow(NamedTuple):
 
     def table(self, part: Literal["queries", "corpus"]) -> str:
         """Glob pattern of a table's shards, below the data folder."""
-        return f"gui-tasks/GAE-{self.screens}/{part}/{self.split}-*.parquet"
+        return f"{self.tables}/{part}/{self.split}-*.parquet"
+
+    @property
+    def tables(self) -> str:
+        """Folder of the set's tables, below the data folder."""
+        return f"{SCREEN_ROOT}/GAE-{self.screens}"
 
     @property
     def image_root(self) -> str:
         """Folder of the screenshots, below the data folder."""
-        return f"gui-tasks/{self.screens}"
+        return f"{SCREEN_ROOT}/{self.screens}"
 
 
 class MemoryRow(NamedTuple):
@@ -71,7 +84,7 @@ class MemoryRow(NamedTuple):
     @property
     def folder(self) -> str:
         """Of its files, below the data folder."""
-        return f"memory-tasks/{self.kind}/{self.data_set}"
+        return f"{MEMORY_ROOT}/{self.kind}/{self.data_set}"
 
 
 TOOL_ROWS = (
@@ -142,6 +155,8 @@ def _read_memory(row: MemoryRow, data: Path, frames: Frames) -> Samples:
 
 
 def _tool_task(row: ToolRow, edition: str) -> Task:
+    tables = (row.queries, row.tools)
+    names = frozenset(table.removeprefix(f"{TOOL_ROOT}/") for table in tables)
     return bundle_task(
         row.name,
         edition,
@@ -149,8 +164,17 @@ def _tool_task(row: ToolRow, edition: str) -> Task:
         group="A-TOOL",
         metric="hit@1",
         read=functools.partial(_read_tools, row),
-        annotations=(row.queries, row.tools),
+        annotations=tables,
+        sources=(bundle_archive("tool_tasks", by_name(place_paths(TOOL_ROOT, names))),),
     )
+
+
+def _place_screens(row: ScreenRow, data: Path) -> Place:
+    """The reader is imported by the row that is placed."""
+    from mmeb_tasks.readers.screens import referenced_screens
+
+    named = referenced_screens(row.table("queries"), row.table("corpus"), data)
+    return place_screens(row.image_root, named)
 
 
 def _screen_task(row: ScreenRow, edition: str) -> Task:
@@ -162,8 +186,20 @@ def _screen_task(row: ScreenRow, edition: str) -> Task:
         metric="hit@1",
         read=functools.partial(_read_screens, row),
         annotations=(row.table("queries"), row.table("corpus")),
+        sources=(
+            bundle_files(f"gui_tasks/GAE-{row.screens}", rf"(queries|corpus)/{row.split}-.*\.parquet", row.tables),
+            bundle_archive(row.screens, functools.partial(_place_screens, row), by_tables=True),
+        ),
         media=("image",),
     )
+
+
+def _memory_place(row: MemoryRow, member: str) -> str | None:
+    """The archive has the data sets side by side; the benchmark's configuration has them by kind."""
+    name = PurePosixPath(member).name
+    if name == PurePosixPath(INSTRUCTIONS).name:
+        return INSTRUCTIONS
+    return place_below(row.folder, member) if re.fullmatch(MEMORY_FILES, name) else None
 
 
 def _memory_task(row: MemoryRow, edition: str) -> Task:
@@ -176,8 +212,9 @@ def _memory_task(row: MemoryRow, edition: str) -> Task:
         read=functools.partial(_read_memory, row),
         annotations=(
             *(f"{row.folder}/**/*.{suffix}" for suffix in ("jsonl", "tsv", "parquet")),
-            "memory-tasks/task_instructions.json",
+            INSTRUCTIONS,
         ),
+        sources=(bundle_archive("memory-tasks", by_name(functools.partial(_memory_place, row)), folder=row.folder),),
     )
 
 

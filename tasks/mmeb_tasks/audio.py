@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 from mmeb_harness import Frames, Samples, Task
-from mmeb_tasks.bundle import bundle_task
+from mmeb_tasks.bundle import bundle_archive, bundle_task
+from mmeb_tasks.hub import by_name, place_below
 from mmeb_tasks.readers.sounds import AudioRow
 
 #: Officially either table is looked for in these folders.
@@ -39,6 +41,14 @@ def _read(row: AudioRow, data: Path, frames: Frames) -> Samples:
     return read_audio_task(row, data, frames)
 
 
+def _archive_name(row: AudioRow) -> str:
+    """Each folder has an archive: called like it or like the task, in any usual spelling; a "-1k" may be left out."""
+    names = (PurePosixPath(row.root).parts[1].removesuffix("-1k"), row.name.removesuffix("(hard)"))
+    words = [re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name) for name in names]
+    spellings = {"[-_. ]?".join(of_name).lower() for of_name in words}
+    return rf"(?i:{'|'.join(sorted(spellings))})([-_]1k)?"
+
+
 def _task(row: AudioRow, edition: str) -> Task:
     return bundle_task(
         row.name,
@@ -49,6 +59,9 @@ def _task(row: AudioRow, edition: str) -> Task:
         read=functools.partial(_read, row),
         annotations=tuple(f"{row.root}/{pattern}" for patterns in row.tables for pattern in patterns),
         listed=tuple(f"{row.root}/{folder}" for folder in row.listed),
+        sources=(
+            bundle_archive(_archive_name(row), by_name(functools.partial(place_below, row.root)), folder=row.root),
+        ),
         media=row.media,
     )
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mmeb_harness import Frames, Samples, Task
-from mmeb_tasks.bundle import bundle_task
+from mmeb_tasks.bundle import bundle_archive, bundle_task
+from mmeb_tasks.hub import by_name, place_paths
 
 Family = Literal["BRIGHT", "FollowIR", "InfoSearch", "LongEmbed", "MultiConIR", "NanoBEIR", "R2MED"]
 
@@ -124,7 +125,8 @@ def _read(row: TextRow, data: Path, frames: Frames) -> Samples:
 
 
 def _task(row: TextRow, edition: str) -> Task:
-    files = files_of(row)
+    files = tuple(file for file in files_of(row) if file is not None)
+    names = frozenset(file.removeprefix(f"{ROOT}/") for file in files)
     return bundle_task(
         row.name,
         edition,
@@ -132,7 +134,8 @@ def _task(row: TextRow, edition: str) -> Task:
         group=row.group,
         metric="ndcg_linear@5",
         read=functools.partial(_read, row),
-        annotations=tuple(file for file in files if file is not None),
+        annotations=files,
+        sources=(bundle_archive("text_tasks", by_name(place_paths(ROOT, names))),),
     )
 
 
