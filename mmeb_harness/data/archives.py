@@ -13,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -49,7 +49,7 @@ class Member:
     linked: str = ""
 
 
-def members(parts: Sequence[Path], nested: str = "") -> Iterator[Member]:
+def members(parts: Sequence[Path], nested: str = "") -> Generator[Member, None, None]:
     """The members of an archive, tar or zip as its first bytes say.
 
     Args:

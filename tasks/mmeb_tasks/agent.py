@@ -151,7 +151,7 @@ def _read_screens(row: ScreenRow, data: Path, frames: Frames) -> Samples:
 def _read_memory(row: MemoryRow, data: Path, frames: Frames) -> Samples:
     from mmeb_tasks.readers.memory import read_memory_task
 
-    return read_memory_task(row.folder, row.data_set, data)
+    return read_memory_task(row.folder, row.data_set, INSTRUCTIONS, data)
 
 
 def _tool_task(row: ToolRow, edition: str) -> Task:

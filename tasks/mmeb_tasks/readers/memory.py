@@ -33,7 +33,6 @@ from mmeb_tasks.readers.tables import MissingTableError
 QUERIES = ("queries.jsonl", "query.jsonl", "queries.parquet", "query.parquet")
 QRELS = ("qrels.tsv", "qrels.jsonl", "qrels.parquet", "qrels/test.jsonl", "qrels/test.parquet")
 CORPUS = ("corpus.jsonl", "corpus.parquet", "documents.jsonl", "documents.parquet")
-ROOT, INSTRUCTIONS = "memory-tasks", "task_instructions.json"
 
 NO_QRELS = "folders left out: queries without qrels"
 UNINSTRUCTED = "queries without an instruction"
@@ -50,20 +49,21 @@ class SubTask:
     corpus: Path
 
 
-def read_memory_task(folder: str, data_set: str, data: Path) -> Samples:
+def read_memory_task(folder: str, data_set: str, instructions: str, data: Path) -> Samples:
     """Read one memory task: all sub-tasks in a folder.
 
     Args:
         folder: below the data folder.
         data_set: as the file of instructions calls it.
+        instructions: that file, below the data folder.
     """
     builder, root = SamplesBuilder(), data / folder
     sub_tasks = list(_sub_tasks(root, builder.notes))
     for corpus, key in {sub_task.corpus: sub_task.corpus_key for sub_task in sub_tasks}.items():
         add_documents(builder, corpus, _prefix(key))
-    instructions = _instructions(data, data_set)
+    of_set = _instructions(data / instructions, data_set)
     for sub_task in sub_tasks:
-        _add_queries(sub_task, _instruction(sub_task.key, data_set, instructions), builder)
+        _add_queries(sub_task, _instruction(sub_task.key, data_set, of_set), builder)
     samples = builder.build(pooled=False)
     refuse_unlabelled(samples, root)
     return samples
@@ -141,9 +141,8 @@ def _add_line(grades: Grades, line: str, notes: Counter[str]) -> None:
     add_grade(grades, query_id, document_id, score, notes)
 
 
-def _instructions(data: Path, data_set: str) -> Mapping[str, Any]:
+def _instructions(path: Path, data_set: str) -> Mapping[str, Any]:
     """Of a data set's sub-tasks; none where the file has none, or is not there."""
-    path = data / ROOT / INSTRUCTIONS
     stored = read_json(path, DataError, "get it again") if path.exists() else {}
     if not isinstance(stored, dict):
         raise DataError(f"{path} holds no JSON object")

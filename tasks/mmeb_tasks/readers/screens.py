@@ -44,6 +44,18 @@ def read_screen_task(queries: str, corpus: str, image_root: str, data: Path) -> 
     return builder.build(pooled=False)
 
 
+def referenced_screens(queries: str, corpus: str, data: Path) -> set[str]:
+    """Paths of screenshots that the tables' rows name."""
+    columns = {queries: (QUERY[1], ANSWER[1]), corpus: (CANDIDATE[1],)}
+    return {
+        path
+        for pattern, names in columns.items()
+        for record in _records(data, pattern, names)
+        for name in names
+        for path in _paths(record, name)
+    }
+
+
 def _records(data: Path, pattern: str, names: Sequence[str]) -> Iterator[Record]:
     """The rows of a table's shards, in order."""
     paths = matching(data, pattern)
