@@ -117,6 +117,8 @@ class Task:
             hashed into the data revision.
         listed: folders below the data folder whose listings decide the samples as well: names alone are hashed.
         num_queries: how many queries the real data has; `None` if not declared.
+        likely_queries: how many it probably has, where only the same public data set's number is known: another one is
+            counted, not refused.
         num_candidates: distinct candidates (global) or candidates of a query (local), where declared.
         source: hub repository the annotations come from.
         in_distribution: "IND" or "OOD", by the benchmark's own split.
@@ -141,6 +143,7 @@ class Task:
     recognise: Callable[[Samples], str | None] | None = None
     listed: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
+    likely_queries: int | None = None
 
 
 @dataclass(frozen=True)

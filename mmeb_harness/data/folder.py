@@ -74,6 +74,8 @@ class _Manifest:
     num_queries: Mapping[str, int] = field(default_factory=dict)
 
 
+#: A note.
+OTHER_QUERIES = "queries more or fewer than the public data set has"
 _AGAIN = "make the folder again, or let `mmeb-eval data get` write it anew"
 _MANIFEST_FILE = JsonFile(
     _Manifest,
@@ -301,7 +303,7 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
             f"(another data revision of {task.source or 'its source'}?)"
         )
     if not info.synthetic:
-        samples = _with_counted_candidates(task, samples, info)
+        samples = _with_counted_candidates(task, _with_counted_queries(task, samples), info)
     return samples if limit is None else _first_queries(samples, limit)
 
 
@@ -311,6 +313,12 @@ def _named(task: Task, root: Path, error: DataError) -> DataError:
         return DataError(f"{task.name}: {error}")
     files = f" (read from {root / task.annotations[0]})" if task.annotations else f" (read from {root})"
     return DataError(f"{task.name}: {error}{files}; mend the data, or the task's reader")
+
+
+def _with_counted_queries(task: Task, samples: Samples) -> Samples:
+    """Another number of queries than the public data set has is no error: the benchmark's copy states none."""
+    difference = abs(len(samples.queries) - (task.likely_queries or len(samples.queries)))
+    return dataclasses.replace(samples, notes={**samples.notes, OTHER_QUERIES: difference}) if difference else samples
 
 
 def _with_counted_candidates(task: Task, samples: Samples, info: DataInfo) -> Samples:

@@ -49,6 +49,8 @@ def bundle_task(
     sources: tuple[HubSource, ...],
     media: tuple[Medium, ...] = (),
     listed: tuple[str, ...] = (),
+    likely_queries: int | None = None,
+    num_candidates: int | None = None,
 ) -> Task:
     """A task whose files come out of the repository's archives, in the official tree."""
     folder = annotations[0].rpartition("/")[0].removesuffix("/**")
@@ -64,4 +66,6 @@ def bundle_task(
         sources=sources,
         media=media,
         listed=listed,
+        likely_queries=likely_queries,
+        num_candidates=num_candidates,
     )

@@ -136,6 +136,8 @@ def _task(row: TextRow, edition: str) -> Task:
         read=functools.partial(_read, row),
         annotations=files,
         sources=(bundle_archive("text_tasks", by_name(place_paths(ROOT, names))),),
+        likely_queries=row.num_queries,
+        num_candidates=row.num_candidates,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,11 +35,11 @@ Grades = dict[str, dict[str, float]]
 
 UNLABELLED = "queries without a label"
 NOT_IN_POOL = "queries with labels that are no candidate"
-GRADES_KEPT = "queries whose grades stay on their labels (officially paired with them by PYTHONHASHSEED)"
+GRADES_KEPT = "grades kept on their labels in queries where officially PYTHONHASHSEED pairs them"
 REPEATED_QUERIES, REPEATED_CANDIDATES = "repeated query ids", "rows of a candidate id seen before"
-EMPTY_QUERIES = "rows dropped: queries without id or text"
-EMPTY_DOCUMENTS = "rows dropped: documents without id or text"
-USELESS_QRELS = "rows dropped: qrels without ids or a score above 0"
+EMPTY_QUERIES = "rows of queries without id or text, dropped"
+EMPTY_DOCUMENTS = "rows of candidates without id or text, dropped"
+USELESS_QRELS = "rows of qrels without two ids, dropped"
 STRANGE_SCORES = "qrels whose score is no number, taken as 1"
 STILL_IN_POOL = "documents that BRIGHT excludes for a query and that stay in its pool"
 CHANGED_INSTRUCTIONS = "queries with a changed instruction and the labels of the original one"
@@ -151,16 +152,22 @@ def read_qrels(path: Path, notes: Counter[str]) -> Grades:
 
 
 def add_grade(grades: Grades, query_id: str, document_id: str, stated: object, notes: Counter[str]) -> None:
-    """Add a row of qrels; a score that is no number is a 1, as officially."""
+    """Add a row of qrels; a score that is no number is a 1, as officially.
+
+    Raises:
+        DataError: the score is infinite, or "not a number".
+    """
     try:
         score = float(stated)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         notes[STRANGE_SCORES] += 1
         score = 1.0
-    if not query_id or not document_id or not score > 0:
+    if not math.isfinite(score):
+        raise DataError(f"qrels of query {query_id!r} hold a score of {score}, expected a finite number")
+    if not query_id or not document_id:
         notes[USELESS_QRELS] += 1
-        return
-    grades.setdefault(query_id, {})[document_id] = score
+    elif score > 0:
+        grades.setdefault(query_id, {})[document_id] = score
 
 
 def _gold(record: Record) -> dict[str, float]:

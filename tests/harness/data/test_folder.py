@@ -10,10 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness import DataError, Suite
-from mmeb_harness.data.folder import MANIFEST, check_as_made, data_revision, describe, ensure_suite
+from mmeb_harness import DataError, Frames, Suite
+from mmeb_harness.data.folder import (
+    MANIFEST,
+    OTHER_QUERIES,
+    DataInfo,
+    check_as_made,
+    data_revision,
+    describe,
+    ensure_suite,
+    load_samples,
+)
 from mmeb_harness.store.media import MediaHashes
-from tests.toy import toy_task
+from tests.toy import toy_task, write_toy
 
 WHOLE = {"schema_version": 1, "name": "toy", "synthetic": True, "revision": "1", "seed": 0}
 
@@ -124,3 +133,10 @@ def test_what_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).mkdir()
     with pytest.raises(DataError, match=r"manifest\.json: it is a folder, not a file; make the folder again"):
         describe(tmp_path)
+
+
+def test_another_number_of_queries_than_the_public_data_set_has_is_counted(tmp_path: Path) -> None:
+    write_toy(tmp_path, "toy", num_queries=6)
+    task = dataclasses.replace(toy_task("toy"), likely_queries=8)
+    assert load_samples(task, DataInfo(tmp_path), Frames(), None).notes == {OTHER_QUERIES: 2}
+    assert load_samples(task, DataInfo(tmp_path, synthetic=True), Frames(), None).notes == {}
