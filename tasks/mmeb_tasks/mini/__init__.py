@@ -48,8 +48,7 @@ def make_suite_v3(folder: Path, seed: int, tasks: Sequence[str] | None = None) -
     """
     from mmeb_tasks import EDITIONS
 
-    written = [task for task in EDITIONS[V3] if task.modality not in ("gui", "audio") and task.name != "MCMR"]
-    _make(folder, NAME_V3, written, seed, "test", TEST_QUERIES, tasks)
+    _make(folder, NAME_V3, EDITIONS[V3], seed, "test", TEST_QUERIES, tasks)
 
 
 def make_split(
@@ -90,8 +89,11 @@ def _make(
 
 
 def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int) -> None:
+    from mmeb_tasks.mini.audio_tasks import write_audio_task
     from mmeb_tasks.mini.image_tasks import write_image_task
     from mmeb_tasks.mini.memory_tasks import write_memory_task
+    from mmeb_tasks.mini.product_tasks import write_product_task
+    from mmeb_tasks.mini.screen_tasks import write_screen_task
     from mmeb_tasks.mini.text_tasks import write_text_task
     from mmeb_tasks.mini.tool_tasks import write_tool_task
     from mmeb_tasks.mini.video_tasks import write_video_task
@@ -99,15 +101,18 @@ def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, querie
     from mmeb_tasks.mini.workers import work
     from mmeb_tasks.mini.world import stream
 
-    write = {
+    by_modality = {
         "image": write_image_task,
         "video": write_video_task,
         "visdoc": write_visdoc_task,
+        "audio": write_audio_task,
         "text": write_text_task,
         "tool": write_tool_task,
+        "gui": write_screen_task,
         "memory": write_memory_task,
-    }[task.modality]
+    }
     streams = functools.partial(stream, seed, SPLITS.index(split))
+    write = write_product_task if task.name == "MCMR" else by_modality[task.modality]
     write(task.name, streams, writer, queries_per_task)
     if split == "train":
         writer.rationales(task.name, work(task.name, writer.labels_of(task.name), streams(task.name, _WORKERS)))

@@ -95,9 +95,7 @@ def _about_things(copies: int, row: TextRow, rng: Rng, num_queries: int, thought
     for kind in difficulties(rng, num_queries):
         target = random_thing(rng)
         text, rationale = named(rng, target, kind, thought)
-        grades = {
-            document.id: 2 - form for document, (thing, form) in zip(documents, texts, strict=True) if thing == target
-        }
+        grades = {document.id: 1 for document, (thing, _) in zip(documents, texts, strict=True) if thing == target}
         queries.append(Query(text, grades, kind, rationale, target.words))
     return Collection(documents, queries)
 
@@ -270,7 +268,7 @@ def _page(document_id: str) -> str:
 
 
 def _write_nano(row: TextRow, query_ids: Sequence[str], collection: Collection, writer: SuiteWriter) -> None:
-    """Tables; only NanoDBPedia has grades."""
+    """Tables; only that of NanoDBPedia has scores."""
     files = files_of(row)
     writer.parquet(files.queries, _rows(query_ids, collection, "_id", "text"))
     writer.parquet(files.corpus, [{"_id": d.id, "text": d.text} for d in collection.documents])

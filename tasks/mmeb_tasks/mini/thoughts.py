@@ -57,7 +57,7 @@ def named(rng: Rng, target: Thing, kind: Difficulty, thought: Thought) -> tuple[
 
 
 def other_way(direction: int) -> int:
-    """The opposite direction."""
+    """The direction that is opposite to one."""
     return direction ^ 1
 
 
