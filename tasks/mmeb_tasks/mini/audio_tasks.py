@@ -223,6 +223,7 @@ def _ave(task: AudioTask) -> None:
     for number, (thing, kind) in enumerate(_spoken_things(task)):
         video, direction = f"video{number:05d}", int(task.rng.integers(4))
         task.sound(f"audios/{video}_{video}_0_1.wav", spoken(thing, task.rng))
+        task.writer.text(task.path(f"AVE/{video}.mp4"), "synthetic: its frames alone are there\n")
         still = None if kind == "easy" else Thing((thing.colour + 1) % 8, (thing.shape + 1) % 8)
         task.writer.frames(task.path(f"frames/{video}"), draw_clip(thing, direction, VIDEO_FRAMES, task.rng, still))
         lines.append(f"Moving {DIRECTIONS[direction]}&{video}&good&0&1\n")

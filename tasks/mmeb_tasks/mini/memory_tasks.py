@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from mmeb_tasks.agent import MEMORY_ROWS
+from mmeb_tasks.agent import INSTRUCTIONS, MEMORY_ROWS
 from mmeb_tasks.mini.questions import difficulties, motion_words
 from mmeb_tasks.mini.thoughts import number_words
 from mmeb_tasks.mini.world import EVERY_THING, NUMBERS, Rng, Thing, shuffled
 from mmeb_tasks.mini.write import QueryLabel, Streams, SuiteWriter
 
-ROOT = "memory-tasks"
 #: Each thing is seen on each of them. They begin where sums do.
 DAYS = range(2, 8)
 #: Things of a corpus.
@@ -45,7 +44,7 @@ SUB_TASKS: Mapping[str, Sequence[SubTask]] = {
     "DeepPlanning": [SubTask(f"shopping_level{n}", f"shopping_level{n}", n) for n in (1, 2, 3)],
 }
 #: data set → last folder of a sub-task, or the data set itself → instruction.
-INSTRUCTIONS = {
+SENTENCES = {
     data_set: {
         (sub_task.folder.rpartition("/")[2] or data_set): f"Find what was seen, by {kind}:"
         for sub_task in sub_tasks
@@ -76,8 +75,8 @@ class Memory:
 def write_memory_task(name: str, streams: Streams, writer: SuiteWriter, num_queries: int) -> None:
     """Write one of the four memory tasks, and the instructions of all four if no other task did."""
     row = next(row for row in MEMORY_ROWS if row.name == name)
-    if not writer.has(f"{ROOT}/task_instructions.json"):
-        writer.text(f"{ROOT}/task_instructions.json", json.dumps(INSTRUCTIONS, indent=1, ensure_ascii=False))
+    if not writer.has(INSTRUCTIONS):
+        writer.text(INSTRUCTIONS, json.dumps(SENTENCES, indent=1, ensure_ascii=False))
     rng, sub_tasks = streams(name), SUB_TASKS[row.data_set]
     corpora: dict[str, list[Memory]] = {}
     labels: list[QueryLabel] = []
