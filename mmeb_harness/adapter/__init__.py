@@ -5,6 +5,7 @@
     from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
     from mmeb_harness.adapter.pictures import data_url, open_picture
     from mmeb_harness.adapter.remote import Endpoint, Remote
+    from mmeb_harness.adapter.sounds import read_sound
     from mmeb_harness.adapter.texts import Speller, Template
     from mmeb_harness.adapter.uploads import Uploads
     from mmeb_harness.adapter.weights import load_pretrained, loading_weights, reading_files

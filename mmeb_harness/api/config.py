@@ -24,6 +24,7 @@ class RunConfig:
         data: a data folder; `None` runs on the mini suite.
         edition: of the benchmark; `None`: the default one.
         frames: frames of a video to show; `None`: as many as the model asks for.
+        audio_seconds: of a sound, from its start; `None`: as many as the model asks for.
         dim: how many of the vectors' first dimensions to compare; `None`: all.
         quantize: the vectors compared.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
@@ -44,6 +45,7 @@ class RunConfig:
     data: str | None = None
     edition: str | None = None
     frames: int | None = None
+    audio_seconds: float | None = None
     limit: int | None = None
     dim: int | None = None
     quantize: Quantization = "none"
@@ -66,6 +68,8 @@ class RunConfig:
 
 #: Smallest values of numbers.
 _LEAST = {"limit": 1, "frames": 1, "dim": 1, "batch_tokens": 1, "workers": 0, "ray_workers": 1, "seed": 0}
+#: Of a sound: models hear none that is shorter.
+LEAST_SECONDS = 0.025
 
 
 def read_config(path: Path) -> RunConfig:
@@ -102,6 +106,8 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
     for name, least in _LEAST.items():
         if (value := getattr(config, name)) is not None and value < least:
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    if config.audio_seconds is not None and not LEAST_SECONDS <= config.audio_seconds < float("inf"):
+        raise OptionError(f"--audio-seconds must be at least {LEAST_SECONDS}, not {config.audio_seconds}")
     if config.ray_workers is not None and not config.ray:
         raise OptionError("--ray-workers says how many actors --ray has; without --ray there are none")
     check_trackers(config.track)

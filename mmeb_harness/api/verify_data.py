@@ -33,7 +33,7 @@ def verify_data(folder: Path, data: Path, read: Callable[[int], None]) -> Iterat
         for result, registered in zip(results, chosen.tasks, strict=True):
             outcome = Outcome(f"data of {result.name}")
             try:
-                samples = load_samples(registered.task, chosen.data, run.profile.frames, run.limit)
+                samples = load_samples(registered.task, chosen.data, run.profile, run.limit)
                 keyed = KeyedSamples.of(samples, hashes)
                 if not result.content:
                     outcome.problems.append("the result doesn't say what its items were; an earlier release wrote it")

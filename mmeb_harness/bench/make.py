@@ -59,8 +59,8 @@ def run_bench(
         info_of_model = embedder.info
         if not modes:
             speed = speed_of(embedder.info.settings, plan.peak_teraflops, plan.bandwidth_gigabytes)
-        frames = run_profile(embedder.info, plan.frames, None, "none").frames
-        sample = read_sample(tasks, info, frames, plan.limit)
+        profile = run_profile(embedder.info, plan.frames)
+        sample = read_sample(tasks, info, profile, plan.limit)
         workers = workers_for(embedder) if plan.workers is None else plan.workers
         with open_encoders(embedder, own, workers, note) as make_encoder:
             name = mode_name(embedder, mode)

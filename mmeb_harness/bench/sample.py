@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mmeb_harness.core.items import Frames, Item, Role, Samples
+from mmeb_harness.core.items import Item, Profile, Role, Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, load_samples
 from mmeb_harness.run.read import Reading
@@ -86,13 +86,13 @@ class Sample:
         return Sample(self.root, (), tuple(blocks))
 
 
-def read_sample(tasks: Sequence[Task], info: DataInfo, frames: Frames, limit: int | None) -> Sample:
+def read_sample(tasks: Sequence[Task], info: DataInfo, profile: Profile, limit: int | None) -> Sample:
     """Read the tasks.
 
     Raises:
         DataError: as a run.
     """
-    read = tuple((task, load_samples(task, info, frames, limit)) for task in tasks)
+    read = tuple((task, load_samples(task, info, profile, limit)) for task in tasks)
     return sample_of(info.root, read)
 
 

@@ -121,6 +121,12 @@ run_options = options(
     selection_options,
     click.option("--data", metavar="FOLDER", help="Data folder. Default: the mini suite, made on first use."),
     click.option("--frames", type=int, metavar="N", help="Frames of a video to show. Default: the model's own choice."),
+    click.option(
+        "--audio-seconds",
+        type=float,
+        metavar="S",
+        help="Seconds of a sound, from its start. Default: the model's, or 30.",
+    ),
 )
 
 

@@ -96,11 +96,13 @@ class Sound:
 
     Attributes:
         start, end: seconds from the file's beginning; `end` is `None` for all that follows.
+        window: seconds that are heard at most, from `start`; what is longer is cut. `None`: all.
     """
 
     path: Path
     start: float = 0.0
     end: float | None = None
+    window: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

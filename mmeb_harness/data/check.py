@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import is_data, regular_file
-from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.items import Frames, Profile, Samples
 from mmeb_harness.core.pictures import PictureError, opened_picture
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
@@ -79,7 +79,7 @@ def _check_task(
     remarks: list[str] = []
     samples, summary, outdated = None, "", False
     try:
-        samples = load_samples(task, info, frames)
+        samples = load_samples(task, info, Profile(frames=frames))
     except DataError as error:
         problems.append(_without_way_out(task.name, error))
         outdated = isinstance(error, RevisionError)

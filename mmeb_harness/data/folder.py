@@ -24,7 +24,7 @@ from mmeb_harness.core.files import (
     read_parquet,
     write_text,
 )
-from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.items import Item, Profile, Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.core.tasks import Archive, Files, HubSource, Pages, Suite, Table, Task
@@ -270,8 +270,11 @@ def source_key(task: str, source: HubSource) -> str:
     return f"{table.repo}/{table.key}"
 
 
-def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None = None) -> Samples:
+def load_samples(task: Task, info: DataInfo, profile: Profile, limit: int | None = None) -> Samples:
     """Read a task and hold it against its edition and its declared number of queries; then cut to `limit` queries.
+
+    Args:
+        profile: the frames of videos and the seconds of sounds that are shown.
 
     Raises:
         DataError: if the reader refuses.
@@ -280,7 +283,7 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
     """
     with plugin_code(f"task {task.name!r} can't be read"):
         try:
-            samples = task.load(info.root, frames)
+            samples = task.load(info.root, profile.frames)
         except DataError as error:
             if str(error).startswith(f"{task.name}: "):
                 raise
@@ -304,7 +307,22 @@ def load_samples(task: Task, info: DataInfo, frames: Frames, limit: int | None =
         )
     if not info.synthetic:
         samples = _with_counted_candidates(task, _with_counted_queries(task, samples), info)
+    samples = _windowed(samples, profile.audio_seconds)
     return samples if limit is None else _first_queries(samples, limit)
+
+
+def _windowed(samples: Samples, seconds: float) -> Samples:
+    """The samples with every sound cut to so many seconds: models needn't know of it."""
+    if all(item.sound is None for item in (*samples.queries, *samples.candidates)):
+        return samples
+
+    def cut(item: Item) -> Item:
+        if item.sound is None:
+            return item
+        return dataclasses.replace(item, sound=dataclasses.replace(item.sound, window=seconds))
+
+    queries, candidates = (tuple(map(cut, items)) for items in (samples.queries, samples.candidates))
+    return dataclasses.replace(samples, queries=queries, candidates=candidates)
 
 
 def _named(task: Task, root: Path, error: DataError) -> DataError:

@@ -128,7 +128,7 @@ def media_list(plan: Plan, planned: PlannedTask) -> MediaList:
 
 
 def _content_now(plan: Plan, planned: PlannedTask, hashes: MediaHashes) -> str:
-    samples = load_samples(planned.task, plan.data, plan.profile.frames, plan.settings.limit)
+    samples = load_samples(planned.task, plan.data, plan.profile, plan.settings.limit)
     return KeyedSamples.of(samples, hashes).content
 
 

@@ -20,6 +20,7 @@ def run_identity(plan: Plan) -> Identity:
         "tasks": fingerprint(list(plan.tasks)),
         "data revision": fingerprint([planned.data_revision for planned in plan.tasks.values()]),
         "frames": plan.profile.frames.video,
+        "audio seconds": plan.settings.audio_seconds,
         "limit": plan.settings.limit,
         "batch tokens": plan.settings.batch_tokens,
         **model_identity(plan.model, plan.fingerprint),

@@ -25,6 +25,7 @@ class RunSettings:
     Attributes:
         edition: of the benchmark, as the tasks are of; stands in the results.
         frames: frames of a video to show; `None`: as many as the model's profile asks for.
+        audio_seconds: of a sound, from its start; `None`: as many as the profile asks for.
         limit: only the first queries of each task; marks the results, which are then never ranked.
         dimensions: how many of the vectors' first ones to compare; `None`: all.
         quantization: of the vectors compared.
@@ -35,6 +36,7 @@ class RunSettings:
     output: Path
     edition: str = ""
     frames: int | None = None
+    audio_seconds: float | None = None
     limit: int | None = None
     seed: int = 0
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -105,7 +107,7 @@ def make_plan(
         OptionError: the model's vectors can't be shortened or quantised as the settings say.
         DataError: a task's annotations are missing.
     """
-    profile = run_profile(model, settings.frames, settings.dimensions, settings.quantization)
+    profile = run_profile(model, settings.frames, settings.dimensions, settings.quantization, settings.audio_seconds)
     fingerprint = fingerprint_of(model)
     folder = RunFolder(settings.output)
 
@@ -138,8 +140,14 @@ def make_plan(
     )
 
 
-def run_profile(model: ModelInfo, frames: int | None, dimensions: int | None, quantization: Quantization) -> Profile:
-    """The model's profile, with the run's own choices: frames, dimensions, quantization.
+def run_profile(
+    model: ModelInfo,
+    frames: int | None,
+    dimensions: int | None = None,
+    quantization: Quantization = "none",
+    audio_seconds: float | None = None,
+) -> Profile:
+    """The model's profile, with the run's own choices: frames, dimensions, quantization, seconds of a sound.
 
     A clip is never shown with more frames than the model's profile has for one: few were saved.
 
@@ -151,6 +159,8 @@ def run_profile(model: ModelInfo, frames: int | None, dimensions: int | None, qu
         clip = min(frames, profile.frames.clip)
         shown = dataclasses.replace(profile.frames, video=frames, clip=clip)
         profile = dataclasses.replace(profile, frames=shown)
+    if audio_seconds is not None:
+        profile = dataclasses.replace(profile, audio_seconds=audio_seconds)
     if dimensions is None and quantization == "none":
         return profile
     _check_compressible(model, dimensions)

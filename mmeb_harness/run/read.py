@@ -48,7 +48,7 @@ def read_tasks(
     for name in names:
         task = plan.tasks[name].task
         try:
-            samples = load_samples(task, plan.data, plan.profile.frames, plan.settings.limit)
+            samples = load_samples(task, plan.data, plan.profile, plan.settings.limit)
             readings.append(Reading(task, samples, name in finished))
         except DataError as error:
             problems.append((name, error))

@@ -166,7 +166,7 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     if not run.edition:
         metrics = ", ".join(dict.fromkeys(result.metric for result in results))
     lines = [f"score: mean over tasks of {metrics}, in %. latency: of an item in its batch, duplicates included."]
-    lines.append(profile_line(run.profile))
+    lines.append(profile_line(run.profile, results))
     stats = run.queries + run.candidates
     if stats.reused:
         lines.append(

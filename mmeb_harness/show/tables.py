@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from mmeb_harness.results.files import TaskResult
+
 #: Stands where there is no value.
 NONE = "-"
 _SMALLEST_P = 1e-4
+#: Of a sound, officially, for the values that are published.
+WINDOW = 30.0
 #: Between two columns of a table.
 _GAP = 3
 
@@ -63,8 +67,9 @@ def milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else f"{1000 * seconds:,.0f}"
 
 
-def profile_line(profile: Profile) -> str:
-    """The choices that move a score, in one line."""
+def profile_line(profile: Profile, results: Iterable[TaskResult] = ()) -> str:
+    """The choices that move a score, in one line; how much of a sound, where it moves a result or is not the usual."""
+    heard = profile.audio_seconds != WINDOW or any(result.modality == "audio" for result in results)
     frames = profile.frames
     pixels = [
         f"{low or 0:,} to {'any' if high is None else format(high, ',')} pixels {what}"
@@ -78,6 +83,7 @@ def profile_line(profile: Profile) -> str:
         f"profile {profile.name}: instruction {profile.instruction}",
         f"candidate instruction {profile.candidate_instruction}",
         f"{frames.video} frames a video, {frames.clip} a clip, short ones {frames.short}",
+        *([f"the first {profile.audio_seconds:g} s of a sound"] if heard else []),
         *pixels,
         f"text whitespace {profile.whitespace}",
         f"pooling {profile.pooling}",

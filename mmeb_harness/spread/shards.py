@@ -32,7 +32,7 @@ from mmeb_harness.spread.shares import Share, ShareEncoder, refuse_difference
 
 SHARD_SCHEMA_VERSION = 1
 #: Settings that all shards of a run have in common, and that who ranks them takes from them.
-OF_SETTINGS = ("edition", "frames", "limit", "dimensions", "quantization", "seed", "batch_tokens")
+OF_SETTINGS = ("edition", "frames", "audio_seconds", "limit", "dimensions", "quantization", "seed", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class ShardResult:
     batch_tokens: int
     seconds: float
     processors: str
+    audio_seconds: float | None = None
     schema_version: int = SHARD_SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
 

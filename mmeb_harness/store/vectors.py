@@ -81,7 +81,7 @@ def content_keys(items: Sequence[Item], role: Role, hashes: MediaHashes) -> list
 def _content_key(item: Item, role: Role, media: Sequence[str]) -> str:
     kind = "frames" if item.frames else "images"
     # What few items have is only named where it is there: so keys of vectors from before it existed still hold.
-    part = None if item.sound is None else (item.sound.start, item.sound.end)
+    part = None if item.sound is None else (item.sound.start, item.sound.end, item.sound.window)
     rare = [value for value in (item.places, part) if value]
     return fingerprint(
         role, item.text, item.instruction, item.source.layout, item.source.instruction, kind, media, *rare

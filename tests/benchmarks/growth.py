@@ -30,7 +30,7 @@ from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.files import write_json
-from mmeb_harness.core.items import Frames, Item, Scalar, Vectors
+from mmeb_harness.core.items import Item, Profile, Scalar, Vectors
 from mmeb_harness.core.registry import ModelSpec, resolve_model
 from mmeb_harness.data.folder import describe, ensure_suite, load_samples
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS, Keyed, plan_chunks
@@ -334,7 +334,7 @@ def _frames(folder: Path, video: int, number: int) -> Iterator[Path]:
 def first_queries() -> list[Item]:
     """The first queries of each task of the mini suite."""
     info = describe(ensure_suite(SUITE, 0))
-    return [query for task in TASKS for query in load_samples(task, info, Frames(), _QUERIES_A_TASK).queries]
+    return [query for task in TASKS for query in load_samples(task, info, Profile(), _QUERIES_A_TASK).queries]
 
 
 @click.command(help=__doc__)

@@ -32,7 +32,7 @@ from mmeb_tasks import TASKS
 from mmeb_tasks.mini import SUITE
 from PIL import Image
 
-from mmeb_harness import Frames, Item, ModelError
+from mmeb_harness import Item, ModelError, Profile
 from mmeb_harness.adapter import remote
 from mmeb_harness.data.folder import describe, ensure_suite, load_samples
 from mmemb_r1_model.embed.embedder import load
@@ -73,7 +73,7 @@ def queries(names: Sequence[str], limit: int) -> Iterator[tuple[str, list[Item]]
     info = describe(ensure_suite(SUITE, 0))
     tasks = {task.name: task for task in TASKS}
     for name in names:
-        samples = load_samples(tasks[name], info, Frames(), limit)
+        samples = load_samples(tasks[name], info, Profile(), limit)
         yield name, [dataclasses.replace(query, id=f"{name}/{query.id}") for query in samples.queries]
 
 

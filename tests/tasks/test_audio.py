@@ -91,7 +91,7 @@ BAD_INPUT: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "an empty recording": (
         "TUTSound",
         lambda folder: (folder / TUT / "audio/street/a1.wav").write_bytes(tone(440, 0, 8000)) and None,
-        "a1.wav is empty",
+        "a1.wav can't be opened: it holds no samples",
     ),
     "no recording": ("TUTSound", lambda folder: (folder / TUT / "audio/street/a1.wav").unlink(), "is missing"),
 }

@@ -25,7 +25,7 @@ from mmeb_tasks.mini.world import (
     random_thing,
 )
 
-from mmeb_harness import DataError, Frames, Samples
+from mmeb_harness import DataError, Profile, Samples
 from mmeb_harness.data.folder import DataInfo, describe, load_samples
 
 
@@ -36,7 +36,7 @@ def suite(cache: Path) -> DataInfo:
 
 @pytest.fixture(scope="module")
 def samples(suite: DataInfo) -> dict[str, Samples]:
-    return {task.name: load_samples(task, suite, Frames()) for task in TASKS}
+    return {task.name: load_samples(task, suite, Profile()) for task in TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_no_picture_and_no_rules_of_the_test_split_occur_in_training(
     rules = {"train": set[str](), "test": set[str]()}
     for task in TASKS:
         if task.name in tasks:
-            for split, read in (("train", load_samples(task, train, Frames())), ("test", samples[task.name])):
+            for split, read in (("train", load_samples(task, train, Profile())), ("test", samples[task.name])):
                 for item in (*read.queries, *read.candidates):
                     media[split] |= {hashlib.sha256(path.read_bytes()).hexdigest() for path in item.media}
                     rules[split] |= {item.text} if ">" in item.text else set()

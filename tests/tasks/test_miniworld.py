@@ -40,7 +40,7 @@ from mmeb_tasks.miniworld.world import (
     draw_queries,
 )
 
-from mmeb_harness import DataError, Frames, Samples, UnknownNameError
+from mmeb_harness import DataError, Frames, Profile, Samples, UnknownNameError
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.data.folder import describe, load_samples
 from mmeb_harness.results.files import load_run_result, load_task_result
@@ -64,7 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Split, Path]:
 @pytest.fixture(scope="module")
 def samples(folders: dict[Split, Path]) -> dict[tuple[Split, str], Samples]:
     return {
-        (split, task.name): load_samples(task, describe(folders[split]), Frames())
+        (split, task.name): load_samples(task, describe(folders[split]), Profile())
         for split in SPLITS
         for task in TASKS
         if split in BY_NAME[task.name].splits

@@ -162,7 +162,7 @@ def _card(finished: ShownRun) -> RunCard:
         model=run.model,
         edition=run.edition,
         data=run.data,
-        profile=profile_line(run.profile),
+        profile=profile_line(run.profile, finished.results.values()),
         marks=tuple(mark for mark in marks if mark),
         queries=run.queries,
         candidates=run.candidates,

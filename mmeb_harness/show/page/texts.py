@@ -78,7 +78,7 @@ def read_texts(
     try:
         if content_of(data_revision(registered.task, info)) != content_of(result.data_revision):
             return None, f"Texts are not shown: the data folder has other annotations of {result.name} than the run."
-        samples = load_samples(registered.task, info, run.profile.frames, run.limit)
+        samples = load_samples(registered.task, info, run.profile, run.limit)
     except HarnessError as error:
         return None, f"Texts are not shown: {without_path(error, info.root)}"
     queries = {item.id: item for item in samples.queries}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import DataError, Item, Samples, Sound, Source, one_line, regular_file
+from mmeb_harness import DataError, Item, Samples, Sound, Source, one_line, sound_seconds
 from mmeb_tasks.readers.sounds import Reading, lines_of
 
 RECORDINGS = "TUT-sound-events-2017-development"
@@ -43,7 +43,7 @@ def read_events(reading: Reading, *, hard: bool) -> Samples:
     paths = {name: reading.media.file(f"{reading.row.root}/{RECORDINGS}/{name}") for name in sorted(by_recording)}
     reading.media.refuse_missing()  # before they are opened
     for name, path in paths.items():
-        seconds = _seconds(path)
+        seconds = sound_seconds(path)
         _add(reading, path, [_clipped(event, seconds) for event in by_recording[name]], seconds, hard=hard)
     return reading.built(pooled=True)
 
@@ -60,18 +60,6 @@ def _events(reading: Reading, path: Path) -> Iterator[Event]:
             yield Event(recording, float(start), float(end), label)
         except ValueError as error:
             raise DataError(f"annotations {path}, row {number}: {one_line(error)}") from error
-
-
-def _seconds(path: Path) -> float:
-    import soundfile
-
-    try:
-        info = soundfile.info(str(regular_file(path)))
-    except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"sound {path} can't be opened: {one_line(error)}; get it again") from error
-    if not info.frames:
-        raise DataError(f"sound {path} is empty; get it again")
-    return float(info.frames) / float(info.samplerate)
 
 
 def _clipped(event: Event, seconds: float) -> Event:

@@ -14,12 +14,12 @@ import torch
 from mmeb_harness import (
     Embedder,
     EncodeResult,
-    Frames,
     HarnessError,
     Item,
     MemoryEmbedder,
     OptionError,
     Peer,
+    Profile,
     ReferenceEmbedder,
     Role,
     Samples,
@@ -77,7 +77,7 @@ def sample(data: Path) -> Sample:
     stored = json.loads((data / "two.json").read_text())
     stored["queries"] += [*stored["queries"][:3], *[["why", "two answer 0"]] * 2]
     (data / "two.json").write_text(json.dumps(stored))
-    return read_sample([toy_task("one"), toy_task("two")], info_of(data), Frames(), None)
+    return read_sample([toy_task("one"), toy_task("two")], info_of(data), Profile(), None)
 
 
 def measured(embedder: Embedder, sample: Sample, mode: str = "adaptive", **plan: Any) -> ModeResult:

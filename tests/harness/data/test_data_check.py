@@ -15,7 +15,7 @@ import pytest
 from mmeb_tasks import EDITIONS
 from PIL import Image
 
-from mmeb_harness import Frames, Task
+from mmeb_harness import Frames, Profile, Task
 from mmeb_harness.data.check import CheckedTask, check_tasks
 from mmeb_harness.data.folder import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.data.records import RecordWriter, write_manifest
@@ -227,7 +227,7 @@ def test_older_revisions_of_visrag(tmp_path: Path) -> None:
 def test_a_run_refuses_rows_of_another_edition(tmp_path: Path) -> None:
     momentseeker(tmp_path, PAGE_FIXED["MomentSeeker"], 1800)
     with pytest.raises(RevisionError, match=r"run with --edition v2\.0\.0, or fetch them again"):
-        load_samples(PAGE_FIXED["MomentSeeker"], DataInfo(tmp_path), Frames())
+        load_samples(PAGE_FIXED["MomentSeeker"], DataInfo(tmp_path), Profile())
 
 
 def test_another_number_of_candidates_is_a_remark(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_corpus_that_lacks_pages_is_refused(tmp_path: Path) -> None:
     chartqa(tmp_path, 63, num_pages=20)
     assert "expected 500 candidates, found 20" in check(tmp_path, PAGE_FIXED["VisRAG_ChartQA"]).problems[0]
     with pytest.raises(RevisionError, match="expected 500 candidates, found 20"):
-        load_samples(PAGE_FIXED["VisRAG_ChartQA"], DataInfo(tmp_path), Frames())
+        load_samples(PAGE_FIXED["VisRAG_ChartQA"], DataInfo(tmp_path), Profile())
 
 
 def test_a_clip_that_is_missing_is_other_data(tmp_path: Path) -> None:
