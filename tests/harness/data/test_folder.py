@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmeb_harness import DataError, Frames, Suite
+from mmeb_harness import DataError, Profile, Suite
 from mmeb_harness.data.folder import (
     MANIFEST,
     OTHER_QUERIES,
@@ -138,5 +138,5 @@ def test_what_is_no_manifest(tmp_path: Path) -> None:
 def test_another_number_of_queries_than_the_public_data_set_has_is_counted(tmp_path: Path) -> None:
     write_toy(tmp_path, "toy", num_queries=6)
     task = dataclasses.replace(toy_task("toy"), likely_queries=8)
-    assert load_samples(task, DataInfo(tmp_path), Frames(), None).notes == {OTHER_QUERIES: 2}
-    assert load_samples(task, DataInfo(tmp_path, synthetic=True), Frames(), None).notes == {}
+    assert load_samples(task, DataInfo(tmp_path), Profile(), None).notes == {OTHER_QUERIES: 2}
+    assert load_samples(task, DataInfo(tmp_path, synthetic=True), Profile(), None).notes == {}
