@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mmeb_baselines.bag_of_features import BagOfFeaturesEmbedder
 from mmeb_baselines.random_model import RandomEmbedder
+from mmeb_tasks.mini.tones import Tone, encode_wav, play
 from PIL import Image
 
-from mmeb_harness import DataError, Item
+from mmeb_harness import DataError, Item, Sound
 
 
 def picture(path: Path, colour: tuple[int, int, int]) -> Path:
@@ -28,6 +29,37 @@ def test_colour_words_are_near_pictures_of_that_colour(tmp_path: Path) -> None:
     embedder = BagOfFeaturesEmbedder()
     scores = embedder.encode(texts, "query").vectors @ embedder.encode(pictures, "candidate").vectors.T
     assert scores.argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_words_for_pitch_and_rhythm_are_near_sounds_of_that_kind(tmp_path: Path) -> None:
+    tones = [Tone(pitch, rhythm) for pitch in range(3) for rhythm in range(3)]
+    for number, tone in enumerate(tones):
+        (tmp_path / f"{number}.wav").write_bytes(encode_wav(play(tone, np.random.default_rng(number))))
+    sounds = [Item(str(number), sound=Sound(tmp_path / f"{number}.wav")) for number in range(len(tones))]
+    texts = [Item(tone.words, text=tone.words) for tone in tones]
+    embedder = BagOfFeaturesEmbedder()
+    scores = embedder.encode(sounds, "query").vectors @ embedder.encode(texts, "candidate").vectors.T
+    assert scores.argmax(axis=1).tolist() == list(range(len(tones)))
+
+
+def test_silence_and_parts_of_a_sound_have_directions_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(
+        encode_wav(np.concatenate([np.zeros(8000, np.float32), play(Tone(2, 0), np.random.default_rng(0))]))
+    )
+    parts = [Item("silence", sound=Sound(path, 0, 1)), Item("tone", sound=Sound(path, 1, 2)), Item("nothing")]
+    for embedder in (BagOfFeaturesEmbedder(), RandomEmbedder()):
+        silence, tone, nothing = embedder.encode(parts, "query").vectors
+        assert np.isfinite(silence).all()
+        assert silence @ tone < 0.9
+    silence, _, nothing = BagOfFeaturesEmbedder().encode(parts, "query").vectors
+    assert np.array_equal(silence, nothing)
+
+
+def test_a_broken_sound_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"broken\.wav can't be opened"):
+        BagOfFeaturesEmbedder().encode([Item("a", sound=Sound(tmp_path / "broken.wav"))], "query")
 
 
 def test_word_order_is_invisible() -> None:
