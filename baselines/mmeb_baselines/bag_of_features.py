@@ -69,11 +69,10 @@ class BagOfFeaturesEmbedder:
         features = np.full(self.info.dimensions, 1e-6)  # an empty item still has a direction
         for word in re.findall(r"\w+", item.text.lower()):
             features[self._slot(word)] += 1.0
-        pictures = item.images or item.frames
-        for path in pictures:
+        for path in item.pictures:
             for colour, share in zip(COLOURS, self._colour_shares(path), strict=True):
                 if colour not in UNINFORMATIVE:
-                    features[self._slot(colour)] += 4.0 * share / len(pictures)
+                    features[self._slot(colour)] += 4.0 * share / len(item.pictures)
         if item.sound is not None:
             for word, share in heard_shares(item.sound).items():
                 features[self._slot(word)] += 2.0 * share

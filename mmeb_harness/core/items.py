@@ -127,10 +127,14 @@ class Item:
     sound: Sound | None = None
 
     @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Its images, or its frames in order."""
+        return self.images or self.frames
+
+    @property
     def media(self) -> tuple[Path, ...]:
-        """The item's files: its images, or its frames in order; and its sound."""
-        pictures = self.images or self.frames
-        return pictures if self.sound is None else (*pictures, self.sound.path)
+        """The item's files: its pictures and its sound."""
+        return self.pictures if self.sound is None else (*self.pictures, self.sound.path)
 
     @property
     def kinds(self) -> frozenset[Medium]:

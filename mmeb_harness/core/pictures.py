@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import LFS_POINTER, is_data, regular_file
+from mmeb_harness.core.sounds import is_sound
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -189,7 +190,7 @@ def unusual(path: Path, head: bytes) -> Unusual:
     Args:
         head: its first `HEAD` bytes, which tell of most that they are usual.
     """
-    if _is_plain(head):
+    if _is_plain(head) or is_sound(head):
         return Unusual(0)
     try:
         with opened_picture(path) as image:

@@ -18,6 +18,10 @@ INSTALL = "pip install 'mmeb-harness[audio]'"
 #: Beyond what any recorder writes; a header may claim anything.
 MOST_CHANNELS, MOST_HERTZ = 64, 1_000_000
 
+_WRITE_ANEW = "save it anew as WAV"
+#: Samples of each channel that are decoded at once.
+_BLOCK = 1 << 16
+
 
 class SoundError(DataError):
     """A sound that can't be opened; `why` says so without its name, with the way out."""
@@ -59,7 +63,21 @@ def sound_seconds(path: Path) -> float:
         return float(file.frames) / float(file.samplerate)
 
 
-_WRITE_ANEW = "save it anew as WAV"
+def decode_whole(path: Path) -> None:
+    """Decode a sound from end to end.
+
+    Raises:
+        SoundError: as `opened_sound`; or it ends early.
+    """
+    with opened_sound(path) as file:
+        decoded = sum(map(len, file.blocks(_BLOCK, dtype="float32")))
+        if decoded < file.frames:
+            raise SoundError(path, f"it ends after {decoded:,} of {file.frames:,} samples; get it again")
+
+
+def is_sound(head: bytes) -> bool:
+    """Whether a file that begins so is a sound of one of the usual kinds."""
+    return head.startswith((b"fLaC", b"OggS", b"ID3")) or (head.startswith(b"RIFF") and head[8:12] == b"WAVE")
 
 
 def _soundfile() -> ModuleType:

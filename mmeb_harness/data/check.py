@@ -15,6 +15,7 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import is_data, regular_file
 from mmeb_harness.core.items import Frames, Profile, Samples
 from mmeb_harness.core.pictures import PictureError, opened_picture
+from mmeb_harness.core.sounds import SoundError, decode_whole, sound_seconds
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.data.lock import LOCK, read_lock
@@ -121,7 +122,12 @@ def _without_way_out(name: str, error: DataError) -> str:
 
 def _summary(samples: Samples) -> str:
     media = len(_media(samples))
-    return f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, {media:,} images or frames"
+    sounds = len(_sounds(samples))
+    heard = f", {sounds:,} sounds" if sounds else ""
+    return (
+        f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, "
+        f"{media - sounds:,} images or frames{heard}"
+    )
 
 
 def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]:
@@ -140,13 +146,20 @@ def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]
 def _unopened(samples: Samples, root: Path, seen: Seen, workers: int, *, quick: bool) -> list[str]:
     paths = sorted(_media(samples))
     new = [path for path in paths if str(path) not in seen]
-    problems = _mapped(lambda path: picture_problem(path, quick=quick), new, workers)
+    sounds = _sounds(samples)
+    problems = _mapped(
+        lambda path: (sound_problem if path in sounds else picture_problem)(path, quick=quick), new, workers
+    )
     seen.update((str(path), problem) for path, problem in zip(new, problems, strict=True))
     return _shortened([f"{path.relative_to(root)} {seen[str(path)]}" for path in paths if seen[str(path)]])
 
 
 def _media(samples: Samples) -> set[Path]:
     return {path for item in (*samples.queries, *samples.candidates) for path in item.media}
+
+
+def _sounds(samples: Samples) -> set[Path]:
+    return {item.sound.path for item in (*samples.queries, *samples.candidates) if item.sound is not None}
 
 
 def _unrecorded(samples: Samples, root: Path, recorded: Mapping[str, tuple[int, bytes]]) -> list[str]:
@@ -177,6 +190,18 @@ def picture_problem(path: Path, *, quick: bool) -> str | None:
             if not quick:
                 image.load()
     except PictureError as error:
+        return f"can't be opened ({error.why})"
+    return None
+
+
+def sound_problem(path: Path, *, quick: bool) -> str | None:
+    """What is wrong with a sound; `None` if it can be heard (`quick`: if its header can be read)."""
+    try:
+        if quick:
+            sound_seconds(path)
+        else:
+            decode_whole(path)
+    except SoundError as error:
         return f"can't be opened ({error.why})"
     return None
 

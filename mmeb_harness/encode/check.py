@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from mmeb_harness.core.errors import (
     one_line,
     shortened,
 )
-from mmeb_harness.core.items import Item, Role, described
+from mmeb_harness.core.items import Item, Role, Sound, described
 from mmeb_harness.core.plugins import HINT, plugin_code
 from mmeb_harness.encode.chunks import PLAIN_BATCH_ITEMS, Batch, Chunk
 from mmeb_harness.encode.local import LocalEncoder
@@ -66,19 +67,22 @@ class CheckOutcome:
 def check_embedder(
     embedder: Embedder, folder: Path, modes: Mapping[Role, str | None] | None = None
 ) -> Iterator[CheckOutcome]:
-    """Run every check; pictures are written to `folder`. What the embedder raises is a check that failed.
+    """Run every check; pictures, and sounds for a model that takes them, are written to `folder`.
 
-    Checks: text, image, frames and mixed items in both roles, of which number, width, unit length and finiteness (all
-    of `own_result`) and that the items stay as they are; then, of the items that it can embed at all, what is in
-    `_checks`.
+    What the embedder raises is a check that failed. Checks: text, image, frames and mixed items in both roles, of which
+    number, width, unit length and finiteness (all of `own_result`) and that the items stay as they are; then, of the
+    items that it can embed at all, what is in `_checks`.
 
     Args:
         modes: when it was asked to reason; of a role that isn't there as its settings say.
     """
     items, probe = probe_items(folder), _Probe(embedder, modes or {})
+    kinds: tuple[str, ...] = KINDS
+    if "audio" in embedder.info.media:
+        items, kinds = items + probe_sounds(folder), (*kinds, "sound")
     before = _files_of(folder)
     usable: list[Item] = []
-    for kind in KINDS:
+    for kind in kinds:
         of_kind = [item for item in items if item.id.startswith(kind)]
         outcomes = [_tried(f"{kind} as {role}", partial(_check_kind, probe, of_kind, role)) for role in ROLES]
         yield from outcomes
@@ -232,6 +236,29 @@ def probe_items(folder: Path) -> list[Item]:
             instruction="Answer the question about the video:",
         ),
     ]
+
+
+def probe_sounds(folder: Path) -> list[Item]:
+    """Short tones: a sound, a part of one, a sound beside a text."""
+    low, high = (_tone(folder / f"{name}.wav", hertz) for name, hertz in (("low", 220), ("high", 1760)))
+    recognise = "Recognize the environmental sound category of the audio."
+    return [
+        Item("sound low", sound=Sound(low), instruction=recognise),
+        Item("sound high in part", sound=Sound(high, 0.1, 0.6), instruction=recognise),
+        Item("sound and text", text="something high", sound=Sound(high), instruction="Find where in the audio it is:"),
+    ]
+
+
+def _tone(path: Path, hertz: float) -> Path:
+    """Three quarters of a second, which fade."""
+    times = np.arange(12_000) / 16_000
+    samples = np.sin(2 * np.pi * hertz * times) * (1 - times) * 16_000
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
 
 
 def _long_item() -> Item:

@@ -133,5 +133,5 @@ def smaller_batches(embedder: Embedder, chunk: Chunk, batch_tokens: int) -> Chun
 
 
 def media_kind(item: Item) -> str:
-    """ "frames", "image" or "text": items of one kind share batches, and cost alike."""
-    return "frames" if item.frames else "image" if item.images else "text"
+    """ "frames", "image", "sound" or "text": items of one kind share batches, and cost alike."""
+    return "frames" if item.frames else "image" if item.images else "text" if item.sound is None else "sound"

@@ -15,6 +15,7 @@ from typing import Any, Self
 from mmeb_harness.core.errors import ModelError, shortened
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.items import Item, Role
+from mmeb_harness.encode.chunks import media_kind
 from mmeb_harness.encode.local import Unprepared
 from mmeb_harness.encode.transport import Block
 from mmeb_harness.encode.worker import Ready, Recipe, Worker, on_cpu
@@ -257,7 +258,7 @@ class _Job:
     def kind(self) -> str:
         """What its bytes a token depend on."""
         first = self.items[0] if self.items else Item("")
-        return "frames" if first.frames else "images" if first.images else "text"
+        return media_kind(first)
 
     def take(self) -> tuple[Any, float]:
         """What was prepared, and in how many seconds; nothing of it is kept.

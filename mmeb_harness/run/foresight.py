@@ -139,7 +139,7 @@ class Foresight:
             return 0.0  # raised again where the task's items are planned, which says whose it is
 
     def _planned(self, tokens: float, item: Item) -> float:
-        plain = _TEXT + len(item.images) + _FRAME * len(item.frames)
+        plain = _TEXT + len(item.images) + _FRAME * len(item.frames) + (item.sound is not None)
         return tokens if isinstance(self._embedder, BudgetedEmbedder) else plain
 
     def _added(self, keys: Sequence[str], encoded: Encoded) -> None:

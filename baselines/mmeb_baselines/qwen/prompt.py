@@ -178,7 +178,7 @@ def chat(system: str, user: Parts, closing: str = "") -> Parts:
 
 def pictures(item: Item, steps: Sequence[Resize], *, white: bool = False) -> list[Slot]:
     """A slot for each of the item's images or frames."""
-    return [Slot((path,), False, tuple(steps), white) for path in item.media]
+    return [Slot((path,), False, tuple(steps), white) for path in item.pictures]
 
 
 def video(item: Item, steps: Sequence[Resize]) -> Slot:

@@ -214,7 +214,7 @@ def _most_telling(
     has_media = [
         row
         for row, query in enumerate(queries)
-        if _num_media(query) or any(_num_media(candidates[candidate]) for candidate in of_row[row])
+        if _has_media(query) or any(_has_media(candidates[candidate]) for candidate in of_row[row])
     ]
     return set(sorted(has_media, key=order)[:most])
 
@@ -240,8 +240,13 @@ def _further_text(item: Item | None) -> str | None:
     return None if item is None or not item.text or item.text == item.id else item.text
 
 
+def _has_media(item: Item | None) -> bool:
+    return item is not None and bool(item.media)
+
+
 def _num_media(item: Item | None) -> int:
-    return 0 if item is None else len(item.media)
+    """How many pictures; a sound is shown by its name."""
+    return 0 if item is None else len(item.pictures)
 
 
 def _task_row(source: Source, name: str, result: TaskResult, runs: Sequence[Rows], flags: Sequence[int]) -> TaskRow:

@@ -20,8 +20,8 @@ _HERE = Path(__file__).parent
 
 #: Nothing from anywhere but the file itself: pictures as data URIs, and the one style sheet and script by their hashes.
 _POLICY = (
-    "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; "
-    "form-action 'none'"
+    "default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+    "base-uri 'none'; form-action 'none'"
 )
 
 

@@ -275,7 +275,7 @@ function taskParts(task, row, query) {
   return [
     h('p', { class: 'quiet' }, `${row.modality}, ${row.group}, ${row.metric} · ${count(row.num_queries)} queries, ${count(row.num_candidates)} candidates · chance ${percent(row.chance)} %`),
     task.note ? h('p', {}, tag('note', 'warn'), said(task.note)) : null,
-    task.thumbnails?.missing.length ? h('p', {}, tag('note', 'warn'), `${count(task.thumbnails.missing.length)} pictures can't be opened, the first is `, said(task.thumbnails.missing[0])) : null,
+    task.thumbnails?.missing.length ? h('p', {}, tag('note', 'warn'), `${count(task.thumbnails.missing.length)} pictures or sounds can't be opened, the first is `, said(task.thumbnails.missing[0])) : null,
     taskScores(row), h('h3', { class: 'spaced' }, 'Queries'), tools, h('fieldset', { class: 'chips', 'aria-label': 'Filters' }, chips), table.element,
   ].filter(Boolean);
 }
@@ -330,7 +330,7 @@ function queryDetail(task, row, one) {
     h('p', { class: 'small quiet' }, 'Query ', said(task.ids[one])),
     instruction ? said(instruction, 'p', { class: 'said quiet' }) : null,
     items?.texts[one] ? expandable(items.texts[one], '') : null,
-    pictures(task.thumbnails?.queries[one], task, 'query'),
+    pictures(task.thumbnails?.queries[one], task, 'query'), sound(task.thumbnails?.query_sounds[one], task),
     items?.media[one] && !task.thumbnails?.queries[one] ? h('p', { class: 'small quiet' }, `${mediaText(row, items.media[one])}, not on this page`) : null);
   const cards = runs.map((run, number) => runCard(task, row, one, run, task.runs[number]));
   return h('div', { class: 'inside' }, ask, h('div', { class: 'side-by-side' }, cards), relevantBeyond(task, row, one));
@@ -362,7 +362,7 @@ function candidateLine(task, row, candidate, place, relevant, score) {
   const media = task.candidates.media?.[candidate] ?? 0;
   const images = task.thumbnails?.candidates[candidate];
   return h('li', { class: relevant ? 'relevant' : '' }, h('span', { class: 'quiet' }, place),
-    h('div', {}, text === null && media ? fileName(task.candidates.ids[candidate]) : expandable(text ?? task.candidates.ids[candidate], ''), pictures(images, task, 'candidate'),
+    h('div', {}, text === null && media ? fileName(task.candidates.ids[candidate]) : expandable(text ?? task.candidates.ids[candidate], ''), pictures(images, task, 'candidate'), sound(task.thumbnails?.candidate_sounds[candidate], task),
       media > 1 || (media && !images) ? h('span', { class: 'small quiet' }, mediaText(row, media), ' ') : null,
       relevant ? tag('✓ relevant', 'up') : null),
     h('span', { class: 'small' }, score === null ? '' : score.toFixed(4)));
@@ -383,6 +383,15 @@ function relevantBeyond(task, row, one) {
   return h('div', { class: 'card' }, h('h3', {}, 'Relevant, but in no run among the first places'),
     h('ol', { class: 'places' }, others.map((candidate) => candidateLine(task, row, candidate, '', true, null))),
     hidden > 0 ? h('p', { class: 'small quiet' }, `and ${count(hidden)} more`) : null);
+}
+
+/** A sound by its name, its part and its length; to be played if the page holds its file. */
+function sound(shown, task) {
+  if (!shown) return null;
+  const part = shown.end === null ? '' : `, ${shown.start} to ${shown.end} s`;
+  const length = shown.seconds === null ? '' : ` (${shown.seconds.toFixed(1)} s)`;
+  const source = shown.uri === null ? null : task.thumbnails.uris[shown.uri] + (part ? `#t=${shown.start},${shown.end}` : '');
+  return h('div', { class: 'small quiet' }, source && h('audio', { src: source, controls: '', preload: 'none' }), said(shown.name), `${part}${length}`);
 }
 
 function pictures(positions, task, what) {

@@ -157,17 +157,36 @@ class ShownCandidates:
 
 
 @dataclass(frozen=True)
+class ShownSound:
+    """A sound, or a part of it from and to a second.
+
+    Attributes:
+        seconds: of the whole file; `None` if it can't be opened.
+        uri: position in `Thumbnails.uris`; `None` for a file that is too large for a page.
+    """
+
+    name: str
+    seconds: float | None
+    start: float
+    end: float | None
+    uri: int | None
+
+
+@dataclass(frozen=True)
 class Thumbnails:
-    """Small pictures of some queries and candidates.
+    """Small pictures of some queries and candidates, and their sounds.
 
     Attributes:
         uris: data URIs; `queries` (by row) and `candidates` (by position) have positions in it.
+        query_sounds, candidate_sounds: by row and by position.
         missing: files that could not be opened, relative to the data folder.
     """
 
     uris: Sequence[str]
     queries: Mapping[int, Sequence[int]]
     candidates: Mapping[int, Sequence[int]]
+    query_sounds: Mapping[int, ShownSound]
+    candidate_sounds: Mapping[int, ShownSound]
     missing: Sequence[str]
 
 

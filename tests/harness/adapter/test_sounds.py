@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmeb_harness import DataError, OptionError, Sound, sound_seconds
+from mmeb_harness import DataError, Item, OptionError, Sound, sound_seconds
 from mmeb_harness.adapter.sounds import read_sound, resampled
+from mmeb_harness.core.sounds import is_sound
+from mmeb_harness.store.media import MediaHashes
+from mmeb_harness.store.vectors import content_keys
 
 RATE = 16_000
 
@@ -89,6 +92,21 @@ def test_other_formats_are_heard(name: str, subtype: str, tmp_path: Path) -> Non
     path = written(tmp_path / name, np.sin(np.arange(RATE) / 20), subtype=subtype)
     assert sound_seconds(path) == pytest.approx(1, abs=0.1)
     assert np.abs(read_sound(Sound(path), RATE)).max() == pytest.approx(1, abs=0.1)
+
+
+def test_sounds_are_told_from_pictures_by_how_they_begin(tmp_path: Path) -> None:
+    for name, subtype in (("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.ogg", "VORBIS")):
+        assert is_sound(written(tmp_path / name, np.zeros(800), subtype=subtype).read_bytes())
+    assert not is_sound(b"RIFF....WEBPVP8 ")
+    assert not is_sound(b"\xff\xd8\xff\xe0")
+
+
+def test_vectors_are_of_a_part_and_a_window(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", noise(1))
+    sounds = [Sound(path), Sound(path, 0.5), Sound(path, 0.0, 0.5), Sound(path, window=30), Sound(path, window=10)]
+    hashes = MediaHashes(tmp_path / "hashes", tmp_path)
+    assert len({*content_keys([Item("a", sound=sound) for sound in sounds], "query", hashes)}) == len(sounds)
+    assert not hashes.notes([path])
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from mmeb_tasks import EDITIONS
 from PIL import Image
 
@@ -20,6 +21,7 @@ from mmeb_harness.data.check import CheckedTask, check_tasks
 from mmeb_harness.data.folder import DataInfo, RevisionError, data_revision, describe, load_samples, source_key
 from mmeb_harness.data.records import RecordWriter, write_manifest
 from tests.forked import EVAL, Forks
+from tests.tasks.golden_v3 import CASES, write_files
 
 PAGE_FIXED = {task.name: task for task in EDITIONS["page-fixed"]}
 V2_0_0 = {task.name: task for task in EDITIONS["v2.0.0"]}
@@ -163,6 +165,21 @@ def test_what_comes_damaged_is_not_fetched_again(tmp_path: Path) -> None:
     outcome = check(tmp_path, PAGE_FIXED["VOC2007"])
     assert outcome.problems[0].startswith("image-tasks/VOC2007/a.jpg can't be opened (")
     assert outcome.mend.startswith(f"mmeb-eval data get --update --data {tmp_path} ")
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_sounds_are_opened_as_pictures_are(quick: bool, tmp_path: Path) -> None:
+    task = next(task for task in EDITIONS["v3"] if task.name == "TUTSound")
+    write_files(CASES["TUTSound"], tmp_path)
+    whole = check(tmp_path, task, quick)
+    assert whole.ready
+    assert whole.summary == "6 queries, 59 candidates, 0 images or frames, 2 sounds"
+    path = tmp_path / "audio-tasks/tutsound/TUT-sound-events-2017-development/audio/street/a1.wav"
+    soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+    path.write_bytes(path.with_suffix(".flac").read_bytes()[:5000])
+    outcome = check(tmp_path, task, quick)
+    assert outcome.ready is quick
+    assert quick or "street/a1.wav can't be opened (" in outcome.problems[0]
 
 
 def test_quick_compares_sizes_only(tmp_path: Path) -> None:

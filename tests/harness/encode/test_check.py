@@ -1,10 +1,12 @@
 """`check` passes good embedders and catches the promises that broken ones break."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mmeb_baselines.bag_of_features import BagOfFeaturesEmbedder
 
 from mmeb_harness import EncodeResult, Item, ModelInfo, Role, TokenVectors
 from mmeb_harness.core.registry import load_model
@@ -17,6 +19,17 @@ def test_a_model_of_several_vectors_an_item_passes(tmp_path: Path) -> None:
     assert len(outcomes) == 23
     assert not failures(outcomes)
     assert "vectors of width 16" in outcomes[0].detail
+
+
+class Deaf(BagOfFeaturesEmbedder):
+    """Takes sounds, and hears nothing."""
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        return super().encode([dataclasses.replace(item, sound=None) for item in items], role)
+
+
+def test_a_deaf_model_is_caught(tmp_path: Path) -> None:
+    assert failures(list(check_embedder(Deaf(), tmp_path))) == {"different inputs"}
 
 
 class FlawedWords(WordsEmbedder):
@@ -53,7 +66,8 @@ def failures(outcomes: Sequence[CheckOutcome]) -> set[str]:
 @pytest.mark.parametrize("name", ["random", "bag_of_features"])
 def test_the_floors_pass(name: str, tmp_path: Path) -> None:
     outcomes = list(check_embedder(load_model(name, {}, {}), tmp_path))
-    assert len(outcomes) == 23
+    assert len(outcomes) == 25
+    assert {"sound as query", "sound as candidate"} < {outcome.name for outcome in outcomes}
     assert not failures(outcomes)
 
 

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mmeb_harness import HarnessError, ResultError
+from mmeb_harness import HarnessError, Item, ResultError, Sound
 from mmeb_harness.cli.page import report
 from mmeb_harness.core.files import read_parquet, write_parquet
 from mmeb_harness.data.folder import MANIFEST
@@ -30,10 +30,11 @@ from mmeb_harness.show.page.collect import open_runs, reasoning_pairs, summary_o
 from mmeb_harness.show.page.make import make_page
 from mmeb_harness.show.page.queries import collect_task, effect_of_reasoning
 from mmeb_harness.show.page.render import embedded_json, packed, page_parts
-from mmeb_harness.show.page.thumbnails import spread, thumbnail
-from mmeb_harness.show.page.values import DIFFER, HELPED, HURT, PICTURED, InlinePicture, TaskQueries
+from mmeb_harness.show.page.thumbnails import spread, thumbnail, thumbnails_of
+from mmeb_harness.show.page.values import DIFFER, HELPED, HURT, PICTURED, InlinePicture, ShownSound, TaskQueries
 from tests.harness.made_runs import benchmark_tasks, mini_run, task_result, whole_run, write_run
 from tests.harness.reasoning_runs import MODES, NAMES, Row, remade, save_all, three_modes
+from tests.tasks.golden_v3 import tone
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1>&lt;\u202egnal\u2066 '\" --> 😀"
 
@@ -159,6 +160,29 @@ def test_thumbnails(tmp_path: Path) -> None:
     frames = [Path(str(number)) for number in range(9)]
     assert [int(path.name) for path in spread(frames, 4)] == [0, 3, 5, 8]
     assert spread(frames[:2], 4) == frames[:2]
+
+
+def test_sounds_are_shown_by_name_and_length_and_small_ones_are_there(tmp_path: Path) -> None:
+    for name, seconds in (("small", 0.5), ("large", 10.0)):
+        (tmp_path / f"{name}.wav").write_bytes(tone(440, seconds, 16_000))
+    (tmp_path / "broken.wav").write_bytes(b"hello")
+    sounds = {name: Sound(tmp_path / f"{name}.wav") for name in ("small", "large", "broken")}
+    part = Sound(tmp_path / "small.wav", 0.1, 0.2)
+    queries = {0: Item("a", sound=sounds["small"]), 1: Item("b", sound=sounds["broken"]), 2: Item("c", text="c")}
+    candidates = {5: Item("d", sound=sounds["large"]), 6: Item("e", sound=part)}
+    shown = thumbnails_of(tmp_path, "audio", queries, candidates)
+    assert shown.query_sounds == {
+        0: ShownSound("small.wav", 0.5, 0.0, None, 0),
+        1: ShownSound("broken.wav", None, 0.0, None, None),
+    }
+    assert shown.candidate_sounds == {
+        5: ShownSound("large.wav", 10.0, 0.0, None, None),
+        6: ShownSound("small.wav", 0.5, 0.1, 0.2, 0),
+    }
+    assert [uri[:22] for uri in shown.uris] == ["data:audio/wav;base64,"]
+    assert shown.missing == ["broken.wav"]
+    assert not shown.queries
+    assert not shown.candidates
 
 
 def test_the_suite_is_found_where_runs_make_it(modes: list[Path], in_cache: None) -> None:
