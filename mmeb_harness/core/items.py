@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -135,6 +136,21 @@ class Item:
     def media(self) -> tuple[Path, ...]:
         """The item's files: its pictures and its sound."""
         return self.pictures if self.sound is None else (*self.pictures, self.sound.path)
+
+    @property
+    def pieces(self) -> tuple[str | Path, ...]:
+        """Its pictures or frames and its words, as they follow each other; no empty words."""
+        pieces, told = list[str | Path](), 0
+        shown = self.images or self.frames
+        for picture, place in zip(shown, self.places or (0,) * len(shown), strict=True):
+            pieces += [self.text[told:place], picture]
+            told = place
+        return tuple(piece for piece in (*pieces, self.text[told:]) if piece)
+
+    def between(self, before: str = "", after: str = "") -> Item:
+        """The same with more words around its own; pictures keep their places among these."""
+        places = tuple(place + len(before) for place in self.places)
+        return dataclasses.replace(self, text=before + self.text + after, places=places)
 
     @property
     def kinds(self) -> frozenset[Medium]:

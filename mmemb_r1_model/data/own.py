@@ -210,7 +210,7 @@ def _pair(name: str, media: MediaFolder, most_frames: int, row: Row, number: int
 def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: object) -> Item:
     stored = {"text": value} if isinstance(value, str) else value
     if not isinstance(stored, dict):
-        expected = "a text, or an object of text, image or frames, instruction"
+        expected = "a text, or an object of text, image (or images) or frames, instruction"
         raise DataError(
             f"it lacks the {what}" if value is None else f"the {what} is {shown_value(value)}, expected {expected}"
         )
@@ -218,9 +218,8 @@ def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: obje
     try:
         text, pictures = text_at(stored, "text"), [*texts_at(stored, "image"), *texts_at(stored, "images")]
         frames, clip = texts_at(stored, "frames"), isinstance(stored.get("frames"), str)
-        if len(pictures) > 1 or (pictures and frames):
-            what_else = "frames as well" if frames else f"{len(pictures)} images"
-            raise DataError(f"it has {what_else}; the model reads one image, or frames, with any text")
+        if pictures and frames:
+            raise DataError("it has frames as well; the model reads images, or frames, with any text")
         if not (text.strip() or pictures or frames):
             raise DataError("there is neither text nor image nor frames in it")
         images = tuple(media.file(path) for path in pictures)

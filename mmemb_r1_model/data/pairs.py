@@ -61,5 +61,5 @@ def item_of(pair: Pair, side: Side) -> Item:
 
 
 def content_key(item: Item) -> str:
-    """Equal for items that look the same to any model: text, instruction and media paths."""
-    return "\x1f".join((item.instruction, item.text, *map(str, item.media)))
+    """Equal for items that look the same to any model: text, instruction, media paths and their places."""
+    return "\x1f".join((item.instruction, item.text, *map(str, item.media), *map(str, item.places)))

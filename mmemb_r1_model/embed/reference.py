@@ -84,7 +84,7 @@ def write_continuously(engine: Engine, prompts: Sequence[Prompt]) -> list[list[i
     Raises:
         OptionError: a prompt with pictures, which it doesn't take.
     """
-    if any(prompt.patches is not None for prompt in prompts):
+    if any(prompt.patches for prompt in prompts):
         raise OptionError(
             "--beside generate_batch: transformers' continuous batching takes texts alone, and pictures are to be "
             "reasoned about here; choose tasks whose queries are texts"

@@ -303,4 +303,4 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def _pixel_bytes(prompt: Prompt) -> int:
-    return 0 if prompt.patches is None else prompt.patches.pixels.nbytes
+    return sum(patches.pixels.nbytes for patches in prompt.patches)

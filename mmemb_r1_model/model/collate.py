@@ -24,6 +24,7 @@ Integers: TypeAlias = NDArray[np.int64]
 #: Pixel values and grids, by transformers' names.
 Pixels: TypeAlias = dict[str, NDArray[np.float32] | Integers]
 
+_NO_GRIDS: Integers = np.zeros((0, 3), dtype=np.int64)
 #: Kind of a row's visual tokens, and transformers' names of its pixels and of their grids.
 _KINDS = ((IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw"))
 
@@ -152,33 +153,39 @@ def prompts_of(batch: Collated, rows: Sequence[int], drop: int = 0) -> list[Prom
             types=batch.types_BL[row, kept].copy(),
             positions=batch.positions_3BL[:, row, kept].copy(),
             next_position=int(batch.next_position_B[row]) - drop,
-            patches=patches.get(row),
+            patches=patches.get(row, ()),
         )
         prompts.append(prompt)
     return prompts
 
 
-def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, Patches]:
+def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, tuple[Patches, ...]]:
     """Row → its patches, which `pixels_of` has put one after another."""
-    patches_of_row: dict[int, Patches] = {}
+    patches_of_row: dict[int, tuple[Patches, ...]] = {}
     for kind, values, grids in _KINDS:
-        if values not in batch.pixels:
-            continue
         place = 0
-        rows = np.flatnonzero((batch.types_BL == kind).any(axis=1)).tolist()
-        for row, (time, height, width) in zip(rows, batch.pixels[grids].tolist(), strict=True):
-            start, place = place, place + time * height * width
+        for row, (time, height, width) in zip(_rows_of(batch, kind), batch.pixels.get(grids, _NO_GRIDS), strict=True):
+            start, place = place, place + int(time * height * width)
             if row in wanted:
                 pixels = np.array(batch.pixels[values][start:place], dtype=np.float32)
-                patches_of_row[row] = Patches(pixels, (time, height, width))
+                patches = Patches(pixels, (int(time), int(height), int(width)))
+                patches_of_row[row] = (*patches_of_row.get(row, ()), patches)
     return patches_of_row
+
+
+def _rows_of(batch: Collated, kind: int) -> list[int]:
+    """The row of every picture, or of every clip: a row has several pictures, but one clip."""
+    is_kind = batch.types_BL == kind
+    # Between two pictures there are always other tokens.
+    begun = (is_kind & ~np.pad(is_kind, ((0, 0), (1, 0)))[:, :-1]).sum(axis=1)
+    return [row for row, runs in enumerate(begun.tolist()) for _ in range(runs if kind == IMAGE else min(runs, 1))]
 
 
 def pixels_of(pieces: Sequence[Prompt]) -> Pixels:
     """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
     arrays: Pixels = {}
     for kind, values, grid in _KINDS:
-        patches = [piece.patches for piece in pieces if piece.patches is not None and kind in piece.types]
+        patches = [patches for piece in pieces if kind in piece.types for patches in piece.patches]
         if patches:
             arrays[values] = np.concatenate([each.pixels for each in patches])
             arrays[grid] = np.array([each.grid for each in patches], dtype=np.int64)

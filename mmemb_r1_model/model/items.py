@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from mmeb_harness import DataError, Item
 from mmeb_harness.adapter.pictures import open_picture, picture_size
 from mmeb_harness.adapter.texts import check_length
 from mmemb_r1_model.model.checkpoint import Checkpoint
-from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, user_turn
+from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, words_behind
 from mmemb_r1_model.model.settings import Settings
 from mmemb_r1_model.model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
 
@@ -24,54 +28,68 @@ class ItemReader:
         Raises:
             DataError: a picture that can't be opened or used; it is named. Or more tokens than the model can read.
         """
-        settings, patches = self._settings, self.patches(item)
         builder = PromptBuilder(self._tokenizer, self._vision.merge)
-        builder.turn("system\n" + system_turn(settings, item.instruction))
+        builder.turn("system\n" + system_turn(self._settings, item.instruction))
         builder.turn("user\n")
-        builder.media(patches, bool(item.frames), settings.frames_per_second)
-        builder.text(user_turn(settings, item.text))
+        self.show(builder, item.between(after=words_behind(self._settings, item.text)))
         builder.turn("assistant\n")
-        prompt = builder.build(patches)
+        prompt = builder.build()
         check_length(item.id, len(prompt), self._positions)
         return prompt
 
-    def patches(self, item: Item) -> Patches | None:
-        """Patches of the item's picture or frames; `None` if it has none.
+    def show(self, builder: PromptBuilder, item: Item) -> None:
+        """Lay out an item: its clip and its words, or each picture where it stands among them.
 
         Raises:
             DataError: as `prompt`.
         """
-        if not item.media:
-            return None
-        if len(item.images) > 1:
-            raise DataError(f"item {item.id!r} has {len(item.images)} images; mmemb_r1 takes one, or frames")
-        settings = self._settings
-        pictures = [open_picture(path) for path in item.media]
-        try:
-            if item.frames:
-                return video_patches(pictures, self._vision, settings.video_min_pixels, settings.video_max_pixels)
-            return image_patches(pictures[0], self._vision, settings.min_pixels, settings.max_pixels)
-        except PictureError as error:
-            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
+        if item.frames:
+            builder.clip(self._clip(item), self._settings.frames_per_second)
+            builder.text(item.text)
+            return
+        for piece in item.pieces:
+            if isinstance(piece, Path):
+                builder.picture(self._picture(piece))
+            else:
+                builder.text(piece)
+
+    def _clip(self, item: Item) -> Patches:
+        bounds = self._settings.video_min_pixels, self._settings.video_max_pixels
+        frames = [open_picture(path) for path in item.frames]
+        with _named(item.frames[0]):
+            return video_patches(frames, self._vision, *bounds)
+
+    def _picture(self, path: Path) -> Patches:
+        picture = open_picture(path)
+        with _named(path):
+            return image_patches(picture, self._vision, self._settings.min_pixels, self._settings.max_pixels)
 
     def visual_tokens(self, item: Item) -> int:
-        """How many, from the first picture's header alone.
+        """How many, from the headers of its pictures, or of its first frame, alone.
 
         Raises:
             DataError: as `prompt`.
         """
-        if not item.media:
-            return 0
-        factor, settings = self._vision.factor, self._settings
-        try:
-            if item.frames:
-                rows, columns = clip_size(item, settings, factor)
-                return -(-len(item.frames) // 2) * (rows * columns // factor**2 + 8)
-            width, height = picture_size(item.media[0])
+        if item.frames:
+            with _named(item.frames[0]):
+                rows, columns = clip_size(item, self._settings, self._vision.factor)
+            return -(-len(item.frames) // 2) * (rows * columns // self._vision.factor**2 + 8)
+        return sum(map(self._picture_tokens, item.images))
+
+    def _picture_tokens(self, path: Path) -> int:
+        width, height = picture_size(path)
+        settings, factor = self._settings, self._vision.factor
+        with _named(path):
             rows, columns = image_size(height, width, factor, settings.min_pixels, settings.max_pixels)
-        except PictureError as error:
-            raise DataError(f"image {item.media[0]} can't be used: {error}") from error
         return rows * columns // factor**2 + 2
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PictureError as error:
+        raise DataError(f"image {path} can't be used: {error}") from error
 
 
 def clip_size(item: Item, settings: Settings, factor: int) -> tuple[int, int]:

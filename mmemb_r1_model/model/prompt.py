@@ -97,14 +97,14 @@ class Prompt:
         types: (length,) 0 text, 1 image, 2 video.
         positions: (3, length) M-RoPE positions.
         next_position: of the first answered token, in all three dimensions.
-        patches: of its picture or clip.
+        patches: of its pictures, in the order of their tokens, or of its clip.
     """
 
     ids: NDArray[np.int64]
     types: NDArray[np.int64]
     positions: NDArray[np.int64]
     next_position: int
-    patches: Patches | None
+    patches: tuple[Patches, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,7 +118,6 @@ def continuation(ids: Sequence[int]) -> Prompt:
         types=np.full(n, TEXT, dtype=np.int64),
         positions=np.tile(np.arange(n), (3, 1)),
         next_position=n,
-        patches=None,
     )
 
 
@@ -139,9 +138,9 @@ def system_turn(settings: Settings, instruction: str) -> str:
     return instruction or settings.default_instruction
 
 
-def user_turn(settings: Settings, text: str) -> str:
-    """The words of the second turn, behind its media."""
-    return f"{text}\n{settings.request}" if text else settings.request
+def words_behind(settings: Settings, text: str) -> str:
+    """The words of the second turn behind an item's own."""
+    return f"\n{settings.request}" if text else settings.request
 
 
 class PromptBuilder:
@@ -154,6 +153,7 @@ class PromptBuilder:
         #: In time, height and width.
         self._positions: tuple[list[int], list[int], list[int]] = ([], [], [])
         self._next = 0
+        self._patches: list[Patches] = []
 
     def turn(self, opening: str) -> None:
         """Another turn, which begins with these words; what was laid out before is at its end."""
@@ -171,21 +171,22 @@ class PromptBuilder:
         """Plain text, in which no special token is recognised."""
         self._words(self._tokenizer.plain(text))
 
-    def media(self, patches: Patches | None, is_video: bool, frames_per_second: float) -> None:
-        """An item's picture, or its clip: one run of visual tokens a temporal patch, each after its time."""
-        if patches is None:
-            return
-        time, height, width = patches.grid
-        if not is_video:
-            self._picture(height, width, IMAGE)
-            return
-        for step in range(time):
+    def picture(self, patches: Patches) -> None:
+        """A picture."""
+        self._patches.append(patches)
+        self._visual(patches, IMAGE)
+
+    def clip(self, patches: Patches, frames_per_second: float) -> None:
+        """A clip: one run of visual tokens a temporal patch, each after its time."""
+        self._patches.append(patches)
+        for step in range(patches.grid[0]):
             middle = (step * TEMPORAL_PATCH + (TEMPORAL_PATCH - 1) / 2) / frames_per_second
             self.text(f"<{middle:.1f} seconds>")
-            self._picture(height, width, VIDEO)
+            self._visual(patches, VIDEO)
 
-    def _picture(self, height: int, width: int, kind: int) -> None:
-        """The visual tokens of one picture of so many patches."""
+    def _visual(self, patches: Patches, kind: int) -> None:
+        """The visual tokens of one temporal patch."""
+        _, height, width = patches.grid
         self.special(VISION_START)
         rows, columns = height // self._merge, width // self._merge
         pad = self._tokenizer.id_of(IMAGE_PAD if kind == IMAGE else VIDEO_PAD)
@@ -204,12 +205,12 @@ class PromptBuilder:
             positions += range(self._next, self._next + len(ids))
         self._next += len(ids)
 
-    def build(self, patches: Patches | None) -> Prompt:
+    def build(self) -> Prompt:
         """What was laid out, with its patches."""
         return Prompt(
             ids=np.array(self._ids, dtype=np.int64),
             types=np.array(self._types, dtype=np.int64),
             positions=np.array(self._positions, dtype=np.int64),
             next_position=self._next,
-            patches=patches,
+            patches=tuple(self._patches),
         )

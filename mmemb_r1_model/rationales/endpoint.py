@@ -7,6 +7,7 @@ ends the run (see `mmeb_harness.adapter.remote`).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -16,7 +17,7 @@ from mmeb_harness.adapter.remote import Endpoint, MayPassError, RefusedError, Re
 from mmemb_r1_model.data.rationales import ERROR
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import clean
-from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, turn_text
+from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, turn
 
 
 class EndpointWorker:
@@ -53,14 +54,13 @@ class EndpointWorker:
             return Answer("", None, None, f"{ERROR}{error}")
 
     def _body(self, ask: Ask) -> dict[str, Any]:
-        config = self._config
-        pictures = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in ask.item.media]
-        text = turn_text(ask.item, self._prompt.request)
+        config, asked = self._config, turn(ask.item, self._prompt.request)
+        content = [_part(piece) for piece in asked.pieces] if asked.media else asked.text
         return {
             "model": config.model,
             "messages": [
                 {"role": "system", "content": self._prompt.system},
-                {"role": "user", "content": [*pictures, {"type": "text", "text": text}] if pictures else text},
+                {"role": "user", "content": content},
             ],
             "temperature": config.temperature,
             "top_p": config.top_p,
@@ -105,3 +105,9 @@ class EndpointWorker:
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         return content if isinstance(content, str) else ""
+
+
+def _part(piece: str | Path) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"type": "text", "text": piece}
+    return {"type": "image_url", "image_url": {"url": data_url(piece)}}

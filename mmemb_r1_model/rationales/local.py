@@ -35,7 +35,7 @@ from mmemb_r1_model.model.prompt import END_OF_TEXT, REQUIRED_TOKENS, TURN_END, 
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.text import loops
-from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, input_text, turn_text
+from mmemb_r1_model.rationales.workers import Answer, Ask, WorkerPrompt, found_rationale, told_apart, turn
 
 #: Of a plain Qwen3-VL: a worker needn't be an embedder.
 _TOKENS = tuple(token for token in REQUIRED_TOKENS if token not in (THINK, END_THINK, EMB))
@@ -186,7 +186,7 @@ def _own_inputs(checkpoint: Checkpoint, config: WorkerConfig, prompt: WorkerProm
     ends = [tokenizer.id_of(name) for name in (TURN_END, END_OF_TEXT, *([END_THINK] if is_thinking else []))]
 
     def encode(items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
-        asked = [dataclasses.replace(item, instruction=prompt.system, text=input_text(item)) for item in items]
+        asked = [dataclasses.replace(told_apart(item), instruction=prompt.system) for item in items]
         prompts = [extended(reader.prompt(item), opening) for item in asked]
         batch = collate(prompts, tokenizer.id_of(END_OF_TEXT)).tensors()
         inputs = {"input_ids": batch.ids_BL, "attention_mask": batch.mask_BL, "mm_token_type_ids": batch.types_BL}
@@ -205,9 +205,8 @@ def _chat_inputs(processor: Any, config: WorkerConfig, prompt: WorkerPrompt, end
     system = {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
 
     def messages(item: Item) -> list[dict[str, Any]]:
-        pictures = [{"type": "image", "image": open_picture(path)} for path in item.media]
-        words = {"type": "text", "text": turn_text(item, prompt.request)}
-        return [system, {"role": "user", "content": [*pictures, words]}]
+        asked = turn(item, prompt.request).pieces
+        return [system, {"role": "user", "content": [_part(piece) for piece in asked]}]
 
     def encode(items: Sequence[Item]) -> tuple[dict[str, Tensor], bool]:
         inputs = processor.apply_chat_template(
@@ -223,6 +222,12 @@ def _chat_inputs(processor: Any, config: WorkerConfig, prompt: WorkerPrompt, end
 
     decode = partial(tokenizer.decode, skip_special_tokens=False)
     return _Inputs(ends, sorted(special.union(tokenizer.all_special_ids) - set(ends)), encode, decode)
+
+
+def _part(piece: str | Path) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"type": "text", "text": piece}
+    return {"type": "image", "image": open_picture(piece)}
 
 
 def _load(config: WorkerConfig, prompt: WorkerPrompt) -> _Writer:

@@ -69,20 +69,18 @@ class Worker(Protocol):
         ...
 
 
-def input_text(item: Item) -> str:
-    """The words that come with an item, told apart; "" if there are none."""
-    parts = []
-    if item.instruction:
-        parts.append(f"The task it is meant for: {item.instruction}")
-    if item.text:
-        parts.append(f"The input's text:\n{item.text}")
-    return "\n\n".join(parts)
+def told_apart(item: Item) -> Item:
+    """The item with the words that come with it, its instruction among them, told apart."""
+    parts = [f"The task it is meant for: {item.instruction}"] if item.instruction else []
+    return item.between("\n\n".join([*parts, *(["The input's text:\n"] if item.text else [])]))
 
 
-def turn_text(item: Item, request: str) -> str:
-    """All words of the turn that shows an item's pictures."""
+def turn(item: Item, request: str) -> Item:
+    """The item with all words of the turn that shows it."""
     note = f"The pictures are {len(item.frames)} frames of one video, in order." if item.frames else ""
-    return "\n\n".join(part for part in (note, input_text(item), request) if part)
+    told = told_apart(item)
+    asked = told.between(after=f"\n\n{request}" if told.text else request)
+    return asked.between(f"{note}\n\n") if note else asked
 
 
 def row_seed(seed: int, dataset: str, pair: str, side: Side, sample: int) -> int:

@@ -117,15 +117,13 @@ class Judge:
 
     def _shown(self, builder: PromptBuilder, shown: Shown, closes: bool = False) -> Prompt:
         item = shown.item
-        patches = self._reader.patches(item)
-        builder.media(patches, bool(item.frames), self._settings.frames_per_second)
-        words = " ".join(part for part in (item.instruction, item.text) if part)
-        builder.text(f" {words}\n" if words else "\n")
+        before = "".join(f" {words}" for words in (item.instruction,) if words) + (" " if item.text else "")
+        self._reader.show(builder, item.between(before, "\n"))
         if shown.rationale is not None:
             builder.text(f"{REASONING} {shown.rationale.strip()}\n")
         if closes:
             builder.turn("assistant\n")
-        return builder.build(patches)
+        return builder.build()
 
     def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:
         """Queries with their candidates as branches, on the device."""

@@ -19,24 +19,28 @@ class CompactPrompt:
     """A prompt whose patches are kept as bytes: a quarter of the memory, the same numbers back."""
 
     prompt: Prompt  # without patches
-    pixels: NDArray[np.uint8] | None
-    grid: tuple[int, int, int] | None
+    pictures: tuple[tuple[NDArray[np.uint8], tuple[int, int, int]], ...]  # pixels and grids
 
     def restore(self) -> Prompt:
         """The prompt as it was built."""
-        if self.pixels is None or self.grid is None:
-            return self.prompt
-        scaled = self.pixels.astype(np.float32) / np.float32(255)
-        patches = Patches((scaled - np.float32(0.5)) / np.float32(0.5), self.grid)
+        patches = tuple(_patches(pixels, grid) for pixels, grid in self.pictures)
         return dataclasses.replace(self.prompt, patches=patches)
 
 
 def compact(prompt: Prompt) -> CompactPrompt:
     """Keep patches as bytes. Exact for normalisation with mean and std 0.5, as Qwen3-VL has."""
-    if prompt.patches is None:
-        return CompactPrompt(prompt, None, None)
-    pixels = np.rint((prompt.patches.pixels * 0.5 + 0.5) * 255).clip(0, 255).astype(np.uint8)
-    return CompactPrompt(dataclasses.replace(prompt, patches=None), pixels, prompt.patches.grid)
+    pictures = tuple((_pixels(patches), patches.grid) for patches in prompt.patches)
+    return CompactPrompt(dataclasses.replace(prompt, patches=()), pictures)
+
+
+def _pixels(patches: Patches) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.rint((patches.pixels * 0.5 + 0.5) * 255).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def _patches(pixels: NDArray[np.uint8], grid: tuple[int, int, int]) -> Patches:
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    return Patches((scaled - np.float32(0.5)) / np.float32(0.5), grid)
 
 
 class PromptCache:

@@ -20,7 +20,7 @@ from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.model.chat_template import BARE_VIDEO
 from mmemb_r1_model.model.chat_template import PATH as TEMPLATE
 from mmemb_r1_model.model.items import clip_size
-from mmemb_r1_model.model.prompt import system_turn, user_turn
+from mmemb_r1_model.model.prompt import system_turn, words_behind
 from mmemb_r1_model.model.settings import THINK, Settings
 from mmemb_r1_model.model.vision import TEMPORAL_PATCH
 
@@ -53,11 +53,11 @@ def chat(item: Item, settings: Settings, factor: int) -> Json:
         DataError: a picture that can't be read.
     """
     size = clip_size(item, settings, factor)[::-1] if item.frames else None  # width first, as Pillow has it
-    words = {"type": "text", "text": user_turn(settings, item.text)}
+    asked = item.between(after=words_behind(settings, item.text))
     return {
         "messages": [
             {"role": "system", "content": system_turn(settings, item.instruction)},
-            {"role": "user", "content": [*_media(item, size), words]},
+            {"role": "user", "content": _parts(asked, size)},
             {"role": "assistant", "content": THINK},
         ],
         "add_generation_prompt": False,
@@ -202,14 +202,27 @@ _WAYS_OUT = (
 )
 
 
-def _media(item: Item, frame_size: tuple[int, int] | None) -> list[Json]:
-    urls = [data_url(path, strictly=True, size=frame_size) for path in item.media]
+def _parts(item: Item, frame_size: tuple[int, int] | None) -> list[Json]:
+    """An item's clip and words, or its pictures where they stand among these: a server puts tokens there."""
     if frame_size is None:
-        return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        return [_words(piece) if isinstance(piece, str) else _picture(piece) for piece in item.pieces]
+    return [_clip(item.frames, frame_size), *([_words(item.text)] if item.text else [])]
+
+
+def _words(text: str) -> Json:
+    return {"type": "text", "text": text}
+
+
+def _picture(path: Path) -> Json:
+    return {"type": "image_url", "image_url": {"url": data_url(path, strictly=True)}}
+
+
+def _clip(frames: Sequence[Path], size: tuple[int, int]) -> Json:
+    urls = [data_url(path, strictly=True, size=size) for path in frames]
     # vLLM's form of a clip that is cut into frames already; it tells their true format by itself.
     urls += urls[-1:] * (-len(urls) % TEMPORAL_PATCH)
-    frames = ",".join(url.partition(",")[2] for url in urls)
-    return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}]
+    joined = ",".join(url.partition(",")[2] for url in urls)
+    return {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{joined}"}}
 
 
 def _media_settings(item: Item, settings: Settings, frame_size: tuple[int, int] | None) -> Json:

@@ -50,6 +50,12 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
         Item("frames", frames=clip, instruction="find"),
         Item("one frame", frames=clip[:1], text="what moves?"),
         Item("empty"),
+        Item("two images", images=(picture("c", 64, 40), picture("d", 40, 64)), text="which is it?"),
+        Item(
+            *("images in the text", "first  then  there\nat the end "),
+            images=(clip[0], picture("e", 90, 33), clip[0]),
+            places=(6, 12, 30),
+        ),
     ]
 
 

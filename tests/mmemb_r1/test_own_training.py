@@ -51,7 +51,8 @@ def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> Non
     assert re.findall(r"^(\w+) +1 of 3 steps", dry, re.MULTILINE) == ["train"]
     # Rationales in the file are learnt, and all stages in one command pass over what nobody asked for.
     with (own / "pairs.jsonl").open("a") as file:
-        file.write('{"query": "four", "positive": "4", "rationales": {"query": "two and two"}}\n')
+        shown = {"text": "four", "images": ["pictures/red-circle.png", "pictures/blue-square.png"]}
+        file.write(json.dumps({"query": shown, "positive": "4", "rationales": {"query": "two and two"}}) + "\n")
     said = call("pipeline", "--config", "own.yaml", "--output", "again", *SMALL, "--set", "train.plan.batch_size=4")
     assert "so the pairs' own are learnt as they are, unselected (1 of 4 pairs that were looked at have some)" in said
     rows = [json.loads(line) for line in (own / "again" / "joint" / "log.jsonl").read_text().splitlines()]

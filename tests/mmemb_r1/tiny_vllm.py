@@ -11,7 +11,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,12 @@ class TinyVllm:
             continue_final_message=True,
             **body.get("chat_template_kwargs", {}),
         )
+        told = ""
         for medium in media:
-            text = text.replace(medium.place, medium.text)
-        ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-        return self._positioned(ids, media[0] if media else None)
+            before, place, text = text.partition(medium.place)
+            told += before + (medium.text if place else "")
+        ids = np.array(self._tokenizer.encode(told + text, add_special_tokens=False).ids, dtype=np.int64)
+        return self._positioned(ids, media)
 
     def _media(self, part: dict[str, Any], body: dict[str, Any]) -> Media | None:
         vision = self._checkpoint.vision
@@ -218,21 +220,21 @@ class TinyVllm:
         merge = self._checkpoint.vision.merge
         return patches.grid[1] // merge, patches.grid[2] // merge
 
-    def _positioned(self, ids: np.ndarray[Any, Any], media: Media | None) -> Prompt:
+    def _positioned(self, ids: np.ndarray[Any, Any], media: Sequence[Media]) -> Prompt:
         """M-RoPE: a run of visual tokens counts as its longer side."""
-        pad = self._tokenizer.token_to_id(media.pad) if media else -1
-        rows, columns = self._grid(media.patches) if media else (0, 0)
-        grid = np.stack([np.zeros(rows * columns, int), *np.divmod(np.arange(rows * columns), max(columns, 1))])
+        pad = self._tokenizer.token_to_id(media[0].pad) if media else -1
+        grids = iter([self._grid(medium.patches) for medium in media for _ in range(medium.patches.grid[0])])
         positions, place, following = np.zeros((3, len(ids)), dtype=np.int64), 0, 0
         while place < len(ids):
-            visual = ids[place] == pad
-            width = rows * columns if visual else 1
-            positions[:, place : place + width] = following + (grid if visual else 0)
-            following += max(rows, columns) if visual else 1
+            rows, columns = next(grids) if ids[place] == pad else (1, 1)
+            width = rows * columns
+            grid = np.stack([np.zeros(width, int), *np.divmod(np.arange(width), columns)])
+            positions[:, place : place + width] = following + grid
+            following += max(rows, columns)
             place += width
-        kind = VIDEO if media and media.pad == VIDEO_PAD else IMAGE
+        kind = VIDEO if media and media[0].pad == VIDEO_PAD else IMAGE
         types = np.where(ids == pad, kind, TEXT).astype(np.int64)
-        return Prompt(ids, types, positions, following, media.patches if media else None)
+        return Prompt(ids, types, positions, following, tuple(medium.patches for medium in media))
 
 
 def _typed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

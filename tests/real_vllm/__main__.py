@@ -116,6 +116,10 @@ def odd(folder: Path) -> dict[str, list[Item]]:
     return {
         "pictures that are resized": [Item(f"picture {path.stem}", images=(path,)) for path in paths],
         "clips that are resized": [Item(f"clip {path.stem}", frames=(path,) * 4) for path in paths[:4]],
+        "several pictures": [
+            Item("pictures", text="first then", images=tuple(paths[:2]), places=(6, 10)),
+            Item("three", images=tuple(paths[:3])),
+        ],
     }
 
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
 
 from mmeb_harness import DataError, Item
 from mmemb_r1_model.embed.embedder import load
@@ -133,3 +139,41 @@ def test_a_broken_picture_is_named(kind: str, random_checkpoint: Path, tmp_path:
     path.write_bytes(path.read_bytes()[:2000] if kind == "truncated" else b"hello")
     with pytest.raises(DataError, match=r"image .*broken\.png can't be opened"):
         load(str(random_checkpoint)).encode([Item("a", images=(path,))], "query")
+
+
+def test_several_pictures_are_laid_out_as_the_librarys_own_processor_does(
+    random_checkpoint: Path, items: list[Item]
+) -> None:
+    """Ids, grids, pixels of two and of three pictures in one message, before the text and within it."""
+    checkpoint = load(str(random_checkpoint))._checkpoint
+    pictures = AutoImageProcessor.from_pretrained(random_checkpoint, backend="pil")
+    pictures.size = {"shortest_edge": checkpoint.settings.min_pixels, "longest_edge": checkpoint.settings.max_pixels}
+    tokenizer = AutoTokenizer.from_pretrained(random_checkpoint)
+    template = (random_checkpoint / "chat_template.jinja").read_text()
+
+    class Processor(Qwen3VLProcessor):  # its video processor needs torchvision
+        def check_argument_for_proper_class(self, argument_name: str, argument: object) -> None:
+            pass
+
+    processor = Processor(pictures, tokenizer, None, chat_template=template)
+    for item in items[-2:]:
+        prompt = load(str(random_checkpoint)).prompt(item)
+        asked = item.between(after=f"\n{checkpoint.settings.request}").pieces
+        content = [
+            {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image", "image": str(piece)}
+            for piece in asked
+        ]
+        system = {"role": "system", "content": [{"type": "text", "text": checkpoint.settings.default_instruction}]}
+        theirs = processor.apply_chat_template(
+            [system, {"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="np",
+        )
+        assert theirs["input_ids"][0].tolist() == prompt.ids.tolist()
+        assert theirs["mm_token_type_ids"][0].tolist() == prompt.types.tolist()
+        assert theirs["image_grid_thw"].tolist() == [list(patches.grid) for patches in prompt.patches]
+        ours = np.concatenate([patches.pixels for patches in prompt.patches])
+        assert np.abs(theirs["pixel_values"] - ours).max() < 1e-6
+    assert [len(load(str(random_checkpoint)).prompt(item).patches) for item in items[-2:]] == [2, 3]
