@@ -172,7 +172,7 @@ class PromptBuilder:
         self._words(self._tokenizer.plain(text))
 
     def picture(self, patches: Patches) -> None:
-        """A picture."""
+        """A picture, as one run of visual tokens."""
         self._patches.append(patches)
         self._visual(patches, IMAGE)
 

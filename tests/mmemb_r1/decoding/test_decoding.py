@@ -277,7 +277,7 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
     engine = load(str(random_checkpoint)).engine
     lengths = [9, 1, 5, 2, 2, 1, 3]
     embedder = load(str(random_checkpoint))
-    prompts = [embedder.prompt(item) for item in items]
+    prompts = [embedder.prompt(item) for item in items[: len(lengths)]]
     decoder = Decoder(engine.model, Echo(lengths), slots=2)
 
     def opened(batch: Collated) -> Opened[None]:
