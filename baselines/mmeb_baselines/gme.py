@@ -3,6 +3,9 @@
 Source: modeling_gme_qwen2vl.py of Alibaba-NLP/gme-Qwen2-VL-*; the leaderboard's profile from VLM2Vec's
 src/model/baseline_backbone/gme. Both call the text model with embeddings alone, so that positions are plain. The
 vendor's code needs transformers below 4.52; the weights are those of an ordinary Qwen2-VL and load without it.
+
+That code shows one picture an item. Several stand one after another before the text here, as frames do; the
+leaderboard's wrapper shows the middle one of them, as of a video's frames, and the result counts these items.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ def leaderboard_parts(item: Item, role: Role) -> Parts:
 
 
 def middle_picture(item: Item, steps: tuple[Resize, ...]) -> list[Slot]:
-    """The image, or the one frame that VLM2Vec's wrappers show of a video."""
+    """The image; of several, or of a video's frames, the one that VLM2Vec's wrappers show."""
     return [Slot((item.media[len(item.media) // 2],), False, steps)] if item.media else []
 
 

@@ -3,7 +3,8 @@
 Source: ColPaliProcessor and ColQwen2Processor of transformers, for whose classes the `-hf` checkpoints are; the
 leaderboard's profile from VLM2Vec, src/model/baseline_backbone/colpali. Both models take a picture or a text, never
 both: a text beside a picture is ignored, as in MMEB-V2's evaluation, and texts among the candidates are written as
-queries are.
+queries are. Several pictures of an item are shown one by one, and the vectors of all are compared; in the leaderboard's
+profile the first one is shown, and the result counts these items.
 
 Every token that is not padding counts, those of the prompt and of the query's augmentation included. The model's parts
 are called one by one. Transformers' own `forward` of ColQwen2 has lost M-RoPE, with which it was trained (its forward

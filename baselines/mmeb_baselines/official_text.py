@@ -84,7 +84,7 @@ def official_text_without_media_tokens(
 ) -> str:
     """What the official code hands to GME and LamRA, which place media themselves.
 
-    No token for the item's own picture or frames, but the space that would have followed the instruction; video
+    No token for the item's own pictures or frames, but the space that would have followed the instruction; video
     questions and the queries of WebQA and EDIS keep theirs, as text.
     """
     stored = _stored(item)
@@ -102,6 +102,9 @@ def official_text_without_media_tokens(
             return _tight(f"{without_token} ") + "\n"
         case "uncaptioned":
             return _tight(f"{without_token} ")
+        case "interleaved":
+            # Officially the tokens stay, and would be counted against the one picture that is shown.
+            return item.text
         case _:
             return official_text(item, image_token, video_token)
 

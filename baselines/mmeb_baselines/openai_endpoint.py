@@ -8,8 +8,8 @@ Two forms of request, to be chosen, since neither can be guessed:
     style=input     {"input": [text, …]}: texts only, many a request; any server. No chat template is applied to these.
                     Items with a picture or frames are refused.
     style=messages  {"messages": [system turn, user turn]}: vLLM's form, text and pictures, one item a request. Pictures
-                    stand before the text, as data URLs; frames are pictures in their order, and the server has to allow
-                    so many (vLLM's --limit-mm-per-prompt).
+                    are data URLs and stand before the text, or where they belong in it; frames are pictures in their
+                    order, and the server has to allow so many (vLLM's --limit-mm-per-prompt, 999 by default).
 
 A query's instruction stands before its text with a space between (instruction=text), in the system turn (system, of
 messages only), or nowhere (none). Candidates go without theirs. An item without text and media is sent as one space:
@@ -27,6 +27,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx2 as httpx
@@ -186,21 +187,26 @@ class Form:
         return {"input": [self._text(item, role) or EMPTY_TEXT for item in group]}
 
     def _messages(self, item: Item, role: Role) -> list[dict[str, Any]]:
-        """A conversation: pictures first, then the words; a text part only where there is text."""
-        parts: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": data_url(path)}} for path in item.media
-        ]
-        text = self._text(item, role)
-        if text or not parts:
-            parts.append({"type": "text", "text": text or EMPTY_TEXT})
+        """A conversation: pictures first, or where they stand in the words; a text part only where there is text."""
+        parts = [_part(piece) for piece in item.between(self._told(item, role)).pieces or (EMPTY_TEXT,)]
         turns: list[dict[str, Any]] = [{"role": "user", "content": parts}]
         if role == "query" and self.instruction == "system" and item.instruction:
             turns.insert(0, {"role": "system", "content": item.instruction})
         return turns
 
     def _text(self, item: Item, role: Role) -> str:
-        told = role == "query" and self.instruction == "text"
-        return " ".join(part for part in (item.instruction if told else "", item.text) if part)
+        return self._told(item, role) + item.text
+
+    def _told(self, item: Item, role: Role) -> str:
+        """What stands before an item's own text."""
+        told = item.instruction if role == "query" and self.instruction == "text" else ""
+        return f"{told} " if told and item.text else told
+
+
+def _part(piece: str | Path) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"type": "text", "text": piece}
+    return {"type": "image_url", "image_url": {"url": data_url(piece)}}
 
 
 class EndpointEmbedder:

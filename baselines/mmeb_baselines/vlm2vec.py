@@ -3,12 +3,14 @@
 Source: TIGER-AI-Lab/VLM2Vec, src/model/{model,processor}.py and vlm_backbone/qwen2_vl; its evaluation is the one that
 MMEB-V2's leaderboard follows. No chat template, no vision_start: its own position routine then numbers all tokens one
 after the other, so M-RoPE is off in training and evaluation; positions are handed over here, whatever transformers
-would make of the prompt.
+would make of the prompt. Several pictures stand where the text has them, as MMEB-V3's screenshots do; without places
+all of them stand where the one would: the official strings have none of that kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -17,7 +19,7 @@ from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Place
 from mmeb_baselines.official_text import official_pieces
 from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
-from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot
+from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot, pictures, video
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_baselines.weights import load_backbone, load_weights
 from mmeb_harness import Item, ModelError, Profile, Role
@@ -98,17 +100,28 @@ def _recipe(*, squash: bool) -> Recipe:
 
     def parts(item: Item, role: Role) -> Parts:
         pieces = official_pieces(item)
-        if not item.media:
-            return [pieces]
-        tokens = [isinstance(piece, Template) for piece in pieces]
-        place = tokens.index(True) if any(tokens) else len(pieces)  # the first one is the item's own
         first: tuple[Resize, ...] = () if item.frames else (enlarged_if_small(28, 56),)
         # The sets of video questions hand over no resolution, and so escape the squash.
         if squash and item.source.layout != "video_question":
             first = _SQUASHED
-        return [pieces[:place], Slot(item.media, bool(item.frames), (*first, size)), pieces[place + 1 :]]
+        shown = [video(item, (*first, size))] if item.frames else pictures(item, (*first, size))
+        placed = item.places and item.source.layout == "interleaved"
+        return _filled(pieces, [[slot] for slot in shown] if placed else [shown]) if shown else [pieces]
 
     return parts
+
+
+def _filled(pieces: list[str], groups: list[list[Slot]]) -> Parts:
+    """Pictures in the place of the item's own tokens, which are the first ones; before the text if it has none."""
+    tokens = [place for place, piece in enumerate(pieces) if isinstance(piece, Template)]
+    if not tokens:
+        return [*itertools.chain(*groups), pieces]
+    parts: Parts = []
+    told = 0
+    for place, slots in zip(tokens, groups, strict=False):  # further tokens are text
+        parts += [pieces[told:place], *slots]
+        told = place + 1
+    return [*parts, pieces[told:]]
 
 
 def _base_of(adapter: CheckpointFolder) -> str | None:

@@ -47,6 +47,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Item]:
         "own": Item("own", text="red", instruction="Say it:"),
         "image": Item("image", images=(image,), instruction="Show it.", source=Source("basic", "Show it.")),
         "mixed": Item("mixed", "what?", (image,), instruction="Answer it:", source=asked),
+        "two": Item("two", "what?", (image, frames[0]), instruction="Say it:"),
         "video": Item("video", frames=frames, instruction="What is it?", source=Source("basic", "What is it?")),
     }
 
@@ -78,12 +79,14 @@ def test_wemm_reads_official_words_and_times(folders: dict[str, Path], items: di
     frames = [frame.resize((320, 256)) for frame in opened(items["video"])]
     times = [f"<{seconds} seconds>{START}<|video_pad|>{END}" for seconds in ("0.5", "2.5")]
     picture = Shown(pictures=[opened(items["image"])[0].resize((320, 256))])
+    two = Shown(pictures=[shown.resize((320, 256)) for shown in opened(items["two"])])
     expected = {
         "text": (f"{head}Find it: a red\n\ncircle{tail}", Shown()),
         "label": (f"{head}red{tail}", Shown()),
         "own": (f"{head}Say it: red{tail}", Shown()),
         "image": (f"{head}{IMG}Show it.{tail}", picture),
         "mixed": (f"{head}{IMG}Answer it: what?{tail}", picture),
+        "two": (f"{head}{IMG * 2}Say it: what?{tail}", two),
         "video": (f"{head}{''.join(times)}What is it?{tail}", Shown(frames=frames)),
     }
     for vector, (name, (text, shown)) in zip(vectors, expected.items(), strict=True):
@@ -113,12 +116,14 @@ def test_omni_embed_nemotron_sees_both_ways(folders: dict[str, Path], items: dic
     plain = Path(copied(folders["omni"], tmp_path / "omni", "config.json", {"model_type": "qwen2_5_omni_thinker"}))
     head, tail = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n"
     picture = Shown(pictures=[opened(items["image"])[0].resize((308, 252))])
+    two = Shown(pictures=[shown.resize((308, 252)) for shown in opened(items["two"])])
     clip = Shown(frames=[frame.resize((252, 168)) for frame in opened(items["video"])])
     see = "<|vision_bos|>{}<|vision_eos|>"
     expected = [
         ("text", "query", f"{head}query: a red\n\ncircle{tail}", Shown()),
         ("image", "candidate", f"{head}passage: {see.format('<|image_pad|>')}{tail}", picture),
         ("mixed", "query", f"{head}query: what?{see.format('<|image_pad|>')}{tail}", picture),
+        ("two", "query", f"{head}query: what?{see.format('<|image_pad|>') * 2}{tail}", two),
         ("video", "candidate", f"{head}passage: {see.format('<|video_pad|>')}{tail}", clip),
     ]
     for name, role, text, shown in expected:
@@ -149,6 +154,7 @@ def test_jina_v4_adds_a_texts_and_a_pictures_vector(folders: dict[str, Path], it
         "text": jina_mean(folders["jina"], "Query: a red\n\ncircle", Shown()),
         "image": picture,
         "mixed": (asked + picture) / np.linalg.norm(asked + picture),
+        "two": (2 * asked + picture + frames[0]) / np.linalg.norm(2 * asked + picture + frames[0]),
         "video": np.mean(frames, axis=0) / np.linalg.norm(np.mean(frames, axis=0)),
     }
     for name, vector in expected.items():

@@ -177,6 +177,10 @@ def test_messages_have_pictures_before_the_words(server: Chat, make: Load, tmp_p
     make(style="messages", instruction="text").encode(items[1:], "query")
     assert [turn["role"] for asked in server.asked for turn in asked.body["messages"]] == ["user", "user"]
     assert server.asked[1].body["messages"][0]["content"][1]["text"] == "Describe."
+    placed = Item("c", text="first then", images=frames, places=(6, 10), instruction="Compare.")
+    make(style="messages", instruction="text").encode([placed], "query")
+    parts = server.asked[2].body["messages"][0]["content"]
+    assert [part.get("text", "picture") for part in parts] == ["Compare. first ", "picture", "then", "picture"]
 
 
 @pytest.mark.slow

@@ -59,6 +59,8 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Item]:
         "label": Item("label", text="red", source=Source("bare")),
         "image": Item("image", images=(image,), instruction="Represent the given image.", source=basic),
         "mixed": Item("mixed", "what?", (image,), instruction=QUESTION, source=asked),
+        "two": Item("two", text="first then", images=(frames[0], image), instruction="Find it:"),
+        "placed": Item(*("placed", "first then", (image, frames[0])), places=(6, 10), source=Source("interleaved")),
         "video": Item("video", frames=frames, instruction="What is it?", source=Source("basic", "What is it?")),
     }
 
@@ -89,6 +91,9 @@ CASES = (
     Case("vlm2vec", "image", "candidate", "<|image_pad|> Represent the given image."),
     Case("vlm2vec", "mixed", "query", f"<|image_pad|>\n{QUESTION} what?\n"),
     Case("vlm2vec", "video", "query", "<|video_pad|> What is it?", frame_size=(308, 252)),
+    Case("vlm2vec", "two", "query", "<|image_pad|><|image_pad|> Find it: first then"),
+    Case("vlm2vec", "placed", "query", "first <|image_pad|>then<|image_pad|>"),
+    Case("gme", "placed", "candidate", f"{SYSTEM}{IMG * 2}first then{CLOSED}", BIG, fetched=True),
     Case("gme", "text", "query", f"{system('Find it:')}a red circle{CLOSED}"),
     Case("gme", "image", "candidate", f"{SYSTEM}{IMG}{CLOSED}", BIG, fetched=True),
     Case("gme", "video", "candidate", f"{SYSTEM}{IMG * 3}{CLOSED}", BIG, (320, 240), fetched=True),
@@ -103,9 +108,12 @@ CASES = (
         fetched=True,
         arguments=BOARD,
     ),
+    Case("lamra", "two", "candidate", f"{SYSTEM}{IMG * 2}first then{SUMMARY.format('image and sentence')}", SMALL),
+    Case("ops_mm", "two", "query", f"{system('Find it:')}{IMG * 2}first then{CLOSED}", BIG, mrope=True),
     Case("ops_mm", "label", "candidate", f"{SYSTEM}red{CLOSED}", mrope=True),
     Case("ops_mm", "image", "query", f"{system('Represent the given image.')}{IMG}{CLOSED}", BIG, mrope=True),
     Case("rzen_embed", "text", "query", f"{SYSTEM}Find it: a red circle{CLOSED}"),
+    Case("rzen_embed", "two", "query", f"{SYSTEM}{IMG * 2}Find it: first then{CLOSED}", BIG, fetched=True),
     Case("rzen_embed", "mixed", "query", f"{SYSTEM}{IMG}{QUESTION} what?{CLOSED}", BIG, fetched=True),
     Case("rzen_embed", "video", "candidate", f"{SYSTEM}{IMG * 3}What is it?{CLOSED}", FRAME, (320, 240), fetched=True),
 )
@@ -157,6 +165,12 @@ def test_qwen3_vl_embedding_writes_times_and_full_stops(qwen3_vl: Path, items: d
             Shown(pictures=opened(items["image"])),
         ),
         ("video", "candidate", f"{head.format(own)}{timed}{ANSWER}", Shown(frames=frames)),
+        (
+            "placed",
+            "candidate",
+            f"{head.format(own)}{IMG * 2}first then{ANSWER}",
+            Shown(pictures=opened(items["placed"])),
+        ),
     ]
     for name, role, text, shown in cases:
         found = embedder.encode([items[name]], role).vectors[0]  # type: ignore[arg-type]
