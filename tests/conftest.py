@@ -23,12 +23,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from mmeb_tasks.mini import make_suite
+from mmeb_tasks import EDITIONS, TASKS
+from mmeb_tasks.mini import make_suite, make_suite_v3
 
 from mmeb_harness.core.environment import available_cpus
 from mmeb_harness.core.files import lock_file
@@ -56,16 +57,28 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The mini suite, seed 0, as made: once for all processes of a session. Nobody writes into it."""
+def _made_once(name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is made once for all processes of a session."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    with lock_file(folder / "mini.lock"):
-        if not (folder / "mini").is_dir():
-            make_suite(folder / "mini", 0)
-    return folder / "mini"
+    with lock_file(folder / f"{name}.lock"):
+        if not (folder / name).is_dir():
+            make(folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini suite, seed 0, as made. Nobody writes into it."""
+    return _made_once("mini", lambda folder: make_suite(folder, 0), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def mini_additions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the mini suite of MMEB-V3 has beside the 78 tasks, seed 0, as made. Nobody writes into it."""
+    added = [task.name for task in EDITIONS["v3"][len(TASKS) :]]
+    return _made_once("mini-additions", lambda folder: make_suite_v3(folder, 0, added), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

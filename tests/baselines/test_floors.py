@@ -62,6 +62,13 @@ def test_a_broken_sound_is_named(tmp_path: Path) -> None:
         BagOfFeaturesEmbedder().encode([Item("a", sound=Sound(tmp_path / "broken.wav"))], "query")
 
 
+def test_parts_of_one_recording_have_random_directions_of_their_own() -> None:
+    recording = Path("street/r0.wav")
+    items = [Item("whole", sound=Sound(recording)), *(Item(str(s), sound=Sound(recording, s, s + 1)) for s in (0, 1))]
+    vectors = RandomEmbedder().encode(items, "candidate").vectors
+    assert len({vector.tobytes() for vector in vectors}) == 3
+
+
 def test_word_order_is_invisible() -> None:
     embedder = BagOfFeaturesEmbedder()
     first, second = embedder.encode([Item("a", text="red on blue"), Item("b", text="blue on red")], "query").vectors
