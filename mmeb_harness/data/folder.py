@@ -74,6 +74,8 @@ class _Manifest:
     num_queries: Mapping[str, int] = field(default_factory=dict)
 
 
+#: What MMEB-V3 adds lies in these.
+BUNDLE_FOLDERS = ("audio-tasks", "gui-tasks", "memory-tasks", "text-tasks", "tool-tasks")
 #: A note.
 OTHER_QUERIES = "queries more or fewer than the public data set has"
 _AGAIN = "make the folder again, or let `mmeb-eval data get` write it anew"
@@ -110,7 +112,8 @@ def is_benchmark_tree(root: Path) -> bool:
 
     A folder of annotations alone doesn't tell: other people's pictures have one beside them.
     """
-    return (root / MANIFEST).exists() or any((root / ANNOTATIONS).glob("*/*/*/*.parquet"))
+    has_folder = any((root / folder).is_dir() for folder in BUNDLE_FOLDERS)
+    return has_folder or (root / MANIFEST).exists() or any((root / ANNOTATIONS).glob("*/*/*/*.parquet"))
 
 
 def suite_folder(suite: Suite, seed: int) -> Path:

@@ -12,6 +12,7 @@ import pytest
 
 from mmeb_harness import DataError, Profile, Suite
 from mmeb_harness.data.folder import (
+    BUNDLE_FOLDERS,
     MANIFEST,
     OTHER_QUERIES,
     DataInfo,
@@ -19,6 +20,7 @@ from mmeb_harness.data.folder import (
     data_revision,
     describe,
     ensure_suite,
+    is_benchmark_tree,
     load_samples,
 )
 from mmeb_harness.store.media import MediaHashes
@@ -140,3 +142,10 @@ def test_another_number_of_queries_than_the_public_data_set_has_is_counted(tmp_p
     task = dataclasses.replace(toy_task("toy"), likely_queries=8)
     assert load_samples(task, DataInfo(tmp_path), Profile(), None).notes == {OTHER_QUERIES: 2}
     assert load_samples(task, DataInfo(tmp_path, synthetic=True), Profile(), None).notes == {}
+
+
+@pytest.mark.parametrize("folder", BUNDLE_FOLDERS)
+def test_a_folder_of_what_mmeb_v3_adds_is_the_benchmarks(folder: str, tmp_path: Path) -> None:
+    assert not is_benchmark_tree(tmp_path)
+    (tmp_path / folder).mkdir()
+    assert is_benchmark_tree(tmp_path)
