@@ -162,6 +162,10 @@ class Row:
         cell: Value = self._cells[column.name][self._place]
         return cell
 
+    def get(self, column: Column[Value], absent: Value) -> Value:
+        """The cell; or `absent` if the table was read without the column."""
+        return self[column] if column.name in self._cells else absent
+
     def unfit(self, column: Column[Any], expected: str) -> DataError:
         """The error to raise for a cell of the right type with a value that means nothing."""
         return column.unfit(self.path, self.number, shown(self[column]), expected)

@@ -6,6 +6,7 @@ import functools
 from typing import Literal, NamedTuple
 
 from mmeb_harness import Archive, Table, Task
+from mmeb_tasks.editions import V3_EDITIONS
 from mmeb_tasks.hub import MEDIA_REPO, place_images
 from mmeb_tasks.readers.builder import read_named
 from mmeb_tasks.readers.image import ImageLayout, ImageReader, read_image_task
@@ -67,7 +68,7 @@ ROWS = (
 def _task(row: ImageRow, edition: str) -> Task:
     table = Table(REPO, row.name, "test")
     images = functools.partial(place_images, table)
-    layout = ImageLayout(row.reader, table, dialogue=row.name == "VisDial")
+    layout = ImageLayout(row.reader, table, row.name == "VisDial", may_lack_instructions=edition in V3_EDITIONS)
     return Task(
         name=row.name,
         modality="image",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmeb_harness import Archive, Frames, Samples, Table, Task
-from mmeb_tasks.editions import NUM_QUERIES, REPOS, other_editions, recognise
+from mmeb_tasks.editions import NUM_QUERIES, REPOS, V3_EDITIONS, other_editions, recognise
 from mmeb_tasks.hub import MEDIA_REPO, place_frames
 from mmeb_tasks.readers.builder import read_named
 
@@ -110,7 +110,7 @@ def _listed_folders(row: VideoRow) -> tuple[str, ...]:
     return (f"{FRAMES}/{row.frame_root}/*/*",) if row.reader == "moment_retrieval" else ()
 
 
-def _read(row: VideoRow, data: Path, frames: Frames) -> Samples:
+def _read(row: VideoRow, edition: str, data: Path, frames: Frames) -> Samples:
     """The reader is imported by the row that is read."""
     from mmeb_tasks.readers.video import VideoLayout, read_video_task
 
@@ -122,6 +122,7 @@ def _read(row: VideoRow, data: Path, frames: Frames) -> Samples:
         target_instruction=row.target_instruction,
         labels=row.labels,
         max_rows=row.max_rows,
+        all_positives=edition in V3_EDITIONS,
     )
     return read_video_task(layout, data, frames)
 
@@ -136,7 +137,9 @@ def _task(row: VideoRow, edition: str) -> Task:
         modality="video",
         group=row.group,
         metric="hit@1",
-        load=functools.partial(read_named, row.name, edition, functools.partial(_read, row), tables[0].folder, other),
+        load=functools.partial(
+            read_named, row.name, edition, functools.partial(_read, row, edition), tables[0].folder, other
+        ),
         annotations=(*(pattern for table in tables for pattern in table.patterns), *_listed_folders(row)),
         num_queries=row.num_queries,
         num_candidates=row.num_candidates,

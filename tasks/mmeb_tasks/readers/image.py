@@ -14,12 +14,13 @@ from typing import Any, Literal
 from mmeb_harness import Column, DataError, Frames, Item, Layout, Row, Samples, Source, Table
 from mmeb_tasks.readers.builder import SamplesBuilder, clean_instruction
 from mmeb_tasks.readers.media import MediaFolder
-from mmeb_tasks.readers.tables import iter_rows
+from mmeb_tasks.readers.tables import has_column, iter_rows
 
 ImageReader = Literal["image_cls", "image_qa", "image_i2t", "image_t2i", "image_i2i_vg"]
 
 IMAGE_ROOT = "image-tasks"
 WITHOUT_MEDIA = "rows without media"
+WITHOUT_INSTRUCTIONS = "columns of instructions that the table lacks"
 
 QUERY_INSTRUCTION, QUERY_TEXT = Column.text("qry_inst"), Column.optional_text("qry_text")
 QUERY_IMAGE = Column.optional_text("qry_img_path")
@@ -41,17 +42,19 @@ class ImageLayout:
 
     Attributes:
         dialogue: VisDial, whose queries end in one more newline in the official input.
+        may_lack_instructions: a table without a column of them has empty ones, as in MMEB-V3; else it is refused.
     """
 
     reader: ImageReader
     table: Table
     dialogue: bool = False
+    may_lack_instructions: bool = False
 
 
 def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     """Read the queries and candidates of an image task."""
     media, builder = MediaFolder(data), SamplesBuilder()
-    for number, row in enumerate(iter_rows(data, layout.table, _columns(layout.reader))):
+    for number, row in enumerate(iter_rows(data, layout.table, _columns_in(data, layout, builder))):
         _check_lists(row)
         own = _candidates(layout, row, media, builder)
         builder.query(_query(layout, str(number), row, media, builder), own, {own[0]: 1.0})
@@ -60,6 +63,17 @@ def read_image_task(layout: ImageLayout, data: Path, frames: Frames) -> Samples:
     if layout.reader != "image_t2i" and not any(query.images for query in samples.queries):
         raise DataError("no row has a qry_img_path")
     return samples
+
+
+def _columns_in(data: Path, layout: ImageLayout, builder: SamplesBuilder) -> list[Column[Any]]:
+    """Those to read; without instructions that the table lacks, where it may."""
+    columns = _columns(layout.reader)
+    if not layout.may_lack_instructions:
+        return columns
+    instructions = [column for column in (QUERY_INSTRUCTION, TARGET_INSTRUCTION) if column in columns]
+    lacking = [column for column in instructions if not has_column(data, layout.table, column.name)]
+    builder.notes[WITHOUT_INSTRUCTIONS] += len(lacking)
+    return [column for column in columns if column not in lacking]
 
 
 def _columns(reader: ImageReader) -> list[Column[Any]]:
@@ -91,12 +105,13 @@ def _image(path: str, media: MediaFolder, builder: SamplesBuilder) -> tuple[Path
 def _query(layout: ImageLayout, query_id: str, row: Row, media: MediaFolder, builder: SamplesBuilder) -> Item:
     kind: Layout = "dialogue_query" if layout.dialogue else _QUERY_LAYOUT[layout.reader]
     images = () if layout.reader == "image_t2i" else _image(row[QUERY_IMAGE], media, builder)
+    instruction = row.get(QUERY_INSTRUCTION, "")
     return Item(
         id=query_id,
         text=row[QUERY_TEXT],
         images=images,
-        instruction=clean_instruction(row[QUERY_INSTRUCTION]),
-        source=Source(kind, row[QUERY_INSTRUCTION]),
+        instruction=clean_instruction(instruction),
+        source=Source(kind, instruction),
     )
 
 
@@ -117,8 +132,8 @@ def _image_candidates(reader: ImageReader, row: Row, media: MediaFolder, builder
     """Whether captions are used is decided by the row's first caption alone, as officially."""
     captioned = bool(row[TARGET_TEXTS][0].strip())
     uncaptioned: Layout = "uncaptioned_line" if reader == "image_t2i" else "uncaptioned"
-    source = Source("captioned" if captioned else uncaptioned, row[TARGET_INSTRUCTION])
-    instruction = clean_instruction(row[TARGET_INSTRUCTION])
+    stored = row.get(TARGET_INSTRUCTION, "")
+    source, instruction = Source("captioned" if captioned else uncaptioned, stored), clean_instruction(stored)
 
     def make(candidate_id: str, path: str, caption: str) -> Item:
         text = caption if captioned else ""

@@ -47,6 +47,7 @@ class VideoLayout:
         target_instruction: of video candidates.
         labels: file of class names that every query ranks.
         max_rows: only the first rows are used.
+        all_positives: in moment retrieval every positive folder is an answer, as in MMEB-V3; else the last one is.
     """
 
     reader: VideoReader
@@ -56,6 +57,7 @@ class VideoLayout:
     target_instruction: str = ""
     labels: str | None = None
     max_rows: int | None = None
+    all_positives: bool = False
 
 
 @dataclass
@@ -266,7 +268,7 @@ def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) 
     """Truth and candidates are the sub-folders of the video's frame folder.
 
     The official candidate order is that of the directory listing, which differs between file systems; here
-    it is the sorted order, so that ties fall the same everywhere. Of several positive folders the last counts.
+    it is the sorted order, so that ties fall the same everywhere.
     A video without one is refused; the official code silently keeps the previous row's answer.
     """
     root, video = context.layout.frame_root, PurePosixPath(row[VIDEO_PATH]).stem
@@ -280,7 +282,8 @@ def _moment_retrieval(context: _Context, query_id: str, row: Row, table: Table) 
         context.video_candidate(f"{root}/{video}/{name}", partial(context.clip, f"{video}/{name}")) for name in clips
     ]
     item = context.query(query_id, row[DESCRIPTION], whole_video)
-    context.builder.query(item, own, {f"{root}/{video}/{positives[-1]}": 1.0})
+    answers = positives if context.layout.all_positives else positives[-1:]
+    context.builder.query(item, own, {f"{root}/{video}/{name}": 1.0 for name in answers})
 
 
 #: By the suffix of the row's input.
