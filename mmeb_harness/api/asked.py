@@ -139,6 +139,7 @@ def asked_of(config: RunConfig, chosen: Chosen, output: Path, model_args: Mappin
         edition=benchmark_edition(registered.values()) if of_benchmark else "",
         frames=config.frames,
         audio_seconds=config.audio_seconds,
+        pages=config.pages,
         limit=config.limit,
         seed=config.seed,
         batch_tokens=config.batch_tokens,
@@ -194,6 +195,7 @@ def default_output(config: RunConfig, model_args: Mapping[str, str], data: DataI
     parts += [config.edition] if config.edition else []
     parts += [f"frames{config.frames}"] if config.frames is not None else []
     parts += [f"audio{config.audio_seconds:g}"] if config.audio_seconds is not None else []
+    parts += [f"{config.pages}-pages"] if config.pages is not None else []
     parts += [f"limit{config.limit}"] if config.limit is not None else []
     parts += [f"dim{config.dim}"] if config.dim is not None else []
     parts += [config.quantize] if config.quantize != "none" else []

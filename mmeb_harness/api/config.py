@@ -10,7 +10,7 @@ from typing import Any
 
 from mmeb_harness.core.errors import NO_UTF8, OptionError
 from mmeb_harness.core.files import is_plain
-from mmeb_harness.core.items import Quantization
+from mmeb_harness.core.items import PageFiles, Quantization
 from mmeb_harness.core.reading import build_config, read_yaml
 from mmeb_harness.core.trackers import TrackerName, check_trackers
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
@@ -25,6 +25,7 @@ class RunConfig:
         edition: of the benchmark; `None`: the default one.
         frames: frames of a video to show; `None`: as many as the model asks for.
         audio_seconds: of a sound, from its start; `None`: as many as the model asks for.
+        pages: how pages of documents are written; `None`: as the model asks for, which is as they are stored.
         dim: how many of the vectors' first dimensions to compare; `None`: all.
         quantize: the vectors compared.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
@@ -46,6 +47,7 @@ class RunConfig:
     edition: str | None = None
     frames: int | None = None
     audio_seconds: float | None = None
+    pages: PageFiles | None = None
     limit: int | None = None
     dim: int | None = None
     quantize: Quantization = "none"

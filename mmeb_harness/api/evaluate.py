@@ -17,7 +17,7 @@ from mmeb_harness.api.notebook import NotebookReporter, is_notebook
 from mmeb_harness.core import terminal
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import OptionError
-from mmeb_harness.core.items import Quantization
+from mmeb_harness.core.items import PageFiles, Quantization
 from mmeb_harness.core.progress import Reporter, SilentReporter, reporter_for
 from mmeb_harness.core.trackers import TrackerName
 from mmeb_harness.core.waiting import silently
@@ -45,6 +45,7 @@ def evaluate(
     trust_remote_code: bool | None = None,
     frames: int | None = None,
     audio_seconds: float | None = None,
+    pages: PageFiles | None = None,
     limit: int | None = None,
     dim: int | None = None,
     quantize: Quantization = "none",
@@ -91,6 +92,7 @@ def evaluate(
             "trust_remote_code": trust_remote_code,
             "frames": frames,
             "audio_seconds": audio_seconds,
+            "pages": pages,
             "limit": limit,
             "dim": dim,
             "quantize": quantize,

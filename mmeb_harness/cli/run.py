@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @click.command()
 @run_options
 @click.option("--limit", type=int, metavar="N", help="Only the first N queries of each task; marked, never ranked.")
+@click.option(
+    "--pages",
+    type=click.Choice(("stored", "official")),
+    help="Pages of documents as stored (default), or as officially: VisRAG's .jpg written anew with quality 75.",
+)
 @click.option("--dim", type=int, metavar="N", help="Compare the first N dimensions of each vector only, renormalised.")
 @click.option("--quantize", type=click.Choice(("int8", "binary")), help="Compare quantised vectors.")
 @click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 8192.")

@@ -46,6 +46,10 @@ Whitespace = Literal["unstated", "kept", "stripped", "official"]
 ShortClips = Literal["as they are", "spread"]
 
 
+#: How a page in an annotation table becomes a file: its bytes, or as the official code writes it.
+PageFiles = Literal["stored", "official"]
+
+
 #: "dot": one vector an item. "max_sim": several, compared token by token (late interaction).
 Similarity = Literal["dot", "max_sim"]
 
@@ -256,18 +260,20 @@ def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """How many saved frames a model is shown. A score is comparable only with one of equal frames.
+    """Which of the saved frames and pages a model is shown. A score is comparable only with one of equal frames.
 
     Attributes:
         video: of a whole video, evenly spaced, both ends included.
         clip: of a clip in moment retrieval.
         short: what happens to a video with fewer frames. The official evaluation of MMEB-V2 uses them as they
             are; that of MMEB-V3 shows as many as asked for, and repeats frames evenly: 3 as 8 are 0 0 0 0 1 1 1 2.
+        pages: of documents. "official": VisRAG's that are called .jpg are JPEGs written anew, of quality 75.
     """
 
     video: int = 8
     clip: int = 8
     short: ShortClips = "as they are"
+    pages: PageFiles = "stored"
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,20 @@ _ADDED_TO_PROFILE: Mapping[str, Scalar] = {
     "max_text_tokens": None,
     "audio_seconds": 30.0,
 }
+_ADDED_TO_FRAMES: Mapping[str, Scalar] = {"pages": "stored"}
 #: All fields that the first files of a schema version lack.
 ADDED = frozenset(
-    {*_ADDED_TO_PROFILE, "reused", "model_parameters", "content", "media", "tables", "checksums", "checksum"}
+    {
+        *_ADDED_TO_PROFILE,
+        *_ADDED_TO_FRAMES,
+        "reused",
+        "model_parameters",
+        "content",
+        "media",
+        "tables",
+        "checksums",
+        "checksum",
+    }
 )
 #: What sums and divisions may be off by.
 _ROUNDING = 1e-9
@@ -309,8 +320,11 @@ def model_fingerprint(
 
 def _shown_profile(profile: Profile) -> dict[str, Any]:
     """Of a profile what a fingerprint names: fields that were added later only where they are not at their default."""
-    added = _ADDED_TO_PROFILE
     fields = dataclasses.asdict(profile)
+    return _without_added({**fields, "frames": _without_added(fields["frames"], _ADDED_TO_FRAMES)}, _ADDED_TO_PROFILE)
+
+
+def _without_added(fields: Mapping[str, Any], added: Mapping[str, Scalar]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in added or value != added[key]}
 
 

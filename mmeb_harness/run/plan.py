@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmeb_harness.core.embedder import ModelInfo
 from mmeb_harness.core.errors import OptionError
-from mmeb_harness.core.items import Profile, Quantization
+from mmeb_harness.core.items import PageFiles, Profile, Quantization
 from mmeb_harness.core.registry import RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, data_revision
@@ -26,6 +26,7 @@ class RunSettings:
         edition: of the benchmark, as the tasks are of; stands in the results.
         frames: frames of a video to show; `None`: as many as the model's profile asks for.
         audio_seconds: of a sound, from its start; `None`: as many as the profile asks for.
+        pages: how pages of documents are written; `None`: as the model's profile says.
         limit: only the first queries of each task; marks the results, which are then never ranked.
         dimensions: how many of the vectors' first ones to compare; `None`: all.
         quantization: of the vectors compared.
@@ -37,6 +38,7 @@ class RunSettings:
     edition: str = ""
     frames: int | None = None
     audio_seconds: float | None = None
+    pages: PageFiles | None = None
     limit: int | None = None
     seed: int = 0
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -107,7 +109,8 @@ def make_plan(
         OptionError: the model's vectors can't be shortened or quantised as the settings say.
         DataError: a task's annotations are missing.
     """
-    profile = run_profile(model, settings.frames, settings.dimensions, settings.quantization, settings.audio_seconds)
+    choices = (settings.dimensions, settings.quantization, settings.audio_seconds, settings.pages)
+    profile = run_profile(model, settings.frames, *choices)
     fingerprint = fingerprint_of(model)
     folder = RunFolder(settings.output)
 
@@ -146,8 +149,9 @@ def run_profile(
     dimensions: int | None = None,
     quantization: Quantization = "none",
     audio_seconds: float | None = None,
+    pages: PageFiles | None = None,
 ) -> Profile:
-    """The model's profile, with the run's own choices: frames, dimensions, quantization, seconds of a sound.
+    """The model's profile, with the run's own choices: frames, pages, dimensions, quantization, seconds of a sound.
 
     A clip is never shown with more frames than the model's profile has for one: few were saved.
 
@@ -161,6 +165,8 @@ def run_profile(
         profile = dataclasses.replace(profile, frames=shown)
     if audio_seconds is not None:
         profile = dataclasses.replace(profile, audio_seconds=audio_seconds)
+    if pages is not None:
+        profile = dataclasses.replace(profile, frames=dataclasses.replace(profile.frames, pages=pages))
     if dimensions is None and quantization == "none":
         return profile
     _check_compressible(model, dimensions)

@@ -84,6 +84,7 @@ def profile_line(profile: Profile, results: Iterable[TaskResult] = ()) -> str:
         f"candidate instruction {profile.candidate_instruction}",
         f"{frames.video} frames a video, {frames.clip} a clip, short ones {frames.short}",
         *([f"the first {profile.audio_seconds:g} s of a sound"] if heard else []),
+        *([] if frames.pages == "stored" else [f"pages {frames.pages}"]),
         *pixels,
         f"text whitespace {profile.whitespace}",
         f"pooling {profile.pooling}",

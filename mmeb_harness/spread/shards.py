@@ -20,7 +20,7 @@ from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import EncodeResult, ModelInfo
 from mmeb_harness.core.errors import ModelError, ResultError
 from mmeb_harness.core.files import matching
-from mmeb_harness.core.items import Item, Quantization, Role
+from mmeb_harness.core.items import Item, PageFiles, Quantization, Role
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.encode.local import Encoder
 from mmeb_harness.results.files import ADDED
@@ -32,7 +32,10 @@ from mmeb_harness.spread.shares import Share, ShareEncoder, refuse_difference
 
 SHARD_SCHEMA_VERSION = 1
 #: Settings that all shards of a run have in common, and that who ranks them takes from them.
-OF_SETTINGS = ("edition", "frames", "audio_seconds", "limit", "dimensions", "quantization", "seed", "batch_tokens")
+OF_SETTINGS = (
+    *("edition", "frames", "audio_seconds", "pages", "limit"),
+    *("dimensions", "quantization", "seed", "batch_tokens"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ShardResult:
     seconds: float
     processors: str
     audio_seconds: float | None = None
+    pages: PageFiles | None = None
     schema_version: int = SHARD_SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
 

@@ -1,17 +1,27 @@
-"""What MMEB-V3 changes for the 78 tasks of MMEB-V2."""
+"""What editions and a run's own choice change for the 78 tasks of MMEB-V2."""
 
 from __future__ import annotations
 
+import io
+import os
+import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mmeb_tasks import EDITIONS
+from PIL import ExifTags, Image, ImageOps
 
-from mmeb_harness import DataError, Frames, Samples
+from mmeb_harness import DataError, Frames, PageFiles, Profile, Samples
+from mmeb_harness.results.files import task_fingerprint
+from mmeb_harness.show.tables import profile_line
 from tests.tasks.golden import GOLDEN_TASKS, write_case
 
 OFFICIAL = Frames()
+#: Fingerprint of a result of a profile of defaults.
+BEFORE_PAGES_WERE_A_CHOICE = "7c3a5e88d88cf7459738888f"
 V2_EDITIONS, V3_EDITIONS = ("page-fixed", "v2.0.0"), ("v3", "v3-unfixed")
 
 
@@ -59,3 +69,71 @@ def test_a_table_without_instructions_has_empty_ones(name: str, tmp_path: Path) 
     assert {item.instruction for item in (*lacking.queries, *lacking.candidates)} == {""}
     assert [query.text for query in lacking.queries] == [query.text for query in whole.queries]
     assert lacking.notes["columns of instructions that the table lacks"] == (1 if name == "OK-VQA" else 2)
+
+
+def officially_written(stored: bytes, name: str, folder: Path) -> bytes:
+    """What a model is shown officially: the table's picture, upright, saved under the page's name and opened again."""
+    with Image.open(io.BytesIO(stored)) as picture:
+        upright = ImageOps.exif_transpose(picture)
+    upright.save(folder / name)
+    with Image.open(folder / name) as page:
+        return page.convert("RGB").tobytes()
+
+
+def noisy(size: tuple[int, int], kind: str, orientation: int = 1) -> bytes:
+    """A page of fine detail, which JPEG changes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = orientation
+    quality = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    Image.fromarray(pixels).save(buffer, kind, exif=exif, **quality)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("edition", ["page-fixed", "v3"])
+def test_visrag_pages_are_written_as_officially_where_that_is_asked_for(edition: str, tmp_path: Path) -> None:
+    """Scores of both differ: they are apart in the result's fingerprint, and share no vector."""
+    pages = {
+        "plain.jpg": noisy((40, 24), "JPEG"),
+        "turned.jpeg": noisy((40, 24), "JPEG", orientation=6),
+        "drawn.jpg": noisy((33, 17), "PNG"),
+        "lossless.png": noisy((33, 17), "PNG"),
+    }
+    tables = {
+        "corpus": {"corpus-id": list(pages), "image": [{"bytes": page, "path": None} for page in pages.values()]},
+        "queries": {"query-id": ["q"], "query": ["?"]},
+        "qrels": {"query-id": ["q"], "corpus-id": ["plain.jpg"], "score": [1]},
+    }
+    for config, columns in tables.items():
+        folder = tmp_path / "data/annotations/openbmb/VisRAG-Ret-Test-ChartQA" / config
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table(columns), folder / "train.parquet")
+    shown = {}
+    for choice in ("stored", "official", "stored", "official"):
+        frames = Frames(pages=choice)  # type: ignore[arg-type]
+        samples = load("VisRAG_ChartQA", edition, tmp_path / "data", frames)
+        shown[choice] = {item.id: item.images[0] for item in samples.candidates}
+    for name, stored in pages.items():
+        with Image.open(shown["official"][name]) as page:
+            assert page.convert("RGB").tobytes() == officially_written(stored, name, tmp_path)
+    changed = [name for name in pages if shown["stored"][name].read_bytes() != shown["official"][name].read_bytes()]
+    assert changed == ["plain.jpg", "turned.jpeg", "drawn.jpg"]
+    assert shown["stored"]["plain.jpg"].read_bytes() == pages["plain.jpg"]
+    newer = shown["stored"]["plain.jpg"]
+    newer.write_bytes(pages["drawn.jpg"])
+    os.utime(newer, (time.time() + 1, time.time() + 1))
+    again = load("VisRAG_ChartQA", edition, tmp_path / "data", Frames(pages="official"))
+    with Image.open(next(item.images[0] for item in again.candidates if item.id == "plain.jpg")) as page:
+        assert page.size == (33, 17)
+
+
+def test_official_pages_are_another_result_and_stored_ones_the_same_as_ever() -> None:
+    def mark(pages: PageFiles) -> str:
+        profile = Profile(frames=Frames(pages=pages))
+        named = {"data": "MMEB-V2", "synthetic": False, "data_revision": "1", "model": "m", "limit": None}
+        return task_fingerprint("VisRAG_ChartQA", "page-fixed", "ndcg_linear@5", profile=profile, **named)  # type: ignore[arg-type]
+
+    assert mark("stored") == BEFORE_PAGES_WERE_A_CHOICE
+    assert mark("official") != mark("stored")
+    assert "pages official" in profile_line(Profile(frames=Frames(pages="official")))
+    assert "pages" not in profile_line(Profile())

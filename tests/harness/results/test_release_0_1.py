@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mmeb_harness import ModelInfo, Profile
+from mmeb_harness import Frames, ModelInfo, Profile
 from mmeb_harness.api.config import RunConfig, make_config, read_config
 from mmeb_harness.cli import cli
 from mmeb_harness.core.errors import ResultError
@@ -25,7 +25,7 @@ from mmeb_harness.store.description import check_description, read_description
 RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
 RUN = RELEASE / "run"
 #: Fields that were added since; of what that release wrote they are empty, or at their default.
-SINCE = ("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds")
+SINCE = ("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds", "pages")
 
 
 def stored(path: Path) -> object:
@@ -39,7 +39,9 @@ def as_json(value: object) -> object:
 
 def without_later_fields(values: object) -> object:
     """What a file of that release would have held of these."""
-    defaults = dataclasses.asdict(Profile()) | {"media": list(ModelInfo("", "", 1).media)}
+    defaults = (
+        dataclasses.asdict(Profile()) | dataclasses.asdict(Frames()) | {"media": list(ModelInfo("", "", 1).media)}
+    )
     if not isinstance(values, dict):
         return values
     return {
