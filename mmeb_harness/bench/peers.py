@@ -89,5 +89,6 @@ def _argsorted(task: Task, samples: Samples, queries: AnyVectors, candidates: An
         pool = ids if samples.pools is None else samples.pools[query.id]
         rows = candidates if samples.pools is None else candidates[[position_of[candidate] for candidate in pool]]
         ranked = [pool[place] for place in np.argsort(-(rows @ vector))]
-        values.append(query_metrics(ranked, official_gains(task.edition, samples.gains[query.id]))[task.metric])
+        gains = official_gains(task.edition, task.modality, samples.gains[query.id])
+        values.append(query_metrics(ranked, gains)[task.metric])
     return float(np.mean(values))

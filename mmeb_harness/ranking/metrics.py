@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from mmeb_harness.core.items import Modality
+
 CUTOFFS = (1, 5, 10)
 MAX_CUTOFF = max(CUTOFFS)
 
@@ -107,13 +109,14 @@ def set_order_gains(gains: Gains) -> dict[str, float] | None:
     return {str(label): gain for label, gain in zip(in_set_order, gains.values(), strict=True)}
 
 
-def official_gains(edition: str, gains: Gains) -> Gains:
+def official_gains(edition: str, modality: Modality, gains: Gains) -> Gains:
     """The gains that a task's metrics are computed with: those of `set_order_gains` where there are such.
 
     Where the official value depends on PYTHONHASHSEED there is none to reproduce, and a task of no benchmark's edition
-    has no official value: grades stay on their labels.
+    has no official value: grades stay on their labels. Officially the ids of pages alone may be integers: those of
+    documents that look like such are text.
     """
-    return (set_order_gains(gains) if edition else None) or gains
+    return (set_order_gains(gains) if edition and modality == "visdoc" else None) or gains
 
 
 def chance(metric: str, gains: Gains, pool: Sequence[str]) -> float:

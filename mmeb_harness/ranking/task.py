@@ -137,7 +137,7 @@ def _score(
     num_ranked: int,
 ) -> ScoredQuery:
     top_ids = tuple(ids[position] for position in ranking.positions)
-    official = official_gains(task.edition, gains)
+    official = official_gains(task.edition, task.modality, gains)
     return ScoredQuery(
         query_id=query_id,
         top_ids=top_ids,

@@ -105,9 +105,7 @@ def verify_task(result: TaskResult, files: RunFolder, findings: Outcome) -> None
     _verify_counts(result, queries, candidates, findings)
     _verify_ids(result, rows, set(candidates.column("candidate_id").to_pylist()), findings)
     if rows:
-        _verify_means(
-            result, rows, [_verify_query(row, result.metric, result.edition, findings) for row in rows], findings
-        )
+        _verify_means(result, rows, [_verify_query(row, result, findings) for row in rows], findings)
 
 
 def _verify_ids(result: TaskResult, rows: Sequence[Mapping[str, Any]], candidates: set[str], findings: Outcome) -> None:
@@ -176,12 +174,12 @@ def _verify_counts(result: TaskResult, queries: pa.Table, candidates: pa.Table, 
         findings.equal(f"{side}: truncated", stats.truncated, sum(traces["truncated"]))
 
 
-def _verify_query(row: Mapping[str, Any], metric: str, edition: str, findings: Outcome) -> dict[str, float]:
+def _verify_query(row: Mapping[str, Any], result: TaskResult, findings: Outcome) -> dict[str, float]:
     """One query's metrics, recomputed; what its row says of them is held against that."""
     where = f"query {row['query_id']!r}"
     gains = dict(zip(row["relevant_ids"], row["relevant_gains"], strict=False))
     findings.equal(f"{where}: number of gains", len(row["relevant_gains"]), len(gains))
-    official = official_gains(edition, gains)
+    official, metric = official_gains(result.edition, result.modality, gains), result.metric
     metrics = query_metrics(row["top_ids"], official)
     findings.number(f"{where}: score", row["score"], metrics[metric])
     corrected = metrics if official == gains else query_metrics(row["top_ids"], gains)

@@ -60,9 +60,10 @@ def test_set_order_follows_the_effective_order_of_the_official_code() -> None:
 
 def test_grades_of_a_task_of_no_edition_stay_on_their_labels() -> None:
     gains = {"35": 2.0, "7": 1.0, "16": 1.0}  # in a set of these numbers 16 comes first
-    assert official_gains("page-fixed", gains) == set_order_gains(gains) != gains
-    assert official_gains("", gains) == gains
-    assert official_gains("page-fixed", {"p35": 2.0, "p7": 1.0}) == {"p35": 2.0, "p7": 1.0}
+    assert official_gains("page-fixed", "visdoc", gains) == set_order_gains(gains) != gains
+    assert official_gains("", "visdoc", gains) == gains
+    assert official_gains("v3", "text", gains) == gains
+    assert official_gains("page-fixed", "visdoc", {"p35": 2.0, "p7": 1.0}) == {"p35": 2.0, "p7": 1.0}
 
 
 @pytest.mark.parametrize(("metric", "gains"), [("hit@1", {"a": 1.0}), ("ndcg_linear@5", {"a": 3.0, "d": 2.0})])
