@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from mmeb_baselines import jina_v4, omni_embed_nemotron, wemm_embedding
 from tokenizers import Tokenizer
-from transformers import AutoModel, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import AutoModel, Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
+from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import _get_feat_extract_output_lengths
 
-from mmeb_harness import Item, ModelError, Source
+from mmeb_harness import Item, ModelError, Sound, Source
 from mmeb_harness.encode.check import check_embedder
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_omni, save_qwen2_5_vl, save_wemm
@@ -93,10 +95,22 @@ def test_wemm_reads_official_words_and_times(folders: dict[str, Path], items: di
         np.testing.assert_allclose(vector, wemm_vector(folders["wemm"], text, shown), atol=2e-5, err_msg=name)
 
 
-def omni_states(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
-    """One item through the thinker, every mask made by hand: all tokens see all, and their mean is the vector."""
+def omni_states(folder: Path, text: str, shown: Shown, samples: Any = None) -> np.ndarray[Any, Any]:
+    """One item through the thinker, every mask made by hand: all tokens see all, and their mean is the vector.
+
+    A sound as transformers' own processor reads it: Whisper's spectrum, padded to five minutes under a mask.
+    """
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, attn_implementation="eager").eval().model
-    inputs = plain_inputs(folder, text, shown, NO_BOUNDS)
+    sounds: dict[str, Any] = {}
+    if samples is not None:
+        extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=300)
+        found = extractor(samples, sampling_rate=16_000, padding="max_length", return_attention_mask=True)
+        sounds = {name: torch.tensor(np.asarray(found[name])) for name in ("input_features", "attention_mask")}
+        count = _get_feat_extract_output_lengths(sounds["attention_mask"].sum(-1))
+        text = text.replace("<|AUDIO|>", "<|AUDIO|>" * int(count))
+        sounds["feature_attention_mask"] = sounds.pop("attention_mask")
+        assert sounds["input_features"].shape[-1] == 30_000
+    inputs = plain_inputs(folder, text, shown, NO_BOUNDS) | sounds
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     named = {f"<|{kind}_pad|>": f"<|{kind.upper()}|>" for kind in ("image", "video")}
     pads = {tokenizer.token_to_id(pad): tokenizer.token_to_id(own) for pad, own in named.items()}
@@ -104,6 +118,8 @@ def omni_states(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
     del inputs["mm_token_type_ids"]
     grids = {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw") if name in inputs}
     seconds = {"second_per_grids": torch.tensor([1.0])} if shown.frames else {}
+    if sounds:
+        seconds["audio_seqlens"] = sounds["feature_attention_mask"].sum(-1)
     places, _ = model.get_rope_index(ids, attention_mask=torch.ones_like(ids), **grids, **seconds)
     everything = {"full_attention": torch.zeros(1, 1, ids.shape[1], ids.shape[1])}
     with torch.no_grad():
@@ -129,6 +145,50 @@ def test_omni_embed_nemotron_sees_both_ways(folders: dict[str, Path], items: dic
     for name, role, text, shown in expected:
         vector = embedder.encode([items["label"], items[name]], role).vectors[1]  # type: ignore[arg-type]
         np.testing.assert_allclose(vector, omni_states(plain, text, shown), atol=2e-5, err_msg=name)
+
+
+def test_omni_embed_nemotron_hears(folders: dict[str, Path], items: dict[str, Item], tmp_path: Path) -> None:
+    """Sounds of unlike length in one batch, a part of one, and one beside a picture and words, in both profiles."""
+    plain = Path(copied(folders["omni"], tmp_path / "omni", "config.json", {"model_type": "qwen2_5_omni_thinker"}))
+    samples = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    sound, find = Sound(tmp_path / "a.wav"), "Find it."
+    part = dataclasses.replace(sound, start=0.25, end=1.0)
+    heard = [
+        Item("whole", sound=sound, instruction=find, source=Source("sound_query", find)),
+        Item("part", "red", instruction=find, source=Source("sound_query", find), sound=part),
+        Item("window", source=Source("basic", "[AUDIO]"), sound=dataclasses.replace(sound, window=0.5)),
+        dataclasses.replace(items["mixed"], id="both", sound=sound),
+    ]
+    picture = Shown(pictures=[opened(items["image"])[0].resize((308, 252))])
+    head, tail = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n"
+    hear, see = "<|audio_bos|><|AUDIO|><|audio_eos|>", "<|vision_bos|><|image_pad|><|vision_eos|>"
+    given = [samples, samples[4000:16_000], samples[:8000], samples]
+    written: dict[Any, list[str]] = {
+        "own": [f"query: {hear}", f"query: red{hear}", f"query: {hear}", f"query: what?{see}{hear}"],
+        "leaderboard": [
+            f"{hear}Find it.",
+            f"{hear}Find it. Query: red",
+            f"{hear}[AUDIO]",
+            f"{see}{hear}Answer it: what?",
+        ],
+    }
+    for profile, texts in written.items():
+        embedder = omni_embed_nemotron.load(path=str(folders["omni"]), device="cpu", profile=profile)
+        vectors = embedder.encode(heard, "query").vectors
+        for item, text, vector, wave in zip(heard, texts, vectors, given, strict=True):
+            shown = picture if item.images else Shown()
+            expected = omni_states(plain, f"{head}{text}{tail}", shown, wave)
+            np.testing.assert_allclose(vector, expected, atol=2e-5, err_msg=f"{profile}: {item.id}")
+
+
+def test_what_an_omni_model_hears_costs_its_tokens(folders: dict[str, Path], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(40_000), 16_000)
+    embedder = omni_embed_nemotron.load(path=str(folders["omni"]), device="cpu")
+    ears, sound = embedder.form.reader.ears, Sound(tmp_path / "a.wav", window=2.0)
+    assert ears is not None
+    assert ears.cost(sound) == ears.num_tokens(ears.spectrum(sound).shape[1]) == 50
+    assert embedder.info.media == ("image", "video", "audio")
 
 
 def jina_mean(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:

@@ -143,18 +143,19 @@ OMNI_TEMPLATE = (
     "{% for m in messages %}{% if loop.first %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
     "<|im_start|>{{ m.role }}\n"
     "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% elif c.type == 'image' %}<|vision_bos|><|IMAGE|>"
-    "<|vision_eos|>{% else %}<|vision_bos|><|VIDEO|><|vision_eos|>{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "<|vision_eos|>{% elif c.type == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
+    "{% else %}<|vision_bos|><|VIDEO|><|vision_eos|>{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
 )
 
 
 def save_omni(folder: Path) -> Path:
     """A thinker of Qwen2.5-Omni as omni-embed-nemotron publishes it: of another model type."""
     tokenizer, _ = _tokenizer(
-        ("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>", "<|AUDIO|>", "<|audio_bos|>")
+        ("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
     )
     ids = {f"{kind}_token_index": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")}
     ids |= {"vision_start_token_id": "<|vision_bos|>", "vision_end_token_id": "<|vision_eos|>"}
-    ids |= {"audio_start_token_id": "<|audio_bos|>", "audio_end_token_id": "<|audio_bos|>"}
+    ids |= {"audio_start_token_id": "<|audio_bos|>", "audio_end_token_id": "<|audio_eos|>"}
     config = Qwen2_5OmniThinkerConfig(
         text_config={**_text(len(tokenizer)), "rope_parameters": _rope({"mrope_section": [6, 9, 9]})},
         vision_config={

@@ -10,10 +10,11 @@ import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
+from mmeb_baselines.qwen.ears import ears_of
 from mmeb_baselines.qwen.model import Pool, Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import IMAGE_PAD, VIDEO_PAD, Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone, speller_of
-from mmeb_harness import Item, ModelInfo, Profile, Role, Scalar, Vectors
+from mmeb_harness import Item, Medium, ModelInfo, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.texts import Speller
 from mmeb_harness.adapter.weights import reading_files
@@ -36,6 +37,8 @@ class Family:
         settings: further choices that can move a vector.
         pool: which states become a vector.
         pads: see `Reader`.
+        media: see `ModelInfo`.
+        hears: the token that stands for a piece of a sound; "" for families that take none.
         speller: how the checkpoint splits texts, where not as transformers loads its tokenizer.
     """
 
@@ -50,6 +53,8 @@ class Family:
     pool: Pool = last_states
     pads: tuple[str, str] = (IMAGE_PAD, VIDEO_PAD)
     speller: Callable[[CheckpointFolder, Any], Speller] | None = None
+    media: tuple[Medium, ...] = ("image", "video")
+    hears: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def info_of(
         dimensions=_of_text(described, "hidden_size"),
         settings={"attention": place.attention} | dict(settings),
         profile=family.profile,
+        media=family.media,
         parameters=described.parameters,
     )
 
@@ -193,7 +199,8 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
         image_std=list(folder.numbers(*picture_settings(folder), "image_std", count=3)),
     )
     positions = _of_text(folder, "max_position_embeddings")
-    return Reader(tokenizer, speller, processor, merge, positions, family.max_length, family.pads)
+    ears = ears_of(folder, picture_settings(folder)[0], family.hears) if family.hears else None
+    return Reader(tokenizer, speller, processor, merge, positions, family.max_length, family.pads, ears)
 
 
 def picture_settings(folder: CheckpointFolder) -> tuple[str, ...]:

@@ -24,14 +24,14 @@ Side = Literal["left", "right"]
 
 
 def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side = "right") -> list[Batch]:
-    """Batches of prompts with pictures, with videos, with both and with neither, padded on that side.
+    """Batches of prompts that show and hear alike (pictures, videos, sounds, several, nothing), padded on that side.
 
     Apart, since the model counts a batch's visual tokens against its pictures: a stray visual token in a text, which
     some official prompts have, is an ordinary token only where no other row has pictures.
     """
-    kinds: dict[tuple[bool, bool], list[int]] = {}
+    kinds: dict[tuple[bool, bool, bool], list[int]] = {}
     for row, prompt in enumerate(prompts):
-        kinds.setdefault((bool(prompt.images), bool(prompt.videos)), []).append(row)
+        kinds.setdefault((bool(prompt.images), bool(prompt.videos), bool(prompt.sounds)), []).append(row)
     return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions, side)) for rows in kinds.values()]
 
 
@@ -58,12 +58,25 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
                 pixels: np.concatenate([patches.pixels for patches in shown]),
                 grid: np.array([patches.grid for patches in shown], dtype=np.int64),
             }
+    if sounds := [spectrum for prompt in prompts for spectrum in prompt.sounds]:
+        inputs |= _spectra(sounds)
     if positions == "sequential":
         # One of three axes each, alike; the model adds no offset of its own.
         inputs["position_ids"] = np.tile(np.arange(longest, dtype=np.int64), (3, len(prompts), 1))
     else:
         inputs["mm_token_type_ids"] = padded([prompt.types for prompt in prompts], 0)
     return inputs
+
+
+def _spectra(sounds: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """Spectra (mels, frames), padded to the longest, and what of them is none of the padding."""
+    longest = max(spectrum.shape[1] for spectrum in sounds)
+    features = np.zeros((len(sounds), len(sounds[0]), longest), dtype=np.float32)
+    mask = np.zeros((len(sounds), longest), dtype=np.int64)
+    for place, spectrum in enumerate(sounds):
+        features[place, :, : spectrum.shape[1]] = spectrum
+        mask[place, : spectrum.shape[1]] = 1
+    return {"input_features": features, "feature_attention_mask": mask}
 
 
 def last_states(model: Any, batch: UploadedBatch) -> Vectors:

@@ -1,17 +1,21 @@
-"""An item as a family's prompt: texts and slots for pictures, then tokens and patches. Without the model."""
+"""An item as a family's prompt: texts and slots for pictures and sounds, then tokens, patches and spectra. Without the
+model.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_baselines.qwen.ears import Ears
 from mmeb_baselines.qwen.sizes import Resize, SizeError
-from mmeb_harness import DataError, Item, Role
+from mmeb_harness import DataError, Item, ModelError, Role, Sound
 from mmeb_harness.adapter.pictures import open_picture, picture_size
 from mmeb_harness.adapter.texts import Pieces, Speller, Template, check_length
 
@@ -22,7 +26,7 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 END_OF_TEXT = "<|endoftext|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
-TEXT, IMAGE, VIDEO = 0, 1, 2  # token types, as transformers' mm_token_type_ids
+TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3  # token types, as transformers' mm_token_type_ids
 _CHARACTERS_PER_TOKEN = 3
 
 
@@ -50,7 +54,14 @@ class Slot:
     white: bool = False
 
 
-Parts: TypeAlias = list[Pieces | Slot]
+@dataclass(frozen=True)
+class SoundSlot:
+    """A sound, where it stands in a prompt."""
+
+    sound: Sound
+
+
+Parts: TypeAlias = list[Pieces | Slot | SoundSlot]
 #: How a family writes an item: texts, templates with their special tokens, and slots.
 Recipe: TypeAlias = Callable[[Item, Role], Parts]
 
@@ -65,12 +76,17 @@ class Patches:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One item, ready: n token ids and types, and what its visual tokens show, in order."""
+    """One item, ready: n token ids and types, and what its visual and audio tokens show, in order.
+
+    Attributes:
+        sounds: log-mel spectra (mels, frames).
+    """
 
     ids: list[int]
     types: list[int]
     images: list[Patches]
     videos: list[Patches]
+    sounds: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class Reader:
         positions: tokens that the model can tell apart, at most.
         max_length: tokens that are kept; what is cut is the end.
         pads: tokens that stand for a piece of a picture, and of a video.
+        ears: what sounds become; `None` for a family that takes none.
     """
 
     tokenizer: Any
@@ -94,16 +111,19 @@ class Reader:
     positions: int
     max_length: int | None = None
     pads: tuple[str, str] = (IMAGE_PAD, VIDEO_PAD)
+    ears: Ears | None = None
 
     def prompt(self, item: Item, parts: Parts) -> Prompt:
         """Tokens and patches.
 
         Raises:
-            DataError: a picture that can't be used, or a prompt whose pictures don't fit in.
+            DataError: a picture or a sound that can't be used, or a prompt whose pictures don't fit in.
         """
         prompt = Prompt([], [], [], [])
         for part in parts:
-            if not isinstance(part, Slot):
+            if isinstance(part, SoundSlot):
+                self._hear(prompt, part)
+            elif not isinstance(part, Slot):
                 ids = self.speller.ids(part)
                 prompt.ids.extend(ids)
                 prompt.types.extend([TEXT] * len(ids))
@@ -116,7 +136,25 @@ class Reader:
 
     def cost(self, parts: Parts) -> int:
         """Estimated tokens, from lengths and headers alone."""
-        return sum(self._tokens(part) if isinstance(part, Slot) else _text_tokens(part) for part in parts)
+        return sum(map(self._cost, parts))
+
+    def _cost(self, part: Pieces | Slot | SoundSlot) -> int:
+        if isinstance(part, Slot):
+            return self._tokens(part)
+        return self._ears.cost(part.sound) if isinstance(part, SoundSlot) else _text_tokens(part)
+
+    @property
+    def _ears(self) -> Ears:
+        if self.ears is None:
+            raise ModelError("this family takes no sounds")
+        return self.ears
+
+    def _hear(self, prompt: Prompt, slot: SoundSlot) -> None:
+        spectrum = self._ears.spectrum(slot.sound)
+        count = self._ears.num_tokens(spectrum.shape[1])
+        prompt.ids.extend([self.tokenizer.convert_tokens_to_ids(self._ears.pad)] * count)
+        prompt.types.extend([AUDIO] * count)
+        prompt.sounds.append(spectrum)
 
     def _show(self, prompt: Prompt, slot: Slot) -> None:
         patches = self._patches(slot)
@@ -158,9 +196,9 @@ class Reader:
         if any(prompt.types[limit:]):
             raise DataError(
                 f"item {item.id!r} has {len(prompt.ids)} tokens, and its pictures don't fit into the {limit} that the "
-                "model reads; show fewer frames (--frames)"
+                "model reads; show fewer frames (--frames), or less of a sound (--audio-seconds)"
             )
-        return Prompt(prompt.ids[:limit], prompt.types[:limit], prompt.images, prompt.videos)
+        return dataclasses.replace(prompt, ids=prompt.ids[:limit], types=prompt.types[:limit])
 
 
 def _text_tokens(text: Pieces) -> int:
@@ -184,6 +222,11 @@ def pictures(item: Item, steps: Sequence[Resize], *, white: bool = False) -> lis
 def video(item: Item, steps: Sequence[Resize]) -> Slot:
     """One slot for all frames."""
     return Slot(item.frames, True, tuple(steps))
+
+
+def heard(item: Item) -> list[SoundSlot]:
+    """A slot for the item's sound, if it has one."""
+    return [] if item.sound is None else [SoundSlot(item.sound)]
 
 
 def between_vision_tokens(slots: Sequence[Slot]) -> Parts:
