@@ -186,6 +186,8 @@ def _count_traps(row: TextRow, record: Record, builder: SamplesBuilder) -> None:
     """What a score of the family hangs on, and is as it is officially."""
     if row.family == "BRIGHT":
         excluded = record.values.get(EXCLUDED_IDS) or []
+        if not isinstance(excluded, list):
+            raise record.unfit(EXCLUDED_IDS, "a list of document ids")
         builder.notes[STILL_IN_POOL] += sum(map(builder.has_candidate, map(str, excluded)))
     elif row.family == "InfoSearch":
         builder.notes[CHANGED_INSTRUCTIONS] += record.values.get(CHANGED) != record.values.get(ORIGINAL)

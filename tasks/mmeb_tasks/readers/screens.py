@@ -136,7 +136,7 @@ def _paths(record: Record, name: str) -> list[str]:
             value = stated
         stated = value if isinstance(value, (list, tuple, str)) else stated
         stated = [stated] if isinstance(stated, str) else stated
-    paths = [path for path in stated or () if path]
+    paths = [path for path in stated if path] if isinstance(stated, (list, tuple)) else [stated] if stated else []
     if not all(isinstance(path, str) for path in paths):
         raise record.unfit(name, "paths of pictures")
     return paths
