@@ -151,13 +151,14 @@ def _is_as_made(folder: Path) -> bool:
     """Whether a suite's files are those that were made. All are read only where sizes or times say otherwise; a run
     reads what it uses, see `check_as_made`.
 
-    What came into a folder at the top in which nothing was made is no change: readers write pages there.
+    What came into a folder in which nothing was made is no change: readers write pages, pictures and sounds there.
     """
     listing, checksums = (_seal(folder, what) for what in ("listing", "sha256"))
     if not (listing.is_file() and checksums.is_file()):
         return True
-    made = {Path(name).parts[0] for name in _read_checksums(folder)}
-    files = [path for path in _files_of(folder) if path.relative_to(folder).parts[0] in made]
+    made = {folder / name for name in _read_checksums(folder)}
+    folders = {above for path in made for above in path.parents} - set(folder.parents) - {folder}
+    files = [path for path in _files_of(folder) if path in made or path.parent in folders]
     return (
         listing.read_bytes() == _listing(folder, files).encode()
         or checksums.read_bytes() == _checksums(folder, files).encode()

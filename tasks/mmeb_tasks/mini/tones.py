@@ -23,7 +23,7 @@ RHYTHMS = ("steady", "slow", "fast")
 BEATS = (0.0, 2.0, 8.0)
 SECONDS, SHORT_SECONDS = 1.0, 0.6
 #: Share by which a pitch is off, and the loudness of noise and of a second tone beneath the first.
-OFF, NOISE, BENEATH = 0.04, 0.02, 0.25
+OFF, NOISE, BENEATH = 0.04, 0.02, 0.6
 LOUDNESS = 0.5
 
 

@@ -78,8 +78,9 @@ def test_a_suite_that_was_only_touched_or_copied_is_kept(suite: Path) -> None:
 
 
 def test_pages_that_readers_write_are_no_change(suite: Path) -> None:
-    (suite / "pages" / "toy").mkdir(parents=True)
-    (suite / "pages" / "toy" / "0.png").write_bytes(b"a page")
+    for place in ("pages/toy", "pictures/cache/toy"):
+        (suite / place).mkdir(parents=True)
+        (suite / place / "0.png").write_bytes(b"a page")
     assert notes_of_use() == []
     (suite / "pictures" / "b.png").write_bytes(b"beside what was made")
     assert len(notes_of_use()) == 1
