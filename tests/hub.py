@@ -21,12 +21,12 @@ from tests.patience import PATIENCE
 Files = dict[str, bytes]
 
 #: Kept outside of git on the hub: known by their sha256.
-LARGE = (".parquet", ".gz", ".tar", ".safetensors")
+LARGE = (".parquet", ".gz", ".tar", ".zip", ".safetensors")
 CHUNK = 1 << 14
 
 
 def is_large(path: str) -> bool:
-    return path.endswith(LARGE) or re.search(r"\.gz-\d+$", path) is not None
+    return path.endswith(LARGE) or re.search(r"\.(gz|part)-\d+$", path) is not None
 
 
 def git_blob(content: bytes) -> str:

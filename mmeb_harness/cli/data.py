@@ -18,6 +18,7 @@ from mmeb_harness.core.files import readable_size
 from mmeb_harness.core.terminal import console, say
 
 if TYPE_CHECKING:
+    from mmeb_harness.core.tasks import Task
     from mmeb_harness.data.check import CheckedTask
     from mmeb_harness.data.plan import Plan
 
@@ -111,7 +112,7 @@ def _same_choice(
     """The options that choose the same tasks in another command."""
     named = (("--tasks", tasks), ("--groups", groups), ("--modality", modalities), ("--edition", [edition or ""]))
     parts = [f"--data {shlex.quote(str(root))}"]
-    parts += [f"{option} {','.join(names)}" for option, names in named if any(names)]
+    parts += [f"{option} {shlex.quote(','.join(names))}" for option, names in named if any(names)]
     return " ".join(parts)
 
 
@@ -125,11 +126,13 @@ def _same_choice(
 def check(folder: Path, workers: int, quick: bool, frames: int, edition: str | None, **choice: Any) -> None:
     """Say for each chosen task that it is ready, or what is wrong and what mends it. Exit code 1 if any is not."""
     from mmeb_harness.core.items import Frames
-    from mmeb_harness.core.registry import choose_tasks
+    from mmeb_harness.core.registry import BENCHMARK, choose_tasks
     from mmeb_harness.data.check import check_tasks
     from mmeb_harness.data.folder import describe
 
-    chosen = [standing.task for standing in choose_tasks(edition, **choice)[0]]
+    selected, known = choose_tasks(edition, **choice)
+    chosen = [standing.task for standing in selected]
+    benchmark = [standing.task for standing in known.values() if standing.collection == BENCHMARK]
     info, outcomes = describe(folder.expanduser()), []
     for outcome in check_tasks(chosen, info, Frames(frames, min(frames, 8)), quick=quick, workers=workers):
         outcomes.append(outcome)
@@ -137,7 +140,7 @@ def check(folder: Path, workers: int, quick: bool, frames: int, edition: str | N
     wrong = [outcome for outcome in outcomes if not outcome.ready]
     say(f"{len(chosen) - len(wrong)} of {len(chosen)} tasks are ready")
     if len(wrong) > 1:
-        for command in _joined_commands(wrong):
+        for command in _joined_commands(wrong, benchmark):
             say(f"mend: {command}")
     if wrong:
         sys.exit(1)
@@ -152,15 +155,30 @@ def _print_outcome(outcome: CheckedTask) -> None:
         say(f"       mend: {outcome.mend}")
 
 
-def _joined_commands(outcomes: Sequence[CheckedTask]) -> list[str]:
-    """The mending commands, those that differ in nothing but the task as one."""
+def _joined_commands(outcomes: Sequence[CheckedTask], benchmark: Sequence[Task]) -> list[str]:
+    """The mending commands, those that differ in nothing but the task as one.
+
+    Args:
+        benchmark: all of its tasks: modalities of which every one is named are named instead.
+    """
     tasks: dict[str, list[str]] = {}
     for outcome in outcomes:
         tasks.setdefault(outcome.mend.removesuffix(f" --tasks {shlex.quote(outcome.task)}"), []).append(outcome.task)
     return [
-        f"{command} --tasks {shlex.quote(','.join(names))}" if "data get" in command else command
+        f"{command} {_choice(names, benchmark)}" if "data get" in command else command
         for command, names in tasks.items()
     ]
+
+
+def _choice(names: Sequence[str], benchmark: Sequence[Task]) -> str:
+    """Options that choose just these tasks."""
+    from mmeb_harness.core.items import MODALITIES
+
+    others = {task.modality for task in benchmark if task.name not in names}
+    whole = {task.name: task.modality for task in benchmark if task.modality not in others}
+    rest = [name for name in names if name not in whole]
+    options = (("--modality", [modality for modality in MODALITIES if modality in whole.values()]), ("--tasks", rest))
+    return " ".join(f"{option} {shlex.quote(','.join(given))}" for option, given in options if given)
 
 
 def _plan(

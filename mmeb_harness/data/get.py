@@ -270,11 +270,14 @@ class _Job:
         for step in records:
             self._begin(step)
         into = [(place, records[step]) for step, place in places.items()]
-        unpack(parts, name, root, into, on_member=self._progress_of(records), nested=nested_in(places))
+        first = unpack(parts, name, root, into, on_member=self._progress_of(records), nested=nested_in(places))
         os.sync()  # a million small files, before the records that say they are there
         empty = [step for step, record in records.items() if not record.files]
         for step in empty:
-            error = DataError(f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one")
+            error = DataError(
+                f"archive {name} holds nothing for {step.tasks[0]}: its layout is not a known one (it begins with "
+                f"{', '.join(first) or 'no file'})"
+            )
             self.outcome.failures.append((step.label, error))
         full = {step: record for step, record in records.items() if record.files}
         self._remove_former(full, former, interrupted)

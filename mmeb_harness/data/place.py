@@ -40,6 +40,9 @@ PIECE = 16 << 20
 #: An archive of pictures unpacks to about its own size. A few MB can be made to unpack to as many GB.
 MOST_EXPANSION, LEAST_MOST = 20, 1 << 30
 
+#: Files that are named of an archive whose layout is not a known one.
+_FIRST = 3
+
 Place = Callable[[str], str | None]
 
 
@@ -231,7 +234,7 @@ def unpack(
     into: Sequence[tuple[Place, RecordWriter]],
     on_member: Callable[[], None] = lambda: None,
     nested: str = "",
-) -> None:
+) -> tuple[str, ...]:
     """Place the members of an archive, in one pass, holding no more than a piece of one.
 
     Args:
@@ -240,16 +243,21 @@ def unpack(
         on_member: called before each member; what it raises stops the unpacking.
         nested: regular expression of base names of members that are tar files, to be unpacked in their place.
 
+    Returns:
+        The first few files in it.
+
     Raises:
         DataError: damaged, cut short, of far more than its size, or with a member that leaves the folder (absolute,
             `..`, or a link that does).
     """
     most = max(sum(part.stat().st_size for part in parts) * MOST_EXPANSION, LEAST_MOST)
-    unpacked = 0
+    unpacked, first = 0, list[str]()
     try:
         with contextlib.closing(members(parts, nested)) as found:
             for member in found:
                 unpacked += member.size
+                if member.kind == "file" and len(first) < _FIRST:
+                    first.append(member.name)
                 if unpacked > most:
                     raise DataError(
                         f"archive {name}: with {member.name!r} it unpacks to more than {readable_size(most)}; this "
@@ -261,6 +269,7 @@ def unpack(
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"archive {name} is damaged or cut short ({error})") from error
+    return tuple(first)
 
 
 def _place_member(member: Member, name: str, root: Path, into: Sequence[tuple[Place, RecordWriter]]) -> None:

@@ -49,7 +49,13 @@ class Step:
     @property
     def label(self) -> str:
         """The name of the step, for people."""
-        return f"{self.files[0].path} for {self.tasks[0]}" if isinstance(self.source, Archive) else self.key
+        match self.source:
+            case Archive():
+                return f"{self.files[0].path} for {self.tasks[0]}"
+            case Files(folder=folder):
+                return f"{folder} for {', '.join(self.tasks)}"
+            case _:
+                return self.key
 
     @property
     def size(self) -> int:

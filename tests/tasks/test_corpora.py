@@ -134,7 +134,7 @@ BAD_INPUT: dict[str, tuple[str, Spoil, str]] = {
     "memories not in their folder": (
         KNOWME,
         moved("memory-tasks/Episodic/KnowMeBench", "memory-tasks/KnowMeBench"),
-        r"below .*Episodic/KnowMeBench are missing; they may lie in .*memory-tasks/KnowMeBench, which belongs there",
+        r"are missing; what belongs in .*/Episodic/KnowMeBench lies in .*/memory-tasks/KnowMeBench: move it there",
     ),
     "half of the screenshots": (
         SCREENS,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmeb_harness import DataError, Frames, Item, Samples, Table, one_line
+from mmeb_tasks.readers.elsewhere import elsewhere
 from mmeb_tasks.readers.media import MissingMediaError
 from mmeb_tasks.readers.tables import MissingTableError, has_table
 
@@ -118,7 +119,7 @@ def read_named(
                 f"{name}: {data} holds the rows of edition {there} ({other[there].repo}) only; run with "
                 f"--edition {there}, or get the others: {get}"
             ) from error
-        raise DataError(f"{name}: {one_line(error)}. Get it: {get}") from error
+        raise DataError(f"{name}: {one_line(error)}{elsewhere(data, folder)}. Get it: {get}") from error
     except MissingMediaError as error:
         raise DataError(f"{name}: {one_line(error)}. Get it: {get}") from error
     except DataError as error:

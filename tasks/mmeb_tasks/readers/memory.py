@@ -87,9 +87,7 @@ def _sub_tasks(root: Path, notes: Counter[str]) -> Iterator[SubTask]:
             raise MissingTableError(f"corpus of {queries} is missing, there and above it ({', '.join(CORPUS)})")
         yield SubTask(_key(folder, root), queries, qrels, _key(corpus.parent, root), corpus)
     if not seen:
-        flat = root.parents[1] / root.name
-        there = f"; they may lie in {flat}, which belongs there" if flat.is_dir() else ""
-        raise MissingTableError(f"files of queries ({', '.join(QUERIES)}) below {root} are missing{there}")
+        raise MissingTableError(f"files of queries ({', '.join(QUERIES)}) below {root} are missing")
     if notes[NO_QRELS] == len(seen):
         raise MissingTableError(f"qrels of all {len(seen)} folders of queries below {root} are missing")
 

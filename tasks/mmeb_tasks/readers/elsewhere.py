@@ -1,0 +1,55 @@
+"""Where a task's files lie if they don't lie where they are read: unpacked elsewhere, or in another known layout."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from mmeb_harness import is_data
+
+#: Folders of tables in the official tree of MMEB-V3, whose 78 older tasks are read from elsewhere here.
+OFFICIAL_TABLES = ("image-query", "video-tasks/data", "visdoc-tasks/data")
+_ARCHIVE = re.compile(r"\.(tar|tgz|zip)\b")
+
+
+def elsewhere(data: Path, folder: str) -> str:
+    """What to do about a task's folder that isn't there: a clause of a sentence; "" if nothing like it is found.
+
+    Args:
+        folder: of the task's tables, below the data folder.
+    """
+    if (data / folder).exists():
+        return ""
+    parts = PurePosixPath(folder).parts
+    if parts[0] == "annotations":
+        there = [name for name in OFFICIAL_TABLES if (data / name).is_dir()]
+        says = f"{data} has tables of the official MMEB-V3 tree, which are not read here ({', '.join(there)})"
+        return f"; {says}" if there else ""
+    for depth in range(1, len(parts) + 1):  # the highest folder that is elsewhere: all below comes with it
+        right, below = data.joinpath(*parts[:depth]), PurePosixPath(*parts[depth:])
+        for place in [] if right.exists() else _folders(data):
+            if _alike(place.name, right.name) and (place / below).is_dir():
+                return f"; what belongs in {right} lies in {place}: move it there"
+    packed = [place for place in _folders(data) if _alike(place.name, parts[0]) and _holds_archives(place)]
+    return f"; {packed[0]} holds archives as the hub has them, which nothing reads" if packed else ""
+
+
+def _folders(data: Path) -> Iterator[Path]:
+    """Folders in the data folder, and in these."""
+    for parent in (data, *_in(data)):
+        yield from _in(parent)
+
+
+def _in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry) for entry in entries if is_data(entry.name) and entry.is_dir())
+
+
+def _alike(name: str, other: str) -> bool:
+    return name.lower().replace("_", "-") == other.lower().replace("_", "-")
+
+
+def _holds_archives(folder: Path) -> bool:
+    return any(_ARCHIVE.search(name) for name in os.listdir(folder))
