@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -18,6 +19,8 @@ INSTRUCTIONS = f"{MEMORY_ROOT}/task_instructions.json"
 MEMORY_FILES = r"(queries|query|qrels|corpus|documents|test)\.(jsonl|tsv|parquet)"
 
 ToolCategory = Literal["web", "code", "customized"]
+#: How many tools each has in the public data set that they come from.
+NUM_TOOLS: Mapping[ToolCategory, int] = {"web": 36978, "code": 3794, "customized": 2443}
 ScreenSet = Literal["GUIAct", "Mind2Web"]
 ScreenSplit = Literal["q2t", "q2s", "s2s", "t2s"]
 
@@ -71,10 +74,12 @@ class ScreenRow(NamedTuple):
 
 
 class MemoryRow(NamedTuple):
-    """One memory task: all sub-tasks in one folder, over the union of their corpora."""
+    """One memory task: all sub-tasks in one folder, over the union of their corpora. Counts: as of text tasks."""
 
     kind: Literal["Episodic", "Dialogue", "Semantic", "Procedural"]
     data_set: str
+    num_queries: int
+    num_candidates: int
 
     @property
     def name(self) -> str:
@@ -128,10 +133,10 @@ SCREEN_ROWS = tuple(
     ScreenRow(screens, split) for screens in ("GUIAct", "Mind2Web") for split in ("q2t", "q2s", "s2s", "t2s")
 )
 MEMORY_ROWS = (
-    MemoryRow("Episodic", "KnowMeBench"),
-    MemoryRow("Dialogue", "REALTALK"),
-    MemoryRow("Semantic", "PeerQA"),
-    MemoryRow("Procedural", "DeepPlanning"),
+    MemoryRow("Episodic", "KnowMeBench", 2162, 27062),
+    MemoryRow("Dialogue", "REALTALK", 679, 8944),
+    MemoryRow("Semantic", "PeerQA", 136, 18593),
+    MemoryRow("Procedural", "DeepPlanning", 120, 19839),
 )
 
 
@@ -165,6 +170,7 @@ def _tool_task(row: ToolRow, edition: str) -> Task:
         metric="hit@1",
         read=functools.partial(_read_tools, row),
         annotations=tables,
+        num_candidates=NUM_TOOLS[row.category],
         sources=(bundle_archive("tool_tasks", by_name(place_paths(TOOL_ROOT, names))),),
     )
 
@@ -215,6 +221,8 @@ def _memory_task(row: MemoryRow, edition: str) -> Task:
             INSTRUCTIONS,
         ),
         sources=(bundle_archive("memory-tasks", by_name(functools.partial(_memory_place, row)), folder=row.folder),),
+        likely_queries=row.num_queries,
+        num_candidates=row.num_candidates,
     )
 
 
