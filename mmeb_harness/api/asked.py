@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.api.config import RunConfig
+from mmeb_harness.core.benchmark import MMEB_V2, MMEB_V3, benchmark_of
 from mmeb_harness.core.errors import DataError, ResultError, leading
 from mmeb_harness.core.files import fingerprint, matching
 from mmeb_harness.core.own_file import readable_parts
@@ -27,7 +28,7 @@ from mmeb_harness.core.registry import (
     with_tasks,
 )
 from mmeb_harness.core.terminal import say
-from mmeb_harness.data.folder import BENCHMARK_DATA, OWN_REVISION, DataInfo, describe, ensure_suite, is_benchmark_tree
+from mmeb_harness.data.folder import OWN_REVISION, DataInfo, describe, ensure_suite, is_benchmark_tree
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.run.plan import RunSettings
 
@@ -64,7 +65,8 @@ def choose(config: RunConfig) -> Chosen:
     """The tasks that a configuration names, of the folder it names.
 
     A folder of own data brings its tasks with it; without any named, they are all chosen. Of other folders that is the
-    benchmark. The data is called what its manifest says, or as its folder is; "MMEB-V2" it is where tasks of that are.
+    benchmark. The data is called what its manifest says, or as its folder is; "MMEB-V2" or "MMEB-V3" it is where tasks
+    of that are: one folder may hold both.
 
     Raises:
         UnknownNameError: a task, group, modality or edition that isn't there.
@@ -83,12 +85,13 @@ def choose(config: RunConfig) -> Chosen:
         return Chosen(dataclasses.replace(data, name=root.name or "data", revision=OWN_REVISION), tasks, own)
     if not own and not any(selection) and not is_benchmark_tree(root):
         raise DataError(
-            f"{root} holds no data that is known: neither MMEB-V2's (mmeb-eval data get --data FOLDER) nor your own: "
-            f"{known_forms(root)}"
+            f"{root} holds no data that is known: neither {benchmark_of(config.edition or '').name}'s (mmeb-eval data "
+            f"get --data FOLDER) nor your own: {known_forms(root)}"
         )
     tasks, registered = choose_tasks(config.edition, *selection, own=own)
-    if data.name == BENCHMARK_DATA and all(task.collection != BENCHMARK for task in tasks):
-        data = dataclasses.replace(data, name=root.name or "data")
+    if data.name in (MMEB_V2.name, MMEB_V3.name):
+        edition = benchmark_edition(tasks)
+        data = dataclasses.replace(data, name=benchmark_of(edition).name if edition else root.name or "data")
     return Chosen(data, tasks, registered)
 
 

@@ -12,6 +12,7 @@ from mmeb_harness.api.crew import Crew, Part, open_crew, part_of, reporter_of
 from mmeb_harness.api.introduction import introduction
 from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.progress import Reporter
+from mmeb_harness.results.files import unsupported_text
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.run.evaluate import encode_share, evaluate, this_process
 from mmeb_harness.run.plan import fingerprint_of, make_plan
@@ -62,6 +63,8 @@ def carry_out(asked: Asked, crew: Crew, reporter: Reporter, said_first: Sequence
         reporter.note(line)
     chosen = asked.chosen
     plan = make_plan(chosen.tasks, chosen.registered, chosen.data, crew.model, asked.settings)
+    if plan.unsupported and said_first:
+        reporter.note(f"unsupported, neither read nor encoded: {unsupported_text(plan.unsupported)}")
     if not crew.ranks:
         encode_share(plan, crew.embedder, crew.open_encoder, reporter)
         return None

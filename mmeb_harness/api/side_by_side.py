@@ -22,6 +22,7 @@ from mmeb_harness.show.contests import (
     load_entry,
     other_metrics,
     published_entry,
+    rows_of,
     tasks_to_compare,
 )
 from mmeb_harness.show.leaderboard import Leaderboard, leaderboards
@@ -166,7 +167,6 @@ def put_side_by_side(
         with_tasks=with_tasks,
         others=other_metrics(entries),
     )
-    rows = [(name, task.modality, task.group) for name, task in tasks.items()]
     shown = {
         path: f"[{number}] {column.name}"
         for number, (path, column) in enumerate(zip(paths, comparison.columns, strict=False), 1)
@@ -177,7 +177,7 @@ def put_side_by_side(
     modes = mode_runs(whole)
     return Compared(
         comparison=comparison,
-        paired={pair: compare_runs(*of_pair, rows) for pair, of_pair in pairs.items()},
+        paired={pair: compare_runs(*of_pair, rows_of(tasks)) for pair, of_pair in pairs.items()},
         folders=pairs,
         gate=judge_gate(modes) if modes else None,
         unpaired=tuple(path for path in runs if path not in whole),

@@ -27,7 +27,7 @@ from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.whole_workers import encoding_parts, workers_for
 from mmeb_harness.encode.worker import Recipe
 from mmeb_harness.ranking.corpus import require_faiss
-from mmeb_harness.run.plan import run_profile
+from mmeb_harness.run.plan import check_taken, run_profile
 
 Note = Callable[[str], None]  # called with a line that the user should see
 
@@ -59,7 +59,9 @@ def run_bench(
         info_of_model = embedder.info
         if not modes:
             speed = speed_of(embedder.info.settings, plan.peak_teraflops, plan.bandwidth_gigabytes)
-        profile = run_profile(embedder.info, plan.frames)
+        check_taken(tasks, embedder.info)
+        edition = next((task.edition for task in tasks), "")
+        profile = run_profile(embedder.info, plan.frames, edition=edition)
         sample = read_sample(tasks, info, profile, plan.limit)
         workers = workers_for(embedder) if plan.workers is None else plan.workers
         with open_encoders(embedder, own, workers, note) as make_encoder:

@@ -52,6 +52,7 @@ class JsonFile(Generic[Contents]):
         added: fields that older files of the same version lack. Any other must be there, whatever its default.
         check: raises a HarnessError where a value is none that the field can have.
         others_pass: fields that it doesn't know are passed over.
+        sparse: fields, by dotted place, that are written only where they hold something; they have to be in `added`.
 
     Contents with a field `checksum` are written with one over all the others, by which damage shows when they are read.
     Older files have none.
@@ -67,6 +68,7 @@ class JsonFile(Generic[Contents]):
     error: type[HarnessError] = ResultError
     check: Callable[[Contents], None] = lambda _: None
     others_pass: bool = False
+    sparse: frozenset[str] = frozenset()
 
     def write(self, path: Path, contents: Contents) -> Contents:
         """Write a file, whole or not at all; returns the contents with their checksum, if they have one.
@@ -74,7 +76,7 @@ class JsonFile(Generic[Contents]):
         Raises:
             HarnessError: of the class `error`: it couldn't be read again, or can't be written.
         """
-        values = dataclasses.asdict(cast(Any, contents))
+        values = self.values(contents)
         if _CHECKSUM in values:
             values[_CHECKSUM] = _checksum_of(values)
         try:
@@ -83,6 +85,11 @@ class JsonFile(Generic[Contents]):
             raise self.error(f"{path} is not written, since {self.what} can't hold this: {error}") from error
         write_json(path, values)
         return written
+
+    def values(self, contents: Contents) -> dict[str, Any]:
+        """The contents as they stand in a file, but for the checksum."""
+        values: dict[str, Any] = _without_empty(dataclasses.asdict(cast(Any, contents)), self.sparse)
+        return values
 
     def read(self, path: Path, *, as_it_stands: bool = False) -> Contents:
         """What a file holds.
@@ -125,6 +132,20 @@ class JsonFile(Generic[Contents]):
         )
         error.other_release = True
         return error
+
+
+def _without_empty(values: Any, sparse: frozenset[str], place: str = "") -> Any:
+    """The same without empty fields at these places, which don't count the entries of a list."""
+    if not sparse or not isinstance(values, (dict, list, tuple)):
+        return values
+    if not isinstance(values, dict):
+        return [_without_empty(value, sparse, place) for value in values]
+    inner = {key: f"{place}.{key}".removeprefix(".") for key in values}
+    return {
+        key: _without_empty(value, frozenset(name for name in sparse if name.startswith(inner[key])), inner[key])
+        for key, value in values.items()
+        if value or inner[key] not in sparse
+    }
 
 
 def _checksum_of(values: Mapping[str, Any]) -> str:

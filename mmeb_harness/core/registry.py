@@ -38,6 +38,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mmeb_harness.core.benchmark import BenchmarkRow
 from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import (
     DataError,
@@ -64,7 +65,7 @@ SUITES_GROUP = "mmeb_harness.suites"
 PEERS_GROUP = "mmeb_harness.peers"
 FORMATS_GROUP = "mmeb_harness.formats"
 
-#: The collection whose means are the benchmark's; the 78 tasks of MMEB-V2.
+#: The collection whose means are the benchmark's; the 78 tasks of MMEB-V2, in its later editions the 190 of MMEB-V3.
 BENCHMARK = "mmeb-v2"
 
 #: Collection of the tasks that a folder of own data holds.
@@ -330,10 +331,10 @@ def benchmark_edition(registered: Iterable[RegisteredTask]) -> str:
     return next((standing.task.edition for standing in registered if standing.collection == BENCHMARK), "")
 
 
-def benchmark_rows(registered: Iterable[RegisteredTask]) -> list[tuple[str, Modality, str]]:
-    """(task, modality, group) of the benchmark's tasks: what its means must cover."""
+def benchmark_rows(registered: Iterable[RegisteredTask]) -> list[BenchmarkRow]:
+    """The benchmark's tasks: what its means must cover."""
     tasks = (standing.task for standing in registered if standing.collection == BENCHMARK)
-    return [(task.name, task.modality, task.group) for task in tasks]
+    return [BenchmarkRow(task.name, task.modality, task.group, task.metric, task.edition) for task in tasks]
 
 
 def load_suite(name: str) -> Suite:

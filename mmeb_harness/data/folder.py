@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import MMEB_V2
 from mmeb_harness.core.errors import DataError, ResultError
 from mmeb_harness.core.files import (
     cache_folder,
@@ -33,7 +34,7 @@ from mmeb_harness.core.waiting import progress_of
 MANIFEST = "manifest.json"
 QUERY_LABELS = "query_labels.parquet"
 #: What the benchmark's data is called, and where its tables lie.
-BENCHMARK_DATA, ANNOTATIONS = "MMEB-V2", "annotations"
+BENCHMARK_DATA, ANNOTATIONS = MMEB_V2.name, "annotations"
 MANIFEST_SCHEMA_VERSION = 1
 
 
@@ -50,7 +51,7 @@ class DataInfo:
     """A data folder's own description; the defaults hold for a folder without a manifest.
 
     Attributes:
-        synthetic: made by a suite. Such scores never stand in a table of MMEB-V2 scores.
+        synthetic: made by a suite. Such scores never stand in a table of the benchmark's.
         revision: of a suite; of real data, a name for all of `revisions`.
         revisions: key of a source → the commit its files are of, where `mmeb-eval data get` fetched them.
         num_queries: declared counts, which override those of the task table.

@@ -19,12 +19,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from mmeb_harness.core.benchmark import means_of
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.files import file_checksum, read_parquet, write_atomically, write_json
 from mmeb_harness.core.registry import benchmark_rows
 from mmeb_harness.core.tasks import Table
 from mmeb_harness.exchange.handed import Handed, refuse_existing, variant_note
-from mmeb_harness.results.files import EncodeStats, TaskResult, benchmark_members
+from mmeb_harness.results.files import EncodeStats, TaskResult
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.stats.policies import REASONING
 from mmeb_harness.stats.queries import read_queries
@@ -191,8 +192,10 @@ def _means(handed: Handed, resampled: Mapping[str, Resampled], rng: np.random.Ge
     of_run = {mean.name: mean for mean in handed.run.aggregates if mean.complete and mean.score is not None}
     counts = {result.name: result.num_queries for result in handed.results}
     entries = []
-    for name, tasks in benchmark_members(benchmark_rows(handed.registered.values())).items():
-        if name not in of_run or not tasks or not all(task in resampled for task in tasks):
+    for over in means_of(benchmark_rows(handed.registered.values())):
+        name, tasks = over.name, list(over.metrics)
+        whole = over.of_main_metrics and bool(tasks) and all(task in resampled for task in tasks)
+        if name not in of_run or not whole:
             continue
         between = mean_over_tasks([resampled[task] for task in tasks], rng)[0].queries
         draws = np.mean([resampled[task].draws_BK for task in tasks], axis=0)

@@ -267,13 +267,17 @@ def _check_margin(exact: Float64s, proposed: Float64s) -> None:
 
 
 def _first_found(positions: Positions, relevant: Sequence[Positions], num_candidates: int) -> NDArray[np.int64]:
-    """1-based rank (b,) of the first relevant one among each query's best (b, n); 0 where none is."""
-    rows = np.arange(len(positions))
-    wanted = np.repeat(rows, [len(places) for places in relevant]) * num_candidates + np.concatenate(relevant)
+    """1-based rank (b,) of the first relevant one among each query's best (b, n); 0 where none is.
+
+    Where no candidate is relevant, the rank after the last one.
+    """
+    rows, counts = np.arange(len(positions)), np.array([len(places) for places in relevant])
+    wanted = np.repeat(rows, counts) * num_candidates + np.concatenate(relevant)
     wanted.sort()
     listed = positions + rows[:, None] * num_candidates  # (b, n)
     is_relevant = np.append(wanted, -1)[np.searchsorted(wanted, listed)] == listed
-    return np.where(is_relevant.any(axis=1), is_relevant.argmax(axis=1) + 1, 0)
+    absent = np.where(counts, 0, num_candidates + 1)
+    return np.where(is_relevant.any(axis=1), is_relevant.argmax(axis=1) + 1, absent)
 
 
 def _rank_rest(corpus: _Corpus, rest: Sequence[int], threads: ThreadPoolExecutor) -> Iterator[tuple[int, RankedQuery]]:

@@ -2,6 +2,7 @@
 
 Source: the official evaluation (VLM2Vec at 6e1e1d42). All logarithms are base 2, k = 1, 5, 10. A ranked
 list may repeat an id (some image rows list a candidate twice); repeats count each time, as officially.
+MMEB-V3 (44f991d) has one reciprocal rank, over the whole ranking, and another recall of a query without labels.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.items import Modality
 
 CUTOFFS = (1, 5, 10)
@@ -77,16 +79,39 @@ METRICS: Mapping[str, Callable[[Sequence[str], Gains, int], float]] = {
 }
 
 METRIC_NAMES: tuple[str, ...] = tuple(f"{name}@{k}" for name in METRICS for k in CUTOFFS)
+#: Of MMEB-V3, in the order of its score files.
+V3_METRIC_NAMES: tuple[str, ...] = (*(name for name in METRIC_NAMES if not name.startswith("mrr@")), "mrr")
+
+
+def metric_names(edition: str) -> tuple[str, ...]:
+    """The metrics of a task of an edition, in the official order."""
+    return V3_METRIC_NAMES if benchmark_of(edition).whole_ranking else METRIC_NAMES
 
 
 def query_metrics(ranked: Sequence[str], gains: Gains) -> dict[str, float]:
-    """All 24 metrics of one query.
+    """All 24 metrics of one query, of MMEB-V2 and of tasks of no edition.
 
     Args:
         ranked: candidate ids, best first; the first 10 are enough.
         gains: relevance of each relevant candidate.
     """
     return {f"{name}@{k}": metric(ranked, gains, k) for name, metric in METRICS.items() for k in CUTOFFS}
+
+
+def edition_metrics(edition: str, ranked: Sequence[str], gains: Gains, first_relevant: int | None) -> dict[str, float]:
+    """All metrics of one query, as an edition has them.
+
+    Args:
+        ranked, gains: as `query_metrics`.
+        first_relevant: 1-based rank of the best relevant candidate in the whole ranking; `None`: there is none.
+    """
+    metrics = query_metrics(ranked, gains)
+    if not benchmark_of(edition).whole_ranking:
+        return metrics
+    if not gains:
+        metrics |= {f"recall@{k}": 0.0 for k in CUTOFFS}
+    metrics["mrr"] = 0.0 if first_relevant is None else 1 / first_relevant
+    return {name: metrics[name] for name in V3_METRIC_NAMES}
 
 
 def set_order_gains(gains: Gains) -> dict[str, float] | None:

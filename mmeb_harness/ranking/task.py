@@ -12,7 +12,7 @@ from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.ranking.max_sim import rank_tokens
-from mmeb_harness.ranking.metrics import METRIC_NAMES, chance_among, ndcg_of_gains, official_gains, query_metrics
+from mmeb_harness.ranking.metrics import chance_among, edition_metrics, ndcg_of_gains, official_gains, query_metrics
 from mmeb_harness.ranking.nearest import Positions
 
 #: Places of each ranking that are kept on disk. The metrics need 10.
@@ -62,7 +62,7 @@ def score_queries(task: Task, samples: Samples, queries: AnyVectors, candidates:
 
 def mean_metrics(scored: Sequence[ScoredQuery]) -> dict[str, float]:
     """Plain means over queries, in the official order of keys."""
-    return {name: float(np.mean([query.metrics[name] for query in scored])) for name in METRIC_NAMES}
+    return {name: float(np.mean([query.metrics[name] for query in scored])) for name in scored[0].metrics}
 
 
 def _rank(
@@ -138,6 +138,7 @@ def _score(
 ) -> ScoredQuery:
     top_ids = tuple(ids[position] for position in ranking.positions)
     official = official_gains(task.edition, task.modality, gains)
+    found = ranking.first_relevant if ranking.first_relevant <= num_ranked else None
     return ScoredQuery(
         query_id=query_id,
         top_ids=top_ids,
@@ -145,7 +146,7 @@ def _score(
         first_relevant=ranking.first_relevant,
         tied_decisions=ranking.tied_decisions,
         num_ranked=num_ranked,
-        metrics=query_metrics(top_ids, official),
+        metrics=edition_metrics(task.edition, top_ids, official, found),
         corrected=query_metrics(top_ids, gains)[task.metric],
         random_ties=_expected_over_ties(task, ranking, gains, ids),
         chance=chance_among(task.metric, gains, relevant, num_ranked),

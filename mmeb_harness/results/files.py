@@ -14,7 +14,7 @@ Beside the run's folder, shared by all runs there, unless told otherwise:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -22,10 +22,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.core.benchmark import BenchmarkRow, MeanOver, means_of
 from mmeb_harness.core.embedder import Encoded
-from mmeb_harness.core.errors import ResultError
+from mmeb_harness.core.errors import ResultError, counted, leading
 from mmeb_harness.core.files import fingerprint
-from mmeb_harness.core.items import MetricName, Modality, Profile, Scalar
+from mmeb_harness.core.items import Medium, MetricName, Modality, Profile, Scalar
 from mmeb_harness.core.reading import JsonFile
 
 SCHEMA_VERSION = 2
@@ -46,13 +47,8 @@ ADDED = frozenset(
     {
         *_ADDED_TO_PROFILE,
         *_ADDED_TO_FRAMES,
-        "reused",
-        "model_parameters",
-        "content",
-        "media",
-        "tables",
-        "checksums",
-        "checksum",
+        *("reused", "model_parameters", "content", "media", "tables", "checksums", "checksum"),
+        *("rule", "unsupported"),
     }
 )
 #: What sums and divisions may be off by.
@@ -129,7 +125,7 @@ class TaskResult:
         score: the main metric, in [0, 1], as the official code computes it.
         corrected_score: the same with every grade on its own label; equals `score` unless grades are unequal.
         random_ties_score: `corrected_score`, expected if ties fell at random instead of by position.
-        metrics: all 24, means over queries.
+        metrics: all of its edition (24 of MMEB-V2), means over queries.
         chance: expected score of a random ranking.
         tied_decisions: neighbours in the first k places that only the tie rule ordered, over all queries.
         limited: computed on the first queries only (`--limit`); never ranked.
@@ -174,10 +170,13 @@ class Aggregate:
     """A mean of main metrics over tasks.
 
     Attributes:
-        name: "overall", a modality or a group.
-        score: plain mean over the tasks that were scored; `None` if none was.
-        tasks: how many were scored.
-        missing: names of the tasks that belong to it and were not: then the mean is incomplete.
+        name: "overall" (of MMEB-V3 three of them, see `core.benchmark`), a modality or a group.
+        score: mean over the tasks that count; `None` if none does.
+        chance: the same of a random ranking; `None` where it isn't known for all of them.
+        tasks: how many count: those that were scored, and the unsupported.
+        missing: names of the tasks that belong to it and don't: then the mean is incomplete.
+        rule: in words, where it isn't the plain mean of main metrics.
+        unsupported: how many tasks the model can't take, which count 0.
     """
 
     name: str
@@ -185,6 +184,8 @@ class Aggregate:
     chance: float | None
     tasks: int
     missing: tuple[str, ...]
+    rule: str = ""
+    unsupported: int = 0
 
     @property
     def complete(self) -> bool:
@@ -197,8 +198,11 @@ class RunResult:
     """One run's description and outcome.
 
     Attributes:
-        data: name of the data; synthetic scores never stand beside MMEB-V2 scores.
+        data: name of the data; synthetic scores never stand beside the benchmark's.
         edition, profile: as in its tasks' results.
+        unsupported: task → the media that it needs and the model doesn't take: it was asked for, and neither read nor
+            encoded.
+        aggregates: means; the first is over all tasks.
         status: "running" until the last task is written, then "finished".
         latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.
         seconds: wall time of the last invocation.
@@ -233,9 +237,22 @@ class RunResult:
     git_commit: str | None
     versions: Mapping[str, str]
     machine: Mapping[str, Scalar]
+    unsupported: Mapping[str, tuple[Medium, ...]] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     schema_version: int = SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
+
+    @property
+    def overall(self) -> Aggregate | None:
+        """The mean over all tasks, by which models are ranked; `None` before any is finished."""
+        return next(iter(self.aggregates), None)
+
+
+def unsupported_text(unsupported: Mapping[str, tuple[Medium, ...]]) -> str:
+    """Tasks that a model doesn't take, and what it would have to take: "11 tasks that need audio (ESC-50, …)"."""
+    media = dict.fromkeys(medium for lacked in unsupported.values() for medium in lacked)
+    need = "need" if len(unsupported) > 1 else "needs"
+    return f"{counted(len(unsupported), 'task')} that {need} {' or '.join(media)} ({leading(list(unsupported))})"
 
 
 def fraction(value: object, where: str) -> float:
@@ -302,6 +319,7 @@ _RUN_FILE = JsonFile(
     way_out="choose another --output, or run again with --fresh",
     if_damaged=RUN_FILE_AGAIN,
     added=ADDED,
+    sparse=frozenset({"unsupported", "aggregates.rule", "aggregates.unsupported"}),
     check=_check_run,
 )
 
@@ -386,6 +404,11 @@ def save_run_result(path: Path, run: RunResult) -> RunResult:
     return _RUN_FILE.write(path, run)
 
 
+def run_values(run: RunResult) -> dict[str, Any]:
+    """A run under the names of its file."""
+    return _RUN_FILE.values(run)
+
+
 def load_task_result(path: Path, *, as_it_stands: bool = False) -> TaskResult:
     """Read the file that a task's result was written to.
 
@@ -407,51 +430,55 @@ def load_run_result(path: Path, *, as_it_stands: bool = False) -> RunResult:
     return _RUN_FILE.read(path, as_it_stands=as_it_stands)
 
 
-def aggregate(results: Iterable[TaskResult], benchmark: Sequence[tuple[str, Modality, str]]) -> tuple[Aggregate, ...]:
+def aggregate(
+    results: Iterable[TaskResult], benchmark: Sequence[BenchmarkRow], unsupported: Collection[str] = ()
+) -> tuple[Aggregate, ...]:
     """`mean_scores` of results: their scores and chance levels. Where none is of the benchmark, over all of them."""
     listed = list(results)
-    if listed and not {result.name for result in listed} & {name for name, _, _ in benchmark}:
-        benchmark = [(result.name, result.modality, result.group) for result in listed]
-    return mean_scores(
-        {result.name: result.score for result in listed}, benchmark, {result.name: result.chance for result in listed}
-    )
+    if listed and not {result.name for result in listed} & {row.task for row in benchmark}:
+        benchmark = [
+            BenchmarkRow(result.name, result.modality, result.group, result.metric, result.edition) for result in listed
+        ]
+    scores = {result.name: {**result.metrics, result.metric: result.score} for result in listed}
+    return mean_scores(scores, benchmark, {result.name: result.chance for result in listed}, unsupported)
 
 
 def mean_scores(
-    scores: Mapping[str, float],
-    benchmark: Sequence[tuple[str, Modality, str]],
+    scores: Mapping[str, Mapping[str, float]],
+    benchmark: Sequence[BenchmarkRow],
     chance: Mapping[str, float] | None = None,
+    unsupported: Collection[str] = (),
 ) -> tuple[Aggregate, ...]:
-    """Plain means over tasks: overall, the modalities, the groups, in the benchmark's order.
+    """Means over tasks: those over all of them, the modalities, the groups, in the benchmark's order.
 
     A modality's score is the mean over its tasks, not over its groups, and overall is the mean over all
     tasks, as on the leaderboard.
 
     Args:
-        scores: task → main metric, of the tasks that were scored.
-        benchmark: (task, modality, group) of all tasks that the means should cover.
-        chance: task → score of a random ranking, where known.
+        scores: task → metric → score, of the tasks that were scored.
+        benchmark: all tasks that the means should cover.
+        chance: task → score of a random ranking, by the main metric, where known.
+        unsupported: tasks that the model can't take.
     """
-    return tuple(_mean(name, tasks, scores, chance) for name, tasks in benchmark_members(benchmark).items())
-
-
-def benchmark_members(benchmark: Sequence[tuple[str, Modality, str]]) -> dict[str, list[str]]:
-    """ "overall", the modalities, the groups → names of their tasks, in the benchmark's order."""
-    members: dict[str, list[str]] = {"overall": [task for task, _, _ in benchmark]}
-    for index in (1, 2):
-        for row in benchmark:
-            members.setdefault(row[index], []).append(row[0])
-    return members
+    return tuple(_mean(over, scores, chance, unsupported) for over in means_of(benchmark))
 
 
 def _mean(
-    name: str, tasks: Sequence[str], scores: Mapping[str, float], chance: Mapping[str, float] | None
+    over: MeanOver,
+    scores: Mapping[str, Mapping[str, float]],
+    chance: Mapping[str, float] | None,
+    unsupported: Collection[str],
 ) -> Aggregate:
-    scored = [task for task in tasks if task in scores]
+    scored = {task: scores[task][by] for task, by in over.metrics.items() if by in scores.get(task, {})}
+    nothing = [task for task in over.metrics if over.unsupported_count and task in unsupported and task not in scored]
+    tasks = len(scored) + len(nothing)
+    by_chance = chance if over.of_main_metrics and not nothing else None
     return Aggregate(
-        name=name,
-        score=sum(scores[task] for task in scored) / len(scored) if scored else None,
-        chance=sum(chance[task] for task in scored) / len(scored) if scored and chance is not None else None,
-        tasks=len(scored),
-        missing=tuple(task for task in tasks if task not in scores),
+        name=over.name,
+        score=sum(scored.values()) / tasks if tasks else None,
+        chance=sum(by_chance[task] for task in scored) / tasks if tasks and by_chance is not None else None,
+        tasks=tasks,
+        missing=tuple(task for task in over.metrics if task not in scored and task not in nothing),
+        rule=over.rule,
+        unsupported=len(nothing),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmeb_harness.core.embedder import Encoded, trace_columns
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import file_checksum, read_parquet
-from mmeb_harness.core.items import Samples
+from mmeb_harness.core.items import Medium, Samples
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows, load_tasks
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.task import ScoredQuery
@@ -71,11 +71,18 @@ class Run:
         """Mean → score, in [0, 1], of those over all of their tasks: groups, modalities, overall."""
         return {mean.name: mean.score for mean in self.result.aggregates if mean.complete and mean.score is not None}
 
+    @property
+    def unsupported(self) -> dict[str, tuple[Medium, ...]]:
+        """Task that was asked for → the media that it needs and the model doesn't take: it has no score."""
+        return dict(self.result.unsupported)
+
     def table(self) -> pd.DataFrame:
-        """A row a task, in the run's order; all metrics are in `tasks`."""
+        """A row a task, in the run's order; all metrics are in `tasks`. What the model doesn't take comes last, with
+        that in a column `unsupported`.
+        """
         import pandas as pd
 
-        rows = [
+        rows: list[dict[str, object]] = [
             {
                 "task": task.result.name,
                 "group": task.result.group,
@@ -89,6 +96,7 @@ class Run:
             }
             for task in self.tasks
         ]
+        rows += [{"task": task, "unsupported": ", ".join(media)} for task, media in self.unsupported.items()]
         return pd.DataFrame(rows).set_index("task") if rows else pd.DataFrame()
 
     def queries(self, task: str) -> pd.DataFrame:
@@ -107,9 +115,11 @@ class Run:
         return frame
 
     def __repr__(self) -> str:
-        overall = self.means.get("overall")
-        score = "" if overall is None else f", overall {100 * overall:.1f}"
-        return f"<Run {self.folder}: {self.result.model} on {self.result.data}, {len(self.tasks)} tasks{score}>"
+        name = self.result.overall.name if self.result.overall else ""
+        score = f", {name} {100 * self.means[name]:.1f}" if name in self.means else ""
+        unsupported = f", {len(self.unsupported)} unsupported" if self.unsupported else ""
+        tasks = f"{len(self.tasks)} tasks{unsupported}"
+        return f"<Run {self.folder}: {self.result.model} on {self.result.data}, {tasks}{score}>"
 
     def _repr_html_(self) -> str:
         import html
@@ -148,7 +158,7 @@ def summed_up(run: RunResult, tasks: Sequence[FinishedTask], registered: Iterabl
     results = [task.result for task in tasks]
     return dataclasses.replace(
         run,
-        aggregates=aggregate(results, benchmark_rows(registered)),
+        aggregates=aggregate(results, benchmark_rows(registered), run.unsupported),
         queries=sum((result.queries for result in results), EncodeStats()),
         candidates=sum((result.candidates for result in results), EncodeStats()),
         latency_seconds={

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import read_parquet
-from mmeb_harness.ranking.metrics import METRIC_NAMES, official_gains, query_metrics
+from mmeb_harness.ranking.metrics import edition_metrics, metric_names, official_gains, query_metrics
 from mmeb_harness.ranking.task import DEPTH
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import RunFolder
@@ -97,7 +97,7 @@ def verify_task(result: TaskResult, files: RunFolder, findings: Outcome) -> None
     Raises:
         ResultError: a table is missing, broken or another one.
     """
-    if result.metric not in METRIC_NAMES:
+    if result.metric not in metric_names(result.edition):
         raise ResultError(f"no metric is named {result.metric!r}")
     queries = checked_table(files.queries_file(result.name), _QUERY_COLUMNS)
     candidates = checked_table(files.candidates_file(result.name), _CANDIDATE_COLUMNS)
@@ -180,7 +180,9 @@ def _verify_query(row: Mapping[str, Any], result: TaskResult, findings: Outcome)
     gains = dict(zip(row["relevant_ids"], row["relevant_gains"], strict=False))
     findings.equal(f"{where}: number of gains", len(row["relevant_gains"]), len(gains))
     official, metric = official_gains(result.edition, result.modality, gains), result.metric
-    metrics = query_metrics(row["top_ids"], official)
+    rank = row["first_relevant_rank"]
+    found = rank if rank <= row["num_ranked"] else None
+    metrics = edition_metrics(result.edition, row["top_ids"], official, found)
     findings.number(f"{where}: score", row["score"], metrics[metric])
     corrected = metrics if official == gains else query_metrics(row["top_ids"], gains)
     findings.number(f"{where}: corrected_score", row["corrected_score"], corrected[metric])
@@ -212,8 +214,9 @@ def _verify_ranking(
 def _verify_means(
     result: TaskResult, rows: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]], findings: Outcome
 ) -> None:
-    findings.equal("names of metrics", sorted(result.metrics), sorted(METRIC_NAMES))
-    for name in METRIC_NAMES:
+    names = metric_names(result.edition)
+    findings.equal("names of metrics", sorted(result.metrics), sorted(names))
+    for name in names:
         mean = float(np.mean([of_query[name] for of_query in metrics]))
         findings.number(f"metrics: {name}", result.metrics.get(name), mean)
         if name == result.metric:

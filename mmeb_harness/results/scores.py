@@ -5,13 +5,14 @@ Means over the benchmark follow the one rule of `results.mean_scores`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mmeb_harness.core.benchmark import BenchmarkRow, MeanOver, benchmark_of, means_of
 from mmeb_harness.core.errors import ResultError, shortened
-from mmeb_harness.core.items import Modality, Profile
+from mmeb_harness.core.items import Medium, Profile
 from mmeb_harness.core.reading import JsonFile
 from mmeb_harness.results.files import (
     ADDED,
@@ -19,7 +20,6 @@ from mmeb_harness.results.files import (
     Aggregate,
     RunResult,
     TaskResult,
-    benchmark_members,
     expected_fingerprint,
     fraction,
     load_run_result,
@@ -40,7 +40,7 @@ class TaskScore:
     """The scores of one model on one task.
 
     Attributes:
-        metrics: fractions, as the official code computes them; all 24, or what was published.
+        metrics: fractions, as the official code computes them; all of its edition, or what was published.
         num_queries: over how many queries; `None` where the source doesn't say.
         corrected: the main metric with every grade on its own label; `None` where that can't be known.
     """
@@ -64,6 +64,7 @@ class Scores:
         limited: over the first queries of each task only.
         data_revision: of the data as a whole, where known.
         means: "overall", modality or group → published mean, of a source that has no scores of single tasks.
+        unsupported: task → the media that it needs and the model doesn't take.
         notes: remarks that must stand beside the scores.
         checksum: of all the other fields, as written; "" in older files, and where nothing was written.
     """
@@ -78,6 +79,7 @@ class Scores:
     limited: bool = False
     data_revision: str | None = None
     means: Mapping[str, float] = field(default_factory=dict)
+    unsupported: Mapping[str, tuple[Medium, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema_version: int = SCORES_SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
@@ -91,6 +93,7 @@ _SCORES_FILE = JsonFile(
     if_damaged="write it anew with `mmeb-eval import`",
     mark="origin",
     added=ADDED,
+    sparse=frozenset({"unsupported"}),
 )
 
 
@@ -108,25 +111,25 @@ def main_score(scores: Scores, task: str, metric: str) -> float | None:
     return score.metrics[metric]
 
 
-def means_over(
-    scores: Scores, rows: Sequence[tuple[str, Modality, str]], metrics: Mapping[str, str]
-) -> tuple[Aggregate, ...]:
+def means_over(scores: Scores, rows: Sequence[BenchmarkRow]) -> tuple[Aggregate, ...]:
     """Means over tasks: of their scores, or as published where there are none.
 
     Args:
-        rows: (task, modality, group) of all that the means should cover.
-        metrics: task → main metric.
+        rows: all tasks that the means should cover.
+
+    Raises:
+        ResultError: a task that was scored, but not by its main metric.
     """
     if scores.means and not scores.tasks:
-        return tuple(_published_mean(name, tasks, scores.means) for name, tasks in benchmark_members(rows).items())
-    by_task = {task: main_score(scores, task, metrics[task]) for task, _, _ in rows}
-    return mean_scores({task: score for task, score in by_task.items() if score is not None}, rows)
+        return tuple(_published_mean(over, scores.means) for over in means_of(rows))
+    scored = {row.task for row in rows if main_score(scores, row.task, row.metric) is not None}
+    return mean_scores({task: scores.tasks[task].metrics for task in scored}, rows, unsupported=scores.unsupported)
 
 
-def _published_mean(name: str, tasks: Sequence[str], published: Mapping[str, float]) -> Aggregate:
-    if name not in published:
-        return Aggregate(name, None, None, 0, tuple(tasks))
-    return Aggregate(name, published[name], None, len(tasks), ())
+def _published_mean(over: MeanOver, published: Mapping[str, float]) -> Aggregate:
+    if over.name not in published:
+        return Aggregate(over.name, None, None, 0, tuple(over.metrics), over.rule)
+    return Aggregate(over.name, published[over.name], None, len(over.metrics), (), over.rule)
 
 
 def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
@@ -137,8 +140,9 @@ def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
     """
     synthetic = [column.name for column in scores if column.synthetic]
     if 0 < len(synthetic) < len(scores):
+        real = next(benchmark_of(column.edition).name for column in scores if not column.synthetic)
         raise ResultError(
-            f"{', '.join(synthetic)}: scores of made-up data never stand beside MMEB-V2 scores; compare them with one "
+            f"{', '.join(synthetic)}: scores of made-up data never stand beside {real} scores; compare them with one "
             "another"
         )
     if len(scores) > 1 and (limited := [column.name for column in scores if column.limited]):
@@ -148,10 +152,20 @@ def check_comparable(scores: Sequence[Scores], *, allow_editions: bool) -> None:
         )
     if len({column.edition for column in scores}) > 1 and not allow_editions:
         each = ", ".join(f"{column.name} is of {column.edition or 'none'}" for column in scores)
+        why = editions_remark([column.edition for column in scores])
         raise ResultError(
-            f"scores of different editions: {each}; up to 60 points of a task lie between editions, not models. "
-            "Compare within one, or go on with --allow-editions"
+            f"scores of different editions: {each}; {why}. Compare within one, or go on with --allow-editions"
         )
+
+
+def editions_remark(editions: Iterable[str]) -> str:
+    """Why scores of several editions are not of the same thing."""
+    if len({benchmark_of(edition) for edition in editions}) > 1:
+        return (
+            "MMEB-V3 is over 112 tasks more, and of the 78 that share their names with MMEB-V2's it shows short clips "
+            "with frames repeated, and labels moment retrieval and recall differently"
+        )
+    return "up to 60 points of a task lie between editions, not models"
 
 
 def read_run(folder: Path) -> tuple[RunResult, list[TaskResult]]:
@@ -250,6 +264,7 @@ def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult
         synthetic=run.data_synthetic,
         limited=run.limit is not None,
         data_revision=f"{run.data} {run.data_revision}",
+        unsupported=run.unsupported,
         notes=_notes_of_run(RunFolder(folder), results),
     )
 

@@ -70,7 +70,7 @@ def _verify_run_file(
         declared = registered[result.name].task.num_queries if result.name in registered else None
         if not run.data_synthetic and run.limit is None and declared is not None:
             findings.equal(f"{result.name}: num_queries", result.num_queries, declared)
-    recomputed = {mean.name: mean for mean in aggregate(results, benchmark_rows(registered.values()))}
+    recomputed = {mean.name: mean for mean in aggregate(results, benchmark_rows(registered.values()), run.unsupported)}
     findings.equal("names of aggregates", [stored.name for stored in run.aggregates], list(recomputed))
     for stored in run.aggregates:
         if stored.name in recomputed:
@@ -87,3 +87,4 @@ def _verify_aggregate(stored: Aggregate, recomputed: Aggregate, findings: Outcom
     findings.equal(f"{stored.name}: missing", stored.missing, recomputed.missing)
     findings.number(f"{stored.name}: score", stored.score, recomputed.score)
     findings.number(f"{stored.name}: chance", stored.chance, recomputed.chance)
+    findings.equal(f"{stored.name}: unsupported", stored.unsupported, recomputed.unsupported)

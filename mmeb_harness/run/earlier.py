@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 from mmeb_harness.core.errors import ResultError, counted, leading
 from mmeb_harness.core.files import fingerprint
+from mmeb_harness.core.items import Medium
 from mmeb_harness.core.progress import Reporter
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result, save_task_result
 from mmeb_harness.results.folder import RunFolder, clear, start_over, started_over
 from mmeb_harness.results.outcome import FinishedTask, kept_task, table_checksums
-from mmeb_harness.run.plan import Plan, PlannedTask
+from mmeb_harness.run.plan import Plan, PlannedTask, unsupported_tasks
 from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
 from mmeb_harness.store.media_lists import MediaList
@@ -35,12 +36,14 @@ class Earlier:
         doubtful: of which media files were changed, or aren't remembered: they count if their content is the same.
         unknown: names of those that don't say what their items were; an earlier release wrote them.
         damaged: task → what is wrong with its files.
+        unsupported: as in `RunResult`, of tasks that the model still doesn't take.
     """
 
     finished: Mapping[str, FinishedTask] = field(default_factory=dict)
     doubtful: Mapping[str, FinishedTask] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Mapping[str, tuple[Medium, ...]] = field(default_factory=dict)
 
 
 def earlier_results(plan: Plan) -> Earlier:
@@ -51,8 +54,12 @@ def earlier_results(plan: Plan) -> Earlier:
     """
     if plan.settings.fresh:
         return Earlier()
+    unsupported: Mapping[str, tuple[Medium, ...]] = {}
     if plan.folder.run_file.exists():
-        _check_same_run(load_run_result(plan.folder.run_file), plan)
+        run = load_run_result(plan.folder.run_file)
+        _check_same_run(run, plan)
+        tasks = [plan.registered[name].task for name in run.unsupported if name in plan.registered]
+        unsupported = unsupported_tasks(tasks, plan.model)
     planned = {**plan.tasks, **plan.others}
     kept, damaged = _kept_results(plan.folder, planned)
     doubtful = {
@@ -62,7 +69,7 @@ def earlier_results(plan: Plan) -> Earlier:
     }
     finished = {name: task for name, task in kept.items() if name not in doubtful}
     unknown = [name for name, task in finished.items() if not task.result.content]
-    return Earlier(finished, doubtful, unknown, damaged)
+    return Earlier(finished, doubtful, unknown, damaged, unsupported)
 
 
 def take_over(plan: Plan, earlier: Earlier, hashes: MediaHashes, reporter: Reporter) -> dict[str, FinishedTask]:

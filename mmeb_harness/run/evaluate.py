@@ -8,6 +8,7 @@ and vectors that the store has.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -60,6 +61,7 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
     with locked(plan.folder), ExitStack() as at_the_end:
         at_the_end.callback(reporter.stop)
         earlier = earlier_results(plan)
+        plan = dataclasses.replace(plan, unsupported={**earlier.unsupported, **plan.unsupported})
         with progress_of("reading tasks", len(plan.tasks)) as advance:
             readings = read_tasks(plan, earlier.finished, advance)
         foresight = Foresight(embedder, reporter.time_left, reporter.note)

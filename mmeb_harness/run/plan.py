@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.embedder import ModelInfo
-from mmeb_harness.core.errors import OptionError
-from mmeb_harness.core.items import PageFiles, Profile, Quantization
+from mmeb_harness.core.errors import ModelError, OptionError
+from mmeb_harness.core.items import Medium, PageFiles, Profile, Quantization
 from mmeb_harness.core.registry import RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, data_revision
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
-from mmeb_harness.results.files import model_fingerprint, task_fingerprint
+from mmeb_harness.results.files import model_fingerprint, task_fingerprint, unsupported_text
 from mmeb_harness.results.folder import RunFolder
 
 
@@ -68,7 +69,8 @@ class Plan:
     """One evaluation, before anything is read or encoded.
 
     Attributes:
-        tasks: that are asked for, by name, in order.
+        tasks: that are asked for and that the model takes, by name, in order.
+        unsupported: that are asked for, too → the media that they need and the model doesn't take.
         others: of which the folder has results of earlier invocations; they stay part of the run while they are of
             the same model, settings and data.
         registered: all tasks known, by name; those of the benchmark decide which means are complete.
@@ -77,6 +79,7 @@ class Plan:
     """
 
     tasks: Mapping[str, PlannedTask]
+    unsupported: Mapping[str, tuple[Medium, ...]]
     others: Mapping[str, PlannedTask]
     registered: Mapping[str, RegisteredTask]
     data: DataInfo
@@ -107,10 +110,14 @@ def make_plan(
 
     Raises:
         OptionError: the model's vectors can't be shortened or quantised as the settings say.
+        ModelError: it takes none of the tasks.
         DataError: a task's annotations are missing.
     """
+    unsupported = unsupported_tasks([each.task for each in tasks], model)
+    if len(unsupported) == len(tasks):
+        check_taken([each.task for each in tasks], model)
     choices = (settings.dimensions, settings.quantization, settings.audio_seconds, settings.pages)
-    profile = run_profile(model, settings.frames, *choices)
+    profile = run_profile(model, settings.frames, *choices, edition=settings.edition)
     fingerprint = fingerprint_of(model)
     folder = RunFolder(settings.output)
 
@@ -129,10 +136,12 @@ def make_plan(
         )
         return PlannedTask(task, revision, mark)
 
-    asked_for = [registered_task.task.name for registered_task in tasks]
-    left = [name for name in registered if name not in asked_for and folder.task_file(name).is_file()]
+    asked_for = [each.task.name for each in tasks if each.task.name not in unsupported]
+    apart = {*asked_for, *unsupported}
+    left = [name for name in registered if name not in apart and folder.task_file(name).is_file()]
     return Plan(
         tasks={name: planned(registered[name].task) for name in asked_for},
+        unsupported=unsupported,
         others={} if settings.fresh else {name: planned(registered[name].task) for name in left},
         registered=registered,
         data=data,
@@ -143,6 +152,25 @@ def make_plan(
     )
 
 
+def unsupported_tasks(tasks: Sequence[Task], model: ModelInfo) -> dict[str, tuple[Medium, ...]]:
+    """The tasks that need what a model doesn't take → which media those are."""
+    lacked = {task.name: tuple(medium for medium in task.media if medium not in model.media) for task in tasks}
+    return {name: media for name, media in lacked.items() if media}
+
+
+def check_taken(tasks: Sequence[Task], model: ModelInfo) -> None:
+    """Refuse tasks that a model doesn't take.
+
+    Raises:
+        ModelError: there are some.
+    """
+    if unsupported := unsupported_tasks(tasks, model):
+        raise ModelError(
+            f"model {model.name!r} can't be run on {unsupported_text(unsupported)}; choose other tasks, or another "
+            "model (a model's `info.media` says what it takes)"
+        )
+
+
 def run_profile(
     model: ModelInfo,
     frames: int | None,
@@ -150,19 +178,23 @@ def run_profile(
     quantization: Quantization = "none",
     audio_seconds: float | None = None,
     pages: PageFiles | None = None,
+    *,
+    edition: str = "",
 ) -> Profile:
-    """The model's profile, with the run's own choices: frames, pages, dimensions, quantization, seconds of a sound.
+    """The model's profile, with the run's own choices: frames, pages, dimensions, quantization, seconds of a sound; and
+    how its edition shows clips that have fewer frames.
 
     A clip is never shown with more frames than the model's profile has for one: few were saved.
 
     Raises:
         OptionError: the model's vectors can't be shortened or quantised so.
     """
-    profile = model.profile
+    shown = model.profile.frames
+    if benchmark_of(edition).spreads_frames:
+        shown = dataclasses.replace(shown, short="spread")
     if frames is not None:
-        clip = min(frames, profile.frames.clip)
-        shown = dataclasses.replace(profile.frames, video=frames, clip=clip)
-        profile = dataclasses.replace(profile, frames=shown)
+        shown = dataclasses.replace(shown, video=frames, clip=min(frames, shown.clip))
+    profile = dataclasses.replace(model.profile, frames=shown)
     if audio_seconds is not None:
         profile = dataclasses.replace(profile, audio_seconds=audio_seconds)
     if pages is not None:

@@ -141,6 +141,7 @@ def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, s
         edition=plan.settings.edition,
         profile=plan.profile,
         tasks=tuple(names),
+        unsupported={name: plan.unsupported[name] for name in plan.registered if name in plan.unsupported},
         limit=plan.settings.limit,
         seed=plan.settings.seed,
         batch_tokens=plan.settings.batch_tokens,

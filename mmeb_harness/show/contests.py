@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import Benchmark, BenchmarkRow, benchmark_of, level_of, means_of
 from mmeb_harness.core.errors import ResultError, UnknownNameError, leading
 from mmeb_harness.core.items import Modality
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
-from mmeb_harness.results.files import RunResult, TaskResult, benchmark_members
+from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.official_names import EDITIONS, V3, V3_SOURCES
 from mmeb_harness.results.published import published_sizes
 from mmeb_harness.results.scores import Scores, load_scores, read_run, scores_of_results
@@ -46,12 +47,14 @@ class Member:
     Attributes:
         metric: the main one.
         num_queries: where declared.
+        edition: of the benchmark; "" for a task of none.
     """
 
     modality: Modality
     group: str
     metric: str
     num_queries: int | None
+    edition: str
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,39 @@ class Contest:
             name = self.data if self.data not in ("", BENCHMARK_DATA) else f"Tasks that are not {BENCHMARK_DATA}'s"
             return f"{name}, synthetic" if self.synthetic else name
         if self.synthetic:
-            return f"Synthetic data, edition {self.edition}: these are not {BENCHMARK_DATA} scores"
-        return f"{BENCHMARK_DATA}, edition {self.edition}"
+            return f"Synthetic data, edition {self.edition}: these are not {self.benchmark.name} scores"
+        return f"{self.benchmark.name}, edition {self.edition}"
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """What the edition is of."""
+        return benchmark_of(self.edition)
 
     @cached_property
-    def rows(self) -> list[tuple[str, Modality, str]]:
-        """(task, modality, group) of all tasks."""
-        return [(task, member.modality, member.group) for task, member in self.members.items()]
+    def rows(self) -> list[BenchmarkRow]:
+        """All its tasks, as means are made of them."""
+        return rows_of(self.members)
 
     @cached_property
     def means(self) -> Mapping[str, Sequence[str]]:
-        """ "overall", the modalities, the groups → names of their tasks."""
-        return benchmark_members(self.rows)
+        """Those over all tasks, the modalities, the groups → names of their tasks."""
+        return {over.name: list(over.metrics) for over in means_of(self.rows)}
+
+    @cached_property
+    def overall(self) -> str:
+        """Name of the mean by which models are ranked: the first; of published means alone the first that they have."""
+        wide = [name for name in self.means if level_of(name) == "overall"]
+        published = [entry.scores.means for entry in self.entries if not entry.scores.tasks]
+        whole = len(published) < len(self.entries)
+        return next((name for name in wide if whole or any(name in means for means in published)), wide[0])
+
+
+def rows_of(members: Mapping[str, Member]) -> list[BenchmarkRow]:
+    """The tasks of a table, as means are made of them."""
+    return [
+        BenchmarkRow(name, member.modality, member.group, member.metric, member.edition)
+        for name, member in members.items()
+    ]
 
 
 def load_entry(path: Path) -> Entry:
@@ -219,7 +243,7 @@ def other_metrics(entries: Sequence[Entry]) -> dict[str, str]:
 
 def _member(registered: RegisteredTask) -> Member:
     task = registered.task
-    return Member(task.modality, task.group, task.metric, task.num_queries)
+    return Member(task.modality, task.group, task.metric, task.num_queries, task.edition)
 
 
 def _on_benchmark(entry: Entry, registered: Mapping[str, RegisteredTask]) -> bool:
@@ -248,6 +272,6 @@ def _other_members(entry: Entry, registered: Mapping[str, RegisteredTask]) -> It
             continue
         result = (entry.results or {}).get(name)
         if result is not None:
-            yield name, Member(result.modality, result.group, result.metric, None)
+            yield name, Member(result.modality, result.group, result.metric, None, result.edition)
         elif known is not None:
             yield name, _member(known)

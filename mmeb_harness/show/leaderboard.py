@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmeb_harness.core.benchmark import MMEB_V3, benchmark_of, level_of, means_of
 from mmeb_harness.core.errors import OptionError, ResultError, leading
-from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.registry import RegisteredTask, benchmark_edition
-from mmeb_harness.results.files import Aggregate
+from mmeb_harness.results.files import Aggregate, unsupported_text
 from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
 from mmeb_harness.results.published import SAME_MODEL
 from mmeb_harness.results.scores import Origin, Scores, check_comparable, main_score, means_over
 from mmeb_harness.show.compare import remarks
 from mmeb_harness.show.contests import Contest, Entry, benchmark_contest, contests_of
 from mmeb_harness.show.names import distinct_names, plain
-from mmeb_harness.show.tables import NONE, milliseconds, percent
+from mmeb_harness.show.tables import NONE, UNSUPPORTED, milliseconds, percent, text_limit
 from mmeb_harness.stats.places import Contender, Place, places
 from mmeb_harness.stats.resampling import RESAMPLES
 
@@ -200,17 +200,18 @@ def _ranked(contest: Contest, *, allow_editions: bool, with_tasks: bool) -> Lead
             *(_row(own, of_model, contest, place) for own, of_model, place in zip(ranked, cells, known, strict=True)),
             *(_row(own, [Cell(own.values[column.key]) for column in columns], contest) for own in apart),
         ),
-        notes=tuple(_notes(contest, ranked, known, apart)),
+        notes=tuple(_notes(contest, columns, ranked, known, apart)),
         part_of=_part_of(contest),
     )
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """An entry, what stands in its columns, and why it must not be ranked."""
+    """An entry, what stands in its columns, and why it must not be ranked; `overall` is that by which it is."""
 
     entry: Entry
     values: Mapping[str, Value]
+    mean: float | None
     tasks: int
     unranked: str
 
@@ -220,29 +221,40 @@ class _Standing:
 
     @property
     def overall(self) -> float:
-        overall = self.values["overall"]
-        assert isinstance(overall, float)  # of what may be ranked
-        return overall
+        assert self.mean is not None  # of what may be ranked
+        return self.mean
 
 
 def _standing(entry: Entry, contest: Contest) -> _Standing:
     scores = entry.scores
     metrics = {task: member.metric for task, member in contest.members.items()}
-    means = {mean.name: mean for mean in means_over(scores, contest.rows, metrics)}
-    overall = means["overall"]
+    means = {mean.name: mean for mean in means_over(scores, contest.rows)}
+    overall = means[contest.overall]
     return _Standing(
         entry=entry,
         values={
-            **{_task_key(task, contest): main_score(scores, task, metric) for task, metric in metrics.items()},
-            **{name: mean.score if mean.complete else None for name, mean in means.items()},
+            **{
+                _task_key(task, contest): UNSUPPORTED
+                if task in scores.unsupported
+                else main_score(scores, task, metric)
+                for task, metric in metrics.items()
+            },
+            **{name: _mean_value(mean) for name, mean in means.items()},
             **_costs(entry),
             "edition": scores.edition or None,
             "profile": None if scores.profile is None else plain(scores.profile.name),
             "data_revision": scores.data_revision,
         },
-        tasks=overall.tasks,
+        mean=overall.score,
+        tasks=overall.tasks - overall.unsupported,
         unranked=_why_unranked(scores, overall),
     )
+
+
+def _mean_value(mean: Aggregate) -> Value:
+    if not mean.complete:
+        return None
+    return UNSUPPORTED if 0 < mean.tasks == mean.unsupported else mean.score
 
 
 def _costs(entry: Entry) -> dict[str, Value]:
@@ -382,14 +394,15 @@ def _check(contest: Contest, *, allow_editions: bool) -> None:
 def _columns(contest: Contest, *, with_tasks: bool) -> list[Column]:
     """Means, tasks, costs, data. Of a few tasks all are shown, and no mean that another column shows already."""
     means = dict(contest.means)
+    first = contest.overall
     with_tasks = with_tasks or (not contest.of_benchmark and len(contest.members) <= MOST_TASKS)
     if not contest.of_benchmark:
         most = len(contest.members)
-        means = {name: tasks for name, tasks in means.items() if name == "overall" or 1 < len(tasks) < most}
+        means = {name: tasks for name, tasks in means.items() if name == first or 1 < len(tasks) < most}
     return [
-        Column("overall", "All", "score", "overall"),
-        *(Column(name, name, "score", "overall") for name in means if name in MODALITIES),
-        *(Column(name, name, "score", "groups") for name in means if name not in ("overall", *MODALITIES)),
+        Column(first, "All" if first == "overall" else first, "score", "overall"),
+        *(Column(name, name, "score", "overall") for name in means if level_of(name) != "group" and name != first),
+        *(Column(name, name, "score", "groups") for name in means if level_of(name) == "group"),
         *(Column(_task_key(task, contest), task, "score", "tasks") for task in contest.members if with_tasks),
         *_COSTS,
         *(column for column in _ABOUT if contest.of_benchmark or column.key != "edition"),
@@ -403,9 +416,11 @@ def _task_key(task: str, contest: Contest) -> str:
 
 
 def _part_of(contest: Contest) -> dict[str, str]:
-    """Column of a group or task → the group or modality that it is a part of."""
+    """Column of a modality, group or task → the wider mean that it is a part of."""
     groups = {member.group: str(member.modality) for member in contest.members.values()}
     groups = {group: modality for group, modality in groups.items() if group != modality}
+    several = [union for union in contest.benchmark.unions if len(union.modalities) > 1]
+    groups |= {modality: union.name for union in several for modality in union.modalities}
     return groups | {_task_key(task, contest): member.group for task, member in contest.members.items()}
 
 
@@ -431,6 +446,7 @@ def _contender(standing: _Standing, contest: Contest) -> Contender:
         scores={task: score for task, score in values.items() if isinstance(score, float)},
         num_queries={task: _num_queries(standing.entry.scores, task, contest) for task in contest.members},
         queries=standing.entry.queries,
+        unsupported=frozenset(standing.entry.scores.unsupported),
     )
 
 
@@ -452,13 +468,18 @@ def _one_machine(standings: Sequence[_Standing]) -> bool:
 
 
 def _notes(
-    contest: Contest, ranked: Sequence[_Standing], known: Sequence[Place], apart: Sequence[_Standing]
+    contest: Contest,
+    columns: Sequence[Column],
+    ranked: Sequence[_Standing],
+    known: Sequence[Place],
+    apart: Sequence[_Standing],
 ) -> list[str]:
     standings = [*ranked, *apart]
     scores = [standing.entry.scores for standing in standings]
     lines = [
-        _about_scores(contest),
-        *(_about_places(ranked, known) if len(ranked) > 1 else []),
+        *_about_scores(contest),
+        *_about_unsupported(standings),
+        *(_about_places(ranked, known, columns[0].title) if len(ranked) > 1 else []),
         *(_about_counts(ranked, contest) if len(ranked) > 1 else []),
         *_about_cost(standings),
         *(line for line in remarks(scores) if contest.of_benchmark or not line.startswith("editions")),
@@ -472,23 +493,35 @@ def _notes(
     return lines + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
 
 
-def _about_scores(contest: Contest) -> str:
+def _about_scores(contest: Contest) -> list[str]:
     if contest.of_benchmark:
-        return "scores: plain means over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %."
+        rules = [f"{over.name}: {over.rule}." for over in means_of(contest.rows) if over.rule]
+        limits: dict[str, list[str]] = {}
+        for entry in contest.entries if contest.benchmark == MMEB_V3 else ():
+            limits.setdefault(text_limit(entry.scores.profile), []).append(entry.scores.name)
+        texts = [f"{limit}: {', '.join(names)}." for limit, names in limits.items()]
+        return [f"scores: plain means over tasks of {contest.benchmark.scores}, in %.", *rules, *texts]
     metrics: dict[str, list[str]] = {}
     for task, member in contest.members.items():
         metrics.setdefault(member.metric, []).append(task)
     several = len(metrics) > 1
     each = [f"{metric} ({leading(tasks)})" if several else metric for metric, tasks in metrics.items()]
-    return f"scores: plain means over tasks of {' and '.join(each)}, in %."
+    return [f"scores: plain means over tasks of {' and '.join(each)}, in %."]
 
 
-def _about_places(ranked: Sequence[_Standing], known: Sequence[Place]) -> list[str]:
+def _about_unsupported(standings: Iterable[_Standing]) -> Iterable[str]:
+    for standing in standings:
+        if unsupported := standing.entry.scores.unsupported:
+            counts = ", which count 0" if benchmark_of(standing.entry.scores.edition).unsupported_count else ""
+            yield f"{standing.name}: unsupported by the model: {unsupported_text(unsupported)}{counts}."
+
+
+def _about_places(ranked: Sequence[_Standing], known: Sequence[Place], overall: str) -> list[str]:
     lines = [
-        f"rank 95 %: best and worst rank by All that 95 % of {RESAMPLES:,} resamples of the queries leave. The tasks "
-        "are held fixed, and what another run of the same model would change is not in it.",
-        "ties: models that share a letter can't be told apart by All: the 95 % interval of their difference holds "
-        "zero, each pair by itself.",
+        f"rank 95 %: best and worst rank by {overall} that 95 % of {RESAMPLES:,} resamples of the queries leave. The "
+        "tasks are held fixed, and what another run of the same model would change is not in it.",
+        f"ties: models that share a letter can't be told apart by {overall}: the 95 % interval of their difference "
+        "holds zero, each pair by itself.",
     ]
     whole = [own for own in ranked if own.entry.queries is not None]
     alone = [own for own, place in zip(ranked, known, strict=True) if own in whole and not place.clustered]

@@ -111,7 +111,6 @@ def _narrow(board: Leaderboard) -> list[Grid]:
     ]
 
 
-_RANKED = "Ranked by All"
 #: A column of a grid with a row a model.
 Shown: TypeAlias = tuple[Head, Callable[[Row], Text]]
 
@@ -142,7 +141,11 @@ def _grid(caption: str, rows: Sequence[Row], shown: Sequence[Shown], label: int 
 
 def _ranked_grid(board: Leaderboard, shown: Sequence[Shown]) -> list[Grid]:
     overall, *others = shown
-    return _grid(_RANKED, board.ranked, [_RANK, _INTERVAL, _MODEL, overall, _TIES, *others], label=2)
+    return _grid(_ranked_by(board), board.ranked, [_RANK, _INTERVAL, _MODEL, overall, _TIES, *others], label=2)
+
+
+def _ranked_by(board: Leaderboard) -> str:
+    return f"Ranked by {board.columns[0].title}"
 
 
 def _apart_grid(board: Leaderboard) -> list[Grid]:
@@ -231,7 +234,7 @@ def _latex_table(board: Leaderboard, grid: Grid, name: str, notes: Sequence[str]
             r"\begin{table}[tp]",
             r"\centering",
             rf"\caption{{{_escape_latex(f'{board.title}. {grid.caption}.')}}}",
-            rf"\label{{tab:{_slug(name, '' if grid.caption == _RANKED else grid.caption)}}}",
+            rf"\label{{tab:{_slug(name, '' if grid.caption == _ranked_by(board) else grid.caption)}}}",
             _LATEX_FIT,
             rf"\begin{{tabular}}{{{''.join('r' if head.numeric else 'l' for head in grid.heads)}}}",
             r"\toprule",

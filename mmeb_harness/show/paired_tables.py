@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from mmeb_harness.core.benchmark import level_of
 from mmeb_harness.core.errors import counted
 from mmeb_harness.show.tables import (
     bounds,
@@ -33,12 +34,13 @@ def print_paired(paired: Paired, title: str, console: Console, *, with_tasks: bo
         title: which run minus which.
         with_tasks: a row a task, too; where there are no means there is nothing else.
     """
-    groups = [row for row in paired.means if row.name != "overall"]
-    overall = [row for row in paired.means if row.name == "overall"]
+    groups = [row for row in paired.means if level_of(row.name) != "overall"]
+    overall = [row for row in paired.means if level_of(row.name) == "overall"]
     blocks = [paired.tasks if with_tasks or not paired.means else (), groups, overall]
     heads = ("", "tasks", "difference", "95 % of queries", "and of tasks", "p", "better", "worse", "same")
     print_lines(console, f"\n{title}, in points\n")
-    print_table(console, heads, *(map(_paired_cells, block) for block in blocks if block))
+    bold = overall[0].name if overall else ""
+    print_table(console, heads, *(map(_paired_cells, block) for block in blocks if block), bold=bold)
     print_lines(console, "", *paired_remarks(paired))
 
 

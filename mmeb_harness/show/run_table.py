@@ -6,16 +6,16 @@ import dataclasses
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from mmeb_harness.core.benchmark import BenchmarkRow, benchmark_of, level_of, means_of
 from mmeb_harness.core.errors import leading
-from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.progress import rate
 from mmeb_harness.core.terminal import say_kept
-from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult
+from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult, run_values, unsupported_text
 from mmeb_harness.results.outcome import Run
-from mmeb_harness.show.tables import NONE, milliseconds, percent, print_lines, print_table, profile_line
+from mmeb_harness.show.tables import NONE, UNSUPPORTED, milliseconds, percent, print_lines, print_table, profile_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def print_run(run: Run, console: Console) -> None:
 def print_tasks(run: Run, console: Console) -> None:
     """Print a row a task, in the run's order."""
     heads = ("task", "score", "metric", "chance", "queries", "candidates", "reasoned")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             result.name,
             percent(result.score),
@@ -58,6 +58,10 @@ def print_tasks(run: Run, console: Console) -> None:
         )
         for result in (task.result for task in run.tasks)
     ]
+    rows += [
+        (name, UNSUPPORTED, f"needs {' and '.join(media)}", *([NONE] * 4))
+        for name, media in run.result.unsupported.items()
+    ]
     print_lines(console, "")
     print_table(console, heads, rows, names=(0, 2))
 
@@ -65,14 +69,14 @@ def print_tasks(run: Run, console: Console) -> None:
 def run_json(run: Run) -> str:
     """The run and its tasks under the names that they have in their files: run.json's, and `results`, of tasks/."""
     results = [dataclasses.asdict(task.result) for task in run.tasks]
-    return json.dumps({**dataclasses.asdict(run.result), "results": results}, indent=2, ensure_ascii=False)
+    return json.dumps({**run_values(run.result), "results": results}, indent=2, ensure_ascii=False)
 
 
 def print_next(run: Run, console: Console) -> None:
     """Print what can be done with a run that has just ended, ready to be copied."""
     folder = run.folder
     steps = [f"mmeb-eval show {_quoted(folder)} --tasks", f"mmeb-eval report {_quoted(folder)} --output report.html"]
-    overall = next((mean for mean in run.result.aggregates if mean.name == "overall"), None)
+    overall = run.result.overall
     others = [file.parent for file in folder.parent.glob("*/run.json") if file.parent.name != folder.name]
     if run.result.edition and run.result.limit is None and overall is not None and not overall.complete:
         steps.append(
@@ -93,7 +97,17 @@ def _quoted(folder: Path) -> str:
 def _print_scores(run: Run, blocks: Sequence[Sequence[Aggregate]], console: Console) -> None:
     has_labels = any(task.easy is not None or task.hard is not None for task in run.tasks)
     heads = ("", "tasks", "score", "chance", *(("easy", "hard") if has_labels else ()), "reasoned", "tokens")
-    print_table(console, heads, *([_cells(run, mean, with_labels=has_labels) for mean in block] for block in blocks))
+    result = run.result
+    rows = [
+        BenchmarkRow(own.name, own.modality, own.group, own.metric, result.edition)
+        for own in (task.result for task in run.tasks)
+    ]
+    members = {over.name: over.metrics.keys() for over in means_of(rows)}
+    cells = [
+        [_cells(run, mean, members.get(mean.name, {mean.name}), with_labels=has_labels) for mean in block]
+        for block in blocks
+    ]
+    print_table(console, heads, *cells, bold=result.overall.name if result.overall else "")
 
 
 def _title(run: RunResult) -> str:
@@ -114,9 +128,10 @@ def _blocks(run: RunResult, results: Sequence[TaskResult]) -> list[list[Aggregat
     Of a run without the benchmark's tasks the tasks, and overall if there are several.
     """
     scored = [aggregate for aggregate in run.aggregates if aggregate.tasks]
-    overall = [aggregate for aggregate in scored if aggregate.name == "overall"]
-    modalities = [aggregate for aggregate in scored if aggregate.name in MODALITIES]
-    groups = [aggregate for aggregate in scored if aggregate not in overall and aggregate not in modalities]
+    groups, modalities, overall = (
+        [aggregate for aggregate in scored if level_of(aggregate.name) == level]
+        for level in ("group", "modality", "overall")
+    )
     covered = {aggregate.name for aggregate in groups}
     alone = [Aggregate(result.name, result.score, result.chance, 1, ()) for result in results]
     if not run.edition:
@@ -125,19 +140,17 @@ def _blocks(run: RunResult, results: Sequence[TaskResult]) -> list[list[Aggregat
     return [block for block in (groups, modalities, overall, others) if block]
 
 
-def _belongs(result: TaskResult, name: str) -> bool:
-    return name in ("overall", result.modality, result.group, result.name)
-
-
-def _cells(run: Run, aggregate: Aggregate, *, with_labels: bool) -> list[str]:
-    members = [task for task in run.tasks if _belongs(task.result, aggregate.name)]
+def _cells(run: Run, aggregate: Aggregate, names: Collection[str], *, with_labels: bool) -> list[str]:
+    members = [task for task in run.tasks if task.result.name in names]
     queries = sum((task.result.queries for task in members), EncodeStats())
     total = aggregate.tasks + len(aggregate.missing)
+    scored = aggregate.tasks - aggregate.unsupported
+    count = f"{scored} + {aggregate.unsupported}" if aggregate.unsupported else str(scored)
     labelled = (_mean([task.easy for task in members]), _mean([task.hard for task in members]))
     return [
         aggregate.name,
-        str(aggregate.tasks) if aggregate.complete else f"{aggregate.tasks} of {total}",
-        percent(aggregate.score),
+        count if aggregate.complete else f"{count} of {total}",
+        percent(aggregate.score) if scored else UNSUPPORTED,
         percent(aggregate.chance),
         *(map(percent, labelled) if with_labels else ()),
         percent(queries.reasoning_rate),
@@ -162,11 +175,15 @@ def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:
 
 
 def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
-    metrics = "hit@1 (image, video) and ndcg_linear@5 (visdoc)"
+    benchmark = benchmark_of(run.edition)
+    metrics = benchmark.scores
     if not run.edition:
         metrics = ", ".join(dict.fromkeys(result.metric for result in results))
     lines = [f"score: mean over tasks of {metrics}, in %. latency: of an item in its batch, duplicates included."]
-    lines.append(profile_line(run.profile, results))
+    lines += [f"{mean.name}: {mean.rule}." for mean in run.aggregates if mean.rule and mean.tasks]
+    if run.unsupported:
+        lines.append(unsupported_line(run))
+    lines.append(profile_line(run.profile, {result.modality for result in results}))
     stats = run.queries + run.candidates
     if stats.reused:
         lines.append(
@@ -176,10 +193,10 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     if counted := sum((Counter(result.notes) for result in results), Counter()):
         lines.append("counted: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counted.items())) + ".")
     if run.data_synthetic:
-        lines.append(f"{run.data}, synthetic: made-up pictures and pages; these are not MMEB-V2 scores.")
+        lines.append(f"{run.data}, synthetic: made-up pictures and pages; these are not {benchmark.name} scores.")
     if run.limit is not None:
         lines.append(f"limited to {run.limit} queries a task: not comparable with any other score.")
-    overall = next((aggregate for aggregate in run.aggregates if aggregate.name == "overall"), None)
+    overall = run.overall
     if overall is not None and not overall.complete and overall.tasks:
         missing = overall.missing
         lines.append(f"incomplete: {len(missing)} of the benchmark's tasks were not run ({leading(missing)}).")
@@ -204,6 +221,12 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
         for result in moved
     ]
     return lines
+
+
+def unsupported_line(run: RunResult) -> str:
+    """Which tasks the model doesn't take, and how they count."""
+    counts = "; each counts 0 (tasks: scored + unsupported)" if benchmark_of(run.edition).unsupported_count else ""
+    return f"unsupported by the model, neither read nor encoded: {unsupported_text(run.unsupported)}{counts}."
 
 
 def differing_versions(results: Sequence[TaskResult]) -> list[str]:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness.core.items import Profile
+from mmeb_harness.core.items import Modality, Profile
 from mmeb_harness.core.terminal import print_shown, shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from mmeb_harness.results.files import TaskResult
-
 #: Stands where there is no value.
 NONE = "-"
+#: Stands where the model doesn't take what would be scored.
+UNSUPPORTED = "unsupported"
 _SMALLEST_P = 1e-4
 #: Of a sound, officially, for the values that are published.
 WINDOW = 30.0
@@ -67,9 +67,22 @@ def milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else f"{1000 * seconds:,.0f}"
 
 
-def profile_line(profile: Profile, results: Iterable[TaskResult] = ()) -> str:
-    """The choices that move a score, in one line; how much of a sound, where it moves a result or is not the usual."""
-    heard = profile.audio_seconds != WINDOW or any(result.modality == "audio" for result in results)
+def text_limit(profile: Profile | None) -> str:
+    """At how many tokens texts were cut."""
+    if profile is None or profile.max_text_tokens is None:
+        return "text limit unstated"
+    return f"texts cut at {profile.max_text_tokens:,} tokens"
+
+
+def profile_line(profile: Profile, modalities: Collection[Modality] = ()) -> str:
+    """The choices that move a score, in one line.
+
+    Args:
+        modalities: of the tasks that were scored: how much of a sound or text a model had stands where it moves them,
+            or is not the usual.
+    """
+    heard = profile.audio_seconds != WINDOW or "audio" in modalities
+    read = profile.max_text_tokens is not None or not {"text", "tool", "memory"}.isdisjoint(modalities)
     frames = profile.frames
     pixels = [
         f"{low or 0:,} to {'any' if high is None else format(high, ',')} pixels {what}"
@@ -86,6 +99,7 @@ def profile_line(profile: Profile, results: Iterable[TaskResult] = ()) -> str:
         *([f"the first {profile.audio_seconds:g} s of a sound"] if heard else []),
         *([] if frames.pages == "stored" else [f"pages {frames.pages}"]),
         *pixels,
+        *([text_limit(profile)] if read else []),
         f"text whitespace {profile.whitespace}",
         f"pooling {profile.pooling}",
         *([] if profile.dimensions is None else [f"first {profile.dimensions} dimensions"]),

@@ -44,6 +44,7 @@ class ShardResult:
 
     Attributes:
         identity: see `run_identity`.
+        tasks: that were asked for, the unsupported last.
         seconds: what it took, reading included.
         processors: names of its GPUs, or its kind of processor.
         checksum: of all the other fields; "" in older files.
@@ -106,7 +107,7 @@ def shard_result(share: Share, plan: Plan, seconds: float) -> ShardResult:
         identity=run_identity(plan),
         model=plan.model,
         model_args=dict(settings.model_args),
-        tasks=tuple(plan.tasks),
+        tasks=(*plan.tasks, *plan.unsupported),
         data=plan.data.name,
         seconds=seconds,
         processors=environment.processors(),

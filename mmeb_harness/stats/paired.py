@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.core.benchmark import BenchmarkRow, means_of
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.core.items import Modality
-from mmeb_harness.results.files import benchmark_members
 from mmeb_harness.results.scores import read_run
 from mmeb_harness.stats.queries import QueryScores, read_queries
 from mmeb_harness.stats.resampling import (
@@ -81,11 +80,11 @@ class Paired:
     clustered: bool
 
 
-def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modality, str]]) -> Paired:
+def compare_runs(first: Path, second: Path, benchmark: Sequence[BenchmarkRow]) -> Paired:
     """Compare two finished runs on the tasks that both have.
 
     Args:
-        benchmark: (task, modality, group) of all tasks that a mean must cover.
+        benchmark: all tasks that a mean must cover.
 
     Raises:
         ResultError: a run that can't be read, no task in common, or other queries under a task's name.
@@ -115,7 +114,11 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[tuple[str, Modal
         )
 
     adjusted = holm([p_of_no_difference([task]) for task in flipped.values()])
-    covered = {name: tasks for name, tasks in benchmark_members(benchmark).items() if single.keys() >= set(tasks)}
+    covered = {
+        over.name: list(over.metrics)
+        for over in means_of(benchmark)
+        if over.of_main_metrics and single.keys() >= over.metrics.keys()
+    }
     return Paired(
         tasks=tuple(row(name, [name], p) for name, p in zip(single, adjusted, strict=True)),
         means=tuple(

@@ -42,6 +42,7 @@ class Contender:
         scores: task → main metric; empty where only means were published.
         num_queries: task → over how many queries.
         queries: reads a task's queries; `None` where they are not known.
+        unsupported: tasks that it can't take: they count 0, whatever the queries.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contender:
     scores: Mapping[str, float]
     num_queries: Mapping[str, int]
     queries: Callable[[str], QueryScores] | None = None
+    unsupported: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,8 @@ def draw_means(contenders: Sequence[Contender], tasks: Sequence[str], rng: np.ra
     units = [0] * len(contenders)
     clustered = [contender.queries is not None for contender in contenders]
     for task in tasks:
-        read = {
-            place: _read(contender, task) for place, contender in enumerate(contenders) if contender.queries is not None
-        }
+        able = {place: contender for place, contender in enumerate(contenders) if task not in contender.unsupported}
+        read = {place: _read(contender, task) for place, contender in able.items() if contender.queries is not None}
         for together in _sharing_queries(read):
             known = _most_clustered([read[place] for place in together])
             scores_NK = np.stack([read[place].scores for place in together], axis=1)
@@ -119,7 +120,7 @@ def draw_means(contenders: Sequence[Contender], tasks: Sequence[str], rng: np.ra
             for place in together:
                 units[place] += drawn.clusters
                 clustered[place] &= known.clustered
-        for place, contender in enumerate(contenders):
+        for place, contender in able.items():
             if place not in read:
                 sums_BK[:, place] += _bound(contender, task, rng)
                 units[place] += contender.num_queries[task]

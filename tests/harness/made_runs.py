@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmeb_harness import Frames, Profile, Task
+from mmeb_harness import Frames, Modality, Profile, Task
+from mmeb_harness.core.benchmark import BenchmarkRow, benchmark_of
 from mmeb_harness.core.registry import BENCHMARK, benchmark_rows, load_model, load_tasks
 from mmeb_harness.data.folder import describe
-from mmeb_harness.ranking.metrics import METRIC_NAMES
+from mmeb_harness.ranking.metrics import metric_names
 from mmeb_harness.results.files import (
     EncodeStats,
     RunResult,
@@ -36,9 +37,14 @@ def benchmark_tasks(edition: str = "page-fixed") -> list[Task]:
     return [one.task for one in load_tasks(edition).values() if one.collection == BENCHMARK]
 
 
+def plain_rows(*rows: tuple[str, Modality, str]) -> list[BenchmarkRow]:
+    """Tasks (name, modality, group) by hit@1, of MMEB-V2."""
+    return [BenchmarkRow(*row, "hit@1", "page-fixed") for row in rows]
+
+
 def task_result(task: Task, seed: int = 0, **changes: object) -> TaskResult:
     draw = random.Random(f"{task.name} {seed}")
-    metrics = {name: draw.random() for name in METRIC_NAMES}
+    metrics = {name: draw.random() for name in metric_names(task.edition)}
     result = TaskResult(
         name=task.name,
         modality=task.modality,
@@ -76,7 +82,7 @@ def run_result(results: Sequence[TaskResult], **changes: object) -> RunResult:
         model_settings={},
         model_fingerprint="",
         model_args={},
-        data="MMEB-V2",
+        data=benchmark_of(edition).name,
         data_synthetic=False,
         data_revision="hub-2026",
         edition=edition,
@@ -120,7 +126,7 @@ def save_all(files: RunFolder, run: RunResult, results: Sequence[TaskResult]) ->
 
 
 def whole_run(folder: Path, edition: str = "page-fixed", **changes: object) -> RunResult:
-    """All 78 tasks, with the declared numbers of queries."""
+    """All tasks of an edition, with the declared numbers of queries."""
     results = [task_result(task) for task in benchmark_tasks(edition)]
     return write_run(folder, results, edition=edition, **changes)
 

@@ -18,7 +18,7 @@ function section(table, number) {
   const id = `table-${number + 1}`;
   return h('section', { id, 'aria-labelledby': `${id}-title` },
     said(table.title, 'h2', { id: `${id}-title`, tabindex: '-1' }),
-    table.synthetic ? h('ul', { class: 'warnings' }, h('li', {}, 'Synthetic data: made-up pictures and pages. These are not MMEB-V2 scores.')) : null,
+    table.warning ? h('ul', { class: 'warnings' }, h('li', {}, table.warning)) : null,
     ...board(table),
     sources(table),
     h('ul', { class: 'notes' }, table.notes.map((note) => said(note, 'li'))));
@@ -113,7 +113,7 @@ function shownColumns(table, state, toggle, mixed) {
   const scores = table.columns.filter((column) => column.kind === 'score');
   const withParts = (column) => [column, ...(state.open.has(column.key) ? parts(column.key).flatMap(withParts) : [])];
   const wanted = state.group
-    ? scores.filter((column) => column.key === 'overall' || column.key === state.group || column.part_of === state.group)
+    ? scores.filter((column) => column === scores[0] || column.key === state.group || column.part_of === state.group)
     : scores.filter((column) => !column.part_of).flatMap(withParts);
   const about = [...(state.costs ? costColumns(table) : []), ...(state.data ? table.columns.filter((column) => column.kind === 'text') : [])];
   const fold = (column) => (parts(column.key).length && !state.group ? { open: state.open.has(column.key), label: `What ${plain(column.title)} is over`, toggle: () => toggle(column.key) } : null);
@@ -129,7 +129,7 @@ function ofTable(table, column, fold) {
     key: column.key, label: column.title, numeric: !isText, fold, className: column.part_of ? 'part' : '',
     first: isText || column.kind === 'seconds' ? 'ascending' : 'descending',
     value: (row) => (isText ? cell(row).value?.toLowerCase() ?? null : cell(row).value),
-    cell: (row) => [h(cell(row).best ? 'strong' : 'span', {}, cell(row).value === null ? NONE : isText ? said(cell(row).text) : cell(row).text), column.key === 'overall' && cell(row).value !== null ? bar(cell(row).value) : null],
+    cell: (row) => [h(cell(row).best ? 'strong' : 'span', {}, cell(row).value === null && cell(row).text === '-' ? NONE : isText ? said(cell(row).text) : cell(row).text), column === table.columns[0] && cell(row).value !== null ? bar(cell(row).value) : null],
   };
 }
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from mmeb_harness.results.scores import Origin
-from mmeb_harness.show.leaderboard import Block, Kind, Leaderboard, Row, Value, interval_text, name_text, shown
+from mmeb_harness.show.leaderboard import Block, Column, Kind, Leaderboard, Row, Value, interval_text, name_text, shown
 from mmeb_harness.show.leaderboard_formats import SUFFIXES, Format, render
-from mmeb_harness.show.page.render import asset, shell
+from mmeb_harness.show.page.render import asset, shell, synthetic_warning
 
 AnyFormat: TypeAlias = Format | Literal["html"]
 #: A file's ending → its format.
@@ -54,10 +54,10 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class BoardTable:
-    """One leaderboard. A JSON key is the field's name; board.js reads them by it."""
+    """One leaderboard. A JSON key is the field's name; board.js reads them by it. `warning`: of made-up data, or ""."""
 
     title: str
-    synthetic: bool
+    warning: str
     columns: tuple[BoardColumn, ...]
     rows: tuple[BoardRow, ...]
     notes: tuple[str, ...]
@@ -80,7 +80,7 @@ def _table(board: Leaderboard) -> BoardTable:
     keys = {column.key for column in board.columns}
     return BoardTable(
         title=board.title,
-        synthetic=board.synthetic,
+        warning=synthetic_warning(board.edition) if board.synthetic else "",
         columns=tuple(
             BoardColumn(column.key, column.title, column.kind, column.block, _folded_under(column.key, board, keys))
             for column in board.columns
@@ -98,6 +98,11 @@ def _folded_under(key: str, board: Leaderboard, keys: set[str]) -> str:
     return wider
 
 
+def _sorted_by(column: Column, value: Value) -> Value:
+    """Words among numbers stand last."""
+    return None if column.kind != "text" and isinstance(value, str) else value
+
+
 def _row(row: Row, board: Leaderboard) -> BoardRow:
     return BoardRow(
         name=name_text(row),
@@ -108,7 +113,7 @@ def _row(row: Row, board: Leaderboard) -> BoardRow:
         origin=row.origin,
         source=row.source,
         cells=tuple(
-            BoardCell(cell.value, shown(column.kind, cell.value), cell.best)
+            BoardCell(_sorted_by(column, cell.value), shown(column.kind, cell.value), cell.best)
             for column, cell in zip(board.columns, row.cells, strict=True)
         ),
     )

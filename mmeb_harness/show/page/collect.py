@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.errors import counted, leading
 from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
-from mmeb_harness.results.files import RunResult
+from mmeb_harness.results.files import RunResult, unsupported_text
 from mmeb_harness.show.compare import Comparison, compare, remarks
 from mmeb_harness.show.contests import Entry, benchmark_to_compare, other_metrics
+from mmeb_harness.show.page.render import synthetic_warning
 from mmeb_harness.show.page.texts import find_data, tasks_there
 from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
-from mmeb_harness.show.run_table import differing_versions
+from mmeb_harness.show.run_table import differing_versions, unsupported_line
 from mmeb_harness.show.runs import ShownRun, read_runs
 from mmeb_harness.show.tables import profile_line
 from mmeb_harness.stats.policies import REASONING, apart_from
@@ -92,7 +94,11 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         written: the date.
         problems: what the page lacks of single tasks; only the first ones are told here, each stands with its task.
     """
+    edition = next((run.run.edition for run in source.runs if run.run.edition), "")
+    benchmark = benchmark_of(edition)
     lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
+    lines += [f"{name}: {rule}." for name, rule in source.comparison.rules.items()]
+    lines += [f"{run.name}: {unsupported_line(run.run)}" for run in source.runs if run.run.unsupported]
     lines += [f"{run.name}: {line}" for run in source.runs for line in _versions_remark(run)]
     lines += [source.data] if isinstance(source.data, str) else []
     lines += problems[:SHOWN_PROBLEMS]
@@ -108,6 +114,9 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         remarks=tuple(lines),
         reasoning_pairs=bool(source.pairs),
         written=written,
+        overall=source.comparison.overall,
+        metrics=benchmark.scores,
+        warning=synthetic_warning(edition) if source.runs[0].run.data_synthetic else "",
     )
 
 
@@ -128,7 +137,8 @@ def _lacking(source: Source) -> list[str]:
     """How the runs' sets of tasks differ."""
     lines = []
     for run in source.runs:
-        if lacking := [name for name in source.task_names if name not in run.results]:
+        have = {*run.results, *run.run.unsupported}
+        if lacking := [name for name in source.task_names if name not in have]:
             lines.append(f"{run.name} lacks {counted(len(lacking), 'task')} that others have: {leading(lacking)}.")
     return lines
 
@@ -140,12 +150,13 @@ def _versions_remark(run: ShownRun) -> list[str]:
 
 def _card(finished: ShownRun) -> RunCard:
     run = finished.run
-    overall = next((mean for mean in run.aggregates if mean.name == "overall"), None)
+    overall = run.overall
     of = 0 if overall is None else overall.tasks + len(overall.missing)
     marks = (
         "synthetic" if run.data_synthetic else "",
         f"limited to {run.limit} queries a task" if run.limit is not None else "",
         f"incomplete: {overall.tasks} of {of} tasks" if overall is not None and overall.missing else "",
+        f"unsupported: {unsupported_text(run.unsupported)}" if run.unsupported else "",
     )
     details = {
         "Revision": run.model_revision,
@@ -162,11 +173,12 @@ def _card(finished: ShownRun) -> RunCard:
         model=run.model,
         edition=run.edition,
         data=run.data,
-        profile=profile_line(run.profile, finished.results.values()),
+        profile=profile_line(run.profile, {result.modality for result in finished.results.values()}),
         marks=tuple(mark for mark in marks if mark),
         queries=run.queries,
         candidates=run.candidates,
         latency_seconds=run.latency_seconds,
         details={label: value for label, value in details.items() if value},
         settings=run.model_settings,
+        unsupported=run.unsupported,
     )

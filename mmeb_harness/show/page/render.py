@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.files import write_atomically
 from mmeb_harness.show.page.values import InlinePicture, Summary, TaskQueries
 
@@ -23,6 +24,11 @@ _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
     "base-uri 'none'; form-action 'none'"
 )
+
+
+def synthetic_warning(edition: str) -> str:
+    """What a page says of scores of made-up data."""
+    return f"Synthetic data: made-up pictures and pages. These are not {benchmark_of(edition).name} scores."
 
 
 def packed(task: TaskQueries) -> str:

@@ -18,13 +18,13 @@ function showSummary() {
   const editions = [...new Set(runs.map((run) => run.edition || 'none'))].join(', ');
   const data = [...new Set(runs.map((run) => run.data))];
   document.getElementById('subtitle').append(...data.flatMap((one, place) => [place ? ', ' : '', said(one)]), ', edition ', said(editions), ` · ${count(runs.length)} ${runs.length === 1 ? 'run' : 'runs'} · ${count(summary.tasks.length)} tasks · ${count(queries)} queries`);
-  const synthetic = runs.some((run) => run.marks.includes('synthetic')) ? ['Synthetic data: made-up pictures and pages. These are not MMEB-V2 scores.'] : [];
+  const synthetic = summary.warning ? [summary.warning] : [];
   document.getElementById('warnings').append(...[...synthetic, ...summary.remarks].map((remark) => said(remark, 'li')));
   document.getElementById('runs').append(runsTable(), runDetails());
   document.getElementById('means').append(meansTable());
   document.getElementById('pictures').hidden = !document.querySelector('#pictures figure');
   document.getElementById('tasks').append(...tasksTable());
-  document.getElementById('footer').append(`Written ${summary.written} by mmeb-harness. Score: mean over tasks of hit@1 (image, video) and ndcg_linear@5 (visdoc), in %. Latency: of an item in its batch. Small numbers beside a score are points against the first run.`);
+  document.getElementById('footer').append(`Written ${summary.written} by mmeb-harness. Score: mean over tasks of ${summary.metrics}, in %. Latency: of an item in its batch. Small numbers beside a score are points against the first run.`);
 }
 
 const rate = (part, whole) => (whole ? part / whole : 0);
@@ -34,7 +34,7 @@ const latencies = (run, side) => ['p50', 'p95'].map((name) => milliseconds(run.l
 
 function runsTable() {
   const columns = [
-    ['Overall', (run, number) => meanOf('overall', number)],
+    [summary.overall === 'overall' ? 'Overall' : summary.overall, (run, number) => meanOf(summary.overall, number)],
     ['Queries that reason, %', (run) => percent(reasoningRate(run.queries))],
     ['Tokens each', (run) => decimal(1)(tokensEach(run.queries))],
     ['Truncated', (run) => count(run.queries.truncated)],
@@ -56,7 +56,7 @@ function meanOf(name, number) {
   return row ? scoreOfMean(row.cells[number]) : NONE;
 }
 
-const scoreOfMean = (cell) => (cell.score === null ? NONE : cell.tasks === cell.of ? percent(cell.score) : `${cell.tasks} of ${cell.of} tasks`);
+const scoreOfMean = (cell) => (cell.unsupported ? 'unsupported' : cell.score === null ? NONE : cell.tasks === cell.of ? percent(cell.score) : `${cell.tasks} of ${cell.of} tasks`);
 
 function runDetails() {
   const cards = runs.map((run) => {
@@ -69,9 +69,9 @@ function runDetails() {
 function meansTable() {
   if (!summary.means.length) return h('p', {}, 'None of these tasks belongs to the benchmark, whose means would stand here.');
   const head = h('tr', {}, h('th', { scope: 'col' }, 'Mean over'), h('th', { scope: 'col', class: 'number' }, 'Tasks'), runs.map((run) => h('th', { scope: 'col', class: 'number run' }, named(run.name))));
-  const body = summary.means.map((block) => h('tbody', {}, block.map((row) => h('tr', { class: row.name === 'overall' ? 'strong' : '' },
+  const body = summary.means.map((block) => h('tbody', {}, block.map((row) => h('tr', { class: row.name === summary.overall ? 'strong' : '' },
     h('th', { scope: 'row' }, said(row.name)), h('td', { class: 'number' }, String(row.cells[0].of)),
-    row.cells.map((cell) => h('td', { class: 'number' }, scoreOfMean(cell), ' ', difference(cell.difference), cell.score !== null && cell.tasks === cell.of ? bar(cell.score) : null))))));
+    row.cells.map((cell) => h('td', { class: 'number' }, scoreOfMean(cell), ' ', difference(cell.difference), cell.score !== null && !cell.unsupported && cell.tasks === cell.of ? bar(cell.score) : null))))));
   return scrolling('Scores', h('table', {}, h('caption', {}, 'Scores by groups, modalities and overall, in %'), h('thead', {}, head), body));
 }
 
@@ -124,7 +124,7 @@ function taskColumns(measure) {
   const ofRun = (run, place) => ({
     key: `run-${place}`, label: run.name, numeric: true, run: true, first: 'descending',
     value: (task) => valueOf(task, place),
-    cell: (task) => [format(valueOf(task, place)), ' ', place > 0 && measure === 'score' ? difference(pointsApart(valueOf(task, place), valueOf(task, 0))) : null],
+    cell: (task) => [task.cells[place] === null && run.unsupported[task.name] ? 'unsupported' : format(valueOf(task, place)), ' ', place > 0 && measure === 'score' ? difference(pointsApart(valueOf(task, place), valueOf(task, 0))) : null],
   });
   const columns = [
     { key: 'name', label: 'Task', value: (task) => task.name.toLowerCase(), cell: (task) => h('a', { href: linkTo(task.name) }, named(task.name, /(?<=[_/-])/)) },

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mmeb_harness.core.items import MetricName, Modality, Scalar
+from mmeb_harness.core.benchmark import MMEB_V2
+from mmeb_harness.core.items import Medium, MetricName, Modality, Scalar
 from mmeb_harness.results.files import EncodeStats
 from mmeb_harness.show.compare import Row
 
@@ -36,6 +37,7 @@ class RunCard:
         marks: what keeps its scores from being compared: synthetic, limited, incomplete.
         latency_seconds: "queries" and "candidates" → percentiles, as in a run's result.
         details: label → value, of what else decides a score.
+        unsupported: as in a run's result.
     """
 
     name: str
@@ -49,6 +51,7 @@ class RunCard:
     latency_seconds: Mapping[str, Mapping[str, float]]
     details: Mapping[str, str]
     settings: Mapping[str, Scalar]
+    unsupported: Mapping[str, tuple[Medium, ...]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class Summary:
         means: blocks of rows (groups, modalities, overall) with a cell a run; the first run is the reference.
         remarks: what makes a comparison of these runs doubtful, and what the page lacks.
         reasoning_pairs: whether some model ran in several reasoning modes, so that "helped" means something.
+        overall: name of the mean over all tasks.
+        metrics: what scores are, in words.
+        warning: of made-up data, or "".
         flags: name → bit, of `TaskQueries.flags`.
     """
 
@@ -103,6 +109,9 @@ class Summary:
     remarks: tuple[str, ...]
     reasoning_pairs: bool
     written: str
+    overall: str = "overall"
+    metrics: str = MMEB_V2.scores
+    warning: str = ""
     flags: Mapping[str, int] = field(
         default_factory=lambda: {"helped": HELPED, "hurt": HURT, "differ": DIFFER, "pictured": PICTURED}
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.registry import benchmark_rows, load_tasks
 from mmeb_harness.show.runs import ShownRun, read_runs
@@ -59,7 +60,7 @@ class ShownRuns:
         runs = [shown.run for shown in self.runs]
         synthetic = runs[0].data_synthetic
         parts = [" and ".join(dict.fromkeys(run.data for run in runs))]
-        parts += ["synthetic: not MMEB-V2 scores"] if synthetic else []
+        parts += [f"synthetic: not {benchmark_of(runs[0].edition).name} scores"] if synthetic else []
         editions = dict.fromkeys(run.edition for run in runs if run.edition)
         parts += [f"edition{'s' * (len(editions) > 1)} {' and '.join(editions)}"] if editions else []
         parts += [f"first {runs[0].limit} queries of each task only"] if runs[0].limit is not None else []
@@ -84,10 +85,10 @@ def shown_runs(folders: Sequence[Path], *, allow_editions: bool, labels: Sequenc
     if not folders:
         raise OptionError("nothing to draw; name the folder of a run")
     runs = read_runs(folders, allow_editions=allow_editions, labels=labels)
-    rows = benchmark_rows(load_tasks().values())
+    rows = benchmark_rows(load_tasks(runs[0].run.edition or None).values())
     groups: dict[str, list[str]] = {}
-    for task, _, group in rows:
-        groups.setdefault(group, []).append(task)
+    for row in rows:
+        groups.setdefault(row.group, []).append(row.task)
     for result in (result for shown in runs for result in shown.results.values()):
         of_group = groups.setdefault(result.group, [])
         if result.name not in of_group:
@@ -95,5 +96,5 @@ def shown_runs(folders: Sequence[Path], *, allow_editions: bool, labels: Sequenc
     return ShownRuns(
         runs=runs,
         groups={group: tuple(tasks) for group, tasks in groups.items()},
-        benchmark=frozenset(task for task, _, _ in rows),
+        benchmark=frozenset(row.task for row in rows),
     )

@@ -7,7 +7,9 @@ import pytest
 
 from mmeb_harness.ranking.metrics import (
     METRIC_NAMES,
+    V3_METRIC_NAMES,
     chance,
+    edition_metrics,
     ndcg_linear,
     official_gains,
     query_metrics,
@@ -45,9 +47,29 @@ def test_every_golden_case(case: dict) -> None:
         assert corrected[name] == pytest.approx(value, abs=1e-12)
 
 
+def test_every_golden_case_of_mmeb_v3() -> None:
+    """All that its golden file doesn't name keeps its value of MMEB-V2."""
+    changed = {case["id"]: case for case in read_golden("metrics_golden_v3")["cases"] if "error" not in case}
+    assert [case["id"] for case in CASES] == list(changed)
+    unlabelled = 0
+    for case in CASES:
+        gains, ranked = gains_of(case), [str(one) for one in case["prediction"]]
+        official = set_order_gains(gains)
+        first = next((place for place, candidate in enumerate(ranked, start=1) if candidate in gains), None)
+        found = edition_metrics("v3", ranked, official or gains, first)
+        of_case = {name: value for name, value in changed[case["id"]].items() if name != "id"}
+        wanted = {name: {**case["metrics"], **of_case}[name] for name in V3_METRIC_NAMES}
+        compared = [name for name in V3_METRIC_NAMES if official is not None or not name.startswith("ndcg")]
+        assert [found[name] for name in compared] == pytest.approx([wanted[name] for name in compared], abs=1e-12)
+        assert edition_metrics("page-fixed", ranked, gains, first) == query_metrics(ranked, gains)
+        unlabelled += not gains
+    assert unlabelled == sum("recall@1" in case for case in changed.values()) == 2
+
+
 def test_the_golden_file_is_the_whole_of_it() -> None:
     assert len(GOLDEN["cases"]) == 100
     assert list(METRIC_NAMES) == GOLDEN["metric_keys_in_order"]
+    assert list(V3_METRIC_NAMES) == read_golden("metrics_golden_v3")["metric_keys_in_order"]
 
 
 def test_set_order_follows_the_effective_order_of_the_official_code() -> None:

@@ -17,7 +17,7 @@ from mmeb_harness.results.files import (
     save_task_result,
     task_fingerprint,
 )
-from tests.harness.made_runs import run_result
+from tests.harness.made_runs import plain_rows, run_result
 
 
 def result(name: str, score: float, group: str = "I-CLS", modality: str = "image") -> TaskResult:
@@ -156,9 +156,11 @@ def test_stats_add_up() -> None:
 
 
 def test_means_are_over_tasks_not_over_groups_and_name_what_is_missing() -> None:
-    benchmark = [("a", "image", "I-CLS"), ("b", "image", "I-CLS"), ("c", "image", "I-QA"), ("d", "video", "V-QA")]
+    benchmark = plain_rows(
+        ("a", "image", "I-CLS"), ("b", "image", "I-CLS"), ("c", "image", "I-QA"), ("d", "video", "V-QA")
+    )
     results = [result("a", 0.0), result("b", 0.5), result("c", 1.0, "I-QA")]
-    means = {one.name: one for one in aggregate(results, benchmark)}  # type: ignore[arg-type]
+    means = {one.name: one for one in aggregate(results, benchmark)}
     assert means["I-CLS"].score == 0.25
     assert means["image"].score == 0.5
     assert means["image"].complete

@@ -25,7 +25,10 @@ from mmeb_harness.store.description import check_description, read_description
 RELEASE = Path(__file__).parents[2] / "golden" / "release_0_1"
 RUN = RELEASE / "run"
 #: Fields that were added since; of what that release wrote they are empty, or at their default.
-SINCE = ("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds", "pages")
+SINCE = (
+    *("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds", "pages"),
+    *("rule", "unsupported"),
+)
 
 
 def stored(path: Path) -> object:
@@ -42,6 +45,8 @@ def without_later_fields(values: object) -> object:
     defaults = (
         dataclasses.asdict(Profile()) | dataclasses.asdict(Frames()) | {"media": list(ModelInfo("", "", 1).media)}
     )
+    if isinstance(values, list):
+        return [without_later_fields(inner) for inner in values]
     if not isinstance(values, dict):
         return values
     return {
