@@ -51,7 +51,8 @@ CARDS = (
         license="NVIDIA's own, non-commercial (by mteb 2.26: its LICENSE on the hub)",
         source="its modeling code (quoted in public repositories); mteb 2.26 (revision, parameters, frames)",
         unsure="its files: chat template and bounds of pictures are read from them; which instructions its authors "
-        "used on MMEB (here none); where a sound stands (here last); bounds of pictures on the leaderboard (here its own)",
+        "used on MMEB (here none); where a sound stands (here last); the bounds of its pictures on the leaderboard "
+        "(here its own)",
     ),
 )
 PROFILE = Profile(
