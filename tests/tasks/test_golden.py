@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,14 @@ def compare_scores(
     samples: Samples,
     folder: Path,
     written: Written = official_text,
-    apart: Collection[str] = (),
 ) -> None:
     queries = np.stack([toy_vector(written(item), media_of(item, folder)) for item in samples.queries])
     candidates = np.stack([toy_vector(written(item), media_of(item, folder)) for item in samples.candidates])
     scored = score_queries(task, samples, queries, candidates)  # type: ignore[arg-type]
     means = mean_metrics(scored)
-    compared = [metric for metric in means if metric in case["scores"] and metric not in apart]
+    # Of unequal grades on text ids there is no official nDCG: it depends on PYTHONHASHSEED.
+    compared = [metric for metric in means if metric in case["scores"]]
+    assert [metric for metric in means if metric not in compared and not metric.startswith("ndcg_")] == []
     assert {metric: means[metric] for metric in compared} == pytest.approx(
         {metric: case["scores"][metric] for metric in compared}, abs=1e-12
     )
