@@ -21,6 +21,7 @@ def run_identity(plan: Plan) -> Identity:
         "data revision": fingerprint([planned.data_revision for planned in plan.tasks.values()]),
         "frames": plan.profile.frames.video,
         "audio seconds": plan.settings.audio_seconds,
+        "pages": plan.settings.pages,
         "limit": plan.settings.limit,
         "batch tokens": plan.settings.batch_tokens,
         **model_identity(plan.model, plan.fingerprint),
