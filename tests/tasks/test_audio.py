@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mmeb_tasks import EDITIONS
+from mmeb_tasks.mini import make_suite_v3
 
-from mmeb_harness import DataError, Frames
+import mmeb_harness as mmeb
+from mmeb_harness import DataError, Frames, OptionError
 from tests.tasks.golden_v3 import CASES, tone, write_files
 
 BY_NAME = {task.name: task for task in EDITIONS["v3"]}
@@ -107,6 +109,25 @@ def test_bad_input_is_one_line_with_the_task_and_the_way_out(case: str, tmp_path
     assert re.fullmatch(
         rf"{re.escape(name)}: .*: mmeb-eval data (get|check) --data .* --edition v3.*", str(caught.value)
     )
+
+
+def test_a_run_hears_its_window_and_says_so(tmp_path: Path) -> None:
+    make_suite_v3(tmp_path / "data", 0, ["UrbanSound8K"])
+
+    def run(seconds: float | None) -> mmeb.Run:
+        output = tmp_path / f"runs/{seconds}"
+        data, edition = tmp_path / "data", "v3"
+        return mmeb.evaluate(
+            "bag_of_features", "UrbanSound8K", data=data, edition=edition, output=output, audio_seconds=seconds
+        )
+
+    whole, short = run(None), run(0.05)
+    assert [one.result.profile.audio_seconds for one in (whole, short)] == [30, 0.05]
+    assert whole.tasks[0].result.score > short.tasks[0].result.score + 0.2  # rhythms
+    assert short.tasks[0].result.candidates.reused == short.tasks[0].result.candidates.encoded  # class names
+    assert short.tasks[0].result.queries.reused == 0
+    with pytest.raises(OptionError, match=r"--audio-seconds must be at least 0\.025, not 0\.02"):
+        run(0.02)
 
 
 def test_sounds_are_written_once_and_not_taken_for_those_of_another_table(tmp_path: Path) -> None:
