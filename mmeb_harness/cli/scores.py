@@ -23,11 +23,12 @@ from mmeb_harness.show.pictures import NAMES, WIDTHS, inches_of
 @click.option("--output", type=PATH, required=True, metavar="FILE", help="The submission file to write.")
 @click.option("--model-name", help="As on the leaderboard. Default: the run's model.")
 @click.option("--model-backbone", default="", help='E.g. "Qwen3-VL".')
-@click.option("--model-size", default="", help='Free text, e.g. "2B parameters".')
+@click.option("--model-size", default="", help='Free text, e.g. "2B parameters"; MMEB-V3: billions, digits only.')
 @click.option("--embedding-dimension", type=int, default=0, metavar="N", help="Of the vectors.")
 @click.option("--max-length-tokens", type=int, default=0, metavar="N", help="Longest input, media included.")
 @click.option("--model-release-date", default="", metavar="YYYY-MM-DD", help="Of the weights.")
 @click.option("--url", default="", help="Where the model is described.")
+@click.option("--contact", default="", help="Who answers for the scores; MMEB-V3 only.")
 @click.option(
     "--data-source",
     type=click.Choice(("Self-Reported", "TIGER-Lab")),
@@ -55,7 +56,7 @@ def submit(run: Path, output: Path, model_name: str | None, **given: Any) -> Non
 @click.argument("path", type=PATH)
 @click.option("--output", type=PATH, metavar="FILE", help="Keep the scores as JSON, to compare them later.")
 @click.option("--name", help="Of the model. Default: the submission's or mteb's own, or the folder's name.")
-@click.option("--edition", help="Of the data, where the files can't tell: page-fixed, v2.0.0 or v2.0.1.")
+@click.option("--edition", help="Of the data, where files can't tell: page-fixed, v2.0.0, v2.0.1, v3, …")
 def import_scores(path: Path, output: Path | None, name: str | None, edition: str | None) -> None:
     """Read official results, or mteb's: a submission file, a folder of *_score.json and *_pred.jsonl, or a folder of
     mteb's <Task>.json with model_meta.json.
@@ -65,19 +66,20 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
     from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.exchange.mteb import import_mteb, mteb_folder
     from mmeb_harness.results.official import import_scores as read_official
+    from mmeb_harness.results.official_names import V3
     from mmeb_harness.results.scores import save_scores
     from mmeb_harness.show.compare import compare, print_comparison
-    from mmeb_harness.show.contests import benchmark_tasks
+    from mmeb_harness.show.contests import Entry, benchmark_to_compare
 
-    registered, files = load_tasks(), mteb_folder(path)
+    files = mteb_folder(path)
     check_not_read("--output", output, (path, *files))
     if files:
-        scores = import_mteb(files, registered.values(), name=name, edition=edition)
+        scores = import_mteb(files, (load_tasks(V3) | load_tasks()).values(), name=name, edition=edition)
     else:
-        scores = read_official(path, registered.values(), name=name, edition=edition)
+        scores = read_official(path, load_tasks().values(), load_tasks(V3).values(), name=name, edition=edition)
     if output is not None:
         save_scores(output, scores)
-    tasks = benchmark_tasks(registered)
+    tasks = benchmark_to_compare([Entry(scores)])
     compared = compare([scores], tasks, with_tasks=len(scores.tasks) < len(tasks))
     print_comparison(compared, console(width_elsewhere=ENDLESS))
     say(f"scores: {output}" if output is not None else "not kept; --output FILE writes them for `compare`")
@@ -86,6 +88,7 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--trec", type=PATH, metavar="FOLDER", help="Rankings and judgements: <task>.run and <task>.qrels.")
+@click.option("--official", type=PATH, metavar="FOLDER", help="The benchmark's own score files: <task>_score.json.")
 @click.option("--mteb", type=PATH, metavar="FOLDER", help="Results of mteb: <model>/<revision>/<Task>.json.")
 @click.option("--hub", type=PATH, metavar="FILE", help="The hub's evaluation results: YAML for .eval_results/.")
 @click.option("--eee", type=PATH, metavar="FOLDER", help="Records of Every Eval Ever, a row a query: data/…")
@@ -102,6 +105,7 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 def export(
     run: Path,
     trec: Path | None,
+    official: Path | None,
     mteb: Path | None,
     hub: Path | None,
     eee: Path | None,
@@ -121,11 +125,15 @@ def export(
     from mmeb_harness.exchange.mteb import export_mteb
     from mmeb_harness.results.scores import read_run_file
 
-    if trec is mteb is hub is eee is None:
-        raise OptionError("nothing to write; give --trec FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER")
+    if trec is official is mteb is hub is eee is None:
+        raise OptionError(
+            "nothing to write; give --trec FOLDER, --official FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER"
+        )
     check_not_read("--hub", hub, (run,))
     if trec is not None:
         _export_trec(run, trec)
+    if official is not None:
+        _export_official(run, official)
     if mteb is hub is eee is None:
         return
     registered = load_tasks(read_run_file(run).edition or None)
@@ -156,6 +164,19 @@ def _export_trec(run: Path, folder: Path) -> None:
         if task.repeats:
             say(f"{task.name}: {task.repeats} places of candidates listed twice were left out", err=True)
     say_kept(f"{counted(len(exported), 'task')}, {sum(task.num_queries for task in exported):,} queries: {folder}")
+
+
+def _export_official(run: Path, folder: Path) -> None:
+    from mmeb_harness.core.registry import load_tasks
+    from mmeb_harness.exchange.official import export_official
+    from mmeb_harness.results.official_names import PAGE_TASKS
+    from mmeb_harness.results.scores import read_run_file
+
+    edition = read_run_file(run).edition
+    names = export_official(run, folder, load_tasks(edition or None))
+    if set(PAGE_TASKS) & set(names):
+        say(f"score files don't say on which pages {' and '.join(PAGE_TASKS)} are: edition {edition}", err=True)
+    say_kept(f"score files of {counted(len(names), 'task')}: {folder}")
 
 
 @click.command()

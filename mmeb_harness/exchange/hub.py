@@ -11,9 +11,9 @@ from pathlib import Path
 from mmeb_harness.core.errors import OptionError, leading
 from mmeb_harness.core.files import write_text
 from mmeb_harness.exchange.handed import Handed, benchmark_tasks, refuse_existing, variant_note
-from mmeb_harness.results.official_names import PAGE_FIXED
+from mmeb_harness.results.official_names import PAGE_FIXED, V3, V3_EDITIONS
 
-DATASET = "TIGER-Lab/MMEB-V2"
+DATASET, DATASET_V3 = "TIGER-Lab/MMEB-V2", "VLM2Vec/MMEB-V3"
 SUFFIXES = (".yaml", ".yml")
 #: Of a value in %: what is beyond depends on the machine.
 DIGITS = 6
@@ -40,10 +40,13 @@ def export_hub(handed: Handed, output: Path, url: str = "") -> list[str]:
     refuse_existing([output])
     values = {result.name: result.score for result in benchmark_tasks(handed)}
     whole = {mean.name: mean.score for mean in handed.run.aggregates if mean.complete and mean.score is not None}
-    about = [variant_note(handed.run), "" if handed.run.edition == PAGE_FIXED else f"edition {handed.run.edition}"]
+    about = [
+        variant_note(handed.run),
+        "" if handed.run.edition in (PAGE_FIXED, V3) else f"edition {handed.run.edition}",
+    ]
     entries = [
         EvalResultEntry(
-            dataset_id=DATASET,
+            dataset_id=DATASET_V3 if handed.run.edition in V3_EDITIONS else DATASET,
             task_id=name,
             value=round(100 * value, DIGITS),
             date=handed.run.started or None,

@@ -22,10 +22,10 @@ from mmeb_harness.core.files import matching, read_json, write_json
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.exchange.handed import Handed, refuse_existing, variant_settings
-from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import TaskResult, fraction
 from mmeb_harness.results.official import NAMED, odd_counts
-from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, PAGE_FIXED
+from mmeb_harness.results.official_files import KNOWN_METRICS
+from mmeb_harness.results.official_names import IMPORTED_EDITIONS, PAGE_FIXED
 from mmeb_harness.results.scores import Scores, TaskScore
 
 META = "model_meta.json"
@@ -203,8 +203,8 @@ def import_mteb(
             files is of the benchmark.
         UnknownNameError: an edition that is none.
     """
-    if edition is not None and edition not in OFFICIAL_EDITIONS:
-        raise UnknownNameError("edition", edition, OFFICIAL_EDITIONS)
+    if edition is not None and edition not in IMPORTED_EDITIONS:
+        raise UnknownNameError("edition", edition, IMPORTED_EDITIONS)
     tasks = {row.task.name: row.task for row in registered if row.collection == BENCHMARK}
     scored: dict[str, TaskScore] = {}
     editions: set[str] = set()
@@ -251,7 +251,7 @@ def _score(entries: Sequence[Mapping[str, Any]], task: Task, where: str, *, mteb
     """A task's scores: the mean over subsets. Of mteb's own files the main metric alone is ours by definition."""
     main = sum(fraction(entry.get("main_score"), f"{where}: main_score") for entry in entries) / len(entries)
     only = entries[0] if len(entries) == 1 else {}
-    metrics = {name: fraction(only[name], f"{where}: {name}") for name in METRIC_NAMES if name in only}
+    metrics = {name: fraction(only[name], f"{where}: {name}") for name in KNOWN_METRICS if name in only}
     if task.metric not in metrics:
         if not mteb_s_own:
             raise ResultError(f"{where}: {task.metric} is missing, the task's main metric; {_AGAIN}")
@@ -265,8 +265,8 @@ def _score(entries: Sequence[Mapping[str, Any]], task: Task, where: str, *, mteb
 
 def _edition(said: set[str], wanted: str | None, where: Path) -> tuple[str, bool]:
     """The edition, and whether it is only assumed."""
-    if strange := sorted(said - {*OFFICIAL_EDITIONS}):
-        raise ResultError(f"{where}: edition {strange[0]!r} is none of {', '.join(OFFICIAL_EDITIONS)}; {_AGAIN}")
+    if strange := sorted(said - {*IMPORTED_EDITIONS}):
+        raise ResultError(f"{where}: edition {strange[0]!r} is none of {', '.join(IMPORTED_EDITIONS)}; {_AGAIN}")
     if len(said) > 1:
         raise ResultError(f"{where} holds scores of several editions: {', '.join(sorted(said))}; keep one's files")
     if said and wanted not in (None, *said):

@@ -1,30 +1,22 @@
-"""Official results, read back: score files, rankings and submission files of the benchmark's own code.
+"""Official results, read back as scores of the benchmark: what they are of, which of them count, what must be said.
 
-<path>/[<modality>/]<task>_score.json    means over a task's queries: 24 metrics, num_pred, num_data
-<path>/[<modality>/]<task>_pred.jsonl    a line a query: {"prediction": ids, best first, "label": id or ids,
-                                         "rel_scores": null, or a grade a label}
-<file>.json                              a submission: {"metadata": …, "metrics": {modality: {task: metrics}}}
-
-Metrics this release doesn't know are left aside; whatever else is odd is refused, by file, task and key.
+How they stand on disk is `official_files`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
-from mmeb_harness.core.files import matching, parse_json, read_json, regular_file
-from mmeb_harness.core.items import MODALITIES, Item, Modality, Samples
+from mmeb_harness.core.items import Item, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.core.tasks import Task
-from mmeb_harness.ranking.metrics import METRIC_NAMES, query_metrics, set_order_gains
-from mmeb_harness.results.files import fraction
+from mmeb_harness.results.official_files import OfficialResults, read_official
 from mmeb_harness.results.official_names import (
+    AGENT,
     FIXED_SUFFIX,
-    MISSING_MARKS,
+    IMPORTED_EDITIONS,
     MOMENT_SEEKER,
     MOMENT_SEEKER_QUERIES,
     OFFICIAL_EDITIONS,
@@ -33,295 +25,112 @@ from mmeb_harness.results.official_names import (
     PAGE_TASKS,
     V2_0_0,
     V2_0_1,
+    V3,
+    V3_EDITIONS,
+    V3_UNFIXED,
     is_fixed_key,
     task_of_key,
 )
 from mmeb_harness.results.scores import Scores, TaskScore
 
-SCORE_SUFFIX = "_score.json"
-RANKING_SUFFIX = "_pred.jsonl"
-_SUFFIXES = (SCORE_SUFFIX, RANKING_SUFFIX)
 #: Entries that a note names; the others are counted.
 NAMED = 8
-#: A score file and the rankings beside it say the same if they differ by no more.
-TOLERANCE = 1e-6
 #: How a reason begins that is less than a proof.
 ASSUMED = "assumed"
 
-_AGAIN = "get the file again"
-#: Of a relevance: gains of a ranking are summed up.
-_HIGHEST_GRADE = 1e9
 #: Tasks behind which editions have other rows.
 _DIFFERING = {*PAGE_TASKS, MOMENT_SEEKER, OLD_MOMENT_SEEKER}
-
-
-@dataclass(frozen=True)
-class Rankings:
-    """What a `_pred.jsonl` amounts to: means over its queries.
-
-    Attributes:
-        official: as the official code computes them, with grades in the order of a Python set.
-        corrected: with every grade on its own label.
-        undefined: queries whose official nDCG depends on PYTHONHASHSEED (unequal grades on string ids). It was
-            some value that can't be had again: in `official` their grades stay on their labels.
-        first_labels: of the first query.
-    """
-
-    num_queries: int
-    official: Mapping[str, float]
-    corrected: Mapping[str, float]
-    undefined: int
-    first_labels: tuple[str, ...] = ()
-
-
-@dataclass
-class OfficialResults:
-    """Official files as they stand, before their names are the benchmark's.
-
-    Attributes:
-        is_submission: whether it is one file of all tasks, whose keys say more than those of a folder.
-        entries: key, as spelled there → scores.
-        modality_of: key → the modality it stands under, where the files say so.
-        missing: key → the mark that stands in place of scores.
-        undefined, first_labels: key → see `Rankings`.
-    """
-
-    name: str
-    is_submission: bool
-    entries: dict[str, TaskScore] = field(default_factory=dict)
-    modality_of: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    undefined: dict[str, int] = field(default_factory=dict)
-    first_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> list[str]:
-        """Of all that has scores or lacks them."""
-        return [*self.entries, *self.missing]
+_MODALITIES_OF_V3 = ("audio", "text", "tool", "gui", "memory", AGENT)
 
 
 def import_scores(
-    path: Path, registered: Iterable[RegisteredTask], *, name: str | None = None, edition: str | None = None
+    path: Path,
+    registered: Iterable[RegisteredTask],
+    registered_v3: Iterable[RegisteredTask],
+    *,
+    name: str | None = None,
+    edition: str | None = None,
 ) -> Scores:
     """Read a folder of official results, or a submission file.
 
     Args:
         registered: the tasks known; those of the benchmark are taken, any other entry is named in the notes.
+        registered_v3: the same in an edition of MMEB-V3.
         name: of the model; default: the submission's own, or the folder's name.
         edition: of the data, where the files can't tell.
 
     Raises:
         ResultError: files are missing, broken or contradict one another, or the edition can't be told.
     """
-    tasks = {row.task.name: row.task for row in registered if row.collection == BENCHMARK}
-    results = _read(path, tasks)
-    own_edition, reasons = edition_of(results, edition, str(path), tasks)
+    if edition is not None and edition not in IMPORTED_EDITIONS:
+        raise UnknownNameError("edition", edition, IMPORTED_EDITIONS)
+    v2, v3 = (
+        {row.task.name: row.task for row in rows if row.collection == BENCHMARK} for rows in (registered, registered_v3)
+    )
+    results = read_official(path, {**v2, **v3})
+    added = v3.keys() - v2.keys()
+    of_v3, reasons = _is_of_v3(results, edition, str(path), added)
+    tasks = v3 if of_v3 else v2
+    own_edition, of_edition = (v3_edition_of if of_v3 else edition_of)(results, edition, str(path), tasks)
+    reasons += of_edition
     chosen = _chosen_keys(results, own_edition)
     _check_modalities(results, chosen, tasks)
     scored = {task: results.entries[chosen[task]] for task in tasks if task in chosen}
     odd = odd_counts(scored, tasks, own_edition)
+    doubtful = _overwritten(results, scored, tasks)
+    notes = [
+        *_notes(results, chosen, scored, odd, own_edition, None if edition else reasons),
+        *(f"of two evaluations: {both}" for both in [_two_evaluations(results)] if both),
+        *(
+            f"left out: {task} without {other}; where a file system ignores case, one file of that name overwrites the "
+            "other, and which this is can't be told"
+            for task, other in doubtful.items()
+        ),
+    ]
     return Scores(
         name=name or results.name,
         edition=own_edition,
         origin="imported",
         source=str(path),
-        tasks={task: score for task, score in scored.items() if task not in odd},
-        notes=tuple(_notes(results, chosen, scored, odd, own_edition, None if edition else reasons)),
+        tasks={task: score for task, score in scored.items() if task not in odd and task not in doubtful},
+        notes=tuple(notes),
     )
 
 
-def _read(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
-    """A folder, one task's score file or rankings, or a submission file."""
-    if path.is_dir():
-        return read_folder(path, tasks)
-    if path.name.endswith(_SUFFIXES):
-        results = OfficialResults(_key_of(path), is_submission=False)
-        _add_task(results, path.parent, results.name, tasks)
-        return results
-    return read_submission(path, tasks)
-
-
-def read_submission(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
-    """Read what a submission file holds.
+def _is_of_v3(
+    results: OfficialResults, wanted: str | None, where: str, added: Collection[str]
+) -> tuple[bool, list[str]]:
+    """Whether files are MMEB-V3's, and what tells so: a task that it added, or its one mrr without a cut-off.
 
     Raises:
-        ResultError: it isn't one, or a value in it is no score.
+        ResultError: they are of both, or `wanted` is an edition of the other.
     """
-    values = read_json(path, way_out=_AGAIN)
-    metrics = values.get("metrics") if isinstance(values, dict) else None
-    if not isinstance(metrics, dict):
-        raise ResultError(f"{path} is no submission file (no metrics); name such a file, or a folder of score files")
-    metadata = values.get("metadata")
-    name = metadata.get("model_name") if isinstance(metadata, dict) else None
-    results = OfficialResults(name if isinstance(name, str) else path.stem, is_submission=True)
-    modalities = _modalities_of(tasks)
-    for modality, entries in metrics.items():
-        if entries in MISSING_MARKS:
-            results.missing[modality] = entries
-            continue
-        if modality not in modalities or not isinstance(entries, dict):
-            raise ResultError(f"{path}: metrics: {modality!r} is not one of {', '.join(modalities)} with its tasks")
-        for key, scores in entries.items():
-            if other := results.modality_of.get(key):
-                raise ResultError(f"{path}: {key} is there twice, under {other} and {modality}; keep one")
-            results.modality_of[key] = modality
-            if scores in MISSING_MARKS:
-                results.missing[key] = scores
-            else:
-                results.entries[key] = _task_score(scores, f"{path}: {key}", tasks.get(task_of_key(key)))
-    return results
-
-
-def read_folder(path: Path, tasks: Mapping[str, Task]) -> OfficialResults:
-    """Read a folder of score files and rankings, flat or by modality.
-
-    Raises:
-        ResultError: there are none, one of them is broken, a task is there twice, or a score file and the
-            rankings beside it disagree.
-    """
-    results = OfficialResults(path.resolve().name, is_submission=False)
-    modalities = _modalities_of(tasks)
-    for folder in (path, *(path / modality for modality in modalities)):
-        for key in sorted({_key_of(file) for suffix in _SUFFIXES for file in matching(folder, f"*{suffix}")}):
-            if key in results.entries:
-                raise ResultError(f"{path}: {key} is there twice; keep one of its files")
-            _add_task(results, folder, key, tasks)
-            if folder != path:
-                results.modality_of[key] = folder.name
-    if not results.entries:
+    both = _two_evaluations(results)
+    if both and wanted is None:
         raise ResultError(
-            f"no *{SCORE_SUFFIX} or *{RANKING_SUFFIX} in {path} or its folders {', '.join(modalities)}; name the "
-            "folder that official results were written to"
+            f"{where} is of two evaluations: {both}. MMEB-V3 shows the tasks of MMEB-V2 in another way; import each by "
+            "itself, or give --edition to take it as one"
         )
-    return results
+    signs = [f"it has {key}" for key in results.keys if key in added or key in _MODALITIES_OF_V3]
+    signs += [f"{key} has mrr without a cut-off, as its code writes" for key in _with_metric(results, "mrr")]
+    against = [f"{key} has mrr@1, as its code writes" for key in _with_metric(results, "mrr@1")]
+    of_v3 = bool(signs) or wanted in V3_EDITIONS
+    if wanted is not None and not both and (signs or against) and (wanted in V3_EDITIONS) != bool(signs):
+        benchmark, told = ("MMEB-V3", signs[0]) if signs else ("MMEB-V2", against[0])
+        raise ResultError(f"{where} is of {benchmark} ({told}), {wanted} is not; leave out --edition")
+    return wanted in V3_EDITIONS if both else of_v3, signs[:1]
 
 
-def _modalities_of(tasks: Mapping[str, Task]) -> list[Modality]:
-    """Those of an edition's tasks, in the order of its submission files."""
-    there = {task.modality for task in tasks.values()}
-    return [modality for modality in MODALITIES if modality in there]
+def _with_metric(results: OfficialResults, metric: str) -> list[str]:
+    return [key for key, score in results.entries.items() if metric in score.metrics]
 
 
-def _key_of(file: Path) -> str:
-    return file.name.removesuffix(SCORE_SUFFIX).removesuffix(RANKING_SUFFIX)
-
-
-def _add_task(results: OfficialResults, folder: Path, key: str, tasks: Mapping[str, Task]) -> None:
-    results.entries[key], rankings = _read_task(folder, key, tasks.get(task_of_key(key)))
-    if rankings is not None:
-        results.first_labels[key] = rankings.first_labels
-        results.undefined[key] = 0 if (folder / f"{key}{SCORE_SUFFIX}").is_file() else rankings.undefined
-
-
-def _read_task(folder: Path, key: str, task: Task | None) -> tuple[TaskScore, Rankings | None]:
-    """One task's scores, and its rankings if they are there."""
-    score_file, ranking_file = folder / f"{key}{SCORE_SUFFIX}", folder / f"{key}{RANKING_SUFFIX}"
-    if not ranking_file.is_file():
-        return _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task), None
-    rankings = read_rankings(ranking_file)
-    corrected = rankings.corrected[task.metric] if task is not None else None
-    if not score_file.is_file():
-        return TaskScore(rankings.official, rankings.num_queries, corrected), rankings
-    stored = _task_score(read_json(score_file, way_out=_AGAIN), f"{score_file}: {key}", task)
-    _check_agreement(key, stored, rankings, score_file)
-    return TaskScore(stored.metrics, rankings.num_queries, corrected), rankings
-
-
-def _check_agreement(key: str, stored: TaskScore, rankings: Rankings, score_file: Path) -> None:
-    if stored.num_queries not in (None, rankings.num_queries):
-        raise ResultError(
-            f"{key}: {score_file.name} is over {stored.num_queries} queries, the rankings beside it over "
-            f"{rankings.num_queries}; score them again"
-        )
-    for name, value in stored.metrics.items():
-        if rankings.undefined and name.startswith("ndcg"):
-            continue
-        if abs(value - rankings.official[name]) > TOLERANCE:
-            raise ResultError(
-                f"{key}: {name} is {value} in {score_file}, but {rankings.official[name]} by the rankings beside it; "
-                "score them again (the official code keeps an old score file when it encodes anew)"
-            )
-
-
-def read_rankings(path: Path) -> Rankings:
-    """Recompute all metrics of a `_pred.jsonl`.
-
-    Raises:
-        ResultError: a line isn't a ranking as the official code writes and scores it.
-    """
-    official = dict.fromkeys(METRIC_NAMES, 0.0)
-    corrected = dict(official)
-    queries = undefined = 0
-    first_labels: tuple[str, ...] = ()
-    for where, ranked, labels, grades in _ranking_lines(path):
-        gains = _gains(labels, grades, where)
-        first_labels = first_labels if queries else tuple(gains)
-        in_set_order = _official_gains(labels, gains)
-        own, theirs = query_metrics(ranked, gains), query_metrics(ranked, in_set_order or gains)
-        for name in METRIC_NAMES:
-            official[name] += theirs[name]
-            corrected[name] += own[name]
-        undefined += in_set_order is None
-        queries += 1
-    if not queries:
-        raise ResultError(f"{path} is empty: no rankings")
-    own, theirs = ({name: total / queries for name, total in totals.items()} for totals in (corrected, official))
-    return Rankings(queries, theirs, own, undefined, first_labels)
-
-
-def _ranking_lines(path: Path) -> Iterable[tuple[str, list[str], list[int | str], list[float] | None]]:
-    """(where, ranked ids, labels as they stand, grades) of each line; a file can be hundreds of MB."""
-    try:
-        with regular_file(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    where = f"{path}:{number}"
-                    yield where, *_ranking(_parsed(line, where), where)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"can't read {path}: {error}") from error
-
-
-def _ranking(values: object, where: str) -> tuple[list[str], list[int | str], list[float] | None]:
-    if not isinstance(values, dict) or "prediction" not in values or "label" not in values:
-        raise ResultError(f"{where} is no ranking: expected prediction, label and rel_scores")
-    prediction, label, grades = values["prediction"], values["label"], values.get("rel_scores")
-    labels = label if isinstance(label, list) else [label]
-    if not isinstance(prediction, list):
-        raise ResultError(f"{where}: prediction is {prediction!r}, expected a list of ids")
-    if grades is not None and not _are_numbers(grades):
-        raise ResultError(f"{where}: rel_scores is {grades!r}, expected null or a number a label")
-    return [str(_id(value, where)) for value in prediction], [_id(value, where) for value in labels], grades
-
-
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, int | float) and 0 <= value < _HIGHEST_GRADE for value in values
-    )
-
-
-def _id(value: object, where: str) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ResultError(f"{where}: {value!r} is no id; ids are text or integers")
-    return value
-
-
-def _gains(labels: Sequence[int | str], grades: Sequence[float] | None, where: str) -> dict[str, float]:
-    """Grades on their own labels, or 1 for each."""
-    if grades is None:
-        return {str(label): 1.0 for label in labels}
-    if len({str(label) for label in labels}) != len(grades) or len(labels) != len(grades):
-        raise ResultError(
-            f"{where}: {len(labels)} labels ({len(set(labels))} distinct) with {len(grades)} rel_scores; the official "
-            "code refuses that too"
-        )
-    return {str(label): float(grade) for label, grade in zip(labels, grades, strict=True)}
-
-
-def _official_gains(labels: Sequence[int | str], gains: Mapping[str, float]) -> dict[str, float] | None:
-    """Gains after the official detour through a set; digits in a *string* id are hashed as a string."""
-    if len(set(gains.values())) <= 1 or all(isinstance(label, int) for label in labels):
-        return set_order_gains(gains)
-    return None
+def _two_evaluations(results: OfficialResults) -> str:
+    """What MMEB-V2's code wrote beside what MMEB-V3's did; "" if only one of them wrote."""
+    by_v2, by_v3 = _with_metric(results, "mrr@1"), _with_metric(results, "mrr")
+    if not (by_v2 and by_v3):
+        return ""
+    return f"{shortened(by_v2, NAMED)} with mrr@1, as MMEB-V2's code writes; {shortened(by_v3, NAMED)} with one mrr"
 
 
 def edition_of(
@@ -335,11 +144,8 @@ def edition_of(
     the official code wrote with the same list of tasks, which is noted; otherwise somebody has to say so.
 
     Raises:
-        UnknownNameError: `wanted` is no edition.
         ResultError: `wanted` contradicts the files, or is needed and `None`.
     """
-    if wanted is not None and wanted not in OFFICIAL_EDITIONS:
-        raise UnknownNameError("edition", wanted, OFFICIAL_EDITIONS)
     possible, reasons = _possible_editions(results, tasks)
     if not _DIFFERING & {task_of_key(key) for key in results.keys}:
         return wanted or PAGE_FIXED, reasons
@@ -384,6 +190,45 @@ def _possible_editions(results: OfficialResults, tasks: Mapping[str, Task]) -> t
     return possible, reasons
 
 
+def v3_edition_of(
+    results: OfficialResults, wanted: str | None, where: str, tasks: Mapping[str, Task]
+) -> tuple[str, list[str]]:
+    """The same for files of MMEB-V3, whose two editions differ in the page tasks alone.
+
+    Rankings tell by a known row. The official report calls the page tasks -fixed whatever pages they were on, so that
+    is an assumption. Score files alone tell nothing: the official code reads the first pages from the benchmark's
+    bundle, and the corrected ones where the bundle isn't there.
+
+    Raises:
+        ResultError: as `edition_of`.
+    """
+    there = [key for key in results.entries if task_of_key(key) in PAGE_TASKS]
+    if not there:
+        return wanted or V3, [f"{ASSUMED}, since no task is there that differs from {V3_UNFIXED}"]
+    told: dict[str, str] = {}
+    for key in there:
+        labels = results.first_labels.get(key)
+        row = _edition_of_row(tasks[key], labels) if labels and key in tasks else None
+        if labels and row is not None:
+            told[V3 if row == V3 else V3_UNFIXED] = f"the first query of {key} is about page {', '.join(labels)}"
+    if len(told) > 1:
+        raise ResultError(f"{where} is of two editions ({'; '.join(told.values())}); keep one")
+    for edition, because in told.items():
+        if wanted not in (None, edition):
+            raise ResultError(f"{where} is of edition {edition} ({because}), not {wanted}; leave out --edition")
+        return edition, [because]
+    if wanted is not None:
+        return wanted, []
+    if fixed := next(filter(is_fixed_key, there), None):
+        return V3, [f"{ASSUMED}, since it has {fixed}: the official report names any pages so; if not, give --edition"]
+    if results.is_submission:
+        return V3_UNFIXED, [f"a submission with the key {there[0]} is of the unfixed pages"]
+    raise ResultError(
+        f"can't tell the edition of {where} (score files don't say on which pages {there[0]} is); give --edition: "
+        f"{' or '.join(V3_EDITIONS)}"
+    )
+
+
 def _edition_of_row(task: Task, labels: Sequence[str]) -> str | None:
     """The edition whose first row has these labels, as the task itself recognises it."""
     if task.recognise is None:
@@ -420,7 +265,8 @@ def _chosen_keys(results: OfficialResults, edition: str) -> dict[str, str]:
 def _check_modalities(results: OfficialResults, chosen: Mapping[str, str], tasks: Mapping[str, Task]) -> None:
     for task, key in chosen.items():
         modality = results.modality_of.get(key)
-        if task in tasks and modality not in (None, tasks[task].modality):
+        of_agent = modality == AGENT and task in tasks and tasks[task].modality in ("tool", "gui", "memory")
+        if task in tasks and not of_agent and modality not in (None, tasks[task].modality):
             raise ResultError(f"{key} stands under {modality}, but is a {tasks[task].modality} task; move it there")
 
 
@@ -454,6 +300,18 @@ def _notes(
             yield f"{key}: official nDCG of {queries} queries depends on PYTHONHASHSEED; grades kept on their labels"
 
 
+def _overwritten(results: OfficialResults, scored: Mapping[str, TaskScore], tasks: Iterable[str]) -> dict[str, str]:
+    """Tasks by the last part of their names whose namesake but for case lacks among its kin → the namesake."""
+    kin = {name.rpartition("/")[0] for name in scored}
+    parts = {name: name.rpartition("/") for name in tasks if name not in scored}
+    return {
+        task: other
+        for task in scored
+        for other, (folder, _, last) in parts.items()
+        if task in results.by_last_part and folder in kin and last.lower() == task.rpartition("/")[2].lower()
+    }
+
+
 def _has_old_moment_seeker(scored: Mapping[str, TaskScore]) -> bool:
     return MOMENT_SEEKER in scored and scored[MOMENT_SEEKER].num_queries == MOMENT_SEEKER_QUERIES[V2_0_0]
 
@@ -469,28 +327,3 @@ def odd_counts(scored: Mapping[str, TaskScore], tasks: Mapping[str, Task], editi
         if declared is not None and score.num_queries not in (None, declared):
             odd[name] = f"{name} ({score.num_queries}, not {declared})"
     return odd
-
-
-def _task_score(values: object, where: str, task: Task | None) -> TaskScore:
-    if not isinstance(values, dict):
-        raise ResultError(f"{where} is {values!r}, expected its metrics")
-    metrics = {name: fraction(values[name], f"{where}: {name}") for name in METRIC_NAMES if name in values}
-    if task is not None and task.metric not in metrics:
-        raise ResultError(f"{where}: {task.metric} is missing, the task's main metric")
-    data, predicted = (_count(values.get(key), f"{where}: {key}") for key in ("num_data", "num_pred"))
-    if None not in (data, predicted) and data != predicted:
-        raise ResultError(f"{where}: {predicted} predictions for {data} queries; a score over fewer is none")
-    return TaskScore(metrics, predicted if data is None else data)
-
-
-def _count(value: object, where: str) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ResultError(f"{where} is {value!r}, expected a number of queries")
-    return value
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise ResultError(f"{where} is not valid JSON ({error}); {_AGAIN}") from error

@@ -21,7 +21,9 @@ V3_EDITIONS = (V3, V3_UNFIXED)
 #: Published means of MMEB-V3 whose page labels nobody states, each comparable with its own source alone: the table of a
 #: model's README, the leaderboard of 2026-08-19, a model's card.
 V3_SOURCES = ("v3-wemm", "v3-board", "v3-card")
-EDITIONS = (*OFFICIAL_EDITIONS, *V3_EDITIONS, *V3_SOURCES)
+#: What other people's results may be of.
+IMPORTED_EDITIONS = (*OFFICIAL_EDITIONS, *V3_EDITIONS)
+EDITIONS = (*IMPORTED_EDITIONS, *V3_SOURCES)
 
 #: The tasks behind which the fixed data stand.
 PAGE_TASKS = ("ViDoSeek-page", "MMLongBench-page")
@@ -30,7 +32,10 @@ FIXED_SUFFIX = "-fixed"
 MOMENT_SEEKER = "MomentSeeker"
 #: MomentSeeker with its duplicates, beside the newer one in the files of v2.0.1.
 OLD_MOMENT_SEEKER = "MomentSeeker_1k8"
-MOMENT_SEEKER_QUERIES = {PAGE_FIXED: 1602, V2_0_1: 1602, V2_0_0: 1800}
+MOMENT_SEEKER_QUERIES = {PAGE_FIXED: 1602, V2_0_1: 1602, V2_0_0: 1800, V3: 1602, V3_UNFIXED: 1602}
+
+#: What tool, gui and memory are together, in some submissions.
+AGENT = "agent"
 
 #: What stands in a submission instead of a task's (or a modality's) metrics if there are none.
 MISSING_MARKS = ("FILE_N/A", "DIR_N/A", "JSON_ERROR", "READ_ERROR")
@@ -39,8 +44,8 @@ _ALIASES = {"Kinetics-700": "K700", **{task + FIXED_SUFFIX: task for task in PAG
 
 
 def submission_key(task: str, edition: str) -> str:
-    """The key of a task in a submission file."""
-    return task + FIXED_SUFFIX if task in PAGE_TASKS and edition == PAGE_FIXED else task
+    """The key of a task in a submission file: what is after the last / of its name."""
+    return task + FIXED_SUFFIX if task in PAGE_TASKS and edition in (PAGE_FIXED, V3) else task.rpartition("/")[2]
 
 
 def task_of_key(key: str) -> str:

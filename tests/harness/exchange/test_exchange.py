@@ -72,6 +72,20 @@ def test_mteb_files_come_back_whole(edition: str, tmp_path: Path) -> None:
     assert (stored["mteb_version"], stored["date"], scores["hf_subset"]) == (None, 1795983858.0, "default")
 
 
+def test_mteb_files_of_mmeb_v3(tmp_path: Path) -> None:
+    """Names with a slash come back; the hub's entries name that benchmark's data set."""
+    names = ("GQA", "text/BRIGHT/aops", "text/MultiConIR/Legal Document", "TUTSound(hard)")
+    results = [task_result(task) for task in benchmark_tasks("v3") if task.name in names]
+    write_run(tmp_path / "run", results, edition="v3")
+    called(tmp_path / "run", "--mteb", tmp_path / "out", "--hub", tmp_path / "hub.yaml", "--model-name", "a/b")
+    registered = {**load_tasks("v3"), **REGISTERED}
+    back = import_mteb(mteb_folder(tmp_path / "out"), registered.values())
+    assert (back.edition, back.notes) == ("v3", ())
+    assert dict(back.tasks) == dict(scores_of_run(tmp_path / "run").tasks)
+    entries = parse_eval_result_entries(parse_yaml((tmp_path / "hub.yaml").read_text()))
+    assert {entry.dataset_id for entry in entries} == {"VLM2Vec/MMEB-V3"}
+
+
 def _benchmark() -> set[str]:
     return {task.name for task in benchmark_tasks()}
 
@@ -185,7 +199,7 @@ def test_the_hub_gets_no_mean_over_some_tasks(tmp_path: Path) -> None:
         ({"data_synthetic": True}, ["--hub", "out.yaml", "--model-name", "a/b"], "run again with --data FOLDER"),
         ({"data_synthetic": True}, ["--mteb", "out", "--model-name", "a/b"], "is of synthetic data"),
         ({"status": "running"}, ["--mteb", "out", "--model-name", "a/b"], "is not finished"),
-        ({}, [], "nothing to write; give --trec FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER"),
+        ({}, [], "nothing to write; give --trec FOLDER, --official FOLDER, --mteb FOLDER, --hub FILE or --eee FOLDER"),
         ({}, ["--eee", "out", "--model-name", "a/b"], "give --organization NAME"),
         ({}, ["--eee", "out.json", "--model-name", "a/b", "--organization", "x"], "name a folder"),
         ({}, ["--eee", "out", "--model-name", "a/b", "--organization", "x"], "is missing: single queries"),

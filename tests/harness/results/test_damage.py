@@ -18,7 +18,7 @@ from mmeb_harness import HarnessError
 from mmeb_harness.core.reading import parse_yaml
 from mmeb_harness.data.folder import MANIFEST, describe
 from mmeb_harness.data.lock import read_lock
-from mmeb_harness.results.official import read_folder
+from mmeb_harness.results.official_files import read_folder
 from mmeb_harness.results.scores import load_scores, read_run, save_scores, scores_of_run
 from tests.harness.made_runs import mini_run
 

@@ -17,11 +17,13 @@ from mmeb_harness.cli.scores import import_scores as import_command
 from mmeb_harness.core.registry import BENCHMARK, load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results import official_names
-from mmeb_harness.results.official import import_scores, read_rankings
+from mmeb_harness.results.official import import_scores
+from mmeb_harness.results.official_files import read_rankings
 from mmeb_harness.results.scores import Scores, load_scores
 from tests.tasks.golden import read_golden
 
 REGISTERED = load_tasks()
+REGISTERED_V3 = load_tasks(official_names.V3)
 GOLDEN = [case for case in read_golden("metrics_golden")["cases"] if "error" not in case]
 DEFINED = [case for case in GOLDEN if not case["depends_on_PYTHONHASHSEED"]]
 ODD = [case for case in GOLDEN if case["depends_on_PYTHONHASHSEED"]]
@@ -71,7 +73,7 @@ def read(path: Path, counts: dict[str, int] | None = None, **options: Any) -> Sc
         replace(one, task=replace(one.task, num_queries=(counts or {}).get(name, one.task.num_queries)))
         for name, one in REGISTERED.items()
     ]
-    return import_scores(path, registered, **options)
+    return import_scores(path, registered, REGISTERED_V3.values(), **options)
 
 
 def test_rankings_of_all_golden_cases_give_the_official_metrics(tmp_path: Path) -> None:
@@ -333,7 +335,7 @@ def without(name: str) -> dict[str, float]:
         ({"image": {"GQA": {**entry(), "num_data": "1000"}}}, "GQA: num_data is '1000', expected a number of queries"),
         ({"image": {"GQA": 0.5}}, r"GQA is 0\.5, expected its metrics"),
         ({"image": {"GQA": "N/A"}}, "GQA is 'N/A', expected its metrics"),
-        ({"image": 3}, "metrics: 'image' is not one of image, video, visdoc with its tasks"),
+        ({"image": 3}, "metrics: 'image' is not one of image, video, visdoc, audio, text, .* with its tasks"),
         ({"images": {}}, "metrics: 'images' is not one of"),
         ({"image": {"K700": entry()}, "visdoc": FIXED}, "K700 stands under image, but is a video task"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from mmeb_harness import OptionError, ResultError
-from mmeb_harness.cli.scores import submit
+from mmeb_harness.cli.scores import export, submit
 from mmeb_harness.core.registry import BENCHMARK, load_model, load_tasks
 from mmeb_harness.data.folder import describe
+from mmeb_harness.exchange.official import export_official
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.official import import_scores
-from mmeb_harness.results.scores import scores_of_run
+from mmeb_harness.results.scores import Scores, scores_of_run
 from mmeb_harness.results.submission import Metadata, check_metadata, write_submission
 from mmeb_harness.run.plan import RunSettings
 from tests.harness.made_runs import benchmark_tasks, task_result, whole_run, write_run
@@ -74,7 +76,7 @@ def test_keys_and_counts_of_each_edition(edition: str, keys: set[str], tmp_path:
 def test_submitted_and_imported_again(edition: str, tmp_path: Path) -> None:
     whole_run(tmp_path / "run", edition)
     write_submission(tmp_path / "run", METADATA, tmp_path / "m.json", benchmark_tasks(edition))
-    own, back = scores_of_run(tmp_path / "run"), import_scores(tmp_path / "m.json", REGISTERED.values())
+    own, back = scores_of_run(tmp_path / "run"), import_scores(tmp_path / "m.json", REGISTERED.values(), ())
     reasons = "a submission with the key ViDoSeek-page is of the unfixed pages; MomentSeeker has 1800 queries"
     notes = () if edition == "page-fixed" else (f"edition v2.0.0: {reasons}",)
     assert (back.name, back.edition, back.notes) == ("m", edition, notes)
@@ -101,7 +103,7 @@ def test_a_real_run_of_real_data_would_do(cache: Path, tmp_path: Path) -> None:
     tasks = [one.task for one in registered.values()]
     warnings = write_submission(tmp_path / "run", METADATA, tmp_path / "m.json", tasks)
     assert [line.split(":")[0] for line in warnings] == ["the data's revision is unpinned"]
-    back, own = import_scores(tmp_path / "m.json", registered.values()), scores_of_run(tmp_path / "run")
+    back, own = import_scores(tmp_path / "m.json", registered.values(), ()), scores_of_run(tmp_path / "run")
     assert {name: one.metrics for name, one in back.tasks.items()} == {
         name: one.metrics for name, one in own.tasks.items()
     }
@@ -172,9 +174,9 @@ def test_a_metric_that_lacks_or_is_no_fraction(tmp_path: Path) -> None:
     ],
 )
 def test_metadata_that_say_nothing(field: str, value: object, message: str) -> None:
-    check_metadata(METADATA)
+    check_metadata(METADATA, "page-fixed")
     with pytest.raises(OptionError, match=message):
-        check_metadata(dataclasses.replace(METADATA, **{field: value}))  # type: ignore[arg-type]
+        check_metadata(dataclasses.replace(METADATA, **{field: value}), "page-fixed")  # type: ignore[arg-type]
 
 
 OPTIONS = (
@@ -196,3 +198,62 @@ def test_the_command(tmp_path: Path) -> None:
         submit, [str(tmp_path / "run"), "--output", str(output), *OPTIONS, "--data-source", "x"]
     )
     assert refused.exit_code == 2
+
+
+METADATA_V3 = dataclasses.replace(METADATA, model_size="2.1", contact="m@example.org")
+V3_TASKS = benchmark_tasks("v3")
+SOUNDS = {task.name: ("audio",) for task in V3_TASKS if task.modality == "audio"}
+
+
+@pytest.fixture(scope="module")
+def of_v3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of MMEB-V3 of a model that takes no sound."""
+    folder = tmp_path_factory.mktemp("of_v3") / "run"
+    done = [task_result(task) for task in V3_TASKS if task.name not in SOUNDS]
+    write_run(folder, done, edition="v3", unsupported=SOUNDS)
+    return folder
+
+
+def values(scores: Scores) -> dict[str, tuple[Mapping[str, float], int | None]]:
+    return {name: (score.metrics, score.num_queries) for name, score in scores.tasks.items()}
+
+
+def test_a_submission_of_mmeb_v3(of_v3: Path, tmp_path: Path) -> None:
+    """Eight modalities, names by their last part, what the model can't take as a score that is missing."""
+    warnings = write_submission(of_v3, METADATA_V3, tmp_path / "m.json", V3_TASKS)
+    assert warnings[-1].startswith("FILE_N/A, since the model can't take them: NSynth, ")
+    stored = json.loads((tmp_path / "m.json").read_text())
+    assert list(stored["metadata"])[-3:] == ["url", "contact", "report_generated_date"]
+    counts = {"image": 37, "video": 18, "visdoc": 24, "audio": 11, "text": 53, "tool": 35, "gui": 8, "memory": 4}
+    assert {modality: len(tasks) for modality, tasks in stored["metrics"].items()} == counts
+    assert list(counts) == list(stored["metrics"])
+    assert list(stored["metrics"]["text"]["biology"])[-3:] == ["mrr", "num_pred", "num_data"]
+    assert set(stored["metrics"]["audio"].values()) == {"FILE_N/A"}
+    assert "ViDoSeek-page-fixed" in stored["metrics"]["visdoc"]
+    back = import_scores(tmp_path / "m.json", REGISTERED.values(), load_tasks("v3").values())
+    assert (back.edition, values(back)) == ("v3", values(scores_of_run(of_v3)))
+
+
+def test_score_files_in_the_official_layout(of_v3: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(export, [str(of_v3), "--official", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"score files of 179 tasks: {tmp_path / 'out'}\n"
+    assert done.stderr.startswith("score files don't say on which pages ViDoSeek-page and MMLongBench-page are")
+    assert (tmp_path / "out" / "text" / "MultiConIR" / "Legal Document_score.json").is_file()
+    back = import_scores(tmp_path / "out", REGISTERED.values(), load_tasks("v3").values(), edition="v3")
+    assert values(back) == values(scores_of_run(of_v3))
+    with pytest.raises(ResultError, match=r"ImageNet-1K_score\.json is there already; delete it"):
+        export_official(of_v3, tmp_path / "out", load_tasks("v3"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "edition", "message"),
+    [
+        ({"model_size": "2B"}, "v3", "model_size is '2B'; MMEB-V3's file takes digits only"),
+        ({"contact": ""}, "v3-unfixed", "--contact must be given"),
+        ({}, "page-fixed", "--contact 'm@example.org' is given, but MMEB-V2's file has no place for it"),
+    ],
+)
+def test_metadata_of_each_benchmark(changes: dict[str, str], edition: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        check_metadata(dataclasses.replace(METADATA_V3, **changes), edition)
