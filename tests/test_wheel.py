@@ -52,8 +52,8 @@ def test_it_is_the_wheel_that_runs(site: Path, cache: Path, tmp_path: Path) -> N
 def test_published_scores_and_examples_come_with_it(site: Path, cache: Path, tmp_path: Path) -> None:
     board = call(site, "leaderboard", "--all-published", cwd=tmp_path, cache=cache)
     assert "Qwen3-VL-Embedding-8B" in board
-    shown = call(site, "compare", "--published", "VLM2Vec-V2.0-Qwen2VL-2B", cwd=tmp_path, cache=cache)
-    assert "VLM2Vec-V2.0-Qwen2VL-2B" in shown
+    shown = call(site, "compare", "--published", "Qwen3-VL-Embedding-8B@v3-kit", cwd=tmp_path, cache=cache)
+    assert "Qwen3-VL-Embedding-8B@v3-kit: edition v3" in shown
     call(site, "new", "model", "own", cwd=tmp_path, cache=cache)
     assert (tmp_path / "own" / "own.py").read_bytes()
 

@@ -33,7 +33,8 @@ FORMATS = ("md", "latex", "csv", "json", "html", "terminal")
     "--edition",
     "editions",
     multiple=True,
-    help="Of the table: page-fixed, v2.0.0 or v2.0.1; may be repeated. Default: those of the runs, a table each.",
+    help="Of the table: page-fixed, v2.0.0, v2.0.1, v3, v3-unfixed, or a source of MMEB-V3's published means; may be "
+    "repeated. Default: those of the runs, a table each.",
 )
 @click.option("--allow-editions", is_flag=True, help="Rank other editions in one table all the same, marked.")
 @click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")

@@ -12,9 +12,11 @@ from typing import Any
 
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import regular_file
+from mmeb_harness.core.items import Medium
+from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import fraction
-from mmeb_harness.results.official_names import EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0
+from mmeb_harness.results.official_names import EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0, V3
 from mmeb_harness.results.scores import Scores, TaskScore
 
 _FOLDER = Path(__file__).resolve().parent.parent / "published"
@@ -63,6 +65,8 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 _MEAN = "mean:"
 #: How the kinds of MMEB-V3's sources begin.
 _OF_V3 = "v3-"
+#: Of the models with scores of its tasks those that take no sound: published tables of means count their audio 0.
+_WITHOUT_SOUND = ("Qwen3-VL-Embedding-2B", "Qwen3-VL-Embedding-8B", "VLM2Vec-Qwen2VL-7B", "VLM2Vec-V2.0-2B", "GME-7B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,14 @@ def _published_scores(rows: Sequence[_PublishedRow], only: bool) -> Scores:
         origin="published",
         source="; ".join(dict.fromkeys(row.source for row in rows)),
         tasks={row.task: TaskScore({row.metric: row.value}) for row in rows if not row.task.startswith(_MEAN)},
+        unsupported=_unsupported(first),
         means={"overall" if name == "ALL" else name: value for name, value in means.items()},
         notes=_KINDS[first.kind],
     )
+
+
+def _unsupported(of_set: _PublishedRow) -> dict[str, tuple[Medium, ...]]:
+    """Tasks that a model can't take, where its set has others."""
+    if of_set.model not in _WITHOUT_SOUND or not of_set.kind.startswith(_OF_V3):
+        return {}
+    return {name: ("audio",) for name, row in load_tasks(V3).items() if "audio" in row.task.media}

@@ -185,8 +185,10 @@ def leaderboards(
 def _ranked(contest: Contest, *, allow_editions: bool, with_tasks: bool) -> Leaderboard:
     contest = dataclasses.replace(contest, entries=tuple(_named_apart(contest.entries)))
     _check(contest, allow_editions=allow_editions)
-    columns = _columns(contest, with_tasks=with_tasks)
     standings = [_standing(entry, contest) for entry in contest.entries]
+    columns = _columns(contest, with_tasks=with_tasks)
+    if not any(own.entry.scores.tasks for own in standings):  # published means are of a few things, never of all groups
+        columns = [column for column in columns if column.block == "about" or _anybody_has(column, standings)]
     ranked = sorted((own for own in standings if not own.unranked), key=lambda own: (-_level(own.overall), own.name))
     apart = sorted((own for own in standings if own.unranked), key=lambda own: (-own.tasks, own.name))
     known = places([_contender(own, contest) for own in ranked], list(contest.members))
@@ -249,6 +251,10 @@ def _standing(entry: Entry, contest: Contest) -> _Standing:
         tasks=overall.tasks - overall.unsupported,
         unranked=_why_unranked(scores, overall),
     )
+
+
+def _anybody_has(column: Column, standings: Iterable[_Standing]) -> bool:
+    return any(own.values[column.key] is not None for own in standings)
 
 
 def _mean_value(mean: Aggregate) -> Value:
@@ -479,6 +485,7 @@ def _notes(
     lines = [
         *_about_scores(contest),
         *_about_unsupported(standings),
+        *_about_experiments(contest),
         *(_about_places(ranked, known, columns[0].title) if len(ranked) > 1 else []),
         *(_about_counts(ranked, contest) if len(ranked) > 1 else []),
         *_about_cost(standings),
@@ -507,6 +514,15 @@ def _about_scores(contest: Contest) -> list[str]:
     several = len(metrics) > 1
     each = [f"{metric} ({leading(tasks)})" if several else metric for metric, tasks in metrics.items()]
     return [f"scores: plain means over tasks of {' and '.join(each)}, in %."]
+
+
+def _about_experiments(contest: Contest) -> Iterable[str]:
+    if contest.benchmark == MMEB_V3 and any(entry.scores.origin == "published" for entry in contest.entries):
+        others = [edition for edition in MMEB_V3.editions if edition != contest.edition]
+        yield (
+            "published scores of MMEB-V3 are not of one experiment: each row is of the one after its @. Those of other "
+            f"pages or sources are in tables of their own: --edition {', '.join(others)}."
+        )
 
 
 def _about_unsupported(standings: Iterable[_Standing]) -> Iterable[str]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from scipy import stats
 
 from mmeb_harness import HarnessError, OptionError, ResultError
+from mmeb_harness.api.side_by_side import compare
 from mmeb_harness.cli.leaderboard import FORMATS
 from mmeb_harness.cli.leaderboard import leaderboard as command
 from mmeb_harness.core.files import write_parquet
@@ -707,6 +708,16 @@ def test_experiments_of_mmeb_v3_are_rows_of_their_own() -> None:
     }
     assert {row["name"].rpartition("@")[2] for row in unfixed["rows"]} == {"v3-paper"}
     assert [note for note in board["notes"] if "its MCMR was not reproduced" in note]
+    with pytest.raises(ResultError, match=r"@v3-paper is of v3-unfixed, .*@v3-kit is of v3; up to 60 points"):
+        compare(published=[f"Qwen3-VL-Embedding-8B@{kind}" for kind in ("v3-paper", "v3-kit")])
+
+
+def test_published_means_alone_have_the_columns_that_somebody_fills() -> None:
+    """The official leaderboard's means are ranked by its overall, which isn't that of papers."""
+    board = json.loads(call("--all-published", "--edition", "v3-board", "--format", "json").output)
+    keys = [column["key"] for column in board["columns"] if column["block"] in ("overall", "groups")]
+    assert keys == ["Overall-189", "Overall-111", "audio", "text hit@1", "agent"]
+    assert (board["rows"][0]["name"], len(board["rows"])) == ("Tianmu-Emb-Uni@v3-board", 13)
 
 
 def test_neighbours_on_the_published_leaderboard() -> None:
