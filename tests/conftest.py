@@ -33,6 +33,7 @@ from mmeb_tasks.mini import make_suite, make_suite_v3
 
 from mmeb_harness.core.environment import available_cpus
 from mmeb_harness.core.files import lock_file
+from tests.faults.fault import linked_suite
 from tests.forked import Forks, open_forks
 
 settings.register_profile(
@@ -83,12 +84,9 @@ def mini_additions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that holds the mini suite, for the tests of one process: readers write pages into it.
-
-    Copied: a further link to a file counts as a change of it, in the tests of another process as well.
-    """
+    """A cache folder that holds the mini suite, for the tests of one process: readers write pages into it."""
     folder = tmp_path_factory.mktemp("cache")
-    shutil.copytree(mini, folder / "mini-v1-seed0", copy_function=shutil.copyfile)
+    linked_suite(mini, folder / "mini-v1-seed0", shutil.copyfile)
     return folder
 
 
