@@ -1,4 +1,4 @@
-"""`python -m tests.serve_hub`: the mini suite on a hub on loopback, to try `mmeb-eval data` without a network.
+"""`python -m tests.serve_hub`: the mini suites on a hub on loopback, to try `mmeb-eval data` without a network.
 
 Prints the endpoint (for HF_ENDPOINT) and serves until Ctrl-C; then what was asked of it.
 """
@@ -9,19 +9,22 @@ import signal
 import time
 
 import click
-from mmeb_tasks.mini import SUITE
+from mmeb_tasks.mini import SUITE_V3
 
 from mmeb_harness.data.folder import ensure_suite
 from tests.hub import Hub, serve
 from tests.published import publish
+from tests.published_v3 import publish_bundle
 
 
 @click.command()
 @click.option("--breaks", default=0, show_default=True, help="How often each large file's download breaks off.")
 def main(breaks: int) -> None:
-    """Serve the mini suite as the hub would."""
+    """Serve the mini suite of MMEB-V3, which holds that of V2, as the hub would."""
     hub = Hub()
-    publish(ensure_suite(SUITE, 0), hub)
+    suite = ensure_suite(SUITE_V3, 0)
+    publish(suite, hub)
+    publish_bundle(suite, hub)
     for repo, commit in hub.heads.items():
         for path, content in hub.repos[repo][commit].items():
             hub.breaks[path] = breaks if len(content) > 100_000 else 0

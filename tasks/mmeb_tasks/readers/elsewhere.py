@@ -29,17 +29,21 @@ def elsewhere(data: Path, folder: str) -> str:
         return f"; {says}" if there else ""
     for depth in range(1, len(parts) + 1):  # the highest folder that is elsewhere: all below comes with it
         right, below = data.joinpath(*parts[:depth]), PurePosixPath(*parts[depth:])
-        for place in [] if right.exists() else _folders(data):
+        for place in [] if right.exists() else _folders(data, parts[0]):
             if _alike(place.name, right.name) and (place / below).is_dir():
                 return f"; what belongs in {right} lies in {place}: move it there"
-    packed = [place for place in _folders(data) if _alike(place.name, parts[0]) and _holds_archives(place)]
+    packed = [place for place in _in(data) if _alike(place.name, parts[0]) and _holds_archives(place)]
     return f"; {packed[0]} holds archives as the hub has them, which nothing reads" if packed else ""
 
 
-def _folders(data: Path) -> Iterator[Path]:
-    """Folders in the data folder, and in these."""
-    for parent in (data, *_in(data)):
-        yield from _in(parent)
+def _folders(data: Path, top: str) -> Iterator[Path]:
+    """Folders in the data folder and in these, and in those of them that are named like the folder at the top."""
+    for outer in _in(data):
+        yield outer
+        for inner in _in(outer):
+            yield inner
+            if _alike(inner.name, top):
+                yield from _in(inner)
 
 
 def _in(folder: Path) -> list[Path]:

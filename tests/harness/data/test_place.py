@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+import stat
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmeb_harness import DataError, Pages, Table
+from mmeb_harness import DataError, Files, Pages, Table
 from mmeb_harness.data.archives import Joined
-from mmeb_harness.data.place import PAGE_POOL, inside, place_pages, place_table, put, put_shared, unpack
+from mmeb_harness.data.place import PAGE_POOL, inside, place_files, place_pages, place_table, put, put_shared, unpack
 from mmeb_harness.data.records import RecordWriter, read_record, recorded_files
 
 TABLE = Table("owner/name", "queries", "test")
@@ -383,3 +385,89 @@ def test_a_name_of_megabytes_is_not_read(tmp_path: Path) -> None:
     path = archive(tmp_path, member("set/" + "a" * 200_000))
     with pytest.raises(DataError, match="a member's name has 200,"):
         unpack_into(tmp_path / "data", path)
+
+
+def zipped(folder: Path, members: dict[str, bytes], mode: int = 0) -> Path:
+    with zipfile.ZipFile(folder / "archive.zip", "w") as opened:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            opened.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return folder / "archive.zip"
+
+
+def test_zip_files_are_told_by_their_content(tmp_path: Path) -> None:
+    path = zipped(tmp_path, {"set/": b"", "set/a/1.jpg": b"one", "set/b.jpg": b"two", "other/c.jpg": b"x"})
+    path = path.rename(tmp_path / "sha256-1")
+    assert unpack_into(tmp_path / "data", path).files == 2
+    assert (tmp_path / "data/media/a/1.jpg").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize(
+    ("members", "mode", "message"),
+    [
+        ({"../escape.jpg": b"x"}, 0, "leaves the folder"),
+        ({"/escape.jpg": b"x"}, 0, "leaves the folder"),
+        ({"set/link": b"../../escape"}, stat.S_IFLNK, "'set/link' points to '../escape', outside of the archive"),
+        ({"set/link": b"never-there"}, stat.S_IFLNK, "which doesn't precede it"),
+    ],
+)
+def test_a_hostile_zip_file_is_refused(members: dict[str, bytes], mode: int, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        unpack_into(tmp_path / "data", zipped(tmp_path, members, mode))
+    assert all_files(tmp_path) == {"archive.zip"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: content[:-30], r"damaged or cut short \(File is not a zip file"),
+        (lambda content: content.replace(b"\x14\x00\x00\x00", b"\x14\x00\x01\x00"), "is encrypted, or compressed"),
+        (lambda content: content[:45] + b"?" + content[46:], "damaged or cut short"),
+    ],
+)
+def test_a_spoilt_zip_file(spoil: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
+    path = zipped(tmp_path, {"set/a.jpg": os.urandom(100)})
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"^archive archive\.tar\.gz .*{message}"):
+        unpack_into(tmp_path / "data", path)
+    assert all_files(tmp_path) == {"archive.zip"}
+
+
+def test_a_zip_file_in_parts_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path, {"set/a.jpg": b"x"})
+    with pytest.raises(DataError, match="2 parts of a zip file"):
+        unpack_into(tmp_path / "data", path, path)
+
+
+def test_an_archive_in_an_archive_is_unpacked_in_its_place(tmp_path: Path) -> None:
+    inner = archive(tmp_path, member("pictures/1.jpg", b"one"), member("../2.jpg", b"two")).read_bytes()
+    good = archive(
+        tmp_path,
+        member("pictures/1.jpg", b"one"),
+        member("2.jpg", b"two"),
+        member("3.jpg", kind=tarfile.LNKTYPE, link="2.jpg"),
+    ).read_bytes()
+    path = archive(tmp_path, member("set/0.jpg"), member("set/deep/pictures.tar.gz", good), member("set/4.jpg"))
+    record = RecordWriter(tmp_path / "data", "step")
+    first = unpack([path], "a", tmp_path / "data", [(below("set/"), record)], nested=r"pictures\.tar(\.gz)?")
+    assert first == ("set/0.jpg", "set/deep/pictures/1.jpg", "set/deep/2.jpg")
+    names = {"0.jpg", "deep/pictures/1.jpg", "deep/2.jpg", "deep/3.jpg", "4.jpg"}
+    assert record.paths() == {f"media/{name}" for name in names}
+    assert (tmp_path / "data/media/deep/3.jpg").read_bytes() == b"two"
+    path = archive(tmp_path, member("pictures.tar.gz", inner))
+    with pytest.raises(DataError, match=r"'\.\./2\.jpg' leaves the folder"):
+        unpack([path], "a", tmp_path / "data", [(below("pictures/"), record)], nested=r"pictures\.tar(\.gz)?")
+
+
+def test_plain_files_are_copied_and_those_of_another_revision_go(tmp_path: Path) -> None:
+    files, root = Files("owner/name", "gui_tasks/set", r"queries/a-.*\.parquet", "gui-tasks/set"), tmp_path / "data"
+    kept = [root / "gui-tasks/set" / name for name in ("queries/b-0.parquet", "corpus/a-0.parquet")]
+    for path in (*kept, root / "gui-tasks/set/queries/a-0-of-2.parquet"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"old")
+    (tmp_path / "fetched").write_bytes(b"new")
+    record = RecordWriter(root, "step")
+    place_files([("gui_tasks/set/queries/a-0-of-1.parquet", tmp_path / "fetched")], files, root, record)
+    assert record.paths() == {"gui-tasks/set/queries/a-0-of-1.parquet"}
+    assert all_files(root) == {path.relative_to(root).as_posix() for path in kept} | record.paths()
