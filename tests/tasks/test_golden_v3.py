@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mmeb_baselines.official_text import official_text, official_text_without_media_tokens
 from mmeb_tasks import EDITIONS
+from mmeb_tasks.readers import builder, corpus, memory, tools
 
 from mmeb_harness import DataError, Frames
 from tests.tasks.golden_v3 import CASES, ERROR_CASES, write_file, write_files
@@ -19,6 +20,54 @@ BY_NAME = {task.name: task for task in EDITIONS["v3"]}
 READ = [name for name in CASES if BY_NAME[name.partition("|")[0]].modality != "audio"]
 #: A screenshot that this case lacks. Officially its path stays in the record, and the item is embedded without it.
 MISSING = {"GAE-GUIAct_t2s": "gui-tasks/GUIAct/missing.png"}
+
+EMPTY = {corpus.EMPTY_QUERIES: 1, corpus.EMPTY_DOCUMENTS: 1}
+BRIGHT = {**EMPTY, corpus.REPEATED_CANDIDATES: 1, corpus.STILL_IN_POOL: 5, corpus.UNLABELLED: 1}
+MISMATCHED = {builder.MISMATCHED: 7}
+#: What is dropped or kept as officially, without a word there, and counted here.
+NOTES: dict[str, dict[str, int]] = {
+    "text/NanoBEIR/NanoDBPedia": {
+        **EMPTY,
+        corpus.REPEATED_CANDIDATES: 1,
+        corpus.UNLABELLED: 1,
+        corpus.NOT_IN_POOL: 2,
+        corpus.GRADES_KEPT: 1,
+    },
+    "text/BRIGHT/biology": BRIGHT,
+    "text/BRIGHT/leetcode": {**BRIGHT, corpus.NOT_IN_POOL: 2},
+    "text/InfoSearch/Audience-v1": {
+        corpus.EMPTY_DOCUMENTS: 1,
+        corpus.STRANGE_SCORES: 2,
+        corpus.CHANGED_INSTRUCTIONS: 4,
+    },
+    "text/MultiConIR/Books": {**EMPTY, corpus.USELESS_QRELS: 2, corpus.GRADES_KEPT: 4, builder.MISMATCHED: 1},
+    "toolde/web/apibank": {
+        corpus.EMPTY_QUERIES: 1,
+        corpus.REPEATED_CANDIDATES: 1,
+        corpus.UNLABELLED: 1,
+        corpus.NOT_IN_POOL: 1,
+        tools.ESCAPED: 1,
+        "queries of nothing but their instruction": 1,
+    },
+    "toolde/code/toolink": {tools.BLANK: 1, tools.LABELS_IN_LISTS: 2, corpus.UNLABELLED: 2},
+    "GAE-GUIAct_q2t": MISMATCHED,
+    "GAE-Mind2Web_s2s": MISMATCHED,
+    "GAE-GUIAct_t2s": {builder.MISMATCHED: 3},
+    "MCMR": {
+        **EMPTY,
+        corpus.REPEATED_CANDIDATES: 1,
+        corpus.UNLABELLED: 2,
+        "queries of nothing but their instruction": 1,
+    },
+    "memory/REALTALK": {
+        corpus.EMPTY_QUERIES: 3,
+        corpus.EMPTY_DOCUMENTS: 1,
+        corpus.REPEATED_CANDIDATES: 1,
+        corpus.UNLABELLED: 3,
+        corpus.STRANGE_SCORES: 3,  # the headers of three tables
+        memory.UNINSTRUCTED: 12,
+    },
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -33,6 +82,8 @@ def test_golden(name: str, tmp_path: Path) -> None:
     samples = task.load(tmp_path, Frames())
     compare_candidates(case, samples, tmp_path, written)
     compare_queries(case, samples, tmp_path, written)
+    if name in NOTES:
+        assert {what: count for what, count in samples.notes.items() if count} == NOTES[name]
     compare_scores(task, case, samples, tmp_path, written)
 
 
