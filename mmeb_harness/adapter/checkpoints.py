@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmeb_harness.core.errors import ModelError, OptionError, leading, one_line
-from mmeb_harness.core.files import LFS_POINTER, matching
+from mmeb_harness.core.files import LFS_POINTER, matching, readable_size
 from mmeb_harness.core.waiting import Advance, progress_of
 
 #: What a model is made of. Other formats than safetensors can run code when they are loaded.
@@ -287,7 +287,6 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
 
 def _telling(advance: Advance) -> type:
     """What the hub's client counts files and bytes with: shows nothing itself, and has the bytes told."""
-    from rich.filesize import decimal
     from tqdm import tqdm
 
     of_bytes: list[Any] = []  # what has arrived, and what is written of it; the total of the first grows with it
@@ -303,7 +302,7 @@ def _telling(advance: Advance) -> type:
             self.n += n or 0
             if self.counts_bytes:
                 here, total = max(bar.n for bar in of_bytes), min(bar.total for bar in of_bytes)
-                advance(0, note=f"{decimal(int(here))} of {decimal(int(total))}")
+                advance(0, note=f"{readable_size(here)} of {readable_size(total)}")
 
     return Telling
 

@@ -25,8 +25,8 @@ Units: TypeAlias = defaultdict[Kind, float]
 _FIRST_SHARE = 0.05
 #: The same while only queries were encoded, or only candidates: one may reason, and the other not.
 _ENOUGH = 0.2
-#: Ranking a task before one was ranked; measured on the mini suite.
-_RANK_SECONDS = 0.1
+#: Ranking a task before one was ranked, and what the first one takes besides, to import FAISS; of the mini suite.
+_RANK_SECONDS, _FIRST_BESIDES = 0.03, 0.5
 #: What a text and a frame cost a model that can't say, in pictures; measured of `bag_of_features` on the mini suite.
 _TEXT, _FRAME = 0.05, 0.5
 #: Rationales after which it is odd that none has ended by itself.
@@ -49,6 +49,7 @@ class Foresight:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._embedder, self._tell, self._note, self._clock = embedder, tell, note, clock
+        self._says_costs = isinstance(embedder, BudgetedEmbedder)  # a look at a protocol, too slow for every item
         self._expected: dict[str, Units] = {}
         self._units: dict[str, tuple[Kind, float]] = {}
         self._left: Units = defaultdict(float)
@@ -95,7 +96,6 @@ class Foresight:
         }
         for kind, units in self._units.values():
             self._left[kind] += units
-        self._last = None
         return _Watched(sink, self._added)
 
     def end(self) -> None:
@@ -107,6 +107,10 @@ class Foresight:
 
     def ranked(self, seconds: float) -> None:
         """A task was ranked, in so many seconds."""
+        if self._last is not None:
+            self._last += seconds
+        if not self._ranked:
+            seconds = max(_RANK_SECONDS, seconds - _FIRST_BESIDES)
         self._ranked, self._rank_seconds = self._ranked + 1, self._rank_seconds + seconds
         self._say()
 
@@ -120,7 +124,8 @@ class Foresight:
         is_known = coming <= {role for (role, _), units in self._done.items() if units > 0}
         if done < (_FIRST_SHARE if is_known else _ENOUGH) * (done + left):
             return None
-        # Several processes encode in less time than their items' seconds; to write vectors takes some besides.
+        # Several processes encode in less time than their items' seconds; to hash media and to write vectors takes some
+        # besides.
         pace = self._wall / self._shares if self._shares else 1.0
         return rank + pace * sum(max(0.0, units) * self._rate(kind) for kind, units in self._left.items())
 
@@ -131,7 +136,7 @@ class Foresight:
         return sum(self._seconds[other] for other in known) / sum(self._done[other] for other in known)
 
     def _cost(self, item: Item, role: Role) -> float:
-        if not isinstance(self._embedder, BudgetedEmbedder):
+        if not self._says_costs:
             return self._planned(0.0, item)
         try:
             return float(plan_batches(self._embedder, [("", item)], role, 1)[0].tokens)
@@ -140,7 +145,7 @@ class Foresight:
 
     def _planned(self, tokens: float, item: Item) -> float:
         plain = _TEXT + len(item.images) + _FRAME * len(item.frames) + (item.sound is not None)
-        return tokens if isinstance(self._embedder, BudgetedEmbedder) else plain
+        return tokens if self._says_costs else plain
 
     def _added(self, keys: Sequence[str], encoded: Encoded) -> None:
         self._watch(encoded)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 from mmeb_baselines import gme
-from rich.filesize import decimal
 from safetensors.torch import load_file
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import _telling, find_checkpoint
+from mmeb_harness.core.files import readable_size
 from tests.baselines.tiny_qwen import save_qwen2_vl
 from tests.forked import EVAL, Forks, open_forks
 from tests.harness.fetching import environment_for
@@ -76,7 +76,7 @@ def test_bytes_are_told_of_while_they_are_fetched(hub: Hub, files: dict[str, byt
     with serve(hub) as endpoint:
         counts = _telling(lambda units=1, note="": told.append(note))
         snapshot_download(REPO, endpoint=endpoint, cache_dir=tmp_path, tqdm_class=counts, max_workers=1)
-    size = decimal(sum(map(len, files.values())))
+    size = readable_size(sum(map(len, files.values())))
     assert told[-1] == f"{size} of {size}"
     assert len(set(told)) > 1
 

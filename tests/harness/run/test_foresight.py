@@ -41,8 +41,12 @@ def samples(name: str, texts: int) -> Samples:
     return Samples(queries, (Item("c", "same for all"),), {query.id: {"c": 1.0} for query in queries})
 
 
-def played(trace: Trace) -> tuple[list[float], list[str]]:
-    """Two tasks of 100 texts at 2 s each, after a minute of loading; the second in a window of its own."""
+def played(trace: Trace, ranking: float = 0.1, between: float = 0.0) -> tuple[list[float], list[str]]:
+    """Two tasks of 100 texts at 2 s each, after a minute of loading; the second in a window of its own.
+
+    Args:
+        ranking, between: seconds that ranking a task takes, and whatever comes before the next one is encoded.
+    """
     clock = Clock()
     told: list[float] = []
     notes: list[str] = []
@@ -57,13 +61,16 @@ def played(trace: Trace) -> tuple[list[float], list[str]]:
         ]
         window = Window((ReadTask(task, each, keys, ["same"]),), (Chunk("query", tuple(batches)),))
         sink = foresight.begin(window, window.chunks, Store())
-        clock.now += 60  # weights are loaded
+        if not told:
+            clock.now += 60  # weights are loaded
         for batch in batches:
             clock.now += 20
             seconds = np.full(10, 2.0)
             sink.add(batch.keys, Encoded(np.ones((10, 1), np.float32), (trace,) * 10, seconds, seconds))
         foresight.end()
-        foresight.ranked(0.1)
+        clock.now += ranking
+        foresight.ranked(ranking)
+        clock.now += between
     return told, notes
 
 
@@ -73,6 +80,14 @@ def test_the_time_left_is_what_is_left() -> None:
     assert len(told) == 21
     assert all(one >= other - 1e-6 for one, other in itertools.pairwise(told))
     assert told[-1] == 0.0
+
+
+def test_ranking_and_what_lies_between_windows_count_once() -> None:
+    ranked, paused = (played(Trace(), **slow)[0] for slow in ({"ranking": 30.0}, {"between": 100.0}))
+    assert ranked[8] == pytest.approx(200.0, rel=0.01)  # nothing is known of a ranking yet
+    assert ranked[9] == pytest.approx(200.0 + 29.5)
+    assert ranked[10] == pytest.approx(180.0 + 29.5)
+    assert paused[10] == pytest.approx(180.0 * (200 + 100) / 200, rel=0.01)
 
 
 @pytest.mark.parametrize(
