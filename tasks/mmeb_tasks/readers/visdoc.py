@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmeb_harness import Column, DataError, Frames, Item, Samples, Source, Table, opened_picture
+from mmeb_harness import Column, DataError, Frames, Item, Samples, Source, Table, opened_picture, progress_of
 from mmeb_tasks.readers.builder import SamplesBuilder
 from mmeb_tasks.readers.media import MissingMediaError, check_inside
 from mmeb_tasks.readers.stored import missing_files, write_files
@@ -146,7 +146,7 @@ def official_pages(pages: Mapping[str, Path]) -> dict[str, Path]:
     """The pages as the official code writes them: of those called .jpg or .jpeg a copy as JPEG of Pillow's default.
 
     Their pixels differ from the stored ones by 1.9 levels in the mean and 17 at most, here and there. Copies lie in a
-    folder beside the pages' own, and are written again when a page is newer.
+    folder beside the pages' own, and are written again when a page is newer. A page takes about 17 ms.
 
     Raises:
         DataError: one can't be read, or written as JPEG.
@@ -156,10 +156,16 @@ def official_pages(pages: Mapping[str, Path]) -> dict[str, Path]:
         for page_id, path in pages.items()
         if path.suffix.lower() in (".jpg", ".jpeg")
     }
-    for page_id, copy in copies.items():
-        if not copy.exists() or copy.stat().st_mtime_ns < pages[page_id].stat().st_mtime_ns:
+    stale = {page_id: copy for page_id, copy in copies.items() if not _is_newer(copy, pages[page_id])}
+    with progress_of("writing pages as officially", len(stale)) as advance:
+        for page_id, copy in stale.items():
             write_files("page", {page_id: copy}, [(page_id, _as_jpeg(pages[page_id]))])
+            advance()
     return {page_id: copies.get(page_id, path) for page_id, path in pages.items()}
+
+
+def _is_newer(copy: Path, page: Path) -> bool:
+    return copy.exists() and copy.stat().st_mtime_ns >= page.stat().st_mtime_ns
 
 
 def _as_jpeg(page: Path) -> bytes:
