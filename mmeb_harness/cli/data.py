@@ -53,7 +53,7 @@ _source_options = options(
 
 @click.group()
 def data() -> None:
-    """Fetch MMEB-V2's data from the hub into one folder, and check it.
+    """Fetch MMEB-V2's or V3's data from the hub into one folder, and check it.
 
     Evaluations read that folder and never open a connection: `mmeb-eval run --data FOLDER`.
     """
@@ -75,7 +75,7 @@ def plan(workers: int, **given: Any) -> None:
 @data.command()
 @_source_options
 def get(workers: int, **given: Any) -> None:
-    """Fetch annotations, pages and media of the chosen tasks (default: all 78) into one folder.
+    """Fetch annotations, pages and media of the chosen tasks (default: all of the edition) into one folder.
 
     Goes on where it stopped, fetches nothing twice, and writes a lock file that gives another machine the same bytes.
     """

@@ -44,6 +44,8 @@ name exists; what they define rather than refuse is counted in the result (see O
   reads, so `hub.py` places each member by what it is: an image by the path that the annotations name, a frame by its
   data set's folder. That covers the extra `MMEB/` level, `data/ziyan/video_retrieval/<set>/frames/`,
   `video_qa/video_qa/`, `egoschema`, `Charades-STA`, and archives in parts.
+- **What MMEB-V3 adds**: archives and tables of `VLM2Vec/MMEB-V3` at one revision, placed by the same rule, beside what
+  V2 has ([how](../docs/data.md#mmeb-v3)).
 
 A folder made by hand works too, if it has the tree above. Pages that are missing are then written on first use, from a
 corpus table that holds its images.

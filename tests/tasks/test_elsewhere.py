@@ -10,6 +10,8 @@ from mmeb_tasks import EDITIONS
 from mmeb_tasks.hub import place_screens
 
 from mmeb_harness import DataError, Frames
+from mmeb_harness.data.check import check_tasks
+from mmeb_harness.data.folder import describe
 from tests.tasks.golden_v3 import CASES, write_files
 
 BY_NAME = {task.name: task for task in EDITIONS["v3"]}
@@ -43,6 +45,17 @@ def test_folders_that_lie_elsewhere_are_found(name: str, moved: str, to: str, tm
     (tmp_path / moved).parent.mkdir(exist_ok=True)
     (tmp_path / to).rename(tmp_path / moved)
     assert BY_NAME[name].load(tmp_path, Frames()).queries
+
+
+def test_check_says_it_too(tmp_path: Path) -> None:
+    write_files(CASES[TEXT], tmp_path)
+    (tmp_path / "text-tasks").rename(tmp_path / "text_tasks")
+    (outcome,) = check_tasks([BY_NAME[TEXT]], describe(tmp_path), Frames(), quick=True, workers=1)
+    (problem,) = outcome.problems
+    assert problem.endswith(
+        f"is missing; what belongs in {tmp_path}/text-tasks lies in {tmp_path}/text_tasks: move it there"
+    )
+    assert outcome.mend == f"mmeb-eval data get --data {tmp_path} --edition v3 --tasks '{TEXT}'"
 
 
 def refusal(name: str, data: Path) -> str:

@@ -82,6 +82,8 @@ def test_the_bundle_is_fetched_and_reads_like_what_was_packed(
     assert json.loads((folder / LOCK).read_text())["repos"][REPO]["revision"] == REVISION  # not the newest
     assert {path.name for path in (folder / "text-tasks/NanoBEIR").iterdir()} == {"NanoFiQA2018"}  # others stay packed
     assert "text_tasks.tar.part-000" in done.stdout.partition("kept in")[2]
+    checked = call("data", "check", *chosen(*NAMES))
+    assert f"{len(NAMES)} of {len(NAMES)} tasks are ready" in checked.stdout, checked.stdout
     before = sum(bundle.served.values())
     assert "0 steps done" in get(call, *chosen(*NAMES)).stdout
     assert sum(bundle.served.values()) == before  # not one byte twice
@@ -93,6 +95,12 @@ def test_the_bundle_is_fetched_and_reads_like_what_was_packed(
 def test_what_a_folder_holds_of_v2_is_not_fetched_again(call: Call, bundle: Hub, tree: Path, tmp_path: Path) -> None:
     get(call, "--tasks", "HMDB51")
     before = dict(bundle.served)
+    checked = call("data", "check", "--edition", "v3", "--modality", "tool,memory", "--tasks", "MCMR,text/BRIGHT/aops")
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines()[-2:] == [
+        "0 of 41 tasks are ready",
+        "mend: mmeb-eval data get --data data --edition v3 --modality tool,memory --tasks MCMR,text/BRIGHT/aops",
+    ]
     done = get(call, *chosen("HMDB51", "toolde/web/apibank"))
     assert "1 steps done, 2 were done before" in done.stdout
     new = {path for path, count in bundle.served.items() if count != before.get(path)}
