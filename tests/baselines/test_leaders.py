@@ -191,6 +191,20 @@ def test_what_an_omni_model_hears_costs_its_tokens(folders: dict[str, Path], tmp
     assert embedder.info.media == ("image", "video", "audio")
 
 
+def test_a_spectrum_is_what_transformers_pads_to_five_minutes(folders: dict[str, Path], tmp_path: Path) -> None:
+    ears = omni_embed_nemotron.load(path=str(folders["omni"]), device="cpu").form.reader.ears
+    assert ears is not None
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=300)
+    for count in (400, 12_345, 16_000):
+        samples = np.random.default_rng(count).normal(0, 0.1, count).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+        found = extractor(samples, sampling_rate=16_000, padding="max_length", return_attention_mask=True)
+        frames = int(np.sum(found["attention_mask"]))
+        spectrum = ears.spectrum(Sound(tmp_path / "a.wav"))
+        np.testing.assert_allclose(spectrum, np.asarray(found["input_features"])[0][:, :frames], atol=1e-5)
+        assert ears.num_tokens(frames) == _get_feat_extract_output_lengths(frames)
+
+
 def jina_mean(folder: Path, text: str, shown: Shown) -> np.ndarray[Any, Any]:
     inputs = plain_inputs(folder, text, shown, NO_BOUNDS)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
