@@ -32,6 +32,9 @@ from mmeb_harness.results.recomputed import check_follows
 
 SCORES_SCHEMA_VERSION = 1
 
+#: What no more tasks have counted is told of each.
+COUNTED_ALONE = 20
+
 Origin = Literal["run", "imported", "published"]
 
 
@@ -270,7 +273,7 @@ def scores_of_results(folder: Path, run: RunResult, results: Sequence[TaskResult
 
 
 def _notes_of_run(files: RunFolder, results: Sequence[TaskResult]) -> tuple[str, ...]:
-    counted = [f"{result.name}: {count:,} {what}" for result in results for what, count in result.notes.items()]
+    counted = _counted(results)
     unverified = [
         result.name for result in results if not (result.checksum or files.queries_file(result.name).is_file())
     ]
@@ -278,6 +281,18 @@ def _notes_of_run(files: RunFolder, results: Sequence[TaskResult]) -> tuple[str,
     if unverified:
         notes.append(f"unverified, since neither checksums nor rankings are there: {shortened(unverified)}")
     return tuple(notes)
+
+
+def _counted(results: Sequence[TaskResult]) -> list[str]:
+    """What was counted, by task; what many tasks have, in one sum."""
+    counts: dict[str, dict[str, int]] = {}
+    for result in results:
+        for what, count in result.notes.items():
+            counts.setdefault(what, {})[result.name] = count
+    few = {what for what, of_task in counts.items() if len(of_task) <= COUNTED_ALONE}
+    single = [f"{result.name}: {n:,} {what}" for result in results for what, n in result.notes.items() if what in few]
+    sums = [f"{sum(n.values()):,} {what} ({len(n)} tasks)" for what, n in counts.items() if what not in few]
+    return [*single, *sums]
 
 
 def save_scores(path: Path, scores: Scores) -> None:

@@ -407,12 +407,19 @@ def _columns(contest: Contest, *, with_tasks: bool) -> list[Column]:
         means = {name: tasks for name, tasks in means.items() if name == first or 1 < len(tasks) < most}
     return [
         Column(first, "All" if first == "overall" else first, "score", "overall"),
-        *(Column(name, name, "score", "overall") for name in means if level_of(name) != "group" and name != first),
-        *(Column(name, name, "score", "groups") for name in means if level_of(name) == "group"),
+        *(Column(name, name, "score", _block_of(name, contest)) for name in means if name != first),
         *(Column(_task_key(task, contest), task, "score", "tasks") for task in contest.members if with_tasks),
         *_COSTS,
         *(column for column in _ABOUT if contest.of_benchmark or column.key != "edition"),
     ]
+
+
+def _block_of(mean: str, contest: Contest) -> Block:
+    """Modalities that are a mean together stand with the groups."""
+    parts = {
+        modality for union in contest.benchmark.unions if len(union.modalities) > 1 for modality in union.modalities
+    }
+    return "groups" if level_of(mean) == "group" or mean in parts else "overall"
 
 
 def _task_key(task: str, contest: Contest) -> str:
