@@ -235,12 +235,17 @@ def select_tasks(
     ]
 
 
+def benchmark_editions() -> Mapping[str, Sequence[Task]]:
+    """The benchmark's editions → their tasks; the first is the default."""
+    editions: Mapping[str, Sequence[Task]] = _load(_named(TASKS_GROUP, "collection", BENCHMARK)).EDITIONS
+    return editions
+
+
 def _editions_with(name: str) -> list[str]:
     """The benchmark's editions that have a task, group or modality of this name."""
-    editions: Mapping[str, Sequence[Task]] = _load(_named(TASKS_GROUP, "collection", BENCHMARK)).EDITIONS
     return [
         edition
-        for edition, tasks in editions.items()
+        for edition, tasks in benchmark_editions().items()
         if any(name in (task.name, task.group, task.modality) for task in tasks)
     ]
 

@@ -32,6 +32,10 @@ def offered(words: str, command: click.Command = cli) -> list[str]:
         ("tasks --groups V-", ["V-CLS", "V-QA", "V-RET"]),
         ("tasks --groups V-QA,v-", ["V-QA,V-CLS", "V-QA,V-RET"]),
         ("tasks --modality vi", ["video", "visdoc"]),
+        ("run --edition v3 --modality t", ["text", "tool"]),
+        ("run --edition v3 --tasks text/r2med/b", ["text/R2MED/Bioinformatics", "text/R2MED/Biology"]),
+        ("run --edition v3 --tasks DocVQA,TUTSound(", ["DocVQA,TUTSound(hard)"]),
+        ("run --edition v3-u", ["v3-unfixed"]),
         ("run --reasoning al", ["always"]),
         ("run --track w", ["wandb"]),
         ("run --data d", ["<dir>"]),
@@ -62,6 +66,12 @@ def test_names_and_runs(words: str, wanted: list[str], tmp_path: Path, monkeypat
 )
 def test_configurations(words: str, wanted: list[str]) -> None:
     assert offered(words, training) == wanted
+
+
+def test_bash_gets_a_name_as_it_has_to_stand_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MMEB_EVAL_COMPLETE", "bash_complete")
+    assert offered("run --edition v3 --tasks text/MultiConIR/L") == [r"text/MultiConIR/Legal\ Document"]
+    assert offered("run --edition v3 --tasks TUTSound(") == [r"TUTSound\(hard\)"]
 
 
 def test_a_shell_gets_them_and_nothing_besides(forks: Forks, tmp_path: Path) -> None:
