@@ -65,7 +65,7 @@ from mmeb_harness.core.peer import Peer, import_peer, read_batch_size
 from mmeb_harness.core.pictures import FRAME_SUFFIXES, MOST_PIXELS, PICTURE_SUFFIXES, frame_names, opened_picture
 from mmeb_harness.core.plugins import call_plugin
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
-from mmeb_harness.core.sounds import sound_seconds
+from mmeb_harness.core.sounds import SHORTEST_SOUND, sound_seconds
 from mmeb_harness.core.tasks import Archive, Files, FolderFormat, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_trackers, tracking
@@ -92,6 +92,7 @@ __all__ = [
     "MODALITIES",
     "MOST_PIXELS",
     "PICTURE_SUFFIXES",
+    "SHORTEST_SOUND",
     "TRACKERS",
     "Advance",
     "Archive",

@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.items import Sound
-from mmeb_harness.core.sounds import SoundError, opened_sound
+from mmeb_harness.core.sounds import SHORTEST_SOUND, SoundError, opened_sound
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-#: Shorter ones are officially no audio at all, and are refused here.
-SHORTEST = 0.025
 #: Read behind a window: more than the filter reaches, so that a cut sound is that of the whole file, cut.
 _BEHIND = 0.1
 #: Of the filter: zero crossings a side, and the share of the lower of both Nyquist frequencies that passes.
@@ -46,11 +44,11 @@ def _part(sound: Sound, file: SoundFile) -> NDArray[np.float32]:
     count = max(0, file.frames - first)
     if sound.end is not None:
         count = min(count, int((sound.end - sound.start) * rate))
-    if count < SHORTEST * rate:
+    if count < SHORTEST_SOUND * rate:
         raise SoundError(
             sound.path,
             f"from {sound.start:g} s on there are {1000 * count / rate:.3g} ms of it to hear, and models need "
-            f"{1000 * SHORTEST:g}; leave it out",
+            f"{1000 * SHORTEST_SOUND:g}; leave it out",
         )
     if sound.window is not None:
         count = min(count, math.ceil((sound.window + _BEHIND) * rate))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'mmeb-harness[audio]'"
 #: Beyond what any recorder writes; a header may claim anything.
 MOST_CHANNELS, MOST_HERTZ = 64, 1_000_000
+#: Seconds; shorter ones are officially no audio at all.
+SHORTEST_SOUND = 0.025
 
 _WRITE_ANEW = "save it anew as WAV"
 #: Samples of each channel that are decoded at once.

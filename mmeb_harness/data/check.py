@@ -15,7 +15,7 @@ from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.files import is_data, regular_file
 from mmeb_harness.core.items import Frames, Profile, Samples
 from mmeb_harness.core.pictures import PictureError, opened_picture
-from mmeb_harness.core.sounds import SoundError, decode_whole, sound_seconds
+from mmeb_harness.core.sounds import SHORTEST_SOUND, SoundError, decode_whole, sound_seconds
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.data.folder import DataInfo, RevisionError, load_samples, source_key
 from mmeb_harness.data.lock import LOCK, read_lock
@@ -197,9 +197,9 @@ def picture_problem(path: Path, *, quick: bool) -> str | None:
 def sound_problem(path: Path, *, quick: bool) -> str | None:
     """What is wrong with a sound; `None` if it can be heard (`quick`: if its header can be read)."""
     try:
-        if quick:
-            sound_seconds(path)
-        else:
+        if sound_seconds(path) < SHORTEST_SOUND:
+            return f"is shorter than {1000 * SHORTEST_SOUND:g} ms, of which models hear nothing"
+        if not quick:
             decode_whole(path)
     except SoundError as error:
         return f"can't be opened ({error.why})"

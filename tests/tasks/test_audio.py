@@ -111,6 +111,17 @@ def test_bad_input_is_one_line_with_the_task_and_the_way_out(case: str, tmp_path
     )
 
 
+def test_a_part_too_short_to_be_heard_is_its_text_and_counted(tmp_path: Path) -> None:
+    write_files(CASES["TUTSound"], tmp_path)
+    fold = tmp_path / TUT / "evaluation_setup" / "street_fold3_evaluate.txt"
+    fold.write_text("audio/street/a1.wav\tstreet\t1\t1.02\tcar\naudio/street/a1.wav\tstreet\t2\t2.03\tcar\n")
+    samples = BY_NAME["TUTSound"].load(tmp_path, Frames())
+    first, second = samples.candidates[:2]
+    assert first.sound is None
+    assert second.sound is not None
+    assert samples.notes["parts too short to be heard, shown as their text"] == 1
+
+
 def test_a_run_hears_its_window_and_says_so(tmp_path: Path) -> None:
     make_suite_v3(tmp_path / "data", 0, ["UrbanSound8K"])
 

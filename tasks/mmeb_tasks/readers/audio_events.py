@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import DataError, Item, Samples, Sound, Source, one_line, sound_seconds
+from mmeb_harness import SHORTEST_SOUND, DataError, Item, Samples, Sound, Source, one_line, sound_seconds
 from mmeb_tasks.readers.sounds import Reading, lines_of
 
 RECORDINGS = "TUT-sound-events-2017-development"
@@ -85,10 +85,11 @@ def _add(reading: Reading, path: Path, events: list[Event], seconds: float, *, h
 
 
 def _part(reading: Reading, recording: str, path: Path, start: float, end: float) -> Item:
-    """A part of a recording; officially the query's sentence is its text."""
+    """A part of a recording; officially the query's sentence is its text, and all of what is too short to be heard."""
     sentence = reading.row.instruction
-    item_id = _id(recording, start, end)
-    return Item(item_id, instruction=sentence, source=Source("basic", sentence), sound=Sound(path, start, end))
+    sound = Sound(path, start, end) if end - start >= SHORTEST_SOUND else None
+    reading.builder.notes["parts too short to be heard, shown as their text"] += sound is None
+    return Item(_id(recording, start, end), instruction=sentence, source=Source("basic", sentence), sound=sound)
 
 
 def _id(recording: str, start: float, end: float) -> str:

@@ -182,6 +182,13 @@ def test_sounds_are_opened_as_pictures_are(quick: bool, tmp_path: Path) -> None:
     assert quick or "street/a1.wav can't be opened (" in outcome.problems[0]
 
 
+def test_a_sound_that_nobody_hears_is_a_problem(tmp_path: Path) -> None:
+    task = next(task for task in EDITIONS["v3"] if task.name == "Clotho")
+    write_files(CASES["Clotho"], tmp_path)
+    soundfile.write(tmp_path / "audio-tasks/clotho/evaluation/c.wav", [0.0] * 399, 16_000)
+    assert "evaluation/c.wav is shorter than 25 ms, of which models hear nothing" in check(tmp_path, task).problems[0]
+
+
 def test_quick_compares_sizes_only(tmp_path: Path) -> None:
     voc2007(tmp_path)
     record(tmp_path, PAGE_FIXED["VOC2007"])
