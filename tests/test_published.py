@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from mmeb_harness.core.benchmark import MMEB_V2, V3
 from mmeb_harness.core.registry import benchmark_rows, load_tasks
 from mmeb_harness.results.files import mean_scores
-from mmeb_harness.results.official_names import OFFICIAL_EDITIONS, V3
 from mmeb_harness.results.published import compose_page_fixed, find_published, load_published
 from mmeb_harness.results.scores import Scores, means_over
 
 ALL_PUBLISHED = load_published()
-PUBLISHED = [scores for scores in ALL_PUBLISHED if scores.edition in OFFICIAL_EDITIONS]
-PUBLISHED_V3 = [scores for scores in ALL_PUBLISHED if scores.edition not in OFFICIAL_EDITIONS]
+PUBLISHED = [scores for scores in ALL_PUBLISHED if scores.edition in MMEB_V2.editions]
+PUBLISHED_V3 = [scores for scores in ALL_PUBLISHED if scores.edition not in MMEB_V2.editions]
 REGISTERED = load_tasks()
 ROWS = benchmark_rows(REGISTERED.values())
 

@@ -63,10 +63,10 @@ def import_scores(path: Path, output: Path | None, name: str | None, edition: st
 
     Rankings are scored again, and must agree with the score file beside them.
     """
+    from mmeb_harness.core.benchmark import V3
     from mmeb_harness.core.registry import load_tasks
     from mmeb_harness.exchange.mteb import import_mteb, mteb_folder
     from mmeb_harness.results.official import import_scores as read_official
-    from mmeb_harness.results.official_names import V3
     from mmeb_harness.results.scores import save_scores
     from mmeb_harness.show.compare import compare, print_comparison
     from mmeb_harness.show.contests import Entry, benchmark_to_compare

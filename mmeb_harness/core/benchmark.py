@@ -12,6 +12,18 @@ from typing import Literal, NamedTuple
 
 from mmeb_harness.core.items import MODALITIES, MetricName, Modality
 
+#: Page labels corrected (2025-11-03): MMEB-V2's leaderboard.
+PAGE_FIXED = "page-fixed"
+#: As first released: page labels one page late, MomentSeeker with 1,800 rows.
+V2_0_0 = "v2.0.0"
+#: As v2.0.0, but MomentSeeker without its duplicates; its files hold both.
+V2_0_1 = "v2.0.1"
+#: MMEB-V3 with the corrected page labels, or with those of its bundle, as first released.
+V3, V3_UNFIXED = V3_EDITIONS = ("v3", "v3-unfixed")
+#: Published means of MMEB-V3 whose page labels nobody states, each comparable with its own source alone: the table of a
+#: model's README, the leaderboard of 2026-08-19, a model's card.
+V3_SOURCES = ("v3-wemm", "v3-board", "v3-card")
+
 
 class BenchmarkRow(NamedTuple):
     """One of the tasks that means are over; `edition` is "" for a task of no benchmark."""
@@ -77,13 +89,13 @@ class Benchmark:
 _ADDED: tuple[Modality, ...] = ("audio", "text", "tool", "gui", "memory")
 MMEB_V2 = Benchmark(
     "MMEB-V2",
-    editions=("page-fixed", "v2.0.0", "v2.0.1"),
+    editions=(PAGE_FIXED, V2_0_0, V2_0_1),
     scores="hit@1 (image, video) and ndcg_linear@5 (visdoc)",
     overall=(MeanRule("overall"),),
 )
 MMEB_V3 = Benchmark(
     "MMEB-V3",
-    editions=("v3", "v3-unfixed", "v3-wemm", "v3-board", "v3-card"),
+    editions=(*V3_EDITIONS, *V3_SOURCES),
     scores="hit@1, but ndcg_linear@5 (visdoc, text)",
     overall=(
         MeanRule("V3-All", "190 tasks, text by nDCG@5, as the model cards have it"),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import PAGE_FIXED, V3, V3_EDITIONS
 from mmeb_harness.core.errors import OptionError, leading
 from mmeb_harness.core.files import write_text
 from mmeb_harness.exchange.handed import Handed, benchmark_tasks, refuse_existing, variant_note
-from mmeb_harness.results.official_names import PAGE_FIXED, V3, V3_EDITIONS
 
 DATASET, DATASET_V3 = "TIGER-Lab/MMEB-V2", "VLM2Vec/MMEB-V3"
 SUFFIXES = (".yaml", ".yml")

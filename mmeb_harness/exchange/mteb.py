@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mmeb_harness.core.benchmark import PAGE_FIXED
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.files import matching, read_json, write_json
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
@@ -25,7 +26,7 @@ from mmeb_harness.exchange.handed import Handed, refuse_existing, variant_settin
 from mmeb_harness.results.files import TaskResult, fraction
 from mmeb_harness.results.official import NAMED, odd_counts
 from mmeb_harness.results.official_files import KNOWN_METRICS
-from mmeb_harness.results.official_names import IMPORTED_EDITIONS, PAGE_FIXED
+from mmeb_harness.results.official_names import IMPORTED_EDITIONS
 from mmeb_harness.results.scores import Scores, TaskScore
 
 META = "model_meta.json"

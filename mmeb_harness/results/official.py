@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import MMEB_V2, PAGE_FIXED, V2_0_0, V2_0_1, V3, V3_EDITIONS, V3_UNFIXED
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.items import Item, Samples
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
@@ -19,15 +20,8 @@ from mmeb_harness.results.official_names import (
     IMPORTED_EDITIONS,
     MOMENT_SEEKER,
     MOMENT_SEEKER_QUERIES,
-    OFFICIAL_EDITIONS,
     OLD_MOMENT_SEEKER,
-    PAGE_FIXED,
     PAGE_TASKS,
-    V2_0_0,
-    V2_0_1,
-    V3,
-    V3_EDITIONS,
-    V3_UNFIXED,
     is_fixed_key,
     task_of_key,
 )
@@ -169,7 +163,7 @@ def _possible_editions(results: OfficialResults, tasks: Mapping[str, Task]) -> t
     """The editions that the files may be of, and what tells so."""
     if fixed := next(filter(is_fixed_key, results.keys), None):
         return [PAGE_FIXED], [f"it has {fixed}"]
-    possible, reasons = list(OFFICIAL_EDITIONS), []
+    possible, reasons = list(MMEB_V2.editions), []
     plain = [key for key in PAGE_TASKS if key in results.entries]
     if plain and results.is_submission:
         possible.remove(PAGE_FIXED)

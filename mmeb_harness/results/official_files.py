@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmeb_harness.core.benchmark import PAGE_FIXED, V3
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import matching, parse_json, read_json, regular_file
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import METRIC_NAMES, edition_metrics, metric_names, set_order_gains
 from mmeb_harness.results.files import fraction
-from mmeb_harness.results.official_names import AGENT, MISSING_MARKS, PAGE_FIXED, V3, task_of_key
+from mmeb_harness.results.official_names import AGENT, MISSING_MARKS, task_of_key
 from mmeb_harness.results.scores import TaskScore
 
 SCORE_SUFFIX = "_score.json"

@@ -6,24 +6,10 @@ data; its listings carry entries that are no tasks of the benchmark (27 visdoc a
 
 from __future__ import annotations
 
-#: Page labels corrected (2025-11-03): today's leaderboard.
-PAGE_FIXED = "page-fixed"
-#: As first released: page labels one page late, MomentSeeker with 1,800 rows.
-V2_0_0 = "v2.0.0"
-#: As v2.0.0, but MomentSeeker without its duplicates; its files hold both.
-V2_0_1 = "v2.0.1"
-OFFICIAL_EDITIONS = (PAGE_FIXED, V2_0_0, V2_0_1)
+from mmeb_harness.core.benchmark import MMEB_V2, PAGE_FIXED, V2_0_0, V2_0_1, V3, V3_EDITIONS, V3_UNFIXED
 
-#: MMEB-V3 with the corrected page labels, or with those of its bundle, as first released.
-V3 = "v3"
-V3_UNFIXED = "v3-unfixed"
-V3_EDITIONS = (V3, V3_UNFIXED)
-#: Published means of MMEB-V3 whose page labels nobody states, each comparable with its own source alone: the table of a
-#: model's README, the leaderboard of 2026-08-19, a model's card.
-V3_SOURCES = ("v3-wemm", "v3-board", "v3-card")
 #: What other people's results may be of.
-IMPORTED_EDITIONS = (*OFFICIAL_EDITIONS, *V3_EDITIONS)
-EDITIONS = (*IMPORTED_EDITIONS, *V3_SOURCES)
+IMPORTED_EDITIONS = (*MMEB_V2.editions, *V3_EDITIONS)
 
 #: The tasks behind which the fixed data stand.
 PAGE_TASKS = ("ViDoSeek-page", "MMLongBench-page")

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmeb_harness.core.benchmark import MMEB_V2, MMEB_V3, PAGE_FIXED, V2_0_0, V3
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import regular_file
 from mmeb_harness.core.items import Medium
 from mmeb_harness.core.registry import load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results.files import fraction
-from mmeb_harness.results.official_names import EDITIONS, PAGE_FIXED, PAGE_TASKS, V2_0_0, V3
+from mmeb_harness.results.official_names import PAGE_TASKS
 from mmeb_harness.results.scores import Scores, TaskScore
 
 _FOLDER = Path(__file__).resolve().parent.parent / "published"
@@ -172,8 +173,9 @@ def _published_row(row: dict[str | Any, str | Any], where: str) -> _PublishedRow
         raise ResultError(f"{where}: value {row['value']!r} is not a number") from None
     if row["kind"] not in _KINDS:
         raise ResultError(f"{where}: kind {row['kind']!r} is none of {', '.join(_KINDS)}")
-    if row["edition"] not in EDITIONS:
-        raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(EDITIONS)}")
+    editions = (*MMEB_V2.editions, *MMEB_V3.editions)
+    if row["edition"] not in editions:
+        raise ResultError(f"{where}: edition {row['edition']!r} is none of {', '.join(editions)}")
     if row["metric"] not in METRIC_NAMES and not row["task"].startswith(_MEAN):
         raise ResultError(f"{where}: no metric is named {row['metric']!r}")
     fields: dict[str, Any] = {**row, "value": fraction(value, f"{where}: {row['task']}")}

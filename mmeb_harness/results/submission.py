@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from mmeb_harness.core.benchmark import V3_EDITIONS, V3_UNFIXED
 from mmeb_harness.core.errors import OptionError, ResultError, shortened
 from mmeb_harness.core.files import write_json
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.metrics import metric_names
 from mmeb_harness.results.files import RunResult, TaskResult
-from mmeb_harness.results.official_names import MISSING_MARKS, PAGE_TASKS, V3_EDITIONS, V3_UNFIXED, submission_key
+from mmeb_harness.results.official_names import MISSING_MARKS, PAGE_TASKS, submission_key
 from mmeb_harness.results.scores import read_run
 
 DataSource = Literal["Self-Reported", "TIGER-Lab"]

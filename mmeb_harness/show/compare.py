@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mmeb_harness.core.benchmark import MMEB_V3, Level, benchmark_of, level_of
 from mmeb_harness.core.items import MODALITIES
 from mmeb_harness.results.files import Aggregate, unsupported_text
+from mmeb_harness.results.official_names import MOMENT_SEEKER, PAGE_TASKS
 from mmeb_harness.results.scores import Scores, check_comparable, editions_remark, main_score, means_over
 from mmeb_harness.show.contests import Member, rows_of
 from mmeb_harness.show.names import distinct_names
@@ -184,7 +185,8 @@ def remarks(columns: Sequence[Scores]) -> list[str]:
     if len({benchmark_of(edition) for edition in editions}) > 1:
         lines.append(f"editions differ: {editions_remark(editions)}.")
     elif len(editions) > 1:
-        lines.append("editions differ: ViDoSeek-page, MMLongBench-page and MomentSeeker are not the same tasks.")
+        differ = PAGE_TASKS if editions & {*MMEB_V3.editions} else (*PAGE_TASKS, MOMENT_SEEKER)
+        lines.append(f"editions differ: {', '.join(differ[:-1])} and {differ[-1]} are not the same tasks.")
     if len({scores.data_revision for scores in columns if scores.data_revision is not None}) > 1:
         lines.append("data revisions differ: a difference may be the data's.")
     if len({scores.profile for scores in columns if scores.profile is not None}) > 1:

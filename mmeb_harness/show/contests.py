@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mmeb_harness.core.benchmark import Benchmark, BenchmarkRow, benchmark_of, level_of, means_of
+from mmeb_harness.core.benchmark import (
+    MMEB_V2,
+    MMEB_V3,
+    V3,
+    V3_SOURCES,
+    Benchmark,
+    BenchmarkRow,
+    benchmark_of,
+    level_of,
+    means_of,
+)
 from mmeb_harness.core.errors import ResultError, UnknownNameError, leading
 from mmeb_harness.core.items import Modality
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.results.files import RunResult, TaskResult
-from mmeb_harness.results.official_names import EDITIONS, V3, V3_SOURCES
 from mmeb_harness.results.published import published_sizes
 from mmeb_harness.results.scores import Scores, load_scores, read_run, scores_of_results
 from mmeb_harness.stats.queries import QueryScores, has_queries, read_queries
@@ -156,7 +165,7 @@ def tasks_of_edition(edition: str | None) -> dict[str, RegisteredTask]:
     try:
         return load_tasks(edition)
     except UnknownNameError:
-        if edition not in EDITIONS:
+        if edition not in (*MMEB_V2.editions, *MMEB_V3.editions):
             raise
     # v2.0.1 was never run here; its 78 tasks have as many queries as the default edition's. Nor were published means.
     return load_tasks(V3 if edition in V3_SOURCES else None)

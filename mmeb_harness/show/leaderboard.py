@@ -16,7 +16,6 @@ from mmeb_harness.core.benchmark import MMEB_V3, benchmark_of, level_of, means_o
 from mmeb_harness.core.errors import OptionError, ResultError, leading
 from mmeb_harness.core.registry import RegisteredTask, benchmark_edition
 from mmeb_harness.results.files import Aggregate, unsupported_text
-from mmeb_harness.results.official_names import OFFICIAL_EDITIONS
 from mmeb_harness.results.published import SAME_MODEL
 from mmeb_harness.results.scores import Origin, Scores, check_comparable, main_score, means_over
 from mmeb_harness.show.compare import remarks
@@ -133,7 +132,7 @@ def all_published(published: Sequence[Scores], edition: str) -> list[Scores]:
     of_edition: dict[str, list[Scores]] = {}
     for scores in published:
         if scores.edition == edition:
-            apart = scores.name if edition not in OFFICIAL_EDITIONS else scores.name.partition("@")[0]
+            apart = scores.name if benchmark_of(edition) == MMEB_V3 else scores.name.partition("@")[0]
             of_edition.setdefault(apart, []).append(scores)
     return [
         next((scores for scores in sets if scores.name == model), sets[0])

@@ -22,6 +22,7 @@ from mmeb_tasks.readers.visdoc import PAGE_INSTRUCTION, QUERY_INSTRUCTION, page_
 from PIL import ExifTags, Image
 
 from mmeb_harness import DataError, Frames, frame_names
+from mmeb_harness.core import benchmark
 from mmeb_harness.results import official_names
 from tests.tasks.golden import GOLDEN_TASKS, read_golden, write_case
 
@@ -346,11 +347,12 @@ def test_a_page_with_an_exif_orientation_is_turned_upright() -> None:
 
 
 def test_editions_are_spelled_alike_here_and_in_official_files() -> None:
-    assert (editions.PAGE_FIXED, editions.V2_0_0) == (official_names.PAGE_FIXED, official_names.V2_0_0)
+    assert (editions.PAGE_FIXED, editions.V2_0_0) == (benchmark.PAGE_FIXED, benchmark.V2_0_0)
+    assert editions.V3_EDITIONS == benchmark.V3_EDITIONS
     assert set(editions.REPOS) == {*official_names.PAGE_TASKS, official_names.MOMENT_SEEKER}
     counts = editions.NUM_QUERIES[official_names.MOMENT_SEEKER]
     assert {counts[edition] for edition in (editions.PAGE_FIXED, editions.V3, editions.V3_UNFIXED)} == {1602}
-    assert counts[editions.V2_0_0] == official_names.MOMENT_SEEKER_QUERIES[official_names.V2_0_0]
+    assert counts[editions.V2_0_0] == official_names.MOMENT_SEEKER_QUERIES[benchmark.V2_0_0]
 
 
 def test_momentseeker_shows_every_saved_frame(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from mmeb_tasks.editions import NUM_QUERIES, V2_EDITIONS
 
 from mmeb_harness import HarnessError, ResultError, UnknownNameError
 from mmeb_harness.cli.scores import import_scores as import_command
+from mmeb_harness.core.benchmark import PAGE_FIXED, V2_0_0, V3
 from mmeb_harness.core.registry import BENCHMARK, load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES
 from mmeb_harness.results import official_names
@@ -23,14 +24,14 @@ from mmeb_harness.results.scores import Scores, load_scores
 from tests.tasks.golden import read_golden
 
 REGISTERED = load_tasks()
-REGISTERED_V3 = load_tasks(official_names.V3)
+REGISTERED_V3 = load_tasks(V3)
 GOLDEN = [case for case in read_golden("metrics_golden")["cases"] if "error" not in case]
 DEFINED = [case for case in GOLDEN if not case["depends_on_PYTHONHASHSEED"]]
 ODD = [case for case in GOLDEN if case["depends_on_PYTHONHASHSEED"]]
 
 
 def test_editions_are_spelled_as_the_tasks_spell_them() -> None:
-    assert (official_names.PAGE_FIXED, official_names.V2_0_0) == V2_EDITIONS
+    assert (PAGE_FIXED, V2_0_0) == V2_EDITIONS
     for edition in V2_EDITIONS:
         assert official_names.MOMENT_SEEKER_QUERIES[edition] == NUM_QUERIES["MomentSeeker"][edition]
     assert {*official_names.PAGE_TASKS, official_names.MOMENT_SEEKER} <= REGISTERED.keys()

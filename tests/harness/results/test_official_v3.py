@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from mmeb_harness import ResultError
+from mmeb_harness.core.benchmark import V3, V3_EDITIONS
 from mmeb_harness.core.registry import BENCHMARK, load_tasks
 from mmeb_harness.ranking.metrics import METRIC_NAMES, metric_names
 from mmeb_harness.results.official import import_scores
 from mmeb_harness.results.official_files import read_rankings
-from mmeb_harness.results.official_names import V3, V3_EDITIONS, submission_key
+from mmeb_harness.results.official_names import submission_key
 from mmeb_harness.results.scores import Scores
 
 V2_TASKS = load_tasks()
