@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mmeb_harness.core.errors import DataError, HarnessError
-from mmeb_harness.core.items import Frames, Samples
+from mmeb_harness.core.items import Samples
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.registry import data_sets_in, known_forms
 from mmeb_harness.core.tasks import Task
@@ -47,18 +47,19 @@ def check_folder_of_own_data(folder: Path) -> Iterator[CheckedData]:
         try:
             with plugin_code(f"{path} can't be checked"), progress_of(f"checking {path.name}") as advance:
                 look = partial(_tell, advance, opened)
-                problems = [f"{within}{problem}" for problem in form.problems(path, look)]
+                found, samples = form.check(path, look)
+                problems = [f"{within}{problem}" for problem in found]
         except HarnessError as error:
-            problems = [str(error)]
-        yield CheckedData(problems, "" if problems else "; ".join(_summary(task, path) for task in tasks))
+            problems, samples = [str(error)], ()
+        summaries = () if problems else (_summary(*pair) for pair in zip(tasks, samples, strict=True))
+        yield CheckedData(problems, "; ".join(summaries))
 
 
 def _tell(advance: Advance, opened: Iterator[int], path: Path) -> None:
     advance(note=f"{next(opened):,} pictures opened")
 
 
-def _summary(task: Task, folder: Path) -> str:
-    samples: Samples = task.load(folder, Frames())
+def _summary(task: Task, samples: Samples) -> str:
     relevant = sum(map(len, samples.gains.values()))
     return (
         f"{task.name}: {task.modality}, {len(samples.queries):,} queries, {len(samples.candidates):,} candidates, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -169,12 +169,13 @@ class FolderFormat:
         name: in messages, and of its example.
         files: what such a folder holds, in words.
         find: folder → its tasks; `None` if it isn't of this form. Reads no more than a few rows.
-        problems: folder, what is told of each picture that is opened → everything that is wrong, a line each.
+        check: folder, what is told of each picture that is opened → everything that is wrong, a line each, and if
+            nothing is, the samples of its tasks, in their order.
         write_example: writes an example into an empty folder.
     """
 
     name: str
     files: str
     find: Callable[[Path], tuple[Task, ...] | None]
-    problems: Callable[[Path, Callable[[Path], None]], list[str]]
+    check: Callable[[Path, Callable[[Path], None]], tuple[Sequence[str], Sequence[Samples]]]
     write_example: Callable[[Path], None]

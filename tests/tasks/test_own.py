@@ -15,6 +15,9 @@ import pytest
 from click.testing import CliRunner
 from mmeb_baselines.official_text import official_text, official_text_without_media_tokens
 from mmeb_tasks.own import DOCUMENTS, PICTURES, RETRIEVAL
+from mmeb_tasks.own.documents import read_documents
+from mmeb_tasks.own.pictures import _captioned
+from mmeb_tasks.own.retrieval import read_retrieval
 from mmeb_tasks.own.settings import Settings
 from PIL import Image
 
@@ -22,6 +25,7 @@ from mmeb_harness import DataError, FolderFormat, Frames, Item, Samples
 from mmeb_harness.api.own_data import check_folder_of_own_data
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.registry import folder_formats, own_tasks
+from tests.harness.calls import counted
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,12 @@ def test_examples_hold_all_kinds_of_items_and_are_without_problems(examples: Pat
     assert len(corpus["clip"].frames) == 4
     assert corpus["note"].text.startswith("Colours Red")
     assert samples["my-retrieval"].gains["q-text"] == {"blue-triangle": 2.0, "blue-square": 1.0}
+
+
+def test_a_folder_without_problems_is_read_once(examples: Path) -> None:
+    with counted(read_documents, read_retrieval, _captioned) as calls:
+        assert problems_of(examples) == []
+    assert calls == {"read_documents": 1, "read_retrieval": 1, "_captioned": 1}
 
 
 def test_pages_are_rendered_once_and_again_if_the_pdf_is_another(spoiled: Callable[[FolderFormat], Path]) -> None:

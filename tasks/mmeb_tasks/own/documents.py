@@ -37,7 +37,7 @@ from mmeb_harness import (
     replacing,
 )
 from mmeb_tasks.own.examples import write_documents
-from mmeb_tasks.own.reading import Look, find_problems, load
+from mmeb_tasks.own.reading import Look, check, load
 from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
@@ -68,7 +68,7 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
             modality="text" if settings.pages == "text" else "visdoc",
             group="own",
             metric=settings.metric or "ndcg_linear@5",
-            load=partial(load, read_documents, folder),
+            load=partial(load, read_documents, 0, folder),
             annotations=annotations,
         ),
     )
@@ -79,8 +79,8 @@ def _pdfs(folder: Path) -> list[Path]:
     return [path for path in listed if path.suffix.lower() == ".pdf"]
 
 
-def read_documents(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
-    """The folder's samples, its pages rendered if they aren't; `None` if anything is wrong with it, which is noted.
+def read_documents(folder: Path, frames: Frames, problems: Problems, look: Look) -> tuple[Samples, ...]:
+    """The folder's samples, its pages rendered if they aren't; none if anything is wrong with it, which is noted.
 
     Raises:
         OptionError: pypdfium2 isn't installed.
@@ -99,9 +99,9 @@ def read_documents(folder: Path, frames: Frames, problems: Problems, look: Look)
     distinct = {document.stem: document for document in documents.values()}
     blank = 0 if settings.pages == "image" else _blank_pages([*distinct.values()], gains, problems)
     if problems.lines:
-        return None
+        return ()
     pages = tuple(page for document in distinct.values() for page in document.pages)
-    return Samples(tuple(queries.values()), pages, gains, notes={"pages without text": blank} if blank else {})
+    return (Samples(tuple(queries.values()), pages, gains, notes={"pages without text": blank} if blank else {}),)
 
 
 def _blank_pages(documents: Sequence[_Document], gains: Mapping[str, Mapping[str, float]], problems: Problems) -> int:
@@ -297,5 +297,5 @@ def _opened(pdf: Path, content: bytes) -> Any:
 
 
 DOCUMENTS = FolderFormat(
-    "documents", "PDFs and queries.csv", find_tasks, partial(find_problems, read_documents), write_documents
+    "documents", "PDFs and queries.csv", find_tasks, partial(check, read_documents), write_documents
 )

@@ -10,14 +10,14 @@ picture finds the name of its class among all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from mmeb_harness import PICTURE_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
 from mmeb_tasks.own.examples import write_pictures
 from mmeb_tasks.own.items import ItemMaker
-from mmeb_tasks.own.reading import Look, Read, find_problems, load
+from mmeb_tasks.own.reading import Look, Read, check, load
 from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
@@ -35,18 +35,21 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
     settings = read_settings(folder)
     name = settings.name or name_of_folder(folder)
     if table is None:
-        return (_task(name, settings, _read_classes, folder, (FILE,), tuple(_classes(folder))),)
+        return (_task(name, settings, partial(load, _read_classes, 0, folder), (FILE,), tuple(_classes(folder))),)
     return tuple(
-        _task(f"{name}-{way}", settings, read, folder, (table.name, FILE), ())
-        for way, read in (("t2i", _read_text_to_image), ("i2t", _read_image_to_text))
+        _task(f"{name}-{way}", settings, partial(load, _read_captions, place, folder), (table.name, FILE), ())
+        for place, way in enumerate(("t2i", "i2t"))
     )
 
 
 def _task(
-    name: str, settings: Settings, read: Read, folder: Path, annotations: tuple[str, ...], listed: tuple[str, ...]
+    name: str,
+    settings: Settings,
+    load: Callable[[Path, Frames], Samples],
+    annotations: tuple[str, ...],
+    listed: tuple[str, ...],
 ) -> Task:
-    metric = settings.metric or "hit@1"
-    return Task(name, "image", "own", metric, partial(load, read, folder), annotations, listed=listed)
+    return Task(name, "image", "own", settings.metric or "hit@1", load, annotations, listed=listed)
 
 
 def _captions_file(folder: Path) -> Path | None:
@@ -106,8 +109,14 @@ def _texts_of(row: Row) -> list[str]:
     return given if len(given) == len(texts) and all(given) else []
 
 
-def _read_text_to_image(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
+def _read_captions(folder: Path, frames: Frames, problems: Problems, look: Look) -> tuple[Samples, ...]:
     captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
+    if problems.lines:
+        return ()
+    return _text_to_image(captioned, settings), _image_to_text(captioned, settings)
+
+
+def _text_to_image(captioned: Sequence[tuple[Item, Sequence[str]]], settings: Settings) -> Samples:
     queries, gains = [], {}
     for picture, texts in captioned:
         for number, text in enumerate(dict.fromkeys(texts), start=1):
@@ -120,16 +129,11 @@ def _read_text_to_image(folder: Path, frames: Frames, problems: Problems, look: 
         first = by_text.setdefault(query.text, query)
         gains[first.id] |= gains[query.id]
     distinct = tuple(by_text.values())
-    if problems.lines:
-        return None
     candidates = tuple(_with(picture, settings.candidate_instruction) for picture, _ in captioned)
     return Samples(distinct, candidates, {query.id: gains[query.id] for query in distinct})
 
 
-def _read_image_to_text(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
-    captioned, settings = _captioned(folder, frames, problems, look), read_settings(folder)
-    if problems.lines:
-        return None
+def _image_to_text(captioned: Sequence[tuple[Item, Sequence[str]]], settings: Settings) -> Samples:
     texts = {text: Item(text, text, instruction=settings.candidate_instruction) for _, own in captioned for text in own}
     queries = tuple(_with(picture, settings.instruction) for picture, _ in captioned)
     return Samples(queries, tuple(texts.values()), {item.id: dict.fromkeys(own, 1.0) for item, own in captioned})
@@ -139,7 +143,7 @@ def _with(item: Item, instruction: str) -> Item:
     return Item(item.id, images=item.images, instruction=instruction)
 
 
-def _read_classes(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
+def _read_classes(folder: Path, frames: Frames, problems: Problems, look: Look) -> tuple[Samples, ...]:
     settings, classes = read_settings(folder), _classes(folder)
     maker = ItemMaker(folder, frames, problems, look)
     names = [Item(name, _spoken(name), instruction=settings.candidate_instruction) for name in classes]
@@ -151,11 +155,12 @@ def _read_classes(folder: Path, frames: Frames, problems: Problems, look: Look) 
             queries.append(maker.picture(place, place, path, settings.instruction))
             gains[place] = {name: 1.0}
     if problems.lines:
-        return None
+        return ()
     others = [path for name in classes for path in _files(folder / name) if not _is_picture(path) and path.is_file()]
     loose = [path for path in _files(folder) if _is_picture(path)]
     notes = {"files in class folders that are no pictures": len(others), "pictures in no class folder": len(loose)}
-    return Samples(tuple(queries), tuple(names), gains, notes={what: count for what, count in notes.items() if count})
+    counted = {what: count for what, count in notes.items() if count}
+    return (Samples(tuple(queries), tuple(names), gains, notes=counted),)
 
 
 def _spoken(name: str) -> str:
@@ -176,8 +181,8 @@ def _check_classes(folder: Path, classes: Mapping[str, Sequence[Path]], problems
                 problems.add(f"{place}/", "holds pictures, but is no class's own folder; move them up, or out")
 
 
-def _read(folder: Path, frames: Frames, problems: Problems, look: Look) -> Samples | None:
-    read: Read = _read_classes if _captions_file(folder) is None else _read_text_to_image
+def _read(folder: Path, frames: Frames, problems: Problems, look: Look) -> tuple[Samples, ...]:
+    read: Read = _read_classes if _captions_file(folder) is None else _read_captions
     return read(folder, frames, problems, look)
 
 
@@ -185,6 +190,6 @@ PICTURES = FolderFormat(
     "pictures",
     "captions.jsonl, or a sub-folder of pictures a class",
     find_tasks,
-    partial(find_problems, _read),
+    partial(check, _read),
     write_pictures,
 )

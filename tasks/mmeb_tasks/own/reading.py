@@ -11,12 +11,15 @@ from mmeb_tasks.own.rows import Problems
 
 #: Told of each picture once, before it is opened; `None`: none is.
 Look: TypeAlias = Callable[[Path], None] | None
-#: The folder's samples; `None` if anything is wrong with it, which is noted.
-Read: TypeAlias = Callable[[Path, Frames, Problems, Look], Samples | None]
+#: The samples of the folder's tasks, in their order; none if anything is wrong with it, which is noted.
+Read: TypeAlias = Callable[[Path, Frames, Problems, Look], tuple[Samples, ...]]
 
 
-def load(read: Read, folder: Path, data: Path, frames: Frames) -> Samples:
+def load(read: Read, place: int, folder: Path, data: Path, frames: Frames) -> Samples:
     """A task's `load`.
+
+    Args:
+        place: of the task among the folder's.
 
     Raises:
         DataError: anything that is wrong with the folder.
@@ -24,12 +27,11 @@ def load(read: Read, folder: Path, data: Path, frames: Frames) -> Samples:
     problems = Problems(folder)
     samples = read(folder, frames, problems, None)
     problems.refuse()
-    assert samples is not None
-    return samples
+    return samples[place]
 
 
-def find_problems(read: Read, folder: Path, look: Look) -> list[str]:
-    """Everything that is wrong with the folder's files, a line each, pictures among it."""
+def check(read: Read, folder: Path, look: Look) -> tuple[list[str], tuple[Samples, ...]]:
+    """Everything that is wrong with the folder's files, a line each, pictures among it; the samples, if nothing is."""
     problems = Problems(folder)
-    read(folder, Frames(), problems, look)
-    return problems.lines
+    samples = read(folder, Frames(), problems, look)
+    return problems.lines, () if problems.lines else samples

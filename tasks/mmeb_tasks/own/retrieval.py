@@ -20,7 +20,7 @@ from pathlib import Path
 from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task, matching
 from mmeb_tasks.own.examples import write_retrieval
 from mmeb_tasks.own.items import ItemMaker, modality_of
-from mmeb_tasks.own.reading import Look, find_problems, load
+from mmeb_tasks.own.reading import Look, check, load
 from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of, shown
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
@@ -40,7 +40,7 @@ def find_tasks(folder: Path) -> tuple[Task, ...] | None:
             modality=_modality(folder),
             group="own",
             metric=settings.metric or "ndcg_linear@5",
-            load=partial(load, read_retrieval, folder),
+            load=partial(load, read_retrieval, 0, folder),
             annotations=tuple(_annotations(folder, settings)),
         ),
     )
@@ -64,8 +64,8 @@ def _modality(folder: Path) -> Modality:
     return "text"
 
 
-def read_retrieval(folder: Path, frames: Frames, problems: Problems, look: Look = None) -> Samples | None:
-    """The folder's samples; `None` if anything is wrong with it, which is noted. `look`: see `ItemMaker`."""
+def read_retrieval(folder: Path, frames: Frames, problems: Problems, look: Look = None) -> tuple[Samples, ...]:
+    """The folder's samples; none if anything is wrong with it, which is noted. `look`: see `ItemMaker`."""
     settings = read_settings(folder)
     maker = ItemMaker(folder, frames, problems, look)
     queries = _items(folder, "queries", settings.instruction, maker, problems)
@@ -73,9 +73,9 @@ def read_retrieval(folder: Path, frames: Frames, problems: Problems, look: Look 
     qrels = _qrels_file(folder, settings)
     if qrels is None:
         problems.add("qrels.tsv", f"is missing; write a line a pair: {', '.join(QRELS_COLUMNS)}")
-        return None
+        return ()
     if not queries or not corpus:  # the file as a whole is wrong, not each label
-        return None
+        return ()
     gains = _read_qrels(qrels, queries, corpus, problems)
     if not gains and not problems.lines:
         problems.add(qrels.relative_to(folder).as_posix(), "labels no query; each needs a row with a score above 0")
@@ -89,10 +89,10 @@ def read_retrieval(folder: Path, frames: Frames, problems: Problems, look: Look 
             problems.add(place, f"query {query_id!r} has no relevant row in {qrels.name}; label it, or leave it out")
     answered = [item for query_id, (_, item) in queries.items() if gains.get(query_id)]
     if problems.lines:
-        return None
+        return ()
     present = [item for item in answered if item is not None]
     candidates = tuple(item for _, item in corpus.values() if item is not None)
-    return Samples(tuple(present), candidates, {item.id: gains[item.id] for item in present}, notes=notes)
+    return (Samples(tuple(present), candidates, {item.id: gains[item.id] for item in present}, notes=notes),)
 
 
 def _items(
@@ -171,6 +171,6 @@ RETRIEVAL = FolderFormat(
     "retrieval",
     "queries.jsonl, corpus.jsonl and qrels.tsv",
     find_tasks,
-    partial(find_problems, read_retrieval),
+    partial(check, read_retrieval),
     write_retrieval,
 )
