@@ -29,7 +29,7 @@ from typing import Any, Literal
 from torch import distributed
 
 from mmemb_r1_model.data.config import TrainingSetConfig
-from mmemb_r1_model.data.pairs import PairSet
+from mmemb_r1_model.data.pairs import PairSet, contents_of
 from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales, some_of
 from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
@@ -55,7 +55,7 @@ from mmemb_r1_model.selection.stage import (
 )
 from mmemb_r1_model.training.batches import Rationales, WeightedSet
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
-from mmemb_r1_model.training.loop import FINAL, is_finished
+from mmemb_r1_model.training.loop import FINAL, changed_pairs, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
@@ -399,6 +399,11 @@ class Pipeline:
         config = dataclasses.replace(self.config.student, checkpoint=str(self.folder / "joint" / FINAL), revision=None)
         world = join_world(config.device, config.shard)
         sets, rationales = self._inputs("adapt")
+        if changed := changed_pairs(self.folder / "joint", contents_of(weighted.pairs for weighted in sets)):
+            raise OptionError(
+                f"{self.folder / 'joint'} was trained on other pairs of {', '.join(changed)}; go on with the old ones, "
+                "or choose another --output"
+            )
         loading = progress_of(f"loading the student {config.checkpoint}", shown=world.is_first)
         with _own(self.folder / "joint", "train"), loading:
             student = open_student(config, world)

@@ -10,6 +10,8 @@ The whole file is read when it is opened, and every picture: what is wrong shows
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +52,7 @@ class OwnPairs:
         queries: a hash of each row's query.
         repeated: those of several rows. Their positives are right for each other's queries.
         reasoned: how many have rationales of their own.
+        content: a hash of the rows, and of the size of each picture.
     """
 
     name: str
@@ -58,6 +61,7 @@ class OwnPairs:
     queries: NDArray[np.uint64]
     repeated: frozenset[int]
     reasoned: int
+    content: str
     distractors: Sequence[Item] = ()
     _right: dict[int, frozenset[str]] = field(default_factory=dict, repr=False)
 
@@ -89,12 +93,13 @@ def open_pairs(config: TrainingSetConfig, root: Path) -> list[PairSet]:
     way_out = f"put it there, or name the folder that paths start from: media (now {media})"
     pair_of = partial(_pair, config.name or path.stem, MediaFolder(media, way_out), config.frames)
     row_of, rows = (_parquet if path.suffix == ".parquet" else _json)(path, config.limit)
-    queries, reasoned = _checked(rows, pair_of)
+    queries, reasoned, content = _checked(rows, pair_of)
     if not queries:
         raise DataError(f"{path} holds no pairs; write a line for each, like {_EXAMPLE}")
     hashes, counts = np.unique(np.array(queries, np.uint64), return_counts=True)
     repeated = frozenset(hashes[counts > 1].tolist())
-    return [OwnPairs(config.name or path.stem, row_of, pair_of, np.array(queries, np.uint64), repeated, reasoned)]
+    hashed = np.array(queries, np.uint64)
+    return [OwnPairs(config.name or path.stem, row_of, pair_of, hashed, repeated, reasoned, content)]
 
 
 PAIRS = PairKind(open_pairs, ("media",))
@@ -141,28 +146,30 @@ def _table_row(table: pa.Table, number: int) -> Row:
     return row
 
 
-def _checked(rows: _Rows, pair_of: Callable[[Row, int], Pair]) -> tuple[list[int], int]:
-    """A hash of each row's query, and how many rows have rationales.
+def _checked(rows: _Rows, pair_of: Callable[[Row, int], Pair]) -> tuple[list[int], int, str]:
+    """A hash of each row's query, how many rows have rationales, and a hash of everything.
 
     Raises:
         DataError: a row that is no pair, an id that is there twice, a picture that can't be opened; named.
     """
     queries, ids, reasoned, pictures = list[int](), dict[str, Callable[[], str]](), 0, _Pictures()
+    content = hashlib.sha256()
     for number, (named, row) in enumerate(rows):
         try:
             pair = pair_of(row, number)
             if pair.id in ids:
                 raise DataError(f"the id {pair.id!r} is there twice, first in {ids[pair.id]()}")
             for item in (pair.query, pair.positive, *pair.negatives):
-                pictures.check(item.media)
+                content.update(str(pictures.check(item.media)).encode())
         except UnknownNameError as error:
             raise DataError(f"{named()}: {error}") from error
         except HarnessError as error:
             raise DataError(f"{named()}: {error}; {WAY_OUT}") from error
         ids[pair.id] = named
+        content.update(json.dumps(row, sort_keys=True, default=str).encode())
         queries.append(hash64(content_key(pair.query)))
         reasoned += bool(pair.rationales)
-    return queries, reasoned
+    return queries, reasoned, content.hexdigest()[:16]
 
 
 class _Pictures:
@@ -172,14 +179,18 @@ class _Pictures:
         self._seen = set[int]()
         self._bytes = 0
 
-    def check(self, paths: Sequence[Path]) -> None:
+    def check(self, paths: Sequence[Path]) -> list[int]:
+        """Open those that weren't yet; their sizes in bytes."""
+        sizes = []
         for path in paths:
             if (key := hash64(str(path))) not in self._seen:
                 self._seen.add(key)
-                self._bytes += path.stat().st_size
+                sizes.append(path.stat().st_size)
+                self._bytes += sizes[-1]
                 with opened_picture(path) as picture:
                     if self._bytes <= DECODED_BYTES:
                         picture.load()
+        return sizes
 
 
 def _pair(name: str, media: MediaFolder, most_frames: int, row: Row, number: int) -> Pair:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from mmeb_harness import Item
 
-__all__ = ["OTHER_SIDE", "SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "item_of"]
+__all__ = ["OTHER_SIDE", "SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "contents_of", "item_of"]
 
 Side = Literal["query", "positive"]
 SIDES: tuple[Side, ...] = ("query", "positive")
@@ -53,6 +53,21 @@ class PairSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Pair: ...
+
+
+@runtime_checkable
+class ChangingSet(PairSet, Protocol):
+    """A data set that may be another one tomorrow under the same name, unlike a published one."""
+
+    @property
+    def content(self) -> str:
+        """A hash of all that is in it."""
+        ...
+
+
+def contents_of(sets: Iterable[PairSet]) -> dict[str, str]:
+    """The content of each data set that may change, by name."""
+    return {pairs.name: pairs.content for pairs in sets if isinstance(pairs, ChangingSet)}
 
 
 def item_of(pair: Pair, side: Side) -> Item:

@@ -20,7 +20,7 @@ from mmemb_r1_model.data.pairs import Pair, Side, item_of
 from mmemb_r1_model.disk.config import Least1, Share
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.selection.judge import Judge, Shown
-from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, labels_of
+from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, described_pairs, labels_of
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished
 
@@ -54,6 +54,7 @@ def train_judge(
         "judge_training": dataclasses.asdict(config),
         "judge": dataclasses.asdict(judge.config),
         "rationales": rationales.fingerprint,
+        **described_pairs(sets),
     }
     loop = Loop(judge, config.loop, World(device=judge.device), folder, described, open_curves)
     if is_finished(folder):

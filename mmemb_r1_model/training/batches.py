@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, item_of
+from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key, contents_of, item_of
 from mmemb_r1_model.disk.config import Least0, Least1, Share
 from mmemb_r1_model.disk.errors import DataError, OptionError, UnknownNameError
 from mmemb_r1_model.disk.hashing import hash64
@@ -31,6 +31,12 @@ class WeightedSet:
 
     pairs: PairSet
     weight: float
+
+
+def described_pairs(sets: Sequence[WeightedSet]) -> dict[str, dict[str, str]]:
+    """What a training says of data sets that may change, beside its settings; nothing of published ones."""
+    contents = contents_of(weighted.pairs for weighted in sets)
+    return {"pairs": contents} if contents else {}
 
 
 class Rationales(Protocol):

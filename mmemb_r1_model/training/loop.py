@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ import torch
 
 from mmemb_r1_model.disk.config import Above0, Below1, Least0, Least0Float, Least1, Seed
 from mmemb_r1_model.disk.errors import ModelError, OptionError, one_line, progress_of
-from mmemb_r1_model.disk.files import matching, replacing_folder, write_json
+from mmemb_r1_model.disk.files import matching, read_object, replacing_folder, write_json
 from mmemb_r1_model.disk.jsonl import Row, RowWriter, read_rows, rewrite
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.model.checkpoint import Checkpoint
@@ -154,7 +154,7 @@ class Loop:
         begun = [(of, events) for of in (self._comparable, self._described) for events in (False, True)]  # release 0.1
         if state["fingerprint"] not in {fingerprint(_as_begun(of, event_files=events)) for of, events in begun}:
             raise OptionError(
-                f"{states[-1].parent} was made with another configuration; go on with the old one "
+                f"{states[-1].parent} was made with {self._difference()}; go on with the old one "
                 f"({self.folder / 'config.json'}), or choose another --output"
             )
         named = dict(self.student.module.named_parameters())
@@ -166,6 +166,10 @@ class Loop:
             raise
         except Exception as error:  # whatever values of other types and shapes lead to
             raise self._damaged(states[-1], one_line(error)) from error
+
+    def _difference(self) -> str:
+        changed = changed_pairs(self.folder, self._described.get("pairs", {}))
+        return f"other pairs of {', '.join(changed)}" if changed else "another configuration"
 
     def _take_over(self, state: dict[str, Any], named: dict[str, torch.nn.Parameter]) -> int:
         """Go on from a checkpoint's content; ValueError and whatever else where it is none of this run."""
@@ -333,6 +337,18 @@ def within_memory(
 def is_finished(folder: Path) -> bool:
     """Whether a run in this folder has come to its end."""
     return (folder / FINAL / "config.json").is_file()
+
+
+def changed_pairs(folder: Path, pairs: Mapping[str, str]) -> list[str]:
+    """The data sets whose content is another one now than when a run was begun in a folder; none if it doesn't say.
+
+    Args:
+        pairs: the content of each now, by name.
+    """
+    path = folder / "config.json"
+    described = read_object(path, "copy it back, or choose another --output") if path.is_file() else {}
+    before: dict[str, str] = described.get("pairs", pairs)
+    return sorted(name for name in before.keys() | pairs.keys() if before.get(name) != pairs.get(name))
 
 
 def _with_revisions(described: Any, revision: str) -> Any:

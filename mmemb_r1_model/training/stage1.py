@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
-from mmemb_r1_model.training.batches import PlanConfig, Rationales, Steps, WeightedSet
+from mmemb_r1_model.training.batches import PlanConfig, Rationales, Steps, WeightedSet, described_pairs
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
@@ -44,6 +44,7 @@ def train(
         "train": dataclasses.asdict(config),
         "student": dataclasses.asdict(student.config),
         "rationales": rationales.fingerprint,
+        **described_pairs(sets),
     }
     loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):

@@ -24,7 +24,7 @@ from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
-from mmemb_r1_model.training.batches import PlanConfig, Rationales, StepBatch, Steps, WeightedSet
+from mmemb_r1_model.training.batches import PlanConfig, Rationales, StepBatch, Steps, WeightedSet, described_pairs
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
@@ -106,6 +106,7 @@ def adapt(
         "adapt": _described(config),
         "student": dataclasses.asdict(student.config),
         "rationales": rationales.fingerprint,
+        **described_pairs(sets),
     }
     loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):

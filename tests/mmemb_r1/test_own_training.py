@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> None:
-    words = ("--config", "own.yaml", "--output", "own", *SMALL)
+    words = ("--config", "own.yaml", "--output", "own", *SMALL, "--set", "train.loop.save_every=2")
     said = call("train", *words)
     assert "train: no workers write rationales, so the direct path alone is trained, by plain contrast" in said
     made_of = json.loads((own / "own" / "joint" / "config.json").read_text())
@@ -53,6 +54,11 @@ def test_from_own_pairs_to_an_evaluated_checkpoint(own: Path, mini: Path) -> Non
     with (own / "pairs.jsonl").open("a") as file:
         shown = {"text": "four", "images": ["pictures/red-circle.png", "pictures/blue-square.png"]}
         file.write(json.dumps({"query": shown, "positive": "4", "rationales": {"query": "two and two"}}) + "\n")
+    with pytest.raises(OptionError, match=r"joint was trained on other pairs of pairs; go on with the old ones"):
+        call("adapt", *words, "--set", "adapt={}")
+    shutil.rmtree(own / "own" / "joint" / "final")
+    with pytest.raises(OptionError, match=r"checkpoint-0000002 was made with other pairs of pairs; go on with the old"):
+        call("train", *words)
     said = call("pipeline", "--config", "own.yaml", "--output", "again", *SMALL, "--set", "train.plan.batch_size=4")
     assert "so the pairs' own are learnt as they are, unselected (1 of 4 pairs that were looked at have some)" in said
     rows = [json.loads(line) for line in (own / "again" / "joint" / "log.jsonl").read_text().splitlines()]

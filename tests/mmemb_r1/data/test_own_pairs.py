@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from mmeb_harness import HarnessError, Item
 from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
-from mmemb_r1_model.data.pairs import Pair, PairSet, content_key
+from mmemb_r1_model.data.pairs import Pair, PairSet, content_key, contents_of
 from mmemb_r1_model.data.recipe import open_set
 from mmemb_r1_model.training.batches import labels_of
 
@@ -92,6 +93,21 @@ def test_parquet_and_an_array_say_the_same(folder: Path) -> None:
 
 def line_of(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
+
+
+def test_another_content_is_told_from_the_same_elsewhere(folder: Path, tmp_path: Path) -> None:
+    def content(root: Path, *rows: str) -> str:
+        return contents_of([opened(root, "".join(rows))])["shop"]
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "cat.png")
+    shutil.copytree(folder, tmp_path / "moved")
+    first, second = line(query={"image": "cat.png"}), line(query="c")
+    before = content(folder, first, second)
+    assert content(tmp_path / "moved", first, second) == before
+    changed = [content(folder, first), content(folder, second, first), content(folder, first, line(query="d"))]
+    changed += [content(tmp_path, first, second), content(folder, first, line(query="c", rationales={"query": "r"}))]
+    assert before not in changed
+    assert len(set(changed)) == 5
 
 
 def test_what_is_right_for_a_query_is_no_negative_of_it(folder: Path) -> None:
