@@ -19,7 +19,7 @@ from mmeb_tasks.mini.thoughts import by_code, by_gap, by_row, by_rules
 from mmeb_tasks.mini.tones import BEATS, EVERY_TONE, HERTZ, RATE, Tone, play
 from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, random_thing
 
-from mmeb_harness import Frames, Samples, Task
+from mmeb_harness import Profile, Samples, Task
 from mmeb_harness.core.registry import suite_of_edition
 from mmeb_harness.data.folder import DataInfo, describe, load_samples
 from tests.tasks.test_mini import digest
@@ -38,7 +38,7 @@ def suite(mini_additions: Path, tmp_path_factory: pytest.TempPathFactory) -> Dat
 
 @pytest.fixture(scope="module")
 def samples(suite: DataInfo) -> dict[str, Samples]:
-    return {task.name: load_samples(task, suite, Frames()) for task in ADDED}
+    return {task.name: load_samples(task, suite, Profile()) for task in ADDED}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,19 @@ def test_the_78_tasks_are_those_of_the_other_suite(mini: Path, tmp_path: Path) -
     shared = {name for name in made if not name.startswith("text-tasks")}
     assert len(shared) > 100
     assert all((mini / name).read_bytes() == (tmp_path / "v3" / name).read_bytes() for name in shared)
+
+
+def test_the_pages_of_the_unfixed_edition_have_late_labels(tmp_path: Path) -> None:
+    make_suite_v3(tmp_path / "v3", 0, ["ViDoSeek-page"])
+    fixed, unfixed = (
+        load_samples(task, describe(tmp_path / "v3"), Profile())
+        for edition in ("v3", "v3-unfixed")
+        for task in EDITIONS[edition]
+        if task.name == "ViDoSeek-page"
+    )
+    assert fixed.queries == unfixed.queries
+    for query, gains in fixed.gains.items():
+        assert set(unfixed.gains[query]) == {str((int(page) + 1) % 64) for page in gains}
 
 
 # --- thoughts: whoever reads them finds the thing ---

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mmeb_harness import Suite, Task
-from mmeb_tasks.editions import V2_EDITIONS, V3, V3_EDITIONS
+from mmeb_tasks.editions import REPOS, V2_EDITIONS, V3, V3_EDITIONS, V3_UNFIXED, other_editions
 
 if TYPE_CHECKING:
     from mmeb_tasks.mini.write import SuiteWriter
@@ -37,7 +37,7 @@ def make_suite(folder: Path, seed: int) -> None:
 
 
 def make_suite_v3(folder: Path, seed: int, tasks: Sequence[str] | None = None) -> None:
-    """Make the 190 tasks of MMEB-V3 in `folder`, whole or not at all.
+    """Make the 190 tasks of MMEB-V3 in `folder`, in both editions, whole or not at all.
 
     Args:
         tasks: names; `None`: all 190.
@@ -97,7 +97,7 @@ def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, querie
     from mmeb_tasks.mini.text_tasks import write_text_task
     from mmeb_tasks.mini.tool_tasks import write_tool_task
     from mmeb_tasks.mini.video_tasks import write_video_task
-    from mmeb_tasks.mini.visdoc_tasks import write_visdoc_task
+    from mmeb_tasks.mini.visdoc_tasks import write_late_labels, write_visdoc_task
     from mmeb_tasks.mini.workers import work
     from mmeb_tasks.mini.world import stream
 
@@ -114,6 +114,8 @@ def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, querie
     streams = functools.partial(stream, seed, SPLITS.index(split))
     write = write_product_task if task.name == "MCMR" else by_modality[task.modality]
     write(task.name, streams, writer, queries_per_task)
+    if task.modality == "visdoc" and V3_UNFIXED in other_editions(task.name, task.edition) and task.edition == V3:
+        write_late_labels(task.name, REPOS[task.name][V3_UNFIXED], writer)
     if split == "train":
         writer.rationales(task.name, work(task.name, writer.labels_of(task.name), streams(task.name, _WORKERS)))
 

@@ -66,6 +66,16 @@ def write_visdoc_task(name: str, streams: Streams, writer: SuiteWriter, num_quer
     writer.labels(name, labels)
 
 
+def write_late_labels(name: str, repo: str, writer: SuiteWriter) -> None:
+    """Write a task that is written once more under another repository, its labels one page late: its first release."""
+    row = next(row for row in ROWS if row.name == name)
+    for config in ("queries", "corpus", "qrels"):
+        rows = writer.rows(Table(row.repo, config, row.split))
+        if config == "qrels":
+            rows = [qrel | {"corpus-id": (qrel["corpus-id"] + 1) % len(EVERY_THING)} for qrel in rows]
+        writer.table(Table(repo, config, row.split), rows)
+
+
 def _write_corpus(row: VisdocRow, rng: Rng, writer: SuiteWriter, num_queries: int) -> list[Page]:
     """All 64 things, colour by colour (a colour is a document), each on one page or more."""
     copies = (2 if _is_multilingual(row) else 1) + num_queries // 128

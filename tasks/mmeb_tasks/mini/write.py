@@ -76,6 +76,13 @@ class SuiteWriter:
         """Write an annotation table."""
         self.parquet(f"{table.folder}/{table.split}.parquet", rows)
 
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        """The rows of an annotation table that is written."""
+        import pyarrow.parquet as pq
+
+        rows: list[dict[str, Any]] = pq.read_table(self._folder / f"{table.folder}/{table.split}.parquet").to_pylist()
+        return rows
+
     def parquet(self, relative: str, rows: Sequence[dict[str, Any]]) -> None:
         """Write a table where it belongs."""
         import pyarrow as pa
