@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,9 +188,14 @@ def put_side_by_side(
 
 @dataclass(frozen=True)
 class Boards:
-    """Leaderboards: one an edition, and one a data set of other tasks."""
+    """Leaderboards: one an edition, and one a data set of other tasks.
+
+    Attributes:
+        whole: the same with a column a task.
+    """
 
     boards: tuple[Leaderboard, ...]
+    whole: Callable[[], tuple[Leaderboard, ...]] = field(repr=False)
 
     def table(self) -> pd.DataFrame:
         """A row a model and table: rank, its interval, and every column's value, scores in fractions."""
@@ -211,7 +217,7 @@ class Boards:
         return pd.DataFrame(rows)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it in the form of the suffix: .md, .tex, .csv, .json, .html or .txt.
+        """Write it in the form of the suffix: .md, .tex, .csv, .json, .html (with all tasks, folded) or .txt.
 
         Raises:
             OptionError: another suffix.
@@ -221,7 +227,7 @@ class Boards:
         file = Path(path)
         if (wanted := FORMAT_OF.get(file.suffix.lower())) is None:
             raise OptionError(f"{path}: no format has the suffix {file.suffix!r}; use {', '.join(FORMAT_OF)}")
-        write_text(file, rendered(self.boards, wanted))
+        write_text(file, rendered(self.whole() if wanted == "html" else self.boards, wanted))
 
     def __str__(self) -> str:
         text = io.StringIO()
@@ -246,7 +252,7 @@ def leaderboard(
         published: names of published models, a row each.
         editions: of the tables; default: those that the runs have.
         allow_editions: all in one table, of the one edition that is named.
-        with_tasks: a column a task.
+        with_tasks: a column a task; an HTML page has them in any case.
 
     Raises:
         OptionError: nothing to rank, or one of them twice.
@@ -256,7 +262,8 @@ def leaderboard(
     if published:
         known = load_published()
         entries += [published_entry(find_published(known, name)) for name in published]
-    return Boards(leaderboards(entries, editions=editions, allow_editions=allow_editions, with_tasks=with_tasks))
+    rank = partial(leaderboards, entries, editions=editions, allow_editions=allow_editions)
+    return Boards(rank(with_tasks=with_tasks), partial(rank, with_tasks=True))
 
 
 def _folder(run: RunOrPath) -> Path:

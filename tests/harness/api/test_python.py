@@ -132,6 +132,15 @@ def test_runs_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         mmeb.compare()
 
 
+def test_a_page_of_a_leaderboard_has_all_tasks(tmp_path: Path) -> None:
+    """Folded there; elsewhere they would be 78 columns that nobody asked for."""
+    board = mmeb.leaderboard([], published=["VLM2Vec-V2.0-Qwen2VL-2B"])
+    for name in ("board.md", "board.html"):
+        board.save(tmp_path / name)
+    assert "VOC2007" not in (tmp_path / "board.md").read_text()
+    assert "VOC2007" in (tmp_path / "board.html").read_text()
+
+
 def test_a_notebook_is_told_in_one_line_that_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     handle = SimpleNamespace(update=shown.append)
