@@ -18,6 +18,7 @@ from mmeb_harness.results.official import import_scores
 from mmeb_harness.results.official_files import read_rankings
 from mmeb_harness.results.official_names import submission_key
 from mmeb_harness.results.scores import Scores
+from tests.tasks.golden import read_golden
 
 V2_TASKS = load_tasks()
 V3_TASKS = {name: row for name, row in load_tasks(V3).items() if row.collection == BENCHMARK}
@@ -161,6 +162,21 @@ def test_rankings_of_mmeb_v3(tmp_path: Path) -> None:
         read_rankings(mixed)
     write_rankings(tmp_path / "m" / "text" / "BRIGHT" / "aops_pred.jsonl", *lines)
     assert read(tmp_path / "m").tasks["text/BRIGHT/aops"].num_queries == 3
+
+
+def test_rankings_of_all_golden_cases_give_mmeb_v3s_metrics(tmp_path: Path) -> None:
+    of_v2 = {case["id"]: case for case in read_golden("metrics_golden")["cases"]}
+    of_v3 = [case for case in read_golden("metrics_golden_v3")["cases"] if "error" not in case]
+    lines, expected = [], []
+    for case in of_v3:
+        ranking = {key: of_v2[case["id"]][key] for key in ("prediction", "label", "rel_scores")}
+        lines.append({**ranking, "prediction_scores": [0.0] * len(ranking["prediction"])})
+        expected.append({**of_v2[case["id"]]["metrics"], **case})
+    rankings = read_rankings(write_rankings(tmp_path / "a_pred.jsonl", *lines))
+    assert rankings.num_queries == 98
+    for name in metric_names(V3):
+        if not (rankings.undefined and name.startswith("ndcg")):
+            assert rankings.official[name] == pytest.approx(sum(case[name] for case in expected) / 98, abs=1e-12), name
 
 
 @pytest.mark.parametrize(("page", "edition"), [("3", V3), ("4", "v3-unfixed")])
