@@ -121,13 +121,10 @@ def _without_way_out(name: str, error: DataError) -> str:
 
 
 def _summary(samples: Samples) -> str:
-    media = len(_media(samples))
     sounds = len(_sounds(samples))
-    heard = f", {sounds:,} sounds" if sounds else ""
-    return (
-        f"{len(samples.queries):,} queries, {len(samples.candidates):,} candidates, "
-        f"{media - sounds:,} images or frames{heard}"
-    )
+    media = ((len(_media(samples)) - sounds, "images or frames"), (sounds, "sounds"))
+    counts = ((len(samples.queries), "queries"), (len(samples.candidates), "candidates"), *media)
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
 
 def _candidate_counts(task: Task, samples: Samples, info: DataInfo) -> list[str]:

@@ -65,6 +65,13 @@ def refusal(name: str, data: Path) -> str:
     return str(refused.value)
 
 
+def test_a_folder_in_the_folder_that_was_given_is_told(tmp_path: Path) -> None:
+    for name in (TEXT, MEMORY):
+        write_files(CASES[name], tmp_path / "MMEB V3")
+    says = f"; {tmp_path}/MMEB V3/text-tasks is there: --data '{tmp_path}/MMEB V3' reads it. Get it: "
+    assert says in refusal(TEXT, tmp_path)
+
+
 def test_archives_that_nobody_unpacked_are_told(tmp_path: Path) -> None:
     (tmp_path / "text_tasks").mkdir()
     (tmp_path / "text_tasks/text_tasks.tar.part-000").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,9 @@ from mmeb_harness import is_data
 
 #: Folders of tables in the official tree of MMEB-V3, whose 78 older tasks are read from elsewhere here.
 OFFICIAL_TABLES = ("image-query", "video-tasks/data", "visdoc-tasks/data")
+ANNOTATIONS = "annotations"
+#: Folders of which a data folder has several.
+TOPS = (ANNOTATIONS, "image-tasks", "text-tasks", "tool-tasks", "gui-tasks", "memory-tasks", "audio-tasks")
 _ARCHIVE = re.compile(r"\.(tar|tgz|zip)\b")
 
 
@@ -23,14 +27,15 @@ def elsewhere(data: Path, folder: str) -> str:
     if (data / folder).exists():
         return ""
     parts = PurePosixPath(folder).parts
-    if parts[0] == "annotations":
-        there = [name for name in OFFICIAL_TABLES if (data / name).is_dir()]
-        says = f"{data} has tables of the official MMEB-V3 tree, which are not read here ({', '.join(there)})"
-        return f"; {says}" if there else ""
+    there = [name for name in OFFICIAL_TABLES if parts[0] == ANNOTATIONS and (data / name).is_dir()]
+    if there:
+        return f"; {data} has tables of the official MMEB-V3 tree, which are not read here ({', '.join(there)})"
     for depth in range(1, len(parts) + 1):  # the highest folder that is elsewhere: all below comes with it
         right, below = data.joinpath(*parts[:depth]), PurePosixPath(*parts[depth:])
         for place in [] if right.exists() else _folders(data, parts[0]):
             if _alike(place.name, right.name) and (place / below).is_dir():
+                if depth == 1 and len([top for top in TOPS if (place.parent / top).is_dir()]) > 1:
+                    return f"; {place} is there: --data {shlex.quote(str(place.parent))} reads it"
                 return f"; what belongs in {right} lies in {place}: move it there"
     packed = [place for place in _in(data) if _alike(place.name, parts[0]) and _holds_archives(place)]
     return f"; {packed[0]} holds archives as the hub has them, which nothing reads" if packed else ""

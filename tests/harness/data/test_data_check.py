@@ -173,7 +173,7 @@ def test_sounds_are_opened_as_pictures_are(quick: bool, tmp_path: Path) -> None:
     write_files(CASES["TUTSound"], tmp_path)
     whole = check(tmp_path, task, quick)
     assert whole.ready
-    assert whole.summary == "6 queries, 59 candidates, 0 images or frames, 2 sounds"
+    assert whole.summary == "6 queries, 59 candidates, 2 sounds"
     path = tmp_path / "audio-tasks/tutsound/TUT-sound-events-2017-development/audio/street/a1.wav"
     soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
     path.write_bytes(path.with_suffix(".flac").read_bytes()[:5000])

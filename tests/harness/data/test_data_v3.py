@@ -139,3 +139,6 @@ def test_archives_of_another_layout_are_told_by_what_is_in_them(call: Call, bund
     assert re.search(r"ESC-50: .*no file named like .*esc.*audio_tasks/AVE.tar.*audio_tasks/sounds.tar", message)
     assert "nothing for toolde/web/apibank: its layout is not a known one (it begins with tools/web.parquet," in message
     assert "archive memory_tasks/memory-tasks.tar is damaged or cut short" in message
+    del bundle.repos[REPO][REVISION]
+    message = refused(call("data", "get", *chosen("MCMR"), "--data", "other"))
+    assert f"revision {REVISION} is gone from the hub; --update, without --lock, takes the newest" in message
