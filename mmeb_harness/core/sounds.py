@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mmeb_harness.core.errors import DataError, OptionError, one_line
+from mmeb_harness.core.errors import DataError, one_line
 from mmeb_harness.core.files import LFS_POINTER, regular_file
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-INSTALL = "pip install 'mmeb-harness[audio]'"
 #: Beyond what any recorder writes; a header may claim anything.
 MOST_CHANNELS, MOST_HERTZ = 64, 1_000_000
 #: Seconds; shorter ones are officially no audio at all.
@@ -39,9 +37,9 @@ def opened_sound(path: Path) -> Iterator[SoundFile]:
 
     Raises:
         SoundError: not there, no file, no sound, or empty; and whatever is raised over its bytes while it is open.
-        OptionError: soundfile is not installed.
     """
-    soundfile = _soundfile()
+    import soundfile
+
     try:
         with soundfile.SoundFile(regular_file(path)) as file:
             if file.channels > MOST_CHANNELS or not 0 < file.samplerate <= MOST_HERTZ:
@@ -80,15 +78,6 @@ def decode_whole(path: Path) -> None:
 def is_sound(head: bytes) -> bool:
     """Whether a file that begins so is a sound of one of the usual kinds."""
     return head.startswith((b"fLaC", b"OggS", b"ID3")) or (head.startswith(b"RIFF") and head[8:12] == b"WAVE")
-
-
-def _soundfile() -> ModuleType:
-    try:
-        import soundfile
-    except ImportError as error:
-        raise OptionError(f"sounds are read by soundfile: {INSTALL}") from error
-    module: ModuleType = soundfile
-    return module
 
 
 def _why(error: Exception, path: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmeb_harness import DataError, Item, OptionError, Sound, sound_seconds
+from mmeb_harness import DataError, Item, Sound, sound_seconds
 from mmeb_harness.adapter.sounds import read_sound, resampled
 from mmeb_harness.core.sounds import is_sound
 from mmeb_harness.store.media import MediaHashes
@@ -143,9 +143,3 @@ def test_a_damaged_end_shows(tmp_path: Path) -> None:
 def test_a_part_behind_the_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="from 3 s on there are 0 ms of it to hear"):
         read_sound(Sound(written(tmp_path / "a.wav", noise(1)), 3.0), RATE)
-
-
-def test_without_soundfile_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
-    with pytest.raises(OptionError, match=r"pip install 'mmeb-harness\[audio\]'"):
-        sound_seconds(tmp_path / "a.wav")
