@@ -145,8 +145,9 @@ def _cells(run: Run, aggregate: Aggregate, names: Collection[str], *, with_label
     queries = sum((task.result.queries for task in members), EncodeStats())
     total = aggregate.tasks + len(aggregate.missing)
     scored = aggregate.tasks - aggregate.unsupported
-    count = f"{scored} + {aggregate.unsupported}" if aggregate.unsupported else str(scored)
-    labelled = (_mean([task.easy for task in members]), _mean([task.hard for task in members]))
+    count = f"{scored}+{aggregate.unsupported}" if aggregate.unsupported else str(scored)
+    alike = members if aggregate.chance is not None else []  # else it is a mean of something else
+    labelled = (_mean([task.easy for task in alike]), _mean([task.hard for task in alike]))
     return [
         aggregate.name,
         count if aggregate.complete else f"{count} of {total}",

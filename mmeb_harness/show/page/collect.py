@@ -97,7 +97,6 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
     edition = next((run.run.edition for run in source.runs if run.run.edition), "")
     benchmark = benchmark_of(edition)
     lines = [*remarks(source.comparison.columns), *_other_revisions(source), *_lacking(source)]
-    lines += [f"{name}: {rule}." for name, rule in source.comparison.rules.items()]
     lines += [f"{run.name}: {unsupported_line(run.run)}" for run in source.runs if run.run.unsupported]
     lines += [f"{run.name}: {line}" for run in source.runs for line in _versions_remark(run)]
     lines += [source.data] if isinstance(source.data, str) else []
@@ -116,6 +115,7 @@ def summary_of(source: Source, rows: Sequence[TaskRow], written: str, problems: 
         written=written,
         overall=source.comparison.overall,
         metrics=benchmark.scores,
+        rules=tuple(f"{name}: {rule}." for name, rule in source.comparison.rules.items()),
         warning=synthetic_warning(edition) if source.runs[0].run.data_synthetic else "",
     )
 

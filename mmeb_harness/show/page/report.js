@@ -21,7 +21,7 @@ function showSummary() {
   const synthetic = summary.warning ? [summary.warning] : [];
   document.getElementById('warnings').append(...[...synthetic, ...summary.remarks].map((remark) => said(remark, 'li')));
   document.getElementById('runs').append(runsTable(), runDetails());
-  document.getElementById('means').append(meansTable());
+  document.getElementById('means').append(...[meansTable()].flat().filter(Boolean));
   document.getElementById('pictures').hidden = !document.querySelector('#pictures figure');
   document.getElementById('tasks').append(...tasksTable());
   document.getElementById('footer').append(`Written ${summary.written} by mmeb-harness. Score: mean over tasks of ${summary.metrics}, in %. Latency: of an item in its batch. Small numbers beside a score are points against the first run.`);
@@ -72,7 +72,8 @@ function meansTable() {
   const body = summary.means.map((block) => h('tbody', {}, block.map((row) => h('tr', { class: row.name === summary.overall ? 'strong' : '' },
     h('th', { scope: 'row' }, said(row.name)), h('td', { class: 'number' }, String(row.cells[0].of)),
     row.cells.map((cell) => h('td', { class: 'number' }, scoreOfMean(cell), ' ', difference(cell.difference), cell.score !== null && !cell.unsupported && cell.tasks === cell.of ? bar(cell.score) : null))))));
-  return scrolling('Scores', h('table', {}, h('caption', {}, 'Scores by groups, modalities and overall, in %'), h('thead', {}, head), body));
+  const table = h('table', {}, h('caption', {}, 'Scores by groups, modalities and overall, in %'), h('thead', {}, head), body);
+  return [scrolling('Scores', table), summary.rules.length ? h('ul', { class: 'notes' }, summary.rules.map((rule) => said(rule, 'li'))) : null];
 }
 
 // ---- the table of tasks

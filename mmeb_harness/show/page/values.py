@@ -99,6 +99,7 @@ class Summary:
         reasoning_pairs: whether some model ran in several reasoning modes, so that "helped" means something.
         overall: name of the mean over all tasks.
         metrics: what scores are, in words.
+        rules: of means that aren't plain ones, a line each.
         warning: of made-up data, or "".
         flags: name → bit, of `TaskQueries.flags`.
     """
@@ -111,6 +112,7 @@ class Summary:
     written: str
     overall: str = "overall"
     metrics: str = MMEB_V2.scores
+    rules: tuple[str, ...] = ()
     warning: str = ""
     flags: Mapping[str, int] = field(
         default_factory=lambda: {"helped": HELPED, "hurt": HURT, "differ": DIFFER, "pictured": PICTURED}

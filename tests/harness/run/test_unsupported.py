@@ -77,7 +77,7 @@ def test_it_is_neither_read_nor_hidden(data: Path) -> None:
     printed = CliRunner().invoke(show, [str(data / "run"), "--tasks"]).output
     assert "unsupported by the model, neither read nor encoded: 2 tasks that need audio (heard, watched)" in printed
     assert "heard" in printed.partition("results:")[2]
-    assert "2 + 2" in printed
+    assert "2+2" in printed
 
 
 def test_a_run_of_nothing_else_is_refused_before_anything_is_read(tmp_path: Path) -> None:
