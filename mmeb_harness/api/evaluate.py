@@ -67,7 +67,7 @@ def evaluate(
         model: a name or file as after `--model`; an `Embedder`; or a function from items to rows of numbers, whose
             vectors are made unit length and never used again, since nobody knows whether it is still the same.
         tasks: names; without tasks, groups and modalities all of the data. Names may be in one text, with commas.
-        data: a data folder, of MMEB-V2 or of your own; `None`: the mini suite.
+        data: a data folder, of MMEB-V2, of MMEB-V3 (with `edition="v3"`) or of your own; `None`: the mini suite.
         output: the results folder; `None`: one below `runs`, named by data and model.
         progress: show how far it is; `None`: as suits the place, a bar in a terminal or a notebook, else lines.
 

@@ -41,7 +41,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mmeb-eval")
 def cli() -> None:
-    """Evaluate multimodal embedding models on MMEB-V2: 78 tasks, accuracy, reasoning rate, latency."""
+    """Evaluate multimodal embedding models on MMEB-V2 and MMEB-V3: accuracy, reasoning rate, latency."""
 
 
 for command in (run, show, merge, data, *COMMANDS, leaderboard, report, cache, bench, new):

@@ -76,8 +76,10 @@ def options(*wanted: Callable[[Command], Command]) -> Callable[[Command], Comman
 selection_options = options(
     click.option("--tasks", multiple=True, callback=names, help="Task names, comma-separated; these options add up."),
     click.option("--groups", multiple=True, callback=names, help="Groups, e.g. I-CLS,V-QA."),
-    click.option("--modality", "modalities", multiple=True, callback=names, help="image, video, visdoc."),
-    click.option("--edition", help="Of the benchmark: page-fixed (default), or v2.0.0 for old tables."),
+    click.option(
+        "--modality", "modalities", multiple=True, callback=names, help="E.g. image,visdoc; text is in --edition v3."
+    ),
+    click.option("--edition", help="page-fixed (default), v2.0.0 for old tables, v3 (MMEB-V3) or v3-unfixed."),
 )
 
 model_options = options(

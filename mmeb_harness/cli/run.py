@@ -60,8 +60,10 @@ if TYPE_CHECKING:
 def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     """Evaluate a model and print its scores.
 
-    Without --tasks, --groups or --modality all 78 tasks are run, or all of a folder of own data. The same command goes
-    on where a killed run stopped; what another model, setting, data revision or picture makes stale is computed again.
+    Without --tasks, --groups or --modality all tasks of the edition are run (78 of MMEB-V2, 190 of MMEB-V3), or all of
+    a folder of own data; what needs a medium that the model doesn't take is said to be unsupported. The same command
+    goes on where a killed run stopped; what another model, setting, data revision or picture makes stale is computed
+    again.
 
     Under torchrun all ranks encode, and rank 0 ranks: torchrun --nproc-per-node 8 --no-python mmeb-eval run …
     """
