@@ -32,6 +32,7 @@ from mmeb_baselines.weights import load_weights
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.adapter.uploads import Upload
 from mmeb_harness.adapter.weights import reading_files
 
@@ -186,6 +187,7 @@ def _open(
             pooling=card.pooling,
             min_pixels=sizes.min_pixels,
             max_pixels=sizes.max_pixels,
+            max_text_tokens=sizes.text_tokens,
         ),
     )
     return CheckpointEmbedder(checkpoint, place, DualForm(reader, instruction), _load, info)
@@ -208,7 +210,9 @@ class DualForm:
         pictures = [(row, path) for row, item in enumerate(items) for path in item.media]
         batches = []
         if texts:
-            batches.append(Batch(list(texts), self.reader.tokens(list(texts.values()))))
+            cut = cut_at(self.reader.sizes.text_tokens)
+            left_out = [cut if self.reader.is_cut(text) else "" for text in texts.values()]
+            batches.append(Batch(list(texts), self.reader.tokens(list(texts.values())), left_out))
         if pictures:
             batches.append(Batch([row for row, _ in pictures], self.reader.pixels([path for _, path in pictures])))
         return batches
@@ -279,7 +283,7 @@ class InputReader:
     def tokens(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Texts, truncated to what the encoder can read; its end token stays."""
         tokens = self._tokenizer(
-            [text.lower() if self._rules.lower_case else text for text in texts],
+            list(map(self._lowered, texts)),
             padding=self._rules.padding,
             padding_side="right",
             truncation=True,
@@ -288,6 +292,17 @@ class InputReader:
             return_tensors="np",
         )
         return {name: tokens[name] for name in self._rules.inputs}
+
+    def is_cut(self, text: str) -> bool:
+        """Whether `tokens` leaves the end of a text out."""
+        # A token is a byte at least, and there are few around a text.
+        if len(text.encode(errors="surrogatepass")) + 8 <= self.sizes.text_tokens:
+            return False
+        tokens = self._tokenizer(self._lowered(text), split_special_tokens=True, verbose=False)
+        return len(tokens["input_ids"]) > self.sizes.text_tokens
+
+    def _lowered(self, text: str) -> str:
+        return text.lower() if self._rules.lower_case else text
 
     def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         """Pictures in RGB: a grey one would be refused."""

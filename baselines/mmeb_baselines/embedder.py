@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, Role, TokenVectors, Vectors
+from mmeb_harness import EncodeResult, Item, ModelInfo, Role, TokenVectors, Trace, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.uploads import Upload, Uploads
 
+#: What is left out where a model's code shows one picture of several, as `Trace.left_out` says it.
+ONE_SHOWN = "items of which one of several pictures is shown"
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 #: Folder, device, dtype, attention → a model.
 Loader = Callable[[CheckpointFolder, str, str, str], Any]
@@ -36,10 +38,12 @@ class Batch:
     Attributes:
         rows: to which of the items that were asked for each input belongs.
         inputs: of the model.
+        left_out: of each row's item, see `Trace`; empty: nothing of any.
     """
 
     rows: list[int]
     inputs: dict[str, NDArray[Any]]
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,13 @@ class UploadedBatch:
 
     rows: list[int]
     inputs: Upload
+    left_out: Sequence[str] = ()
+
+
+def left_out_of(batches: Iterable[Batch | UploadedBatch]) -> dict[int, str]:
+    """Row → what of its item is left out, of those of which something is."""
+    rows = (pair for batch in batches for pair in zip(batch.rows, batch.left_out, strict=False))
+    return {row: left_out for row, left_out in rows if left_out}
 
 
 class Form(Protocol):
@@ -123,12 +134,16 @@ class CheckpointEmbedder(Generic[AnyForm]):
     def upload(self, prepared: Sequence[Batch | UploadedBatch]) -> list[UploadedBatch]:
         """The inputs, on their way to the model; those that are there already stay as they are."""
         return [
-            batch if isinstance(batch, UploadedBatch) else UploadedBatch(batch.rows, self._uploads.start(batch.inputs))
+            batch
+            if isinstance(batch, UploadedBatch)
+            else UploadedBatch(batch.rows, self._uploads.start(batch.inputs), batch.left_out)
             for batch in prepared
         ]
 
     def encode_prepared(self, prepared: Sequence[Batch | UploadedBatch]) -> EncodeResult:
-        return EncodeResult(self.form.vectors(self.model, self.upload(prepared)))
+        vectors, left_out = self.form.vectors(self.model, self.upload(prepared)), left_out_of(prepared)
+        traces = tuple(Trace(left_out=left_out.get(row, "")) for row in range(len(vectors)))
+        return EncodeResult(vectors, traces if left_out else None)
 
     def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
         return self.encode_prepared(self.prepare(items, role))

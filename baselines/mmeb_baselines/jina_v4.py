@@ -17,7 +17,7 @@ import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
-from mmeb_baselines.qwen.embedder import Family, info_of, picture_bounds, reader_of
+from mmeb_baselines.qwen.embedder import Family, info_of, limited, picture_bounds, reader_of
 from mmeb_baselines.qwen.model import collate, mean_of
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, Slot
 from mmeb_baselines.qwen.sizes import Resize, within
@@ -55,6 +55,7 @@ PROFILE = Profile(
 def load(
     path: str | None = None,
     revision: str | None = None,
+    max_text_tokens: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     attention: Attention = "auto",
@@ -69,9 +70,11 @@ def load(
         )
     low, high = picture_bounds(checkpoint)
     profile = dataclasses.replace(PROFILE, min_pixels=low, max_pixels=high)
-    family = Family(CARDS, profile, lambda item, role: [], "multimodal", max_length=MAX_LENGTH)
+    family = limited(
+        Family(CARDS, profile, lambda item, role: [], "multimodal", max_length=MAX_LENGTH), max_text_tokens
+    )
     place = Place(device, dtype, attention)
-    settings: dict[str, Scalar] = {"mixed_input": "sum of vectors", "max_length": MAX_LENGTH}
+    settings: dict[str, Scalar] = {"mixed_input": "sum of vectors", "max_length": MAX_LENGTH, **family.settings}
     form = JinaForm(reader_of(checkpoint, family), within(low, high, FACTOR))
     info = info_of(family, checkpoint, checkpoint, place, settings)
     return CheckpointEmbedder(checkpoint, place, form, load_backbone, info)

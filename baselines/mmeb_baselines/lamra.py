@@ -13,7 +13,7 @@ from functools import partial
 
 from mmeb_baselines.cards import Card
 from mmeb_baselines.gme import FETCHED, middle_picture
-from mmeb_baselines.official_text import official_pieces, official_text_without_media_tokens
+from mmeb_baselines.official_text import OFFICIAL_TEXT_TOKENS, official_pieces, official_text_without_media_tokens
 from mmeb_baselines.qwen.embedder import Family, profiled_loader
 from mmeb_baselines.qwen.prompt import DEFAULT_SYSTEM, Parts, between_vision_tokens, chat, pictures, video
 from mmeb_baselines.qwen.sizes import TOKEN, Resize, within
@@ -85,6 +85,7 @@ FAMILY = Family(
     positions="sequential",
     positions_of_type={"qwen2_5_vl": "multimodal"},
     settings={"frames": "a video"},
+    keeps_template=True,
 )
 LEADERBOARD_FAMILY = dataclasses.replace(
     FAMILY,
@@ -99,6 +100,7 @@ LEADERBOARD_FAMILY = dataclasses.replace(
     ),
     recipe=leaderboard_parts,
     positions_of_type={},
+    max_text_tokens=OFFICIAL_TEXT_TOKENS,
     settings={"frames": "the middle one"},
 )
 load = profiled_loader(

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
-from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
+from mmeb_baselines.embedder import ONE_SHOWN, Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.official_text import official_text
 from mmeb_baselines.qwen.model import collate
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
@@ -198,8 +198,14 @@ class SheetForm:
 
     def batches(self, items: Sequence[Item], role: Role) -> list[Batch]:
         shown = [(row, sheet) for row, item in enumerate(items) for sheet in self._sheets(item)]
-        batches = self.reader.batches([sheet for _, sheet in shown])
-        return [dataclasses.replace(batch, rows=[shown[place][0] for place in batch.rows]) for batch in batches]
+        lacking = [ONE_SHOWN if len(self._sheets(item)) < len(item.images) else "" for item in items]
+        rows_of = [
+            (batch, [shown[place][0] for place in batch.rows])
+            for batch in self.reader.batches([sheet for _, sheet in shown])
+        ]
+        return [
+            dataclasses.replace(batch, rows=rows, left_out=[lacking[row] for row in rows]) for batch, rows in rows_of
+        ]
 
     def vectors(self, model: Any, batches: Sequence[UploadedBatch]) -> TokenVectors:
         """Every token's vector; float16 where the model runs in half precision."""

@@ -15,6 +15,8 @@ from mmeb_harness.adapter.texts import Template
 
 IMAGE_TOKEN = "<|image_pad|>"
 VIDEO_TOKEN = "<|video_pad|>"
+#: Of a text without media, in MMEB-V3's evaluation of most backbones; what is longer loses its end there.
+OFFICIAL_TEXT_TOKENS = 2048
 #: What the original data set wrote where an image belongs.
 LEGACY_IMAGE_TOKEN = "<|image_1|>"
 #: Code points that no text means anything by.

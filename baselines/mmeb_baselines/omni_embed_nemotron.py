@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Place, UploadedBatch
-from mmeb_baselines.official_text import official_text
-from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder, picture_bounds
+from mmeb_baselines.official_text import OFFICIAL_TEXT_TOKENS, official_text
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, limited, open_embedder, picture_bounds
 from mmeb_baselines.qwen.model import mean_of
 from mmeb_baselines.qwen.prompt import Parts, Slot, SoundSlot, heard, pictures, video
 from mmeb_baselines.qwen.sizes import within
@@ -77,6 +77,7 @@ def load(
     path: str | None = None,
     revision: str | None = None,
     profile: Literal["own", "leaderboard"] = "own",
+    max_text_tokens: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     attention: Attention = "auto",
@@ -100,8 +101,11 @@ def load(
         pads=(IMAGE, VIDEO),
         media=("image", "video", "audio"),
         hears=AUDIO,
+        # Officially a text loses the end of the template with its own.
+        max_text_tokens=OFFICIAL_TEXT_TOKENS if profile == "leaderboard" else None,
+        keeps_template=True,
     )
-    return open_embedder(family, checkpoint, Place(device, dtype, attention))
+    return open_embedder(limited(family, max_text_tokens), checkpoint, Place(device, dtype, attention))
 
 
 def chat_template(checkpoint: CheckpointFolder) -> str:

@@ -233,6 +233,7 @@ class EndpointEmbedder:
                 "dimensions_asked": form.dimensions,
             },
             profile=_profile(form),
+            media=() if form.style == "input" else ("image", "video"),
         )
 
     def warm_up(self) -> None:

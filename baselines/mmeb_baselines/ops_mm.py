@@ -44,5 +44,5 @@ def parts(item: Item, role: Role) -> Parts:
     return chat(item.instruction or DEFAULT_SYSTEM, [*shown, item.text], END_OF_TEXT)
 
 
-FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal")
+FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal", keeps_template=True)
 load = loader(FAMILY, "Ops-MM-embedding-v1 on Qwen2-VL 2B and 7B.")

@@ -35,15 +35,18 @@ from mmeb_baselines.sentence_transformers_kinds import ModelKind, Returned, mode
 from mmeb_harness import (
     EncodeResult,
     Item,
+    Medium,
     ModelError,
     ModelInfo,
     OptionError,
     Profile,
     Role,
+    Trace,
     UnknownNameError,
 )
 from mmeb_harness.adapter.checkpoints import CHECKPOINT_FILES, CheckpointFolder, find_checkpoint, resolve_place
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.adapter.weights import HEAD, loading_weights
 
 INSTALL = "pip install 'mmeb-harness[st]'"
@@ -55,6 +58,7 @@ FILES = (*CHECKPOINT_FILES, "artifact.metadata")
 UNUSED = ("*pooler.*", "cls.*", *HEAD)
 
 Instruction = Literal["prompt", "none"]
+_MEDIA: tuple[Medium, ...] = ("image", "video")
 
 
 def load(
@@ -63,6 +67,7 @@ def load(
     instruction: Instruction | None = None,
     query_prompt_name: str | None = None,
     document_prompt_name: str | None = None,
+    max_text_tokens: int | None = None,
     batch_size: int = 32,
     device: str = "auto",
     dtype: str = "auto",
@@ -78,6 +83,7 @@ def load(
         instruction: what queries do with an item's instruction; see the module.
         query_prompt_name: a prompt that the model saved, for all queries.
         document_prompt_name: the same for candidates.
+        max_text_tokens: of a text, its prompt included; what is longer loses its end. Default: the model's own.
         batch_size: items that the model is given at once.
         device: auto takes a GPU if there is one.
         dtype: auto is bfloat16 on a GPU, float32 on a CPU.
@@ -89,6 +95,8 @@ def load(
     """
     if batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, not {batch_size}")
+    if max_text_tokens is not None and max_text_tokens < 1:
+        raise OptionError(f"max_text_tokens must be at least 1, not {max_text_tokens}")
     if query_prompt_name is not None and instruction == "prompt":
         raise OptionError("query_prompt_name and instruction=prompt both say what a query's prompt is; choose one")
     library = _import_library()
@@ -99,6 +107,8 @@ def load(
     place = resolve_place(torch, device, dtype)
     model = _load_weights(getattr(library, kind.name), torch, checkpoint, place, trust_remote_code)
     refuse_made_up_head(kind, model, checkpoint)
+    if max_text_tokens is not None:
+        model.max_seq_length = max_text_tokens
     prompts = choose_prompts(
         model.prompts, "message" in model.modalities, instruction, query_prompt_name, document_prompt_name
     )
@@ -186,9 +196,10 @@ class SentenceTransformerEmbedder:
                 "dtype": self._dtype,
                 **kind.settings(model),
             },
-            profile=_profile(prompts, "message" in model.modalities),
+            profile=_profile(prompts, "message" in model.modalities, model.max_seq_length),
             similarity=kind.similarity,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
+            media=tuple(medium for medium in _MEDIA if model.supports(medium)),
         )
 
     def warm_up(self) -> None:
@@ -213,7 +224,9 @@ class SentenceTransformerEmbedder:
             returned = self._encode([items[place] for place in places], role, prompt, kinds, spells)
             returned_at.update(zip(places, returned, strict=True))
         in_order = [returned_at[place] for place in range(len(items))]
-        return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype))
+        traces = tuple(Trace(left_out=self._left_out(item, role)) for item in items)
+        told = traces if any(trace.left_out for trace in traces) else None
+        return EncodeResult(self._kind.vectors(in_order, items, self._name, self._dtype), told)
 
     @property
     def library(self) -> Any:
@@ -250,6 +263,17 @@ class SentenceTransformerEmbedder:
         """
         spans = self._counting(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [(start, end) for start, end in spans["offset_mapping"]]
+
+    def _left_out(self, item: Item, role: Role) -> str:
+        """Whether an item is a text that the model cuts; of a tokenizer that isn't fast nobody can say."""
+        longest: int | None = self._model.max_seq_length
+        words = self._prompts.of(item, role) + item.text
+        # A token is a byte at least, and there are few around a text.
+        if longest is None or item.media or len(words.encode(errors="surrogatepass")) + 8 <= longest:
+            return ""
+        if not getattr(getattr(self._model, "tokenizer", None), "is_fast", False):
+            return ""
+        return cut_at(longest) if len(self.token_spans(item.text)) > self.room(item, role) else ""
 
     @functools.cached_property
     def _counting(self) -> Any:
@@ -341,7 +365,7 @@ def _keeps_frames(model: Any) -> bool:
     return hasattr(getattr(model.processor, "video_processor", None), "do_sample_frames")
 
 
-def _profile(prompts: Prompts, chat: bool) -> Profile:
+def _profile(prompts: Prompts, chat: bool, max_text_tokens: int | None) -> Profile:
     by_instruction = "{instruction}" in prompts.query
     return Profile(
         name="sentence-transformers",
@@ -349,6 +373,7 @@ def _profile(prompts: Prompts, chat: bool) -> Profile:
         candidate_instruction="one for all" if prompts.document else "none",
         whitespace="kept",
         pooling="the checkpoint's own modules",
+        max_text_tokens=max_text_tokens,
     )
 
 

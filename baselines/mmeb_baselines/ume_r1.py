@@ -33,7 +33,7 @@ import numpy as np
 from mmeb_baselines.cards import MODELS_OF_TYPE, Card, find_pinned
 from mmeb_baselines.embedder import Attention, Batch, Place
 from mmeb_baselines.official_text import official_pieces
-from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, limited, open_embedder
 from mmeb_baselines.qwen.prompt import (
     DEFAULT_SYSTEM,
     END_OF_TEXT,
@@ -125,6 +125,7 @@ def load(
     candidate_reasoning: Reasoning = "always",
     max_new_tokens: int = MAX_NEW_TOKENS,
     prompt: Spelling = "training",
+    max_text_tokens: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     attention: Attention = "auto",
@@ -137,6 +138,7 @@ def load(
         candidate_reasoning: the same for candidates.
         max_new_tokens: longest answer; one that has no <gen_emb> by then gets it.
         prompt: training: the request as its training data have it, on one line; readme: on three.
+        max_text_tokens: of an item without media, template included; a longer text loses its end.
         graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
 
     Raises:
@@ -151,6 +153,7 @@ def load(
         recipe=recipe(modes, prompt),
         positions="multimodal",
         load=_writer,
+        keeps_template=True,
         settings={
             "reasoning": reasoning,
             "candidate_reasoning": candidate_reasoning,
@@ -160,7 +163,9 @@ def load(
             "frame_sizes": "qwen-vl-utils 0.0.11, then 100,352 to 602,112 pixels each",
         },
     )
-    core = open_embedder(family, find_pinned(CARDS, path, revision), Place(device, dtype, attention))
+    core = open_embedder(
+        limited(family, max_text_tokens), find_pinned(CARDS, path, revision), Place(device, dtype, attention)
+    )
     return UmeR1Embedder(core, modes, max_new_tokens, graphs)
 
 
@@ -280,8 +285,8 @@ class UmeR1Embedder:
         marked = [ids if gen in ids else [*ids, gen] for ids in answers]
         whole = [_continued(prompt, ended(ids, gen)) for prompt, ids in zip(prepared.prompts, marked, strict=True)]
         vectors = self._core.encode_prepared(self._core.form.collate(whole)).vectors
-        traces = (self._trace(fed, truncated=len(fed) > len(ids)) for fed, ids in zip(marked, answers, strict=True))
-        return EncodeResult(vectors, tuple(traces))
+        traces = [self._trace(fed, truncated=len(fed) > len(ids)) for fed, ids in zip(marked, answers, strict=True)]
+        return EncodeResult(vectors, _told(traces, prepared))
 
     def _asked(self, questions: Iterator[Question]) -> Iterator[EncodeResult]:
         """A question's batches go their own ways; its result is theirs together."""
@@ -299,12 +304,12 @@ class UmeR1Embedder:
             for batch, (more, more_work) in zip(question.batches[1:], results, strict=False):
                 rows |= zip(batch.rows, more, strict=True)
                 work += more_work
-            yield self._result([rows[row] for row in range(len(rows))], work)
+            yield self._result([rows[row] for row in range(len(rows))], question, work)
 
-    def _result(self, answers: Sequence[Answer], work: Work) -> EncodeResult:
+    def _result(self, answers: Sequence[Answer], question: Question, work: Work) -> EncodeResult:
         vectors = np.stack([answer.state.numpy() for answer in answers])
-        traces = (self._trace(answer.fed, answer.truncated, answer.seconds) for answer in answers)
-        return EncodeResult(vectors, tuple(traces), work)
+        traces = [self._trace(answer.fed, answer.truncated, answer.seconds) for answer in answers]
+        return EncodeResult(vectors, _told(traces, question), work)
 
     @functools.cached_property
     def _writer(self) -> Writer:
@@ -322,6 +327,12 @@ class UmeR1Embedder:
     def _trace(self, fed: Sequence[int], truncated: bool, seconds: float | None = None) -> Trace:
         rationale = self._core.form.reader.tokenizer.decode(ended(fed, self._ids[GEN])[:-1]).strip()
         return Trace("reasoned", None, rationale, len(fed), truncated, seconds)
+
+
+def _told(traces: Sequence[Trace], question: Question) -> tuple[Trace, ...]:
+    """Traces that say what of the items is left out."""
+    pairs = zip(traces, question.prompts, strict=True)
+    return tuple(dataclasses.replace(trace, left_out=prompt.left_out) for trace, prompt in pairs)
 
 
 def _continued(prompt: Prompt, ids: list[int]) -> Prompt:

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from mmeb_baselines.cards import Card, find_pinned
 from mmeb_baselines.embedder import Attention, Place
-from mmeb_baselines.official_text import official_pieces
-from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, open_embedder
+from mmeb_baselines.official_text import OFFICIAL_TEXT_TOKENS, official_pieces
+from mmeb_baselines.qwen.embedder import Family, QwenEmbedder, limited, open_embedder
 from mmeb_baselines.qwen.prompt import Parts, Recipe, Slot, pictures, video
 from mmeb_baselines.qwen.sizes import Resize, enlarged_if_small, vlm2vec
 from mmeb_baselines.weights import load_backbone, load_weights
@@ -65,6 +65,7 @@ def load(
     revision: str | None = None,
     base: str | None = None,
     profile: Literal["own", "leaderboard-v1"] = "own",
+    max_text_tokens: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     attention: Attention = "auto",
@@ -76,6 +77,7 @@ def load(
         base: of an adapter; default: the one that its configuration names.
         profile: leaderboard-v1 squashes pictures to 1,344 x 1,344 first, as the script of the leaderboard's V1 rows
             does; what the model is shown then is 980 x 980.
+        max_text_tokens: of items without media; what is longer loses its end. Default: 2,048, as in MMEB-V3's code.
     """
     # V1 has no safetensors.
     checkpoint = find_pinned(CARDS, path, revision, (*CHECKPOINT_FILES, "adapter_model.bin"))
@@ -88,8 +90,9 @@ def load(
         positions="sequential",
         load=partial(_merged, base=described) if described else load_backbone,
         settings={"base": named},
+        max_text_tokens=OFFICIAL_TEXT_TOKENS,
     )
-    return open_embedder(family, checkpoint, Place(device, dtype, attention), described)
+    return open_embedder(limited(family, max_text_tokens), checkpoint, Place(device, dtype, attention), described)
 
 
 _SQUASHED: tuple[Resize, ...] = (lambda height, width: (1344, 1344),)

@@ -134,5 +134,5 @@ def own_speller(folder: CheckpointFolder, tokenizer: Any) -> Speller:
     return speller
 
 
-FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal", speller=own_speller)
+FAMILY = Family(CARDS, PROFILE, parts, positions="multimodal", speller=own_speller, keeps_template=True)
 load = loader(FAMILY, "WeMM-Embedding 2B, 4B and 9B on Qwen3.5: 64 frames, Matryoshka (64 or more, --dim).")

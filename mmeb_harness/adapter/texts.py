@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mmeb_harness.core.errors import DataError
+from mmeb_harness.core.items import Item
 
 
 class Template(str):
@@ -58,6 +60,13 @@ class Speller:
             text += piece[place:]
         return ids + self.plain(text)
 
+    def beginning(self, text: str, without: int) -> str:
+        """A text of the data without its last tokens, so many of them or some more; shorter at any rate."""
+        spans: list[tuple[int, int]] = self._plain.encode(text, add_special_tokens=False).offsets
+        last = len(spans) - without
+        # A token may be a part of a letter, or begin where the one before it does.
+        return text[: spans[last][0]] if 0 < last < len(spans) and spans[last][0] < len(text) else ""
+
     def spelled(self, text: str) -> str | None:
         """The first special or added token whose letters a text of the data has."""
         match = self._added.search(text)
@@ -86,6 +95,30 @@ def check_length(item_id: str, tokens: int, positions: int) -> None:
             f"item {item_id!r} has {tokens} tokens, and the model reads at most {positions} "
             "(max_position_embeddings in its config.json): shorten its text, or show less (--frames)"
         )
+
+
+def cut_at(limit: int) -> str:
+    """What is left out of a text that has more tokens, as `Trace.left_out` says it."""
+    return f"texts cut at {limit:,} tokens"
+
+
+def shortened(item: Item, tokens: Callable[[Item], int], limit: int, speller: Speller) -> Item:
+    """An item whose text has lost its end, so that a prompt around it has at most so many tokens.
+
+    Args:
+        tokens: of an item's whole prompt.
+
+    Raises:
+        DataError: also without its text it has more.
+    """
+    while (excess := tokens(item) - limit) > 0:
+        if not item.text:
+            raise DataError(
+                f"item {item.id!r} has {limit + excess} tokens beside its text, and max_text_tokens is {limit}: let it "
+                "be more"
+            )
+        item = dataclasses.replace(item, text=speller.beginning(item.text, excess))
+    return item
 
 
 def _is_vocabulary(token: dict[str, Any], model: dict[str, Any]) -> bool:

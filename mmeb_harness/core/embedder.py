@@ -30,6 +30,8 @@ class Trace:
         truncated: the generation was ill-formed or too long and was closed by rule.
         seconds: from the start of the batch's encoding until this vector was ready; `None`: with the whole
             batch. The harness adds what preparing the batch took.
+        left_out: what of the item the model wasn't shown, as a plural: "texts cut at 2,048 tokens". A task's notes
+            count it.
     """
 
     path: EncodePath = "direct"
@@ -38,10 +40,11 @@ class Trace:
     reasoning_tokens: int = 0
     truncated: bool = False
     seconds: float | None = None
+    left_out: str = ""
 
 
 def trace_columns(traces: Sequence[Trace]) -> dict[str, pa.Array]:
-    """Traces as columns of a table, one a field but for the seconds: a row's own are latency."""
+    """Traces as columns of a table, one a field but for what is left out, and the seconds: a row's own are latency."""
     import pyarrow as pa
 
     kinds = {

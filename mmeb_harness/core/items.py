@@ -145,8 +145,7 @@ class Item:
     def pieces(self) -> tuple[str | Path, ...]:
         """Its pictures or frames and its words, as they follow each other; no empty words."""
         pieces, told = list[str | Path](), 0
-        shown = self.images or self.frames
-        for picture, place in zip(shown, self.places or (0,) * len(shown), strict=True):
+        for picture, place in zip(self.pictures, self.places or (0,) * len(self.pictures), strict=True):
             pieces += [self.text[told:place], picture]
             told = place
         return tuple(piece for piece in (*pieces, self.text[told:]) if piece)
@@ -290,7 +289,8 @@ class Profile:
         video_min_pixels, video_max_pixels: the same for all frames of a video together.
         dimensions: how many of a vector's first dimensions are compared; `None`: all.
         quantization: of the vectors compared: "int8" of candidates, "binary" of both sides.
-        max_text_tokens: of an item without media; what is longer is cut. `None`: as the model takes, or unstated.
+        max_text_tokens: of an item without media; what is longer is cut. `None`: as the model takes, or unstated. A
+            limit that can be chosen is among the model's settings as well: fingerprints name it from there.
         audio_seconds: of a sound, from its start; what is longer is cut.
     """
 

@@ -147,6 +147,8 @@ def _problem_of(trace: object) -> str | None:
         return f"whose `truncated` is {trace.truncated!r}"
     if trace.seconds is not None and not (_is_number(trace.seconds) and 0 <= trace.seconds < math.inf):
         return f"of {trace.seconds!r} seconds"
+    if not (isinstance(trace.left_out, str) and is_plain(trace.left_out)):
+        return f"whose `left_out` is {trace.left_out!r:.60}, which is no text"
     return None
 
 

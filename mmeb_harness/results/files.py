@@ -337,8 +337,12 @@ def model_fingerprint(
 
 
 def _shown_profile(profile: Profile) -> dict[str, Any]:
-    """Of a profile what a fingerprint names: fields that were added later only where they are not at their default."""
+    """Of a profile what a fingerprint names: fields that were added later only where they are not at their default.
+
+    The limit of a text isn't among it: models had theirs before it was stated, and what can be chosen is a setting.
+    """
     fields = dataclasses.asdict(profile)
+    del fields["max_text_tokens"]
     return _without_added({**fields, "frames": _without_added(fields["frames"], _ADDED_TO_FRAMES)}, _ADDED_TO_PROFILE)
 
 

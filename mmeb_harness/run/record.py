@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,7 +104,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
         edition=task.edition,
         profile=plan.profile,
         versions=environment.package_versions(),
-        notes={name: count for name, count in {**samples.notes, **_unread(queries, candidates)}.items() if count},
+        notes=dict(Counter(samples.notes) + _left_out(queries, candidates)),
         content=read.content,
     )
     query_rows = query_table(task, samples, scored, queries, difficulty)
@@ -116,10 +117,11 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
     return finished_task(save_task_result(folder.task_file(task.name), result), query_rows, candidate_rows)
 
 
-def _unread(*sides: Encoded) -> dict[str, int]:
-    """Of a model that reads what is written on pictures: how many items are embedded without any of it."""
+def _left_out(*sides: Encoded) -> Counter[str]:
+    """Of how many items the model wasn't shown all, by what it lacked; and which it read without finding a text."""
     traces = [trace for side in sides for trace in side.traces]
-    return {UNREAD: sum(trace.path == "direct" and trace.rationale == "" for trace in traces)}
+    unread = sum(trace.path == "direct" and trace.rationale == "" for trace in traces)
+    return Counter({UNREAD: unread}) + Counter(trace.left_out for trace in traces if trace.left_out)
 
 
 def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, start: Start) -> Run:

@@ -46,9 +46,13 @@ _CHECKSUM = b"mmeb_checksum"
 _FOLDER = b"mmeb_folder"
 
 
+#: A column that a chunk has only if some item has a value in it: so chunks from before it existed are of equal form.
+LEFT_OUT = "left_out"
+
+
 @functools.cache
 def _schema(vector: pa.DataType) -> pa.Schema | None:
-    """The columns of a chunk with vectors of that type; `None` if it isn't the type of any."""
+    """The columns that a chunk with vectors of that type has; `None` if it isn't the type of any."""
     import pyarrow as pa
 
     is_list = pa.types.is_large_list(vector)  # several an item
@@ -145,9 +149,15 @@ def verify_chunk(path: Path) -> None:
 
 
 def _has_form(table: pa.Table) -> bool:
+    import pyarrow as pa
+
     place = table.schema.get_field_index("vector")
     expected = _schema(table.schema.types[place]) if place >= 0 else None
-    if expected is None or not table.schema.equals(expected) or len(table) == 0:
+    if expected is None or len(table) == 0:
+        return False
+    if LEFT_OUT in table.schema.names:
+        expected = expected.append(pa.field(LEFT_OUT, pa.string()))
+    if not table.schema.equals(expected):
         return False
     keys = table.column("key")
     return keys.num_chunks == 1 and not any(

@@ -34,6 +34,7 @@ from mmeb_harness.core.items import Item, Role, Samples, Similarity, Vectors
 from mmeb_harness.core.sealed import BrokenFileError, listed, set_aside
 from mmeb_harness.core.threads import in_background
 from mmeb_harness.store.chunk_files import (
+    LEFT_OUT,
     chunk_files,
     chunk_name,
     flat_vectors,
@@ -279,8 +280,9 @@ class VectorStore:
                 block = flat_vectors(table)
                 vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
-            columns = table.select([*_TRACE_COLUMNS, "share_seconds"]).take(taken)
-            fields = (columns.column(name).to_pylist() for name in _TRACE_COLUMNS)
+            stored_columns = [name for name in (*_TRACE_COLUMNS, LEFT_OUT) if name in table.schema.names]
+            columns = table.select([*stored_columns, "share_seconds"]).take(taken)
+            fields = (columns.column(name).to_pylist() for name in stored_columns)
             traces[positions] = [Trace(*values) for values in zip(*fields, strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
@@ -407,6 +409,8 @@ def _to_table(rows: Mapping[str, _Row], several: bool) -> pa.Table:
         "share_seconds": pa.array([row.share_seconds for row in rows.values()], pa.float64()),
         "written_ns": pa.array(np.full(len(rows), time.time_ns(), dtype=np.int64)),
     }
+    if any(left_out := [row.trace.left_out for row in rows.values()]):
+        columns[LEFT_OUT] = pa.array(left_out, pa.string())
     return pa.table(columns)
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
+from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.adapter.uploads import Uploads
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 Graphs = Literal["auto", "on", "off"]
 
+#: As many as Qwen3-VL-Embedding takes.
+MAX_TEXT_TOKENS = 8192
 #: Characters of one text token, for estimates.
 _CHARACTERS_PER_TOKEN = 3
 
@@ -45,6 +49,7 @@ def load(
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
     threshold: float | None = None,
     max_new_tokens: int | None = None,
+    max_text_tokens: int | None = None,
     trust_remote_code: bool = False,
     graphs: Graphs = "auto",
     rationales: str | None = None,
@@ -64,6 +69,8 @@ def load(
         attention: of transformers; auto is its default (sdpa).
         threshold: gate probability above which an item reasons; default: the checkpoint's.
         max_new_tokens: longest rationale; default: the checkpoint's.
+        max_text_tokens: of the prompt of an item without media; a longer text loses its end. Default: 8,192, or as many
+            as the model reads.
         graphs: record the steps of writing once and replay them (CUDA graphs); auto: on a GPU.
         rationales: address of a vLLM server that serves this checkpoint and writes the rationales; by default they are
             written here.
@@ -86,6 +93,8 @@ def load(
         raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")
     if not 1 <= settings.max_new_tokens <= LONGEST_CONTEXT:
         raise OptionError(f"max_new_tokens must be between 1 and {LONGEST_CONTEXT}, not {settings.max_new_tokens}")
+    if max_text_tokens is not None and not 1 <= max_text_tokens <= checkpoint.positions:
+        raise OptionError(f"max_text_tokens must be between 1 and {checkpoint.positions}, not {max_text_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
     server = None
     if rationales is not None:
@@ -94,7 +103,8 @@ def load(
     elif rationales_model is not None or rationales_key_env is not None:
         given = "rationales_model" if rationales_model is not None else "rationales_key_env"
         raise OptionError(f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1")
-    return MMEmbR1Embedder(checkpoint, settings, modes, device, dtype, attention, trust_remote_code, graphs, server)
+    place = (device, dtype, attention, trust_remote_code, graphs)
+    return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens)
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,13 @@ class Prepared:
 
     Attributes:
         questions: an item each, where a server writes rationales.
+        left_out: of each item, see `Trace`; empty: nothing of any.
     """
 
     batch: Collated | Uploaded
     role: Role
     questions: tuple[Question, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class MMEmbR1Embedder:
@@ -124,11 +136,13 @@ class MMEmbR1Embedder:
         trust_remote_code: bool,
         graphs: Graphs,
         server: Server | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         import torch
 
         self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
-        self._items = ItemReader(checkpoint, settings)
+        most = min(MAX_TEXT_TOKENS, checkpoint.positions) if max_text_tokens is None else max_text_tokens
+        self._items = ItemReader(checkpoint, settings, most)
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._uploads = Uploads(torch, self._device, self._dtype)
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
@@ -147,6 +161,8 @@ class MMEmbR1Embedder:
                 "attention": attention,
                 "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
                 **dataclasses.asdict(settings),
+                # The default is that of vectors from before there was a limit, to which no text came near.
+                **({} if max_text_tokens is None else {"max_text_tokens": max_text_tokens}),
                 # Its address is no part of results.
                 **({} if self._server is None else {"rationales": "vllm"}),
             },
@@ -162,6 +178,7 @@ class MMEmbR1Embedder:
                 max_pixels=settings.max_pixels,
                 video_min_pixels=settings.video_min_pixels,
                 video_max_pixels=settings.video_max_pixels,
+                max_text_tokens=most,
             ),
             parameters=checkpoint.parameters,
         )
@@ -215,18 +232,23 @@ class MMEmbR1Embedder:
 
     def cost(self, item: Item, role: Role) -> int:
         """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
-        characters = len(item.text) + len(item.instruction) + len(self._settings.request)
+        most = _CHARACTERS_PER_TOKEN * (self._items.max_text_tokens or len(item.text))
+        characters = min(len(item.text), most) + len(item.instruction) + len(self._settings.request)
         rationale = 0 if self._modes[role] == "never" else self._settings.planned_rationale
         return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
 
     def prepare(self, items: Sequence[Item], role: Role) -> Prepared:
         """Open, resize and tokenise; on the CPU."""
-        mode, prompts = self._modes[role], [self.prompt(item) for item in items]
+        fitted = [self._items.fitted(item) for item in items]
+        mode, prompts = self._modes[role], [self._items.prompt(item) for item in fitted]
         if mode != "always":
             prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
         asks = self._server is not None and mode != "never"
-        questions = tuple(map(self._question, items)) if asks else ()
-        return Prepared(collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT)), role, questions)
+        questions = tuple(map(self._question, fitted)) if asks else ()
+        batch = collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT))
+        cut = [short is not item for short, item in zip(fitted, items, strict=True)]
+        left_out = tuple(cut_at(self._items.max_text_tokens or 0) if is_cut else "" for is_cut in cut)
+        return Prepared(batch, role, questions, left_out if any(cut) else ())
 
     def _question(self, item: Item) -> Question:
         from mmemb_r1_model.vllm.client import Question
@@ -252,11 +274,19 @@ class MMEmbR1Embedder:
         if first is None:
             return
         mode, threshold = self._modes[first.role], self._settings.threshold
-        every = itertools.chain([first], prepared)
+        begun: deque[tuple[str, ...]] = deque()
+
+        def every() -> Iterator[Prepared]:
+            for given in itertools.chain([first], prepared):
+                begun.append(given.left_out)
+                yield given
+
         if mode == "never" or self.served is None:
-            yield from self.engine.stream((given.batch for given in every), mode, threshold)
+            results = self.engine.stream((given.batch for given in every()), mode, threshold)
         else:
-            yield from self.served.stream(((given.batch, given.questions) for given in every), mode, threshold)
+            results = self.served.stream(((given.batch, given.questions) for given in every()), mode, threshold)
+        for result in results:
+            yield _told(result, begun.popleft())
 
     def encode_prepared(self, prepared: Prepared) -> EncodeResult:
         """The same for one batch."""
@@ -306,9 +336,17 @@ class MMEmbR1Embedder:
         return peak_device_memory(torch, self._device)
 
     def prompt(self, item: Item) -> Prompt:
-        """An item as tokens and patches.
+        """An item as tokens and patches; a text that is too long without its end.
 
         Raises:
             DataError: a picture that can't be opened or used; it is named.
         """
-        return self._items.prompt(item)
+        return self._items.prompt(self._items.fitted(item))
+
+
+def _told(result: EncodeResult, left_out: Sequence[str]) -> EncodeResult:
+    """A result whose traces say what of the items is left out."""
+    if not left_out or result.traces is None:
+        return result
+    pairs = zip(result.traces, left_out, strict=True)
+    return dataclasses.replace(result, traces=tuple(dataclasses.replace(trace, left_out=cut) for trace, cut in pairs))

@@ -8,19 +8,44 @@ from pathlib import Path
 
 from mmeb_harness import DataError, Item
 from mmeb_harness.adapter.pictures import open_picture, picture_size
-from mmeb_harness.adapter.texts import check_length
+from mmeb_harness.adapter.texts import check_length, shortened
 from mmemb_r1_model.model.checkpoint import Checkpoint
 from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, words_behind
 from mmemb_r1_model.model.settings import Settings
 from mmemb_r1_model.model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
 
+#: More than what stands around an item's words, as text.
+_TURNS_BYTES = 128
+
 
 class ItemReader:
     """Reads items as one checkpoint wants to see them."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, max_text_tokens: int | None = None) -> None:
+        """Set up; nothing is read yet.
+
+        Args:
+            max_text_tokens: of an item without media, as `fitted` cuts it.
+        """
+        self.max_text_tokens = max_text_tokens
         self._tokenizer, self._vision, self._settings = checkpoint.tokenizer, checkpoint.vision, settings
         self._positions = checkpoint.positions
+
+    def fitted(self, item: Item) -> Item:
+        """The item; a text whose prompt is too long without its end, so that the request behind it stays.
+
+        Raises:
+            DataError: also without its text it is too long.
+        """
+        limit = self.max_text_tokens
+        words = item.text + item.instruction + self._settings.request + self._settings.default_instruction
+        # A token is a byte at least: few items are long enough to be looked at.
+        if limit is None or item.media or len(words.encode(errors="surrogatepass")) + _TURNS_BYTES <= limit:
+            return item
+        return shortened(item, self._length, limit, self._tokenizer.speller)
+
+    def _length(self, item: Item) -> int:
+        return len(self._laid_out(item))
 
     def prompt(self, item: Item) -> Prompt:
         """An item as tokens and patches.
@@ -28,14 +53,17 @@ class ItemReader:
         Raises:
             DataError: a picture that can't be opened or used; it is named. Or more tokens than the model can read.
         """
+        prompt = self._laid_out(item)
+        check_length(item.id, len(prompt), self._positions)
+        return prompt
+
+    def _laid_out(self, item: Item) -> Prompt:
         builder = PromptBuilder(self._tokenizer, self._vision.merge)
         builder.turn("system\n" + system_turn(self._settings, item.instruction))
         builder.turn("user\n")
         self.show(builder, item.between(after=words_behind(self._settings, item.text)))
         builder.turn("assistant\n")
-        prompt = builder.build()
-        check_length(item.id, len(prompt), self._positions)
-        return prompt
+        return builder.build()
 
     def show(self, builder: PromptBuilder, item: Item) -> None:
         """Lay out an item: its clip and its words, or each picture where it stands among them.

@@ -39,9 +39,9 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer_json: str) -> None:
         self._whole = Tokenizer.from_str(tokenizer_json)
-        self._speller = Speller(tokenizer_json, Tokenizer.from_str)
+        self.speller = Speller(tokenizer_json, Tokenizer.from_str)
         #: All special and added tokens and their ids.
-        self.added_tokens = self._speller.added_tokens
+        self.added_tokens = self.speller.added_tokens
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
@@ -73,14 +73,14 @@ class PromptTokenizer:
             return []
         if text in self._cache:
             return self._cache[text]
-        ids = self._speller.plain(text)
+        ids = self.speller.plain(text)
         if len(text) < 256 and len(self._cache) < 100_000:
             self._cache[text] = ids
         return ids
 
     def spelled(self, text: str) -> str | None:
         """The first special or added token whose letters a text has."""
-        return self._speller.spelled(text)
+        return self.speller.spelled(text)
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, added tokens spelled out."""

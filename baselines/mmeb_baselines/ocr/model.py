@@ -88,9 +88,9 @@ def load(
         None if query_prompt_name else instruction,
         query_prompt_name,
         document_prompt_name,
-        batch_size,
-        device,
-        dtype,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
     )
     kept = KeptTexts.of(reader.made_by, Path(texts).expanduser() if texts else None)
     return OcrEmbedder(reader, kept, text_model, piece_tokens, text_model.info.name if path else DEFAULT_NAME)
@@ -135,9 +135,12 @@ class OcrEmbedder:
             name="ocr",
             revision=f"{text.revision}-{reader.made_by['ocr_weights']}",
             settings={**text.settings, "text_model": text_name, "piece_tokens": piece_tokens, **reader.made_by},
-            profile=dataclasses.replace(text.profile, name="ocr", pooling=f"{text.profile.pooling}; a vector a piece"),
+            profile=dataclasses.replace(
+                text.profile, name="ocr", pooling=f"{text.profile.pooling}; a vector a piece", max_text_tokens=None
+            ),
             similarity="max_sim",
             parameters=None,  # the text model's are not all
+            media=("image", "video"),
         )
 
     def warm_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -9,14 +10,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
-from mmeb_baselines.embedder import Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
+from mmeb_baselines.embedder import ONE_SHOWN, Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
 from mmeb_baselines.qwen.ears import ears_of
 from mmeb_baselines.qwen.model import Pool, Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import IMAGE_PAD, VIDEO_PAD, Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone, speller_of
-from mmeb_harness import Item, Medium, ModelInfo, Profile, Role, Scalar, Vectors
+from mmeb_harness import Item, Medium, ModelInfo, OptionError, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
-from mmeb_harness.adapter.texts import Speller
+from mmeb_harness.adapter.texts import Speller, cut_at, shortened
 from mmeb_harness.adapter.weights import reading_files
 
 CONFIG, PICTURES, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
@@ -33,6 +34,8 @@ class Family:
         positions: see `Positions`.
         positions_of_type: `model_type` of a checkpoint → its own, where they are others.
         max_length: tokens that are kept; `None`: all.
+        max_text_tokens: of items without media, where they are others.
+        keeps_template: of a text that is too long the item's own end goes; else whatever is at the end.
         load: weights; a language head on them is left alone.
         settings: further choices that can move a vector.
         pool: which states become a vector.
@@ -47,6 +50,8 @@ class Family:
     recipe: Recipe
     positions: Positions
     max_length: int | None = None
+    max_text_tokens: int | None = None
+    keeps_template: bool = False
     load: Loader = load_backbone
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     positions_of_type: Mapping[str, Positions] = field(default_factory=dict)
@@ -69,13 +74,30 @@ class QwenForm:
     recipe: Recipe
     positions: Positions
     pool: Pool = last_states
+    keeps_template: bool = False
 
     def cost(self, item: Item, role: Role) -> int:
         return self.reader.cost(self.recipe(item, role))
 
     def prompts(self, items: Sequence[Item], role: Role) -> list[Prompt]:
         """Open, resize and tokenise."""
-        return [self.reader.prompt(item, self.recipe(item, role)) for item in items]
+        return [self.prompt(item, role) for item in items]
+
+    def prompt(self, item: Item, role: Role) -> Prompt:
+        """One item's prompt, cut if it is too long.
+
+        Raises:
+            DataError: as `Reader.prompt`.
+        """
+        prompt, limit = self._laid_out(item, role), self.reader.max_text_tokens
+        if self.keeps_template and not item.media and limit is not None and len(prompt.ids) > limit:
+            short = shortened(item, lambda cut: len(self._laid_out(cut, role).ids), limit, self.reader.speller)
+            return dataclasses.replace(self._laid_out(short, role), left_out=cut_at(limit))
+        shown = self.reader.cut(item, prompt)
+        return dataclasses.replace(shown, left_out=ONE_SHOWN) if 0 < len(shown.images) < len(item.images) else shown
+
+    def _laid_out(self, item: Item, role: Role) -> Prompt:
+        return self.reader.laid_out(self.recipe(item, role))
 
     def collate(self, prompts: Sequence[Prompt], side: Side = "right") -> list[Batch]:
         """Prompts as the model's inputs."""
@@ -108,7 +130,7 @@ def open_embedder(
     model, described = family.cards[0].model, base or checkpoint
     config = read_config(described, model)
     positions = family.positions_of_type.get(config["model_type"], family.positions)
-    form = QwenForm(reader_of(described, family), family.recipe, positions, family.pool)
+    form = QwenForm(reader_of(described, family), family.recipe, positions, family.pool, family.keeps_template)
     settings = {"positions": positions, "max_length": family.max_length} | dict(family.settings)
     return CheckpointEmbedder(
         checkpoint, place, form, family.load, info_of(family, checkpoint, described, place, settings)
@@ -127,15 +149,30 @@ def info_of(
     Raises:
         ModelError: its config.json doesn't say how wide the vectors are.
     """
+    limit = family.max_length if family.max_text_tokens is None else family.max_text_tokens
     return ModelInfo(
         name=family.cards[0].model,
         revision=checkpoint.revision,
         dimensions=_of_text(described, "hidden_size"),
         settings={"attention": place.attention} | dict(settings),
-        profile=family.profile,
+        profile=dataclasses.replace(family.profile, max_text_tokens=limit),
         media=family.media,
         parameters=described.parameters,
     )
+
+
+def limited(family: Family, max_text_tokens: int | None) -> Family:
+    """A family whose texts without media have at most so many tokens; `None`: as many as it takes by itself.
+
+    Raises:
+        OptionError: less than one.
+    """
+    if max_text_tokens is None:
+        return family
+    if max_text_tokens < 1:
+        raise OptionError(f"max_text_tokens must be at least 1, not {max_text_tokens}")
+    settings = {**family.settings, "max_text_tokens": max_text_tokens}
+    return dataclasses.replace(family, max_text_tokens=max_text_tokens, settings=settings)
 
 
 def loader(family: Family, doc: str) -> Callable[..., QwenEmbedder]:
@@ -148,12 +185,13 @@ def loader(family: Family, doc: str) -> Callable[..., QwenEmbedder]:
     def load(
         path: str | None = None,
         revision: str | None = None,
+        max_text_tokens: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
         attention: Attention = "auto",
     ) -> QwenEmbedder:
         checkpoint = find_pinned(family.cards, path, revision)
-        return open_embedder(family, checkpoint, Place(device, dtype, attention))
+        return open_embedder(limited(family, max_text_tokens), checkpoint, Place(device, dtype, attention))
 
     load.__doc__ = doc
     return load
@@ -166,11 +204,12 @@ def profiled_loader(own: Family, leaderboard: Family, doc: str) -> Callable[...,
         path: str | None = None,
         revision: str | None = None,
         profile: Literal["own", "leaderboard"] = "own",
+        max_text_tokens: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
         attention: Attention = "auto",
     ) -> QwenEmbedder:
-        family = own if profile == "own" else leaderboard
+        family = limited(own if profile == "own" else leaderboard, max_text_tokens)
         checkpoint = find_pinned(family.cards, path, revision)
         return open_embedder(family, checkpoint, Place(device, dtype, attention))
 
@@ -200,7 +239,8 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
     )
     positions = _of_text(folder, "max_position_embeddings")
     ears = ears_of(folder, picture_settings(folder)[0], family.hears) if family.hears else None
-    return Reader(tokenizer, speller, processor, merge, positions, family.max_length, family.pads, ears)
+    limits = family.max_length, family.max_text_tokens
+    return Reader(tokenizer, speller, processor, merge, positions, *limits, family.pads, ears)
 
 
 def picture_settings(folder: CheckpointFolder) -> tuple[str, ...]:

@@ -32,7 +32,10 @@ def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     kinds: dict[tuple[bool, bool, bool], list[int]] = {}
     for row, prompt in enumerate(prompts):
         kinds.setdefault((bool(prompt.images), bool(prompt.videos), bool(prompt.sounds)), []).append(row)
-    return [Batch(rows, _inputs([prompts[row] for row in rows], pad, positions, side)) for rows in kinds.values()]
+    alike = [(rows, [prompts[row] for row in rows]) for rows in kinds.values()]
+    return [
+        Batch(rows, _inputs(some, pad, positions, side), [prompt.left_out for prompt in some]) for rows, some in alike
+    ]
 
 
 def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from mmeb_baselines.qwen.ears import Ears
 from mmeb_baselines.qwen.sizes import Resize, SizeError
 from mmeb_harness import DataError, Item, ModelError, Role, Sound
 from mmeb_harness.adapter.pictures import open_picture, picture_size
-from mmeb_harness.adapter.texts import Pieces, Speller, Template, check_length
+from mmeb_harness.adapter.texts import Pieces, Speller, Template, check_length, cut_at
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,6 +80,7 @@ class Prompt:
 
     Attributes:
         sounds: log-mel spectra (mels, frames).
+        left_out: of the item, see `Trace`.
     """
 
     ids: list[int]
@@ -87,6 +88,7 @@ class Prompt:
     images: list[Patches]
     videos: list[Patches]
     sounds: list[NDArray[np.float32]] = field(default_factory=list)
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Reader:
         merge: patches of one visual token, a side.
         positions: tokens that the model can tell apart, at most.
         max_length: tokens that are kept; what is cut is the end.
+        max_text_tokens: the same of items without media, if these have a limit of their own.
         pads: tokens that stand for a piece of a picture, and of a video.
         ears: what sounds become; `None` for a family that takes none.
     """
@@ -110,6 +113,7 @@ class Reader:
     merge: int
     positions: int
     max_length: int | None = None
+    max_text_tokens: int | None = None
     pads: tuple[str, str] = (IMAGE_PAD, VIDEO_PAD)
     ears: Ears | None = None
 
@@ -118,6 +122,14 @@ class Reader:
 
         Raises:
             DataError: a picture or a sound that can't be used, or a prompt whose pictures don't fit in.
+        """
+        return self.cut(item, self.laid_out(parts))
+
+    def laid_out(self, parts: Parts) -> Prompt:
+        """The same, however long.
+
+        Raises:
+            DataError: a picture that can't be used.
         """
         prompt = Prompt([], [], [], [])
         for part in parts:
@@ -132,7 +144,7 @@ class Reader:
         if not prompt.ids:  # a blank text without a template: a vector is still owed
             prompt.ids.append(self.tokenizer.pad_token_id)
             prompt.types.append(TEXT)
-        return self._cut(item, prompt)
+        return prompt
 
     def cost(self, parts: Parts) -> int:
         """Estimated tokens, from lengths and headers alone."""
@@ -187,8 +199,13 @@ class Reader:
         pairs = -(-len(slot.paths) // int(self.processor.temporal_patch_size)) if slot.video else 1
         return pairs * (height // side) * (width // side)
 
-    def _cut(self, item: Item, prompt: Prompt) -> Prompt:
-        limit = self.max_length
+    def cut(self, item: Item, prompt: Prompt) -> Prompt:
+        """A prompt without what is too long.
+
+        Raises:
+            DataError: its pictures don't fit in.
+        """
+        limit = self.max_text_tokens if self.max_text_tokens is not None and not item.media else self.max_length
         if limit is None:
             check_length(item.id, len(prompt.ids), self.positions)
         if limit is None or len(prompt.ids) <= limit:
@@ -198,7 +215,8 @@ class Reader:
                 f"item {item.id!r} has {len(prompt.ids)} tokens, and its pictures don't fit into the {limit} that the "
                 "model reads; show fewer frames (--frames), or less of a sound (--audio-seconds)"
             )
-        return dataclasses.replace(prompt, ids=prompt.ids[:limit], types=prompt.types[:limit])
+        ids, types = prompt.ids[:limit], prompt.types[:limit]
+        return dataclasses.replace(prompt, ids=ids, types=types, left_out=cut_at(limit))
 
 
 def _text_tokens(text: Pieces) -> int:
