@@ -530,3 +530,17 @@ def test_kill_9_leaves_whole_chunks_only(tmp_path: Path) -> None:
         there = [number for number in range(len(store)) if f"{attempt} {number}" in store]
         assert there == list(range(len(there)))
         assert store.get([f"{attempt} {number}" for number in there]).vectors[:, 0].tolist() == there  # type: ignore[index]
+
+
+def test_what_is_left_out_is_stored_where_something_is(tmp_path: Path) -> None:
+    """Chunks without it are of the form that they had before there was such a column."""
+    store = VectorStore(tmp_path)
+    store.add(["a"], encoded(1))
+    store.flush()
+    cut = Encoded(np.ones((2, 3), np.float32), (Trace(), Trace(left_out="texts cut")), np.zeros(2), np.zeros(2))
+    store.add(["b", "c"], cut)
+    store.flush()
+    assert ["left_out" in map_chunk(path).schema.names for path in chunk_files(tmp_path)] == [False, True]
+    again = VectorStore(tmp_path)
+    assert [trace.left_out for trace in again.get(["c", "a", "b"]).traces] == ["texts cut", "", ""]
+    assert files_set_aside(tmp_path) == []
