@@ -4,18 +4,22 @@ Legend: G pairs (groups), K reasoned rollouts of each (the first is greedy), M c
 
 Two actions are learned. Whether to reason is one binary choice a prompt: its expected reward and that reward's
 gradient, p (1 - p) (R_reason - R_direct), are known exactly, so nothing is sampled. What is written is a sequence:
-its tokens get the group-normalised advantage of their rollout among the sampled ones of the prompt. The rewards'
+its tokens get the advantage of their rollout over the mean of the sampled ones of the prompt. The rewards'
 ingredients (delta, R_ada, GRPO) are the paper's, by its abstract and secondary summaries; the formulas are ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mmemb_r1_model.disk.config import Above0, Least0Float
+
+#: See `group_advantages`.
+Advantages = Literal["centred", "divided"]
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,19 @@ def rewards(
     )
 
 
-def group_advantages(rewards_GK: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """(R - mean) / (std + epsilon) within a group; 0 everywhere in a group of equal rewards."""
+def group_advantages(rewards_GK: Tensor, rule: Advantages = "centred", epsilon: float = 1e-4) -> Tensor:
+    """R - mean within a group, in units of reward; 0 everywhere in a group of equal rewards.
+
+    As in Dr. GRPO (Liu et al. 2025). Divided by the deviation, as GRPO does it, a group of right rationales that differ
+    in nothing but a few tokens of length has advantages as large as one of right and wrong ones: their least cost
+    becomes all that is learnt, and long chains lose steps that they need.
+
+    Args:
+        rule: "divided" is (R - mean) / (std + epsilon).
+    """
     centred = rewards_GK - rewards_GK.mean(dim=1, keepdim=True)
+    if rule == "centred":
+        return centred
     return centred / (rewards_GK.std(dim=1, keepdim=True, correction=0) + epsilon)
 
 

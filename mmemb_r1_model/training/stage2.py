@@ -30,7 +30,7 @@ from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
 from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
-from mmemb_r1_model.training.policy import RewardConfig
+from mmemb_r1_model.training.policy import Advantages, RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler, stopping
 from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
@@ -51,6 +51,7 @@ class AdaptConfig:
         rollouts: G of a group. Half of them reason: one greedily, as the model will, which the gate learns from; the
             others at temperature 1, whose tokens learn. The other half are one: the direct path has no chance in it.
         sides: whose policy learns.
+        advantages: of the sampled rationales; see `policy.group_advantages`.
         gate_weight, token_weight: of the two policy losses; 0 switches one off.
         gate_entropy: see `policy.gate_loss`; 0 leaves the expected reward alone.
         kl_weight: of the divergence from the stage-1 model, on the rationale's tokens.
@@ -66,6 +67,7 @@ class AdaptConfig:
     rollouts: Least1 = 8
     sides: tuple[Side, ...] = ("query",)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    advantages: Advantages = "centred"
     gate_weight: Least0Float = 1.0
     gate_entropy: Least0Float = 0.0
     token_weight: Least0Float = 1.0
@@ -251,7 +253,7 @@ class _Stage:
         gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
         reference = self.reference.encode(packed, sampled)
         flat = [rollout for own in rollouts for rollout in own[1:]]
-        advantages = policy.group_advantages(given.reasoned_GK[:, 1:]).flatten().tolist()
+        advantages = policy.group_advantages(given.reasoned_GK[:, 1:], config.advantages).flatten().tolist()
         tokens, divergence, log_ratio = self._token_losses(flat, advantages, encoded, reference, longest)
         loss = config.gate_weight * gate + config.token_weight * tokens + config.kl_weight * divergence
         # A mean over all groups of the step, whichever process has them.

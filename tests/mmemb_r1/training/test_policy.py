@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from mmemb_r1_model.disk.config import named_config, read_yaml
 from mmemb_r1_model.training.policy import (
+    Advantages,
     RewardConfig,
     embedding_reward,
     gate_loss,
@@ -18,6 +20,7 @@ from mmemb_r1_model.training.policy import (
     ranking_score,
     rewards,
 )
+from mmemb_r1_model.training.stage2 import AdaptConfig
 
 CONFIG = RewardConfig(fmt=1.0, emb=0.0, ada=1.0, length_cost=0.2)
 
@@ -75,10 +78,36 @@ def test_the_embedding_reward_needs_the_first_place() -> None:
 
 def test_a_constant_group_has_no_advantage_and_is_counted() -> None:
     given = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
-    advantages = group_advantages(given)
-    assert advantages[0].tolist() == [0, 0, 0]
-    assert advantages[1].tolist() == pytest.approx([-1.22459, 0, 1.22459], abs=1e-3)
+    assert group_advantages(given).tolist() == [[0, 0, 0], [-1, 0, 1]]
+    divided = group_advantages(given, "divided")
+    assert divided[0].tolist() == [0, 0, 0]
+    assert divided[1].tolist() == pytest.approx([-1.22459, 0, 1.22459], abs=1e-3)
     assert is_constant(given).tolist() == [True, False]
+
+
+def advantages_of(deltas: list[float], tokens: list[int], rule: Advantages = "centred") -> list[float]:
+    """Of a group whose samples gain `deltas` (in sigma) and have so many tokens of at most 2,048."""
+    score = torch.tensor([[0.0, *deltas]])
+    length = torch.tensor([tokens]) / 2048
+    given = rewards(score, torch.zeros_like(score), torch.ones_like(length), length, 1.0, RewardConfig(length_cost=0.1))
+    return group_advantages(given.reasoned_GK, rule)[0].tolist()
+
+
+def test_length_counts_at_its_cost_and_not_as_much_as_truth() -> None:
+    tokens = [110, 120, 130]
+    cost = 0.1 * 10 / 2048
+    assert advantages_of([1, 1, 1], tokens) == pytest.approx([cost, 0, -cost], abs=1e-6)
+    right_and_wrong = advantages_of([1, 1, -1], tokens)
+    assert right_and_wrong == pytest.approx([2 / 3 + cost, 2 / 3, -4 / 3 - cost], abs=1e-6)
+    # What dividing makes of the same groups: ten tokens weigh as much as being right.
+    assert advantages_of([1, 1, 1], tokens, "divided") == pytest.approx([0.98, 0, -0.98], abs=0.01)
+    assert advantages_of([1, 1, -1], tokens, "divided") == pytest.approx([0.71, 0.71, -1.41], abs=0.01)
+
+
+def test_the_published_results_are_of_the_rule_that_they_say() -> None:
+    for name in ("mini", "miniworld"):
+        assert read_yaml(named_config(name))["adapt"]["advantages"] == "divided"
+    assert AdaptConfig().advantages == "centred"
 
 
 def test_the_gates_gradient_is_that_of_the_expected_reward() -> None:
