@@ -183,7 +183,7 @@ def download(file: HubFile, folder: Path, on_bytes: OnBytes = lambda _: None, *,
     """
     target = downloaded(file, folder)
     with hold(folder, target.name, lambda: on_bytes(0)):
-        if _is_whole(target, file, verify=verify) or _take_from_cache(file, target):
+        if _is_whole(target, file, verify=verify) or _take_local(file, target):
             on_bytes(file.size)
             return target
         target.unlink(missing_ok=True)
@@ -239,22 +239,36 @@ def hold(folder: Path, name: str, while_held: Callable[[], None] = lambda: None,
     return lock_file(folder / "locks" / f"{name}.lock", while_held, shared=shared)
 
 
-def _take_from_cache(file: HubFile, target: Path) -> bool:
-    """Use what the user has in the client's own cache already, if it is the very bytes."""
+def as_on_hub(file: HubFile, folder: Path) -> Path | None:
+    """The file in the data folder, if somebody downloaded the repository into it as it is; its content isn't looked at.
+
+    Args:
+        folder: of fetched files, in the data folder.
+    """
+    path = folder.parent / file.path
+    return path if path.is_file() and path.stat().st_size == file.size else None
+
+
+def _take_local(file: HubFile, target: Path) -> bool:
+    """Use what the user has already, in the client's own cache or in the data folder, if it is the very bytes."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(file.repo, file.path, revision=file.revision, repo_type="dataset")
-    if not isinstance(cached, str) or os.path.getsize(cached) != file.size:
-        return False
-    if file_digest(Path(cached), file.digest) != file.digest:
-        return False
+    in_cache = Path(cached) if isinstance(cached, str) and os.path.getsize(cached) == file.size else None
+    for path in (in_cache, as_on_hub(file, target.parent)):
+        if path is not None and file_digest(path, file.digest) == file.digest:
+            _link_or_copy(path, target)
+            return True
+    return False
+
+
+def _link_or_copy(path: Path, target: Path) -> None:
     try:
-        os.link(os.path.realpath(cached), target)
+        os.link(os.path.realpath(path), target)
     except OSError:  # another file system
         part = target.with_suffix(".part")  # of a copy that is cut off the rest is fetched
-        shutil.copyfile(cached, part)
+        shutil.copyfile(path, part)
         _keep(part, target)
-    return True
 
 
 def _keep(part: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from mmeb_harness.core.errors import DataError
 from mmeb_harness.core.tasks import Archive, Files, HubSource, Task
 from mmeb_harness.data.folder import repo_of, source_key, table_of
-from mmeb_harness.data.hub import downloaded
+from mmeb_harness.data.hub import as_on_hub, downloaded
 from mmeb_harness.data.lock import HubFile, Lock, hub_file
 from mmeb_harness.data.records import Record, read_record, record_sample, slug
 from mmeb_harness.data.revisions import WORK, Locked
@@ -278,7 +278,9 @@ def _will_be_dropped(plan: Plan, archive: tuple[str, str], files: Sequence[HubFi
 
 
 def there(file: HubFile, folder: Path) -> int:
-    """Bytes of a file that are fetched already."""
+    """Bytes of a file that are here already."""
+    if as_on_hub(file, folder) is not None:
+        return file.size
     target = downloaded(file, folder)
     for path in (target, target.with_suffix(".part")):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # there is none; or it was just renamed

@@ -75,7 +75,9 @@ def test_a_folder_in_the_folder_that_was_given_is_told(tmp_path: Path) -> None:
 def test_archives_that_nobody_unpacked_are_told(tmp_path: Path) -> None:
     (tmp_path / "text_tasks").mkdir()
     (tmp_path / "text_tasks/text_tasks.tar.part-000").touch()
-    assert f"; {tmp_path}/text_tasks holds archives as the hub has them, which nothing reads" in refusal(TEXT, tmp_path)
+    assert f"; {tmp_path}/text_tasks holds archives as the hub has them, to be unpacked. Get it: " in refusal(
+        TEXT, tmp_path
+    )
     assert "holds archives" not in refusal("toolde/web/apibank", tmp_path)
 
 

@@ -38,7 +38,7 @@ def elsewhere(data: Path, folder: str) -> str:
                     return f"; {place} is there: --data {shlex.quote(str(place.parent))} reads it"
                 return f"; what belongs in {right} lies in {place}: move it there"
     packed = [place for place in _in(data) if _alike(place.name, parts[0]) and _holds_archives(place)]
-    return f"; {packed[0]} holds archives as the hub has them, which nothing reads" if packed else ""
+    return f"; {packed[0]} holds archives as the hub has them, to be unpacked" if packed else ""
 
 
 def _folders(data: Path, top: str) -> Iterator[Path]:

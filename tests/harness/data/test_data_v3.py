@@ -110,6 +110,20 @@ def test_what_a_folder_holds_of_v2_is_not_fetched_again(call: Call, bundle: Hub,
     assert sorted(key.partition("/")[0] for key in revisions) == ["TIGER-Lab", "VLM2Vec", "VLM2Vec"]
 
 
+def test_archives_that_lie_in_the_folder_as_on_the_hub_are_unpacked(
+    call: Call, bundle: Hub, tree: Path, tmp_path: Path
+) -> None:
+    files = bundle.repos[REPO][REVISION]
+    parts = [f"text_tasks/text_tasks.tar.part-00{index}" for index in range(2)]
+    (tmp_path / "data/text_tasks").mkdir(parents=True)
+    (tmp_path / "data" / parts[0]).write_bytes(files[parts[0]])
+    (tmp_path / "data" / parts[1]).write_bytes(bytes(len(files[parts[1]])))
+    get(call, *chosen("text/BRIGHT/biology"))
+    assert same_samples("text/BRIGHT/biology", tree, tmp_path / "data")
+    assert [bundle.served[part] for part in parts] == [0, len(files[parts[1]])]  # the second isn't the hub's
+    assert (tmp_path / "data" / parts[0]).read_bytes() == files[parts[0]]
+
+
 def test_a_killed_get_of_the_bundle_goes_on(
     start: Start, call: Call, bundle: Hub, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
