@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core.benchmark import BenchmarkRow, means_of
 from mmeb_harness.core.errors import ResultError
+from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.scores import read_run
 from mmeb_harness.stats.queries import QueryScores, read_queries
 from mmeb_harness.stats.resampling import (
@@ -52,7 +53,7 @@ class PairedRow:
     Attributes:
         difference: in fractions, with both intervals.
         p: that there is none; of a task adjusted by Holm for all tasks.
-        tasks: how many; their queries are counted by `wins`, `losses` and `ties`.
+        tasks: how many; their queries are counted by `wins`, `losses` and `ties`, where both models take the task.
     """
 
     name: str
@@ -69,7 +70,8 @@ class Paired:
     """Two runs compared.
 
     Attributes:
-        tasks, means: a row a task; a row a group, modality and overall, of those that both runs have whole.
+        tasks, means: a row a task; a row a group, modality and overall, of those that both runs have whole. In those of
+            MMEB-V3 what a model can't take counts 0.
         single: the tasks' differences, for lists of queries.
         clustered: whether both runs say which queries belong together.
     """
@@ -90,7 +92,8 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[BenchmarkRow]) -
         ResultError: a run that can't be read, no task in common, or other queries under a task's name.
     """
     folders = (first, second)
-    results = [{result.name: result for result in read_run(folder)[1]} for folder in folders]
+    runs = [read_run(folder) for folder in folders]
+    results = [{result.name: result for result in listed} for _, listed in runs]
     common = [name for name in results[0] if name in results[1]]
     if not common:
         raise ResultError(f"{first} and {second} have no task in common")
@@ -99,8 +102,16 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[BenchmarkRow]) -
     }
     single = {name: _difference(name, *pair) for name, pair in pairs.items()}
     rng = np.random.default_rng(SEED)
-    resampled = {name: resample(task.difference, rng) for name, task in single.items()}
-    flipped = {name: flip_signs(task.difference, rng) for name, task in single.items()}
+    unsupported = [run.unsupported for run, _ in runs]
+    one_sided = {
+        row.task: _one_sided(folders, [of.get(row.task) for of in results])
+        for row in benchmark
+        if row.task not in single
+        and all(row.task in {*of, *lacks} for of, lacks in zip(results, unsupported, strict=True))
+    }
+    differences = {name: task.difference for name, task in single.items()} | one_sided
+    resampled = {name: resample(difference, rng) for name, difference in differences.items()}
+    flipped = {name: flip_signs(difference, rng) for name, difference in differences.items()}
 
     def row(name: str, tasks: Sequence[str], p: float) -> PairedRow:
         return PairedRow(
@@ -108,16 +119,18 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[BenchmarkRow]) -
             difference=mean_over_tasks([resampled[task] for task in tasks], rng)[0],
             p=p,
             tasks=len(tasks),
-            wins=sum(single[task].wins for task in tasks),
-            losses=sum(single[task].losses for task in tasks),
-            ties=sum(single[task].ties for task in tasks),
+            wins=sum(single[task].wins for task in tasks if task in single),
+            losses=sum(single[task].losses for task in tasks if task in single),
+            ties=sum(single[task].ties for task in tasks if task in single),
         )
 
-    adjusted = holm([p_of_no_difference([task]) for task in flipped.values()])
+    adjusted = holm([p_of_no_difference([flipped[name]]) for name in single])
     covered = {
         over.name: list(over.metrics)
         for over in means_of(benchmark)
-        if over.of_main_metrics and single.keys() >= over.metrics.keys()
+        if over.of_main_metrics
+        and (differences if over.unsupported_count else single).keys() >= over.metrics.keys()
+        and not single.keys().isdisjoint(over.metrics)
     }
     return Paired(
         tasks=tuple(row(name, [name], p) for name, p in zip(single, adjusted, strict=True)),
@@ -127,6 +140,15 @@ def compare_runs(first: Path, second: Path, benchmark: Sequence[BenchmarkRow]) -
         single=single,
         clustered=all(queries.clustered for pair in pairs.values() for queries in pair),
     )
+
+
+def _one_sided(folders: Sequence[Path], results: Sequence[TaskResult | None]) -> Clusters:
+    """The difference on a task that one run's model can't take, or neither's: there it counts 0."""
+    for sign, folder, result in zip((-1, 1), folders, results, strict=True):
+        if result is not None:
+            queries = read_queries(folder, result)
+            return clusters_of(sign * queries.scores, queries.clusters)
+    return clusters_of([0.0], [0])
 
 
 def _difference(task: str, first: QueryScores, second: QueryScores) -> TaskDifference:

@@ -128,3 +128,23 @@ def test_queries_of_one_video_page_or_picture_are_a_cluster() -> None:
     gains = {query.id: {target: 1.0} for query, target in zip(queries, targets, strict=True)}
     gains["of a page"] = {"image": 1.0, "page": 2.0}  # the most relevant one counts
     assert query_clusters(Samples(queries, candidates, gains)) == [0, 0, 1, 1, 2, 3, 4, 5]
+
+
+def test_what_a_model_does_not_take_counts_nothing_in_means_of_mmeb_v3(tmp_path: Path) -> None:
+    """Unsupported by the first run, by both, by none: 0.75 - 0, 0 - 0 and 0.25 - 0.5."""
+    tasks = {task.name: task for task in benchmark_tasks("v3") if task.name in ("NSynth", "AVE", "text/BRIGHT/aops")}
+    rows = [row for row in benchmark_rows(load_tasks("v3").values()) if row.task in tasks]
+    folders = [tmp_path / "deaf", tmp_path / "blind"]
+    scores = [{"text/BRIGHT/aops": [0.5, 0.5]}, {"text/BRIGHT/aops": [0.0, 0.5], "NSynth": [1.0, 1.0, 1.0, 0.0]}]
+    for folder, of_run in zip(folders, scores, strict=True):
+        results = [task_result(tasks[name], num_queries=len(of), score=np.mean(of)) for name, of in of_run.items()]
+        lacks = {name: task.media for name, task in tasks.items() if name not in of_run}
+        write_run(folder, results, edition="v3", unsupported=lacks)
+        for name, of in of_run.items():
+            write_queries(folder, name, of)
+    found = compare_runs(*folders, rows)
+    assert [row.name for row in found.tasks] == ["text/BRIGHT/aops"]
+    means = {row.name: (row.difference.queries.value, row.tasks) for row in found.means}
+    assert means["V3-All"] == (pytest.approx((0.75 + 0 - 0.25) / 3), 3)
+    assert means["text"] == (-0.25, 1)
+    assert "audio" not in means
