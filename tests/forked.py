@@ -35,6 +35,7 @@ EVAL = str(PROGRAMS / "mmeb-eval")
 #: What takes long to import, directly or for `datasets`; what isn't installed is left to who needs it.
 PRELOADED = (
     *("numpy", "pandas", "pyarrow.dataset", "pyarrow.parquet", "faiss", "PIL.Image", "click", "rich.progress", "yaml"),
+    "scipy.special",
     *(
         "httpx2",
         "trio",

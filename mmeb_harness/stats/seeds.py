@@ -42,9 +42,9 @@ def statistic_over_seeds(seeds: Sequence[Resampled], statistic: Callable[[Floats
 
 def student_interval(values: Floats) -> tuple[float, float]:
     """Student's 95 % interval of a mean; (nan, nan) of fewer than two values."""
-    from scipy import stats
+    from scipy import special
 
     if len(values) < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
