@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -29,6 +30,7 @@ def is_large(path: str) -> bool:
     return path.endswith(LARGE) or re.search(r"\.(gz|part)-\d+$", path) is not None
 
 
+@functools.lru_cache(maxsize=4096)  # each listing names all files
 def git_blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -251,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             start = int(span[1])
             self.hub.resumed += 1
-        etag = hashlib.sha256(content).hexdigest() if is_large(path) else git_blob(content)
+        etag = _sha256(content) if is_large(path) else git_blob(content)
         self.send_response(206 if start else 200)
         self.send_header("X-Repo-Commit", commit)
         self.send_header("ETag", f'"{etag}"')
@@ -317,8 +319,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+@functools.lru_cache(maxsize=4096)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _lfs(content: bytes) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return {"sha256": _sha256(content), "size": len(content), "pointerSize": 134}
 
 
 def _sibling(path: str, content: bytes) -> dict[str, Any]:
@@ -329,5 +336,5 @@ def _sibling(path: str, content: bytes) -> dict[str, Any]:
 def _entry(path: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_blob(content)}
     if is_large(path):
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
     return entry

@@ -7,6 +7,7 @@ late and type-only imports included. A floor is the length of the longest way do
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -50,12 +51,18 @@ def room_of(module: str, root: Path) -> str:
     return ".".join(rooms or module.split(".")[1:2])
 
 
+@functools.cache
+def imports_in(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """What a file imports, wherever in it the import stands; each file is parsed once."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported_modules(path: Path, root: Path) -> Iterator[str]:
-    """Dotted names of what a file imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Dotted names of what a file imports."""
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             for alias in node.names:
                 inner = root.joinpath(*node.module.split("."), alias.name)
                 is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
