@@ -52,8 +52,11 @@ def _folders(data: Path, top: str) -> Iterator[Path]:
 
 
 def _in(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if is_data(entry.name) and entry.is_dir())
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry) for entry in entries if is_data(entry.name) and entry.is_dir())
+    except OSError:  # what can't be listed is no place to read from either
+        return []
 
 
 def _alike(name: str, other: str) -> bool:
@@ -61,4 +64,4 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _holds_archives(folder: Path) -> bool:
-    return any(_ARCHIVE.search(name) for name in os.listdir(folder))
+    return any(_ARCHIVE.search(path.name) for path in folder.glob("*"))
