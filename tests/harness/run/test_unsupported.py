@@ -20,13 +20,14 @@ from mmeb_harness.run.plan import RunSettings, make_plan
 from mmeb_harness.show.compare import compare, print_comparison
 from mmeb_harness.show.contests import benchmark_tasks, load_entry
 from mmeb_harness.show.leaderboard import leaderboard
+from mmeb_harness.show.page.make import make_page
 from mmeb_harness.spread.shards import shard_result
 from mmeb_harness.spread.shares import Share
 from tests.toy import HashEmbedder, evaluated, info_of, registered, toy_task, write_toy
 
 TASKS = registered(
     dataclasses.replace(toy_task("text/a b/(read)"), edition="v3", modality="text", group="T-LONG"),
-    dataclasses.replace(toy_task("seen"), edition="v3", media=("image",)),
+    dataclasses.replace(toy_task("MCMR"), edition="v3", media=("image",)),
     dataclasses.replace(toy_task("heard"), edition="v3", modality="audio", group="A-CLS", media=("audio",)),
     dataclasses.replace(toy_task("watched"), edition="v3", modality="audio", group="A-RET", media=("audio", "video")),
 )
@@ -124,6 +125,17 @@ def test_tables_say_it(data: Path) -> None:
         "unsupported by the model: 2 tasks that need audio (heard, watched), which count 0" in note
         for note in board.notes
     )
+
+
+def test_a_page_says_it(data: Path) -> None:
+    run(data)
+    summary = make_page([data / "run"], data / "page.html", thumbnails=0)
+    (card,) = summary.runs
+    assert card.unsupported == {HEARD: ("audio",), WATCHED: ("audio",)}
+    assert "unsupported: 2 tasks that need audio (heard, watched)" in card.marks
+    assert any("unsupported by the model, neither read nor encoded: 2 tasks" in line for line in summary.remarks)
+    assert (summary.overall, summary.rules[0].partition(":")[0]) == ("V3-All", "V3-All")
+    assert '"unsupported":{"heard":["audio"],"watched":["audio"]}' in (data / "page.html").read_text()
 
 
 def test_of_tasks_that_are_no_benchmarks_it_is_no_part_of_a_mean(data: Path) -> None:
