@@ -4,20 +4,26 @@ overall means by their rules, frames repeated, and nothing of MMEB-V2 beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from mmeb_tasks.readers.corpus import NOT_IN_POOL, UNLABELLED
 
-from mmeb_harness import Frames, Profile, ResultError, load_run
+from mmeb_harness import Frames, Item, Profile, ResultError, Samples, load_run
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.benchmark import MMEB_V3, V3_EDITIONS, benchmark_of, means_of
 from mmeb_harness.core.registry import benchmark_editions, benchmark_rows, load_tasks
 from mmeb_harness.data.folder import MANIFEST
 from mmeb_harness.ranking.metrics import V3_METRIC_NAMES
+from mmeb_harness.results.recomputed import ABSENT_ANSWERS
+from mmeb_harness.results.verify import verify_run
+from mmeb_harness.run.plan import RunSettings
 from mmeb_harness.show.tables import profile_line, text_limit
 from tests.harness.made_runs import benchmark_tasks, task_result, whole_run, write_run
+from tests.toy import HashEmbedder, evaluated, info_of, registered, toy_task
 
 TASKS = ("text/BRIGHT/biology", "text/R2MED/Biology", "text/MultiConIR/Legal Document", "TUTSound(hard)", "MCMR")
 
@@ -79,6 +85,29 @@ def test_the_means_of_mmeb_v3_cover_what_they_say() -> None:
     assert [sizes[name] for name in modalities] == [37, 18, 24, 11, 53, 47, 35, 8, 4]
     assert {*benchmark_editions()} - {"page-fixed", "v2.0.0"} == {*V3_EDITIONS}
     assert {*V3_EDITIONS} < {*MMEB_V3.editions}
+
+
+def test_what_the_data_leaves_out_counts_and_is_verified(tmp_path: Path) -> None:
+    """A query whose answer is no candidate, and one without any: of MMEB-V3 its recall is 0, not 1."""
+    items = [Item(f"d{i}", text=f"document {i}") for i in range(3)]
+    queries = (Item("absent", text="a"), Item("unlabelled", text="b"), Item("found", text="c"))
+    gains = {"absent": {"gone": 1.0, "d1": 2.0}, "unlabelled": {}, "found": {"d0": 1.0, "d1": 1.0, "d2": 1.0}}
+    samples = Samples(
+        queries, tuple(items), gains, None, frozenset({"absent", "unlabelled"}), {NOT_IN_POOL: 1, UNLABELLED: 1}
+    )
+    assert NOT_IN_POOL in ABSENT_ANSWERS
+    task = dataclasses.replace(toy_task("text/a"), edition="v3", modality="text", load=lambda data, frames: samples)
+    known = registered(task)
+    evaluated(HashEmbedder(), list(known.values()), known, info_of(tmp_path), RunSettings(tmp_path / "run", "v3"))
+    (done,) = load_run(tmp_path / "run").tasks
+    assert done.result.metrics["recall@10"] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert done.result.metrics["mrr"] == pytest.approx((1 / _rank_of_d1(tmp_path) + 0 + 1) / 3)
+    assert [outcome.problems for outcome in verify_run(tmp_path / "run", known)] == [[], []]
+
+
+def _rank_of_d1(folder: Path) -> int:
+    row = load_run(folder / "run").queries("text/a").loc["absent"]
+    return list(row["top_ids"]).index("d1") + 1
 
 
 def test_one_data_folder_is_called_by_the_edition_that_is_run(mini_additions: Path, tmp_path: Path) -> None:
