@@ -667,7 +667,11 @@ def _tasks_of(point: EntryPoint, edition: str | None) -> Sequence[Task]:
 
 def _problem_of(task: Task, point: EntryPoint, taken: Mapping[str, RegisteredTask]) -> str | None:
     """Why a plugin's task can't be used."""
-    if not isinstance(task.name, str) or not _TASK_NAME.fullmatch(task.name) or ".." in task.name.split("/"):
+    if (
+        not isinstance(task.name, str)
+        or not _TASK_NAME.fullmatch(task.name)
+        or not {".", ".."}.isdisjoint(task.name.split("/"))
+    ):
         return (
             f"task name {task.name!r} (of {point.name!r}) must consist of letters, digits and . _ + - ( ), with single "
             "spaces and / between: result files are named by it"
