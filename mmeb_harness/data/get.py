@@ -369,7 +369,8 @@ class _Job:
 
     def _finish(self, record: RecordWriter, step: Step) -> None:
         if step.key in self._cut_off:
-            remove_half_written(self.plan.root, record.paths(), self._begun)
+            own = record_path(self.plan.root, step.key).relative_to(self.plan.root).as_posix()
+            remove_half_written(self.plan.root, {own, *record.paths()}, self._begun)
         finished = record.finish(step.repo, step.files[0].revision, step.digests)
         progress_file(self.plan.root, step.key).unlink(missing_ok=True)
         with self._lock:

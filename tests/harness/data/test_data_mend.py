@@ -282,13 +282,15 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_one(call: Call, tm
         progress_file(root, source_key("VOC2007", source)).write_text("0")
     picture = next(path for path in (root / "image-tasks").rglob("*") if path.is_file())
     half, young = picture.with_name(".a.jpg.0.tmp"), picture.with_name(".b.jpg.0.tmp")
-    for path in (half, root / WORK / "mmeb-convert-0"):
+    half_record = root / "manifest/.a.parquet.0.tmp"
+    for path in (half, half_record, root / WORK / "mmeb-convert-0"):
         path.mkdir() if path.suffix != ".tmp" else path.write_bytes(b"half")
         os.utime(path, (1, 1))
     young.write_bytes(b"another process writes it")
     os.utime(young, (time.time() + 600, time.time() + 600))
     get(call, "--tasks", "VOC2007")
     assert not half.exists()
+    assert not half_record.exists()
     assert young.exists()
     assert not list((root / WORK).glob("mmeb-convert-*"))
 
