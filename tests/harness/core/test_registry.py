@@ -243,3 +243,10 @@ def test_what_a_plugin_prints_while_it_is_imported_is_no_output(
     registering(monkeypatch, EntryPoint("mine", "loud_tasks", registry.TASKS_GROUP))
     assert "loud" in load_tasks()
     assert capsys.readouterr() == ("", "hello\n")
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../b", "a/./b", "/a", "a/", "a//b", "a  b", "a\n", "a:b"])
+def test_names_by_which_no_file_of_a_run_can_be_called_are_refused(name: str) -> None:
+    mine = EntryPoint("mine", "my_package", registry.TASKS_GROUP)
+    assert "with single spaces and / between" in str(registry._problem_of(toy_task(name), mine, {}))
+    assert registry._problem_of(toy_task("text/Legal Document/TUTSound(hard)"), mine, {}) is None
