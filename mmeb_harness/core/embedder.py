@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -181,6 +182,8 @@ class ModelInfo:
             model asks for; a run may ask for others.
         parameters: how many numbers its weights are, where known.
         media: what it takes, beside text. A task that needs more is unsupported: neither read nor a failure.
+        query_settings: names of settings that bear on queries alone. Vectors of candidates are shared by models that
+            are otherwise equal.
     """
 
     name: str
@@ -192,6 +195,13 @@ class ModelInfo:
     similarity: Similarity = "dot"
     parameters: int | None = None
     media: tuple[Medium, ...] = ("image", "video")
+    query_settings: tuple[str, ...] = ()
+
+    @property
+    def of_candidates(self) -> ModelInfo:
+        """As far as the vectors of candidates depend on it."""
+        settings = {name: value for name, value in self.settings.items() if name not in self.query_settings}
+        return dataclasses.replace(self, settings=settings, query_settings=())
 
 
 class Embedder(Protocol):

@@ -711,6 +711,8 @@ def _problem_of_embedder(embedder: Any) -> str | None:
     ]
     if strange:
         return f"settings {strange} of its `info` are no texts, finite numbers or booleans"
+    if unknown := set(info.query_settings) - info.settings.keys():
+        return f"query_settings {sorted(unknown)} of its `info` are no names of settings"
     texts = (info.name, info.revision, dict(info.settings))
     return None if is_plain(texts) else f"half a character (a lone surrogate) in its `info`: {texts!r:.200}"
 

@@ -49,7 +49,7 @@ class Sink(Protocol):
         """Find out before the weights are loaded whether what is added can be kept."""
         ...
 
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+    def add(self, keys: Sequence[str], encoded: Encoded, role: Role) -> None:
         """Take the vectors of a batch, or of several."""
         ...
 
@@ -228,7 +228,7 @@ class LocalEncoder:
             self._interrupts.under_way = f"a batch of {_named(batch)}"
             with _about(batch):
                 encoded = self._encode_batch(batch, chunk.role, prepared)
-            sink.add(batch.keys, encoded)
+            sink.add(batch.keys, encoded, chunk.role)
             on_progress(len(batch))
             self._interrupts.check()
 
@@ -287,7 +287,7 @@ class LocalEncoder:
             for result, prepare_seconds in zip(results, seconds, strict=True)
         ]
         # One addition: a process killed between two would leave a part, and the rest would be encoded without it.
-        sink.add([key for batch in chunk.batches for key in batch.keys], _joined(encoded))
+        sink.add([key for batch in chunk.batches for key in batch.keys], _joined(encoded), chunk.role)
 
     def _next(self, prepared: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
         started = time.perf_counter()

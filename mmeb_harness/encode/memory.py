@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mmeb_harness.core.embedder import Encoded
+from mmeb_harness.core.items import Role
 
 Row: TypeAlias = tuple[Encoded, int]  # a batch, and one of its rows
 
@@ -32,7 +33,7 @@ class MemorySink:
     def check_writable(self) -> None:
         """As `encode.Sink` says; it always is."""
 
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+    def add(self, keys: Sequence[str], encoded: Encoded, role: Role = "query") -> None:
         """Take the vectors of a batch."""
         self.taken.append((list(keys), encoded))
         self._rows.update((key, (encoded, row)) for row, key in enumerate(keys))

@@ -150,7 +150,9 @@ def _trust_no_future(plan: Plan, reporter: Reporter) -> None:
 
 
 def _stored_chunks(plan: Plan) -> list[str]:
-    return [path.name for path in chunk_files(plan.vectors)]
+    return [
+        path.name for folder in dict.fromkeys((plan.vectors, plan.candidate_vectors)) for path in chunk_files(folder)
+    ]
 
 
 def _check_same_run(earlier: RunResult, plan: Plan) -> None:

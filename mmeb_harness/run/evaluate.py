@@ -226,7 +226,8 @@ def open_store(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Vect
         ResultError: those that are there can't be used.
     """
     started = started_over(plan.folder)
-    return VectorStore(plan.vectors, plan.model.similarity, started.nanoseconds, plan.model, started.chunks, note)
+    after = (started.nanoseconds, plan.model, started.chunks, note)
+    return VectorStore(plan.vectors, plan.model.similarity, *after, candidates=plan.candidate_vectors)
 
 
 def _told(name: str, read: ReadTask, earlier: Earlier) -> str:

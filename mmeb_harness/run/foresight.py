@@ -187,8 +187,8 @@ class _Watched:
     def check_writable(self) -> None:
         self._sink.check_writable()
 
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
-        self._sink.add(keys, encoded)
+    def add(self, keys: Sequence[str], encoded: Encoded, role: Role) -> None:
+        self._sink.add(keys, encoded, role)
         self._added(keys, encoded)
 
     def flush(self) -> None:

@@ -74,7 +74,7 @@ class Plan:
         others: of which the folder has results of earlier invocations; they stay part of the run while they are of
             the same model, settings and data.
         registered: all tasks known, by name; those of the benchmark decide which means are complete.
-        model: of the vectors; `fingerprint` names them.
+        model: of the vectors; `fingerprint` names them, and `candidate_fingerprint` those of candidates.
         profile: the model's, with the run's own choices.
     """
 
@@ -85,6 +85,7 @@ class Plan:
     data: DataInfo
     model: ModelInfo
     fingerprint: str
+    candidate_fingerprint: str
     profile: Profile
     settings: RunSettings
 
@@ -97,6 +98,11 @@ class Plan:
     def vectors(self) -> Path:
         """Where the model's vectors are."""
         return self.settings.vectors_folder / self.fingerprint
+
+    @property
+    def candidate_vectors(self) -> Path:
+        """Where those of candidates are written: the same folder, or one of all models that encode candidates alike."""
+        return self.settings.vectors_folder / self.candidate_fingerprint
 
 
 def make_plan(
@@ -147,6 +153,7 @@ def make_plan(
         data=data,
         model=model,
         fingerprint=fingerprint,
+        candidate_fingerprint=fingerprint_of(model.of_candidates) if model.query_settings else fingerprint,
         profile=profile,
         settings=settings,
     )

@@ -103,7 +103,7 @@ class RayEncoder:
                         actor.give(self._waiting.popleft())
                 for chunk, answer in self._answers():
                     for keys, encoded in answer.batches:
-                        sink.add(keys, encoded)
+                        sink.add(keys, encoded, chunk.role)
                     sink.flush()
                     self.usage.add(answer.usage)
                     on_progress(len(chunk))

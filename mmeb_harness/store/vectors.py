@@ -2,7 +2,8 @@
 
 A store is a folder of chunks (see `chunk_files`), each written whole and mapped into memory to be read. A key hashes an
 item's words, the bytes of its media and its role; the folder itself is named by the model's fingerprint. Whatever is
-embedded twice, in one task or in two, in one run or in two, is found here the second time.
+embedded twice, in one task or in two, in one run or in two, is found here the second time. Where settings bear on
+queries alone, candidates have a folder of their own, named by the others: models that agree in these have it in common.
 
 Several processes may add to one folder: a chunk is whole or absent, and its name is nobody else's. What two of them
 encoded alike is there twice; of equal keys the latest chunk's counts. A process holds the folder while it uses it, so
@@ -15,6 +16,7 @@ said, set aside, and as if it had never been there.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -151,6 +153,7 @@ class VectorStore:
         model: whose vectors they are, for those who look at the folder later.
         ignored: names of chunks that don't count.
         note: told of what is broken.
+        candidates: a second folder, for what is added of candidates; what lies in either counts.
 
     Raises:
         ResultError: the vectors are of the other similarity or of another store version.
@@ -164,35 +167,40 @@ class VectorStore:
         model: ModelInfo | None = None,
         ignored: Collection[str] = (),
         note: Callable[[str], None] = lambda _: None,
+        candidates: Path | None = None,
     ) -> None:
-        self._folder, self._similarity, self._since, self._model = folder, similarity, since, model
+        self._of_role: dict[Role, Path] = {"query": folder, "candidate": candidates or folder}
+        self._folders = tuple(dict.fromkeys(self._of_role.values()))
+        self._similarity, self._since, self._model = similarity, since, model
         self._ignored, self._note = frozenset(ignored), note
         self._kind = (similarity == "max_sim", None if model is None else model.dimensions)  # several an item, width
-        self._is_held = False
-        if listed(folder, ""):
-            sweep(folder)
-            self._hold()
-        check_description(folder, similarity)
-        self._mend_description()
+        self._held: set[Path] = set()
+        for each in self._folders:
+            if listed(each, ""):
+                sweep(each)
+                self._hold(each)
+            check_description(each, similarity)
+            self._mend_description(each)
         self._places: dict[str, int] = {}
         self._chunks: list[Path] = []
         self._numbers: dict[str, int] = {}  # name of a chunk → its number
         self._verdicts: dict[int, Future[str | None]] = {}  # number of a chunk → what is wrong with it
         self._whole: set[int] = set()
-        self._pending: dict[str, _Row] = {}
+        self._pending: dict[Path, dict[str, _Row]] = {each: {} for each in self._folders}
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places or key in self._pending
+        return key in self._places or any(key in rows for rows in self._pending.values())
 
     def __len__(self) -> int:
-        return len(self._places.keys() | self._pending.keys())
+        return len({*self._places, *itertools.chain.from_iterable(self._pending.values())})
 
     def refresh(self) -> None:
         """Take in what other processes have written since, and forget what is gone."""
-        there = {path.name: path for path in chunk_files(self._folder) if path.name not in self._ignored}
+        every = (path for folder in self._folders for path in chunk_files(folder))
+        there = {path.name: path for path in every if path.name not in self._ignored}
         self._forget(self._numbers.keys() - there.keys())
         oldest, broken = chunk_name(self._since), dict[Path, str]()
         for name, path in there.items():
@@ -222,36 +230,40 @@ class VectorStore:
             ResultError: it can't.
         """
         try:
-            check_writable(self._folder)
+            for folder in self._folders:
+                check_writable(folder)
         except ResultError as error:
             raise ResultError(f"{error} (--vectors says where vectors are kept)") from error
 
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+    def add(self, keys: Sequence[str], encoded: Encoded, role: Role = "query") -> None:
         """Add one batch; on disk at the latest after `FLUSH_SECONDS` of further batches, or on `flush`."""
+        pending = self._pending[self._of_role[role]]
         seconds = zip(encoded.latency_seconds.tolist(), encoded.share_seconds.tolist(), strict=True)
         for item, (key, trace, times) in enumerate(zip(keys, encoded.traces, seconds, strict=True)):
-            self._pending[key] = _Row(encoded.vectors[item], trace, *times)
-            self._pending_bytes += self._pending[key].vectors.nbytes
+            pending[key] = _Row(encoded.vectors[item], trace, *times)
+            self._pending_bytes += pending[key].vectors.nbytes
         overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
-        if overdue or len(self._pending) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
+        if overdue or sum(map(len, self._pending.values())) >= FLUSH_ITEMS or self._pending_bytes >= FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one chunk. If that fails it stays pending.
+        """Write what is pending, as one chunk a folder. If that fails it stays pending.
 
         Raises:
             ResultError: the folder can't be written, or is full.
         """
         self._last_flush = time.monotonic()
-        if not self._pending:
-            return
-        try:
-            self._describe()
-            path = write_chunk(self._folder, _to_table(self._pending, self._kind[0]))
-        except ResultError as error:
-            raise ResultError(f"{error} (--vectors); what was encoded before is kept: run again") from error
-        self._place(self._numbered(path), list(self._pending))
-        self._pending, self._pending_bytes = {}, 0
+        for folder, rows in self._pending.items():
+            if not rows:
+                continue
+            try:
+                self._describe(folder)
+                path = write_chunk(folder, _to_table(rows, self._kind[0]))
+            except ResultError as error:
+                raise ResultError(f"{error} (--vectors); what was encoded before is kept: run again") from error
+            self._place(self._numbered(path), list(rows))
+            self._pending[folder] = {}
+        self._pending_bytes = 0
 
     def get(self, keys: Sequence[str]) -> Encoded:
         """Vectors and traces of `keys`, in that order; every key must be in the store.
@@ -291,27 +303,33 @@ class VectorStore:
             raise KeyError("vectors of no items were asked for")
         return Encoded(stored, tuple(traces), latency, share_of_time)
 
-    def _hold(self) -> None:
-        held = share(self._folder)
+    def _hold(self, folder: Path) -> None:
+        held = share(folder)
         if held is not None:
             weakref.finalize(self, held.close)
-        self._is_held = held is not None
+            self._held.add(folder)
 
-    def _describe(self) -> None:
+    def _describe(self, folder: Path) -> None:
         """Before the first chunk: a folder with chunks and without a description is one of an old release."""
-        if not self._is_held:
-            self._hold()
-        if not (self._folder / DESCRIPTION).is_file():
-            write_description(self._folder, self._similarity, self._model)
+        if folder not in self._held:
+            self._hold(folder)
+        if not (folder / DESCRIPTION).is_file():
+            self._write_description(folder)
 
-    def _mend_description(self) -> None:
-        path = self._folder / DESCRIPTION
-        if (problem := description_problem(self._folder)) is None:
+    def _write_description(self, folder: Path) -> None:
+        model = self._model
+        if model is not None and folder != self._of_role["query"]:
+            model = model.of_candidates
+        write_description(folder, self._similarity, model)
+
+    def _mend_description(self, folder: Path) -> None:
+        path = folder / DESCRIPTION
+        if (problem := description_problem(folder)) is None:
             return
         if path.exists():
             self._note(set_aside({path: problem}, "it is written anew, and no vector is lost by it"))
         with contextlib.suppress(ResultError):  # of a folder that may only be read
-            write_description(self._folder, self._similarity, self._model)
+            self._write_description(folder)
 
     def _index(self, path: Path) -> None:
         table = map_chunk(path, *self._kind)

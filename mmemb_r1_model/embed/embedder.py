@@ -148,6 +148,8 @@ class MMEmbR1Embedder:
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
         # Where nothing reasons, there is nothing to ask for.
         self._server = server if set(modes.values()) != {"never"} else None
+        # Candidates that never reason are encoded in one way, whatever queries do.
+        of_reasoning = ("threshold", "max_new_tokens", *([] if self._server is None else ["rationales"]))
         self.info = ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
@@ -181,6 +183,7 @@ class MMEmbR1Embedder:
                 max_text_tokens=most,
             ),
             parameters=checkpoint.parameters,
+            query_settings=("reasoning", *(of_reasoning if modes["candidate"] == "never" else ())),
         )
 
     @cached_property

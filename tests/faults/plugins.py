@@ -146,6 +146,12 @@ FAULTS = (
         "from mmeb_harness import ModelInfo\nclass Odd:\n    info, encode = ModelInfo('\\ud800', '1', 8), print",
         "is no Embedder: half a character",
     ),
+    _model(
+        "a setting of queries that is none",
+        "from mmeb_harness import ModelInfo\nclass Odd:\n    encode = print\n"
+        "    info = ModelInfo('odd', '1', 8, query_settings=('mood',))",
+        r"is no Embedder: query_settings \['mood'\] of its `info` are no names of settings",
+    ),
     *_broken(
         "raises at import",
         "raise ValueError('no weights')",

@@ -296,7 +296,7 @@ def test_a_stream_of_several_vectors_an_item_reaches_the_store_in_one_piece(tmp_
     store = VectorStore(tmp_path, "max_sim")
     additions: list[Sequence[str]] = []
     add = store.add
-    store.add = lambda keys, encoded: (additions.append(keys), add(keys, encoded))[1]  # type: ignore[method-assign]
+    store.add = lambda keys, encoded, role: (additions.append(keys), add(keys, encoded, role))[1]  # type: ignore[method-assign]
     chunks = plan_chunks(embedder, keyed, "query", 50)
     assert len(chunks[0].batches) > 1
     LocalEncoder(embedder, InlinePreparation(embedder), 50).encode(chunks, store)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmeb_harness.core.embedder import Encoded, Trace
-from mmeb_harness.core.items import Item, Samples
+from mmeb_harness.core.items import Item, Role, Samples
 from mmeb_harness.encode.chunks import Batch, Chunk
 from mmeb_harness.encode.windows import ReadTask, Window
 from mmeb_harness.run.foresight import Foresight
@@ -32,7 +32,7 @@ class Store:
     def flush(self) -> None: ...
     def refresh(self) -> None: ...
 
-    def add(self, keys: Sequence[str], encoded: Encoded) -> None:
+    def add(self, keys: Sequence[str], encoded: Encoded, role: Role = "query") -> None:
         assert len(keys) == len(encoded.share_seconds)
 
 
@@ -66,7 +66,7 @@ def played(trace: Trace, ranking: float = 0.1, between: float = 0.0) -> tuple[li
         for batch in batches:
             clock.now += 20
             seconds = np.full(10, 2.0)
-            sink.add(batch.keys, Encoded(np.ones((10, 1), np.float32), (trace,) * 10, seconds, seconds))
+            sink.add(batch.keys, Encoded(np.ones((10, 1), np.float32), (trace,) * 10, seconds, seconds), "query")
         foresight.end()
         clock.now += ranking
         foresight.ranked(ranking)
