@@ -32,6 +32,8 @@ from mmemb_r1_model.training.sharding import gather_on_first, part_of, whole
 STATE = "state.pt"
 LOG = "log.jsonl"
 FINAL = "final"
+#: A written model that wasn't compared with the trained one yet.
+UNCHECKED = "unchecked"
 
 
 @dataclass(frozen=True)
@@ -196,11 +198,18 @@ class Loop:
             "from the checkpoint before it"
         )
 
-    def run(self, start: int, step: Callable[[int], dict[str, float]], describe: Callable[[int], str]) -> None:
+    def run(
+        self,
+        start: int,
+        step: Callable[[int], dict[str, float]],
+        describe: Callable[[int], str],
+        check: Callable[[Path], None] = lambda _: None,
+    ) -> None:
         """Take the steps from `start` on and write `final/`.
 
         Args:
             describe: step → which pairs it saw, for messages.
+            check: raises what is wrong with the written model, before it gets its name; every process calls it.
 
         Raises:
             TrainingError: a loss or gradient that is not a number, or out of memory.
@@ -226,7 +235,11 @@ class Loop:
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
         with progress_of(f"{self.folder.name}, writing {FINAL}", shown=self.world.is_first):
-            self.student.save(self.folder / FINAL)
+            self.student.save(self.folder / UNCHECKED)
+            check(self.folder / UNCHECKED)
+            if self.world.is_first:
+                shutil.rmtree(self.folder / FINAL, ignore_errors=True)
+                (self.folder / UNCHECKED).rename(self.folder / FINAL)
         self.world.wait()
 
     def _take(

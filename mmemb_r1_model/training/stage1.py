@@ -13,6 +13,7 @@ from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
 from mmemb_r1_model.training.prompts import PromptCache
+from mmemb_r1_model.training.saved import check_saved
 from mmemb_r1_model.training.student import Student
 
 
@@ -65,5 +66,5 @@ def train(
 
         return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)", world)
 
-    loop.run(start, step, steps.describe)
+    loop.run(start, step, steps.describe, lambda saved: check_saved(student, sets, read, folder, saved))
     return folder / FINAL

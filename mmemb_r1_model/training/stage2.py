@@ -33,6 +33,7 @@ from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import Advantages, RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
 from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler, stopping
+from mmemb_r1_model.training.saved import check_saved
 from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
 from mmemb_r1_model.vllm.rollouts import check_log_ratio, check_rollout_server
 from mmemb_r1_model.vllm.server import Server
@@ -146,7 +147,7 @@ def adapt(
                 check_log_ratio(values["log_ratio"])
         return values
 
-    loop.run(start, step, steps.describe)
+    loop.run(start, step, steps.describe, lambda saved: check_saved(student, sets, read, folder, saved))
     return folder / FINAL
 
 
@@ -182,9 +183,9 @@ class Reference:
     @torch.no_grad()
     def encode(self, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
         """As the student's, without a graph and without dropout."""
-        backbone = self._student.backbone
-        with evaluating(self._module), backbone.disable_adapter() if self._has_adapters else contextlib.nullcontext():
-            return self._student.encode(packed, scored, self._module)
+        student = self._student
+        with evaluating(self._module), student.as_it_started() if self._has_adapters else contextlib.nullcontext():
+            return student.encode(packed, scored, self._module)
 
     def embed(self, prompts: Sequence[Prompt], size: int = 64) -> Tensor:
         """The direct vectors (n, D) of prompts."""

@@ -28,8 +28,11 @@ from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.losses import token_log_probs
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
+from mmemb_r1_model.training.rows import TableRow, as_the_table_has_it, learn_row
 from mmemb_r1_model.training.sharding import gather_on_first, is_sharded, shard, whole, with_weights, without_weights
 
+#: Where the transformers model lies in a `PackedModel` with adapters.
+_ADAPTED = "backbone.base_model.model."
 #: Files of a checkpoint folder that training doesn't touch.
 _PASSED_ON = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
@@ -130,6 +133,33 @@ class PackedModel(nn.Module):
         return token_log_probs(hidden_BLD[rows, columns], head, targets, self.banned)
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What one weight has learnt beside the model: scale * up @ down.
+
+    Attributes:
+        name: of the weight in the transformers model without adapters.
+        before: what it is added to, as it was frozen.
+        token: the only row that has learnt; `None`: all have.
+    """
+
+    name: str
+    before: Tensor
+    up: Tensor
+    down: Tensor
+    scale: float
+    token: int | None = None
+
+    def update(self) -> Tensor:
+        """What has to be added, in float32."""
+        return self.scale * (self.up.float() @ self.down.float())
+
+    def part_of(self, model: Any) -> Tensor:
+        """The same weight, or row of it, in a model without adapters."""
+        weight: Tensor = model.get_parameter(self.name).data
+        return weight if self.token is None else weight[self.token, None]
+
+
 class Student:
     """A checkpoint that is trained."""
 
@@ -154,7 +184,11 @@ class Student:
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that a step changes."""
-        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return [parameter for _, parameter in self.trained_by_name()]
+
+    def trained_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        """The same with their names in `module`."""
+        return [(name, parameter) for name, parameter in self.module.named_parameters() if parameter.requires_grad]
 
     def completion(self, rationale: str) -> list[int]:
         """Token ids of `<think> r </think> <emb>`."""
@@ -182,6 +216,12 @@ class Student:
         lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
         return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
 
+    @contextlib.contextmanager
+    def as_it_started(self) -> Iterator[None]:
+        """For a while what adapters and the row of <emb> have learnt doesn't count; only with adapters."""
+        with self.backbone.disable_adapter(), as_the_table_has_it(self.module):
+            yield
+
     def shard(self) -> None:
         """Split the weights over the processes; see `sharding.shard`."""
         self._shell = without_weights(self.module)
@@ -205,22 +245,54 @@ class Student:
             shard(copied, self.world)
         return copied
 
+    def learnt(self) -> Iterator[Learnt]:
+        """What adapters and the row of <emb> have learnt, weight by weight, in main memory.
+
+        Every process must go through all; only the first is given something.
+        """
+        from peft.tuners.lora import LoraLayer
+
+        rows: set[int] = set()  # two tables may share one
+        for name, layer in self.module.named_modules():
+            weight = f"{name.removeprefix(_ADAPTED)}.weight"
+            if isinstance(layer, LoraLayer):
+                of = {"base": "base_layer.weight", "A": "lora_A.default.weight", "B": "lora_B.default.weight"}
+                named = [(part, self.module.get_parameter(f"{name}.{own}")) for part, own in of.items()]
+                if parts := gather_on_first(named, self.world):
+                    yield Learnt(weight, parts["base"], parts["B"], parts["A"], layer.scaling["default"])
+            elif isinstance(layer, TableRow) and id(layer.row) not in rows:
+                rows.add(id(layer.row))
+                if parts := gather_on_first([("table", layer.weight), ("row", layer.row)], self.world):
+                    before = parts["table"][None, layer.token]
+                    # A row is a product, too: of 1 and itself.
+                    difference = parts["row"].float() - before.float()
+                    yield Learnt(weight, before, torch.ones(1, 1), difference, 1.0, layer.token)
+
     def save(self, folder: Path) -> None:
-        """Write a whole checkpoint folder, adapters merged in, that the embedder reads.
+        """Write a whole checkpoint folder, in float32, that the embedder reads.
+
+        What adapters have learnt is added to the weights of the checkpoint that the student was opened from, as its
+        files have them: those in memory may be rounded to bfloat16, and a sum that is rounded to it again is, in most
+        entries, what it was before.
 
         Every process calls it, the first writes.
         """
+        if hasattr(self.backbone, "peft_config"):
+            learnt = list(self.learnt())
+            if self.world.is_first:
+                model = load_weights(self.checkpoint, torch.device("cpu"), torch.float32, "sdpa")
+                for own in learnt:
+                    own.part_of(model).add_(own.update())
+                save_checkpoint(model, self.checkpoint.folder, self.settings, folder)
+            return
         weights = {} if self._shell is None else gather_on_first(self.module.named_parameters(), self.world)
         if not self.world.is_first:
             return
         module = self.module if self._shell is None else with_weights(self._shell, weights)
-        backbone = module.backbone
-        if hasattr(backbone, "peft_config"):  # a copy: the trained model stays untouched
-            backbone = copy.deepcopy(backbone).merge_and_unload()
-        save_checkpoint(backbone, self.checkpoint.folder, self.settings, folder)
+        save_checkpoint(module.backbone, self.checkpoint.folder, self.settings, folder)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapters alone, as peft does but for the row of <emb>, which few servers can load.
+        """Write the adapters alone, in peft's form and without the row of <emb>, which few servers can load.
 
         Every process calls it, the first writes; whole or not at all.
 
@@ -236,7 +308,7 @@ class Student:
         from safetensors.torch import save_file
 
         config = copy.copy(self.backbone.peft_config["default"])
-        config.trainable_token_indices, config.inference_mode = None, True
+        config.inference_mode = True
         # peft's names in files: below the wrapper, without the adapter's own name.
         renamed = {name.removeprefix("backbone.").replace(".default.", "."): weight for name, weight in weights.items()}
         with replacing_folder(folder) as temporary:
@@ -320,12 +392,13 @@ def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
-        # The new token's row must learn, or the readout starts where no input ever was.
-        trainable_token_indices={"embed_tokens": [emb]},
     )
     # Adapters begin at random: the same in every process, whatever each has drawn before.
     torch.manual_seed(0)
-    return get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora)
+    # The new token's row must learn, or the readout starts where no input ever was.
+    learn_row(model, emb)
+    return adapted
 
 
 def batch_vision_attention(model: Any) -> None:

@@ -1,0 +1,175 @@
+"""Whether what a stage saves is what it trained: both models on a few of the stage's own items.
+
+The saved model is run as it will be, with weights in the type that the student computes in. Rounding alone moves
+vectors a little, in all directions alike, so their cosine to the live ones says nothing of a stage that moved them by
+less. What is lost systematically shows in the weights: in the share of what adapters have learnt that they have.
+
+Legend of shapes: I items, D hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmemb_r1_model.data.pairs import Item, item_of
+from mmemb_r1_model.disk.errors import say
+from mmemb_r1_model.disk.files import write_json
+from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
+from mmemb_r1_model.model.prompt import Prompt
+from mmemb_r1_model.training.batches import Input, WeightedSet
+from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.loop import TrainingError
+from mmemb_r1_model.training.rollouts import LocalSampler
+from mmemb_r1_model.training.student import Learnt, Student, evaluating
+
+#: Items that both models read: vectors have so many numbers that few items tell one model from another.
+ITEMS = 8
+#: Tokens of a rationale that are compared, at most; each costs a step of both models.
+TOKENS = 256
+#: Rounding to bfloat16 leaves 0.999 and more (the embedded checkpoint); a weight left out, or added twice, doesn't.
+LEAST_COSINE = 0.99
+#: Of p(reason). Logits of 16 are rounded by 0.03, which moves p by less than 0.01.
+MOST_GATE = 0.1
+#: Of many entries, each rounded by itself, as many go up as down: 1 within hundredths. Sums that were rounded back to
+#: what they were keep a tenth (see LOG.md).
+LEAST_KEPT = 0.8
+
+NAME = "saved.json"
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the saved model is from the live one.
+
+    Attributes:
+        cosine: of their vectors on both paths, the least.
+        gate: difference of p(reason), the greatest.
+        rationales: share of items whose greedy rationale is another one. Not bounded: where two tokens are nearly
+            equally likely any rounding chooses, and all that follows differs.
+        kept: share of what adapters have learnt that the saved weights have, each rounded as it will be; 1 whatever is
+            rounded at random. `None`: there are no adapters.
+    """
+
+    cosine: float
+    gate: float
+    rationales: float
+    kept: float | None
+
+    def __str__(self) -> str:
+        kept = "" if self.kept is None else f", {self.kept:.1%} of what adapters learnt is kept"
+        return (
+            f"cosine at least {self.cosine:.5f}, gate within {self.gate:.4f}, {self.rationales:.0%} of rationales "
+            f"differ{kept}"
+        )
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it could be rounding."""
+        kept = 1.0 if self.kept is None else self.kept
+        return self.cosine >= LEAST_COSINE and self.gate <= MOST_GATE and kept >= LEAST_KEPT
+
+
+def check_saved(
+    student: Student, sets: Sequence[WeightedSet], read: Callable[[Item], Prompt], folder: Path, saved: Path
+) -> None:
+    """Compare a student with what it wrote; every process must call it.
+
+    Args:
+        folder: of the run, in which saved.json says what was found.
+        saved: the checkpoint that was written.
+
+    Raises:
+        TrainingError: they differ by more than rounding.
+    """
+    items = [pair_item(sets, number) for number in range(ITEMS)]
+    found = distance(student, [Input(item, read(item), None) for item in items], saved)
+    if found is not None:
+        write_json(folder / NAME, dataclasses.asdict(found))
+        say(f"{folder.name}: the saved model beside the trained one: {found}")
+    (found, *_) = student.world.gather_objects(found)
+    if found is not None and not found.is_near:
+        raise TrainingError(
+            f"{saved} isn't the model that was trained: {found}. Bounds: cosine {LEAST_COSINE}, gate {MOST_GATE}, "
+            f"kept {LEAST_KEPT:.0%}. It stays for you to look at. Where too little is kept, what was learnt is less "
+            "than bfloat16 tells apart: take more steps or a higher rate, or student.dtype: float32"
+        )
+
+
+def pair_item(sets: Sequence[WeightedSet], number: int) -> Item:
+    """The query of a pair: of one data set after the other, as often as it takes."""
+    pairs = sets[number % len(sets)].pairs
+    return item_of(pairs[number // len(sets) % len(pairs)], "query")
+
+
+def distance(student: Student, inputs: Sequence[Input], saved: Path) -> Distance | None:
+    """Between a student and the checkpoint that it wrote; `None` in all processes but the first.
+
+    Every process must call it: weights may be split.
+    """
+    longest = min(student.settings.max_new_tokens, TOKENS)
+    written = _rationales(student, inputs, longest)
+    live = _read(student, inputs, written)
+    has_adapters = hasattr(student.backbone, "peft_config")
+    learnt = list(student.learnt()) if has_adapters else []
+    if not student.world.is_first:
+        return None
+    other = _opened(student, saved)
+    then = _read(other, inputs, written)
+    changed = [own != again for own, again in zip(written, _rationales(other, inputs, longest), strict=True)]
+    return Distance(
+        cosine=float(functional.cosine_similarity(live.vectors_ID, then.vectors_ID, dim=-1).min()),
+        gate=float((live.gate_I - then.gate_I).abs().max()),
+        rationales=sum(changed) / len(changed),
+        kept=_kept(learnt, other.module.backbone) if learnt else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of each item the vectors (2 I, D) on both paths, and p(reason)."""
+
+    vectors_ID: Tensor
+    gate_I: Tensor
+
+
+def _kept(learnt: Sequence[Learnt], saved: Any) -> float:
+    """How far saved weights went along the way of the live ones; 1 where these went none."""
+    along = way = 0.0
+    for own in learnt:
+        update = own.update()
+        went = own.part_of(saved).float().cpu() - own.before.float()
+        along += float((went * update).sum(dtype=torch.float64))
+        way += float((update * update).sum(dtype=torch.float64))
+    return along / way if way else 1.0
+
+
+def _rationales(student: Student, inputs: Sequence[Input], longest: int) -> list[tuple[int, ...]]:
+    return [rollout.ids for (rollout,) in LocalSampler(student).sample(inputs, 1, longest, seed=0)]
+
+
+@torch.no_grad()
+def _read(student: Student, inputs: Sequence[Input], written: Sequence[tuple[int, ...]]) -> _Seen:
+    """One item after the other: what training may hold is no measure for what fits here."""
+    seen = []
+    with evaluating(student.module):
+        for given, ids in zip(inputs, written, strict=True):
+            seen.append(student.encode(student.pack([given.prompt], [[[student.emb], list(ids)]])))
+    gates_I2 = torch.cat([encoded.gate_B2 for encoded in seen])
+    vectors_ID = torch.cat([encoded.vectors_RD for encoded in seen])
+    return _Seen(vectors_ID.double().cpu(), torch.softmax(gates_I2, dim=-1)[:, 0].cpu())
+
+
+def _opened(student: Student, saved: Path) -> Student:
+    """A checkpoint as it will be run, by this process alone."""
+    config = dataclasses.replace(student.config, checkpoint=str(saved), revision=None, lora_rank=0, shard=False)
+    checkpoint = open_checkpoint(config.checkpoint, None)
+    model = load_weights(checkpoint, student.device, getattr(torch, config.dtype), "sdpa")
+    return Student(checkpoint, model, config, World(device=student.device))
