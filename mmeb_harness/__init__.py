@@ -9,7 +9,7 @@ The public names are those in `__all__`; everything that a task or model plugin 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mmeb_harness.core.columns import Column, Row, parquet_rows
+from mmeb_harness.core.columns import Column, Row, parquet_rows, shown
 from mmeb_harness.core.embedder import (
     BudgetedEmbedder,
     Embedder,
@@ -66,6 +66,7 @@ from mmeb_harness.core.pictures import FRAME_SUFFIXES, MOST_PIXELS, PICTURE_SUFF
 from mmeb_harness.core.plugins import call_plugin
 from mmeb_harness.core.reading import JsonFile, build_config, parse_record, parse_yaml, read_yaml
 from mmeb_harness.core.sounds import SHORTEST_SOUND, sound_seconds
+from mmeb_harness.core.stated import ITEM_FIELDS, StatedItem, stated_item
 from mmeb_harness.core.tasks import Archive, Files, FolderFormat, HubSource, Pages, Suite, Table, Task
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_trackers, tracking
@@ -89,6 +90,7 @@ _LATE = {
 
 __all__ = [
     "FRAME_SUFFIXES",
+    "ITEM_FIELDS",
     "MODALITIES",
     "MOST_PIXELS",
     "PICTURE_SUFFIXES",
@@ -137,6 +139,7 @@ __all__ = [
     "Similarity",
     "Sound",
     "Source",
+    "StatedItem",
     "StreamingEmbedder",
     "Suite",
     "Table",
@@ -179,7 +182,9 @@ __all__ = [
     "replacing",
     "run_command",
     "say",
+    "shown",
     "sound_seconds",
+    "stated_item",
     "tracking",
 ]
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmeb_harness import opened_picture
+from mmeb_harness import ITEM_FIELDS, opened_picture, stated_item
 from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key
@@ -30,12 +30,11 @@ from mmemb_r1_model.data.rows import open_parquet, row_at_place, scan_json
 from mmemb_r1_model.disk.errors import DataError, HarnessError, UnknownNameError
 from mmemb_r1_model.disk.files import PlacedBytes
 from mmemb_r1_model.disk.hashing import hash64
-from mmemb_r1_model.disk.jsonl import Row, row_at, shown_value, text_at, texts_at
+from mmemb_r1_model.disk.jsonl import Row, row_at, shown_value, text_at
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 REQUIRED = ("query", "positive")
 FIELDS = (*REQUIRED, "negatives", "rationales", "id")
-SIDE_FIELDS = ("text", "image", "images", "frames", "instruction")
 #: Of so many bytes of pictures the pixels are read as well when a file is opened; of further ones in training alone.
 DECODED_BYTES = 1 << 30
 WAY_OUT = "mend it, or leave it out"
@@ -225,20 +224,21 @@ def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: obje
         raise DataError(
             f"it lacks the {what}" if value is None else f"the {what} is {shown_value(value)}, expected {expected}"
         )
-    _check_fields(stored, SIDE_FIELDS, f"the {what}")
+    _check_fields(stored, ITEM_FIELDS, f"the {what}")
     try:
-        text, pictures = text_at(stored, "text"), [*texts_at(stored, "image"), *texts_at(stored, "images")]
-        frames, clip = texts_at(stored, "frames"), isinstance(stored.get("frames"), str)
-        if pictures and frames:
-            raise DataError("it has frames as well; the model reads images, or frames, with any text")
-        if not (text.strip() or pictures or frames):
-            raise DataError("there is neither text nor image nor frames in it")
-        images = tuple(media.file(path) for path in pictures)
-        shown = tuple(media.file(path) for path in spread(frames, most_frames) if not clip)
-        shown = media.frames(frames[0], most_frames) if clip and frames else shown
+        said = stated_item(stored, _refuse)
+        images = tuple(media.file(path) for path in said.images)
+        if said.is_clip:
+            shown = media.frames(said.frames[0], most_frames)
+        else:
+            shown = tuple(media.file(path) for path in spread(said.frames, most_frames))
     except DataError as error:
         raise DataError(f"the {what}: {error}") from error
-    return Item(own, text, images, shown, text_at(stored, "instruction"))
+    return Item(own, said.text, images, shown, said.instruction)
+
+
+def _refuse(problem: str) -> None:
+    raise DataError(problem)
 
 
 def _check_fields(row: Mapping[str, object], known: Sequence[str], what: str) -> None:

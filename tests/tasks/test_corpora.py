@@ -119,7 +119,7 @@ BAD_INPUT: dict[str, tuple[str, Spoil, str]] = {
     "a tool without an id": (
         TOOLS,
         column("tool-tasks/ToolDe-Candidates/web/tools-00000-of-00001.parquet", "id", lambda n: [None] * n),
-        "field 'id' holds None, expected an id",
+        "field 'id' holds null, expected an id",
     ),
     "a memory without qrels": (
         "memory/PeerQA",

@@ -35,10 +35,11 @@ from mmeb_harness import (
     progress_of,
     regular_file,
     replacing,
+    shown,
 )
 from mmeb_tasks.own.examples import write_documents
 from mmeb_tasks.own.reading import Look, check, load
-from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of, shown
+from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
 COLUMNS = ("query", "document", "page")

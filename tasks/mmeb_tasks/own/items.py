@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import PICTURE_SUFFIXES, DataError, Frames, Item, Modality, frame_names, one_line, opened_picture
-from mmeb_tasks.own.rows import Problems, Row, id_text, is_utf8, shown
+from mmeb_harness import (
+    PICTURE_SUFFIXES,
+    DataError,
+    Frames,
+    Item,
+    Modality,
+    StatedItem,
+    frame_names,
+    one_line,
+    opened_picture,
+    shown,
+    stated_item,
+)
+from mmeb_tasks.own.rows import Problems, Row, id_text, is_utf8
 from mmeb_tasks.readers.media import check_inside, sample_frames
 
 #: Columns in which an id may stand; the first is BEIR's.
@@ -46,20 +59,15 @@ class ItemMaker:
             instruction: if the row has none of its own.
         """
         noted = len(self._problems.lines)
-        parts = [self._text(row, "title"), self._text(row, "text")]
-        own = self._text(row, "instruction")
-        images = tuple(self._file(row, path) for name in ("image", "images") for path in self._paths(row, name))
-        frames = self._frames_of(row)
-        if images and frames:
-            self._problems.add(row.place, "has both images and frames; an item shows one of the two")
-        text = " ".join(part for part in parts if part)
-        if not text and not images and not frames and len(self._problems.lines) == noted:
-            self._problems.add(row.place, "has neither text nor image nor frames; give it one of them")
+        stated = stated_item(row.values, partial(self._problems.add, row.place), ("title", "text"))
+        images = tuple(self._file(row, path) for path in stated.images)
+        frames = self._frames_of(row, stated)
         for path in (*images, *frames) if len(self._problems.lines) == noted else ():
             self._look_at(row.place, path)
         if len(self._problems.lines) > noted:
             return None
-        return Item(item_id, text, images, sample_frames(frames, self._frames.video), own or instruction)
+        shown = sample_frames(frames, self._frames.video)
+        return Item(item_id, stated.text, images, shown, stated.instruction or instruction)
 
     def _look_at(self, place: str, path: Path) -> None:
         if self._look is None or path in self._looked_at:
@@ -79,32 +87,11 @@ class ItemMaker:
         self._look_at(place, path)
         return Item(item_id, images=(path,), instruction=instruction)
 
-    def _text(self, row: Row, name: str) -> str:
-        value = row.values.get(name)
-        if value is not None and not isinstance(value, str):
-            self._problems.add(row.place, f"{name} is {shown(value)}; write text")
-            return ""
-        return (value or "").strip()
-
-    def _paths(self, row: Row, name: str) -> list[str]:
-        """The paths in a column; "" in a table is none."""
-        value = row.values.get(name)
-        paths = [value] if isinstance(value, str) and value else value or []
-        if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-            held = value[0] if isinstance(value, list) and value else value
-            way_out = "write a path, or a list of paths"
-            if isinstance(held, dict):  # as Hugging Face's data sets store pictures
-                way_out = "save the pictures as files, and write their paths"
-            self._problems.add(row.place, f"{name} is {shown(value)}; {way_out}")
-            return []
-        return paths
-
-    def _frames_of(self, row: Row) -> tuple[Path, ...]:
+    def _frames_of(self, row: Row, stated: StatedItem) -> tuple[Path, ...]:
         """A list of pictures, or a folder of them."""
-        paths = self._paths(row, "frames")
-        if not isinstance(row.values.get("frames"), str) or not paths:
-            return tuple(self._file(row, path) for path in paths)
-        inside = self._inside(row, paths[0])
+        if not stated.is_clip:
+            return tuple(self._file(row, path) for path in stated.frames)
+        inside = self._inside(row, stated.frames[0])
         names = frame_names(self._listing(inside), PICTURE_SUFFIXES) if inside else []
         if inside and not names:
             self._problems.add(row.place, f"frames {inside!r} is no folder with {'/'.join(PICTURE_SUFFIXES)} files")

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import PICTURE_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data
+from mmeb_harness import PICTURE_SUFFIXES, FolderFormat, Frames, Item, Samples, Task, is_data, shown
 from mmeb_tasks.own.examples import write_pictures
 from mmeb_tasks.own.items import ItemMaker
 from mmeb_tasks.own.reading import Look, Read, check, load
-from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of, shown
+from mmeb_tasks.own.rows import Problems, Row, file_of, rows_of
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
 #: As people call them, and as Hugging Face's imagefolder does.

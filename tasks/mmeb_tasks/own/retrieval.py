@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task, matching
+from mmeb_harness import DataError, FolderFormat, Frames, Item, Modality, Samples, Task, matching, shown
 from mmeb_tasks.own.examples import write_retrieval
 from mmeb_tasks.own.items import ItemMaker, modality_of
 from mmeb_tasks.own.reading import Look, check, load
-from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of, shown
+from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
 
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")

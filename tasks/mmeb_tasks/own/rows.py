@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError, one_line, regular_file
+from mmeb_harness import DataError, one_line, regular_file, shown
 
 #: What rows may stand in, in the order in which they are looked for.
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
-#: Longest value that a message shows.
-_LONGEST_SHOWN = 60
 #: Letters of a table's cell: more than Python's own limit, of 131,072.
 _LONGEST_CELL = 1 << 30
 
@@ -48,12 +46,6 @@ class Row:
 
     place: str
     values: dict[str, Any]
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def file_of(folder: Path, name: str, suffixes: Sequence[str] = TABLES) -> Path | None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError, one_line, regular_file
+from mmeb_harness import DataError, one_line, regular_file, shown
 from mmeb_tasks.readers.tables import MissingTableError
 
 #: Rows of a parquet file in memory at once: documents have up to 32,000 tokens.
 _ROWS_AT_ONCE = 512
-_LONGEST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,7 @@ class Record:
 
     def unfit(self, name: str, expected: str) -> DataError:
         """The error that names a field and what it should hold."""
-        held = repr(self.values.get(name))
-        held = held if len(held) <= _LONGEST_SHOWN else f"{held[:_LONGEST_SHOWN]}…"
+        held = shown(self.values.get(name))
         return DataError(f"{self.path}, {self.place}, field {name!r} holds {held}, expected {expected}")
 
 

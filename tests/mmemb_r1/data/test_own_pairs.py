@@ -87,7 +87,9 @@ def test_parquet_and_an_array_say_the_same(folder: Path) -> None:
     with pytest.raises(HarnessError, match=r"odd\.parquet lacks the column 'positive' \(found: query, pos\); mend it"):
         open_set(TrainingSetConfig("pairs", "odd.parquet"), folder)
     pq.write_table(pa.table({"query": ["a"], "positive": [{"image": {"bytes": b"\xff"}}]}), folder / "odd.parquet")
-    with pytest.raises(HarnessError, match=r"odd\.parquet, row 0: the positive: 'image' holds .*, expected text"):
+    with pytest.raises(HarnessError, match=r"parquet, row 0: the positive: image is .*; save the pictures as files"):
+        HarnessError, match=r"parquet, row 0: the positive: image is .*; save the pictures as files"
+    ):
         open_set(TrainingSetConfig("pairs", "odd.parquet"), folder)
 
 
@@ -129,8 +131,8 @@ def test_what_is_right_for_a_query_is_no_negative_of_it(folder: Path) -> None:
         ('{"query":' + "[" * 9_000 + "\n", "line 1 is not valid JSON"),
         (line() + "\n" + line(positive=None), "line 3: it lacks the positive; mend it"),
         (line(query=5), "line 1: the query is 5, expected a text, or an object of text, image "),
-        (line(query={"text": [1]}), r"the query: 'text' holds \[1\], expected text"),
-        (line(query={"text": " "}), "the query: there is neither text nor image nor frames in it"),
+        (line(query={"text": [1]}), r"the query: text is \[1\]; write text"),
+        (line(query={"text": " "}), "the query: has neither text nor image nor frames"),
         (line(query="\ud800"), "half of a surrogate pair"),
         (line(postive="b"), r"no field of a pair named 'postive'. Did you mean 'positive'\?$"),
         (line(query={"img": "cat.png"}), r"no field of the query named 'img'. Did you mean 'image'\?"),
@@ -139,7 +141,7 @@ def test_what_is_right_for_a_query_is_no_negative_of_it(folder: Path) -> None:
         (line(query={"image": "../cat.png"}), r"media path '\.\./cat\.png' is not one below the data set's folder"),
         (line(query={"image": "/etc/passwd"}), "media path '/etc/passwd' is not one below"),
         (line(query={"frames": "clap"}), "frame folder .*clap is missing or holds no picture"),
-        (line(query={"image": "cat.png", "frames": "clip"}), "it has frames as well; the model reads images, or"),
+        (line(query={"image": "cat.png", "frames": "clip"}), "the query: has both images and frames; an item shows"),
         (line(positive={"image": "text.png"}), "line 1: image .*text.png can't be opened: it is no whole JPEG"),
         (line(negatives=["x", {"image": "cut.png"}]), "line 1: image .*cut.png can't be opened: its bytes are damaged"),
         (line(negatives="x"), "'negatives' holds \"x\", expected a list"),
