@@ -88,8 +88,6 @@ def test_parquet_and_an_array_say_the_same(folder: Path) -> None:
         open_set(TrainingSetConfig("pairs", "odd.parquet"), folder)
     pq.write_table(pa.table({"query": ["a"], "positive": [{"image": {"bytes": b"\xff"}}]}), folder / "odd.parquet")
     with pytest.raises(HarnessError, match=r"parquet, row 0: the positive: image is .*; save the pictures as files"):
-        HarnessError, match=r"parquet, row 0: the positive: image is .*; save the pictures as files"
-    ):
         open_set(TrainingSetConfig("pairs", "odd.parquet"), folder)
 
 
