@@ -5,6 +5,7 @@ Means over the benchmark follow the one rule of `results.mean_scores`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,7 +230,9 @@ def stored_task(run: RunResult, name: str, files: RunFolder, *, as_it_stands: bo
     """
     path = files.task_file(name)
     result = load_task_result(path, as_it_stands=as_it_stands)
-    of_run = result.profile == run.profile and result.limited == (run.limit is not None)
+    # Of releases that didn't state it, and no part of what names a result.
+    profile = dataclasses.replace(result.profile, max_text_tokens=run.profile.max_text_tokens)
+    of_run = profile == run.profile and result.limited == (run.limit is not None)
     if (
         result.name != name
         or not of_run

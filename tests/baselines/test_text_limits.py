@@ -18,9 +18,11 @@ from mmeb_harness import EncodeResult, Item, OptionError, Source
 from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.core.registry import ModelSpec, model_names
 from mmeb_harness.results.files import model_fingerprint
+from mmeb_harness.results.scores import read_run
 from mmemb_r1_model.embed.embedder import load as load_mmemb_r1
 from tests.baselines.plain_qwen import noise
 from tests.baselines.tiny_checkpoints import MAKERS, save_checkpoint
+from tests.toy import HashEmbedder
 
 SEEN = ("image", "video")
 #: Of each model but those of a person's own choice (`st`, see its tests): what it takes, and tokens of a text.
@@ -156,3 +158,21 @@ def test_a_result_counts_what_was_cut_also_of_vectors_that_were_there(
     assert notes == again
     assert notes[cut_at(27)] >= 1
     assert (fresh, reused) == (0, 4)
+
+
+class Stated(HashEmbedder):
+    """Of an earlier release, which stated no limit, or of this one."""
+
+    def __init__(self, max_text_tokens: int | None) -> None:
+        super().__init__()
+        profile = dataclasses.replace(self.info.profile, max_text_tokens=max_text_tokens)
+        self.info = dataclasses.replace(self.info, profile=profile)
+
+
+def test_a_run_goes_on_where_the_limit_was_not_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RETRIEVAL.write_example(tmp_path / "mine")
+    for most in (None, 77):
+        run = mmeb.evaluate(Stated(most), data="mine", output="out", progress=False)
+    assert run.tasks[0].result.profile.max_text_tokens is None  # it was kept
+    assert read_run(Path("out"))[0].profile.max_text_tokens == 77
