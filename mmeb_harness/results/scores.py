@@ -34,7 +34,7 @@ from mmeb_harness.results.recomputed import check_follows
 SCORES_SCHEMA_VERSION = 1
 
 #: What no more tasks have counted is told of each.
-COUNTED_ALONE = 20
+COUNTED_ALONE = 5
 
 Origin = Literal["run", "imported", "published"]
 

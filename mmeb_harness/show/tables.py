@@ -159,14 +159,18 @@ def print_table(
     least = [1 if place in names else cells[place] for place in range(len(heads))]
     words = [max(map(len, head.split()), default=0) for head in heads]
     wide = [min(console.width // 2, max(cells[place], words[place])) for place in range(len(heads))]
-    for number, places in enumerate(_fitting([max(pair) for pair in zip(wide, least, strict=True)], label, console)):
+    folded = [max(pair) for pair in zip(wide, least, strict=True)]
+    for number, places in enumerate(_fitting(folded, label, console)):
         if number:
             print_lines(console, "")
         table = Table(title_justify="left", title_style="", show_edge=False, pad_edge=False)
         table.title = Text(shown_name(title)) if title and not number else None
+        whole = sum(max(cells[place], len(heads[place])) for place in places) + _GAP * (len(places) - 1)
         for place in places:
             side: Literal["left", "right"] = "left" if place in names else "right"
-            table.add_column(Text(shown_name(heads[place])), justify=side, overflow="fold", min_width=least[place])
+            most = folded[place] if whole > console.width and place not in names else None  # heads fold before names do
+            head = Text(shown_name(heads[place]))
+            table.add_column(head, justify=side, overflow="fold", min_width=least[place], max_width=most)
         for block in rows:
             for row in block:
                 style = "bold" if row[label].plain == bold else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from mmeb_harness import Samples
+from mmeb_harness import Medium, Samples
 
 T = TypeVar("T")
 
@@ -46,6 +46,11 @@ NUM_QUERIES: Mapping[str, Mapping[str, int]] = {"MomentSeeker": _by_edition(1602
 
 #: task → edition → the relevant page of query 0, by which the page sets are told apart.
 _PAGE_OF_QUERY_0 = {"ViDoSeek-page": _by_edition("3", "4", "4"), "MMLongBench-page": _by_edition("4", "5", "5")}
+
+
+def media_of(edition: str, *media: Medium) -> tuple[Medium, ...]:
+    """What a model has to take for one of the 78 tasks: in MMEB-V3, where a task that it can't take counts 0."""
+    return media if edition in V3_EDITIONS else ()
 
 
 def other_editions(task: str, edition: str) -> list[str]:

@@ -6,7 +6,7 @@ import functools
 from typing import Literal, NamedTuple
 
 from mmeb_harness import Archive, Table, Task
-from mmeb_tasks.editions import V3_EDITIONS
+from mmeb_tasks.editions import V3_EDITIONS, media_of
 from mmeb_tasks.hub import MEDIA_REPO, place_images
 from mmeb_tasks.readers.builder import read_named
 from mmeb_tasks.readers.image import ImageLayout, ImageReader, read_image_task
@@ -83,6 +83,7 @@ def _task(row: ImageRow, edition: str) -> Task:
         source=REPO,
         in_distribution=row.in_distribution,
         edition=edition,
+        media=media_of(edition, "image"),
         sources=(table, Archive(MEDIA_REPO, r"mmeb_v1\.tar\.gz", images, expansion=2.2, by_tables=True)),
     )
 

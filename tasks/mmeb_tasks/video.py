@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmeb_harness import Archive, Frames, Samples, Table, Task
-from mmeb_tasks.editions import NUM_QUERIES, REPOS, V3_EDITIONS, other_editions, recognise
+from mmeb_tasks.editions import NUM_QUERIES, REPOS, V3_EDITIONS, media_of, other_editions, recognise
 from mmeb_tasks.hub import MEDIA_REPO, place_frames
 from mmeb_tasks.readers.builder import read_named
 
@@ -146,6 +146,7 @@ def _task(row: VideoRow, edition: str) -> Task:
         source=row.repo,
         in_distribution="OOD",
         edition=edition,
+        media=media_of(edition, *(("image",) if row.reader == "momentseeker" else ()), "video"),
         sources=(*tables, Archive(MEDIA_REPO, archive, functools.partial(place_frames, root), folder=root)),
         recognise=functools.partial(recognise, row.name, edition),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mmeb_harness import Frames, Pages, Samples, Table, Task
-from mmeb_tasks.editions import REPOS, other_editions, recognise
+from mmeb_tasks.editions import REPOS, media_of, other_editions, recognise
 from mmeb_tasks.readers.builder import read_named
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def _task(row: VisdocRow, edition: str) -> Task:
         source=queries.repo,
         in_distribution=row.in_distribution,
         edition=edition,
+        media=media_of(edition, "image"),
         sources=(
             queries,
             qrels,

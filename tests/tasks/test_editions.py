@@ -29,6 +29,16 @@ def load(name: str, edition: str, folder: Path, frames: Frames = OFFICIAL) -> Sa
     return next(task for task in EDITIONS[edition] if task.name == name).load(folder, frames)
 
 
+def test_a_model_of_text_alone_takes_none_of_the_78() -> None:
+    needed = {edition: {task.name: task.media for task in tasks[:78]} for edition, tasks in EDITIONS.items()}
+    assert all(not media for edition in V2_EDITIONS for media in needed[edition].values())  # there it is refused
+    for edition in V3_EDITIONS:
+        media = needed[edition]
+        assert all(media.values())
+        assert (media["OK-VQA"], media["VisRAG_PlotQA"], media["K700"]) == (("image",), ("image",), ("video",))
+        assert media["MomentSeeker"] == ("image", "video")
+
+
 @pytest.mark.parametrize("edition", [*V2_EDITIONS, *V3_EDITIONS])
 def test_every_positive_folder_is_an_answer(edition: str, tmp_path: Path) -> None:
     write_case(GOLDEN_TASKS["QVHighlight"], tmp_path)

@@ -72,6 +72,17 @@ def test_no_number_is_cut_however_narrow_the_terminal(width: int) -> None:
     assert width < 30 or max(map(len, lines)) <= width
 
 
+def test_heads_fold_before_names_do() -> None:
+    file = io.StringIO()
+    print_table(paper(file, 33), ("", "items", "p50 ms", "p95 ms"), [("candidates", "17,276", "1", "9")])
+    assert [line.rstrip() for line in file.getvalue().splitlines()] == [
+        "           ┃        ┃ p50 ┃ p95",
+        "           ┃  items ┃  ms ┃  ms",
+        "━━━━━━━━━━━╇━━━━━━━━╇━━━━━╇━━━━",
+        "candidates │ 17,276 │   1 │   9",
+    ]
+
+
 def test_what_a_terminal_would_obey_is_spelled_out_in_tables() -> None:
     file = io.StringIO()
     print_table(paper(file, 60), ("", "\x1b]0;title\x07"), [("a\u202eb\nc", "\x9b31m1")], title="\x1b[2J")
