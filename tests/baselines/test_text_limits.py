@@ -113,6 +113,14 @@ def test_pictures_that_a_profile_leaves_out_are_counted(folders: dict[str, Path]
     assert left_out(clip.encode([LONG, SHORT], "query")) == [cut_at(77), ""]
 
 
+def test_an_item_of_several_pictures_is_not_cut(folders: dict[str, Path], tmp_path: Path) -> None:
+    paths = tuple(noise(tmp_path / f"{name}.png", (1200, 800), name) for name in range(2))
+    embedder = gme.load(path=str(folders["gme"]), device="cpu")
+    (prompt,) = embedder.form.prompts([Item("screens", "one and other", paths)], "candidate")
+    assert len(prompt.ids) > gme.MAX_LENGTH
+    assert (len(prompt.images), prompt.left_out) == (2, "")
+
+
 @pytest.mark.parametrize("mode", ["never", "always"])
 def test_mmemb_r1_keeps_its_request(mode: Any) -> None:
     embedder = load_mmemb_r1(reasoning=mode, max_text_tokens=40, max_new_tokens=3)

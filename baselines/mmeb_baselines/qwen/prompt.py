@@ -101,7 +101,7 @@ class Reader:
         processor: transformers' Pillow image processor, without resizing.
         merge: patches of one visual token, a side.
         positions: tokens that the model can tell apart, at most.
-        max_length: tokens that are kept; what is cut is the end.
+        max_length: tokens that are kept, but of an item of several pictures; what is cut is the end.
         max_text_tokens: the same of items without media, if these have a limit of their own.
         pads: tokens that stand for a piece of a picture, and of a video.
         ears: what sounds become; `None` for a family that takes none.
@@ -206,6 +206,8 @@ class Reader:
             DataError: its pictures don't fit in.
         """
         limit = self.max_text_tokens if self.max_text_tokens is not None and not item.media else self.max_length
+        if len(item.images) > 1:  # families' own limits are for one; MMEB-V3's code cuts nothing that has media
+            limit = None
         if limit is None:
             check_length(item.id, len(prompt.ids), self.positions)
         if limit is None or len(prompt.ids) <= limit:
