@@ -139,12 +139,10 @@ class Learnt:
 
     Attributes:
         name: of the weight in the transformers model without adapters.
-        before: what it is added to, as it was frozen.
         token: the only row that has learnt; `None`: all have.
     """
 
     name: str
-    before: Tensor
     up: Tensor
     down: Tensor
     scale: float
@@ -256,17 +254,15 @@ class Student:
         for name, layer in self.module.named_modules():
             weight = f"{name.removeprefix(_ADAPTED)}.weight"
             if isinstance(layer, LoraLayer):
-                of = {"base": "base_layer.weight", "A": "lora_A.default.weight", "B": "lora_B.default.weight"}
-                named = [(part, self.module.get_parameter(f"{name}.{own}")) for part, own in of.items()]
+                named = [(part, self.module.get_parameter(f"{name}.lora_{part}.default.weight")) for part in "AB"]
                 if parts := gather_on_first(named, self.world):
-                    yield Learnt(weight, parts["base"], parts["B"], parts["A"], layer.scaling["default"])
+                    yield Learnt(weight, parts["B"], parts["A"], layer.scaling["default"])
             elif isinstance(layer, TableRow) and id(layer.row) not in rows:
                 rows.add(id(layer.row))
                 if parts := gather_on_first([("table", layer.weight), ("row", layer.row)], self.world):
-                    before = parts["table"][None, layer.token]
                     # A row is a product, too: of 1 and itself.
-                    difference = parts["row"].float() - before.float()
-                    yield Learnt(weight, before, torch.ones(1, 1), difference, 1.0, layer.token)
+                    difference = parts["row"] - parts["table"][None, layer.token].float()
+                    yield Learnt(weight, torch.ones(1, 1), difference, 1.0, layer.token)
 
     def save(self, folder: Path) -> None:
         """Write a whole checkpoint folder, in float32, that the embedder reads.

@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.disk.jsonl import Row
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.model.tiny_model import TINY_SETTINGS
 from mmemb_r1_model.training import stage1
 from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError, fingerprint
 from mmemb_r1_model.training.losses import JointWeights
-from mmemb_r1_model.training.saved import LEAST_COSINE, check_saved, distance, pair_item
+from mmemb_r1_model.training.saved import LEAST_COSINE, Distance, check_saved, distance, pair_item
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from tests.mmemb_r1.small_training import Written, make_pairs, make_student
+from mmemb_r1_model.training.student import save_checkpoint
+from tests.mmemb_r1.small_training import Written, make_pairs, make_student, shake
 
 LOOP = LoopConfig(steps=12, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
 TRAIN = TrainConfig(
@@ -273,7 +276,8 @@ def test_both_stages_save_in_bfloat16_what_they_trained(random_checkpoint: Path,
         assert found["cosine"] > 0.999
         assert found["gate"] < 0.01
         assert 0 <= found["rationales"] <= 1
-        assert 0.9 < found["kept"] < 1.1
+        assert found["kept"] == pytest.approx(1, abs=1e-3)
+        assert 0.9 < found["served"] < 1.1
     # What stage 2 started from is near enough for a cosine, and has nothing of what was learnt.
     inputs = [Input(item, student.reader.prompt(item), None) for item in (pair_item(sets, 0), pair_item(sets, 1))]
     stale = distance(student, inputs, joint)
@@ -283,6 +287,27 @@ def test_both_stages_save_in_bfloat16_what_they_trained(random_checkpoint: Path,
     assert not stale.is_near
     with pytest.raises(TrainingError, match=r"joint/final isn't the model that was trained: .* 0\.0% of what adapters"):
         check_saved(student, sets, student.reader.prompt, tmp_path, joint)
+
+
+def test_rows_of_tables_that_arent_tied_are_saved(random_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    untied = make_student(random_checkpoint).module.backbone
+    untied.config.tie_word_embeddings = untied.config.text_config.tie_word_embeddings = False
+    untied.lm_head.weight = torch.nn.Parameter(untied.lm_head.weight.detach() * 0.5)
+    save_checkpoint(untied, random_checkpoint, TINY_SETTINGS, tmp_path / "untied")
+    student = make_student(tmp_path / "untied", lora_rank=4, lora_alpha=8)
+    rows = [parameter for name, parameter in student.trained_by_name() if name.endswith(".row")]
+    assert len(rows) == 2
+    shake(student)
+    with torch.no_grad():
+        for factor, row in zip((-2.0, 3.0), rows, strict=True):
+            row.mul_(factor)
+    student.save(tmp_path / "saved")
+    inputs = [Input(item, student.reader.prompt(item), None) for item in (Item("a", text="red"), Item("b", text="a b"))]
+    found = distance(student, inputs, tmp_path / "saved")
+    assert found == Distance(
+        *(pytest.approx(value, abs=1e-5) for value in (1, 0, 0)), kept=pytest.approx(1), served=pytest.approx(1)
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
