@@ -37,7 +37,16 @@ from mmeb_harness.core.errors import (
     UnknownNameError,
     one_line,
 )
-from mmeb_harness.core.files import is_data, lock_file, make_folder, matching, read_json, regular_file, replacing
+from mmeb_harness.core.files import (
+    is_data,
+    is_lfs_pointer,
+    lock_file,
+    make_folder,
+    matching,
+    read_json,
+    regular_file,
+    replacing,
+)
 from mmeb_harness.core.items import (
     MODALITIES,
     CandidateInstruction,
@@ -164,6 +173,7 @@ __all__ = [
     "frame_names",
     "import_peer",
     "is_data",
+    "is_lfs_pointer",
     "leaderboard",
     "load_run",
     "lock_file",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmeb_harness.core.errors import DataError, one_line
-from mmeb_harness.core.files import regular_file
+from mmeb_harness.core.files import is_lfs_pointer, regular_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,6 +190,8 @@ def parquet_rows(path: Path, columns: Sequence[Column[Any]], at_once: int) -> It
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        if path.is_file() and is_lfs_pointer(path):
+            why = "it is a pointer of git-lfs; get the file itself with `git lfs pull`"
         raise DataError(f"annotations {path} can't be read: {why}") from error
 
 

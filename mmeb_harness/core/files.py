@@ -71,6 +71,12 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what a clone without git-lfs has in a large file's place."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def _replaceable(path: Path) -> None:
     """See that nothing but a file is taken away: the system's own /dev/null, for one, or what /dev/stdout leads to.
 
@@ -403,7 +409,8 @@ def hash_files(root: Path, patterns: Iterable[str], listed: Iterable[str] = (), 
     """Hash of what matches the glob patterns below `root` and `is_data`: relative names, sizes and bytes of files.
 
     Args:
-        listed: folders below `root`, of which the names are hashed that are in them.
+        listed: folders below `root`, of which the names are hashed that are in them; one that is missing is left to who
+            reads it.
         whole: all bytes of large files, too; else of those both ends.
 
     Raises:
@@ -420,7 +427,7 @@ def hash_files(root: Path, patterns: Iterable[str], listed: Iterable[str] = (), 
             digest.update(_hash_content(path, path.stat().st_size if whole else WHOLE_HASH_LIMIT))
         except OSError as error:
             raise DataError(f"can't read {path}: {error.strerror or error}; mend it, or get it again") from error
-    for folder in listed:
+    for folder in filter(lambda folder: (root / folder).exists(), listed):
         names = "\0".join(sorted(filter(is_data, os.listdir(root / folder))))
         digest.update(f"{folder}/\0{names}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()[:24]

@@ -60,6 +60,7 @@ def text(relative: str, content: str) -> Callable[[Path], None]:
 NSYNTH = "audio-tasks/nsynth-1k/eval/query.parquet"
 CLOTHO = "audio-tasks/clotho/clotho_captions_evaluation.csv"
 TUT = "audio-tasks/tutsound/TUT-sound-events-2017-development"
+FOLD = "evaluation_setup/street_fold1_evaluate.txt"
 
 BAD_INPUT: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "no table": ("NSynth", lambda folder: (folder / NSYNTH).unlink(), "nsynth-1k holds no eval/query.parquet"),
@@ -87,6 +88,16 @@ BAD_INPUT: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "AVE",
         lambda folder: shutil.rmtree(folder / AVE / "frames" / "zz1"),
         r"frames/zz1 is missing; write frames of each video into one, in order: ffmpeg -i \S+/AVE/zz1.mp4 \S+/%04d.jpg",
+    ),
+    "no frames of any": (
+        "AVE",
+        lambda folder: shutil.rmtree(folder / AVE / "frames"),
+        r"frames/\S+ is missing; write frames of each video into one, in order: ffmpeg -i",
+    ),
+    "no time": (
+        "TUTSound",
+        text(f"{TUT}/{FOLD}", "audio/street/a1.wav\tstreet\tnan\t1\tcar\n"),
+        "from nan to 1, expected",
     ),
     "no clip": ("AVE", text(f"{AVE}/testSet.txt", "Bell&zz1&good\n"), "row 1 is 'Bell&zz1&good'"),
     "a recording that is none": ("TUTSound", text(f"{TUT}/audio/street/a1.wav", "x"), "a1.wav can't be opened: "),

@@ -26,6 +26,7 @@ LONG = "text-tasks/LongEmbed/qmsum"
 NANO_CORPUS = "text-tasks/NanoBEIR/NanoFiQA2018/corpus/train-00000-of-00001.parquet"
 TOOL_QUERIES = "tool-tasks/ToolDe-Queries/web/apibank/queries-00000-of-00001.parquet"
 SCREENSHOTS = "gui-tasks/GUIAct"
+POINTER = "version https://git-lfs.github.com/spec/v1"
 
 
 def load(name: str, folder: Path, *spoil: Spoil) -> Samples:
@@ -76,6 +77,17 @@ BAD_INPUT: dict[str, tuple[str, Spoil, str]] = {
         QMSUM,
         lines(f"{LONG}/corpus.jsonl", '{"_id": "a0", "te'),
         "line 1 is not one whole JSON object",
+    ),
+    "a pointer of git-lfs": (
+        QMSUM,
+        lines(f"{LONG}/corpus.jsonl", POINTER),
+        r"corpus.jsonl is a pointer of git-lfs; get",
+    ),
+    "a table's pointer": (NANO, lines(NANO_CORPUS, POINTER), "parquet is a pointer of git-lfs; get"),
+    "ids of another kind": (
+        NANO,
+        column(NANO_CORPUS, "_id", lambda rows: range(700, 700 + rows)),
+        r"no label is one of the \d candidates \('.*' isn't\); do their ids fit",
     ),
     "a line that is a list": (QMSUM, lines(f"{LONG}/corpus.jsonl", ["a0"]), "line 1 is not one whole JSON object"),
     "no UTF-8": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -57,9 +58,12 @@ def _events(reading: Reading, path: Path) -> Iterator[Event]:
             continue
         recording, _, start, end, label = map(str.strip, fields[:5])
         try:
-            yield Event(recording, float(start), float(end), label)
+            event = Event(recording, float(start), float(end), label)
         except ValueError as error:
             raise DataError(f"annotations {path}, row {number}: {one_line(error)}") from error
+        if not (math.isfinite(event.start) and math.isfinite(event.end)):
+            raise DataError(f"annotations {path}, row {number}: from {start} to {end}, expected seconds")
+        yield event
 
 
 def _clipped(event: Event, seconds: float) -> Event:

@@ -132,6 +132,8 @@ def add_query(builder: SamplesBuilder, item: Item, gains: Mapping[str, float], r
 def refuse_unlabelled(samples: Samples, path: Path) -> None:
     """A task of which no query has a label is refused, as officially for texts: every score of it would be 0.
 
+    So it would be where no label is a candidate, which officially goes on.
+
     Args:
         path: of the labels.
 
@@ -140,6 +142,10 @@ def refuse_unlabelled(samples: Samples, path: Path) -> None:
     """
     if not any(samples.gains.values()):
         raise DataError(f"{path} has no label for any of the {len(samples.queries):,} queries; do their ids fit?")
+    pool = {candidate.id for candidate in samples.candidates}
+    if all(pool.isdisjoint(gains) for gains in samples.gains.values()):
+        stated = next(label for gains in samples.gains.values() for label in gains)
+        raise DataError(f"{path}: no label is one of the {len(pool):,} candidates (as {stated!r}); do their ids fit?")
 
 
 def read_qrels(path: Path, notes: Counter[str]) -> Grades:

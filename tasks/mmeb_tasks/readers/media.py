@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from mmeb_harness import FRAME_SUFFIXES, DataError, ShortClips, frame_names, is_data
+from mmeb_harness import FRAME_SUFFIXES, DataError, ShortClips, frame_names, is_data, shown
 
 _LONGEST_NAME = 255
 
@@ -91,9 +91,9 @@ def check_inside(relative: str) -> None:
     """Refuse a path from annotations that leaves the data folder, or that no file system can hold."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative:
-        raise DataError(f"annotation path {relative!r} leaves the data folder")
+        raise DataError(f"annotation path {shown(relative)} leaves the data folder")
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
-        raise DataError(f"annotation path with a name of more than {_LONGEST_NAME} bytes: {relative!r}")
+        raise DataError(f"annotation path with a name of more than {_LONGEST_NAME} bytes: {shown(relative)}")
 
 
 def sample_frames(frames: tuple[Path, ...], n: int, short: ShortClips = "as they are") -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import DataError, one_line, regular_file, shown
+from mmeb_harness import DataError, is_lfs_pointer, one_line, regular_file, shown
 from mmeb_tasks.readers.tables import MissingTableError
 
 #: Rows of a parquet file in memory at once: documents have up to 32,000 tokens.
@@ -84,7 +84,9 @@ def iter_records(path: Path, names: Sequence[str]) -> Iterator[Record]:
         DataError: it can't be read, or holds something else.
     """
     try:
-        yield from (_rows if path.suffix == ".parquet" else _lines)(regular_file(path), names)
+        if is_lfs_pointer(regular_file(path)):
+            raise DataError(f"{path} is a pointer of git-lfs; get the file itself with `git lfs pull`")
+        yield from (_rows if path.suffix == ".parquet" else _lines)(path, names)
     except FileNotFoundError as error:
         raise MissingTableError(f"file {path} is missing") from error
     except UnicodeDecodeError as error:
