@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mmeb_harness import Column, frame_names
+from mmeb_harness import FRAME_SUFFIXES, Column, frame_names
 from mmemb_r1_model.data.rows import open_parquet
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import replacing
@@ -46,15 +46,18 @@ class MediaFolder:
             raise DataError(f"media file {path} is missing; {self.way_out}")
         return path
 
-    def frames(self, relative: str, count: int) -> tuple[Path, ...]:
+    def frames(self, relative: str, count: int, suffixes: tuple[str, ...] = FRAME_SUFFIXES) -> tuple[Path, ...]:
         """`count` frames of a clip's folder, in natural order, as `spread` picks them.
+
+        Args:
+            suffixes: of its pictures.
 
         Raises:
             DataError: no such folder, or no picture in it.
         """
         folder = self._inside(relative)
         try:
-            names = frame_names(os.listdir(folder))
+            names = frame_names(os.listdir(folder), suffixes)
         except OSError:
             names = []
         if not names:

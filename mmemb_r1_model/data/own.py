@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmeb_harness import ITEM_FIELDS, opened_picture, stated_item
+from mmeb_harness import ITEM_FIELDS, PICTURE_SUFFIXES, opened_picture, stated_item
 from mmemb_r1_model.data.config import PairKind, TrainingSetConfig
 from mmemb_r1_model.data.media import MediaFolder, answer_key, spread
 from mmemb_r1_model.data.pairs import SIDES, Item, Pair, PairSet, Side, content_key
@@ -229,7 +229,7 @@ def _item(media: MediaFolder, most_frames: int, own: str, what: str, value: obje
         said = stated_item(stored, _refuse)
         images = tuple(media.file(path) for path in said.images)
         if said.is_clip:
-            shown = media.frames(said.frames[0], most_frames)
+            shown = media.frames(said.frames[0], most_frames, PICTURE_SUFFIXES)
         else:
             shown = tuple(media.file(path) for path in spread(said.frames, most_frames))
     except DataError as error:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import EVAL, Forked, Forks, open_forks
+from tests.forked import Forked, Forks, open_forks
 from tests.harness import processes
-from tests.harness.fetching import Call, Start, environment_for
+from tests.harness.fetching import SHORT_PAUSES, Call, Start, environment_for
 from tests.hub import Hub, Server, open_server
 from tests.published import publish
 from tests.toy import write_toy
@@ -84,7 +84,9 @@ def call(endpoint: str, hub_place: HubPlace, tmp_path: Path, forks: Forks) -> Ca
     environment = environment_for(endpoint, hub_place.home)
 
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return (forks if extra else hub_place.forks).call([EVAL, *arguments], cwd=tmp_path, env=environment | extra)
+        return (forks if extra else hub_place.forks).call(
+            [SHORT_PAUSES, *arguments], cwd=tmp_path, env=environment | extra
+        )
 
     return run
 
@@ -94,7 +96,7 @@ def start(endpoint: str, hub_place: HubPlace, tmp_path: Path) -> Start:
     environment = environment_for(endpoint, hub_place.home)
 
     def run(*arguments: str) -> Forked:
-        return hub_place.forks.start([EVAL, *arguments], cwd=tmp_path, env=environment)
+        return hub_place.forks.start([SHORT_PAUSES, *arguments], cwd=tmp_path, env=environment)
 
     return run
 

@@ -110,6 +110,13 @@ def test_another_content_is_told_from_the_same_elsewhere(folder: Path, tmp_path:
     assert len(set(changed)) == 5
 
 
+def test_frames_are_pictures_of_any_format(folder: Path) -> None:
+    (folder / "webp").mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "webp" / "1.webp")
+    (pair,) = opened(folder, line(query={"frames": "webp"}), name="webp.jsonl")
+    assert pair.query.frames == (folder / "webp" / "1.webp",)
+
+
 def test_what_is_right_for_a_query_is_no_negative_of_it(folder: Path) -> None:
     pairs = opened(folder, line(positive="x") + line(positive="y") + line(query="c", positive="X ") + line(query="d"))
     assert pairs[0].relevant == {content_key(pairs[0].positive), content_key(pairs[1].positive)}
