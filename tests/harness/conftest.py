@@ -84,9 +84,9 @@ def call(endpoint: str, hub_place: HubPlace, tmp_path: Path, forks: Forks) -> Ca
     environment = environment_for(endpoint, hub_place.home)
 
     def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return (forks if extra else hub_place.forks).call(
-            [SHORT_PAUSES, *arguments], cwd=tmp_path, env=environment | extra
-        )
+        # The hub's client reads its settings while it is imported, but for the token.
+        those = forks if extra.keys() - {"HF_TOKEN"} else hub_place.forks
+        return those.call([SHORT_PAUSES, *arguments], cwd=tmp_path, env=environment | extra)
 
     return run
 
