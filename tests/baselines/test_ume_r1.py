@@ -72,6 +72,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Item]:
         "label": Item("label", text="red", source=Source("bare")),
         "marked": Item("marked", text="<gen_emb> or <disc_emb><|image_pad|>?", source=Source("bare")),
         "image": Item("image", images=(image,), source=Source("uncaptioned_line", "<|image_1|>\nRepresent the image.")),
+        "placed": Item("placed", "one and", (image, frames[0]), places=(3, 7), source=Source("interleaved")),
         "video": Item("video", text=" what? ", frames=frames, source=Source("video_question", "Watch: ")),
     }
 
@@ -81,6 +82,7 @@ TEXTS = {
     "label": f"{IMG}red",
     "marked": f"{IMG}<gen_emb> or <disc_emb><|image_pad|>?",
     "image": f"{IMG}Represent the image.",
+    "placed": f"{IMG * 2}one and",
     "video": f"{VID}Watch:   what?",
 }
 

@@ -93,6 +93,16 @@ def test_pictures_go_as_data_urls_of_their_true_type(chat: Chat, worker: WorkerC
     assert asked.text.startswith("The pictures are 2 frames of one video, in order.")
 
 
+def test_several_pictures_stand_where_the_text_has_them(chat: Chat, worker: WorkerConfig, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    only(worker, Item("x", text="first then", images=(path, path), places=(6, 10), instruction="Find it."))
+    (asked,) = chat.asked
+    parts = [part.get("text", "picture") for part in asked.body["messages"][1]["content"]]
+    told = "The task it is meant for: Find it.\n\nThe input's text:\nfirst "
+    assert parts == [told, "picture", "then", "picture", "\n\nwrite"]
+
+
 def test_a_picture_that_cannot_be_opened_is_named(worker: WorkerConfig, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png can't be opened"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,10 @@ def test_questions_asked_together_have_the_answers_of_questions_asked_alone(
     together = judge.confidences(questions)
     assert together == pytest.approx([judge.confidences([one])[0] for one in questions], abs=1e-5)
     assert len(set(together)) > len(items)  # a rationale and a candidate make a difference
+    prompt = judge.query(Shown(dataclasses.replace(items[-1], instruction="find"), "because"))
+    text = re.sub(r"(<\|image_pad\|>)+", "*", judge.checkpoint.tokenizer.decode(prompt.ids.tolist()))
+    see = "<|vision_start|>*<|vision_end|>"
+    assert text.endswith(f"Query: find first {see} then {see} there\nat the end {see}\nReasoning: because\n")
 
 
 @pytest.mark.slow
