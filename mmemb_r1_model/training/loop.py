@@ -235,6 +235,9 @@ class Loop:
                 if self.config.save_every and (number + 1) % self.config.save_every == 0:
                     self.save(number + 1)
         with progress_of(f"{self.folder.name}, writing {FINAL}", shown=self.world.is_first):
+            # No step follows, and a check may need the room: it runs a second model beside this one.
+            self._optimiser.zero_grad(set_to_none=True)
+            self._optimiser.state.clear()
             self.student.save(self.folder / UNCHECKED)
             check(self.folder / UNCHECKED)
             if self.world.is_first:
