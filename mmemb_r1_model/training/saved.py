@@ -128,11 +128,10 @@ def distance(student: Student, inputs: Sequence[Input], saved: Path) -> Distance
     longest = min(student.settings.max_new_tokens, TOKENS)
     written = _rationales(student, inputs, longest)
     live = _read(student, inputs, written)
-    has_adapters = hasattr(student.backbone, "peft_config")
-    learnt = list(student.learnt()) if has_adapters else []
+    learnt = list(student.learnt()) if student.module.has_adapters else []
     if not student.world.is_first:
         return None
-    kept, served = _shares(student, learnt, saved) if has_adapters else (None, None)
+    kept, served = _shares(student, learnt, saved) if learnt else (None, None)
     other = _opened(student, saved)
     then = _read(other, inputs, written)
     changed = [own != again for own, again in zip(written, _rationales(other, inputs, longest), strict=True)]

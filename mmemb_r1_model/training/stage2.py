@@ -177,7 +177,7 @@ class Reference:
 
     def __init__(self, student: Student) -> None:
         self._student = student
-        self._has_adapters = hasattr(student.backbone, "peft_config")
+        self._has_adapters = student.module.has_adapters
         self._module = student.module if self._has_adapters else student.frozen_copy()
 
     @torch.no_grad()

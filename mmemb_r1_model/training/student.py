@@ -115,7 +115,12 @@ class PackedModel(nn.Module):
     @property
     def transformers_model(self) -> Any:
         """The transformers model, under its adapters if it has some."""
-        return self.backbone.base_model.model if hasattr(self.backbone, "peft_config") else self.backbone
+        return self.backbone.base_model.model if self.has_adapters else self.backbone
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters learn, and not the weights themselves."""
+        return hasattr(self.backbone, "peft_config")
 
     def _unused_vision(self) -> Tensor | float:
         """0, with a gradient of 0 for the vision tower: where another process has pictures, all must have gradients."""
@@ -273,7 +278,7 @@ class Student:
 
         Every process calls it, the first writes.
         """
-        if hasattr(self.backbone, "peft_config"):
+        if self.module.has_adapters:
             learnt = list(self.learnt())
             if self.world.is_first:
                 model = load_weights(self.checkpoint, torch.device("cpu"), torch.float32, "sdpa")
@@ -295,7 +300,7 @@ class Student:
         Raises:
             OptionError: the student has no adapters.
         """
-        if not hasattr(self.backbone, "peft_config"):
+        if not self.module.has_adapters:
             raise OptionError("student.lora_rank is 0: there is no adapter to write; set it (and lora_alpha)")
         named = ((name, weight) for name, weight in self.module.named_parameters() if ".lora_" in name)
         weights = gather_on_first(named, self.world)
