@@ -51,7 +51,7 @@ from mmeb_harness.core.errors import (
     one_line,
 )
 from mmeb_harness.core.files import is_data, is_plain
-from mmeb_harness.core.items import MODALITIES, MetricName, Modality, Profile, Similarity
+from mmeb_harness.core.items import MODALITIES, Medium, MetricName, Modality, Profile, Similarity
 from mmeb_harness.core.own_file import content_mark, file_factory, files_like, is_file_model, sign, split_file_model
 from mmeb_harness.core.peer import OpenPeer, Peer
 from mmeb_harness.core.plugins import importing, plugin_code
@@ -704,6 +704,8 @@ def _problem_of_embedder(embedder: Any) -> str | None:
         return f"{info.dimensions!r} dimensions; its `info` has to say how many numbers a vector has"
     if info.similarity not in get_args(Similarity) or not isinstance(info.profile, Profile):
         return f"similarity {info.similarity!r} and profile {info.profile!r:.80} of its `info`"
+    if isinstance(info.media, str) or set(info.media) - set(get_args(Medium)):
+        return f"media {info.media!r} of its `info`: a tuple of {', '.join(get_args(Medium))}, or of none"
     strange = [
         key
         for key, value in dict(info.settings).items()

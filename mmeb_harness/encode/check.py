@@ -22,7 +22,15 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, Encoded, EncodeResult, TokenVectors, Trace
+from mmeb_harness.core.embedder import (
+    BudgetedEmbedder,
+    Embedder,
+    Encoded,
+    EncodeResult,
+    ModelInfo,
+    TokenVectors,
+    Trace,
+)
 from mmeb_harness.core.errors import (
     HarnessError,
     ModelError,
@@ -51,7 +59,7 @@ SAME_BATCH_COSINE = 0.99999
 RUN_BATCH = 2
 #: Times that a batch's seconds are looked at, until they can be.
 TIMINGS = 3
-KINDS = ("text", "image", "frames", "mixed")
+KINDS = ("text", "image", "frames", "mixed", "sound")
 ROLES: tuple[Role, ...] = ("query", "candidate")
 
 
@@ -67,23 +75,24 @@ class CheckOutcome:
 def check_embedder(
     embedder: Embedder, folder: Path, modes: Mapping[Role, str | None] | None = None
 ) -> Iterator[CheckOutcome]:
-    """Run every check; pictures, and sounds for a model that takes them, are written to `folder`.
+    """Run every check; pictures and sounds are written to `folder`.
 
-    What the embedder raises is a check that failed. Checks: text, image, frames and mixed items in both roles, of which
-    number, width, unit length and finiteness (all of `own_result`) and that the items stay as they are; then, of the
-    items that it can embed at all, what is in `_checks`.
+    What the embedder raises is a check that failed. Checks: text, image, frames, mixed items and sounds, as far as it
+    says that it takes them, in both roles, of which number, width, unit length and finiteness (all of `own_result`) and
+    that the items stay as they are; then, of the items that it can embed at all, what is in `_checks`.
 
     Args:
         modes: when it was asked to reason; of a role that isn't there as its settings say.
     """
-    items, probe = probe_items(folder), _Probe(embedder, modes or {})
-    kinds: tuple[str, ...] = KINDS
-    if "audio" in embedder.info.media:
-        items, kinds = items + probe_sounds(folder), (*kinds, "sound")
+    probe, media = _Probe(embedder, modes or {}), embedder.info.media
+    items = [item for item in probe_items(folder) + probe_sounds(folder) if item.kinds.issubset(media)]
     before = _files_of(folder)
+    if left_out := [medium for medium in ModelInfo.media if medium not in media]:
+        yield CheckOutcome("not tried", True, f"{' and '.join(left_out)}: not in its info.media")
     usable: list[Item] = []
-    for kind in kinds:
-        of_kind = [item for item in items if item.id.startswith(kind)]
+    for kind in KINDS:
+        if not (of_kind := [item for item in items if item.id.startswith(kind)]):
+            continue
         outcomes = [_tried(f"{kind} as {role}", partial(_check_kind, probe, of_kind, role)) for role in ROLES]
         yield from outcomes
         usable += of_kind if all(outcome.passed for outcome in outcomes) else []

@@ -117,7 +117,7 @@ def _collection(handed: Handed) -> str:
     """What the records stand under: made-up data never under the benchmark's name."""
     if handed.run.data_synthetic:
         return "synthetic"
-    collections = {handed.collection(result.name) for result in handed.results}
+    collections = {handed.others_collection(result.name) for result in handed.results}
     return collections.pop() if len(collections) == 1 else "mmeb-harness"
 
 

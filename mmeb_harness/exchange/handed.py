@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmeb_harness.core.benchmark import benchmark_of
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
@@ -36,6 +37,11 @@ class Handed:
     def collection(self, task: str) -> str:
         """Which collection a task is of: the benchmark, or a plugin's."""
         return self.registered[task].collection if task in self.registered else UNKNOWN_COLLECTION
+
+    def others_collection(self, task: str) -> str:
+        """The same as others know it: the benchmarks, of which one collection holds both, have names of their own."""
+        known = self.collection(task)
+        return benchmark_of(self.run.edition).name.lower() if known == BENCHMARK else known
 
 
 def hand_on(

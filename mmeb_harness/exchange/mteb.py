@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness.core.benchmark import PAGE_FIXED
+from mmeb_harness.core.benchmark import PAGE_FIXED, V3, benchmark_of
 from mmeb_harness.core.errors import ResultError, UnknownNameError, shortened
 from mmeb_harness.core.files import matching, read_json, write_json
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
@@ -57,6 +57,8 @@ MTEB_TASKS: Mapping[str, tuple[str, Sequence[str]]] = {
     "MMLongBench-doc": ("MMLongBenchDocRetrieval", (SUBSET,)),
 }
 _TASK_OF_MTEB = {name: (task, subsets) for task, (name, subsets) in MTEB_TASKS.items()}
+_BENCHMARKS = tuple(benchmark_of(edition).name.lower() for edition in (PAGE_FIXED, V3))
+_BENCHMARK_PREFIX = re.compile(f"^({'|'.join(_BENCHMARKS)})-")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def mteb_name(task: str, collection: str) -> str:
     here.
     """
     own = MTEB_TASKS.get(task)
-    if own is not None and collection == BENCHMARK and own[1] == (SUBSET,):
+    if own is not None and collection in _BENCHMARKS and own[1] == (SUBSET,):
         return own[0]
     return f"{collection}-{task}"
 
@@ -94,7 +96,7 @@ def export_mteb(handed: Handed, output: Path) -> WrittenToMteb:
     folder = output / _as_file(handed.model_name.replace("/", "__")) / revision
     if variant:
         folder = folder / "experiments" / "__".join(f"{name}_{value}" for name, value in variant.items())
-    names = {result.name: mteb_name(result.name, handed.collection(result.name)) for result in handed.results}
+    names = {result.name: mteb_name(result.name, handed.others_collection(result.name)) for result in handed.results}
     files = {name: folder / f"{_as_file(name)}.json" for name in names.values()}
     refuse_existing((*files.values(), folder / META))
     for result in handed.results:
@@ -212,7 +214,7 @@ def import_mteb(
     others: list[str] = []
     for file in files:
         task_name, entries = _entries(file)
-        task, subsets = _TASK_OF_MTEB.get(task_name, (task_name.removeprefix(f"{BENCHMARK}-"), (SUBSET,)))
+        task, subsets = _TASK_OF_MTEB.get(task_name, (_BENCHMARK_PREFIX.sub("", task_name), (SUBSET,)))
         if task not in tasks or (task == task_name and task_name not in _TASK_OF_MTEB):
             others.append(task_name)
             continue
@@ -287,8 +289,8 @@ def _as_scores(
     if not scored:
         names = ", ".join(mteb for mteb, _ in MTEB_TASKS.values())
         raise ResultError(
-            f"{where}: none of its {len(others)} results is of a task of MMEB-V2 ({shortened(others, NAMED)}); of "
-            f"mteb's own tasks these are: {names}"
+            f"{where}: none of its {len(others)} results is of a task of the benchmark ({shortened(others, NAMED)}); "
+            f"of mteb's own tasks these are: {names}"
         )
     odd = odd_counts(scored, tasks, edition)
     unstated = [task for task, score in scored.items() if score.num_queries is None]

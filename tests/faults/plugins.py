@@ -190,6 +190,12 @@ FAULTS = (
         "'8' dimensions; its `info` has to say how many",
     ),
     _model(
+        "a medium that is none",
+        "from mmeb_harness import ModelInfo\n"
+        "class Odd:\n    info, encode = ModelInfo('odd', '1', 8, media=('images',)), print",
+        r"media \('images',\) of its `info`: a tuple of image, video, audio, or of none",
+    ),
+    _model(
         "an info that exits",
         "import sys\nclass Odd:\n    @property\n    def info(self):\n        sys.exit(0)\n    def encode(self): ...",
         r"model 'odd' can't be made: called sys\.exit\(0\) \(odd\.py:5, in info\)",

@@ -28,6 +28,26 @@ class Deaf(BagOfFeaturesEmbedder):
         return super().encode([dataclasses.replace(item, sound=None) for item in items], role)
 
 
+class Reader(BagOfFeaturesEmbedder):
+    """Takes texts alone, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = dataclasses.replace(self.info, media=())
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        assert not any(item.kinds for item in items)
+        return super().encode(items, role)
+
+
+def test_a_model_is_tried_with_what_it_takes(tmp_path: Path) -> None:
+    outcomes = list(check_embedder(Reader(), tmp_path))
+    assert not failures(outcomes)
+    assert outcomes[0] == CheckOutcome("not tried", True, "image and video: not in its info.media")
+    tried = [outcome.name for outcome in outcomes if outcome.name.endswith((" as query", " as candidate"))]
+    assert tried == ["text as query", "text as candidate"]
+
+
 def test_a_deaf_model_is_caught(tmp_path: Path) -> None:
     assert failures(list(check_embedder(Deaf(), tmp_path))) == {"different inputs"}
 

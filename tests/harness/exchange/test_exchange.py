@@ -81,6 +81,14 @@ def test_mteb_files_of_mmeb_v3(tmp_path: Path) -> None:
     registered = {**load_tasks("v3"), **REGISTERED}
     back = import_mteb(mteb_folder(tmp_path / "out"), registered.values())
     assert (back.edition, back.notes) == ("v3", ())
+    files = {path.stem for path in mteb_folder(tmp_path / "out")[0].parent.iterdir()}
+    assert files == {
+        "model_meta",
+        "mmeb-v3-GQA",
+        "mmeb-v3-text_BRIGHT_aops",
+        "mmeb-v3-TUTSound(hard)",
+        "mmeb-v3-text_MultiConIR_Legal_Document",
+    }
     assert dict(back.tasks) == dict(scores_of_run(tmp_path / "run").tasks)
     entries = parse_eval_result_entries(parse_yaml((tmp_path / "hub.yaml").read_text()))
     assert {entry.dataset_id for entry in entries} == {"VLM2Vec/MMEB-V3"}
