@@ -189,7 +189,7 @@ const filters = {
   truncated: ['Truncated', inRun((run, row) => run.truncated[row])],
   easy: ['Easy', (task, row) => task.difficulty?.[row] === 'easy'],
   hard: ['Hard', (task, row) => task.difficulty?.[row] === 'hard'],
-  pictured: ['With pictures', bit('pictured')],
+  pictured: ['With pictures or sounds', bit('pictured')],
 };
 
 function shownFilters(task) {
@@ -287,7 +287,7 @@ function taskScores(row) {
   const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), measures.map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
   const body = runs.map((run, number) => {
     const cell = row.cells[number];
-    const notes = cell === null ? ['not run'] : Object.entries(cell.notes).map(([what, times]) => `${count(times)} ${what}`);
+    const notes = cell === null ? [run.unsupported[row.name] ? 'unsupported' : 'not run'] : Object.entries(cell.notes).map(([what, times]) => `${count(times)} ${what}`);
     return h('tr', {}, h('th', { scope: 'row' }, named(run.name), ' ', notes.map((note) => tag(note))), measures.map(([, value, format]) => h('td', { class: 'number' }, cell === null ? NONE : format(value(cell)))));
   });
   return scrolling('Scores of this task', h('table', {}, h('caption', {}, 'This task in every run'), h('thead', {}, head), h('tbody', {}, body)));
@@ -340,7 +340,7 @@ function queryDetail(task, row, one) {
 function runCard(task, row, one, run, mine) {
   const card = h('div', { class: 'card' }, said(run.name, 'h3'));
   if (mine === null || mine.score[one] === null) {
-    card.append(h('p', { class: 'quiet' }, 'This run lacks the query.'));
+    card.append(h('p', { class: 'quiet' }, run.unsupported[row.name] ? 'Unsupported by the model.' : 'This run lacks the query.'));
     return card;
   }
   const facts = [
