@@ -100,6 +100,8 @@ def test_a_template_is_kept(folders: dict[str, Path], tmp_path: Path) -> None:
     assert len(shown.ids) > 150  # as officially: an item with a picture is whole
     with pytest.raises(OptionError, match="max_text_tokens must be at least 1, not 0"):
         lamra.load(path=str(folders["lamra"]), max_text_tokens=0)
+    with pytest.raises(OptionError, match=r"max_text_tokens must be at most \d+, which the model reads: 1000000"):
+        lamra.load(path=str(folders["lamra"]), max_text_tokens=1_000_000)
 
 
 def test_pictures_that_a_profile_leaves_out_are_counted(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
 
     Raises:
         ModelError: they are not in the folder.
+        OptionError: texts of more tokens than the model reads.
     """
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -239,6 +240,10 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
     )
     positions = _of_text(folder, "max_position_embeddings")
     ears = ears_of(folder, picture_settings(folder)[0], family.hears) if family.hears else None
+    if family.max_text_tokens is not None and family.max_text_tokens > positions:
+        raise OptionError(
+            f"max_text_tokens must be at most {positions}, which the model reads: {family.max_text_tokens}"
+        )
     limits = family.max_length, family.max_text_tokens
     return Reader(tokenizer, speller, processor, merge, positions, *limits, family.pads, ears)
 
