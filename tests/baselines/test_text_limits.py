@@ -84,6 +84,7 @@ def test_a_text_without_a_template_loses_its_end(folders: dict[str, Path]) -> No
     result = embedder.encode([SHORT, LONG], "query")
     assert left_out(result) == ["", cut_at(20)]
     assert left_out(whole.encode([LONG], "query")) == []
+    assert (embedder.cost(LONG, "query"), whole.cost(LONG, "query") > 20) == (20, True)
     assert embedder.info.settings["max_text_tokens"] == 20
     assert "max_text_tokens" not in whole.info.settings
 

@@ -77,7 +77,8 @@ class QwenForm:
     keeps_template: bool = False
 
     def cost(self, item: Item, role: Role) -> int:
-        return self.reader.cost(self.recipe(item, role))
+        cost, limit = self.reader.cost(self.recipe(item, role)), self.reader.limit_of(item)
+        return cost if limit is None or item.media else min(cost, limit)
 
     def prompts(self, items: Sequence[Item], role: Role) -> list[Prompt]:
         """Open, resize and tokenise."""

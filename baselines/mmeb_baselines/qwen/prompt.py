@@ -199,15 +199,19 @@ class Reader:
         pairs = -(-len(slot.paths) // int(self.processor.temporal_patch_size)) if slot.video else 1
         return pairs * (height // side) * (width // side)
 
+    def limit_of(self, item: Item) -> int | None:
+        """Tokens that are kept of an item's prompt; `None`: all."""
+        if len(item.images) > 1:  # families' own limits are for one; MMEB-V3's code cuts nothing that has media
+            return None
+        return self.max_text_tokens if self.max_text_tokens is not None and not item.media else self.max_length
+
     def cut(self, item: Item, prompt: Prompt) -> Prompt:
         """A prompt without what is too long.
 
         Raises:
             DataError: its pictures don't fit in.
         """
-        limit = self.max_text_tokens if self.max_text_tokens is not None and not item.media else self.max_length
-        if len(item.images) > 1:  # families' own limits are for one; MMEB-V3's code cuts nothing that has media
-            limit = None
+        limit = self.limit_of(item)
         if limit is None:
             check_length(item.id, len(prompt.ids), self.positions)
         if limit is None or len(prompt.ids) <= limit:
