@@ -245,3 +245,19 @@ def test_a_tool_file_is_read_once_for_its_tasks_and_again_when_it_changed(tmp_pa
     tools = "tool-tasks/ToolDe-Candidates/web/tools-00000-of-00001.parquet"
     changed = load(TOOLS, tmp_path, column(tools, "documentation", lambda n: ["changed"] * n))
     assert {tool.text for tool in changed.candidates} == {"changed"}
+
+
+def test_a_zero_is_an_id_of_a_screen(tmp_path: Path) -> None:
+    queries = "gui-tasks/GAE-GUIAct/queries/q2t-00000-of-00001.parquet"
+    samples = load(SCREENS, tmp_path, column(queries, "pos_id", range))
+    assert list(samples.gains.values())[:2] == [{"0": 1.0}, {"1": 1.0}]
+
+
+def test_queries_that_lack_their_familys_instruction_are_counted(tmp_path: Path) -> None:
+    name = "text/FollowIR/core17-instructions"
+    queries = "text-tasks/FollowIR/core17-instructions/queries.jsonl"
+    assert load(name, tmp_path).notes["queries without an instruction"] == 1
+    rows = [json.loads(line) for line in (tmp_path / queries).read_text().splitlines() if line.strip()]
+    bare = lines(queries, *({key: row[key] for key in row if key != "instruction_og"} for row in rows))
+    samples = load(name, tmp_path, bare)
+    assert samples.notes["queries without an instruction"] == len(samples.queries)

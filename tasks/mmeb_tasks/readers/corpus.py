@@ -42,6 +42,7 @@ EMPTY_DOCUMENTS = "rows of candidates without id or text, dropped"
 USELESS_QRELS = "rows of qrels without two ids, dropped"
 STRANGE_SCORES = "qrels whose score is no number, taken as 1"
 STILL_IN_POOL = "documents that BRIGHT excludes for a query and that stay in its pool"
+UNINSTRUCTED = "queries without an instruction"
 CHANGED_INSTRUCTIONS = "queries with a changed instruction and the labels of the original one"
 
 BARE = Source("bare")
@@ -59,10 +60,12 @@ def read_text_task(row: TextRow, files: TextFiles, data: Path) -> Samples:
     path, instruction = data / files.queries, INSTRUCTIONS.get(row.family, "")
     for record in iter_records(path, (*QUERY_ID, *QUERY_TEXT, ORIGINAL, CHANGED, *GOLD_IDS, EXCLUDED_IDS)):
         query_id = record.key(*QUERY_ID)
-        item = joined_query(query_id, record.text(instruction) if instruction else "", record.text(*QUERY_TEXT))
+        before = record.text(instruction) if instruction else ""
+        item = joined_query(query_id, before, record.text(*QUERY_TEXT))
         if item is None:
             builder.notes[EMPTY_QUERIES] += 1
             continue
+        builder.notes[UNINSTRUCTED] += bool(instruction and not before)
         _count_traps(row, record, builder)
         add_query(builder, item, _gold(record) if grades is None else grades.get(query_id, {}), record)
     samples = builder.build(pooled=False)

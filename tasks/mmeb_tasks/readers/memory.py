@@ -17,6 +17,7 @@ from mmeb_tasks.readers.corpus import (
     EMPTY_QUERIES,
     QUERY_ID,
     QUERY_TEXT,
+    UNINSTRUCTED,
     USELESS_QRELS,
     Grades,
     add_documents,
@@ -35,7 +36,6 @@ QRELS = ("qrels.tsv", "qrels.jsonl", "qrels.parquet", "qrels/test.jsonl", "qrels
 CORPUS = ("corpus.jsonl", "corpus.parquet", "documents.jsonl", "documents.parquet")
 
 NO_QRELS = "folders left out: queries without qrels"
-UNINSTRUCTED = "queries without an instruction"
 
 
 @dataclass(frozen=True)

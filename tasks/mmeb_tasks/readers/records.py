@@ -56,6 +56,18 @@ class Record:
             raise self.unfit(name, "an id (text or a whole number)")
         return self.text(*names)
 
+    def stated_id(self, name: str) -> str:
+        """The id in a field of its own, where a 0 is one as well.
+
+        Raises:
+            DataError: there is none, or it is neither text nor a whole number.
+        """
+        value = self.values.get(name)
+        found = "0" if type(value) is int and value == 0 else self.key(name)
+        if not found:
+            raise self.unfit(name, "an id (text or a whole number)")
+        return found
+
     def unfit(self, name: str, expected: str) -> DataError:
         """The error that names a field and what it should hold."""
         held = shown(self.values.get(name))

@@ -103,9 +103,7 @@ class _Screens:
 def _candidate(
     record: Record, id_name: str, fields: tuple[str, str], builder: SamplesBuilder, screens: _Screens
 ) -> str:
-    candidate_id = record.key(id_name)
-    if not candidate_id:
-        raise record.unfit(id_name, "an id (text or a whole number)")
+    candidate_id = record.stated_id(id_name)
     return builder.candidate(candidate_id, partial(_item, record, candidate_id, fields, builder, screens))
 
 

@@ -41,7 +41,7 @@ def read_tool_task(queries: str, tools: str, data: Path) -> Samples:
     for tool in items:
         builder.candidate(tool.id, functools.partial(_itself, tool))
     for record in iter_records(data / queries, (ID, INSTRUCTION, QUERY, *LABELS)):
-        item = joined_query(_id_of(record), record.text(INSTRUCTION), record.text(QUERY))
+        item = joined_query(record.stated_id(ID), record.text(INSTRUCTION), record.text(QUERY))
         if item is None:
             builder.notes[EMPTY_QUERIES] += 1
         else:
@@ -68,18 +68,12 @@ def _read_tools(path: Path, size: int, modified: int) -> tuple[tuple[Item, ...],
         text = _documentation(record)
         tools.notes[ESCAPED] += "\\u" in text
         tools.notes[BLANK] += not text.strip()
-        add_candidate(tools, _id_of(record), functools.partial(text_item, text))
+        add_candidate(tools, record.stated_id(ID), functools.partial(text_item, text))
     return tools.candidates, tools.notes
 
 
 def _itself(tool: Item) -> Item:
     return tool
-
-
-def _id_of(record: Record) -> str:
-    if not (stated := record.key(ID)):
-        raise record.unfit(ID, "an id (text or a whole number)")
-    return stated
 
 
 def _documentation(record: Record) -> str:
