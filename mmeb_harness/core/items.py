@@ -240,14 +240,19 @@ def _unique(kind: str, ids: Sequence[str]) -> set[str]:
     return seen
 
 
+#: Of larger ones 2**gain, which metrics sum, is no number.
+_MOST_GAIN = 1000
+
+
 def _check_gains(query_id: str, relevant: Mapping[str, float], candidate_ids: set[str], incomplete: bool) -> None:
     if not relevant and not incomplete:
         raise DataError(f"query {query_id!r} has no relevant candidate")
     for candidate_id, gain in relevant.items():
         if candidate_id not in candidate_ids and not incomplete:
             raise DataError(f"query {query_id!r}: relevant candidate {candidate_id!r} is not in the candidate set")
-        if not gain > 0:
-            raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, expected > 0")
+        if not 0 < gain <= _MOST_GAIN:
+            expected = f"expected > 0, at most {_MOST_GAIN:,}"
+            raise DataError(f"query {query_id!r}: candidate {candidate_id!r} has gain {gain}, {expected}")
 
 
 def _check_pool(query_id: str, pool: tuple[str, ...], candidate_ids: set[str]) -> None:

@@ -208,10 +208,11 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     )
     lines.append(f"{ties:,} top-k decisions were ties, settled by candidate position.")
     if abs(by_position - at_random) >= VISIBLE_DIFFERENCE:
+        with_images = bool(run.edition) and any(result.modality == "image" for result in results)
         lines.append(
             f"ties matter: settled at random instead, the mean over the tasks would be {percent(at_random)}, not "
             f"{percent(by_position)}"
-            + (" (image tasks list the answer first, and position favours it)." if run.edition else ".")
+            + (" (image tasks list the answer first, and position favours it)." if with_images else ".")
         )
     if differing := differing_versions(results):
         lines.append(f"computed with different versions: {'; '.join(differing)}.")

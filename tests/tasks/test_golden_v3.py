@@ -36,7 +36,7 @@ NOTES: dict[str, dict[str, int]] = {
     "text/BRIGHT/biology": BRIGHT,
     "text/BRIGHT/leetcode": {**BRIGHT, corpus.NOT_IN_POOL: 2},
     "text/InfoSearch/Audience-v1": {
-        "queries without an instruction": 1,
+        corpus.UNINSTRUCTED: 1,
         corpus.EMPTY_DOCUMENTS: 1,
         corpus.STRANGE_SCORES: 2,
         corpus.CHANGED_INSTRUCTIONS: 4,

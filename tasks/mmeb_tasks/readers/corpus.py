@@ -148,7 +148,8 @@ def refuse_unlabelled(samples: Samples, path: Path) -> None:
     pool = {candidate.id for candidate in samples.candidates}
     if all(pool.isdisjoint(gains) for gains in samples.gains.values()):
         stated = next(label for gains in samples.gains.values() for label in gains)
-        raise DataError(f"{path}: no label is one of the {len(pool):,} candidates (as {stated!r}); do their ids fit?")
+        found = f"labels as {stated!r}, candidates as {samples.candidates[0].id!r}"
+        raise DataError(f"{path}: no label is one of the {len(pool):,} candidates ({found}); do their ids fit?")
 
 
 def read_qrels(path: Path, notes: Counter[str]) -> Grades:

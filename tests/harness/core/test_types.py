@@ -27,6 +27,7 @@ def test_good_samples_pass() -> None:
         ({"gains": {"q1": {"a": 1.0}}}, "query 'q2' has no relevant candidate"),
         ({"gains": GAINS | {"q1": {"img_9.jpg": 1.0}}}, "relevant candidate 'img_9.jpg' is not in the candidate set"),
         ({"gains": GAINS | {"q1": {"a": 0.0}}}, "gain 0.0, expected > 0"),
+        ({"gains": GAINS | {"q1": {"a": 1e300}}}, r"gain 1e\+300, expected > 0, at most 1,000"),
         ({"gains": GAINS | {"q9": {"a": 1.0}}}, "gains name a query 'q9' that does not exist"),
         ({"pools": {"q1": ("a",), "q2": ()}}, "query 'q2' has an empty candidate pool"),
         ({"pools": {"q1": ("a",), "q2": ("c",)}}, "pool candidate 'c' is not in the candidate set"),
