@@ -72,6 +72,15 @@ def test_a_folder_in_the_folder_that_was_given_is_told(tmp_path: Path) -> None:
     assert says in refusal(TEXT, tmp_path)
 
 
+def test_a_part_of_the_data_folder_and_one_of_the_additions_alone_are_told(tmp_path: Path) -> None:
+    write_files(CASES[TEXT], tmp_path)
+    assert f"; that is a part of a data folder: --data {tmp_path} reads it. Get it: " in refusal(
+        TEXT, tmp_path / "text-tasks"
+    )
+    alone = f"; {tmp_path} has what MMEB-V3 adds alone (text-tasks): --edition v3 with --modality reads it. Get it: "
+    assert alone in refusal("HMDB51", tmp_path)
+
+
 def test_archives_that_nobody_unpacked_are_told(tmp_path: Path) -> None:
     (tmp_path / "text_tasks").mkdir()
     (tmp_path / "text_tasks/text_tasks.tar.part-000").touch()

@@ -14,7 +14,8 @@ from mmeb_harness import is_data
 OFFICIAL_TABLES = ("image-query", "video-tasks/data", "visdoc-tasks/data")
 ANNOTATIONS = "annotations"
 #: Folders of which a data folder has several.
-TOPS = (ANNOTATIONS, "image-tasks", "text-tasks", "tool-tasks", "gui-tasks", "memory-tasks", "audio-tasks")
+ADDED = ("text-tasks", "tool-tasks", "gui-tasks", "memory-tasks", "audio-tasks")
+TOPS = (ANNOTATIONS, "image-tasks", *ADDED)
 _ARCHIVE = re.compile(r"\.(tar|tgz|zip)\b")
 
 
@@ -30,6 +31,11 @@ def elsewhere(data: Path, folder: str) -> str:
     there = [name for name in OFFICIAL_TABLES if parts[0] == ANNOTATIONS and (data / name).is_dir()]
     if there:
         return f"; {data} has tables of the official MMEB-V3 tree, which are not read here ({', '.join(there)})"
+    if data.name == parts[0] and (data.parent / folder).exists():
+        return f"; that is a part of a data folder: --data {shlex.quote(str(data.parent))} reads it"
+    added = [top for top in ADDED if (data / top).is_dir()]
+    if added and parts[0] == ANNOTATIONS and not (data / ANNOTATIONS).exists():
+        return f"; {data} has what MMEB-V3 adds alone ({', '.join(added)}): --edition v3 with --modality reads it"
     for depth in range(1, len(parts) + 1):  # the highest folder that is elsewhere: all below comes with it
         right, below = data.joinpath(*parts[:depth]), PurePosixPath(*parts[depth:])
         for place in [] if right.exists() else _folders(data, parts[0]):
