@@ -59,7 +59,7 @@ SAME_BATCH_COSINE = 0.99999
 RUN_BATCH = 2
 #: Times that a batch's seconds are looked at, until they can be.
 TIMINGS = 3
-KINDS = ("text", "image", "frames", "mixed", "sound")
+KINDS = ("text", "image", "places", "frames", "mixed", "sound")
 ROLES: tuple[Role, ...] = ("query", "candidate")
 
 
@@ -77,9 +77,10 @@ def check_embedder(
 ) -> Iterator[CheckOutcome]:
     """Run every check; pictures and sounds are written to `folder`.
 
-    What the embedder raises is a check that failed. Checks: text, image, frames, mixed items and sounds, as far as it
-    says that it takes them, in both roles, of which number, width, unit length and finiteness (all of `own_result`) and
-    that the items stay as they are; then, of the items that it can embed at all, what is in `_checks`.
+    What the embedder raises is a check that failed. Checks: text, image, frames, mixed items, several pictures an item
+    and sounds, as far as it says that it takes them, in both roles, of which number, width, unit length and finiteness
+    (all of `own_result`) and that the items stay as they are; then, of the items that it can embed at all, what is in
+    `_checks`.
 
     Args:
         modes: when it was asked to reason; of a role that isn't there as its settings say.
@@ -213,9 +214,9 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
 
 
 def probe_items(folder: Path) -> list[Item]:
-    """Text, image, frames and mixed items, with an odd number of frames, a tall and a wide picture, odd text.
+    """Text, image, frames and mixed items, and such of several pictures.
 
-    A word stands on each picture: some models see nothing else of it.
+    There are an odd number of frames, a tall and a wide picture, odd text. A word stands on each picture: some models see nothing else of it.
     """
     red = _picture(folder / "red.png", (64, 64), (220, 30, 30), "red")
     tall = _picture(folder / "tall.png", (48, 160), (30, 180, 30), "tall")
@@ -235,6 +236,8 @@ def probe_items(folder: Path) -> list[Item]:
         Item("text symbols", text="Naïve 東京 <b>100 %</b>\n\nline <|im_end|>", instruction=""),
         Item("image square", images=(red,), instruction="Represent the given image."),
         Item("image tall", images=(tall,), instruction="Represent the given image."),
+        Item("places two", text="First:\nThen:", images=(red, wide), places=(6, 12), instruction="What comes next?"),
+        Item("places none", text="what is in both?", images=(tall, red), instruction="Answer the question:"),
         Item("frames three", frames=clip, instruction="Understand the content of the provided video."),
         Item("frames one", frames=clip[:1], instruction="Understand the content of the provided video."),
         Item("mixed image", text="make it blue", images=(wide,), instruction="Find the image with the change:"),

@@ -58,9 +58,9 @@ def test_the_example_passes_every_check_in_every_mode_and_runs(name: str, folder
         options = ["--reasoning", mode, "--candidate-reasoning", mode] if mode else []
         checked = call("check", "model.py", *options)
         assert checked.stdout.splitlines()[-1] == "model.py: all checks passed", checked.stdout
-        number = {"always": 9, "never": 0}.get(str(mode))
+        number = {"always": 11, "never": 0}.get(str(mode))
         if number is not None:
-            assert f"{number} of 9 reason as query, {number} of 9 reason as candidate" in checked.stdout
+            assert f"{number} of 11 reason as query, {number} of 11 reason as candidate" in checked.stdout
     ran = call("run", "--model", "model.py", "--tasks", "DocVQA,MSR-VTT", "--limit", "2", "--output", "out")
     assert ran.exit_code == 0, ran.output
     assert load_run_result(folder / "out" / "run.json").model == name
