@@ -216,7 +216,8 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
 def probe_items(folder: Path) -> list[Item]:
     """Text, image, frames and mixed items, and such of several pictures.
 
-    There are an odd number of frames, a tall and a wide picture, odd text. A word stands on each picture: some models see nothing else of it.
+    There are an odd number of frames, a tall and a wide picture, odd text. A word stands on each
+    picture: some models see nothing else of it.
     """
     red = _picture(folder / "red.png", (64, 64), (220, 30, 30), "red")
     tall = _picture(folder / "tall.png", (48, 160), (30, 180, 30), "tall")
