@@ -35,7 +35,8 @@ from mmemb_r1_model.data.recipe import open_sets
 from mmemb_r1_model.data.suite import TrustedRationales, read_texts
 from mmemb_r1_model.disk.config import Least1, Seed, build_config, open_keys
 from mmemb_r1_model.disk.errors import DataError, HarnessError, ModelError, OptionError, progress_of
-from mmemb_r1_model.disk.files import make_folder, write_json
+from mmemb_r1_model.disk.files import make_folder, read_object, write_json
+from mmemb_r1_model.disk.hashing import file_fingerprint
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.disk.trackers import TrackerName, curves_in
 from mmemb_r1_model.model.checkpoint import open_checkpoint
@@ -53,7 +54,7 @@ from mmemb_r1_model.selection.stage import (
     judge_rationales,
     select_rationales,
 )
-from mmemb_r1_model.training.batches import Rationales, WeightedSet
+from mmemb_r1_model.training.batches import Rationales, WeightedSet, described_pairs
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, changed_pairs, is_finished
 from mmemb_r1_model.training.stage1 import TrainConfig, train
@@ -353,8 +354,9 @@ class Pipeline:
         if self.config.judge is not None:
             trained = dataclasses.replace(config.judge, checkpoint=str(self.folder / "judge" / FINAL))
             config = dataclasses.replace(config, judge=trained)
-        sets = [weighted.pairs for weighted in self.sets(self.config.data, "select")]
+        sets = self.sets(self.config.data, "select")
         world = join_world(config.judge.device)
+        wait = _patient_barrier(world)
         with (
             _own(self.folder / "judge", "judge") if self.config.judge else contextlib.nullcontext(),
             progress_of(f"loading the evaluator {config.judge.checkpoint}", shown=world.is_first),
@@ -363,11 +365,13 @@ class Pipeline:
         rationales = self.folder / "rationales" / RATIONALES
         if not rationales.is_file():
             raise DataError(f"{rationales} is missing: run `mmemb-r1 rationales` first")
-        judge_rationales(judge, sets, rationales, config, folder, world, self._on_units)
-        _patient_barrier(world)()
+        pairs = [weighted.pairs for weighted in sets]
+        judge_rationales(judge, pairs, rationales, config, folder, world, wait, self._on_units)
+        wait()
         if world.is_first:
             select_rationales(config, folder)
-            write_json(folder / "config.json", dataclasses.asdict(config))
+            made_of = {"rationales": file_fingerprint(rationales), **described_pairs(sets)}
+            write_json(folder / "config.json", {**dataclasses.asdict(config), **made_of})
             if self.config.judge is not None and all(data.kind == "suite" for data in self.config.data):
                 # On synthetic data alone, where the truth is known.
                 folders = [self._root / path for path in sorted({data.path for data in self.config.data})]
@@ -426,7 +430,27 @@ class Pipeline:
         with progress_of(f"{stage}, reading selected rationales", shown=is_first):
             rationales = SelectedRationales(path)
             rationales.check([weighted.pairs for weighted in sets])
+            self._check_selected_since(sets, stage, is_first)
         return sets, rationales
+
+    def _check_selected_since(self, sets: Sequence[WeightedSet], stage: Stage, is_first: bool) -> None:
+        """That what was selected is of the pairs as they are now; of other rationales than there are now a line tells.
+
+        Raises:
+            OptionError: names the data sets that have changed.
+        """
+        folder, written = self.folder / "selected", self.folder / "rationales" / RATIONALES
+        contents = contents_of(weighted.pairs for weighted in sets)
+        if changed := [name for name in changed_pairs(folder, contents) if name in contents]:
+            raise OptionError(
+                f"{folder / SELECTED} was selected for other pairs of {', '.join(changed)}: call `mmemb-r1 rationales` "
+                "and `mmemb-r1 select`, or go on with the old ones"
+            )
+        made_of = folder / "config.json"
+        if is_first and made_of.is_file() and written.is_file():
+            before = read_object(made_of, "select again: mmemb-r1 select").get("rationales")
+            if before not in (None, file_fingerprint(written)):
+                self._say(f"{stage}: {written} has changed since it was selected from; `mmemb-r1 select` takes it anew")
 
     def _evaluate(self) -> str:
         config = self.config.evaluate

@@ -7,8 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from mmeb_harness import Item
+from mmemb_r1_model.disk.errors import DataError
+from mmemb_r1_model.disk.hashing import hash64
 
-__all__ = ["OTHER_SIDE", "SIDES", "Item", "Pair", "PairSet", "Side", "content_key", "contents_of", "item_of"]
+__all__ = [
+    "OTHER_SIDE",
+    "SIDES",
+    "Item",
+    "Pair",
+    "PairSet",
+    "Side",
+    "content_key",
+    "contents_of",
+    "item_of",
+    "side_content",
+]
 
 Side = Literal["query", "positive"]
 SIDES: tuple[Side, ...] = ("query", "positive")
@@ -78,3 +91,23 @@ def item_of(pair: Pair, side: Side) -> Item:
 def content_key(item: Item) -> str:
     """Equal for items that look the same to any model: text, instruction, media paths and their places."""
     return "\x1f".join((item.instruction, item.text, *map(str, item.media), *map(str, item.places)))
+
+
+def side_content(pair: Pair, side: Side, *, carried: bool = False) -> str:
+    """Sixteen hex digits of what a side shows: its words, and name and size of each of its files, wherever they lie.
+
+    Args:
+        carried: also of the rationale that the pair carries for it.
+
+    Raises:
+        DataError: a file isn't there.
+    """
+    item, own = item_of(pair, side), pair.rationales.get(side, "") if carried else ""
+    try:
+        files = [f"{path.name}\x1f{path.stat().st_size}" for path in item.media]
+    except OSError as error:
+        raise DataError(
+            f"{pair.dataset}, pair {pair.id!r}: {error.filename}, of its {side}, is missing ({error.strerror}); fetch "
+            "the data set's media, or leave the pair out"
+        ) from error
+    return f"{hash64(item.instruction, item.text, *files, *map(str, item.places), *filter(None, [own])):016x}"

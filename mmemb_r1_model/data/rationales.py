@@ -31,6 +31,7 @@ class RationaleRow:
         duplicate_of: "worker/sample" of an earlier row of this pair side with the same words. The row is kept: it
             counts in its worker's statistics, and selection must not weigh one path twice.
         leaks: contains the text of the side that the worker didn't see, and that its own side lacks.
+        content: of the side when it was written, see `side_content`; "": written by a release that didn't say.
     """
 
     dataset: str
@@ -44,6 +45,7 @@ class RationaleRow:
     finish: str
     duplicate_of: str | None = None
     leaks: bool = False
+    content: str = ""
 
     @property
     def name(self) -> str:

@@ -74,6 +74,11 @@ class WorkerConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether it gives what the pairs themselves carry."""
+        return self.backend == "recorded" and not self.model
+
 
 @dataclass(frozen=True)
 class RationaleConfig:

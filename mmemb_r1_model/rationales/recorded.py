@@ -35,7 +35,7 @@ def open_recorded(config: WorkerConfig, root: Path) -> RecordedWorker:
         DataError: no table, or not its columns.
         UnknownNameError: the table has no such worker.
     """
-    if not config.model:  # a pair carries one sample of a side
+    if config.is_carried:  # a pair carries one sample of a side
         return RecordedWorker(lambda ask: None if ask.sample else ask.carried)
     texts: dict[_Key, str] = {}
     for folder in config.model.split(","):

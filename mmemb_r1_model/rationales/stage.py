@@ -1,7 +1,7 @@
 """`mmemb-r1 rationales`: every worker writes of every side of every pair. Out: rationales.jsonl, beside its config.
 
 Worker after worker, so that one model is loaded at a time; within a worker in the order of the pairs. What is written
-stays: a second start does what is missing.
+stays: a second start does what is missing. Only what is about a side that has changed since is written again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.pairs import OTHER_SIDE, Item, Pair, PairSet, Side, item_of, side_content
 from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
-from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError, progress_of
+from mmemb_r1_model.disk.errors import DataError, ModelError, OptionError, progress_of, say
 from mmemb_r1_model.disk.files import lock_file, make_folder, read_object, write_json
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.rationales.config import RationaleConfig, WorkerConfig, check_config, differences
 from mmemb_r1_model.rationales.leak import leaks_verbatim
-from mmemb_r1_model.rationales.rows import Written, drop_failures, scan
+from mmemb_r1_model.rationales.rows import Written, drop_rows, scan
 from mmemb_r1_model.rationales.summary import RationaleSummary, summarise
 from mmemb_r1_model.rationales.text import is_loop
 from mmemb_r1_model.rationales.workers import Answer, Ask, Worker, WorkerPrompt, row_seed
@@ -35,10 +35,11 @@ FAILURES_IN_A_ROW = 25
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """An ask, and what its worker must not see."""
+    """An ask, what its worker must not see, and the content that the row will be about."""
 
     ask: Ask
     unseen: Item
+    content: str
 
 
 def write_rationales(
@@ -69,8 +70,13 @@ def write_rationales(
             workers = [(worker, _open_worker(worker, config, root)) for worker in config.workers]
         census = _take_census(pair_sets, config, written)
         write_json(folder / CONFIG, dataclasses.asdict(config))
-        if written.failures:
-            drop_failures(folder)
+        if changed := census.changed:
+            say(f"rationales: {len(changed):,} rationales of pairs that changed since are written again")
+        if changed or written.failures:
+            drop_rows(folder, changed)
+        if changed:  # their words are no longer the first of their pair side
+            with progress_of("rationales, reading what is left"):
+                written = scan(folder)
         with RowWriter(folder / RATIONALES) as out:
             kept = _Kept(config, written, out, on_units)
             absent = {
@@ -155,6 +161,7 @@ def _row(job: _Job, answer: Answer, worker: str, config: RationaleConfig) -> Rat
         seconds=None if answer.seconds is None else round(answer.seconds, 4),
         finish=finish,
         leaks=leaks,
+        content=job.content,
     )
 
 
@@ -170,13 +177,18 @@ def sides_to_reason(pair: Pair, config: RationaleConfig) -> list[Side]:
     return [side for side in config.sides if not (side == "positive" and is_short)]
 
 
+def _content(pair: Pair, side: Side, worker: WorkerConfig) -> str:
+    return side_content(pair, side, carried=worker.is_carried)
+
+
 def _jobs(
     pair_sets: Sequence[PairSet], config: RationaleConfig, worker: WorkerConfig, written: Written
 ) -> Iterator[_Job]:
     """What this worker still has to write."""
     for pair in _pairs(pair_sets, config.pairs_per_set):
         for side in sides_to_reason(pair, config):
-            for sample in written.missing(pair, side, worker.name, config.samples):
+            content = _content(pair, side, worker)
+            for sample in written.missing(pair, side, content, worker.name, config.samples):
                 ask = Ask(
                     dataset=pair.dataset,
                     pair=pair.id,
@@ -186,26 +198,31 @@ def _jobs(
                     item=item_of(pair, side),
                     carried=pair.rationales.get(side),
                 )
-                yield _Job(ask, item_of(pair, OTHER_SIDE[side]))
+                yield _Job(ask, item_of(pair, OTHER_SIDE[side]), content)
 
 
 @dataclass(frozen=True)
 class _Census:
-    """Sides of pairs to reason about, those that are too short, and how many texts each worker still has to write."""
+    """Sides of pairs to reason about, those that are too short, and how many texts each worker still has to write.
+
+    Attributes:
+        changed: keys of rows that are among them because the side is another one now.
+    """
 
     pair_sides: int
     skipped_short: int
     missing: Counter[str]
+    changed: set[int]
 
 
 def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written: Written) -> _Census:
-    """Count what there is to do, and look for the media of what is missing.
+    """Count what there is to do, and look for the media.
 
     Raises:
-        DataError: a file that isn't there; the pair and the path are named.
+        DataError: a file that isn't there; no worker was called.
     """
     pair_sides = skipped_short = 0
-    missing = Counter[str]()
+    missing, changed = Counter[str](), set[int]()
     limit = config.pairs_per_set
     total = sum(len(pairs) if limit is None else min(limit, len(pairs)) for pairs in pair_sets)
     with progress_of("rationales, pairs counted", total) as advance:
@@ -214,24 +231,12 @@ def _take_census(pair_sets: Sequence[PairSet], config: RationaleConfig, written:
             pair_sides += len(sides)
             skipped_short += len(config.sides) - len(sides)
             for side in sides:
-                left = {
-                    worker.name: len(written.missing(pair, side, worker.name, config.samples))
-                    for worker in config.workers
-                }
-                missing.update(left)
-                if any(left.values()):
-                    _check_media(pair, side)
+                for worker in config.workers:
+                    about = pair, side, _content(pair, side, worker), worker.name, config.samples
+                    missing[worker.name] += len(written.missing(*about))
+                    changed |= written.changed(*about)
             advance()
-    return _Census(pair_sides, skipped_short, missing)
-
-
-def _check_media(pair: Pair, side: Side) -> None:
-    for path in item_of(pair, side).media:
-        if not path.is_file():
-            raise DataError(
-                f"{pair.dataset}, pair {pair.id!r}: {path}, of its {side}, is missing; no worker was called. "
-                "Fetch the data set's media, or leave the pair out"
-            )
+    return _Census(pair_sides, skipped_short, missing, changed)
 
 
 def _refuse_mixing(folder: Path, config: RationaleConfig, written: Written) -> None:

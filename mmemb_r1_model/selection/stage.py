@@ -9,7 +9,6 @@ The second step needs no judge: any rule or threshold can be studied on what was
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of
+from mmemb_r1_model.data.pairs import OTHER_SIDE, SIDES, Item, Pair, PairSet, Side, item_of, side_content
 from mmemb_r1_model.data.rationales import WAY_OUT, RationaleRow, read_rationales, some_of
 from mmemb_r1_model.disk.config import Least0, Least1, Seed, build_config
-from mmemb_r1_model.disk.errors import DataError, OptionError, progress_of
+from mmemb_r1_model.disk.errors import DataError, OptionError, progress_of, say
 from mmemb_r1_model.disk.files import make_folder, matching, read_object, write_json
+from mmemb_r1_model.disk.hashing import file_fingerprint, hash64
 from mmemb_r1_model.disk.jsonl import KeyedRecords, RowWriter, read_records, rewrite
 from mmemb_r1_model.selection.judge import Judge, JudgeConfig, Shown
 from mmemb_r1_model.selection.rule import Chosen, Judged, RuleConfig, chances
@@ -30,6 +30,7 @@ from mmemb_r1_model.training.distributed import World
 
 JUDGE, JUDGED, JUDGED_STEM = "judge.json", "judged.jsonl", "judged"
 SELECTED, SUMMARY, QUALITY = "selected.jsonl", "summary.json", "quality.json"
+_WAY_OUT = "delete that line, then `mmemb-r1 select` judges what it was again"
 #: Of chances in selected.jsonl.
 _DIGITS, _ROUNDING = 6, 1e-6
 
@@ -59,6 +60,7 @@ class JudgedSide:
 
     Attributes:
         without: C(q, t | no r).
+        content: of both sides of the pair when it was judged, see `side_content`; "": an earlier release didn't say.
     """
 
     dataset: str
@@ -66,11 +68,12 @@ class JudgedSide:
     side: Side
     without: float
     judged: tuple[Judged, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True)
 class SelectedSide:
-    """A line of selected.jsonl: the same with chances, which add up to 1.
+    """A line of selected.jsonl: what was judged with chances, which add up to 1.
 
     Attributes:
         direct_only: no rationale was worth it: all chances are 0.
@@ -106,13 +109,17 @@ def judge_rationales(
     config: SelectConfig,
     folder: Path,
     world: World,
+    wait: Callable[[], object],
     on_units: Callable[[str, int], None],
 ) -> None:
     """Write judged.jsonl; what is judged already, by whatever number of processes, is not judged again.
 
+    Unless the pair, or what is written of the side, has changed since.
+
     Args:
         rationales: rationales.jsonl.
         world: chunks of pairs are dealt out to its processes.
+        wait: until all of them have come so far.
         on_units: told of a data set and how many pairs of it are judged; of none of them when a chunk begins.
 
     Raises:
@@ -122,8 +129,11 @@ def judge_rationales(
     with progress_of("select, reading rationales", shown=world.is_first):
         written = KeyedRecords(rationales, RationaleRow, WAY_OUT, key_of)
         _check_same_judge(judge, config, folder, world.is_first)
-        done = {key_of(side) for side in all_judged(folder)}
-    seen = len(done)
+    if world.is_first:
+        _drop_changed(sets, written, folder)
+    wait()
+    done = {key_of(side) for side in all_judged(folder)}
+    seen, outdated = len(done), 0
     size, total = config.pairs_at_once, sum(map(len, sets))
     with (
         RowWriter(folder / (JUDGED if world.is_first else f"{JUDGED_STEM}-{world.rank}.jsonl")) as writer,
@@ -134,16 +144,58 @@ def judge_rationales(
                 places = range(len(pairs))[first : first + size]
                 on_units(pairs.name, 0)
                 cases = list(_cases(pairs, places, written, done))
+                outdated += sum(case.outdated for case in cases)
+                cases = [case for case in cases if case.written]
                 for side in _judge_cases(judge, pairs, cases, config):
                     writer.write(dataclasses.asdict(side))
                 seen += len(cases)
                 on_units(pairs.name, len(places))
                 advance(len(places))
-    if not seen and world.is_first:
+    if outdated:
+        say(
+            f"select: {outdated:,} rationales of pairs that changed since are left out; `mmemb-r1 rationales` writes "
+            "them again"
+        )
+    if not seen and not outdated and world.is_first:
         names = ", ".join(sorted({row.dataset for row in read_rationales(rationales.parent)}))
         raise DataError(
             f"{rationales} has no rationale for any pair of {', '.join(pairs.name for pairs in sets)}; it is of {names}"
         )
+
+
+def _drop_changed(sets: Sequence[PairSet], written: KeyedRecords[RationaleRow], folder: Path) -> None:
+    """Rewrite what was judged without the sides of pairs, or with rationales, that are others now."""
+    keys, known = set[int](), set[int]()
+    for judged in all_judged(folder):
+        keys.add(hash64(key_of(judged)))
+        known.add(_judged_hash(key_of(judged), judged.content, judged.judged))
+    if not keys:
+        return
+    changed = set[str]()
+    with progress_of("select, pairs compared", sum(map(len, sets))) as advance:
+        for pair in (pairs[place] for pairs in sets for place in range(len(pairs))):
+            for side in SIDES:
+                key = side_key(pair.dataset, pair.id, side)
+                if hash64(key) in keys:
+                    usable = _case(pair, side, written).written
+                    if not any(_judged_hash(key, content, usable) in known for content in ("", _content(pair))):
+                        changed.add(key)
+            advance()
+    if changed:
+        say(f"select: {len(changed):,} sides of pairs that changed since, or their rationales, are judged again")
+        for path in _judged_files(folder):
+            kept = (side for side in read_records(path, JudgedSide, _WAY_OUT) if key_of(side) not in changed)
+            rewrite(path, map(dataclasses.asdict, kept))
+
+
+def _judged_hash(key: str, content: str, rationales: Sequence[RationaleRow | Judged]) -> int:
+    """Of what a side's gains depend on, wrong candidates aside."""
+    texts = sorted(f"{rationale.worker}/{rationale.sample}\x1f{rationale.text}" for rationale in rationales)
+    return hash64(key, content, *texts)
+
+
+def _content(pair: Pair) -> str:
+    return "".join(side_content(pair, side) for side in SIDES)
 
 
 def _check_same_judge(judge: Judge, config: SelectConfig, folder: Path, writes: bool) -> None:
@@ -174,18 +226,27 @@ def all_judged(folder: Path) -> Iterator[JudgedSide]:
     Raises:
         DataError: a line that is nothing of the kind.
     """
+    return (side for path in _judged_files(folder) for side in read_records(path, JudgedSide, _WAY_OUT))
+
+
+def _judged_files(folder: Path) -> list[Path]:
     paths = [folder / JUDGED, *matching(folder, f"{JUDGED_STEM}-*.jsonl")]
-    way_out = "delete that line, then `mmemb-r1 select` judges what it was again"
-    return (side for path in paths if path.is_file() for side in read_records(path, JudgedSide, way_out))
+    return [path for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A side whose rationales are to be judged."""
+    """A side whose rationales are to be judged.
+
+    Attributes:
+        written: whole rationales, each once.
+        outdated: how many more are of what the side was before.
+    """
 
     pair: Pair
     side: Side
     written: tuple[RationaleRow, ...]
+    outdated: int
 
     @property
     def other(self) -> Item:
@@ -198,20 +259,24 @@ class _Case:
 
 
 def _cases(pairs: PairSet, places: range, written: KeyedRecords[RationaleRow], done: set[str]) -> Iterator[_Case]:
-    """The sides that aren't judged yet, with their whole rationales, each once."""
-    for place in places:
-        pair = pairs[place]
+    """The sides that aren't judged yet."""
+    for pair in (pairs[place] for place in places):
         for side in SIDES:
-            key = side_key(pair.dataset, pair.id, side)
-            rows = [] if key in done else written.get(key)
-            if twice := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
-                raise DataError(
-                    f"{written.path} has twice {pair.dataset}, pair {pair.id!r}, {side}, worker/sample {twice[0]}: "
-                    "delete one of the lines"
-                )
-            usable = tuple(row for row in rows if row.usable)
-            if usable:
-                yield _Case(pair, side, usable)
+            if side_key(pair.dataset, pair.id, side) not in done:
+                yield _case(pair, side, written)
+
+
+def _case(pair: Pair, side: Side, written: KeyedRecords[RationaleRow]) -> _Case:
+    rows = written.get(side_key(pair.dataset, pair.id, side))
+    if twice := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
+        raise DataError(
+            f"{written.path} has twice {pair.dataset}, pair {pair.id!r}, {side}, worker/sample {twice[0]}: "
+            "delete one of the lines"
+        )
+    usable = [row for row in rows if row.usable]
+    now = {"", *(side_content(pair, side, carried=carried) for carried in (False, True) if usable)}
+    kept = tuple(row for row in usable if row.content in now)
+    return _Case(pair, side, kept, len(usable) - len(kept))
 
 
 def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: SelectConfig) -> Iterator[JudgedSide]:
@@ -236,7 +301,7 @@ def _judge_cases(judge: Judge, pairs: PairSet, cases: Sequence[_Case], config: S
             _gains(written, next(scores), [without[0], *(without[1 + place] for place in chosen)])
             for written in case.written
         )
-        yield JudgedSide(case.pair.dataset, case.pair.id, case.side, without[0], judged)
+        yield JudgedSide(case.pair.dataset, case.pair.id, case.side, without[0], judged, _content(case.pair))
 
 
 def _gains(written: RationaleRow, confidences: Sequence[float], without: Sequence[float]) -> Judged:
@@ -297,7 +362,7 @@ def _selected(side: JudgedSide, rule: RuleConfig, counts: dict[str, dict[str, fl
         Chosen(**vars(rationale), chance=round(share, _DIGITS))
         for rationale, share in zip(side.judged, shares, strict=True)
     )
-    return SelectedSide(**{**vars(side), "judged": chosen}, direct_only=direct_only)
+    return SelectedSide(side.dataset, side.pair, side.side, side.without, chosen, direct_only)
 
 
 @dataclass(frozen=True)
@@ -330,8 +395,7 @@ class SelectedRationales:
             counts = build_config(_Summary, read_object(summary, way_out), str(summary)).sets.values()
             if (expected := round(sum(own.get("sides", 0) for own in counts))) != len(self._sides):
                 raise DataError(f"{path} has {len(self._sides)} sides, {summary} counts {expected}; {way_out}")
-        with path.open("rb") as file:
-            self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        self.fingerprint = file_fingerprint(path)
 
     def check(self, sets: Sequence[PairSet]) -> None:
         """That it is of these data sets, by their names and some of their pairs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,10 +12,12 @@ import pytest
 from PIL import Image
 
 from mmeb_harness import __version__
-from mmemb_r1_model.disk.config import read_yaml
+from mmemb_r1_model.data.pairs import contents_of
+from mmemb_r1_model.disk.config import override, read_yaml
 from mmemb_r1_model.disk.errors import HarnessError, OptionError
-from mmemb_r1_model.pipeline import read_pipeline
+from mmemb_r1_model.pipeline import Pipeline, read_pipeline
 from mmemb_r1_model.rationales.config import check_config
+from mmemb_r1_model.selection.stage import SelectedSide
 from tests.forked import ROOT
 from tests.mmemb_r1.calls import call, run_module
 
@@ -86,6 +89,31 @@ def test_stages_that_a_configuration_has_nothing_for_say_so(own: Path) -> None:
     with pytest.raises(HarnessError, match=r"pairs\.jsonl, line 1: it lacks the positive; mend it, or leave it out"):
         call("train", "--config", "own.yaml", "--output", "own")
     assert [path.name for path in (own / "own").iterdir()] == ["config.json"]
+
+
+def test_training_on_what_was_selected_for_other_pairs_is_refused(own: Path) -> None:
+    values = override(read_yaml(own / "reasoned.yaml"), ["student={checkpoint: tiny}", LONGEST[1]])
+    said = list[str]()
+    run = Pipeline(read_pipeline(values), own / "own", said.append)
+    (opened,) = run.sets(run.config.data, "train")
+    now = {"rationales": "those before", "pairs": contents_of([opened.pairs])}
+    for name in ("selected", "rationales"):
+        (own / "own" / name).mkdir(parents=True)
+    side = SelectedSide("pairs", opened.pairs[0].id, "query", 0.0, (), direct_only=True)
+    (own / "own" / "selected" / "selected.jsonl").write_text(json.dumps(dataclasses.asdict(side)) + "\n")
+    (own / "own" / "rationales" / "rationales.jsonl").write_text("\n")
+    for made_of, says in (
+        (now | {"pairs": {"pairs": "others"}}, "selected.jsonl was selected for other pairs of pairs: call `mmemb-r1"),
+        (now | {"pairs": now["pairs"] | {"left out": "of this training"}}, "fewer than the 256"),  # type: ignore[operator]
+        ({}, "fewer than the 256"),  # by an earlier release
+    ):
+        (own / "own" / "selected" / "config.json").write_text(json.dumps(made_of))
+        with pytest.raises(OptionError, match=says):
+            run.run(["train"])
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"train: .*rationales\.jsonl has changed since it was selected from; `mmemb-r1 select`.*", said[0]
+    )
 
 
 LONGEST = ("--set", "rationales.workers[0].max_new_tokens=8")

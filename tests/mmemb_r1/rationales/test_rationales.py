@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from mmemb_r1_model.data.pairs import Item, Pair, Side
 from mmemb_r1_model.data.rationales import RATIONALES, RationaleRow, read_rationales
@@ -161,6 +162,45 @@ def test_failed_rows_are_tried_again(tmp_path: Path) -> None:
         assert len(chat.asked) == 6
         write_rationales(pairs(2), config, tmp_path / "whole")
     assert sorted(contents(tmp_path), key=key) == sorted(contents(tmp_path / "whole"), key=key)
+
+
+def test_rows_of_a_pair_that_changed_are_written_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chat = Chat(lambda asked: Say("it is round"))
+    with serve(chat) as url:
+        config = RationaleConfig((server(url, "a"), server(url, "b")), sides=("query",))
+
+        def asked_for(*some: Pair) -> int:
+            before = len(chat.asked)
+            write_rationales([Pairs("shapes", some)], config, tmp_path)
+            return len(chat.asked) - before
+
+        picture = tmp_path / "here" / "a.png"
+        picture.parent.mkdir()
+        Image.new("RGB", (32, 32)).save(picture)
+        shown = pair(2, query=Item("q", images=(picture,)))
+        assert asked_for(pair(0), pair(1), shown) == 6
+        whole = contents(tmp_path)
+        edited = pair(1, query=Item("q", text="another question"))
+        assert asked_for(edited) == 2  # those of the others, which nobody asks for now, stay
+        assert "rationales: 2 rationales of pairs that changed since are written again" in capfd.readouterr().out
+        found = contents(tmp_path)
+        assert [row for row in found if row.pair != "p1"] == [row for row in whole if row.pair != "p1"]
+        # The same words as before: b's are a duplicate of a's, which are none of what they were themselves.
+        assert [(row.name, row.duplicate_of) for row in found if row.pair == "p1"] == [("a/0", None), ("b/0", "a/0")]
+        moved = tmp_path / "there" / "a.png"
+        picture.parent.rename(moved.parent)
+        shown = pair(2, query=Item("q", images=(moved,)))
+        assert asked_for(pair(0), edited, shown) == 0
+        Image.new("RGB", (64, 64)).save(moved)
+        assert asked_for(shown) == 2
+        # Rows of earlier releases don't say what they are about, and count.
+        old = [
+            {name: value for name, value in dataclasses.asdict(row).items() if name != "content"}
+            for row in rows(tmp_path)
+        ]
+        (tmp_path / RATIONALES).write_text("".join(json.dumps(row) + "\n" for row in old))
+        assert asked_for(pair(0), pair(1), shown) == 0
+    assert len(rows(tmp_path)) == 6
 
 
 def test_many_failures_in_a_row_end_the_run(tmp_path: Path) -> None:
@@ -334,6 +374,10 @@ def test_recorded_workers(tmp_path: Path) -> None:
     assert summary.workers[0].mean_tokens is None
     again = write_rationales(some, config, tmp_path / "out", root=tmp_path)
     assert again == summary
+    # What a pair carries may change as well.
+    some = [Pairs("shapes", (pair(0, rationales={"positive": "it rolls"}), pair(1)))]
+    write_rationales(some, config, tmp_path / "out", root=tmp_path)
+    assert [row.text for row in rows(tmp_path / "out")] == ["a circle", "A circle", "a square", "it rolls"]
 
 
 def test_recorded_workers_that_are_not_there(tmp_path: Path) -> None:

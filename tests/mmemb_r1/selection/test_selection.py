@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from mmeb_harness import ModelError, OptionError
-from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.data.pairs import Item, Pair, side_content
+from mmemb_r1_model.data.rationales import RationaleRow
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
-from mmemb_r1_model.selection.judge import NO, YES, JudgeConfig, Shown, open_judge
+from mmemb_r1_model.selection.judge import NO, YES, Judge, JudgeConfig, Shown, open_judge
 from mmemb_r1_model.selection.judge_training import JudgeTrainingConfig, train_judge
 from mmemb_r1_model.selection.rule import Judged, RuleConfig, chances
+from mmemb_r1_model.selection.stage import SelectConfig, all_judged, judge_rationales
 from mmemb_r1_model.training.batches import WeightedSet
+from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import LoopConfig
 from tests.mmemb_r1.conftest import TEXTS
+from tests.mmemb_r1.small_pairs import Pairs, pair
 from tests.mmemb_r1.small_training import make_pairs
 
 
@@ -85,6 +93,56 @@ def test_questions_asked_together_have_the_answers_of_questions_asked_alone(
     assert text.endswith(f"Query: find first {see} then {see} there\nat the end {see}\nReasoning: because\n")
 
 
+class Counting:
+    """An evaluator that says something of everything, and counts what it is asked."""
+
+    checkpoint = SimpleNamespace(name="counting", revision=None)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def confidences(self, questions: Sequence[tuple[Shown, Shown]]) -> list[float]:
+        self.asked += len(questions)
+        return [float(len(shown.item.text) + len(shown.rationale or "")) for shown, _ in questions]
+
+
+def test_what_changed_since_is_judged_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    judge, file = Counting(), tmp_path / "rationales.jsonl"
+
+    def row(of: Pair, text: str, worker: str = "a") -> RationaleRow:
+        content = side_content(of, "query")
+        return RationaleRow("shapes", of.id, "query", worker, 0, text, None, None, "stop", content=content)
+
+    def judged_again(some: Sequence[Pair], *written: RationaleRow) -> int:
+        """How many sides: an evaluator without negatives is asked of each alone, and with each of its rationales."""
+        file.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in written))
+        before, config = judge.asked, SelectConfig(negatives=0)
+        sets = [Pairs("shapes", tuple(some))]
+        judge_rationales(cast(Judge, judge), sets, file, config, tmp_path, World(), lambda: None, lambda *_: None)
+        return judge.asked - before
+
+    first, second = pair(0), pair(1)
+    assert judged_again([first, second], row(first, "one"), row(second, "two")) == 4
+    assert judged_again([first, second], row(first, "one"), row(second, "two")) == 0
+    assert judged_again([first, second], row(first, "one"), row(second, "other words")) == 2
+    assert judged_again([first, second], row(first, "one"), row(first, "more", "b"), row(second, "other words")) == 3
+    assert "1 sides of pairs that changed since, or their rationales, are judged again" in capfd.readouterr().out
+    # Of another answer the rationale may help less. Nobody asks for the second pair now: it stays.
+    renamed = dataclasses.replace(first, positive=Item("t", text="another answer"))
+    assert judged_again([renamed], row(first, "one"), row(first, "more", "b")) == 3
+    assert len(list(all_judged(tmp_path))) == 2
+    # A rationale of what the side was before isn't shown to anybody.
+    edited = dataclasses.replace(renamed, query=Item("q", text="another question"))
+    assert judged_again([edited, second], row(renamed, "one"), row(second, "other words")) == 0
+    assert "1 rationales of pairs that changed since are left out; `mmemb-r1 rationales`" in capfd.readouterr().out
+    assert [side.pair for side in all_judged(tmp_path)] == ["p1"]
+    # What an earlier release judged doesn't say of which pair, and counts for the same rationales.
+    (old,) = (dataclasses.asdict(side) for side in all_judged(tmp_path))
+    (tmp_path / "judged.jsonl").write_text(json.dumps({k: v for k, v in old.items() if k != "content"}) + "\n")
+    assert judged_again([second], row(second, "other words")) == 0
+    assert judged_again([second], row(second, "their rationale now")) == 2
+
+
 @pytest.mark.slow
 def test_a_judge_learns_which_candidate_is_right(blank_judge: Path, tmp_path: Path) -> None:
     pairs, written = make_pairs(tmp_path / "data", 24)
@@ -92,8 +150,6 @@ def test_a_judge_learns_which_candidate_is_right(blank_judge: Path, tmp_path: Pa
     loop = LoopConfig(steps=20, learning_rate=3e-3, warmup=2, log_every=1, save_every=0)
     config = JudgeTrainingConfig(batch_size=12, negatives=4, loop=loop)
     folder = train_judge(judge, [WeightedSet(pairs, 1.0)], written, config, tmp_path / "run")
-    import json
-
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["yes_no"] < rows[0]["yes_no"]
     again = open_judge(JudgeConfig(checkpoint=str(folder)), torch.device("cpu"))
