@@ -176,8 +176,8 @@ def leaderboards(
         ResultError, OptionError: as `leaderboard`, or as `contests_of`.
         UnknownNameError: no such edition.
     """
-    _check_any(entries)
     contests = contests_of(entries, editions, together=allow_editions)
+    _check_any(entries)
     return tuple(_ranked(contest, allow_editions=allow_editions, with_tasks=with_tasks) for contest in contests)
 
 

@@ -780,6 +780,7 @@ def test_outputs_and_options_that_cant_be(tmp_path: Path) -> None:
         ([scores, "--output", tmp_path / "file" / "b.md"], "can't write"),
         ([scores, "--output", tmp_path / "folder.md"], "can't write"),
         ([scores, "--edition", "v4"], "no edition named 'v4'"),
+        (["--all-published", "--edition", "v4"], "no edition named 'v4'"),
         ([scores, scores], "the same scores are named twice"),
         (["--published", "Embed-RL2B"], "no published model named 'Embed-RL2B'. Did you mean 'Embed-RL-2B'?"),
         (["--all-published", "--published-file", "nowhere.csv"], "can't read published scores nowhere.csv"),
