@@ -38,7 +38,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mmeb_harness.core.benchmark import BenchmarkRow
+from mmeb_harness.core.benchmark import MMEB_V3, BenchmarkRow
 from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import (
     DataError,
@@ -206,8 +206,8 @@ def select_tasks(
 ) -> list[RegisteredTask]:
     """The tasks that are named, or in a named group, or of a named modality; all of the benchmark if none is.
 
-    A modality means the benchmark's tasks: other collections have data of their own, which a run of the benchmark
-    lacks. They are chosen by name or by group.
+    A modality, or "agent" for MMEB-V3's three, means the benchmark's tasks: other collections have data of their own,
+    which a run of the benchmark lacks. They are chosen by name or by group.
 
     Args:
         problems: why plugins or tasks aren't among those registered.
@@ -216,6 +216,8 @@ def select_tasks(
         UnknownNameError: for a name that is none; the nearest is suggested, and the problems are told.
     """
     of_benchmark = [standing.task for standing in registered.values() if standing.collection == BENCHMARK]
+    unions = {union.name: union.modalities for union in MMEB_V3.unions}
+    modalities = [part for name in modalities for part in unions.get(name, (name,))]
     for kind, wanted, known in (
         ("task", tasks, registered.keys()),
         ("group", groups, {standing.task.group for standing in registered.values()}),

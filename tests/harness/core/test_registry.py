@@ -180,6 +180,9 @@ def test_a_run_of_the_benchmarks_tasks_imports_no_other_collection(monkeypatch: 
     assert [standing.task.name for standing in chosen] == ["DocVQA"]
     assert len(known) == 78
     assert len(choose_tasks(None, modalities=["video"])[0]) == 18
+    assert len(choose_tasks("v3", modalities=["agent"])[0]) == 47
+    with pytest.raises(UnknownNameError, match=r"no modality named 'tool'\. It is in --edition v3 or v3-unfixed"):
+        choose_tasks(None, modalities=["agent"])
     assert loaded == [BENCHMARK, BENCHMARK]
     assert [standing.task.name for standing in choose_tasks(None, ["miniworld-text"])[0]] == ["miniworld-text"]
     assert set(loaded) == {BENCHMARK, "miniworld", "mine"}
