@@ -62,6 +62,12 @@ def test_selection_is_a_union_in_registry_order() -> None:
     assert [one.task.name for one in select_tasks(known, ["c"], ["I-CLS"])] == ["a", "b", "c"]
 
 
+def test_agent_is_three_modalities_of_mmeb_v3() -> None:
+    assert len(choose_tasks("v3", modalities=["agent"])[0]) == 47
+    with pytest.raises(UnknownNameError, match=r"no modality named 'tool'\. It is in --edition v3 or v3-unfixed"):
+        choose_tasks(None, modalities=["agent"])
+
+
 def test_a_modality_is_the_benchmarks_own_and_so_is_the_default() -> None:
     """Other collections have data of their own: they are named, or their group is."""
     known = load_tasks()
@@ -180,9 +186,6 @@ def test_a_run_of_the_benchmarks_tasks_imports_no_other_collection(monkeypatch: 
     assert [standing.task.name for standing in chosen] == ["DocVQA"]
     assert len(known) == 78
     assert len(choose_tasks(None, modalities=["video"])[0]) == 18
-    assert len(choose_tasks("v3", modalities=["agent"])[0]) == 47
-    with pytest.raises(UnknownNameError, match=r"no modality named 'tool'\. It is in --edition v3 or v3-unfixed"):
-        choose_tasks(None, modalities=["agent"])
     assert loaded == [BENCHMARK, BENCHMARK]
     assert [standing.task.name for standing in choose_tasks(None, ["miniworld-text"])[0]] == ["miniworld-text"]
     assert set(loaded) == {BENCHMARK, "miniworld", "mine"}
