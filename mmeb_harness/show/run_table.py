@@ -44,7 +44,7 @@ def print_run(run: Run, console: Console) -> None:
 
 
 def print_tasks(run: Run, console: Console) -> None:
-    """Print a row a task, in the run's order."""
+    """Print a row a task, in the run's order; what isn't supported is last, with the media that it needs."""
     heads = ("task", "score", "metric", "chance", "queries", "candidates", "reasoned")
     rows: list[tuple[str, ...]] = [
         (
@@ -58,10 +58,7 @@ def print_tasks(run: Run, console: Console) -> None:
         )
         for result in (task.result for task in run.tasks)
     ]
-    rows += [
-        (name, UNSUPPORTED, f"needs {' and '.join(media)}", *([NONE] * 4))
-        for name, media in run.result.unsupported.items()
-    ]
+    rows += [(name, UNSUPPORTED, ", ".join(media), *([NONE] * 4)) for name, media in run.result.unsupported.items()]
     print_lines(console, "")
     print_table(console, heads, rows, names=(0, 2))
 
