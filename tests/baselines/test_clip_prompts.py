@@ -34,8 +34,8 @@ def ours(name: str, folder: Path, item: Item) -> tuple[list[int], tuple[int, int
     """An adapter's tokens of a query, and the grid of its clip."""
     if name == "mmemb_r1":
         prompt = load(str(folder)).prompt(item)
-        assert prompt.patches is not None
-        return prompt.ids.tolist(), prompt.patches.grid
+        (clip,) = prompt.patches
+        return prompt.ids.tolist(), clip.grid
     (read,) = ModelSpec(name, {"path": str(folder)}).load().form.prompts([item], "query")  # type: ignore[attr-defined]
     _, height, width = read.videos[0].grid
     return read.ids, (len(read.videos), height, width)  # each pair of frames by itself
