@@ -87,7 +87,7 @@ BAD_INPUT: dict[str, tuple[str, Spoil, str]] = {
     "ids of another kind": (
         NANO,
         column(NANO_CORPUS, "_id", lambda rows: range(700, 700 + rows)),
-        r"no label is one of the 14 candidates \(labels as 'doc11', candidates as '700'\); do their ids fit",
+        r"no label is one of the 14 candidates \(labels as 'doc11', candidates as '700'\); do their ids fit\? Look",
     ),
     "a line that is a list": (QMSUM, lines(f"{LONG}/corpus.jsonl", ["a0"]), "line 1 is not one whole JSON object"),
     "no UTF-8": (

@@ -124,4 +124,5 @@ def read_named(
         raise DataError(f"{name}: {one_line(error)}. Get it: {get}") from error
     except DataError as error:
         rows = "" if str(data) in str(error) else f" (rows of {data / folder})"
-        raise DataError(f"{name}: {one_line(error)}{rows}. Look closer: {check}") from error
+        said = f"{one_line(error)}{rows}"
+        raise DataError(f"{name}: {said}{'' if said.endswith(('.', '?')) else '.'} Look closer: {check}") from error
