@@ -329,9 +329,10 @@ def model_fingerprint(
 ) -> str:
     """Names a model's vectors: its name, revision, every setting, and its profile.
 
-    Frames aren't among it: which ones an item has is in the item's own key. Nor is what is made of the vectors later.
+    Frames and the seconds of a sound aren't among it: which ones an item has is in the item's own key. Nor is what is
+    made of the vectors later.
     """
-    apart = ("frames", "dimensions", "quantization")
+    apart = ("frames", "audio_seconds", "dimensions", "quantization")
     shown = {key: value for key, value in _shown_profile(profile).items() if key not in apart}
     return fingerprint(name, revision, dimensions, dict(settings), shown)
 

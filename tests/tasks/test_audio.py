@@ -148,6 +148,7 @@ def test_a_run_hears_its_window_and_says_so(tmp_path: Path) -> None:
     assert whole.tasks[0].result.score > short.tasks[0].result.score + 0.2  # rhythms
     assert short.tasks[0].result.candidates.reused == short.tasks[0].result.candidates.encoded  # class names
     assert short.tasks[0].result.queries.reused == 0
+    assert "profiles differ" in str(mmeb.compare(whole, mmeb.load_run(short.folder)))  # both are as they were written
     with pytest.raises(OptionError, match=r"--audio-seconds must be at least 0\.025, not 0\.02"):
         run(0.02)
 
