@@ -19,6 +19,7 @@ from mmeb_harness.core.embedder import Embedder
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.items import PageFiles, Quantization
 from mmeb_harness.core.progress import Reporter, SilentReporter, reporter_for
+from mmeb_harness.core.registry import check_embedder
 from mmeb_harness.core.trackers import TrackerName
 from mmeb_harness.core.waiting import silently
 from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
@@ -128,6 +129,7 @@ def _at_hand(model: Embedder | EmbedFunction, config: RunConfig, reporter: Repor
     if given := [name for name in _OF_NAMED_MODELS if getattr(config, name) not in (None, {}, ())]:
         raise OptionError(f"{given[0]} is for models by name; this one is made already: make it as you want it")
     if hasattr(model, "info") and hasattr(model, "encode"):
+        check_embedder(type(model).__name__, model)
         return run_embedder(model, config, reporter)
     if not callable(model):
         raise OptionError(

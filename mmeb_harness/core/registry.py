@@ -481,12 +481,23 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
         raise OptionError(f"model {name!r} needs {missing!r}: {short}--model-arg {missing}=VALUE")
     with plugin_code(f"model {name!r} can't be made"):
         embedder: Embedder = factory(**keywords)
-        problem = _problem_of_embedder(embedder)
-    if problem:
-        raise ModelError(f"model {name!r} is no Embedder: {problem}")
+    check_embedder(name, embedder)
     if mark:
         sign(embedder, mark)
     return embedder
+
+
+def check_embedder(name: str, embedder: Any) -> None:
+    """Refuse what the harness can't work with, before anything is read.
+
+    Raises:
+        ModelError: it is no Embedder, or says of itself what can't be.
+        PluginError: its own code raised an error.
+    """
+    with plugin_code(f"model {name!r} can't be made"):
+        problem = _problem_of_embedder(embedder)
+    if problem:
+        raise ModelError(f"model {name!r} is no Embedder: {problem}")
 
 
 def parse_value(label: str, text: str, annotation: Any) -> Any:

@@ -91,6 +91,7 @@ def test_an_embedder_and_a_function(folder: Path) -> None:
         (lambda items: [1.0] * len(items), {}, r"returned an array of shape \(1,\) for 1 items"),
         (lambda items: 1 / 0, {}, "can't embed 1 items.*ZeroDivisionError"),
         (7, {}, "model is int; give a name, an Embedder, or a function"),
+        (HashEmbedder(dimensions=0), {}, "model 'HashEmbedder' is no Embedder: 0 dimensions"),
         (by_length, {"device": "cpu"}, "device is for models by name; this one is made already"),
         ("randm", {}, "no model named 'randm'"),
         ("random", {"limit": 0}, "--limit must be at least 1"),
