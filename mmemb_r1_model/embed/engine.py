@@ -148,8 +148,9 @@ class Engine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
-        never = tokenizer.unwritable((end_think, emb, turn_end))
-        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, model.lm_head.weight.shape[0])
+        num_rows = model.lm_head.weight.shape[0]
+        never = tokenizer.unwritable((end_think, emb, turn_end), num_rows)
+        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, num_rows)
         self.decoder = Decoder(model, self.rule, graphs, slots)
         self.costs = Costs.of(model)
         self._gate_tokens = torch.tensor([think, emb], device=model.device)

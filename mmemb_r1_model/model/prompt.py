@@ -59,7 +59,7 @@ class PromptTokenizer:
         """Id of a special token. `KeyError` if there is none."""
         return self.added_tokens[token]
 
-    def unwritable(self, ends: Iterable[int], num_rows: int = 0) -> list[int]:
+    def unwritable(self, ends: Iterable[int], num_rows: int) -> list[int]:
         """What no answer may contain: added tokens but those that end it; a sampled visual one crashes the next pass.
 
         Args:

@@ -187,6 +187,18 @@ def test_special_tokens_are_never_generated(random_checkpoint: Path) -> None:
     assert int(likeliest(head, hidden, never(engine))[0]) != ids["<|image_pad|>"]
 
 
+def test_rows_without_a_token_are_never_generated(random_checkpoint: Path) -> None:
+    loaded = load(str(random_checkpoint)).engine
+    size, model = loaded.tokenizer.size, loaded.model
+    model.resize_token_embeddings(size + 64)  # as many checkpoints have them, for speed
+    engine = Engine(model, loaded.tokenizer, max_new_tokens=4)
+    with torch.no_grad():
+        model.lm_head.weight[size:] += 100.0
+    hidden = torch.ones(1, model.config.text_config.hidden_size)
+    assert int(likeliest(model.lm_head, hidden, never(engine))[0]) < size
+    assert not any(engine.rule.can_be(token) for token in range(size, size + 64))
+
+
 def test_later_finishers_take_longer(items: list[Item]) -> None:
     _, traces = embed(load(reasoning="always"), items)
     by_tokens = sorted(traces, key=lambda trace: trace.reasoning_tokens)
