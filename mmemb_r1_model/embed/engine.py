@@ -208,8 +208,12 @@ class Engine:
         return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
 
     def gate(self, hidden_BD: Tensor) -> Tensor:
-        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins."""
-        logits_B2 = torch.nn.functional.linear(hidden_BD, self.model.lm_head.weight[self._gate_tokens]).float()
+        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins.
+
+        In float32: logits that bfloat16 has rounded differ in steps of up to 1/8.
+        """
+        weight_2D = self.model.lm_head.weight[self._gate_tokens]
+        logits_B2 = torch.nn.functional.linear(hidden_BD.float(), weight_2D.float())
         return torch.sigmoid(logits_B2[:, 0] - logits_B2[:, 1])
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ Legend of shapes: D hidden size, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -59,6 +59,16 @@ class HeadRow(nn.Module):
             # In place, or all logits are there twice; the product's own gradient doesn't need them.
             logits[..., self.token] = functional.linear(states, self.row[None].to(states.dtype))[..., 0]
         return logits
+
+
+def exact_logits(head: Any, states_BD: Tensor, tokens: Sequence[int]) -> Tensor:
+    """A language head's logits (B, tokens) of a few tokens in float32, where bfloat16 computes the others."""
+    with torch.autocast(states_BD.device.type, enabled=False):
+        rows = [
+            head.row if isinstance(head, HeadRow) and head.learnt and token == head.token else head.weight[token]
+            for token in tokens
+        ]
+        return functional.linear(states_BD.float(), torch.stack([row.float() for row in rows]))
 
 
 TableRow: TypeAlias = EmbeddingRow | HeadRow

@@ -28,7 +28,7 @@ from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.losses import token_log_probs
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
-from mmemb_r1_model.training.rows import TableRow, as_the_table_has_it, learn_row
+from mmemb_r1_model.training.rows import TableRow, as_the_table_has_it, exact_logits, learn_row
 from mmemb_r1_model.training.sharding import gather_on_first, is_sharded, shard, whole, with_weights, without_weights
 
 #: Where the transformers model lies in a `PackedModel` with adapters.
@@ -109,8 +109,11 @@ class PackedModel(nn.Module):
         ends = torch.tensor([branch.end - 1 for branch in branches], device=hidden_BLD.device)
         vectors = functional.normalize(hidden_BLD[rows, ends].float(), dim=-1)
         head = self.transformers_model.lm_head
-        gate = functional.log_softmax(head(hidden_BLD[:, packed.prompt_length - 1]).float(), dim=-1)
-        return vectors, gate[:, [self._think, self._emb]], self._log_probs(packed, hidden_BLD, scored, head)
+        answered = hidden_BLD[:, packed.prompt_length - 1]
+        # As the engine has it: the difference of rounded logits would be one of steps of up to 1/8.
+        gate = exact_logits(head, answered, (self._think, self._emb))
+        gate = gate - torch.logsumexp(head(answered).float(), dim=-1, keepdim=True)
+        return vectors, gate, self._log_probs(packed, hidden_BLD, scored, head)
 
     @property
     def transformers_model(self) -> Any:

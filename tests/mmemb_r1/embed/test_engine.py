@@ -15,6 +15,7 @@ from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model.collate import Batch, collate
 from mmemb_r1_model.model.prompt import Prompt, extended
+from mmemb_r1_model.model.settings import EMB, THINK
 
 TOLERANCE = 1e-5
 
@@ -216,6 +217,16 @@ def test_in_bfloat16_the_batch_moves_a_vector_by_rounding_only(random_checkpoint
     full, _ = embed(load(str(random_checkpoint), reasoning="never"), items)
     assert np.sum(together * full, axis=1).min() > 0.995
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5  # scaled to unit length in float32
+
+
+def test_in_bfloat16_the_gate_is_not_rounded(random_checkpoint: Path) -> None:
+    engine = load(str(random_checkpoint), dtype="bfloat16").engine
+    hidden = torch.randn(64, engine.model.config.text_config.hidden_size, generator=torch.manual_seed(0)).bfloat16()
+    think, emb = (engine.model.lm_head.weight[engine.tokenizer.id_of(token)].double() for token in (THINK, EMB))
+    expected = torch.sigmoid(hidden.double() @ (8 * think - 8 * emb))
+    with torch.no_grad():
+        engine.model.lm_head.weight *= 8  # exact
+    assert (engine.gate(hidden).double() - expected).abs().max() < 1e-5
 
 
 @torch.inference_mode()

@@ -73,6 +73,26 @@ def test_a_student_reads_what_the_embedder_reads(random_checkpoint: Path, items:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4, "lora_alpha": 8}])
+def test_in_bfloat16_the_gate_is_not_rounded(
+    settings: dict[str, int], random_checkpoint: Path, items: list[Item]
+) -> None:
+    student = make_student(random_checkpoint, dtype="bfloat16", **settings)
+    head = student.module.transformers_model.lm_head
+    if settings:
+        head.row += 0.1  # as if it had learnt
+    states: list[torch.Tensor] = []
+    head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    packed = student.pack([student.reader.prompt(item) for item in items], [[[student.emb]] for _ in items])
+    gate = student.encode(packed).gate_B2
+    emb = head.row if settings else head.weight[student.emb]
+    difference = head.weight[student.think].double() - emb.double()
+    expected = states[0].double() @ difference
+    assert (gate[:, 0] - gate[:, 1] - expected).abs().max() < 1e-5
+    assert (gate.exp().sum(dim=1) < 1).all()
+
+
+@torch.no_grad()
 def test_batched_vision_attention_equals_the_librarys(random_checkpoint: Path, items: list[Item]) -> None:
     embedder = load(str(random_checkpoint))
     model = embedder.engine.model
