@@ -6,7 +6,7 @@ write rationales, MMEmb-R1's and UME-R1's, run on it.
 
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.costs import Costs, Passes
-from mmemb_r1_model.decoding.patches import as_the_library_has_it
+from mmemb_r1_model.decoding.patches import as_the_library_has_it, multiply_patches
 from mmemb_r1_model.decoding.slots import cache_argument
 from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
 from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
@@ -26,5 +26,6 @@ __all__ = [
     "as_the_library_has_it",
     "cache_argument",
     "likeliest",
+    "multiply_patches",
     "suppressed",
 ]

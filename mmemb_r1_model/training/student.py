@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmemb_r1_model.decoding import multiply_patches
 from mmemb_r1_model.disk.config import Below1, Least0
 from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
@@ -340,6 +341,7 @@ def open_student(config: StudentConfig, world: World) -> Student:
     place = torch.device("cpu") if world.sharded else world.device
     model = load_weights(checkpoint, place, frozen, "sdpa")
     model.config.use_cache = False
+    multiply_patches(model)
     if config.lora_rank:
         model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))
     else:

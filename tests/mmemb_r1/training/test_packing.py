@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmeb_harness import Item
+from mmemb_r1_model.decoding import as_the_library_has_it
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import Prompt, continuation
@@ -112,6 +113,27 @@ def test_batched_vision_attention_equals_the_librarys(random_checkpoint: Path, i
     library = states()
     batch_vision_attention(model)
     assert (states() - library).abs().max() < 1e-5
+
+
+def test_training_multiplies_patches_as_the_engine_does(random_checkpoint: Path, items: list[Item]) -> None:
+    student = make_student(random_checkpoint)
+    model = student.module.transformers_model
+    pictures = [item for item in items if item.media]
+
+    def vectors_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        student.module.zero_grad()
+        packed = student.pack([student.reader.prompt(item) for item in pictures], [[[student.emb]] for _ in pictures])
+        vectors = student.encode(packed).vectors_RD
+        vectors[:, 0].sum().backward()
+        return vectors.detach(), model.model.visual.patch_embed.proj.weight.grad.clone()
+
+    ours = vectors_and_gradient()
+    assert not isinstance(model.model.visual.patch_embed.proj, torch.nn.Conv3d)
+    with as_the_library_has_it(model):
+        assert isinstance(model.model.visual.patch_embed.proj, torch.nn.Conv3d)
+        convolved = vectors_and_gradient()
+    torch.testing.assert_close(ours, convolved, rtol=1e-4, atol=1e-5)
+    assert ours[1].abs().max() > 1e-4
 
 
 def test_compact_prompts_come_back_as_they_were(items: list[Item], random_checkpoint: Path) -> None:
