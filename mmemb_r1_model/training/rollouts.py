@@ -128,7 +128,7 @@ class LocalSampler:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
         # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
         module = self._student.whole_module()
-        with evaluating(module):
+        with evaluating(module), self._student.precision(module):
             flat = _Sampling(self._student, module, inputs, count, max_new_tokens, seed).run()
         return [flat[start : start + count] for start in range(0, len(flat), count)]
 

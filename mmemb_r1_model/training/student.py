@@ -216,12 +216,17 @@ class Student:
         Args:
             scored: positions in `packed.branches` whose tokens' probabilities are wanted.
         """
-        enabled = self.config.dtype == "bfloat16"
-        # autocast's cache would keep a copy of every layer that is gathered until the pass ends.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=self._shell is None):
-            vectors, gate, flat = (module or self.module)(packed, tuple(scored))
+        module = module or self.module
+        with self.precision(module):
+            vectors, gate, flat = module(packed, tuple(scored))
         lengths = [packed.branches[index].end - packed.branches[index].start - 1 for index in scored]
         return Encoded(vectors, gate, tuple(torch.split(flat, lengths)) if lengths else ())
+
+    def precision(self, module: PackedModel) -> contextlib.AbstractContextManager[None]:
+        """Where `module`, of the student's kind, computes in the type that the configuration says."""
+        enabled = self.config.dtype == "bfloat16"
+        # Of a split model autocast's cache would keep a copy of every layer that is gathered until the pass ends.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=not is_sharded(module))
 
     @contextlib.contextmanager
     def as_it_started(self) -> Iterator[None]:
@@ -242,7 +247,8 @@ class Student:
         if self._shell is None:
             return self.module
         weights = {name: whole(parameter.detach()) for name, parameter in self.module.named_parameters()}
-        return with_weights(self._shell, weights).to(self.device)
+        # Of what could learn autocast keeps its copy: one a pass would cost more than the pass.
+        return with_weights(self._shell, weights).to(self.device).requires_grad_()
 
     def frozen_copy(self) -> PackedModel:
         """The module as it is now, split or not, which learns no more. Every process must call it."""

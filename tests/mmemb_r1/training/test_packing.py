@@ -13,8 +13,10 @@ from mmemb_r1_model.decoding import as_the_library_has_it
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import Prompt, continuation
+from mmemb_r1_model.training.batches import Input
 from mmemb_r1_model.training.packing import pack, run_packed
 from mmemb_r1_model.training.prompts import PromptCache, compact
+from mmemb_r1_model.training.rollouts import LocalSampler
 from mmemb_r1_model.training.student import batch_vision_attention
 from tests.mmemb_r1.small_training import make_student
 
@@ -91,6 +93,15 @@ def test_in_bfloat16_the_gate_is_not_rounded(
     expected = states[0].double() @ difference
     assert (gate[:, 0] - gate[:, 1] - expected).abs().max() < 1e-5
     assert (gate.exp().sum(dim=1) < 1).all()
+
+
+def test_rollouts_are_written_in_the_configured_type(random_checkpoint: Path, items: list[Item]) -> None:
+    student = make_student(random_checkpoint, dtype="bfloat16")
+    heads: list[torch.dtype] = []
+    student.module.transformers_model.lm_head.register_forward_hook(lambda *given: heads.append(given[2].dtype))
+    inputs = [Input(item, student.reader.prompt(item), None) for item in items]
+    LocalSampler(student).sample(inputs, 2, 4, seed=1)
+    assert set(heads) == {torch.bfloat16}
 
 
 @torch.no_grad()
