@@ -110,6 +110,9 @@ class Sampler(Protocol):
     def refresh(self, step: int) -> None:
         """Take the weights as they are before a step. Every process calls it before the first sample of each step."""
 
+    def release(self) -> None:
+        """Let go of them: nothing more is sampled in this step."""
+
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """`count` rollouts of every input: first the greedy one, then others at temperature 1."""
 
@@ -119,15 +122,21 @@ class LocalSampler:
 
     def __init__(self, student: Student) -> None:
         self._student = student
+        self._module: PackedModel | None = None
 
     def refresh(self, step: int) -> None:
-        """Nothing to do: the weights are the student's own."""
+        """Have all weights at hand: processes stop sampling at different tokens, so none may need another then."""
+        self._module = self._student.whole_module()
+
+    def release(self) -> None:
+        """Of a split model only this process's part stays."""
+        self._module = None
 
     @torch.no_grad()
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
         """One prefill, its cache repeated for the samples; rows that have ended leave."""
-        # All weights at hand: processes stop sampling at different tokens, so none may need another in between.
-        module = self._student.whole_module()
+        module = self._module
+        assert module is not None, "refresh comes first"
         with evaluating(module), self._student.precision(module):
             flat = _Sampling(self._student, module, inputs, count, max_new_tokens, seed).run()
         return [flat[start : start + count] for start in range(0, len(flat), count)]
@@ -172,6 +181,9 @@ class ServerSampler:
         if self._loaded is None:
             self._check()
         self._loaded = step
+
+    def release(self) -> None:
+        """Nothing to do: the server keeps them."""
 
     def _check(self) -> None:
         """Every process has its own client, which must know how clips are asked for."""

@@ -174,7 +174,9 @@ def _dot(one: Tensor, other: Tensor) -> float:
 
 
 def _rationales(student: Student, inputs: Sequence[Input], longest: int) -> list[tuple[int, ...]]:
-    return [rollout.ids for (rollout,) in LocalSampler(student).sample(inputs, 1, longest, seed=0)]
+    sampler = LocalSampler(student)
+    sampler.refresh(0)
+    return [rollout.ids for (rollout,) in sampler.sample(inputs, 1, longest, seed=0)]
 
 
 @torch.no_grad()

@@ -24,7 +24,15 @@ from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
-from mmemb_r1_model.training.batches import PlanConfig, Rationales, StepBatch, Steps, WeightedSet, described_pairs
+from mmemb_r1_model.training.batches import (
+    Input,
+    PlanConfig,
+    Rationales,
+    StepBatch,
+    Steps,
+    WeightedSet,
+    described_pairs,
+)
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
@@ -222,15 +230,18 @@ class _Stage:
         """Gradients of `batch`'s contrastive terms and, `micro_groups` of `prompts` at once, of both policies."""
         config, world = self.config, self.world
         seed = config.loop.seed + number
+        mine = range(config.groups // world.size)
+        parts = [slice(first, min(first + micro_groups, len(mine))) for first in mine[::micro_groups]]
+        # All rollouts first: split weights are gathered once, and let go of before there are gradients.
         self.sampler.refresh(number)
-        values = joint_backward(self.student, batch, config.contrast, world, seed)
-        seen: list[Seen] = []
+        written: list[tuple[Side, slice, list[list[Rollout]]]] = []
         for side in config.sides:
-            mine = range(config.groups // world.size)
-            for position, first in enumerate(mine[::micro_groups]):
+            for position, here in enumerate(parts):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
-                here = slice(first, min(first + micro_groups, len(mine)))
-                seen.append(self._backward(prompts, side, here, draw))
+                written.append((side, here, self._sample(prompts, side, here, draw)))
+        self.sampler.release()
+        values = joint_backward(self.student, batch, config.contrast, world, seed)
+        seen = [self._backward(prompts, side, here, rollouts) for side, here, rollouts in written]
         all_seen = [chunk for part in world.gather_objects(seen) for chunk in part]
         columns = {name: torch.cat([chunk[name] for chunk in all_seen]) for name in all_seen[0]}
         decay = config.sigma_decay
@@ -238,12 +249,16 @@ class _Stage:
         means = {name: float(column.mean()) for name, column in columns.items()}
         return {**values, **means, "sigma": self.state["sigma"]}
 
-    def _backward(self, batch: StepBatch, side: Side, here: slice, seed: int) -> Seen:
-        """Gradients of both policies on some pairs of a batch: one side's items are rolled out."""
+    def _sample(self, batch: StepBatch, side: Side, here: slice, seed: int) -> list[list[Rollout]]:
+        """Rollouts of one side's items of some pairs of a batch."""
+        longest = self.student.settings.max_new_tokens
+        return self.sampler.sample(_inputs(batch, side)[here], self.config.rollouts // 2, longest, seed)
+
+    def _backward(self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]]) -> Seen:
+        """Gradients of both policies on those pairs."""
         student, config = self.student, self.config
         longest = student.settings.max_new_tokens
-        inputs = (batch.queries if side == "query" else batch.positives)[here]
-        rollouts = self.sampler.sample(inputs, config.rollouts // 2, longest, seed)
+        inputs = _inputs(batch, side)[here]
         completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in rollouts]
         packed = student.pack([given.prompt for given in inputs], completions)
         # Of each prompt's branches the first is the direct path, the second the greedy rollout.
@@ -267,7 +282,7 @@ class _Stage:
     ) -> policy.Rewards:
         config = self.config
         datasets, labels = batch.datasets[here], batch.labels[here]
-        anchors = (batch.positives if side == "query" else batch.queries)[here]
+        anchors = _inputs(batch, "positive" if side == "query" else "query")[here]
         vectors_GRD = vectors_RD.view(len(rollouts), 1 + config.rollouts // 2, -1)  # the direct path first
         anchors_GD = self.reference.embed([anchor.prompt for anchor in anchors])
         positive_GR = torch.einsum("grd,gd->gr", vectors_GRD, anchors_GD)
@@ -312,6 +327,10 @@ class _Stage:
             divergences.append(policy.k3_divergence(now[chosen], before[chosen]).sum() / longest)
             log_ratios += (now.detach()[chosen] - old).abs().tolist()
         return torch.stack(losses).mean(), torch.stack(divergences).mean(), sum(log_ratios) / max(1, len(log_ratios))
+
+
+def _inputs(batch: StepBatch, side: Side) -> tuple[Input, ...]:
+    return batch.queries if side == "query" else batch.positives
 
 
 def _seen(

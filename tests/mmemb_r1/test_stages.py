@@ -26,7 +26,7 @@ from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.saved import LEAST_COSINE, Distance, check_saved, distance, pair_item
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from mmemb_r1_model.training.student import save_checkpoint
+from mmemb_r1_model.training.student import PackedModel, Student, save_checkpoint
 from tests.mmemb_r1.small_training import Written, make_pairs, make_student, shake
 
 LOOP = LoopConfig(steps=12, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
@@ -217,6 +217,21 @@ def test_stage_2_goes_on_where_it_was(trained: Path, adapted: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_weights_are_gathered_once_a_step(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[Student] = []
+    whole_module = Student.whole_module
+
+    def counted(student: Student) -> PackedModel:
+        gathered.append(student)
+        return whole_module(student)
+
+    monkeypatch.setattr(Student, "whole_module", counted)
+    loop = dataclasses.replace(ADAPT.loop, steps=2)
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", dataclasses.replace(ADAPT, loop=loop))
+    # And of the trained and of the saved model, which are compared in the end.
+    assert len(gathered) == 2 + 2
+
+
 def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_path: Path) -> None:
     """A cost below zero pays for length: the gate must rise, and with a high cost it must fall."""
     ends = {}

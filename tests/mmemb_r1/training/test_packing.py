@@ -100,7 +100,9 @@ def test_rollouts_are_written_in_the_configured_type(random_checkpoint: Path, it
     heads: list[torch.dtype] = []
     student.module.transformers_model.lm_head.register_forward_hook(lambda *given: heads.append(given[2].dtype))
     inputs = [Input(item, student.reader.prompt(item), None) for item in items]
-    LocalSampler(student).sample(inputs, 2, 4, seed=1)
+    sampler = LocalSampler(student)
+    sampler.refresh(0)
+    sampler.sample(inputs, 2, 4, seed=1)
     assert set(heads) == {torch.bfloat16}
 
 
