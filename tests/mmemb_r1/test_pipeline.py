@@ -129,6 +129,19 @@ def test_a_full_run_takes_the_published_mix_and_says_what_it_lacks(name: str, tm
         override(values, ["rationales.workers[3].model=x"])
 
 
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_run_rolls_out_what_no_contrastive_term_sees(name: str) -> None:
+    config = read_pipeline(override(read_yaml(named_config(name)), YOURS))
+    adapt, prompts = config.adapt, config.adapt.prompts
+    assert prompts is not None
+    assert max(config.train.plan.pairs_to, adapt.plan.pairs_to) <= prompts.pairs_from
+    weights = sum(own.weight for own in config.data)
+    for own in config.data:
+        rows = 8_000 if own.weight <= 1 else 118_000  # the fewest, by mmemb_r1_model/data/README.md
+        drawn = adapt.loop.steps * adapt.groups * own.weight / weights
+        assert drawn <= rows * (1 - prompts.pairs_from), own
+
+
 def full_run(root: Path, output: Path, student: Path, *assignments: str) -> Pipeline:
     """The 2B run on a root with one set in the published layout."""
     small = ["data=[{kind: mmeb-train, path: MMEB-train, subset: OK-VQA}]", f"student.checkpoint={student}"]
