@@ -70,7 +70,7 @@ MAY_IMPORT = {
         "rationales": "data disk model",
         "vllm": "data disk model",
         "embed": "decoding disk model vllm",
-        "training": "data disk embed model vllm",
+        "training": "data decoding disk embed model vllm",
         "selection": "data disk model training",
         "pipeline": "data disk model rationales selection training vllm",
         "study": "data disk embed pipeline rationales selection training",
