@@ -123,7 +123,7 @@ def adapt(
     if is_finished(folder):
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
-    reference = Reference(student)
+    reference = Reference(student, config.contrast.micro_batch or 64)
 
     def embed(items: Sequence[Item]) -> Tensor:
         return reference.embed([read(item) for item in items])
@@ -183,8 +183,13 @@ def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
 class Reference:
     """The stage-1 model: the student before it learns anything. With adapters it is the model under them."""
 
-    def __init__(self, student: Student) -> None:
-        self._student = student
+    def __init__(self, student: Student, micro_batch: int) -> None:
+        """Copy the student unless it has adapters.
+
+        Args:
+            micro_batch: most items that are embedded at once.
+        """
+        self._student, self._micro_batch = student, micro_batch
         self._has_adapters = student.module.has_adapters
         self._module = student.module if self._has_adapters else student.frozen_copy()
 
@@ -195,9 +200,9 @@ class Reference:
         with evaluating(self._module), student.as_it_started() if self._has_adapters else contextlib.nullcontext():
             return student.encode(packed, scored, self._module)
 
-    def embed(self, prompts: Sequence[Prompt], size: int = 64) -> Tensor:
+    def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """The direct vectors (n, D) of prompts."""
-        student = self._student
+        student, size = self._student, self._micro_batch
         parts = []
         for first in range(0, len(prompts), size):
             some = prompts[first : first + size]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,17 @@ from mmemb_r1_model.disk.jsonl import Row
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS
-from mmemb_r1_model.training import stage1
+from mmemb_r1_model.training import stage1, stage2
 from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError, fingerprint
 from mmemb_r1_model.training.losses import JointWeights
+from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.saved import LEAST_COSINE, Distance, check_saved, distance, pair_item
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from mmemb_r1_model.training.student import PackedModel, Student, save_checkpoint
+from mmemb_r1_model.training.student import Encoded, PackedModel, Student, save_checkpoint
 from tests.mmemb_r1.small_training import Written, make_pairs, make_student, shake
 
 LOOP = LoopConfig(steps=12, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
@@ -230,6 +232,24 @@ def test_weights_are_gathered_once_a_step(trained: Path, tmp_path: Path, monkeyp
     run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", dataclasses.replace(ADAPT, loop=loop))
     # And of the trained and of the saved model, which are compared in the end.
     assert len(gathered) == 2 + 2
+
+
+def test_negatives_are_embedded_as_many_at_once_as_memory_is_said_to_hold(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    encode = stage2.Reference.encode
+
+    def counted(reference: stage2.Reference, packed: Packed, scored: Sequence[int] = ()) -> Encoded:
+        if not scored:  # vectors alone
+            seen.append(len(packed.batch.ids_BL))
+        return encode(reference, packed, scored)
+
+    monkeypatch.setattr(stage2.Reference, "encode", counted)
+    contrast = dataclasses.replace(ADAPT.contrast, micro_batch=3)
+    config = dataclasses.replace(ADAPT, contrast=contrast, loop=dataclasses.replace(ADAPT.loop, steps=1))
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", config)
+    assert max(seen) == 3
 
 
 def test_a_gate_that_is_paid_for_reasoning_learns_to_reason(trained: Path, tmp_path: Path) -> None:
