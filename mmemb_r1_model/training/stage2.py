@@ -63,6 +63,7 @@ class AdaptConfig:
         advantages: of the sampled rationales; see `policy.group_advantages`.
         gate_weight, token_weight: of the two policy losses; 0 switches one off.
         gate_entropy: see `policy.gate_loss`; 0 leaves the expected reward alone.
+        gate_entropy_end: what it has come to at the last step, in equal parts a step; `None`: it stays.
         kl_weight: of the divergence from the stage-1 model, on the rationale's tokens.
         negatives: of each data set, cached.
         sigma_decay: of the running standard deviation of delta.
@@ -79,6 +80,7 @@ class AdaptConfig:
     advantages: Advantages = "centred"
     gate_weight: Least0Float = 1.0
     gate_entropy: Least0Float = 0.0
+    gate_entropy_end: Least0Float | None = None
     token_weight: Least0Float = 1.0
     clip_low: Least0Float = 0.2
     clip_high: Least0Float = 0.28
@@ -159,9 +161,19 @@ def adapt(
     return folder / FINAL
 
 
+def gate_entropy(config: AdaptConfig, step: int) -> float:
+    """What one nat of the gate's entropy is worth at a step, counted from 0."""
+    if config.gate_entropy_end is None:
+        return config.gate_entropy
+    share = step / max(1, config.loop.steps - 1)
+    return config.gate_entropy + share * (config.gate_entropy_end - config.gate_entropy)
+
+
 def _described(config: AdaptConfig) -> dict[str, Any]:
     """What decides what a run makes: of a server only how old its weights may be, not where it is."""
     described = dataclasses.asdict(config)
+    if described["gate_entropy_end"] is None:  # as runs that were begun before it have it
+        del described["gate_entropy_end"]
     server = described.pop("server")
     return described if server is None else {**described, "server": {"reload_every": server["reload_every"]}}
 
@@ -246,7 +258,8 @@ class _Stage:
                 written.append((side, here, self._sample(prompts, side, here, draw)))
         self.sampler.release()
         values = joint_backward(self.student, batch, config.contrast, world, seed)
-        seen = [self._backward(prompts, side, here, rollouts) for side, here, rollouts in written]
+        entropy = gate_entropy(config, number)
+        seen = [self._backward(prompts, side, here, rollouts, entropy) for side, here, rollouts in written]
         all_seen = [chunk for part in world.gather_objects(seen) for chunk in part]
         columns = {name: torch.cat([chunk[name] for chunk in all_seen]) for name in all_seen[0]}
         decay = config.sigma_decay
@@ -259,7 +272,9 @@ class _Stage:
         longest = self.student.settings.max_new_tokens
         return self.sampler.sample(_inputs(batch, side)[here], self.config.rollouts // 2, longest, seed)
 
-    def _backward(self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]]) -> Seen:
+    def _backward(
+        self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]], entropy: float
+    ) -> Seen:
         """Gradients of both policies on those pairs."""
         student, config = self.student, self.config
         longest = student.settings.max_new_tokens
@@ -271,7 +286,7 @@ class _Stage:
         encoded = student.encode(packed, sampled)
         given = self._rewards(batch, side, here, rollouts, encoded.vectors_RD.detach())
         gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
-        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, config.gate_entropy)
+        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, entropy)
         reference = self.reference.encode(packed, sampled)
         flat = [rollout for own in rollouts for rollout in own[1:]]
         advantages = policy.group_advantages(given.reasoned_GK[:, 1:], config.advantages).flatten().tolist()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmemb_r1_model.data.pairs import Item
 from mmemb_r1_model.disk.errors import OptionError
@@ -18,7 +19,7 @@ from mmemb_r1_model.disk.jsonl import Row
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS
-from mmemb_r1_model.training import stage1, stage2
+from mmemb_r1_model.training import policy, stage1, stage2
 from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
@@ -218,18 +219,36 @@ def test_stage_2_goes_on_where_it_was(trained: Path, adapted: Path, tmp_path: Pa
     assert log_of(tmp_path / "part") == log_of(adapted)
 
 
+def test_the_gates_entropy_falls_in_equal_parts() -> None:
+    config = dataclasses.replace(ADAPT, gate_entropy=0.3, loop=dataclasses.replace(ADAPT.loop, steps=4))
+    assert [stage2.gate_entropy(config, step) for step in range(4)] == [0.3] * 4
+    falls = dataclasses.replace(config, gate_entropy_end=0.0)
+    assert [stage2.gate_entropy(falls, step) for step in range(4)] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    assert stage2.gate_entropy(dataclasses.replace(falls, loop=dataclasses.replace(ADAPT.loop, steps=1)), 0) == 0.3
+
+
 @pytest.mark.slow
-def test_weights_are_gathered_once_a_step(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_gathered_and_the_gates_entropy_falls_once_a_step(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gathered: list[Student] = []
-    whole_module = Student.whole_module
+    entropies: list[float] = []
+    whole_module, gate_loss = Student.whole_module, policy.gate_loss
+
+    def noted(logit: Tensor, reasoned: Tensor, direct: Tensor, entropy: float) -> Tensor:
+        entropies.append(entropy)
+        return gate_loss(logit, reasoned, direct, entropy)
 
     def counted(student: Student) -> PackedModel:
         gathered.append(student)
         return whole_module(student)
 
     monkeypatch.setattr(Student, "whole_module", counted)
+    monkeypatch.setattr(policy, "gate_loss", noted)
     loop = dataclasses.replace(ADAPT.loop, steps=2)
-    run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", dataclasses.replace(ADAPT, loop=loop))
+    config = dataclasses.replace(ADAPT, loop=loop, gate_entropy=0.3, gate_entropy_end=0.1)
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "run", config)
+    assert list(dict.fromkeys(entropies)) == [0.3, 0.1]
     # And of the trained and of the saved model, which are compared in the end.
     assert len(gathered) == 2 + 2
 
