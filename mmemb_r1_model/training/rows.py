@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class EmbeddingRow(nn.Module):
-    """An embedding table with a row of its own for one token."""
+class TableRow(nn.Module):
+    """A table, whose weights are frozen, with a row of its own for one token."""
 
-    def __init__(self, table: nn.Embedding, token: int, row_D: nn.Parameter) -> None:
+    def __init__(self, table: nn.Embedding | nn.Linear, token: int, row_D: nn.Parameter) -> None:
         super().__init__()
         self.table, self.token, self.row = table, token, row_D
         self.learnt = True
@@ -30,6 +30,10 @@ class EmbeddingRow(nn.Module):
     def weight(self) -> Tensor:
         """(V, D) the frozen table."""
         return self.table.weight
+
+
+class EmbeddingRow(TableRow):
+    """An embedding table with a row of its own for one token."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """(..., D) of ids (...)."""
@@ -39,18 +43,8 @@ class EmbeddingRow(nn.Module):
         return torch.where((ids == self.token)[..., None], self.row.to(vectors.dtype), vectors)
 
 
-class HeadRow(nn.Module):
+class HeadRow(TableRow):
     """A language head with a row of its own for one token."""
-
-    def __init__(self, table: nn.Linear, token: int, row_D: nn.Parameter) -> None:
-        super().__init__()
-        self.table, self.token, self.row = table, token, row_D
-        self.learnt = True
-
-    @property
-    def weight(self) -> Tensor:
-        """(V, D) the frozen table."""
-        return self.table.weight
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits (..., V) of states (..., D)."""
@@ -69,9 +63,6 @@ def exact_logits(head: Any, states_BD: Tensor, tokens: Sequence[int]) -> Tensor:
             for token in tokens
         ]
         return functional.linear(states_BD.float(), torch.stack([row.float() for row in rows]))
-
-
-TableRow: TypeAlias = EmbeddingRow | HeadRow
 
 
 def learn_row(model: Any, token: int) -> None:

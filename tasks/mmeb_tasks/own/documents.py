@@ -39,8 +39,9 @@ from mmeb_harness import (
 )
 from mmeb_tasks.own.examples import write_documents
 from mmeb_tasks.own.reading import Look, check, load
-from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, is_utf8, rows_of
+from mmeb_tasks.own.rows import TABLES, Problems, Row, file_of, id_text, rows_of
 from mmeb_tasks.own.settings import FILE, Settings, name_of_folder, read_settings
+from mmeb_tasks.readers.records import is_whole
 
 COLUMNS = ("query", "document", "page")
 DOCUMENTS_FOLDER, PAGES, TEXTS = "documents", "pages", "texts.json"
@@ -131,7 +132,7 @@ def _documents(folder: Path, settings: Settings, problems: Problems) -> dict[str
         if stem in documents:
             problems.add(place.as_posix(), f"another PDF is called {stem!r} as well; rename one")
             continue
-        if not is_utf8(stem):
+        if not is_whole(stem):
             problems.add(shown(place.as_posix()), "its name is not UTF-8; rename it")
             continue
         try:
@@ -170,7 +171,7 @@ def _add_row(
     if score is None or score <= 0:
         problems.add(row.place, f"score {shown(grade)} is no grade above 0; leave the row out instead")
     query_id = id_text(row.values.get("id")) or text
-    if not is_utf8(query_id):
+    if not is_whole(query_id):
         problems.add(row.place, f"id {shown(query_id)} is not UTF-8; mend the id")
     query = Item(query_id, text, instruction=str(row.values.get("instruction") or settings.instruction))
     if queries.setdefault(query_id, query) != query:

@@ -21,8 +21,9 @@ from mmeb_harness import (
     shown,
     stated_item,
 )
-from mmeb_tasks.own.rows import Problems, Row, id_text, is_utf8
+from mmeb_tasks.own.rows import Problems, Row, id_text
 from mmeb_tasks.readers.media import check_inside, sample_frames
+from mmeb_tasks.readers.records import is_whole
 
 #: Columns in which an id may stand; the first is BEIR's.
 ID_COLUMNS = ("_id", "id")
@@ -46,7 +47,7 @@ class ItemMaker:
     def id_of(self, row: Row) -> str | None:
         """The row's id, text or a whole number; `None`, and noted, if it has none."""
         value = next((row.values[name] for name in ID_COLUMNS if name in row.values), None)
-        if (item_id := id_text(value)) and is_utf8(item_id):
+        if (item_id := id_text(value)) and is_whole(item_id):
             return item_id
         said = "has no _id" if value is None else f"_id is {shown(value)}"
         self._problems.add(row.place, f"{said}; give each row an _id, text or a whole number")
@@ -82,7 +83,7 @@ class ItemMaker:
 
     def picture(self, place: str, item_id: str, path: Path, instruction: str) -> Item:
         """The item of a picture that a listing found."""
-        if not is_utf8(item_id):
+        if not is_whole(item_id):
             self._problems.add(shown(item_id), "its name is not UTF-8; rename it")
         self._look_at(place, path)
         return Item(item_id, images=(path,), instruction=instruction)

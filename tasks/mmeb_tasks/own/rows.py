@@ -88,15 +88,6 @@ def id_text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def is_utf8(text: str) -> bool:
-    """Whether tables can hold it: half a surrogate pair is no letter, nor is a file's name in another encoding."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _lacks(place: str, there: Sequence[str], columns: Sequence[str], problems: Problems) -> bool:
     missing = [column for column in columns if column not in there]
     if missing:

@@ -63,10 +63,10 @@ class Record:
             DataError: there is none, or it is neither text nor a whole number.
         """
         value = self.values.get(name)
-        found = "0" if type(value) is int and value == 0 else self.key(name)
-        if not found:
+        stated = "0" if type(value) is int and value == 0 else self.key(name)
+        if not stated:
             raise self.unfit(name, "an id (text or a whole number)")
-        return found
+        return stated
 
     def unfit(self, name: str, expected: str) -> DataError:
         """The error that names a field and what it should hold."""
@@ -75,7 +75,7 @@ class Record:
 
 
 def is_whole(text: str) -> bool:
-    """Whether UTF-8 can spell it: JSON may hold half a surrogate pair."""
+    """Whether UTF-8 can spell it: half a surrogate pair is no letter, nor is a file's name in another encoding."""
     if text.isascii():
         return True
     try:
