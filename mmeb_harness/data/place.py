@@ -253,8 +253,8 @@ def unpack(
     most = max(sum(part.stat().st_size for part in parts) * MOST_EXPANSION, LEAST_MOST)
     unpacked, first = 0, list[str]()
     try:
-        with contextlib.closing(members(parts, nested)) as found:
-            for member in found:
+        with contextlib.closing(members(parts, nested)) as packed:
+            for member in packed:
                 unpacked += member.size
                 if member.kind == "file" and len(first) < _FIRST:
                     first.append(member.name)

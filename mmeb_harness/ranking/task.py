@@ -138,7 +138,7 @@ def _score(
 ) -> ScoredQuery:
     top_ids = tuple(ids[position] for position in ranking.positions)
     official = official_gains(task.edition, task.modality, gains)
-    found = ranking.first_relevant if ranking.first_relevant <= num_ranked else None
+    rank = ranking.first_relevant if ranking.first_relevant <= num_ranked else None
     return ScoredQuery(
         query_id=query_id,
         top_ids=top_ids,
@@ -146,7 +146,7 @@ def _score(
         first_relevant=ranking.first_relevant,
         tied_decisions=ranking.tied_decisions,
         num_ranked=num_ranked,
-        metrics=edition_metrics(task.edition, top_ids, official, found),
+        metrics=edition_metrics(task.edition, top_ids, official, rank),
         corrected=query_metrics(top_ids, gains)[task.metric],
         random_ties=_expected_over_ties(task, ranking, gains, ids),
         chance=chance_among(task.metric, gains, relevant, num_ranked),

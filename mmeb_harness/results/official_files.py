@@ -288,8 +288,8 @@ class _Ranking:
 
 
 def _metrics(ranking: _Ranking, gains: Mapping[str, float]) -> dict[str, float]:
-    found = next((rank for rank, candidate in enumerate(ranking.ranked, start=1) if candidate in gains), None)
-    return edition_metrics(ranking.edition, ranking.ranked, gains, found)
+    first_rank = next((rank for rank, candidate in enumerate(ranking.ranked, start=1) if candidate in gains), None)
+    return edition_metrics(ranking.edition, ranking.ranked, gains, first_rank)
 
 
 def _ranking_lines(path: Path) -> Iterable[tuple[str, _Ranking]]:

@@ -188,8 +188,8 @@ def _verify_query(row: Mapping[str, Any], result: TaskResult, findings: Outcome)
     findings.equal(f"{where}: number of gains", len(row["relevant_gains"]), len(gains))
     official, metric = official_gains(result.edition, result.modality, gains), result.metric
     rank = row["first_relevant_rank"]
-    found = rank if rank <= row["num_ranked"] else None
-    metrics = edition_metrics(result.edition, row["top_ids"], official, found)
+    first_rank = rank if rank <= row["num_ranked"] else None
+    metrics = edition_metrics(result.edition, row["top_ids"], official, first_rank)
     findings.number(f"{where}: score", row["score"], metrics[metric])
     corrected = metrics if official == gains else query_metrics(row["top_ids"], gains)
     findings.number(f"{where}: corrected_score", row["corrected_score"], corrected[metric])

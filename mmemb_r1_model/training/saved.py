@@ -96,19 +96,19 @@ def check_saved(
         TrainingError: they differ by more than rounding.
     """
     items = [pair_item(sets, number) for number in range(ITEMS)]
-    found = distance(student, [Input(item, read(item), None) for item in items], saved)
-    if found is not None:
-        write_json(folder / NAME, dataclasses.asdict(found))
-        say(f"{folder.name}: the saved model beside the trained one: {found}")
-        if found.served is not None and found.served < LEAST_SERVED:
+    apart = distance(student, [Input(item, read(item), None) for item in items], saved)
+    if apart is not None:
+        write_json(folder / NAME, dataclasses.asdict(apart))
+        say(f"{folder.name}: the saved model beside the trained one: {apart}")
+        if apart.served is not None and apart.served < LEAST_SERVED:
             say(
                 f"{folder.name}: {student.config.dtype} tells too little of that apart: run the model with --dtype "
                 "float32, or train it for more steps or at a higher rate"
             )
-    (found, *_) = student.world.gather_objects(found)
-    if found is not None and not found.is_near:
+    (apart, *_) = student.world.gather_objects(apart)
+    if apart is not None and not apart.is_near:
         raise TrainingError(
-            f"{saved} isn't the model that was trained: {found}. Bounds: cosine {LEAST_COSINE}, gate {MOST_GATE}, "
+            f"{saved} isn't the model that was trained: {apart}. Bounds: cosine {LEAST_COSINE}, gate {MOST_GATE}, "
             f"kept {LEAST_KEPT:.0%}. It stays for you to look at; this is a fault of the program, or the files were "
             "changed meanwhile"
         )

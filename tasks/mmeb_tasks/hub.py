@@ -63,13 +63,13 @@ def place_screens(root: str, named: Collection[str]) -> Place:
 
 def _below_top(paths: Iterable[str]) -> dict[str, str]:
     """Paths by what they are without their top folder; those of which two are the same without it are left out."""
-    found: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     twice: set[str] = set()
     for path in paths:
         inner = path.partition("/")[2]
-        twice.update({inner} & found.keys())
-        found[inner] = path
-    return {inner: path for inner, path in found.items() if inner and inner not in twice}
+        twice.update({inner} & path_of.keys())
+        path_of[inner] = path
+    return {inner: path for inner, path in path_of.items() if inner and inner not in twice}
 
 
 def place_below(folder: str, member: str) -> str | None:

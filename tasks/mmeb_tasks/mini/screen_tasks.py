@@ -80,7 +80,7 @@ def write_screen_task(name: str, streams: Streams, writer: SuiteWriter, num_quer
     labels: list[QueryLabel] = []
     for number, kind in enumerate(difficulties(task.rng, num_queries)):
         session = _random_session(task.rng, kind, row.split)
-        answers = [_texts_and_paths(task, answer(one)) for one in (session, *_near_misses(session))]
+        answers = [_texts_and_paths(task, answer(shown)) for shown in (session, *_near_misses(session))]
         ids = [f"{row.split}-{number}-{place}" for place in range(len(answers))]
         text, paths = _texts_and_paths(task, ask(session, kind))
         queries.append(

@@ -160,9 +160,9 @@ def first_of(names: Iterable[str], there: Sequence[str], files: Sequence[Path]) 
         DataError: it has none of them.
     """
     wanted = list(names)
-    if (found := next((name for name in wanted if name in there), None)) is None:
+    if (column := next((name for name in wanted if name in there), None)) is None:
         raise DataError(f"annotations {files[0]} have none of the columns {', '.join(wanted)} ({', '.join(there)})")
-    return found
+    return column
 
 
 def rows_of(files: Sequence[Path], columns: Sequence[Column[Any]], at_once: int = _ROWS_AT_ONCE) -> Iterator[Row]:
