@@ -58,12 +58,14 @@ class Input:
         prompt: the item as the student reads it.
         rationale: `None`: the direct path only.
         taught: whether its completion is in the next-token loss; distractors' are not.
+        written: a completion of the student's own, which the contrastive terms see instead of the rationale.
     """
 
     item: Item
     prompt: Prompt
     rationale: str | None
     taught: bool = True
+    written: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class ContrastConfig:
             what lets a batch be larger than memory.
         gate_smoothing: share of the first token's target that goes to the other path. A gate that stage 1 made certain
             has no gradient left in stage 2: p (1 - p) is in it.
+        own_from: share of the steps from which on the contrastive terms see what the student writes itself, greedily,
+            wherever an item has a rationale; 1: never. A vector that has only been behind right rationales believes
+            wrong ones, and a student's own are wrong more often than its teachers'. Costs the writing.
     """
 
     temperature: Above0 = 0.02
@@ -43,6 +46,11 @@ class ContrastConfig:
     micro_batch: Least0 = 0
     gradient_caching: bool = False
     gate_smoothing: Share = 0.1
+    own_from: Share = 1.0
+
+    def reads_own(self, step: int, steps: int) -> bool:
+        """Whether the contrastive terms see the student's own rationales at a step, counted from 0."""
+        return step >= round(self.own_from * steps)
 
 
 @dataclass(frozen=True)
@@ -115,13 +123,17 @@ def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, 
     """The direct and the reasoned path of a chunk's items."""
     torch.manual_seed(seed * 1009 + number)
     completions = [[[student.emb]] for _ in chunk]
+    taught_branches, place = [], 0
     for own, given in zip(completions, chunk, strict=True):
-        if given.rationale is not None:
+        if given.rationale is not None and (given.taught or given.written is None):
+            taught_branches.append(place + len(own))
             own.append(student.completion(given.rationale))
+        if given.written is not None:
+            own.append(list(given.written))
+        place += len(own)
     packed = student.pack([given.prompt for given in chunk], completions)
-    reasoned = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start > 1]
     direct = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start == 1]
-    encoded = student.encode(packed, reasoned)
+    encoded = student.encode(packed, taught_branches)
     of_row = {branch.row: index for index, branch in enumerate(packed.branches)}  # the reasoned one is the last
     device = encoded.gate_B2.device
     has = torch.tensor([given.rationale is not None for given in chunk], device=device)

@@ -377,14 +377,19 @@ def _with_revisions(described: Any, revision: str) -> Any:
     }
 
 
+#: Settings that came later, at what changes nothing: a run that was begun without them goes on.
+_CAME_LATER = {"gate_entropy_end": None, "own_from": 1.0}
+
+
 def _as_begun(described: Any, *, event_files: bool = False) -> Any:
-    """The same with a setting that is gone: a run that was begun while there was one still goes on."""
+    """The same with a setting that is gone, and without those that came later: runs begun before go on."""
     if not isinstance(described, dict):
         return described
     gone = {"loop": {"tensorboard": event_files}}
     return {
         name: {**_as_begun(value, event_files=event_files), **gone.get(name, {})} if isinstance(value, dict) else value
         for name, value in described.items()
+        if name not in _CAME_LATER or value != _CAME_LATER[name]
     }
 
 

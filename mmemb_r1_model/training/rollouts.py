@@ -6,6 +6,7 @@ Legend: B prompts, K samples of each, L columns, V vocabulary.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import TURN_END
-from mmemb_r1_model.training.batches import Input
+from mmemb_r1_model.training.batches import Input, StepBatch
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.student import PackedModel, Student, evaluating
@@ -140,6 +141,27 @@ class LocalSampler:
         with evaluating(module), self._student.precision(module):
             flat = _Sampling(self._student, module, inputs, count, max_new_tokens, seed).run()
         return [flat[start : start + count] for start in range(0, len(flat), count)]
+
+
+def with_own_rationales(batch: StepBatch, sampler: Sampler, longest: int, at_once: int) -> StepBatch:
+    """A batch with what the student writes of every item that has a rationale, `at_once` of them at a time.
+
+    Args:
+        sampler: refreshed for this step.
+        longest: tokens of a rationale.
+    """
+
+    def written(inputs: Sequence[Input]) -> tuple[Input, ...]:
+        places = [place for place, given in enumerate(inputs) if given.rationale is not None]
+        own = list(inputs)
+        for first in range(0, len(places), at_once):
+            some = places[first : first + at_once]
+            rollouts = sampler.sample([inputs[place] for place in some], 1, longest, 0)
+            for place, (greedy,) in zip(some, rollouts, strict=True):
+                own[place] = dataclasses.replace(inputs[place], written=greedy.ids)
+        return tuple(own)
+
+    return dataclasses.replace(batch, queries=written(batch.queries), positives=written(batch.positives))
 
 
 class ServerSampler:

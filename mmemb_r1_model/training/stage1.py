@@ -13,6 +13,7 @@ from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished, within_memory
 from mmemb_r1_model.training.prompts import PromptCache
+from mmemb_r1_model.training.rollouts import LocalSampler, with_own_rationales
 from mmemb_r1_model.training.saved import check_saved
 from mmemb_r1_model.training.student import Student
 
@@ -53,15 +54,21 @@ def train(
     start = loop.restore()
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
     steps = Steps(sets, config.plan, config.loop, read, rationales, world, start)
+    sampler, longest = LocalSampler(student), student.settings.max_new_tokens
 
     def step(number: int) -> dict[str, float]:
-        batch, contrast = steps[number], config.contrast
-        whole = contrast.micro_batch or len(batch.names)
+        given, contrast = steps[number], config.contrast
+        whole = contrast.micro_batch or len(given.names)
 
         def attempt(size: int) -> dict[str, float]:
             smaller = (
                 contrast if size == whole else dataclasses.replace(contrast, micro_batch=size, gradient_caching=True)
             )
+            batch = given
+            if contrast.reads_own(number, config.loop.steps):
+                sampler.refresh(number)
+                batch = with_own_rationales(given, sampler, longest, size)
+                sampler.release()
             return joint_backward(student, batch, smaller, world, config.loop.seed + number)
 
         return within_memory(attempt, whole, "train.contrast.micro_batch (with gradient_caching)", world)

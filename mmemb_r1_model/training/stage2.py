@@ -40,7 +40,14 @@ from mmemb_r1_model.training.losses import JointWeights
 from mmemb_r1_model.training.packing import Packed
 from mmemb_r1_model.training.policy import Advantages, RewardConfig
 from mmemb_r1_model.training.prompts import PromptCache
-from mmemb_r1_model.training.rollouts import LocalSampler, Rollout, Sampler, ServerSampler, stopping
+from mmemb_r1_model.training.rollouts import (
+    LocalSampler,
+    Rollout,
+    Sampler,
+    ServerSampler,
+    stopping,
+    with_own_rationales,
+)
 from mmemb_r1_model.training.saved import check_saved
 from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
 from mmemb_r1_model.vllm.rollouts import check_log_ratio, check_rollout_server
@@ -172,8 +179,6 @@ def gate_entropy(config: AdaptConfig, step: int) -> float:
 def _described(config: AdaptConfig) -> dict[str, Any]:
     """What decides what a run makes: of a server only how old its weights may be, not where it is."""
     described = dataclasses.asdict(config)
-    if described["gate_entropy_end"] is None:  # as runs that were begun before it have it
-        del described["gate_entropy_end"]
     server = described.pop("server")
     return described if server is None else {**described, "server": {"reload_every": server["reload_every"]}}
 
@@ -256,6 +261,9 @@ class _Stage:
             for position, here in enumerate(parts):
                 draw = (seed * 2 + config.sides.index(side)) * 4099 + position * world.size + world.rank
                 written.append((side, here, self._sample(prompts, side, here, draw)))
+        if config.contrast.reads_own(number, config.loop.steps):
+            at_once = config.contrast.micro_batch or len(batch.names)
+            batch = with_own_rationales(batch, self.sampler, self.student.settings.max_new_tokens, at_once)
         self.sampler.release()
         values = joint_backward(self.student, batch, config.contrast, world, seed)
         entropy = gate_entropy(config, number)

@@ -75,6 +75,7 @@ def begun_in_release_0_1(state: Path) -> None:
     values = torch.load(state, weights_only=True)
     described = json.loads((state.parents[1] / "config.json").read_text())
     described["train"]["loop"]["tensorboard"] = True
+    del described["train"]["contrast"]["own_from"]
     torch.save(values | {"fingerprint": fingerprint(described)}, state)
 
 
@@ -163,6 +164,31 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(random_checkp
                 tmp_path / "one",
                 World(),
             )
+
+
+@pytest.mark.slow
+def test_both_stages_read_the_students_own_rationales_from_a_step_on(
+    random_checkpoint: Path, trained: Path, tmp_path: Path
+) -> None:
+    contrast = dataclasses.replace(TRAIN.contrast, own_from=0.5)
+    loop = dataclasses.replace(LOOP, steps=4, save_every=0)
+    run_train(random_checkpoint, tmp_path / "data", tmp_path / "given", dataclasses.replace(TRAIN, loop=loop))
+    config = dataclasses.replace(TRAIN, contrast=contrast, loop=loop)
+    run_train(random_checkpoint, tmp_path / "data", tmp_path / "own", config)
+    given, own = log_of(tmp_path / "given"), log_of(tmp_path / "own")
+    assert own[:2] == given[:2]
+    assert own[2]["reasoned"] != given[2]["reasoned"]
+    assert own[2]["generation"] == pytest.approx(given[2]["generation"], rel=1e-5)
+    adapting = dataclasses.replace(ADAPT, loop=dataclasses.replace(loop, steps=2))
+    run_adapt(trained / "final", tmp_path / "data", tmp_path / "stage 2, given", adapting)
+    contrast = dataclasses.replace(ADAPT.contrast, own_from=0.5)
+    run_adapt(
+        trained / "final", tmp_path / "data", tmp_path / "stage 2", dataclasses.replace(adapting, contrast=contrast)
+    )
+    given, own = log_of(tmp_path / "stage 2, given"), log_of(tmp_path / "stage 2")
+    assert own[0] == given[0]
+    assert own[1]["reasoned"] != given[1]["reasoned"]
+    assert own[1]["gate"] == given[1]["gate"]
 
 
 @pytest.mark.slow

@@ -409,15 +409,25 @@ def test_the_mini_suite_has_workers_in_training_only(tmp_path: Path) -> None:
     assert not (tmp_path / "test" / "worker_rationales.parquet").exists()
     labels, rows = _by_key(tmp_path / "train" / "query_labels.parquet"), _rationales(tmp_path / "train")
     assert len(rows) == len(labels) * 3 * 2
+    answers = {
+        "ImageNet-1K": {f"{colour} {shape}" for colour in COLOURS for shape in SHAPES},
+        "Breakfast": {label["answer"] for (task, _), label in labels.items() if task == "Breakfast"},
+    }
     for row in rows:
         label = labels[row["task"], row["query_id"]]
+        is_class = row["task"] in ("ImageNet-1K", "Breakfast")
+        precise = f"{label['rationale']} {label['answer']}" if is_class else label["rationale"]
         if row["worker"] == "precise":
-            assert row["text"] == label["rationale"]
+            assert row["text"] == precise
         if row["worker"] == "verbose":
             rest = iter(row["text"].split())
-            assert all(word in rest for word in label["rationale"].split())
-            assert row["text"] != label["rationale"]
-        assert row["right"] == (row["worker"] != "wrong" or row["text"] == label["rationale"])
+            assert all(word in rest for word in precise.split())
+            assert row["text"] != precise
+            assert row["text"].endswith(label["answer"]) or not is_class
+        assert row["right"] == (row["worker"] != "wrong" or row["text"] == precise)
+        if is_class and not row["right"]:
+            assert not row["text"].endswith(label["answer"])
+            assert row["text"].endswith(tuple(answers[row["task"]]))
         assert row["details"] == (row["task"] == "MSCOCO_i2t")
     wrong = [row for row in rows if row["worker"] == "wrong"]
     assert abs(np.mean([not row["right"] for row in wrong]) - WRONG_SHARE) < 0.06

@@ -117,7 +117,7 @@ def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, querie
     if task.modality == "visdoc" and V3_UNFIXED in other_editions(task.name, task.edition) and task.edition == V3:
         write_late_labels(task.name, REPOS[task.name][V3_UNFIXED], writer)
     if split == "train":
-        writer.rationales(task.name, work(task.name, writer.labels_of(task.name), streams(task.name, _WORKERS)))
+        writer.rationales(task.name, work(task, writer.labels_of(task.name), streams(task.name, _WORKERS)))
 
 
 SUITE = Suite(NAME, VERSION, make_suite, V2_EDITIONS)

@@ -4,6 +4,8 @@
     verbose   the same in filler: "start with the red circle then square then plus moving left and that is it"
     wrong     looks precise, but often wrong in the words that decide: "red circle bar ring moving right"
 
+Of a picture or clip that is to be classified each of them ends in the class: "red circle opposite bar red bar".
+
 They work on words, so that one rule serves all 78 tasks. Whoever selects among them can be held against `right`.
 """
 
@@ -12,8 +14,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from mmeb_harness import Task
 from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
 from mmeb_tasks.mini.write import QueryLabel, WorkerRationale
+
+#: Groups whose answers are classes.
+CLASSES = ("I-CLS", "V-CLS")
 
 #: Rationales of each worker a query.
 SAMPLES = 2
@@ -36,21 +42,40 @@ _OPPOSITES = {
 }
 
 
-def work(task: str, labels: Sequence[QueryLabel], rng: Rng) -> list[WorkerRationale]:
+def work(task: Task, labels: Sequence[QueryLabel], rng: Rng) -> list[WorkerRationale]:
     """All workers' samples of all of a task's queries."""
-    details = task in TASKS_WITH_DETAILS
+    details = task.name in TASKS_WITH_DETAILS
+    classes = sorted({label.answer for label in labels}) if task.group in CLASSES else []
     errs = rng.random((SAMPLES, len(labels))) < WRONG_SHARE
     offsets = rng.integers(1, len(SHAPES), (SAMPLES, len(labels)))
     written: list[WorkerRationale] = []
     for sample, index in itertools.product(range(SAMPLES), range(len(labels))):
-        label, is_wrong = labels[index], bool(errs[sample, index])
-        wrong = mistaken(label, int(offsets[sample, index])) if is_wrong else label.rationale
+        label, is_wrong, offset = labels[index], bool(errs[sample, index]), int(offsets[sample, index])
+        precise, wordy, wrong = label.rationale, verbose(label.rationale), mistaken(label, offset)
+        if classes:
+            precise, wordy = named(precise, label.answer), named(wordy, label.answer)
+            wrong = named(wrong, another_class(label.answer, classes, offset))
+        wrong = wrong if is_wrong else precise
         written += [
-            WorkerRationale(label.query_id, "query", "precise", sample, label.rationale, True, details),
-            WorkerRationale(label.query_id, "query", "verbose", sample, verbose(label.rationale), True, details),
+            WorkerRationale(label.query_id, "query", "precise", sample, precise, True, details),
+            WorkerRationale(label.query_id, "query", "verbose", sample, wordy, True, details),
             WorkerRationale(label.query_id, "query", "wrong", sample, wrong, not is_wrong, details),
         ]
     return written
+
+
+def named(rationale: str, of_class: str) -> str:
+    """The rationale with the class that it leads to as its last words."""
+    return rationale if rationale.endswith(of_class) else f"{rationale} {of_class}"
+
+
+def another_class(answer: str, classes: Sequence[str], offset: int) -> str:
+    """What else it could be taken for: a thing for one in other words, an official class for one of the others."""
+    words = answer.split()
+    if all(word in COLOURS or word in SHAPES for word in words):
+        return " ".join(_other(word, offset) for word in words)
+    others = [name for name in classes if name != answer]
+    return others[offset % len(others)] if others else ""
 
 
 def verbose(rationale: str) -> str:

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
-from mmemb_r1_model.training.batches import Plan, PlanConfig, StepBatch, StepReader, WeightedSet
+from mmemb_r1_model.training.batches import Input, Plan, PlanConfig, StepBatch, StepReader, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig, joint_backward
 from mmemb_r1_model.training.losses import JointWeights, info_nce
+from mmemb_r1_model.training.rollouts import LocalSampler, with_own_rationales
 from mmemb_r1_model.training.student import Student
 from tests.mmemb_r1.small_training import gradient, make_pairs, make_student
 
@@ -83,3 +84,49 @@ def test_gradient_caching_and_chunks_give_the_gradient_of_one_piece(
         assert values == pytest.approx(found[0][0], rel=1e-5)
         torch.testing.assert_close(other, found[0][1], rtol=1e-3, atol=1e-5)
     assert float(found[0][1].norm()) > 0.1
+
+
+def test_the_contrast_sees_what_the_student_wrote_and_the_next_token_loss_what_it_was_given(
+    random_checkpoint: Path, tmp_path: Path
+) -> None:
+    student = make_student(random_checkpoint)
+    batch = one_batch(tmp_path, student)
+    config = ContrastConfig(temperature=0.05)
+
+    def terms(written: str | None, given: str | None = None) -> dict[str, float]:
+        def of(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+            own = None if written is None else tuple(student.completion(written))
+            return tuple(
+                one
+                if one.rationale is None
+                else dataclasses.replace(one, written=own, rationale=given or one.rationale)
+                for one in inputs
+            )
+
+        changed = dataclasses.replace(batch, queries=of(batch.queries), positives=of(batch.positives))
+        student.module.zero_grad()
+        return joint_backward(student, changed, config, World(), seed=1)
+
+    given, own, as_given = terms(None), terms("blue blue"), terms(None, "blue blue")
+    assert own["generation"] == pytest.approx(given["generation"], rel=1e-5)
+    assert own["direct"] == pytest.approx(given["direct"], rel=1e-5)
+    for name in ("reasoned", "cross"):
+        assert own[name] == pytest.approx(as_given[name], rel=1e-5)
+        assert own[name] != pytest.approx(given[name], rel=1e-3)
+
+
+def test_own_rationales_are_the_greedy_ones_from_a_share_of_the_steps_on(
+    random_checkpoint: Path, tmp_path: Path
+) -> None:
+    student = make_student(random_checkpoint)
+    batch = one_batch(tmp_path, student)
+    sampler, longest = LocalSampler(student), student.settings.max_new_tokens
+    sampler.refresh(0)
+    own = with_own_rationales(batch, sampler, longest, at_once=5)
+    inputs = [given for given in batch.queries if given.rationale is not None]
+    greedy = [group[0].ids for group in sampler.sample(inputs, 3, longest, seed=4)]
+    assert [given.written for given in own.queries if given.rationale is not None] == greedy
+    assert all(given.written is None for given in own.queries if given.rationale is None)
+    assert own.extras == batch.extras
+    assert [ContrastConfig(own_from=0.75).reads_own(step, 8) for step in range(8)] == [False] * 6 + [True] * 2
+    assert not ContrastConfig().reads_own(7, 8)
