@@ -31,8 +31,9 @@ from mmeb_harness.show.leaderboard_formats import print_boards
 from mmeb_harness.show.names import labelled
 from mmeb_harness.show.paired_tables import as_json, paired_json, print_gate, print_paired
 from mmeb_harness.show.tables import print_lines
+from mmeb_harness.stats.gate import Gate, judge_gate
 from mmeb_harness.stats.paired import Paired, compare_runs
-from mmeb_harness.stats.policies import Gate, judge_gate, mode_runs
+from mmeb_harness.stats.policies import mode_runs
 from mmeb_harness.stats.queries import has_queries
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def compare(
     published: Sequence[str] = (),
     allow_editions: bool = False,
     with_tasks: bool = False,
+    fitted_on: Sequence[RunOrPath] = (),
 ) -> Compared:
     """Compare finished runs query by query, each with the first, as `mmeb-eval compare` does.
 
@@ -125,16 +127,24 @@ def compare(
         published: names of published models, to stand beside them.
         allow_editions: across editions of the benchmark all the same.
         with_tasks: print all tasks, not only means.
+        fitted_on: the same model's runs, never and always, on held-out queries of the same tasks: on these the controls
+            of its gate are fitted.
 
     Raises:
-        OptionError: nothing to compare.
+        OptionError: nothing to compare, or nothing to fit.
         ResultError: a run that can't be read, or scores that must not stand in one table.
         UnknownNameError: no published model of that name.
     """
     if not runs and not published:
         raise OptionError("nothing to compare; name runs, or published models")
     folders = [_folder(run) for run in runs]
-    return put_side_by_side(folders, published, allow_editions=allow_editions, with_tasks=with_tasks)
+    return put_side_by_side(
+        folders,
+        published,
+        allow_editions=allow_editions,
+        with_tasks=with_tasks,
+        fitted_on=[_folder(run) for run in fitted_on],
+    )
 
 
 def put_side_by_side(
@@ -145,6 +155,7 @@ def put_side_by_side(
     allow_editions: bool = False,
     with_tasks: bool = False,
     labels: Sequence[str] = (),
+    fitted_on: Sequence[Path] = (),
 ) -> Compared:
     """The same of folders and score files, under the names that somebody wants for them.
 
@@ -174,13 +185,18 @@ def put_side_by_side(
     }
     runs = [path for path in paths if path.is_dir()]
     whole = [path for path in runs if has_queries(path)]
-    pairs = {f"{shown[path]} - {shown[whole[0]]}": (whole[0], path) for path in whole[1:]}
     modes = mode_runs(whole)
+    if fitted_on and modes is None:
+        raise OptionError(
+            f"--fitted-on {fitted_on[0]}: there is nothing to fit; compare one model's runs never, always and "
+            "adaptive, and no other run"
+        )
+    pairs = {f"{shown[path]} - {shown[whole[0]]}": (whole[0], path) for path in whole[1:]}
     return Compared(
         comparison=comparison,
         paired={pair: compare_runs(*of_pair, rows_of(tasks)) for pair, of_pair in pairs.items()},
         folders=pairs,
-        gate=judge_gate(modes) if modes else None,
+        gate=judge_gate(modes, fitted_on) if modes else None,
         unpaired=tuple(path for path in runs if path not in whole),
         with_tasks=with_tasks,
     )

@@ -221,6 +221,13 @@ def _all_is_well(data: Path | None) -> str:
 @click.option("--allow-editions", is_flag=True, help="Compare across editions of the benchmark all the same.")
 @click.option("--tasks-too", is_flag=True, help="All tasks, not only groups, modalities and overall.")
 @label_option
+@click.option(
+    "--fitted-on",
+    multiple=True,
+    type=PATH,
+    metavar="RUN",
+    help="Fit the gate's controls on runs over held-out queries, never and always; repeated. Default: cross-fitted.",
+)
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Everything, and the queries that changed sides.")
 def compare(
     runs: tuple[Path, ...],
@@ -229,13 +236,14 @@ def compare(
     allow_editions: bool,
     tasks_too: bool,
     labels: tuple[str, ...],
+    fitted_on: tuple[Path, ...],
     json_file: Path | None,
 ) -> None:
     """Compare scores: run folders, imported scores, published ones. The first is the reference.
 
     Differences are in points, and only between means over all of their tasks. Runs are compared query by query as well,
     each with the first: intervals, p-values, wins and losses. One model's runs in the modes never, always and adaptive
-    show what its gate is worth.
+    show what its gate is worth, beside what decides without it.
     """
     from mmeb_harness.api.side_by_side import put_side_by_side
     from mmeb_harness.core.files import write_json
@@ -244,7 +252,7 @@ def compare(
         raise OptionError("nothing to compare; name a run's folder, a scores file, or a --published model")
     if published_file is not None and not published:
         raise OptionError(f"--published-file {published_file}: nothing of it is asked for; add --published MODEL")
-    check_not_read("--json", json_file, runs)
+    check_not_read("--json", json_file, (*runs, *fitted_on))
     compared = put_side_by_side(
         runs,
         published,
@@ -252,6 +260,7 @@ def compare(
         allow_editions=allow_editions,
         with_tasks=tasks_too,
         labels=labels,
+        fitted_on=fitted_on,
     )
     compared.print(console(width_elsewhere=ENDLESS))
     if json_file is not None:

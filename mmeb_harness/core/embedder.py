@@ -33,6 +33,8 @@ class Trace:
             batch. The harness adds what preparing the batch took.
         left_out: what of the item the model wasn't shown, as a plural: "texts cut at 2,048 tokens". A task's notes
             count it.
+        state: (`info.state_dimensions`,) finite numbers, which the gate reads; of a query, `run --keep-states` keeps
+            them as float16.
     """
 
     path: EncodePath = "direct"
@@ -42,10 +44,29 @@ class Trace:
     truncated: bool = False
     seconds: float | None = None
     left_out: str = ""
+    state: NDArray[np.floating[Any]] | None = field(default=None, compare=False)
+
+
+#: A column of tables in which states were kept.
+STATE = "state"
+
+
+def state_column(states: Sequence[NDArray[np.floating[Any]] | None]) -> pa.Array:
+    """States (D,) as a column of float16, null where there is none; one at least is there."""
+    import pyarrow as pa
+
+    width = next(len(state) for state in states if state is not None)
+    flat = np.zeros((len(states), width), dtype=np.float16)
+    for row, state in enumerate(states):
+        flat[row] = 0 if state is None else state
+    lacking = pa.array([state is None for state in states])
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width, mask=lacking)
 
 
 def trace_columns(traces: Sequence[Trace]) -> dict[str, pa.Array]:
-    """Traces as columns of a table, one a field but for what is left out, and the seconds: a row's own are latency."""
+    """Traces as columns of a table, one a field but for what is left out, states, and the seconds: a row's own are
+    latency.
+    """
     import pyarrow as pa
 
     kinds = {
@@ -184,6 +205,7 @@ class ModelInfo:
         media: what it takes, beside text. A task that needs more is unsupported: neither read nor a failure.
         query_settings: names of settings that bear on queries alone. Vectors of candidates are shared by models that
             are otherwise equal.
+        state_dimensions: how many numbers the `state` of a query's trace has; `None`: the model gives none.
     """
 
     name: str
@@ -196,6 +218,7 @@ class ModelInfo:
     parameters: int | None = None
     media: tuple[Medium, ...] = ("image", "video")
     query_settings: tuple[str, ...] = ()
+    state_dimensions: int | None = None
 
     @property
     def of_candidates(self) -> ModelInfo:

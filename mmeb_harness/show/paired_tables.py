@@ -17,8 +17,10 @@ from mmeb_harness.show.tables import (
     print_lines,
     print_table,
 )
+from mmeb_harness.stats.calibration import Bin
+from mmeb_harness.stats.controls import FOLDS
+from mmeb_harness.stats.gate import Against, Gate, PolicyRow
 from mmeb_harness.stats.paired import Paired, PairedRow
-from mmeb_harness.stats.policies import Against, Bin, Gate, PolicyRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +66,7 @@ def paired_remarks(paired: Paired) -> list[str]:
 
 
 def print_gate(gate: Gate, console: Console) -> None:
-    """Print a model's three modes beside a random gate and the oracle, and the gate's calibration."""
+    """Print a model's three modes beside what decides without its gate, and the gate's calibration."""
     against = {other.policy: other for other in gate.against}
     rows = [_policy_cells(row, against.get(row.policy)) for row in gate.policies]
     heads = ("policy", "score", "95 % of queries", "reasons", "tokens", "p50 ms", "p95 ms", "adaptive - it", "p")
@@ -79,21 +81,33 @@ def print_gate(gate: Gate, console: Console) -> None:
 
 
 def gate_remarks(gate: Gate) -> list[str]:
-    """Head-room, calibration, and what random and oracle are."""
+    """Head-room, what the policies are that no run has, and calibration."""
     closed = gate.head_room_closed.queries
     lines = [
         "head-room closed: the oracle wins nothing over the better fixed mode."
         if math.isnan(closed.value)
         else f"head-room closed, of what the oracle wins over the better fixed mode: {percent(closed.value)} % "
         f"{bounds(closed.low, closed.high)}.",
-        "random: reasons as often as the gate in each task, in expectation. oracle: each query's better path; a bound.",
+        "random: reasons as often as the gate in each task, in expectation. oracle: each query's better path; a bound, "
+        "and in part luck.",
+        f"fixed: never or always, whichever is better in the task on {_fitted_on(gate)}; as good: never.",
+        f"probe: none; {gate.no_probe}."
+        if gate.no_probe
+        else "probe: reasons where a ridge regression on the state that the gate reads, fitted on the same queries, "
+        "forecasts a gain.",
     ]
-    if gate.brier is not None and gate.base_rate_brier is not None:
+    if gate.brier is not None and gate.base_rate_brier is not None and gate.ece is not None:
         lines.append(
-            f"Brier score of the gate as a forecast that reasoning pays: {gate.brier:.3f}; of the base rate: "
-            f"{gate.base_rate_brier:.3f}."
+            f"the gate as a forecast that reasoning pays: Brier score {gate.brier:.3f} (of the base rate "
+            f"{gate.base_rate_brier:.3f}), ECE {gate.ece:.3f} (ten bins of equally many queries)."
         )
     return lines
+
+
+def _fitted_on(gate: Gate) -> str:
+    if gate.fitted_on:
+        return f"held-out queries ({', '.join(gate.fitted_on)})"
+    return f"other queries of these runs (cross-fitted, {FOLDS} folds)"
 
 
 def as_json(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""What is certain of a difference: intervals, tests, the five policies of reasoning, places on a board."""
+"""What is certain of a difference: intervals, tests, policies of when to reason, places on a board."""

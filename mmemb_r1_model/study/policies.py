@@ -1,4 +1,4 @@
-"""One seed's queries as columns of every policy, and statistics of them; the five policies are those of the harness."""
+"""One seed's queries as columns of every policy, and statistics of them; the policies are those of the harness."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _named(names: Sequence[str], means_K: Floats) -> Means:
 
 
 def of_policies(statistic: Callable[[Floats], Floats]) -> Statistic:
-    """A statistic of the harness, of the five policies' scores."""
+    """A statistic of the harness, of the policies' scores."""
     return lambda means: statistic(np.stack([means[f"score_{policy}"] for policy in POLICIES], axis=-1))
 
 
@@ -73,7 +73,7 @@ def sample_of(frame: pd.DataFrame, share: float, seed: int) -> Sample:
         for mode in MODES
     }
     columns: dict[str, Floats] = {}
-    for policy, outcomes in outcomes_of(runs, share).items():
+    for policy, outcomes in outcomes_of(runs, share, frame.reasoned_fixed.to_numpy(bool)).items():
         columns[f"score_{policy}"] = outcomes.scores
         columns[f"share_{policy}"] = outcomes.reasoned
         columns[f"tokens_{policy}"] = outcomes.reasoning_tokens
@@ -85,7 +85,7 @@ def sample_of(frame: pd.DataFrame, share: float, seed: int) -> Sample:
 def latencies(measured: dict[str, Any], frame: pd.DataFrame, share: float, seed: int) -> dict[str, dict[str, float]]:
     """Policy → mean, p50 and p95 seconds of a query alone, and items per second in batches.
 
-    Random and oracle are put together from the times of never and always: no engine ran them.
+    Random, fixed and oracle are put together from the times of never and always: no engine ran them.
 
     Args:
         measured: of one task, see latency.py; its queries are the frame's first ones.
@@ -93,9 +93,12 @@ def latencies(measured: dict[str, Any], frame: pd.DataFrame, share: float, seed:
     times = {mode: np.array(values) for mode, values in measured["seconds"].items()}
     some = frame.iloc[: len(times["never"])]
     drawn = np.random.default_rng(seed).random(len(some)) < share
-    better = (some.always > some.never).to_numpy()
+    better, fixed = (some.always > some.never).to_numpy(), some.reasoned_fixed.to_numpy(bool)
     speed = dict(measured["items_per_second"])
-    for policy, reasons, part in (("random", drawn, share), ("oracle", better, float(better.mean()))):
+    put_together = {"random": (drawn, share)} | {
+        name: (reasons, float(reasons.mean())) for name, reasons in (("fixed", fixed), ("oracle", better))
+    }
+    for policy, (reasons, part) in put_together.items():
         times[policy] = np.where(reasons, times["always"], times["never"])
         speed[policy] = 1 / (part / speed["always"] + (1 - part) / speed["never"])
     return {

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmeb_harness.show.tables import bounds, markdown_table, percent
-from mmeb_harness.stats.policies import POLICIES, adaptive_minus, calibrate, head_room_closed
+from mmeb_harness.stats.calibration import calibrate
+from mmeb_harness.stats.policies import MODES, POLICIES, adaptive_minus, head_room_closed
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.disk.errors import DataError
@@ -171,7 +172,7 @@ def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, nu
             speed = {name: _mean([of[policy][name] for of in speeds]) for name in speeds[0][policy]} if speeds else {}
             row = [task if policy == POLICIES[0] else "", policy, value_of(easy.get(score)), value_of(hard.get(score))]
             row += [interval(whole[score]), value_of(share), f"{tokens:.1f}"]
-            mark = "\\*" if policy in ("random", "oracle") else ""
+            mark = "" if policy in MODES else "\\*"
             if speed:
                 row += [f"{1000 * speed[name]:.1f}{mark}" for name in ("p50", "p95")]
                 row.append(f"{speed['items_per_second']:.0f}{mark}")
@@ -184,7 +185,8 @@ def _policies(results: Results, run: str, checkpoint: Checkpoint, title: str, nu
     note = """
 Share and tokens are means over all queries, markers included. Milliseconds: one query alone, the modes in turn;
 items/s: batches of 64; decoding and tokenising included, means over seeds. \\* put together from the times of never and
-always, not run. The random gate reasons as often as the adaptive one of the same task and seed.
+always, not run. The random gate reasons as often as the adaptive one of the same task and seed. Fixed: never or
+always, whichever is better on other queries of the same task and seed (cross-fitted).
 """
     return f"## {title}\n\n" + table(header, rows) + (note if timed else "")
 
@@ -234,7 +236,7 @@ def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
     brier, of_rate = calibration.brier, calibration.base_rate_brier
     names = {"from": "low", "gain": "gap"} | {name: name for name in ("gate", "queries", "pays", "hurts")}
     bins = [{name: getattr(tenth, field) for name, field in names.items()} for tenth in calibration.bins]
-    numbers["calibration"] = {"bins": bins, "brier": brier, "brier_of_base_rate": of_rate}
+    numbers["calibration"] = {"bins": bins, "brier": brier, "brier_of_base_rate": of_rate, "ece": calibration.ece}
     figures.calibration(bins, target / "calibration.png")
     rows = [
         [f"{tenth['from']:.1f} to {tenth['from'] + 0.1:.1f}", str(tenth["queries"])]
@@ -246,8 +248,9 @@ def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
 All seeds, tasks that have training data. Gain: points of the main metric, reasoned minus direct.
 
 {table(["p(reason)", "queries", "reasoning pays", "hurts", "gain"], rows)}
-Brier score as a forecast that reasoning pays: {brier:.3f}; of the base rate: {of_rate:.3f}. The gate is trained on
-reward, cost included, not to be a probability.
+As a forecast that reasoning pays: Brier score {brier:.3f} (of the base rate {of_rate:.3f}), ECE
+{calibration.ece:.3f} (ten bins of equally many queries). The gate is trained on reward, cost included, not to be a
+probability.
 
 ![calibration](calibration.png)
 """

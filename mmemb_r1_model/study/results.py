@@ -1,7 +1,8 @@
 """A study's output folder, read: what the harness wrote of every run, beside what the world knows of each query.
 
 A frame has one row a query. Columns: query_id, difficulty, kind, hops, blur; gate (of the adaptive run); and of each
-mode its name (the task's main metric), `reasoned_MODE` (0 or 1) and `tokens_MODE`.
+mode its name (the task's main metric), `reasoned_MODE` (0 or 1) and `tokens_MODE`; reasoned_fixed, whether the task's
+better mode reasons, as chosen on other queries.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from mmeb_harness.stats.controls import cross_fitted_mode
 from mmeb_harness.stats.policies import MODES, Mode
 from mmeb_harness.stats.queries import read_run_queries
 from mmeb_harness.stats.seeds import OverSeeds
@@ -101,6 +105,8 @@ class Results:
             rows = rows.merge(_read_mode(results / mode, mode, task), on="query_id", how="outer", validate="1:1")
         if rows.isna().any(axis=None):
             raise DataError(f"{results}: the queries of {task} are not those of the split; run the study again")
+        gains = rows.always.to_numpy() - rows.never.to_numpy()
+        rows["reasoned_fixed"] = cross_fitted_mode(gains, np.arange(len(rows)))
         return rows
 
     def json(self, name: str, run: str = BASE) -> list[Any]:

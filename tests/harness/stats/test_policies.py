@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from mmeb_harness import ResultError
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.stats.policies import Gate, Mode, head_room_closed, judge_gate, mode_runs
+from mmeb_harness.stats.gate import Gate, judge_gate
+from mmeb_harness.stats.policies import Mode, head_room_closed, mode_runs
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run
 
 TASK = next(task for task in benchmark_tasks() if task.group == "I-VG")
@@ -62,13 +63,13 @@ def gate(tmp_path: Path) -> Gate:
 def test_policies_in_closed_form(gate: Gate) -> None:
     scores = {row.policy: row.score.queries.value for row in gate.policies}
     assert scores == pytest.approx(
-        {"never": 0.4, "always": 0.6, "random": 0.4 * 0.6 + 0.6 * 0.4, "adaptive": 0.6, "oracle": 0.8}
+        {"never": 0.4, "always": 0.6, "random": 0.4 * 0.6 + 0.6 * 0.4, "fixed": 0.2, "adaptive": 0.6, "oracle": 0.8}
     )
     assert {row.policy: row.share for row in gate.policies} == pytest.approx(
-        {"never": 0.0, "always": 1.0, "random": 0.4, "adaptive": 0.4, "oracle": 0.4}
+        {"never": 0.0, "always": 1.0, "random": 0.4, "fixed": 0.6, "adaptive": 0.4, "oracle": 0.4}
     )
     assert {row.policy: row.reasoning_tokens for row in gate.policies} == pytest.approx(
-        {"never": 0.0, "always": 10.0, "random": 4.0, "adaptive": 4.0, "oracle": 4.0}
+        {"never": 0.0, "always": 10.0, "random": 4.0, "fixed": 6.0, "adaptive": 4.0, "oracle": 4.0}
     )
     times = {row.policy: (row.p50, row.p95) for row in gate.policies}
     assert times["never"] == pytest.approx((0.1, 0.1))
@@ -78,13 +79,13 @@ def test_policies_in_closed_form(gate: Gate) -> None:
 
 def test_differences_and_head_room(gate: Gate) -> None:
     found = {one.policy: one.difference.queries.value for one in gate.against}
-    assert found == pytest.approx({"never": 0.2, "always": 0.0, "random": 0.12, "oracle": -0.2})
+    assert found == pytest.approx({"never": 0.2, "always": 0.0, "random": 0.12, "fixed": 0.4, "oracle": -0.2})
     assert {one.policy: one.p for one in gate.against}["never"] == 1.0  # one query differs: either sign
     assert gate.head_room_closed.queries.value == 0.0
 
 
 def test_head_room_is_over_the_better_fixed_mode() -> None:
-    means = np.array([[0.4, 0.6, 0.5, 0.75, 0.8], [0.5, 0.5, 0.5, 0.5, 0.5]])
+    means = np.array([[0.4, 0.6, 0.5, 0.7, 0.75, 0.8], [0.5] * 6])
     closed = head_room_closed(means)
     assert closed[0] == pytest.approx(0.75)
     assert np.isnan(closed[1])
@@ -98,6 +99,7 @@ def test_calibration(gate: Gate) -> None:
     pays = np.array([1, 1, 0, 0, 0])
     assert gate.brier == pytest.approx(np.mean((np.array(GATES) - pays) ** 2))
     assert gate.base_rate_brier == pytest.approx(0.4 * 0.6)
+    assert gate.ece == pytest.approx(np.mean(np.abs(np.array(GATES) - pays)))  # five queries: a bin each
 
 
 def test_only_three_modes_of_one_model_are_compared_so(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def test_students_interval_is_that_of_scipy() -> None:
 
 def test_resamples_without_head_room_are_left_out() -> None:
     never, always = np.zeros(30), np.arange(30) < 29  # the oracle is better on the last query alone
-    scores = np.stack([never, always, always, always, np.ones(30)], axis=1).astype(float)
+    scores = np.stack([never, always, always, always, always, np.ones(30)], axis=1).astype(float)
     closed = statistic_over_seeds([seed_of(scores, 0)], head_room_closed)
     assert closed.queries == (0.0, 0.0)
-    nothing = statistic_over_seeds([seed_of(np.ones((4, 5)), 0)], head_room_closed)
+    nothing = statistic_over_seeds([seed_of(np.ones((4, 6)), 0)], head_room_closed)
     assert all(np.isnan(value) for value in (nothing.value, *nothing.queries))
 
 

@@ -138,6 +138,7 @@ def frame(never: list[float], always: list[float], reasoned: list[float]) -> pd.
             "reasoned_never": 0.0 * gate,
             "reasoned_always": 1.0 + 0.0 * gate,
             "reasoned_adaptive": reasoned,
+            "reasoned_fixed": [1.0] * len(never),
             "gate": reasoned,
             "tokens_never": 0.0 * gate,
             "tokens_always": [4.0] * len(never),
@@ -154,6 +155,7 @@ def test_policies_in_closed_form() -> None:
         "never": 0.5,
         "always": 0.75,
         "random": pytest.approx(0.25 * 0.75 + 0.75 * 0.5),
+        "fixed": 0.75,
         "adaptive": 0.75,
         "oracle": 1.0,
     }
@@ -176,7 +178,7 @@ def test_latency_of_policies() -> None:
     figures = latencies(measured, own, 0.5, 0)
     assert figures["oracle"]["mean"] == 2.0
     assert figures["oracle"]["items_per_second"] == pytest.approx(1 / (0.5 / 2 + 0.5 / 10))
-    assert figures["always"]["p50"] == 4.0
+    assert figures["always"]["p50"] == figures["fixed"]["p50"] == 4.0
 
 
 def test_estimates_are_of_columns_by_their_names() -> None:
