@@ -108,7 +108,9 @@ _add_command(
     "Stage 1: joint training. OUTPUT/joint/final. Several processes: torchrun -m mmemb_r1_model.cli train …",
 )
 _add_command(
-    "adapt", ("data", "adapt"), "Stage 2: learn when to reason, and to write what pays. OUTPUT/adaptive/final."
+    "adapt",
+    ("data", "adapt", "calibrate"),
+    "Stage 2: learn when to reason, and to write what pays; then calibrate the gate. OUTPUT/adaptive/final.",
 )
 _add_command("pipeline", None, "All stages, then an evaluation. A second call goes on where the first was broken off.")
 

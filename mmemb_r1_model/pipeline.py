@@ -6,7 +6,7 @@
     OUTPUT/judge/final/    an evaluator trained for the synthetic suites
     OUTPUT/selected/       judged.jsonl (and judged-RANK.jsonl of further processes), selected.jsonl
     OUTPUT/joint/final/    stage 1
-    OUTPUT/adaptive/final/ stage 2
+    OUTPUT/adaptive/final/ stage 2, its gate calibrated
     OUTPUT/evaluation/…    results of mmeb-eval, one folder a mode
 
 Every stage goes on where it was broken off; a finished one is passed over.
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import distributed
 
@@ -55,18 +55,26 @@ from mmemb_r1_model.selection.stage import (
     select_rationales,
 )
 from mmemb_r1_model.training.batches import Rationales, WeightedSet, described_pairs
+from mmemb_r1_model.training.calibration import (
+    CalibrateConfig,
+    calibrate_gate,
+    check_held_out,
+    is_calibrated,
+    reached_by,
+)
 from mmemb_r1_model.training.distributed import World, join_world, leave_world
 from mmemb_r1_model.training.loop import FINAL, changed_pairs, is_finished
+from mmemb_r1_model.training.platt import FEWEST
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 from mmemb_r1_model.vllm.rollouts import check_rollout_server
 
-Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate"]
+Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "calibrate", "evaluate"]
 Mode = Literal["never", "always", "adaptive"]
-STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "evaluate")
+STAGES: tuple[Stage, ...] = get_args(Stage)
 #: Stages that every process takes part in; in the others all but the first wait.
-_SHARED: tuple[Stage, ...] = ("select", "train", "adapt")
+_SHARED: tuple[Stage, ...] = ("select", "train", "adapt", "calibrate")
 #: Which pairs of a data set a stage takes: all of them, or in a dry run some.
 Sample = Callable[[Stage, PairSet], PairSet]
 #: Told of rationales that a worker has given, and of pairs of a data set that are judged: by its name, how many.
@@ -155,6 +163,7 @@ class PipelineConfig:
             or OUTPUT/data where synthetic data are made in it.
         rationales: without workers no evaluator is asked either, and the training sees what pairs themselves carry:
             nothing, as a rule, which trains the direct path alone.
+        calibrate: of the gate, after `adapt`; `None`: it stays raw.
     """
 
     data: tuple[TrainingSetConfig, ...]
@@ -167,6 +176,7 @@ class PipelineConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     adapt: AdaptConfig | None = None
+    calibrate: CalibrateConfig | None = None
     evaluate: EvaluateConfig | None = None
 
 
@@ -256,6 +266,13 @@ class Pipeline:
                 )
         if config.start is None and "train" in stages:
             self._check_student()
+        if config.calibrate and config.adapt and {"train", "adapt"} & {*stages}:
+            plans = dataclasses.asdict(config)
+            check_held_out(
+                config.calibrate,
+                reached_by(plans, "train") | reached_by(plans, "adapt"),
+                "make that smaller, or leave `calibrate` out: then the gate stays raw",
+            )
         if config.adapt and config.adapt.server and "adapt" in stages:
             check_rollout_server(config.adapt.server, config.student.lora_rank)
 
@@ -413,7 +430,30 @@ class Pipeline:
             student = open_student(config, world)
         folder, curves = self.folder / "adaptive", self._open_curves
         adapt(student, sets, rationales, self.config.adapt, folder, world, open_curves=curves)
-        return "stage 2 done"
+        return "stage 2 done" + ("" if self.config.calibrate else ", and nothing to `calibrate`: the gate stays raw")
+
+    def _calibrate(self) -> str:
+        config, final = self.config.calibrate, self.folder / "adaptive" / FINAL
+        world = join_world(self.config.student.device)
+        if not is_finished(final.parent):
+            return ""
+        with _own(final.parent, "adapt"):
+            if config is None or is_calibrated(final):
+                return ""
+        # What these two trainings took, which isn't what the configuration says of trainings to come.
+        check_held_out(
+            config,
+            reached_by(_described(self.folder / "joint"), "train") | reached_by(_described(final.parent), "adapt"),
+            f"that is how {self.folder} was trained: leave `calibrate` out and its gate stays raw, or train anew with "
+            "another --output",
+        )
+        fit = calibrate_gate(self.sets(self.config.data, "calibrate"), config, final, self.config.student.dtype, world)
+        if fit is None:
+            return (
+                f"the gate stays raw: fewer than {FEWEST} prompts are held out, the pairs from "
+                f"calibrate.pairs_from {config.pairs_from} on; let there be more"
+            )
+        return str(fit)
 
     def _inputs(self, stage: Stage) -> tuple[list[WeightedSet], Rationales]:
         """The data sets, and the rationales that go with them: selected ones, or without workers the pairs' own."""
@@ -462,6 +502,11 @@ class Pipeline:
         for mode in config.modes:
             run_harness(self.folder / last / FINAL, mode, self.folder / "evaluation" / mode, data, options)
         return "evaluated"
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What a training was, by its own record."""
+    return read_object(folder / "config.json", "copy it back, or leave `calibrate` out: then the gate stays raw")
 
 
 def _check_lengths(student: Student, sets: Sequence[WeightedSet]) -> None:

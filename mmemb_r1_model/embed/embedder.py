@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mmemb_r1_model.vllm.client import Question
 
 Graphs = Literal["auto", "on", "off"]
+Gate = Literal["auto", "raw"]
 
 #: As many as Qwen3-VL-Embedding takes.
 MAX_TEXT_TOKENS = 8192
@@ -47,6 +48,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
+    gate: Gate = "auto",
     threshold: float | None = None,
     max_new_tokens: int | None = None,
     max_text_tokens: int | None = None,
@@ -67,7 +69,8 @@ def load(
         device: auto takes a GPU if there is one.
         dtype: auto is bfloat16 on a GPU, float32 on a CPU.
         attention: of transformers; auto is its default (sdpa).
-        threshold: gate probability above which an item reasons; default: the checkpoint's.
+        gate: auto: calibrated, if the checkpoint has a calibration; raw: the soft-max over <think> and <emb> as it is.
+        threshold: probability of that gate above which an item reasons; default: the checkpoint's for it.
         max_new_tokens: longest rationale; default: the checkpoint's.
         max_text_tokens: of the prompt of an item without media; a longer text loses its end. Default: 8,192, or as many
             as the model reads.
@@ -84,9 +87,11 @@ def load(
     """
     checkpoint = open_checkpoint(path, revision)
     stored = checkpoint.settings
+    calibration = None if gate == "raw" else stored.calibration
     settings = dataclasses.replace(
         stored,
-        threshold=stored.threshold if threshold is None else threshold,
+        calibration=calibration,
+        threshold=(calibration or stored).threshold if threshold is None else threshold,
         max_new_tokens=stored.max_new_tokens if max_new_tokens is None else max_new_tokens,
     )
     if not 0 <= settings.threshold <= 1:
@@ -149,7 +154,12 @@ class MMEmbR1Embedder:
         # Where nothing reasons, there is nothing to ask for.
         self._server = server if set(modes.values()) != {"never"} else None
         # Candidates that never reason are encoded in one way, whatever queries do.
-        of_reasoning = ("threshold", "max_new_tokens", *([] if self._server is None else ["rationales"]))
+        named = dataclasses.asdict(settings)
+        del named["calibration"]
+        if checkpoint.settings.calibration is not None:  # which is the checkpoint's own: its revision tells the numbers
+            named["gate"] = "raw" if settings.calibration is None else "calibrated"
+        of_reasoning: list[str] = [name for name in ("gate", "threshold", "max_new_tokens") if name in named]
+        of_reasoning += [] if self._server is None else ["rationales"]
         self.info = ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
@@ -162,7 +172,7 @@ class MMEmbR1Embedder:
                 "dtype": self._dtype,
                 "attention": attention,
                 "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
-                **dataclasses.asdict(settings),
+                **named,
                 # The default is that of vectors from before there was a limit, to which no text came near.
                 **({} if max_text_tokens is None else {"max_text_tokens": max_text_tokens}),
                 # Its address is no part of results.
@@ -201,7 +211,11 @@ class MMEmbR1Embedder:
             self._trust_remote_code,
             writes=set(self._modes.values()) != {"never"},
         )
-        return Engine(model, self._checkpoint.tokenizer, self._settings.max_new_tokens, self._graphs)
+        settings = self._settings
+        return Engine(
+            *(model, self._checkpoint.tokenizer, settings.max_new_tokens, self._graphs),
+            calibration=settings.calibration,
+        )
 
     @cached_property
     def served(self) -> ServedEngine | None:

@@ -26,7 +26,7 @@ from mmeb_harness import EncodeResult, Trace, Work
 from mmemb_r1_model.decoding import Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Reasoning
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Calibration, Reasoning
 
 
 def states_of(
@@ -136,6 +136,7 @@ class Engine:
         max_new_tokens: int,
         graphs: Graphs = "auto",
         slots: int | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -144,6 +145,7 @@ class Engine:
             max_new_tokens: longest rationale; then it is closed and counted as truncated.
             graphs: see `decoding.step`; auto: on a GPU.
             slots: most rationales at once; by default as many as pay.
+            calibration: of the gate; `None`: it is raw.
         """
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -154,6 +156,7 @@ class Engine:
         self.decoder = Decoder(model, self.rule, graphs, slots)
         self.costs = Costs.of(model)
         self._gate_tokens = torch.tensor([think, emb], device=model.device)
+        self._calibration = calibration
 
     def stream(
         self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float
@@ -208,13 +211,16 @@ class Engine:
         return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
 
     def gate(self, hidden_BD: Tensor) -> Tensor:
-        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins.
+        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins, calibrated.
 
         In float32: logits that bfloat16 has rounded differ in steps of up to 1/8.
         """
         weight_2D = self.model.lm_head.weight[self._gate_tokens]
         logits_B2 = torch.nn.functional.linear(hidden_BD.float(), weight_2D.float())
-        return torch.sigmoid(logits_B2[:, 0] - logits_B2[:, 1])
+        logit_B = logits_B2[:, 0] - logits_B2[:, 1]
+        if self._calibration is not None:
+            logit_B = self._calibration.slope * logit_B + self._calibration.intercept
+        return torch.sigmoid(logit_B)
 
     @torch.inference_mode()
     def _result_of(self, answered: Answered[_Read]) -> EncodeResult:

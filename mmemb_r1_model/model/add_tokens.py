@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import ARCHITECTURE, check_type
 from mmemb_r1_model.model.prompt import TURN_END
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write_settings
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, read_settings, write_settings
 
 #: Normalisation constants of the vision tower, as the base has them; those for clips only servers read.
 _PICTURES = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -67,7 +68,9 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     with replacing_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        write_settings(temporary, Settings(max_new_tokens=max_new_tokens))
+        # A checkpoint that has them all keeps its other settings, too: its weights are what they were.
+        settings = Settings() if new else read_settings(checkpoint.path)
+        write_settings(temporary, dataclasses.replace(settings, max_new_tokens=max_new_tokens))
         for name in _PICTURES:
             if (checkpoint.path / name).is_file():
                 shutil.copyfile(checkpoint.path / name, temporary / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from mmeb_harness import JsonFile
 from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError
+from mmemb_r1_model.disk.files import write_json
 
 FILE_NAME = "mmemb_r1.json"
 SCHEMA_VERSION = 1
@@ -24,6 +24,24 @@ LONGEST_CONTEXT = 262_144
 
 #: When an item writes a rationale before it is embedded.
 Reasoning = Literal["adaptive", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes the gate a forecast: p(reasoning pays) = sigmoid(slope * logit + intercept), after Platt (1999).
+
+    Fitted when training is over, on held-out prompts; whatever trains the checkpoint further drops it.
+
+    Attributes:
+        slope, intercept: of the raw gate's logit, that of <think> minus that of <emb>; both in nats.
+        threshold: reason if that probability is above it.
+        prompts: on how many it was fitted.
+    """
+
+    slope: Annotated[float | int, Ge(0)]
+    intercept: float | int
+    threshold: Annotated[float | int, Ge(0), Le(1)]
+    prompts: Least1
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,8 @@ class Settings:
         video_min_pixels, video_max_pixels: bounds of a whole clip, as Qwen3-VL budgets them.
         frames_per_second: of given frames, for their timestamps; the benchmark's frames carry no times.
         max_new_tokens: longest rationale, markers not counted.
-        threshold: reason if the gate's probability is above it.
+        threshold: reason if the raw gate's probability is above it.
+        calibration: of the gate, with a threshold of its own; `None`: the gate is raw.
     """
 
     request: str = "Think first if it helps, then embed the input."
@@ -51,6 +70,7 @@ class Settings:
     frames_per_second: Annotated[float | int, Gt(0)] = 1.0
     max_new_tokens: Annotated[int, Ge(1), Le(LONGEST_CONTEXT)] = 512
     threshold: Annotated[float | int, Ge(0), Le(1)] = 0.5
+    calibration: Calibration | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -66,6 +86,7 @@ _FILE = JsonFile(
     way_out="write it again with `mmemb-r1 add-tokens`",
     if_damaged="mend it, or remove it for the defaults",
     added=frozenset(field.name for field in dataclasses.fields(Settings)),
+    sparse=frozenset({"calibration"}),
     error=ModelError,
 )
 
@@ -86,4 +107,4 @@ def read_settings(folder: Path) -> Settings:
 
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write the settings beside the weights."""
-    (folder / FILE_NAME).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / FILE_NAME, _FILE.values(settings))

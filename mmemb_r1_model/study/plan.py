@@ -40,7 +40,7 @@ Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
 
-_STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt")
+_STAGES: tuple[Stage, ...] = ("data", "start", "rationales", "judge", "select", "train", "adapt", "calibrate")
 #: Shared up to → what is linked from the base run.
 _LINKED = {
     "judge": ("data", "start", "rationales", "judge", "selected/judged.jsonl", "selected/judge.json"),
@@ -174,7 +174,7 @@ class Study:
         _link(run.parent / BASE, run, _LINKED[last])
         # Only what isn't shared: another run of a linked stage would write into the base's folder.
         left = _STAGES[_STAGES.index(last) + 1 :]
-        stages = [stage for stage in left if stage != "adapt" or variant.checkpoint == "adaptive"]
+        stages = [stage for stage in left if stage not in ("adapt", "calibrate") or variant.checkpoint == "adaptive"]
         self._train(self._pipeline(seed, variant.set), run, stages, f"seed {seed}, {variant.name}")
         self._evaluate(run, variant.checkpoint)
         self._time(run, variant.checkpoint)

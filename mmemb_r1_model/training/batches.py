@@ -136,7 +136,7 @@ class Plan:
         if config.batch_size % config.sub_batches:
             raise OptionError(f"batch_size {config.batch_size} is not a multiple of sub_batches {config.sub_batches}")
         self._block = config.batch_size // config.sub_batches
-        self._shares = [_share(len(weighted.pairs), config) for weighted in sets]
+        self._shares = [pairs_between(len(own.pairs), config.pairs_from, config.pairs_to) for own in sets]
         for weighted, share in zip(sets, self._shares, strict=True):
             if len(share) < self._block:
                 raise OptionError(
@@ -185,14 +185,18 @@ def _are_named(sets: Sequence[WeightedSet], names: Sequence[str]) -> NDArray[np.
     return np.isin(known, names)
 
 
-def _share(size: int, config: PlanConfig) -> NDArray[np.int64]:
-    """The pairs that a plan draws from; the same order for every plan, so that two shares don't overlap."""
-    if not 0 <= config.pairs_from < config.pairs_to <= 1:
-        raise OptionError(f"pairs_from {config.pairs_from} and pairs_to {config.pairs_to} must be 0 ≤ from < to ≤ 1")
-    if (config.pairs_from, config.pairs_to) == (0, 1):
+def pairs_between(size: int, pairs_from: float, pairs_to: float) -> NDArray[np.int64]:
+    """Positions of a share of a data set's pairs; of the same order for all who ask, so that two shares don't overlap.
+
+    Raises:
+        OptionError: no share.
+    """
+    if not 0 <= pairs_from < pairs_to <= 1:
+        raise OptionError(f"pairs_from {pairs_from} and pairs_to {pairs_to} must be 0 ≤ from < to ≤ 1")
+    if (pairs_from, pairs_to) == (0, 1):
         return np.arange(size)
     order = np.random.default_rng(0).permutation(size)
-    return order[round(config.pairs_from * size) : round(config.pairs_to * size)]
+    return order[round(pairs_from * size) : round(pairs_to * size)]
 
 
 def _draws_before(sets_of_step: NDArray[np.int64]) -> NDArray[np.int64]:

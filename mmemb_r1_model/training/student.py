@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -384,7 +385,8 @@ def save_checkpoint(model: Any, source: Path, settings: Settings, folder: Path) 
         for path in source.iterdir():
             if path.name in _PASSED_ON and not (temporary / path.name).exists():
                 shutil.copy(path, temporary / path.name)
-        write_settings(temporary, settings)
+        # A calibration is of the weights that it was fitted to.
+        write_settings(temporary, dataclasses.replace(settings, calibration=None))
         replaced = write_chat_template(source, temporary)
     if replaced is not None:
         say(f"{folder / 'chat_template.jinja'} is ours, not that of {source}: {replaced}")

@@ -135,11 +135,14 @@ def test_a_full_run_rolls_out_what_no_contrastive_term_sees(name: str) -> None:
     adapt, prompts = config.adapt, config.adapt.prompts
     assert prompts is not None
     assert max(config.train.plan.pairs_to, adapt.plan.pairs_to) <= prompts.pairs_from
+    assert config.calibrate is not None
+    assert prompts.pairs_to <= config.calibrate.pairs_from
     weights = sum(own.weight for own in config.data)
     for own in config.data:
         rows = 8_000 if own.weight <= 1 else 118_000  # the fewest, by mmemb_r1_model/data/README.md
         drawn = adapt.loop.steps * adapt.groups * own.weight / weights
-        assert drawn <= rows * (1 - prompts.pairs_from), own
+        assert drawn <= rows * (prompts.pairs_to - prompts.pairs_from), own
+        assert config.calibrate.prompts * own.weight / weights <= rows * (1 - config.calibrate.pairs_from), own
 
 
 def full_run(root: Path, output: Path, student: Path, *assignments: str) -> Pipeline:
