@@ -32,7 +32,6 @@ from mmeb_tasks.miniworld.render import (
     draw_target_pictures,
 )
 from mmeb_tasks.miniworld.tasks import WORLDS, Split, World, find_worlds
-from mmeb_tasks.miniworld.workers import DETAILS_SHARE
 from mmeb_tasks.miniworld.world import (
     HELD_OUT,
     LEVEL_WORDS,
@@ -192,7 +191,7 @@ def test_pools_hold_every_pair_once_as_answer_and_once_as_caption(
 def test_levels_and_dots_are_in_the_pixels_where_nothing_blurs() -> None:
     world = World("clear", look_share=0.2, hops=tuple(range(8)), blur=(0.0, 0.0))
     queries = draw_queries(world, 300, np.random.default_rng(0))
-    pictures = draw_pictures(queries, 0.0, np.random.default_rng(1)) / 255
+    pictures = draw_pictures(world, queries, np.random.default_rng(1)) / 255
     assert (_levels(pictures[:, STRIPS_TOP:]) == queries.levels).all()
     dark = pictures[:, :STRIPS_TOP, DOT_LEFT:].mean((2, 3)) < 0.2  # (n, rows)
     starts_of_dots = dark & ~np.pad(dark, ((0, 0), (1, 0)))[:, :-1]
@@ -201,8 +200,9 @@ def test_levels_and_dots_are_in_the_pixels_where_nothing_blurs() -> None:
 
 
 def test_a_clip_flashes_as_often_as_it_has_hops_and_keeps_its_greys() -> None:
-    queries = draw_queries(BY_NAME["miniworld-video"], 200, np.random.default_rng(0))
-    clips = draw_clips(queries, np.random.default_rng(1)) / 255
+    world = BY_NAME["miniworld-video"]
+    queries = draw_queries(world, 200, np.random.default_rng(0))
+    clips = draw_clips(world, queries, np.random.default_rng(1)) / 255
     assert clips.shape == (200, 6, 32, 32, 3)
     flashes = clips[:, :, slice(*FLASH_ROWS), DOT_LEFT:].mean((2, 3, 4)) < 0.2  # (n, frames)
     assert (flashes.sum(1) == queries.hops).all()
@@ -241,13 +241,13 @@ def test_pictured_targets_show_captions_sharply_and_answers_without_strips() -> 
 
 def test_blur_hides_levels_and_the_graded_grain_shows_how_much() -> None:
     plain = draw_queries(WORLDS[0], 1000, np.random.default_rng(0))
-    seen = _levels(draw_pictures(plain, 0.0, np.random.default_rng(1))[:, STRIPS_TOP:] / 255).clip(0, 7)
+    seen = _levels(draw_pictures(WORLDS[0], plain, np.random.default_rng(1))[:, STRIPS_TOP:] / 255).clip(0, 7)
     assert (seen == plain.levels).all(1).mean() < 0.15
     world = BY_NAME["miniworld-graded"]
     graded = draw_queries(world, 1000, np.random.default_rng(0))
     assert graded.blurs.min() < 0.02
     assert graded.blurs.max() > 0.43
-    pictures = draw_pictures(graded, world.grain, np.random.default_rng(1)) / 255
+    pictures = draw_pictures(world, graded, np.random.default_rng(1)) / 255
     grains = (pictures[:, STRIPS_TOP:, :16].std((1, 2, 3)) + pictures[:, STRIPS_TOP:, 16:].std((1, 2, 3))) / 2
     assert np.corrcoef(grains, graded.blurs)[0, 1] > 0.75
     readable = graded.blurs < 0.03
@@ -294,7 +294,7 @@ def test_items_are_of_their_task(samples: dict[tuple[Split, str], Samples]) -> N
     for (_, name), of_task in samples.items():
         world = BY_NAME[name]
         for query in of_task.queries:
-            assert (len(query.images), len(query.frames)) == ((0, 6) if world.clip else (1, 0))
+            assert (len(query.images), len(query.frames)) == ((0, 6) if world.queries == "clip" else (1, 0))
             assert query.instruction == "find"
         for candidate in of_task.candidates:
             assert bool(candidate.text) == (world.candidates == "text") == (not candidate.images)
@@ -305,7 +305,7 @@ def test_what_is_missing_is_named_with_the_way_out(folders: dict[Split, Path]) -
     with pytest.raises(DataError, match=r"^miniworld-text-new-pairs: .* are missing .*python -m mmeb_tasks.miniworld"):
         next(task for task in TASKS if task.name.endswith("new-pairs")).load(folders["train"], Frames())
     with pytest.raises(UnknownNameError, match="split 'train' named 'miniworld-text-more-hops'"):
-        find_worlds("train", ["miniworld-text-more-hops"])
+        find_worlds(WORLDS, "train", ["miniworld-text-more-hops"])
 
 
 # --- workers ---
@@ -343,7 +343,7 @@ def test_precise_and_verbose_are_right_and_wrong_is_wrong_as_often_as_it_should(
     d_wrong = [one for one in judged if one[0] == "wrong" and one[3] != "miniworld-graded"]
     assert abs(np.mean([not one[4] for one in d_wrong]) - WRONG_SHARE) < 0.05
     looks = [one for one in judged if one[0] == "precise" and one[1] == "look"]
-    assert abs(np.mean([one[5] for one in looks]) - DETAILS_SHARE) < 0.06
+    assert abs(np.mean([one[5] for one in looks]) - WORLDS[0].details_share) < 0.06
 
 
 def _answer(label: Row) -> tuple[str, str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmeb_tasks.miniworld.tasks import TASKS, Split, find_worlds
+from mmeb_tasks.miniworld.tasks import TASKS, WORLDS, Split
 
-__all__ = ["NAME", "TASKS", "VERSION", "make_split"]
+__all__ = ["TASKS", "VERSION", "make_split"]
 
-NAME = "miniworld"
 VERSION = "1"
 
 
@@ -27,11 +26,6 @@ def make_split(folder: Path, seed: int, split: Split, num_queries: int, tasks: S
         DataError: if the folder can't be written, or holds something else.
         UnknownNameError: for a task that the split doesn't have.
     """
-    from mmeb_tasks.mini.write import whole_suite
-    from mmeb_tasks.miniworld.write import write_task
+    from mmeb_tasks.miniworld.write import write_split
 
-    worlds = find_worlds(split, tasks)
-    with whole_suite(folder) as writer:
-        for world in worlds:
-            write_task(world, seed, split, num_queries, writer)
-        writer.finish(NAME, f"{NAME}-{VERSION}-{split}-{seed}-{num_queries}", seed)
+    write_split(WORLDS, VERSION, folder, seed, split, num_queries, tasks)

@@ -19,9 +19,6 @@ from mmeb_tasks.mini.write import Side, WorkerRationale
 from mmeb_tasks.miniworld.tasks import NUM
 from mmeb_tasks.miniworld.world import Queries, Targets, level_words
 
-#: Share of the precise (and wrong) rationales that name a caption's details.
-DETAILS_SHARE = 0.9
-
 VERBOSE_CAPTION = "the picture shows a {colour} {shape} with {first} and {second}"
 VERBOSE_ANSWER = "the picture shows a {colour} {shape}"
 VERBOSE_CHAIN = "start with the {colour} {walk} so the answer is {colour} {shape}"
@@ -75,11 +72,13 @@ def target_sights(targets: Targets) -> list[Sight]:
     ]
 
 
-def work(side: Side, query_ids: Sequence[str], sights: Sequence[Sight], rng: Rng) -> list[WorkerRationale]:
-    """All workers' samples of one side of pairs."""
+def work(
+    side: Side, query_ids: Sequence[str], sights: Sequence[Sight], details_share: float, rng: Rng
+) -> list[WorkerRationale]:
+    """All workers' samples of one side of pairs. The precise and the wrong one name that share of details."""
     written: list[WorkerRationale] = []
     for sample in range(SAMPLES):
-        names_details = (rng.random(len(sights)) < DETAILS_SHARE).tolist()
+        names_details = (rng.random(len(sights)) < details_share).tolist()
         errs = (rng.random(len(sights)) < WRONG_SHARE).tolist()
         offsets = rng.integers(1, NUM, len(sights)).tolist()
         for index, (query_id, sight) in enumerate(zip(query_ids, sights, strict=True)):

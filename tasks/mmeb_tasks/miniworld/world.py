@@ -1,6 +1,7 @@
 """The facts of the world in miniature: what a query shows and asks, what is right, as arrays. Numpy only, seeded.
 
-A query is a picture (a coloured glyph, two grey strips, dots), a table of rules and a task word. Two kinds:
+A query is a picture, page or clip (a coloured glyph, two grey strips, dots), a table of rules and a first word. Two
+kinds, which the word tells apart, or a sign in the picture alone:
 
     LOOK    find the caption: colour, glyph and the strips' levels      "cap red circle three gamma"
     CHAIN   follow the table as many hops as the picture has dots       "ans red plus"
@@ -44,6 +45,7 @@ class Queries:
     Attributes:
         looks: LOOK, else CHAIN.
         hops: to go; 0 for LOOK.
+        dots: shown: the hops; where another sign says LOOK there are some for nothing.
         colours, starts: of the glyph shown.
         levels: (n, 2) of the strips.
         table_sizes: symbols of the table.
@@ -54,6 +56,7 @@ class Queries:
 
     looks: Bools
     hops: Ints
+    dots: Ints
     colours: Ints
     starts: Ints
     levels: Ints
@@ -101,7 +104,8 @@ def rows_of(things: Things, rows: slice) -> Things:
 def draw_queries(world: World, n: int, rng: Rng) -> Queries:
     """Draw queries: kind, hops and table size as the world says, the rest uniform among the allowed pairs."""
     looks = rng.random(n) < world.look_share
-    hops = np.where(looks, 0, rng.choice(world.hops, n))
+    dots = rng.choice(world.hops, n)
+    hops = np.where(looks, 0, dots)
     table_sizes = rng.choice(world.table_sizes, n)
     places = hops % table_sizes
     colours = rng.integers(0, NUM, n)
@@ -109,6 +113,7 @@ def draw_queries(world: World, n: int, rng: Rng) -> Queries:
     return Queries(
         looks=looks,
         hops=hops,
+        dots=hops if world.sign in ("word", "dots") else dots,
         colours=colours,
         starts=starts,
         levels=rng.integers(0, NUM, (n, 2)),
@@ -173,12 +178,13 @@ def in_pool(queries: Queries, pool: Targets) -> tuple[Queries, Ints]:
     return replace(queries, levels=np.where(queries.looks[:, None], pool.levels[places], queries.levels)), places
 
 
-def query_text(queries: Queries, index: int) -> str:
-    """E.g. "chain circle>square plus>ring …". LOOK queries carry a table too, for nothing."""
+def query_text(world: World, queries: Queries, index: int) -> str:
+    """E.g. "chain circle>square plus>ring …", "frame ring>bar …". LOOK queries carry a table too, for nothing."""
     size = int(queries.table_sizes[index])
     cycle = [SHAPES[shape] for shape in queries.cycles[index, :size]]
     rules = [f"{cycle[at]}>{cycle[(at + 1) % size]}" for at in queries.orders[index, :size]]
-    return " ".join([LOOK_WORD if queries.looks[index] else CHAIN_WORD, *rules])
+    kind = LOOK_WORD if queries.looks[index] else CHAIN_WORD
+    return " ".join([kind if world.sign == "word" else world.sign, *rules])
 
 
 def target_text(targets: Targets, index: int) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mmeb_tasks.mini.world import Picture, Rng, stream
-from mmeb_tasks.mini.write import QueryLabel, SuiteWriter
-from mmeb_tasks.miniworld.render import Pictures, draw_clips, draw_pictures, draw_target_pages, draw_target_pictures
-from mmeb_tasks.miniworld.tasks import EVERY_SPLIT, Split, World, table_of
+from mmeb_tasks.mini.write import QueryLabel, SuiteWriter, whole_suite
+from mmeb_tasks.miniworld.render import (
+    Pictures,
+    draw_clips,
+    draw_pages,
+    draw_pictures,
+    draw_target_pages,
+    draw_target_pictures,
+)
+from mmeb_tasks.miniworld.tasks import EVERY_SPLIT, QueryKind, Split, World, find_worlds, table_of
 from mmeb_tasks.miniworld.workers import precise, query_sights, target_sights, work
 from mmeb_tasks.miniworld.world import (
     Queries,
@@ -27,6 +35,11 @@ from mmeb_tasks.miniworld.world import (
 Row = dict[str, Any]
 #: Pictures that are drawn at once.
 CHUNK = 512
+DRAW: dict[QueryKind, Callable[[World, Queries, Rng], Pictures]] = {
+    "picture": draw_pictures,
+    "clip": draw_clips,
+    "page": draw_pages,
+}
 _PURPOSES = ("facts", "pictures", "workers")
 
 
@@ -47,6 +60,23 @@ class WorldLabel(QueryLabel):
     blur: float
 
 
+def write_split(
+    worlds: Sequence[World],
+    version: str,
+    folder: Path,
+    seed: int,
+    split: Split,
+    num_queries: int,
+    tasks: Sequence[str] | None,
+) -> None:
+    """Write a split of worlds of one group, whole or not at all; see `miniworld.make_split`."""
+    chosen, name = find_worlds(worlds, split, tasks), worlds[0].group
+    with whole_suite(folder) as writer:
+        for world in chosen:
+            write_task(world, seed, split, num_queries, writer)
+        writer.finish(name, f"{name}-{version}-{split}-{seed}-{num_queries}", seed)
+
+
 def write_task(world: World, seed: int, split: Split, num_queries: int, writer: SuiteWriter) -> None:
     """Write one task of a split."""
     facts, pictures, workers = (
@@ -60,9 +90,9 @@ def write_task(world: World, seed: int, split: Split, num_queries: int, writer: 
         {"query_id": query_id, "candidate_id": candidate_ids[place], "gain": 1.0}
         for query_id, place in zip(query_ids, places, strict=True)
     ]
-    writer.table(table_of(world.name, "queries"), query_rows)
-    writer.table(table_of(world.name, "candidates"), list({row["id"]: row for row in candidate_rows}.values()))
-    writer.table(table_of(world.name, "relevant"), relevant)
+    writer.table(table_of(world, "queries"), query_rows)
+    writer.table(table_of(world, "candidates"), list({row["id"]: row for row in candidate_rows}.values()))
+    writer.table(table_of(world, "relevant"), relevant)
     writer.labels(world.name, _labels(queries, query_ids))
     if split != "test":
         _write_rationales(world, queries, query_ids, workers, writer)
@@ -83,11 +113,11 @@ def _draw(world: World, split: Split, n: int, rng: Rng) -> tuple[Queries, Target
 
 def _query_rows(world: World, queries: Queries, rng: Rng, writer: SuiteWriter) -> list[Row]:
     def draw(chunk: Queries, rng: Rng) -> Pictures:
-        return draw_clips(chunk, rng) if world.clip else draw_pictures(chunk, world.grain, rng)
+        return DRAW[world.queries](world, chunk, rng)
 
-    media = _write_media(f"miniworld/{world.name}/queries", _in_chunks(queries, draw, rng), writer)
+    media = _write_media(f"{world.group}/{world.name}/queries", _in_chunks(queries, draw, rng), writer)
     return [
-        {"id": query_id, "text": query_text(queries, index), "media": paths}
+        {"id": query_id, "text": query_text(world, queries, index), "media": paths}
         for index, (query_id, paths) in enumerate(media)
     ]
 
@@ -98,7 +128,7 @@ def _candidate_rows(world: World, targets: Targets, rng: Rng, writer: SuiteWrite
         texts = [target_text(targets, index) for index in range(len(targets))]
         return [{"id": text, "text": text, "media": []} for text in texts]
     draw = draw_target_pages if world.candidates == "page" else draw_target_pictures
-    media = _write_media(f"miniworld/{world.name}/candidates", _in_chunks(targets, draw, rng), writer)
+    media = _write_media(f"{world.group}/{world.name}/candidates", _in_chunks(targets, draw, rng), writer)
     return [{"id": candidate_id, "text": "", "media": paths} for candidate_id, paths in media]
 
 
@@ -136,7 +166,8 @@ def _labels(queries: Queries, query_ids: Sequence[str]) -> list[WorldLabel]:
 
 
 def _write_rationales(world: World, queries: Queries, query_ids: Sequence[str], rng: Rng, writer: SuiteWriter) -> None:
-    rationales = work("query", query_ids, query_sights(queries), rng)
+    rationales = work("query", query_ids, query_sights(queries), world.details_share, rng)
     if world.candidates != "text":
-        rationales += work("positive", query_ids, target_sights(targets_of(queries)), rng)
+        sights = target_sights(targets_of(queries))
+        rationales += work("positive", query_ids, sights, world.details_share, rng)
     writer.rationales(world.name, rationales)

@@ -344,7 +344,7 @@ def test_another_edition_than_the_datas_is_one_line(call) -> None:  # type: igno
 
 def test_tasks_and_models_are_listed(call) -> None:  # type: ignore[no-untyped-def]
     listed = call("tasks").stdout.splitlines()
-    assert len(listed) == 1 + 78 + 7  # the header, the benchmark, the miniworld
+    assert len(listed) == 1 + 78 + 7 + 9  # the header, the benchmark, the miniworld, mixed
     assert len(call("tasks", "--groups", "I-VG").stdout.splitlines()) == 5
     models = call("models").stdout
     assert all(name in models for name in ("mmemb_r1", "random", "bag_of_features"))

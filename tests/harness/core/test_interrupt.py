@@ -123,6 +123,6 @@ def test_ctrl_c_while_a_command_imports_is_one_line(milliseconds: int) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     said = [line for line in err.splitlines() if line and "import time:" not in line]
-    if not out.endswith("miniworld\n"):  # the last row: where all is printed there is nothing to stop
+    if not out.endswith("mixed\n"):  # the last row: where all is printed there is nothing to stop
         assert said[-1].startswith("error: stopped")
     assert "Traceback" not in "".join(said)

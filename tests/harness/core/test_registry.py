@@ -188,7 +188,7 @@ def test_a_run_of_the_benchmarks_tasks_imports_no_other_collection(monkeypatch: 
     assert len(choose_tasks(None, modalities=["video"])[0]) == 18
     assert loaded == [BENCHMARK, BENCHMARK]
     assert [standing.task.name for standing in choose_tasks(None, ["miniworld-text"])[0]] == ["miniworld-text"]
-    assert set(loaded) == {BENCHMARK, "miniworld", "mine"}
+    assert set(loaded) == {BENCHMARK, "miniworld", "mixed", "mine"}
 
 
 def test_names_that_are_none_are_looked_for_everywhere_and_broken_plugins_are_told(
