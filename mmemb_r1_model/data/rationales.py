@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class CarriedRationales:
         share = f"{reasoned} of {len(looked)} pairs that were looked at"
         return CarriedRationales(f"the pairs' own are learnt as they are, unselected ({share} have some)")
 
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+    def draw(self, pair: Pair, side: Side, rng: Callable[[], np.random.Generator]) -> str | None:
         """The side's own; `None`: it is direct-only."""
         return pair.rationales.get(side)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -172,7 +172,7 @@ class TrustedRationales:
             digest.update("\x1f".join([*key, *texts]).encode())
         return digest.hexdigest()[:16]
 
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+    def draw(self, pair: Pair, side: Side, rng: Callable[[], np.random.Generator]) -> str | None:
         """One of them; `None` if there is none."""
         texts = self._texts.get((pair.dataset, pair.id, side), [])
-        return texts[int(rng.integers(len(texts)))] if texts else None
+        return texts[int(rng().integers(len(texts)))] if texts else None

@@ -131,15 +131,19 @@ def lay_out(rows: Sequence[Sequence[Prompt]], pad_id: int) -> tuple[Collated, In
     types = np.zeros_like(ids)
     positions = np.zeros((3, *ids.shape), dtype=np.int64)
     part = np.full_like(ids, -1)
-    for row, pieces in enumerate(rows):
-        start, offset = width - len(pieces[0]), 0
-        for number, piece in enumerate(pieces):
-            here = slice(start, start + len(piece))
-            ids[row, here], types[row, here], part[row, here] = piece.ids, piece.types, number
-            positions[:, row, here] = piece.positions + offset
-            start, offset = here.stop, pieces[0].next_position
+    flat = [piece for pieces in rows for piece in pieces]
+    lengths = [len(piece) for piece in flat]
+    # A row's tokens have no gap, so what is taken, row by row, is all pieces' tokens, one after another.
+    starts = np.array([[width - len(pieces[0])] for pieces in rows])
+    ends = starts + [[sum(map(len, pieces))] for pieces in rows]
+    taken = (starts <= np.arange(length)) & (np.arange(length) < ends)
+    offsets = [pieces[0].next_position if number else 0 for pieces in rows for number in range(len(pieces))]
+    ids[taken] = np.concatenate([piece.ids for piece in flat])
+    types[taken] = np.concatenate([piece.types for piece in flat])
+    positions[:, taken] = np.concatenate([piece.positions for piece in flat], axis=1) + np.repeat(offsets, lengths)
+    part[taken] = np.repeat([number for pieces in rows for number in range(len(pieces))], lengths)
     next_positions = np.array([pieces[0].next_position for pieces in rows], dtype=np.int64)
-    pixels = pixels_of([piece for pieces in rows for piece in pieces])
+    pixels = pixels_of(flat)
     return Collated(ids, (part >= 0).astype(np.int64), types, positions, next_positions, pixels), part
 
 
@@ -185,7 +189,7 @@ def pixels_of(pieces: Sequence[Prompt]) -> Pixels:
     """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
     arrays: Pixels = {}
     for kind, values, grid in _KINDS:
-        patches = [patches for piece in pieces if kind in piece.types for patches in piece.patches]
+        patches = [patches for piece in pieces if piece.patches and kind in piece.types for patches in piece.patches]
         if patches:
             arrays[values] = np.concatenate([each.pixels for each in patches])
             arrays[grid] = np.array([each.grid for each in patches], dtype=np.int64)

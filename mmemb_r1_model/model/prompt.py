@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -112,13 +113,16 @@ class Prompt:
 
 def continuation(ids: Sequence[int]) -> Prompt:
     """Plain tokens, to stand behind something."""
-    n = len(ids)
-    return Prompt(
-        ids=np.array(ids, dtype=np.int64),
-        types=np.full(n, TEXT, dtype=np.int64),
-        positions=np.tile(np.arange(n), (3, 1)),
-        next_position=n,
-    )
+    return Prompt(np.array(ids, dtype=np.int64), *_plain_places(len(ids)), next_position=len(ids))
+
+
+@lru_cache(maxsize=256)
+def _plain_places(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Types (n,) and positions (3, n) of plain tokens; shared, so nobody may write into them."""
+    shared = np.full(n, TEXT, dtype=np.int64), np.tile(np.arange(n), (3, 1))
+    for array in shared:
+        array.flags.writeable = False
+    return shared
 
 
 def extended(prompt: Prompt, ids: Sequence[int]) -> Prompt:

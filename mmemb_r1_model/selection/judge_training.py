@@ -21,7 +21,7 @@ from mmemb_r1_model.disk.config import Least1, Share
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.selection.judge import Judge, Shown
 from mmemb_r1_model.training.batches import Plan, PlanConfig, Rationales, WeightedSet, described_pairs, labels_of
-from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.distributed import World, seed_draws
 from mmemb_r1_model.training.loop import FINAL, Loop, LoopConfig, is_finished
 
 
@@ -87,7 +87,7 @@ class _Lessons:
         judge, config = self.judge, self.config
         rng = np.random.default_rng((config.loop.seed, 5, number))
         pairs = self.pairs(number)
-        torch.manual_seed(config.loop.seed + number)
+        seed_draws(config.loop.seed + number, judge.device)
         judge.module.train()
         queries = [judge.query(self._shown(pair, "query", rng)) for pair in pairs]
         # Wrong candidates carry their rationales as often as right ones: else a rationale alone would mean Yes.
@@ -101,7 +101,7 @@ class _Lessons:
 
     def _shown(self, pair: Pair, side: Side, rng: np.random.Generator) -> Shown:
         wanted = rng.random() < self.config.rationale_share
-        return Shown(item_of(pair, side), self.rationales.draw(pair, side, rng) if wanted else None)
+        return Shown(item_of(pair, side), self.rationales.draw(pair, side, lambda: rng) if wanted else None)
 
     def _wrong(self, pairs: Sequence[Pair], place: int, rng: np.random.Generator) -> list[int]:
         """Places of pairs whose positives are wrong for this one's query."""

@@ -420,11 +420,13 @@ class SelectedRationales:
     def _has(self, pair: Pair) -> bool:
         return any(self._sides.get(side_key(pair.dataset, pair.id, side)) for side in SIDES)
 
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+    def draw(self, pair: Pair, side: Side, rng: Callable[[], np.random.Generator]) -> str | None:
         """By the chances of the pair's rationales; `None` for a side that is direct-only or has none."""
         selected = self._sides.get(side_key(pair.dataset, pair.id, side))
         if not selected or selected[-1].direct_only:
             return None
         judged = selected[-1].judged
         shares = np.array([rationale.chance for rationale in judged])
-        return judged[int(rng.choice(len(judged), p=shares / shares.sum()))].text
+        if shares.max() == shares.sum():
+            return judged[int(shares.argmax())].text
+        return judged[int(rng().choice(len(judged), p=shares / shares.sum()))].text

@@ -46,8 +46,12 @@ class Rationales(Protocol):
     def fingerprint(self) -> str:
         """Of all of them: a run that was broken off goes on with the same ones only."""
 
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
-        """One of the pair's rationales for that side; `None`: the side is direct-only."""
+    def draw(self, pair: Pair, side: Side, rng: Callable[[], np.random.Generator]) -> str | None:
+        """One of the pair's rationales for that side; `None`: the side is direct-only.
+
+        Args:
+            rng: makes a generator, which takes longer than to see that there is but one rationale.
+        """
 
 
 @dataclass(frozen=True)
@@ -251,10 +255,11 @@ class StepReader(torch.utils.data.Dataset[StepBatch]):
         )
 
     def _input(self, pair: Pair, side: Side, step: int) -> Input:
-        # Drawn by pair and step, not by place: the same whatever the number of processes.
-        rng = np.random.default_rng(
-            (self._plan.seed, 3, step, hash64(f"{pair.dataset}\0{pair.id}") % 2**63, SIDES.index(side))
-        )
+        def rng() -> np.random.Generator:
+            # Drawn by pair and step, not by place: the same whatever the number of processes.
+            of_pair = hash64(f"{pair.dataset}\0{pair.id}") % 2**63
+            return np.random.default_rng((self._plan.seed, 3, step, of_pair, SIDES.index(side)))
+
         item = item_of(pair, side)
         try:
             return Input(item, self._read(item), self._rationales.draw(pair, side, rng))
@@ -284,10 +289,9 @@ def right_pairs(right: Sequence[frozenset[int]], has: Sequence[frozenset[int]]) 
     for column, labels in enumerate(has):
         for label in labels:
             columns.setdefault(label, []).append(column)
+    found = [(row, column) for row, labels in enumerate(right) for label in labels for column in columns.get(label, ())]
     is_right = torch.zeros(len(right), len(has), dtype=torch.bool)
-    for row, labels in enumerate(right):
-        for label in labels:
-            is_right[row, columns.get(label, [])] = True
+    is_right[tuple(torch.tensor(found, dtype=torch.int64).view(-1, 2).T)] = True
     return is_right
 
 

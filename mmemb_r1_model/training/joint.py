@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmemb_r1_model.disk.config import Above0, Least0, Share
 from mmemb_r1_model.training.batches import Input, StepBatch, right_pairs
-from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.distributed import World, seed_draws
 from mmemb_r1_model.training.losses import JointWeights, contrastive_terms
 from mmemb_r1_model.training.student import Student
 
@@ -121,7 +121,7 @@ def _completion_length(student: Student, given: Input) -> int:
 
 def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, number: int) -> ChunkResult:
     """The direct and the reasoned path of a chunk's items."""
-    torch.manual_seed(seed * 1009 + number)
+    seed_draws(seed * 1009 + number, student.device)
     completions = [[[student.emb]] for _ in chunk]
     taught_branches, place = [], 0
     for own, given in zip(completions, chunk, strict=True):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -137,8 +138,10 @@ class PackedModel(nn.Module):
         if not chosen:
             return hidden_BLD.new_zeros(0, dtype=torch.float32)
         device = hidden_BLD.device
-        rows = torch.cat([torch.full((branch.end - branch.start - 1,), branch.row) for branch in chosen]).to(device)
-        columns = torch.cat([torch.arange(branch.start, branch.end - 1) for branch in chosen]).to(device)
+        lengths = [branch.end - branch.start - 1 for branch in chosen]
+        rows = torch.from_numpy(np.repeat([branch.row for branch in chosen], lengths)).to(device)
+        places = np.concatenate([np.arange(branch.start, branch.end - 1) for branch in chosen])
+        columns = torch.from_numpy(places).to(device)
         targets = packed.batch.ids_BL[rows, columns + 1]
         return token_log_probs(hidden_BLD[rows, columns], head, targets, self.banned)
 
@@ -430,10 +433,10 @@ def batch_vision_attention(model: Any) -> None:
         query, key, value = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).unbind(1)
         query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
         lengths = cu_seqlens.diff()
-        places = torch.split(torch.arange(n, device=hidden_states.device), lengths.tolist())
+        places = torch.arange(n, device=hidden_states.device)
         attended = torch.empty_like(query)
         for length in sorted(set(lengths.tolist())):
-            index = torch.stack([place for place in places if len(place) == length])  # (pictures, length)
+            index = places[(lengths == length).repeat_interleave(lengths)].view(-1, length)  # (pictures, length)
             q, k, v = (tensor[index].transpose(1, 2) for tensor in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, scale=self.scaling)
             attended = attended.index_copy(0, index.flatten(), out.transpose(1, 2).flatten(0, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Written:
     def fingerprint(self) -> str:
         return fingerprint(sorted(self.texts.items()))
 
-    def draw(self, pair: Pair, side: Side, rng: np.random.Generator) -> str | None:
+    def draw(self, pair: Pair, side: Side, rng: Callable[[], np.random.Generator]) -> str | None:
         return self.texts.get((side, pair.id))
 
 
