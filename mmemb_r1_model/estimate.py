@@ -2,7 +2,8 @@
 
 The stages are the pipeline's own; the configuration is shorter in three ways: few pairs of each data set, drawn at
 random and repeated where a batch wants more of them; few steps of each training; a share of each evaluation. Synthetic
-data are made whole. Not in it: checkpoints on the way, what has to be read of pairs that aren't drawn, the ranking.
+data are made whole. Not in it: checkpoints on the way, what has to be read of pairs that aren't drawn, the gate's
+calibration, the ranking.
 """
 
 from __future__ import annotations

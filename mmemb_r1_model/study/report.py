@@ -249,8 +249,8 @@ All seeds, tasks that have training data. Gain: points of the main metric, reaso
 
 {table(["p(reason)", "queries", "reasoning pays", "hurts", "gain"], rows)}
 As a forecast that reasoning pays: Brier score {brier:.3f} (of the base rate {of_rate:.3f}), ECE
-{calibration.ece:.3f} (ten bins of equally many queries). The gate is trained on reward, cost included, not to be a
-probability.
+{calibration.ece:.3f} (ten bins of equally many queries). The gate is trained on reward, cost included;
+only `calibrate` makes it a probability.
 
 ![calibration](calibration.png)
 """

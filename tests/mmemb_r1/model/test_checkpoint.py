@@ -78,6 +78,8 @@ def test_a_spoilt_checkpoint_is_refused(
         ({"frames_per_second": 0}, "frames_per_second"),
         ({"min_pixels": -1}, "min_pixels"),
         ({"max_pixels": None}, "max_pixels"),
+        ({"calibration": {"slope": 1, "intercept": 0, "prompts": 9}}, "calibration.*threshold"),
+        ({"calibration": {"slope": -1, "intercept": 0, "threshold": 0.5, "prompts": 9}}, "calibration.slope"),
         ({"min_pixels": 4096, "max_pixels": 1024}, "min_pixels is more than max_pixels"),
         ({"video_min_pixels": 10**7}, "video_min_pixels is more than video_max_pixels"),
     ],
