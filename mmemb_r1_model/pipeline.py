@@ -89,6 +89,7 @@ class SyntheticConfig:
 
     Attributes:
         folder: below OUTPUT/data.
+        options: further ones of the module's command.
     """
 
     module: str
@@ -96,6 +97,7 @@ class SyntheticConfig:
     split: str = "train"
     seed: Seed = 0
     queries: Least1 = 100
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -550,7 +552,7 @@ def make_synthetic(splits: Sequence[SyntheticConfig], folder: Path) -> list[str]
             continue
         options = ["--split", split.split, "--seed", str(split.seed), "--queries", str(split.queries)]
         with progress_of(f"making {target}, {split.queries:,} queries of {split.module}"):
-            _command([sys.executable, "-m", split.module, str(target), *options])
+            _command([sys.executable, "-m", split.module, str(target), *options, *split.options])
         made.append(split.folder)
     return made
 

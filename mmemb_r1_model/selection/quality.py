@@ -28,6 +28,8 @@ _SEPARATE = 10
 def selection_quality(selected: Path, folders: Sequence[Path]) -> dict[str, Any]:
     """group → rule → shares of the sides with a right one chosen, with a precise one, direct-only; and the AUC.
 
+    Of direct-only also the share where no rationale is right, and where one is; `None` where there is no such side.
+
     Groups are all sides, "easy" and "hard" queries, "positive" sides, and the sides of each data set if there are few.
     A rule's share of right choices is the sum of its chances over right rationales; a side that is direct-only counts
     in `direct_only` alone.
@@ -80,11 +82,13 @@ def _group(rows: list[_Side]) -> dict[str, Any]:
     }
 
 
-def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float]:
+def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float | None]:
     right = precise = chosen = wrong_over_precise = 0.0
     contested = 0
+    direct_only: dict[bool, list[bool]] = {True: [], False: []}  # by whether one is right
     for key, judged, truth in rows:
         shares = chances(judged, config, key)
+        direct_only[any(truth)].append(not any(shares))
         if not any(shares):
             continue
         chosen += 1
@@ -98,6 +102,8 @@ def _rule(rows: list[_Side], config: RuleConfig) -> Mapping[str, float]:
         "right_where_one_is_wrong": 1 - wrong_over_precise / max(1, contested),
         "precise": precise / max(1, chosen),
         "direct_only": 1 - chosen / max(1, len(rows)),
+        "direct_only_where_none_is_right": float(np.mean(direct_only[False])) if direct_only[False] else None,
+        "direct_only_where_one_is_right": float(np.mean(direct_only[True])) if direct_only[True] else None,
     }
 
 

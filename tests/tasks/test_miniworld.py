@@ -16,7 +16,7 @@ from mmeb_tasks.mini import make_split as make_mini_split
 from mmeb_tasks.mini.workers import WRONG_SHARE, mistaken
 from mmeb_tasks.mini.world import COLOURS, RGB, SHAPES
 from mmeb_tasks.mini.write import QueryLabel
-from mmeb_tasks.miniworld import TASKS, make_split
+from mmeb_tasks.miniworld import TASKS, WORKERS, make_split
 from mmeb_tasks.miniworld.render import (
     BAND_BOTTOM,
     BAND_TOP,
@@ -374,6 +374,30 @@ def test_a_wrong_chain_reads_the_table_backwards(
         assert row["right"] == (walk[-1] == label["rationale"].split()[-1])
         accidents += row["right"] and backwards and not forwards
     assert accidents  # e.g. 2 hops of 4: right, though the way is not
+
+
+def test_fallible_workers_err_alike_and_of_hopeless_sides_all_do(folders: dict[Split, Path], tmp_path: Path) -> None:
+    names = ["miniworld-graded", "miniworld-image"]  # one has accidents, one two sides
+    make_split(tmp_path / "careful", 5, "train", N, names)
+    make_split(tmp_path / "fallible", 5, "train", N, names, "fallible")
+    careful, fallible = (_digest(tmp_path / kind) for kind in ("careful", "fallible"))
+    changed = {path for path, digest in fallible.items() if digest != careful[path]}
+    assert changed == {"worker_rationales.parquet", "manifest.json"}
+    labels = _by_key(tmp_path / "fallible" / "query_labels.parquet")
+    right: dict[str, list[bool]] = {}
+    of_side: dict[tuple[str, str, str], list[bool]] = {}
+    for row in _rationales(tmp_path / "fallible"):
+        label = labels[row["task"], row["query_id"]]
+        leads_to = _leads_to(row["text"], row["side"], label)
+        assert row["right"] == (leads_to == _answer(label)), row
+        of_side.setdefault((row["task"], row["query_id"], row["side"]), []).append(row["right"])
+        right.setdefault(row["worker"], []).append(row["right"])
+    is_hopeless = np.array([not any(side) for side in of_side.values()])
+    careful_share = (1 - WORKERS["fallible"]["hopeless_share"]) * (1 - WORKERS["fallible"]["err_share"])
+    assert abs(is_hopeless.mean() - WORKERS["fallible"]["hopeless_share"]) < 0.06
+    for worker in ("precise", "verbose"):
+        assert abs(np.mean(right[worker]) - careful_share) < 0.05
+    assert np.mean(right["wrong"]) < np.mean(right["precise"]) - 0.1
 
 
 # --- through the harness ---

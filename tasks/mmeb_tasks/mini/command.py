@@ -10,8 +10,14 @@ import click
 from mmeb_harness import HarnessError
 
 
-def split_command(what: str, make_split: Callable[..., None], splits: Sequence[str], queries: int) -> click.Command:
-    """A command over a `make_split` of a suite that is called `what`; `queries` a task by default."""
+def split_command(
+    what: str, make_split: Callable[..., None], splits: Sequence[str], queries: int, *options: click.Option
+) -> click.Command:
+    """A command over a `make_split` of a suite that is called `what`; `queries` a task by default.
+
+    Args:
+        options: of this suite alone, handed on by name.
+    """
 
     @click.command(help=f"Make a split of {what} in FOLDER.")
     @click.argument("folder", type=click.Path(path_type=Path))
@@ -19,10 +25,11 @@ def split_command(what: str, make_split: Callable[..., None], splits: Sequence[s
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
     @click.option("--queries", type=click.IntRange(1), default=queries, show_default=True, help="Queries of each task.")
     @click.option("--task", "tasks", multiple=True, help="A task; may be repeated. Default: all that the split has.")
-    def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...]) -> None:
+    def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...], **others: str) -> None:
         try:
-            make_split(folder, seed, split, queries, tasks or None)
+            make_split(folder, seed, split, queries, tasks or None, **others)
         except HarnessError as error:
             raise click.ClickException(str(error)) from error
 
+    main.params += options
     return main

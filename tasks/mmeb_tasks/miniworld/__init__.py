@@ -5,22 +5,39 @@ Seven synthetic tasks of group "miniworld", in `TASKS`; no part of the benchmark
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from mmeb_tasks.miniworld.tasks import TASKS, WORLDS, Split
 
-__all__ = ["TASKS", "VERSION", "make_split"]
+__all__ = ["TASKS", "VERSION", "WORKERS", "Workers", "make_split"]
 
 VERSION = "1"
+Workers = Literal["careful", "fallible"]
+#: By what each kind of workers changes the worlds. Of the fallible ones neither a character nor the length tells who is
+#: right, and of hopeless sides only the direct path is left.
+WORKERS: dict[Workers, dict[str, float]] = {
+    "careful": {},
+    "fallible": {"err_share": 0.25, "hopeless_share": 0.15},
+}
 
 
-def make_split(folder: Path, seed: int, split: Split, num_queries: int, tasks: Sequence[str] | None = None) -> None:
+def make_split(
+    folder: Path,
+    seed: int,
+    split: Split,
+    num_queries: int,
+    tasks: Sequence[str] | None = None,
+    workers: Workers = "careful",
+) -> None:
     """Make one split, whole or not at all. Splits, seeds and tasks draw from separate random streams.
 
     Args:
         num_queries: of each task.
         tasks: names; `None`: all that the split has.
+        workers: who writes rationales; nothing else depends on it.
 
     Raises:
         DataError: if the folder can't be written, or holds something else.
@@ -28,4 +45,6 @@ def make_split(folder: Path, seed: int, split: Split, num_queries: int, tasks: S
     """
     from mmeb_tasks.miniworld.write import write_split
 
-    write_split(WORLDS, VERSION, folder, seed, split, num_queries, tasks)
+    worlds = [dataclasses.replace(world, **WORKERS[workers]) for world in WORLDS]  # type: ignore[arg-type]
+    version = VERSION if workers == "careful" else f"{VERSION}-{workers}"
+    write_split(worlds, version, folder, seed, split, num_queries, tasks)

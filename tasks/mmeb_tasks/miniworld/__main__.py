@@ -1,7 +1,16 @@
 """`python -m mmeb_tasks.miniworld FOLDER --split train --queries 12000`: make a split of the world in miniature."""
 
+import click
+
 from mmeb_tasks.mini.command import split_command
-from mmeb_tasks.miniworld import make_split
+from mmeb_tasks.miniworld import WORKERS, make_split
 from mmeb_tasks.miniworld.tasks import EVERY_SPLIT
 
-split_command("the world in miniature", make_split, EVERY_SPLIT, 2048)()
+workers = click.Option(
+    ["--workers"],
+    type=click.Choice(list(WORKERS)),
+    default="careful",
+    show_default=True,
+    help="careful: only the wrong one errs; fallible: each does, and of some sides all they write is wrong.",
+)
+split_command("the world in miniature", make_split, EVERY_SPLIT, 2048, workers)()

@@ -59,6 +59,8 @@ class World:
         blur: least and greatest sd of a strip's shift, uniform between; 1 is black to white.
         grain: sd of the strips' visible pixel grain, as a multiple of the query's blur.
         details_share: share of the precise (and wrong) workers' rationales that name a caption's details.
+        err_share: share of the precise and of the verbose worker's rationales that are wrong: of either as many.
+        hopeless_share: share of sides of which every rationale is wrong, whoever writes it.
         held_out_pairs: every query has a held-out pair (as caption, start or end), instead of none.
     """
 
@@ -75,6 +77,8 @@ class World:
     blur: tuple[float, float] = (0.3, 0.3)
     grain: float = 0.0
     details_share: float = 0.9
+    err_share: float = 0.0
+    hopeless_share: float = 0.0
     held_out_pairs: bool = False
     splits: tuple[Split, ...] = EVERY_SPLIT
 

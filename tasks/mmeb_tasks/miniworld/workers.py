@@ -4,6 +4,7 @@
     verbose   the same in filler: "start with the red circle then square then plus so the answer is red plus"
     wrong     looks precise, but often reads the table backwards, or misnames the colour
 
+Precise and verbose err, too, as often as the world says, and of hopeless sides whatever anybody writes is wrong.
 The details (the strips' levels) are true, but a student's picture does not show them. A table read backwards may
 lead to the right answer by accident (2 hops of 4): that counts as right.
 """
@@ -15,9 +16,12 @@ from dataclasses import dataclass, replace
 
 from mmeb_tasks.mini.workers import SAMPLES, WRONG_SHARE
 from mmeb_tasks.mini.world import COLOURS, SHAPES, Rng
-from mmeb_tasks.mini.write import Side, WorkerRationale
-from mmeb_tasks.miniworld.tasks import NUM
+from mmeb_tasks.mini.write import Side, Worker, WorkerRationale
+from mmeb_tasks.miniworld.tasks import NUM, World
 from mmeb_tasks.miniworld.world import Queries, Targets, level_words
+
+CAREFUL: tuple[Worker, ...] = ("precise", "verbose")
+WRONG: Worker = "wrong"
 
 VERBOSE_CAPTION = "the picture shows a {colour} {shape} with {first} and {second}"
 VERBOSE_ANSWER = "the picture shows a {colour} {shape}"
@@ -73,23 +77,33 @@ def target_sights(targets: Targets) -> list[Sight]:
 
 
 def work(
-    side: Side, query_ids: Sequence[str], sights: Sequence[Sight], details_share: float, rng: Rng
+    side: Side, query_ids: Sequence[str], sights: Sequence[Sight], world: World, rng: Rng, slips: Rng
 ) -> list[WorkerRationale]:
-    """All workers' samples of one side of pairs. The precise and the wrong one name that share of details."""
+    """All workers' samples of one side of pairs.
+
+    Args:
+        slips: of what careful workers never do, so that what they write depends on `rng` alone.
+    """
     written: list[WorkerRationale] = []
+    n = len(sights)
+    is_hopeless = slips.random(n) < world.hopeless_share
     for sample in range(SAMPLES):
-        names_details = (rng.random(len(sights)) < details_share).tolist()
-        errs = (rng.random(len(sights)) < WRONG_SHARE).tolist()
-        offsets = rng.integers(1, NUM, len(sights)).tolist()
+        names_details = (rng.random(n) < world.details_share).tolist()
+        errs = {"wrong": rng.random(n) < WRONG_SHARE}
+        offsets = {"wrong": rng.integers(1, NUM, n)}
+        for worker in CAREFUL:
+            errs[worker], offsets[worker] = slips.random(n) < world.err_share, slips.integers(1, NUM, n)
         for index, (query_id, sight) in enumerate(zip(query_ids, sights, strict=True)):
-            details = names_details[index] and bool(sight.details)
-            taken_for = mistaken(sight, offsets[index]) if errs[index] else sight
-            right = taken_for.answer == sight.answer
-            written += [
-                WorkerRationale(query_id, side, "precise", sample, precise(sight, details), True, details),
-                WorkerRationale(query_id, side, "verbose", sample, verbose(sight), True, bool(sight.details)),
-                WorkerRationale(query_id, side, "wrong", sample, precise(taken_for, details), right, details),
-            ]
+            for worker in (*CAREFUL, WRONG):
+                offset, taken_for = int(offsets[worker][index]), sight
+                if errs[worker][index] or is_hopeless[index]:
+                    taken_for = mistaken(sight, offset)
+                right = taken_for.answer == sight.answer
+                if right and is_hopeless[index]:  # backwards to the right end
+                    taken_for, right = misnamed(sight, offset), False
+                details = bool(sight.details) and (worker == "verbose" or names_details[index])
+                text = verbose(taken_for) if worker == "verbose" else precise(taken_for, details)
+                written.append(WorkerRationale(query_id, side, worker, sample, text, right, details))
     return written
 
 
@@ -117,4 +131,9 @@ def mistaken(sight: Sight, offset: int) -> Sight:
         return replace(sight, walk=sight.backwards)
     if sight.backwards:
         return replace(sight, walk=((sight.walk[0] + offset) % NUM,))
+    return misnamed(sight, offset)
+
+
+def misnamed(sight: Sight, offset: int) -> Sight:
+    """Another colour."""
     return replace(sight, colour=(sight.colour + offset) % NUM)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mmeb_tasks.mini.world import Picture, Rng, stream
-from mmeb_tasks.mini.write import QueryLabel, SuiteWriter, whole_suite
+from mmeb_tasks.mini.write import QueryLabel, Side, SuiteWriter, whole_suite
 from mmeb_tasks.miniworld.render import (
     Pictures,
     draw_clips,
@@ -18,7 +19,7 @@ from mmeb_tasks.miniworld.render import (
     draw_target_pictures,
 )
 from mmeb_tasks.miniworld.tasks import EVERY_SPLIT, QueryKind, Split, World, find_worlds, table_of
-from mmeb_tasks.miniworld.workers import precise, query_sights, target_sights, work
+from mmeb_tasks.miniworld.workers import Sight, precise, query_sights, target_sights, work
 from mmeb_tasks.miniworld.world import (
     Queries,
     Targets,
@@ -40,7 +41,7 @@ DRAW: dict[QueryKind, Callable[[World, Queries, Rng], Pictures]] = {
     "clip": draw_clips,
     "page": draw_pages,
 }
-_PURPOSES = ("facts", "pictures", "workers")
+_PURPOSES = ("facts", "pictures", "workers", "slips")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def write_split(
 
 def write_task(world: World, seed: int, split: Split, num_queries: int, writer: SuiteWriter) -> None:
     """Write one task of a split."""
-    facts, pictures, workers = (
+    facts, pictures, workers, slips = (
         stream(seed, EVERY_SPLIT.index(split), world.name, purpose) for purpose in range(len(_PURPOSES))
     )
     queries, targets, places = _draw(world, split, num_queries, facts)
@@ -95,7 +96,11 @@ def write_task(world: World, seed: int, split: Split, num_queries: int, writer: 
     writer.table(table_of(world, "relevant"), relevant)
     writer.labels(world.name, _labels(queries, query_ids))
     if split != "test":
-        _write_rationales(world, queries, query_ids, workers, writer)
+        sides: dict[Side, list[Sight]] = {"query": query_sights(queries)}
+        if world.candidates != "text":
+            sides["positive"] = target_sights(targets_of(queries))
+        written = [work(side, query_ids, sights, world, workers, slips) for side, sights in sides.items()]
+        writer.rationales(world.name, list(itertools.chain(*written)))
 
 
 def _draw(world: World, split: Split, n: int, rng: Rng) -> tuple[Queries, Targets, Sequence[int]]:
@@ -163,11 +168,3 @@ def _labels(queries: Queries, query_ids: Sequence[str]) -> list[WorldLabel]:
         )
         for index, (query_id, sight) in enumerate(zip(query_ids, query_sights(queries), strict=True))
     ]
-
-
-def _write_rationales(world: World, queries: Queries, query_ids: Sequence[str], rng: Rng, writer: SuiteWriter) -> None:
-    rationales = work("query", query_ids, query_sights(queries), world.details_share, rng)
-    if world.candidates != "text":
-        sights = target_sights(targets_of(queries))
-        rationales += work("positive", query_ids, sights, world.details_share, rng)
-    writer.rationales(world.name, rationales)
