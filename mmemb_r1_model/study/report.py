@@ -360,14 +360,16 @@ out otherwise, generations that had to be closed by rule (always mode).
 def _selection(results: Results, numbers: Numbers) -> str:
     measured = results.json(f"selected/{QUALITY}")
     numbers["selection"] = dict(zip(map(str, results.seeds), measured, strict=True))
-    shares = ("right", "right_where_one_is_wrong", "precise", "direct_only")
+    shares = ["right", "right_where_one_is_wrong", "precise", "direct_only"]
+    shares += ["direct_only_where_none_is_right", "direct_only_where_one_is_right"]
     rows = []
     for group in measured[0]:
         parts = [seed[group] for seed in measured]
         auc = " / ".join(_mean_auc(parts, name) for name in ("delta", "margin"))
         for rule in parts[0]["rules"]:
-            means = [_mean([part["rules"][rule][name] for part in parts]) for name in shares]
-            rows.append([group, rule, *map(percent, means), auc])
+            means = [[part["rules"][rule].get(name) for part in parts] for name in shares]
+            known = [[share for share in of_seeds if share is not None] for of_seeds in means]
+            rows.append([group, rule, *(percent(_mean(own)) if own else "" for own in known), auc])
     header = [
         "sides",
         "rule",
@@ -379,7 +381,7 @@ def _selection(results: Results, numbers: Numbers) -> str:
 
 On the training data, in % of sides. AUC: a right rationale gains more than a wrong one, any two of the group.
 
-{table([*header, "direct-only", "AUC, delta / margin"], rows)}"""
+{table([*header, "direct-only", "of those with none right", "of the others", "AUC, delta / margin"], rows)}"""
 
 
 def _mean_auc(parts: Sequence[dict[str, Any]], name: str) -> str:
