@@ -122,6 +122,9 @@ class Records:
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
         self.works = True
 
+    def __len__(self) -> int:
+        return len(self._graphs)
+
     def replay(self, key: tuple[int, ...], step: Callable[[], None]) -> bool:
         """Run a step by its recording, which the first call makes; false: it can't be recorded, and wasn't run."""
         if key not in self._graphs:

@@ -226,7 +226,7 @@ class Decoder:
         """Give the slots' memory back, with the recordings that hold on to it."""
         self._steps.clear()
         self._memory = None
-        if self._records:
+        if self._records is not None:
             self._records.clear()
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
