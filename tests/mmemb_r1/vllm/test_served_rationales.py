@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import pickle
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.special import expit, logit
 
 from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Trace
 from mmeb_harness.cli.commands import cli
@@ -27,6 +29,7 @@ from mmemb_r1_model.embed.served import by_length, closed_by_rule
 from mmemb_r1_model.model.collate import collate, prompts_of
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import IMAGE_PAD, extended
+from mmemb_r1_model.model.settings import Calibration, read_settings, write_settings
 from mmemb_r1_model.model.vision import video_patches, video_size
 from mmemb_r1_model.vllm.request import chat
 from tests.mmemb_r1.loopback_chat import KEY, Asked, Break, Fail, Raw, Reply, serve
@@ -75,11 +78,14 @@ def told(result: EncodeResult) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("which", ["random", "trained"])
 @pytest.mark.parametrize("mode", ["adaptive", "always"])
 def test_vectors_and_rationales_are_the_local_engines(
-    which: str, mode: str, random_checkpoint: Path, threshold: float, items: list[Item]
+    which: str, mode: str, random_checkpoint: Path, threshold: float, items: list[Item], tmp_path: Path
 ) -> None:
-    """Of texts, pictures and clips, over several batches."""
-    path = str(random_checkpoint) if which == "random" else None
-    own = {"reasoning": mode, "threshold": threshold if which == "random" else 0.5}
+    """Of texts, pictures and clips, over several batches; of the random one by a calibrated gate."""
+    path = str(shutil.copytree(random_checkpoint, tmp_path / "random")) if which == "random" else None
+    if path is not None:
+        scale = Calibration(0.5, 1.0, float(expit(0.5 * logit(threshold) + 1.0)), prompts=100)
+        write_settings(Path(path), dataclasses.replace(read_settings(Path(path)), calibration=scale))
+    own = {"reasoning": mode}
     batches = [items[:3], items[3:5], items[5:]]
     expected = stream(load(path, **own), batches)  # type: ignore[arg-type]
     folder = random_checkpoint if which == "random" else load()._checkpoint.folder
