@@ -188,6 +188,16 @@ def test_what_compares_the_kept_runs_is_of_these_runs() -> None:
     assert f"scores {gained['always']} points more than always, {gained['random']} more" in " ".join(
         PAGES["compare"].split()
     )
+    adaptive = [cell.strip() for cell in policies["adaptive"]]
+    page = " ".join(PAGES["compare"].split())
+    fixed, probe = ([cell.strip() for cell in policies[name]] for name in ("fixed", "probe"))
+    beside = f"adaptive {adaptive[1]} with {adaptive[3]} %, a difference of {fixed[7]}"
+    assert f"fixed scores {fixed[1]} with {fixed[3]} % reasoning, {beside}; " in page
+    assert f"the probe scores {probe[1]} with {probe[3]} %, a difference of {probe[7]}." in page
+    forecast = re.search(r"Brier score ([\d.]+) \(of the base rate ([\d.]+)\), ECE ([\d.]+) ", modes)
+    assert forecast
+    brier, of_rate, error = forecast.groups()
+    assert f"a Brier score of {brier} (base rate {of_rate}) and an ECE of {error}." in page
     closed = re.search(r"head-room closed.*: ([\d.]+ %) (\[.*\])\.", modes)
     assert closed
     assert f"and closes {closed[1]} {closed[2]} of the head-room" in PAGES["compare"]

@@ -150,6 +150,7 @@ def asked_of(config: RunConfig, chosen: Chosen, output: Path, model_args: Mappin
         quantization=config.quantize,
         fresh=config.fresh,
         vectors=Path(config.vectors) if config.vectors else None,
+        keep_states=config.keep_states,
         model_args=dict(model_args),
     )
     return Asked(Chosen(chosen.data, chosen.tasks, registered), settings)

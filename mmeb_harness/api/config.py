@@ -29,6 +29,7 @@ class RunConfig:
         dim: how many of the vectors' first dimensions to compare; `None`: all.
         quantize: the vectors compared.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
+        keep_states: keep of each query the state that the model's gate reads.
         workers: processes that read media ahead; `None`: as many as suit the machine, 0: none.
         shard: "I/N": encode that share only.
         ray: address of a Ray cluster, "local" for one of this machine's own; `None`: without Ray.
@@ -59,6 +60,7 @@ class RunConfig:
     trust_remote_code: bool | None = None
     output: str | None = None
     vectors: str | None = None
+    keep_states: bool = False
     workers: int | None = None
     shard: str | None = None
     ray: str | None = None

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     "--vectors", metavar="FOLDER", help="Where vectors are kept. Default: .vectors beside the results folder."
 )
 @click.option(
+    "--keep-states",
+    is_flag=True,
+    default=None,
+    help="Keep of each query the state that the model's gate reads, for the probe of `compare`: 2 bytes a number.",
+)
+@click.option(
     "--workers",
     type=int,
     metavar="N",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn, get_args
 
@@ -30,7 +31,8 @@ def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Ro
 
     Raises:
         ModelError: whose ranking would be nonsense: of the wrong kind, number or width, not exact in float32, NaN or
-            infinity, not of unit length, an item without a vector, traces that can't be. The item is named.
+            infinity, not of unit length, an item without a vector, traces that can't be, a query without the state that
+            the model says it gives. The item is named. States of candidates are dropped.
     """
     if not isinstance(result, EncodeResult):
         raise ModelError(
@@ -121,6 +123,8 @@ def _traces(
     info: ModelInfo, traces: Sequence[Trace] | None, keyed: Sequence[Keyed], role: Role
 ) -> tuple[Trace, ...] | None:
     if traces is None:
+        traces = (Trace(),) * len(keyed) if info.state_dimensions and role == "query" else None
+    if traces is None:
         return None
     if not isinstance(traces, (tuple, list)) or len(traces) != len(keyed):
         number = counted(len(traces), "trace") if isinstance(traces, (tuple, list)) else f"{kind_of(traces)} as traces"
@@ -128,7 +132,31 @@ def _traces(
     for place, trace in enumerate(traces):
         if problem := _problem_of(trace):
             _refuse(info, f"a trace {problem}", keyed, place, role)
-    return tuple(traces)
+    return tuple(_with_own_state(info, traces, keyed, role))
+
+
+def _with_own_state(info: ModelInfo, traces: Sequence[Trace], keyed: Sequence[Keyed], role: Role) -> Iterator[Trace]:
+    """The same, with states of queries as float16 in memory of their own."""
+    for place, trace in enumerate(traces):
+        state = None
+        if role == "query":
+            if problem := _problem_of_state(info.state_dimensions, trace.state):
+                _refuse(info, f"a trace {problem}", keyed, place, role, "see `info.state_dimensions`")
+            state = None if trace.state is None else trace.state.astype(np.float16)
+        yield trace if state is trace.state else dataclasses.replace(trace, state=state)
+
+
+def _problem_of_state(dimensions: int | None, state: object) -> str | None:
+    if (dimensions is None) != (state is None):
+        return f"whose `state` is {kind_of(state)}, though its `info` declares {dimensions} dimensions of states"
+    if state is None:
+        return None
+    if not isinstance(state, np.ndarray) or state.dtype.kind != "f" or state.shape != (dimensions,):
+        of = f" of shape {state.shape}" if isinstance(state, np.ndarray) else ""
+        return f"whose `state` is {kind_of(state)}{of}, not ({dimensions},) floats"
+    if not (np.abs(state) <= np.finfo(np.float16).max).all():
+        return "whose `state` holds NaN, infinity or more than float16 does"
+    return None
 
 
 def _problem_of(trace: object) -> str | None:

@@ -48,7 +48,7 @@ ADDED = frozenset(
         *_ADDED_TO_PROFILE,
         *_ADDED_TO_FRAMES,
         *("reused", "model_parameters", "content", "media", "tables", "checksums", "checksum"),
-        *("rule", "unsupported", "query_settings"),
+        *("rule", "unsupported", "query_settings", "state_dimensions", "keep_states"),
     }
 )
 #: What sums and divisions may be off by.

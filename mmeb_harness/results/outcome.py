@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import Encoded, trace_columns
+from mmeb_harness.core.embedder import STATE, Encoded, state_column, trace_columns
 from mmeb_harness.core.errors import ResultError, UnknownNameError
-from mmeb_harness.core.files import file_checksum, read_parquet
+from mmeb_harness.core.files import file_checksum, parquet_columns, read_parquet
 from mmeb_harness.core.items import Medium, Samples
 from mmeb_harness.core.registry import RegisteredTask, benchmark_rows, load_tasks
 from mmeb_harness.core.tasks import Task
@@ -200,6 +200,16 @@ def kept_task(folder: RunFolder, result: TaskResult) -> FinishedTask:
     return finished_task(result, queries, seconds)
 
 
+def has_states(folder: RunFolder, result: TaskResult) -> bool:
+    """Whether a task's table of queries is there, and has the states that the gate reads.
+
+    Raises:
+        ResultError: it can't be read.
+    """
+    path = folder.queries_file(result.name)
+    return path.is_file() and STATE in parquet_columns(path)
+
+
 def table_checksums(folder: RunFolder, task: str) -> dict[str, str]:
     """Of a task's two tables, as they lie there.
 
@@ -258,7 +268,9 @@ def query_table(
         "relevant_ids": pa.array([list(gain) for gain in gains], pa.list_(pa.string())),
         "relevant_gains": pa.array([list(gain.values()) for gain in gains], pa.list_(pa.float64())),
     }
-    return pa.table(columns | _encoding_columns(encoded))
+    states = [trace.state for trace in encoded.traces]
+    kept = {STATE: state_column(states)} if any(state is not None for state in states) else {}
+    return pa.table(columns | _encoding_columns(encoded) | kept)
 
 
 def query_clusters(samples: Samples) -> list[int]:

@@ -19,7 +19,7 @@ from mmeb_harness.core.progress import Reporter
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.results.files import RunResult, load_run_result, load_task_result, save_task_result
 from mmeb_harness.results.folder import RunFolder, clear, start_over, started_over
-from mmeb_harness.results.outcome import FinishedTask, kept_task, table_checksums
+from mmeb_harness.results.outcome import FinishedTask, has_states, kept_task, table_checksums
 from mmeb_harness.run.plan import Plan, PlannedTask, unsupported_tasks
 from mmeb_harness.store.chunk_files import chunk_files
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
@@ -61,7 +61,7 @@ def earlier_results(plan: Plan) -> Earlier:
         tasks = [plan.registered[name].task for name in run.unsupported if name in plan.registered]
         unsupported = unsupported_tasks(tasks, plan.model)
     planned = {**plan.tasks, **plan.others}
-    kept, damaged = _kept_results(plan.folder, planned)
+    kept, damaged = _kept_results(plan, planned)
     doubtful = {
         name: task
         for name, task in kept.items()
@@ -125,7 +125,9 @@ def _tell(plan: Plan, earlier: Earlier, finished: Mapping[str, FinishedTask], re
     stale = [name for name in plan.tasks if name not in known and plan.folder.task_file(name).is_file()]
     if stale:
         results = counted(len(stale), "earlier result")
-        reporter.note(f"{results} of another model, setting or data revision: computed again")
+        what = "of another model, setting or data revision"
+        what += ", or without states" if plan.settings.keep_states else ""
+        reporter.note(f"{results} {what}: computed again")
 
 
 def media_list(plan: Plan, planned: PlannedTask) -> MediaList:
@@ -165,10 +167,9 @@ def _check_same_run(earlier: RunResult, plan: Plan) -> None:
             )
 
 
-def _kept_results(
-    folder: RunFolder, planned: Mapping[str, PlannedTask]
-) -> tuple[dict[str, FinishedTask], dict[str, str]]:
-    """By task, what has the fingerprint that is planned; and what is wrong with files that are damaged."""
+def _kept_results(plan: Plan, planned: Mapping[str, PlannedTask]) -> tuple[dict[str, FinishedTask], dict[str, str]]:
+    """By task, what has the planned fingerprint and the states asked for; and what is wrong with files, if they are."""
+    folder = plan.folder
     tasks: dict[str, FinishedTask] = {}
     damaged: dict[str, str] = {}
     for name in planned:
@@ -176,7 +177,9 @@ def _kept_results(
             try:
                 result = load_task_result(folder.task_file(name))
                 if result.fingerprint == planned[name].fingerprint:
-                    tasks[name] = kept_task(folder, result)
+                    task = kept_task(folder, result)
+                    if name in plan.others or not plan.settings.keep_states or has_states(folder, result):
+                        tasks[name] = task
             except ResultError as error:
                 if error.other_release:
                     raise

@@ -227,7 +227,9 @@ def open_store(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Vect
     """
     started = started_over(plan.folder)
     after = (started.nanoseconds, plan.model, started.chunks, note)
-    return VectorStore(plan.vectors, plan.model.similarity, *after, candidates=plan.candidate_vectors)
+    states = plan.settings.keep_states
+    candidates = plan.candidate_vectors
+    return VectorStore(plan.vectors, plan.model.similarity, *after, candidates=candidates, with_states=states)
 
 
 def _told(name: str, read: ReadTask, earlier: Earlier) -> str:

@@ -24,6 +24,7 @@ def run_identity(plan: Plan) -> Identity:
         "pages": plan.settings.pages,
         "limit": plan.settings.limit,
         "batch tokens": plan.settings.batch_tokens,
+        "states are kept": plan.settings.keep_states or None,  # of shards from before there was a choice: no
         **model_identity(plan.model, plan.fingerprint),
     }
 

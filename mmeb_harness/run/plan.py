@@ -33,6 +33,7 @@ class RunSettings:
         quantization: of the vectors compared.
         fresh: forget what the folder holds and start over, encoding too; stored vectors stay for other runs.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
+        keep_states: keep of each query the state that the model's gate reads.
     """
 
     output: Path
@@ -47,6 +48,7 @@ class RunSettings:
     quantization: Quantization = "none"
     fresh: bool = False
     vectors: Path | None = None
+    keep_states: bool = False
     model_args: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -115,10 +117,14 @@ def make_plan(
     """What evaluating `model` on `tasks`, some of the registered ones, means.
 
     Raises:
-        OptionError: the model's vectors can't be shortened or quantised as the settings say.
+        OptionError: the model's vectors can't be shortened or quantised as the settings say, or it gives no states.
         ModelError: it takes none of the tasks.
         DataError: a task's annotations are missing.
     """
+    if settings.keep_states and model.state_dimensions is None:
+        raise OptionError(
+            f"--keep-states: {model.name!r} gives no state that a gate reads (no `info.state_dimensions`); leave it out"
+        )
     unsupported = unsupported_tasks([each.task for each in tasks], model)
     if len(unsupported) == len(tasks):
         check_taken([each.task for each in tasks], model)

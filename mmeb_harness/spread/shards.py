@@ -34,7 +34,7 @@ SHARD_SCHEMA_VERSION = 1
 #: Settings that all shards of a run have in common, and that who ranks them takes from them.
 OF_SETTINGS = (
     *("edition", "frames", "audio_seconds", "pages", "limit"),
-    *("dimensions", "quantization", "seed", "batch_tokens"),
+    *("dimensions", "quantization", "seed", "batch_tokens", "keep_states"),
 )
 
 
@@ -68,6 +68,7 @@ class ShardResult:
     processors: str
     audio_seconds: float | None = None
     pages: PageFiles | None = None
+    keep_states: bool = False
     schema_version: int = SHARD_SCHEMA_VERSION
     checksum: str = field(default="", compare=False)
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.results.files import TaskResult
+from mmeb_harness.results.folder import RunFolder
+from mmeb_harness.results.outcome import has_states
 from mmeb_harness.results.scores import read_run, read_run_file
 from mmeb_harness.stats.calibration import Bin, calibrate
 from mmeb_harness.stats.controls import (
@@ -39,7 +41,7 @@ from mmeb_harness.stats.policies import (
     outcomes_of,
     routed,
 )
-from mmeb_harness.stats.queries import QueryTraces, States, has_states, joined, read_queries, read_states, read_traces
+from mmeb_harness.stats.queries import QueryTraces, States, joined, read_queries, read_states, read_traces
 from mmeb_harness.stats.resampling import (
     Floats,
     Uncertain,
@@ -184,7 +186,11 @@ def _results(runs: Mapping[Mode, Path]) -> dict[Mode, dict[str, TaskResult]]:
 
 def _read(runs: Mapping[Mode, Path], results: _Results, names: Sequence[str]) -> list[_Queries]:
     """The tasks' queries, with the states of a run that has those of all tasks: they are the same in all modes."""
-    kept = [mode for mode, folder in runs.items() if all(has_states(folder, results[mode][name]) for name in names)]
+    kept = [
+        mode
+        for mode, folder in runs.items()
+        if all(has_states(RunFolder(folder), results[mode][name]) for name in names)
+    ]
     tasks = []
     for name in names:
         queries = {mode: read_queries(folder, results[mode][name]) for mode, folder in runs.items()}
@@ -203,7 +209,7 @@ def _read(runs: Mapping[Mode, Path], results: _Results, names: Sequence[str]) ->
 def _read_held_out(
     runs: Mapping[Mode, Path], judged: Mapping[str, TaskResult], names: Sequence[str], folders: Sequence[Path]
 ) -> list[_Queries]:
-    described = {folder: read_run_file(folder) for folder in folders}
+    described = {folder: read_run_file(folder) for folder in folders}  # whoever is named twice counts once
     model = apart_from(read_run_file(runs["adaptive"]))
     if other := next((folder for folder, run in described.items() if apart_from(run) != model), None):
         raise ResultError(
@@ -211,6 +217,8 @@ def _read_held_out(
             "revision, settings or profile); run the same model on the held-out queries"
         )
     by_mode = {str(run.model_settings.get(REASONING)): folder for folder, run in described.items()}
+    if len(by_mode) < len(described):
+        raise ResultError(f"{', '.join(map(str, folders))} are to be fitted on: two are of one mode; name one of each")
     if missing := [mode for mode in ("never", "always") if mode not in by_mode]:
         raise ResultError(
             f"{', '.join(map(str, folders))}: to be fitted on, a run with --reasoning {missing[0]} is lacking; name it"

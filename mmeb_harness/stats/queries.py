@@ -74,6 +74,9 @@ def read_queries(folder: Path, result: TaskResult) -> QueryScores:
     Raises:
         ResultError: no such file, another table, or not as many queries as the result says.
     """
+    path = RunFolder(folder).queries_file(result.name)
+    if not path.is_file():
+        raise ResultError(f"{path} is missing: single queries can't be compared; run the same command again")
     table = _query_table(folder, result, ["query_id", "score"], may_lack=["cluster"])
     ids = tuple(table.column("query_id").to_pylist())
     clustered = "cluster" in table.column_names
@@ -101,15 +104,6 @@ def read_traces(folder: Path, result: TaskResult) -> QueryTraces:
     )
 
 
-def has_states(folder: Path, result: TaskResult) -> bool:
-    """Whether a task's table of queries has the states that the gate reads.
-
-    Raises:
-        ResultError: it can't be read.
-    """
-    return STATE in parquet_columns(_present(folder, result))
-
-
 def read_states(folder: Path, result: TaskResult) -> States:
     """(N, D) states that the gate reads, of a task that has them.
 
@@ -117,7 +111,7 @@ def read_states(folder: Path, result: TaskResult) -> States:
         ResultError: see `read_queries`.
     """
     column = _query_table(folder, result, [STATE]).column(STATE).combine_chunks()
-    states: States = column.values.to_numpy().reshape(-1, column.type.list_size)
+    states: States = column.flatten().to_numpy().reshape(-1, column.type.list_size)
     return states
 
 
@@ -135,7 +129,7 @@ def read_run_queries(folder: Path, task: str) -> tuple[QueryScores, QueryTraces]
 
 def _query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
     """Some columns of a task's table of queries; the long ones, rankings and rationales, are seldom needed."""
-    path = _present(folder, result)
+    path = RunFolder(folder).queries_file(result.name)
     there = parquet_columns(path)
     if missing := sorted(set(columns) - set(there)):
         raise ResultError(f"{path} is no table of queries (no {', '.join(missing)}); run again with --fresh")
@@ -146,10 +140,3 @@ def _query_table(folder: Path, result: TaskResult, columns: Sequence[str], may_l
             f"{path} has {table.num_rows} queries, its result is of {result.num_queries}; run again with --fresh"
         )
     return table
-
-
-def _present(folder: Path, result: TaskResult) -> Path:
-    path = RunFolder(folder).queries_file(result.name)
-    if not path.is_file():
-        raise ResultError(f"{path} is missing: single queries can't be compared; run the same command again")
-    return path

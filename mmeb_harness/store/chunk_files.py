@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.core.embedder import STATE
 from mmeb_harness.core.errors import ResultError, way_out_of
 from mmeb_harness.core.files import dont_wait, lock_file, make_folder, regular_file
 from mmeb_harness.core.sealed import (
@@ -47,6 +48,7 @@ _FOLDER = b"mmeb_folder"
 
 
 #: A column that a chunk has only if some item has a value in it: so chunks from before it existed are of equal form.
+#: Another such is STATE, which is null of candidates.
 LEFT_OUT = "left_out"
 
 
@@ -157,6 +159,11 @@ def _has_form(table: pa.Table) -> bool:
         return False
     if LEFT_OUT in table.schema.names:
         expected = expected.append(pa.field(LEFT_OUT, pa.string()))
+    if STATE in table.schema.names:
+        kind = table.schema.field(STATE).type
+        if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float16():
+            return False
+        expected = expected.append(pa.field(STATE, kind))
     if not table.schema.equals(expected):
         return False
     keys = table.column("key")
@@ -196,6 +203,15 @@ def vector_offsets(table: pa.Table) -> NDArray[np.int64]:
     """Where each item's vectors begin in a chunk of several an item, and where the last one's end (n + 1,)."""
     offsets: NDArray[np.int64] = table.column("vector").chunk(0).offsets.to_numpy()
     return offsets
+
+
+def states_of(table: pa.Table) -> list[NDArray[np.float16] | None]:
+    """Of each row the state that the gate reads, a copy; `None` where it has none."""
+    if STATE not in table.schema.names:
+        return [None] * len(table)
+    column = table.column(STATE).combine_chunks()
+    rows = iter(column.flatten().to_numpy().reshape(-1, column.type.list_size))  # of nulls there is nothing
+    return [next(rows) if there else None for there in column.is_valid().to_pylist()]
 
 
 def is_several(table: pa.Table) -> bool:

@@ -29,7 +29,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import AnyVectors, Encoded, ModelInfo, TokenVectors, Trace, trace_columns
+from mmeb_harness.core.embedder import (
+    STATE,
+    AnyVectors,
+    Encoded,
+    ModelInfo,
+    TokenVectors,
+    Trace,
+    state_column,
+    trace_columns,
+)
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import check_writable, fingerprint
 from mmeb_harness.core.items import Item, Role, Samples, Similarity, Vectors
@@ -43,6 +52,7 @@ from mmeb_harness.store.chunk_files import (
     keys_of,
     map_chunk,
     share,
+    states_of,
     sweep,
     vector_offsets,
     verify_chunk,
@@ -154,6 +164,8 @@ class VectorStore:
         ignored: names of chunks that don't count.
         note: told of what is broken.
         candidates: a second folder, for what is added of candidates; what lies in either counts.
+        with_states: keep the states that the gate reads, and give them; in the folder of queries a chunk without them
+            doesn't count.
 
     Raises:
         ResultError: the vectors are of the other similarity or of another store version.
@@ -168,11 +180,12 @@ class VectorStore:
         ignored: Collection[str] = (),
         note: Callable[[str], None] = lambda _: None,
         candidates: Path | None = None,
+        with_states: bool = False,
     ) -> None:
         self._of_role: dict[Role, Path] = {"query": folder, "candidate": candidates or folder}
         self._folders = tuple(dict.fromkeys(self._of_role.values()))
         self._similarity, self._since, self._model = similarity, since, model
-        self._ignored, self._note = frozenset(ignored), note
+        self._ignored, self._note, self._with_states = frozenset(ignored), note, with_states
         self._kind = (similarity == "max_sim", None if model is None else model.dimensions)  # several an item, width
         self._held: set[Path] = set()
         for each in self._folders:
@@ -258,7 +271,7 @@ class VectorStore:
                 continue
             try:
                 self._describe(folder)
-                path = write_chunk(folder, _to_table(rows, self._kind[0]))
+                path = write_chunk(folder, _to_table(rows, self._kind[0], self._with_states))
             except ResultError as error:
                 raise ResultError(f"{error} (--vectors); what was encoded before is kept: run again") from error
             self._place(self._numbered(path), list(rows))
@@ -293,9 +306,11 @@ class VectorStore:
                 vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
             stored_columns = [name for name in (*_TRACE_COLUMNS, LEFT_OUT) if name in table.schema.names]
-            columns = table.select([*stored_columns, "share_seconds"]).take(taken)
-            fields = (columns.column(name).to_pylist() for name in stored_columns)
-            traces[positions] = [Trace(*values) for values in zip(*fields, strict=True)]
+            states = [STATE] if self._with_states and STATE in table.schema.names else []
+            columns = table.select([*stored_columns, "share_seconds", *states]).take(taken)
+            fields = [columns.column(name).to_pylist() for name in stored_columns]
+            fields += [] if LEFT_OUT in stored_columns else [[""] * len(taken)]
+            traces[positions] = [Trace(*values) for values in zip(*fields, states_of(columns), strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
         stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._kind[0] else vectors
@@ -333,7 +348,13 @@ class VectorStore:
 
     def _index(self, path: Path) -> None:
         table = map_chunk(path, *self._kind)
-        self._place(self._numbered(path), keys_of(table), written_ns(table) >= self._since)
+        self._place(self._numbered(path), keys_of(table), self._counts(path, table))
+
+    def _counts(self, path: Path, table: pa.Table) -> NDArray[np.bool_]:
+        """Which rows of a chunk count."""
+        has_states = not self._with_states or path.parent != self._of_role["query"] or STATE in table.schema.names
+        counts: NDArray[np.bool_] = (written_ns(table) >= self._since) & has_states
+        return counts
 
     def _numbered(self, path: Path) -> int:
         self._chunks.append(path)
@@ -391,7 +412,7 @@ class VectorStore:
             number = self._numbers[name]
             with contextlib.suppress(FileNotFoundError, BrokenFileError):  # is seen when it is read
                 table = map_chunk(self._chunks[number], *self._kind)
-                self._place(number, keys_of(table), written_ns(table) >= self._since)
+                self._place(number, keys_of(table), self._counts(self._chunks[number], table))
 
 
 def _verify(chunks: Sequence[tuple[Path, Future[str | None]]]) -> None:
@@ -415,7 +436,7 @@ def _groups(chunks: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]
             yield int(chunks[positions[0]]), positions
 
 
-def _to_table(rows: Mapping[str, _Row], several: bool) -> pa.Table:
+def _to_table(rows: Mapping[str, _Row], several: bool, with_states: bool) -> pa.Table:
     import pyarrow as pa
 
     vectors = [row.vectors for row in rows.values()]
@@ -429,6 +450,9 @@ def _to_table(rows: Mapping[str, _Row], several: bool) -> pa.Table:
     }
     if any(left_out := [row.trace.left_out for row in rows.values()]):
         columns[LEFT_OUT] = pa.array(left_out, pa.string())
+    states = [row.trace.state for row in rows.values()]
+    if with_states and any(state is not None for state in states):
+        columns[STATE] = state_column(states)
     return pa.table(columns)
 
 

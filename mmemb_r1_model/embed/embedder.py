@@ -193,6 +193,7 @@ class MMEmbR1Embedder:
                 max_text_tokens=most,
             ),
             parameters=checkpoint.parameters,
+            state_dimensions=checkpoint.hidden_size,
             query_settings=("reasoning", *(of_reasoning if modes["candidate"] == "never" else ())),
         )
 

@@ -12,6 +12,7 @@ Legend of shapes: B rows, L tokens, D hidden size.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,7 @@ class _Read:
     """A batch after its prefill.
 
     Attributes:
+        answered_BD: states where the answer begins, which the gate reads.
         direct_BD: states at <emb>; `None` if all rows reason.
         seconds: that it took.
         tokens: of its prompts.
@@ -110,6 +112,7 @@ class _Read:
     """
 
     gates: list[float]
+    answered_BD: Tensor
     direct_BD: Tensor | None
     seconds: float
     tokens: int
@@ -124,6 +127,12 @@ def rows_that_reason(gates: Sequence[float], mode: Reasoning, threshold: float) 
 def direct_trace(gate: float, seconds: float) -> Trace:
     """How a vector without a rationale came about; NaN is no gate: a checkpoint without a language head has none."""
     return Trace(gate=None if math.isnan(gate) else gate, seconds=seconds)
+
+
+def with_states(traces: Sequence[Trace], answered_BD: Tensor) -> list[Trace]:
+    """Traces with the states that the gate has read."""
+    states_BD = answered_BD.float().cpu().numpy()
+    return [dataclasses.replace(trace, state=state) for trace, state in zip(traces, states_BD, strict=True)]
 
 
 class Engine:
@@ -181,12 +190,12 @@ class Engine:
             arrays = batch.arrays
             past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
             hidden_BLD = self.prefill(batch, past)
-            answered_BD = hidden_BLD[:, -1 if mode == "always" else -2]
+            answered_BD = hidden_BLD[:, -1 if mode == "always" else -2].clone()
             direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
         with clock.stage("gate"):
             gates: list[float] = self.gate(answered_BD).tolist()
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
-        read = _Read(gates, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
+        read = _Read(gates, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
         rows = rows_that_reason(gates, mode, threshold)
         if not rows:
             return Opened(read)
@@ -238,6 +247,7 @@ class Engine:
             else direct_trace(gate, read.seconds)
             for row, gate in enumerate(read.gates)
         ]
+        traces = with_states(traces, read.answered_BD)
         return self.result(unit_vectors(hidden_BD), traces, read.tokens, read.passes, answered.usage)
 
     def result(

@@ -25,7 +25,14 @@ from torch import Tensor
 from mmeb_harness import EncodeResult, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import Engine, Rationale, direct_trace, rows_that_reason, unit_vectors
+from mmemb_r1_model.embed.engine import (
+    Engine,
+    Rationale,
+    direct_trace,
+    rows_that_reason,
+    unit_vectors,
+    with_states,
+)
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
@@ -117,13 +124,14 @@ class _Ticket:
 
     Attributes:
         tokens: that it was planned with, padding included.
-        vectors_BD, gates, traces: filled as they become known.
+        vectors_BD, answered_BD, gates, traces: filled as they become known.
         promised: rationales under way, by row.
     """
 
     started: float
     tokens: int
     vectors_BD: Tensor
+    answered_BD: Tensor
     gates: list[float | None]
     traces: list[Trace | None]
     promised: list[tuple[int, Prompt, Future[list[Ids]]]] = field(default_factory=list)
@@ -188,6 +196,7 @@ class _Run:
             if len(traces) < len(self.owed[0].traces):
                 return
             ticket = self.owed.popleft()
+            traces = with_states(traces, ticket.answered_BD)
             usage = Usage(self.engine.decoder.clock.take(), 0, 0, 0)
             tokens, spent = self.prompt_tokens, self.spent
             self.prompt_tokens, self.spent = 0, Passes()
@@ -198,8 +207,9 @@ class _Run:
         arrays = batch if isinstance(batch, Collated) else batch.arrays
         rows, width = arrays.ids_BL.shape
         size = self.engine.model.config.get_text_config().hidden_size
-        tokens, vectors_BD = rows * (width + self.planned_rationale), torch.empty(rows, size)
-        ticket = _Ticket(time.perf_counter(), tokens, vectors_BD, [None] * rows, [None] * rows)
+        tokens, begun = rows * (width + self.planned_rationale), time.perf_counter()
+        empty_BD = torch.empty(rows, size)
+        ticket = _Ticket(begun, tokens, empty_BD, empty_BD.clone(), [None] * rows, [None] * rows)
         self.owed.append(ticket)
         self.unwritten.append(ticket)
         reasons = range(rows) if self.mode == "always" else self._read_directly(batch, ticket)
@@ -214,10 +224,11 @@ class _Run:
     def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> list[int]:
         """Gates, and vectors at <emb>; the rows that reason."""
         engine = self.engine
-        vectors_BD, gates = self._pass(
+        vectors_BD, answered_BD, gates = self._pass(
             "prefill", lambda: batch.to(engine.model.device, engine.model.dtype), answered=-2
         )
         ticket.vectors_BD.copy_(vectors_BD)
+        ticket.answered_BD.copy_(answered_BD)
         ticket.gates[:] = gates
         seconds = time.perf_counter() - ticket.started
         reasons = rows_that_reason(gates, self.mode, self.threshold)
@@ -226,8 +237,10 @@ class _Run:
         return reasons
 
     @torch.inference_mode()
-    def _pass(self, stage: str, batch: Callable[[], Batch], answered: int | list[int]) -> tuple[Tensor, list[float]]:
-        """Vectors (B, D) at <emb>, and the gates.
+    def _pass(
+        self, stage: str, batch: Callable[[], Batch], answered: int | list[int]
+    ) -> tuple[Tensor, Tensor, list[float]]:
+        """Vectors (B, D) at <emb>, states (B, D) that the gate reads, and the gates.
 
         Args:
             batch: brings it to the device.
@@ -241,11 +254,12 @@ class _Run:
         with engine.decoder.clock.stage("gate"):
             every = torch.arange(len(states_BLD), device=states_BLD.device)
             columns = torch.tensor(answered, device=states_BLD.device)
-            gates: list[float] = engine.gate(states_BLD[every, columns]).tolist()
+            answered_BD = states_BLD[every, columns]
+            gates: list[float] = engine.gate(answered_BD).tolist()
         passes = engine.costs.prefill(read.arrays.lengths, read.arrays.grids)
         self.spent = Passes(self.spent.flops + passes.flops, self.spent.bytes + passes.bytes)
         self.prompt_tokens += sum(read.arrays.lengths)
-        return vectors_BD, gates
+        return vectors_BD, answered_BD.float().cpu(), gates
 
     def _take(self, ticket: _Ticket) -> None:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
@@ -266,13 +280,17 @@ class _Run:
         """Read rows with their rationales: one second pass."""
         engine = self.engine
         answered = [-len(row.answer.fed) - 1 for row in written]
-        vectors_BD, gates = self._pass("readout", lambda: engine.batch([row.whole for row in written]), answered)
+        vectors_BD, answered_BD, gates = self._pass(
+            "readout", lambda: engine.batch([row.whole for row in written]), answered
+        )
         now = time.perf_counter()
-        for row, vector_D, gate in zip(written, vectors_BD, gates, strict=True):
+        for row, vector_D, answered_D, gate in zip(written, vectors_BD, answered_BD, gates, strict=True):
             self.held -= _pixel_bytes(row.prompt)
             ticket, answer = row.ticket, row.answer
             ticket.vectors_BD[row.index] = vector_D
             decided = ticket.gates[row.index]  # that of the first pass, by which the row reasons
+            if decided is None:
+                ticket.answered_BD[row.index] = answered_D
             ticket.traces[row.index] = engine.reasoned(
                 gate if decided is None else decided, answer.fed, answer.truncated, now - ticket.started
             )

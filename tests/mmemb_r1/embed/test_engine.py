@@ -26,8 +26,8 @@ def embed(embedder: MMEmbR1Embedder, items: Sequence[Item]) -> tuple[np.ndarray,
     return result.vectors, list(result.traces)
 
 
-def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
-    """Hidden state of the last token in one uncached pass of the whole model, scaled to unit length."""
+def plain_state(engine: Engine, prompt: Prompt) -> np.ndarray:
+    """Hidden state of the last token in one uncached pass of the whole model."""
     batch: Batch = collate([prompt], 0).tensors()
     with torch.inference_mode():
         hidden = engine.model.model(
@@ -36,7 +36,14 @@ def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
             mm_token_type_ids=batch.types_BL,
             **batch.pixels,  # positions are left to the library: ours must agree with its own
         ).last_hidden_state[0, -1]
-    return torch.nn.functional.normalize(hidden, dim=-1).numpy()
+    state: np.ndarray = hidden.numpy()
+    return state
+
+
+def plain_forward(engine: Engine, prompt: Prompt) -> np.ndarray:
+    """The same, scaled to unit length."""
+    state = plain_state(engine, prompt)
+    return state / np.linalg.norm(state)
 
 
 @pytest.mark.parametrize("mode", ["never", "always"])
@@ -49,6 +56,9 @@ def test_cached_readout_equals_a_full_forward_pass(
     tokens = embedder.engine.tokenizer
     for item, vector, trace in zip(items, vectors, traces, strict=True):
         prompt = embedder.prompt(item)
+        assert trace.state is not None
+        assert trace.state.shape == (embedder.info.state_dimensions,)
+        assert trace.state == pytest.approx(plain_state(embedder.engine, prompt), abs=20 * TOLERANCE), item.id
         if mode == "always":
             assert trace.rationale is not None
             for token in generated_tokens(embedder, item):

@@ -70,6 +70,10 @@ def vectors_of(results: list[EncodeResult]) -> np.ndarray[Any, Any]:
     return np.concatenate([result.vectors for result in results])  # type: ignore[list-item]
 
 
+def states_of(result: EncodeResult) -> np.ndarray[Any, Any]:
+    return np.stack([trace.state for trace in traces_of(result) if trace.state is not None])
+
+
 def told(result: EncodeResult) -> list[tuple[object, ...]]:
     """What of the traces must be the same wherever rationales are written."""
     return [(one.path, one.rationale, one.reasoning_tokens, one.truncated) for one in traces_of(result)]
@@ -98,6 +102,7 @@ def test_vectors_and_rationales_are_the_local_engines(
     for mine, theirs in zip(found, expected, strict=True):
         gates = [trace.gate for trace in traces_of(theirs)]
         assert [trace.gate for trace in traces_of(mine)] == pytest.approx(gates, abs=1e-6)
+        assert np.abs(states_of(mine) - states_of(theirs)).max() < 20 * TOLERANCE
     reasoned = [trace for one in found for trace in traces_of(one) if trace.path == "reasoned"]
     assert len(reasoned) == len(vllm.written)
     assert len(reasoned) == (len(items) if mode == "always" else NUM_REASONING[which])
