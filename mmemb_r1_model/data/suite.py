@@ -23,8 +23,8 @@ TASKS_GROUP = "mmeb_harness.tasks"
 QUERY_LABELS = "query_labels.parquet"
 WORKER_RATIONALES = "worker_rationales.parquet"
 #: Columns of labels and of workers' rationales.
-TASK, QUERY, ANSWER, DIFFICULTY, KIND, SIDE, WORKER, TEXT = map(
-    Column.text, ("task", "query_id", "answer", "difficulty", "kind", "side", "worker", "text")
+TASK, QUERY, ANSWER, DIFFICULTY, KIND, RATIONALE, SIDE, WORKER, TEXT = map(
+    Column.text, ("task", "query_id", "answer", "difficulty", "kind", "rationale", "side", "worker", "text")
 )
 HOPS, SAMPLE = Column.whole_number("hops"), Column.whole_number("sample")
 RIGHT = Column.truth("right")

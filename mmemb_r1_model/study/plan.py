@@ -3,7 +3,7 @@
     OUTPUT/evaluator/…                 the evaluator's data and training, once for all seeds, as a bought one would be
     OUTPUT/seed-1/base/…               a pipeline's folder (see pipeline.py)
     OUTPUT/seed-1/<variant>/…          the same; what a variant shares with the base is linked, not made again
-    OUTPUT/seed-1/data/test/           the test split of that seed
+    OUTPUT/seed-1/data/test/           the test split of that seed; data/valid/ the validation split, if there is one
     OUTPUT/seed-1/<run>/results/<checkpoint>/<mode>/…   what mmeb-eval wrote
 
 Everything goes on where it was broken off. Seeds don't touch each other: they can run on several machines at once.
@@ -32,10 +32,11 @@ from mmemb_r1_model.pipeline import (
 )
 from mmemb_r1_model.study.checks import check_model
 from mmemb_r1_model.study.latency import measure_latency
+from mmemb_r1_model.study.look_ups import measure_look_ups
 from mmemb_r1_model.training.loop import FINAL
 
 BASE, EVALUATOR = "base", "evaluator"
-LATENCY, CHECKS = "latency.json", "checks.json"
+LATENCY, CHECKS, LOOK_UPS = "latency.json", "checks.json", "look_ups.json"
 Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
@@ -73,6 +74,7 @@ class StudyConfig:
         set: what the study changes in it.
         seeds: every seed in the base, but for the evaluator's, is moved by 1000 for each.
         test: the split that results are from.
+        valid: the split that tells whether look-ups have formed (see look_ups.py); `None`: nobody asks.
         tasks: what is evaluated.
         variants: further runs of every seed.
         timed: queries of each task whose latency is measured, one at a time; 0: none.
@@ -82,6 +84,7 @@ class StudyConfig:
     base: str
     test: SyntheticConfig
     tasks: tuple[str, ...]
+    valid: SyntheticConfig | None = None
     seeds: tuple[Least0, ...] = (1, 2, 3)
     set: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
@@ -141,13 +144,17 @@ class Study:
             folder = self.folder / f"seed-{seed}"
             make_folder(folder)
             write_json(folder / "study.json", dataclasses.asdict(self.config))
-            test = dataclasses.replace(self.config.test, seed=self.config.test.seed + SEED_STEP * seed)
-            make_synthetic([test], folder / "data")
+            make_synthetic([seeded(split, seed) for split in self._splits], folder / "data")
             if not only or BASE in only:
                 self._base(seed, folder / BASE)
             for variant in self.config.variants:
                 if not only or variant.name in only:
                     self._variant(seed, folder / variant.name, variant)
+
+    @property
+    def _splits(self) -> list[SyntheticConfig]:
+        """Those that nothing is trained on."""
+        return [split for split in (self.config.test, self.config.valid) if split is not None]
 
     def _evaluator(self) -> None:
         config = read_pipeline(self._values)
@@ -176,6 +183,8 @@ class Study:
         left = _STAGES[_STAGES.index(last) + 1 :]
         stages = [stage for stage in left if stage not in ("adapt", "calibrate") or variant.checkpoint == "adaptive"]
         self._train(self._pipeline(seed, variant.set), run, stages, f"seed {seed}, {variant.name}")
+        if variant.checkpoint == "adaptive" and last != "train":
+            self._look_ups(run, "joint")
         self._evaluate(run, variant.checkpoint)
         self._time(run, variant.checkpoint)
 
@@ -188,9 +197,17 @@ class Study:
 
     def _evaluate(self, run: Path, checkpoint: Checkpoint) -> None:
         model, data = run / checkpoint / FINAL, self._test(run)
+        self._look_ups(run, checkpoint)
         for mode in MODES:
             results = run / "results" / checkpoint / mode
             run_harness(model, mode, results, data, ["--tasks", ",".join(self.config.tasks)])
+
+    def _look_ups(self, run: Path, checkpoint: Checkpoint) -> None:
+        path = run / "results" / checkpoint / LOOK_UPS
+        if self.config.valid is not None and not path.is_file():
+            data = run.parent / "data" / self.config.valid.folder
+            measured = measure_look_ups(run / checkpoint / FINAL, data, self.config.tasks)
+            write_json(path, {task: dataclasses.asdict(own) for task, own in measured.items()})
 
     def _time(self, run: Path, checkpoint: Checkpoint) -> None:
         if self.config.timed and not (run / LATENCY).is_file():

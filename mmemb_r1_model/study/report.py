@@ -27,6 +27,7 @@ from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
+from mmemb_r1_model.study.formed import look_ups_section
 from mmemb_r1_model.study.plan import BASE, CHECKS, EVALUATOR, LATENCY, Checkpoint, StudyConfig, Variant
 from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, sampled
 from mmemb_r1_model.study.results import Group, Results
@@ -40,6 +41,7 @@ Numbers = dict[str, Any]
 GOALS: tuple[tuple[str, Statistic, float], ...] = (
     ("adaptive - never", of_policies(adaptive_minus("never")), 0.05),
     ("adaptive - always", of_policies(adaptive_minus("always")), 0.05),
+    ("adaptive - fixed", of_policies(adaptive_minus("fixed")), 0.0),
     ("adaptive - random", of_policies(adaptive_minus("random")), 0.10),
     ("head-room closed", of_policies(head_room_closed), 0.85),
 )
@@ -75,6 +77,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         _stage_2(results, numbers),
         _degrees(results, numbers),
         _calibration(results, target, numbers),
+        look_ups_section(results, [BASE, *(variant.name for variant in done)], numbers),
         _variants(results, done, numbers),
         _costs(results, done, target, numbers),
         _checks(results, numbers),
@@ -259,29 +262,57 @@ only `calibrate` makes it a probability.
 def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
     if not done:
         return ""
-    columns = ("score_never", "score_always", "score_adaptive", "score_oracle", "share_adaptive")
     partly = any(results.seeds_of(variant.name) != results.seeds for variant in done)
-    rows = []
-    for task in results.config.tasks:
-        base = results.groups(BASE)[task]
-        for name in (BASE, *(variant.name for variant in done)):
-            group = results.groups(name)[task]
-            means = group.means([*columns, "tokens_adaptive"])
-            difference = None
-            if name != BASE:
-                paired = _paired(group, base, lambda both: {"gain": both.adaptive - both.adaptive_other})
-                difference = estimate(paired, itemgetter("gain"))
-            rows.append([task, name, *(value_of(means[column]) for column in columns)])
-            rows[-1] += [f"{means['tokens_adaptive'].value:.1f}", interval(difference)]
-            rows[-1] += [str(len(group.seeds))] if partly else []
-            own = numbers.setdefault("variants", {}).setdefault(name, {})
-            own[task] = {**_described(means), "difference": difference and dataclasses.asdict(difference)}
+    names = (BASE, *(variant.name for variant in done))
+    of_all = {name: results.groups(name) for name in names}
     settings = "\n".join(
         f"- `{variant.name}`: {' '.join(f'`{each}`' for each in variant.set) or variant.checkpoint}" for variant in done
     )
     header = ["task", "run", "never", "always", "adaptive", "oracle", "share", "tokens", "adaptive - base's"]
-    header += ["seeds"] if partly else []
-    return f"## Variants\n\n{settings}\n\nThe last column is paired by query.\n\n" + table(header, rows)
+    rows = _variant_rows(of_all, numbers.setdefault("variants", {}))
+    whole = table([*header, "seeds"], rows) if partly else table(header, [row[:-1] for row in rows])
+    text = f"## Variants\n\n{settings}\n\nAll seeds. The difference is paired by query.\n\n" + whole
+    if results.config.valid is None:
+        return text
+    formed = {name: {task: _formed(results, name, task) for task in results.config.tasks} for name in names}
+    rows = _variant_rows(formed, numbers.setdefault("variants_formed", {}))
+    return f"""{text}
+Only those seeds of each run in which the look-ups had formed, which is a choice by outcome: runs are of other seeds
+then, and a mean says what a model is worth that can follow a table, not what a training is worth. The difference is
+over seeds in which they had formed in both.
+
+{table([*header, "seeds"], rows)}"""
+
+
+def _formed(results: Results, run: str, task: str) -> Group:
+    """The seeds in which the look-ups had formed; all, of a task without chains."""
+    group, formed = results.groups(run)[task], results.formed(run, task)
+    return group.of([seed for seed in group.seeds if formed.get(seed, True)])
+
+
+def _variant_rows(groups: Mapping[str, Mapping[str, Group]], numbers: Numbers) -> list[list[str]]:
+    """A row a task and run; runs without seeds are left out.
+
+    Args:
+        groups: run, the base's first → task → its queries.
+    """
+    columns = ("score_never", "score_always", "score_adaptive", "score_oracle", "share_adaptive")
+    rows = []
+    for task, base in groups[BASE].items():
+        for name, own in groups.items():
+            group, difference = own[task], None
+            if not group.seeds:
+                continue
+            means = group.means([*columns, "tokens_adaptive"])
+            both = group.of(base.seeds)
+            if name != BASE and both.seeds:
+                paired = _paired(both, base, lambda both: {"gain": both.adaptive - both.adaptive_other})
+                difference = estimate(paired, itemgetter("gain"))
+            rows.append([task, name, *(value_of(means[column]) for column in columns)])
+            rows[-1] += [f"{means['tokens_adaptive'].value:.1f}", interval(difference), str(len(group.seeds))]
+            described = {**_described(means), "difference": difference and dataclasses.asdict(difference)}
+            numbers.setdefault(name, {})[task] = {**described, "seeds": group.seeds}
+    return rows
 
 
 def _paired(group: Group, other: Group, columns: Callable[[pd.DataFrame], dict[str, Any]]) -> list[Sample]:

@@ -7,7 +7,7 @@ better mode reasons, as chosen on other queries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +23,8 @@ from mmemb_r1_model.data.suite import QUERY_LABELS
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import read_object
 from mmemb_r1_model.disk.jsonl import read_rows
-from mmemb_r1_model.study.plan import BASE, Checkpoint, StudyConfig
+from mmemb_r1_model.study.look_ups import FORMED
+from mmemb_r1_model.study.plan import BASE, LOOK_UPS, Checkpoint, StudyConfig
 from mmemb_r1_model.study.policies import Sample, estimate, sample_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Group:
     def shares(self) -> list[float]:
         """Of the whole task that reasons adaptively, a seed."""
         return [float(frame.reasoned_adaptive.mean()) for frame in self.frames]
+
+    def of(self, seeds: Iterable[int]) -> Group:
+        """Of some of the seeds."""
+        kept = [(seed, frame) for seed, frame in zip(self.seeds, self.frames, strict=True) if seed in set(seeds)]
+        return Group(tuple(seed for seed, _ in kept), tuple(frame for _, frame in kept))
 
     def samples(self, chosen: str = "") -> list[Sample]:
         """Of all queries, or of those that a pandas query chooses; a seed that has none is left out."""
@@ -65,20 +71,40 @@ class Results:
     def __init__(self, config: StudyConfig, folder: Path, seeds: Sequence[int]) -> None:
         self.config, self.folder, self.seeds = config, folder, tuple(seeds or config.seeds)
         self._checkpoints: dict[str, Checkpoint] = {variant.name: variant.checkpoint for variant in config.variants}
+        self._shares_training = {variant.name for variant in config.variants if variant.shares == "train"}
         self._groups: dict[tuple[str, str], dict[str, Group]] = {}
 
     def run(self, seed: int, name: str) -> Path:
         """The folder of one run of a seed."""
         return self.folder / f"seed-{seed}" / name
 
+    def checkpoint(self, run: str) -> Checkpoint:
+        """The stage whose model of a run is evaluated."""
+        return self._checkpoints.get(run, "adaptive")
+
     def seeds_of(self, run: str) -> tuple[int, ...]:
         """Seeds for which a run has been evaluated whole."""
-        last = Path("results", self._checkpoints.get(run, "adaptive"), "adaptive", "queries")
+        last = Path("results", self.checkpoint(run), "adaptive", "queries")
         return tuple(
             seed
             for seed in self.seeds
             if all((self.run(seed, run) / last / f"{task}.parquet").is_file() for task in self.config.tasks)
         )
+
+    def look_ups(self, seed: int, run: str, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Task → what the run's model, of one of its stages, wrote of chains (see look_ups.py).
+
+        Raises:
+            DataError: that wasn't measured.
+        """
+        shared = checkpoint == "joint" and run in self._shares_training
+        path = self.run(seed, BASE if shared else run) / "results" / checkpoint / LOOK_UPS
+        return read_object(_present(path), "delete it and run the study again")
+
+    def formed(self, run: str, task: str) -> dict[int, bool]:
+        """Seed → whether the look-ups had formed when stage 1 was over; empty if the task has no chains."""
+        measured = {seed: self.look_ups(seed, run, "joint") for seed in self.seeds_of(run)}
+        return {seed: of[task]["right"] >= FORMED for seed, of in measured.items() if task in of}
 
     def groups(self, run: str, checkpoint: Checkpoint | None = None) -> dict[str, Group]:
         """Task → its queries, of the run's own checkpoint or another.
@@ -86,7 +112,7 @@ class Results:
         Raises:
             DataError: a mode or task is missing, or holds other queries than the split.
         """
-        chosen = checkpoint or self._checkpoints.get(run, "adaptive")
+        chosen = checkpoint or self.checkpoint(run)
         if (run, chosen) not in self._groups:
             seeds = self.seeds_of(run)
             self._groups[run, chosen] = {

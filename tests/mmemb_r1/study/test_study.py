@@ -11,11 +11,14 @@ import pytest
 
 from mmeb_harness.stats.policies import POLICIES, adaptive_minus, head_room_closed
 from mmeb_harness.stats.seeds import OverSeeds
+from mmemb_r1_model.data.suite import HOPS, RATIONALE
 from mmemb_r1_model.disk.config import named_config, read_yaml
 from mmemb_r1_model.disk.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
 from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
+from mmemb_r1_model.study.formed import Share, share_of
+from mmemb_r1_model.study.look_ups import LookUps, judged
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
 from mmemb_r1_model.study.report import interval
@@ -44,6 +47,7 @@ set:
   - train.loop.log_every=1
 seeds: [1, 2]
 test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 12}
+valid: {module: mmeb_tasks.miniworld, folder: valid, split: valid, seed: 0, queries: 12}
 tasks: [miniworld-text]
 timed: 3
 checked: 8
@@ -71,11 +75,15 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
     text = (tmp_path / "report" / "README.md").read_text()
     assert "Not run, and so not shown: cost-9." in text
-    for part in ("Goals", "Variants", "length cost", "Calibration", "Checks", "Selection", "Time and losses"):
+    parts = ("Goals", "Look-ups", "0 of 1", "Variants", "length cost", "Calibration", "Checks", "Selection", "Time")
+    for part in parts:
         assert part in text
     assert "nan" not in text
     numbers = json.loads((tmp_path / "report" / "study.json").read_text())
     assert set(numbers["variants"]) == {"base", "random", "cost-3"}
+    assert numbers["look_ups"]["base"]["miniworld-text"]["formed"] == {"1": False}
+    assert set(numbers["look_ups"]["random"]["miniworld-text"]["stages"]) == {"joint"}
+    assert numbers["variants_formed"] == {}
     for name in ("losses", "calibration", "cost"):
         assert (tmp_path / "report" / f"{name}.png").stat().st_size > 5000
 
@@ -198,11 +206,32 @@ def test_an_interval_is_written_as_far_as_it_is_known() -> None:
     assert interval(None) == ""
 
 
+def test_look_ups_are_read_in_any_style() -> None:
+    labels = [{HOPS: hops, RATIONALE: words} for hops, words in ((1, "red ring"), (2, "blue bar plus ring"))]
+    styles = {
+        "red ring": (True, True),
+        "start with the red ring so the answer is red ring": (True, True),
+        "blue ring": (False, False),
+        "": (False, False),
+    }
+    for text, (right, whole) in styles.items():
+        of_first = judged([text, "blue plus ring"], [4, 6], labels)
+        assert of_first.by_hops == {"1": LookUps(1, right, whole, 4), "2": LookUps(1, 1, 0, 6)}  # short, but right
+        assert (of_first.queries, of_first.right, of_first.formed) == (2, (right + 1) / 2, right)
+
+
+def test_the_interval_of_a_share_is_exact() -> None:
+    assert share_of([True] * 5) == Share(5, 5, pytest.approx(0.025**0.2), 1.0)
+    assert share_of([False] * 3) == Share(0, 3, 0.0, pytest.approx(1 - 0.025 ** (1 / 3)))
+    middle = share_of([True, False])
+    assert (middle.low, middle.high) == pytest.approx((1 - 0.975**0.5, 0.975**0.5))
+
+
 def test_auc_counts_pairs_and_halves_ties() -> None:
-    def judged(gain: float) -> Judged:
+    def judged_so(gain: float) -> Judged:
         return Judged("w", 0, "text", 0.0, gain, gain)
 
-    rows = [("key", [judged(1.0), judged(3.0), judged(1.0), judged(2.0)], [True, True, False, False])]
+    rows = [("key", [judged_so(1.0), judged_so(3.0), judged_so(1.0), judged_so(2.0)], [True, True, False, False])]
     # Pairs of right and wrong: 1 = 1 (half), 1 < 2, 3 > 1, 3 > 2.
     assert rank_auc(rows, "delta") == pytest.approx(2.5 / 4)
-    assert rank_auc([("key", [judged(1.0)], [True])], "delta") is None
+    assert rank_auc([("key", [judged_so(1.0)], [True])], "delta") is None
