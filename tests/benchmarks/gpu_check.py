@@ -22,12 +22,12 @@ from pathlib import Path
 
 if not __package__:  # as a file, from any folder
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import contextlib
 import dataclasses
 import functools
 import gc
+import re
 import subprocess
 import tempfile
 import time
@@ -70,7 +70,7 @@ from mmemb_r1_model.training.loop import TrainingError
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
-from tests.benchmarks.equality import BATCH, ListeningEngine, by_engine, compare_exactly, compare_rounded
+from tests.benchmarks.equality import BATCH, ListeningEngine, by_engine, by_reference, compare_exactly, compare_rounded
 from tests.benchmarks.made_model import QWEN3_VL_2B, TINY, Shape, make_checkpoint
 from tests.benchmarks.ranking import BLOCK, queries_for, unit_vectors
 from tests.mmemb_r1.small_pairs import Pairs
@@ -83,8 +83,8 @@ RECIPE = "mmemb_r1_2b"
 SECONDS = 480.0
 #: Of scores in float64: sums in another order make less.
 SAME_SCORE = 1e-9
-#: Two replays of one step in the same type; what a kernel is chosen for may differ, what it rounds to can't by more.
-SAME_STATE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+#: Of a step's states, recorded and not: by other kernels they are rounded otherwise; of other inputs they are 1 apart.
+SAME_STATE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 #: Cosine of direct vectors in `bench`, of a model in bfloat16 of which `engine` has shown what rounding does.
 SAME_VECTOR = 0.99
 #: Of stage 2's first step: between log-probabilities when sampled and when learnt from, in bfloat16.
@@ -128,7 +128,7 @@ SIZES = {
         side=1344,
         prompts=16,
         ranked=(200, 300_000, 2048),  # more than one block on a GPU
-        bench_items=64,
+        bench_items=24,
         repeats=3,
         rationale=512,
         micro_batch=None,
@@ -148,7 +148,7 @@ SIZES = {
         side=96,
         prompts=8,
         ranked=(20, 3000, 32),
-        bench_items=6,
+        bench_items=8,
         repeats=1,
         rationale=8,
         micro_batch=2,
@@ -303,13 +303,16 @@ def check_engine(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     engines = {dtype: bench.engine(dtype) for dtype in (torch.float32, torch.bfloat16)}
     exact, rounded_engine = engines.values()
     prompts = bench.prompts()
+    first, emb = prompts[:BATCH], [[exact.rule.emb]] * BATCH
+    by_reference(rounded_engine, first, emb)
     started = time.monotonic()
-    by_engine(exact, prompts[:BATCH], "always")
-    # As often by engines, by references, and by `generate`, which takes longest.
-    batches = clock.affordable(len(prompts) // BATCH, 12 * (time.monotonic() - started), f"batches of {BATCH} prompts")
-    prompts = prompts[: max(BATCH, batches * BATCH)]
+    by_engine(exact, first, "always")
+    by_reference(rounded_engine, first, emb)  # in some versions of cuDNN its convolution takes longer than all else
+    # Each is done eight times at most; `generate` takes as long as several.
+    seconds = 8 * (time.monotonic() - started)
+    prompts = prompts[: BATCH * clock.affordable(len(prompts) // BATCH, seconds, f"batches of {BATCH} prompts")]
     # TF32 would round the reference's convolution to 10 bits.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         figures: Figures = {**compare_exactly(exact, prompts), **compare_rounded(rounded_engine, exact, prompts)}
     return {"prompts": len(prompts), "longest": max(map(len, prompts)), **figures}
 
@@ -334,28 +337,35 @@ class Rerun:
 def check_graphs(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     """Recorded steps beside the same steps unrecorded, then whole rationales with and without."""
     figures: Figures = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        engine = bench.engine(dtype, "off")
-        apart, recorded = _replayed(engine, Records() if bench.on_gpu else Rerun())
-        figures |= {f"{dtype}: states apart": apart, f"{dtype}: recorded steps": recorded}
-        if not apart <= SAME_STATE[dtype]:
-            raise AssertionError(f"replayed steps leave states that are {apart:.2g} apart, up to {SAME_STATE[dtype]}")
-    prompts = bench.prompts()[: 2 * BATCH]
-    seconds, written = {}, {}
-    for graphs in ("off", "on"):
-        own = ListeningEngine(engine.model, engine.tokenizer, engine.rule.limit, graphs, slots=len(prompts))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "no CUDA graphs")
-            by_engine(own, prompts, "always")  # records
-            started = time.monotonic()
-            written[graphs] = by_engine(own, prompts, "always")
-        seconds[graphs] = time.monotonic() - started
-    same = [one == other for one, other in zip(written["off"].fed, written["on"].fed, strict=True)]
-    figures["rationales alike"] = f"{sum(same)} of {len(same)}"
-    figures["seconds without, over with"] = seconds["off"] / seconds["on"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "no CUDA graphs")
+        for dtype in (torch.float32, torch.bfloat16):
+            engine = bench.engine(dtype, "off")
+            apart, recorded = _replayed(engine, Records() if bench.on_gpu else Rerun())
+            figures |= {f"{dtype}: states apart": apart, f"{dtype}: recorded steps": recorded}
+            if not apart <= SAME_STATE[dtype]:
+                raise AssertionError(f"states after replayed steps are {apart:.2g} apart, up to {SAME_STATE[dtype]}")
+        figures |= _with_and_without(engine, bench.prompts()[: 2 * BATCH])
     if not bench.on_gpu:
         raise SkippedError("no GPU: steps were taken twice instead of recorded", figures)
     return figures
+
+
+def _with_and_without(engine: ListeningEngine, prompts: Sequence[Prompt]) -> Figures:
+    """Rationales of one model by recorded steps and by others."""
+    seconds, written = {}, {}
+    choices: tuple[Graphs, ...] = ("off", "on")
+    for graphs in choices:
+        own = ListeningEngine(engine.model, engine.tokenizer, engine.rule.limit, graphs, slots=len(prompts))
+        by_engine(own, prompts, "always")  # records
+        started = time.monotonic()
+        written[graphs] = by_engine(own, prompts, "always").fed
+        seconds[graphs] = time.monotonic() - started
+    same = sum(one == other for one, other in zip(written["off"], written["on"], strict=True))
+    return {
+        "rationales alike": f"{same} of {len(prompts)}",
+        "seconds without, over with": seconds["off"] / seconds["on"],
+    }
 
 
 @torch.inference_mode()
@@ -382,7 +392,7 @@ def _replayed(engine: ListeningEngine, records: Any) -> tuple[float, int]:
         lengths_R = step.kept_SD[:rows:2].float().norm(dim=-1)
         apart = max(apart, float(((kept_SD - step.kept_SD)[:rows:2].float().norm(dim=-1) / lengths_R).max()))
     if len(records) != len(widths):
-        raise AssertionError(f"{len(records)} steps were recorded, not {len(widths)}; see the warning above")
+        raise AssertionError(f"{len(records)} steps were recorded, not {len(widths)}")
     return apart, len(records)
 
 
@@ -438,34 +448,29 @@ def _check_ranks(ranked: Sequence[RankedQuery], scores_QC: Floats, relevant: Seq
 
 def check_bench(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     """`mmeb-eval bench` on made-up texts and pictures, directly and with rationales."""
-    number, dtype = bench.size.bench_items, "bfloat16" if bench.on_gpu else "float32"
-    sides = [bench.size.side // 2 if place % 2 else bench.size.side // 3 for place in range(number)]
-    pages = [bench.picture(f"bench-{place}", side, side) for place, side in enumerate(sides)]
-    samples = Samples(
-        queries=tuple(Item(f"q{place}", text=f"which of {number} is number {place}?") for place in range(number)),
-        candidates=tuple(Item(f"c{place}", images=(page,)) for place, page in enumerate(pages)),
-        gains={f"q{place}": {f"c{place}": 1.0} for place in range(number)},
-    )
-    load = functools.partial(lambda samples, _folder, _frames: samples, samples)
-    task = Task("Made", "visdoc", "D-OOD", "ndcg_linear@5", load, annotations=())
+    dtype = "bfloat16" if bench.on_gpu else "float32"
     spec = ModelSpec("mmemb_r1", {"path": str(bench.checkpoint)}, {"device": str(bench.device), "dtype": dtype})
     embedder = dataclasses.replace(spec, options={**spec.options, "reasoning": "always"}).load()
     assert isinstance(embedder, MMEmbR1Embedder)
     embedder.warm_up()
+    queries = [Item(f"q{place}", text=f"which is number {place}?") for place in range(bench.size.bench_items)]
     started = time.monotonic()
-    embedder.encode_reference(samples.queries[:4], "query")
-    # Twice that for all other sides, directly and with rationales.
-    batch = 2 * (time.monotonic() - started)
+    embedder.encode_reference(queries[:4], "query")
+    # By the plain loop once to warm up and once a repeat; all other sides and the other mode take less than that again.
+    seconds = 2 * (1 + bench.size.repeats) * (time.monotonic() - started)
     del embedder
-    batches = clock.affordable(bench.size.repeats * number // 4, batch, "batches of the plain loop", least=2)
-    repeats = min(bench.size.repeats, batches)
-    plan = Plan(
-        batch_tokens=(8192,),
-        repeats=repeats,
-        reference_items=min(2 * number, 2 * 4 * max(1, batches // repeats)),
-        modes=("never", "always"),
-        workers=bench.size.workers,
+    queries = queries[: 4 * clock.affordable(len(queries) // 4, seconds, "batches of 4 queries")]
+    plan = Plan((8192,), bench.size.repeats, modes=("never", "always"), workers=bench.size.workers)
+    samples = Samples(
+        queries=tuple(queries),
+        candidates=tuple(
+            Item(f"c{place}", images=(bench.picture(f"bench-{place}", side, side),))
+            for place, side in enumerate(bench.size.side // (2 + place % 2) for place in range(len(queries)))
+        ),
+        gains={query.id: {f"c{place}": 1.0} for place, query in enumerate(queries)},
     )
+    load = functools.partial(lambda samples, _folder, _frames: samples, samples)
+    task = Task("Made", "visdoc", "D-OOD", "ndcg_linear@5", load, annotations=())
     result = run_bench(spec, [task], DataInfo(bench.folder, "made-up", synthetic=True), plan, note=lambda _: None)
     save_bench(bench.folder / "bench", result)
     figures: Figures = {
@@ -554,13 +559,13 @@ def recipe_student(bench: Bench, recipe: Mapping[str, Any]) -> Student:
 
 
 def check_stage1(bench: Bench, clock: Clock, memory: Memory) -> Figures:
-    """Steps of `train`: two micro-batches a side."""
+    """Steps of `train`: a micro-batch of queries, and one of what they ask for."""
     recipe = read_yaml(named_config(RECIPE))
     config = build_config(TrainConfig, recipe["train"])
 
     def take(micro: int, watch: Watch, folder: Path) -> None:
-        made, written = made_pairs(bench, 2 * micro)
-        plan = dataclasses.replace(config.plan, batch_size=2 * micro, sub_batches=1, pairs_to=1.0)
+        made, written = made_pairs(bench, micro)
+        plan = dataclasses.replace(config.plan, batch_size=micro, sub_batches=1, pairs_to=1.0)
         contrast = dataclasses.replace(config.contrast, micro_batch=micro)
         short = TrainConfig(plan, contrast, few_steps(config.loop, bench.size.steps))
         student = recipe_student(bench, recipe)
@@ -578,7 +583,7 @@ def check_stage2(bench: Bench, clock: Clock, memory: Memory) -> Figures:
         made, written = made_pairs(bench, 2 * micro)
         short = dataclasses.replace(
             config,
-            plan=dataclasses.replace(config.plan, batch_size=2 * micro, pairs_to=1.0),
+            plan=dataclasses.replace(config.plan, batch_size=micro, pairs_to=1.0),
             prompts=None,
             groups=micro,
             micro_groups=micro,
@@ -604,7 +609,7 @@ def few_steps(loop: Any, steps: int) -> Any:
 def _steps(
     bench: Bench, clock: Clock, memory: Memory, name: str, micro: int, take: Callable[[int, Watch, Path], None]
 ) -> tuple[Figures, list[Row]]:
-    """Take them with half of the micro-batch as often as it doesn't fit."""
+    """Take them, with a smaller micro-batch where it doesn't fit."""
     asked = micro
     while True:
         watch = Watch(bench.size.steps, clock, memory)
@@ -613,9 +618,10 @@ def _steps(
         except EnoughError:
             break
         except TrainingError as error:
-            if "fit in memory" not in str(error) or micro == 1:
+            smaller = re.search(r"does not fit in memory, (\d+) does", str(error))
+            if smaller is None:
                 raise
-            micro //= 2
+            micro = int(smaller[1])
         release(bench.device)
     last = watch.rows[-1]
     if not last["grad_norm"] > 0:
