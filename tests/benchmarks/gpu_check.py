@@ -80,7 +80,8 @@ Figures = dict[str, float | str]
 Status = Literal["passed", "failed", "skipped"]
 
 RECIPE = "mmemb_r1_2b"
-SECONDS = 480.0
+#: With what Python imports before, 8 minutes.
+SECONDS = 450.0
 #: Of scores in float64: sums in another order make less.
 SAME_SCORE = 1e-9
 #: Of a step's states, recorded and not: by other kernels they are rounded otherwise; of other inputs they are 1 apart.
@@ -627,7 +628,7 @@ def _steps(
     if not last["grad_norm"] > 0:
         raise AssertionError(f"after {len(watch.rows)} steps nothing had a gradient: {last}")
     figures: Figures = {
-        "micro-batch": f"{micro} of the recipe's {asked}" if micro != asked else micro,
+        "micro-batch": f"{micro}, for {asked} doesn't fit" if micro != asked else micro,
         "steps": len(watch.rows),
         "seconds of the first": watch.rows[0]["seconds"],
         "seconds of the last": last["seconds"],

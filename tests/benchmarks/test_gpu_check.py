@@ -11,8 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from mmeb_harness.core import environment
+from mmeb_harness.ranking.nearest import gpu_count
 from mmemb_r1_model.decoding.slots import SlotCache
 from mmemb_r1_model.embed.engine import Engine
+from mmemb_r1_model.training import stage1
+from mmemb_r1_model.training.joint import ContrastConfig
 from tests.benchmarks import gpu_check
 from tests.benchmarks.gpu_check import PARTS, SIZES, Clock, exit_status, run_part
 
@@ -25,13 +29,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> gpu_check.Bench:
 
 
 def test_every_part_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(gpu_check.main, ["--seconds", "1e6", "--output", str(tmp_path)], standalone_mode=False)
     assert done.exception is None, done.output
     assert done.return_value == 3
     written = json.loads((tmp_path / "gpu_check.json").read_text())
     statuses = {part["name"]: part["status"] for part in written["parts"]}
-    assert statuses == {name: "skipped" if name in ("graphs", "faiss") else "passed" for name in PARTS}
+    skipped = {"graphs"} if gpu_count() else {"graphs", "faiss"}
+    assert statuses == {name: "skipped" if name in skipped else "passed" for name in PARTS}
     assert all(part["allocated"] > 0 and not part["cut"] for part in written["parts"])
     assert all(f"{name:8} {status}" in done.output for name, status in statuses.items())
 
@@ -86,6 +92,25 @@ def test_ranks_and_ties_that_are_not_numpys_are_found(bench: gpu_check.Bench, mo
 
     monkeypatch.setattr(gpu_check, "rank_corpus", ranked)
     assert "other candidates than by numpy" in failure("faiss", bench)
+
+
+def test_a_gpu_that_torch_does_not_see_is_told(bench: gpu_check.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "visible_gpus", lambda _: ("NVIDIA H200",))
+    assert "the driver lists NVIDIA H200, and torch" in failure("device", bench)
+
+
+def test_a_micro_batch_that_fits_is_found(bench: gpu_check.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = stage1.joint_backward
+
+    def backward(student: Any, batch: Any, config: ContrastConfig, *given: Any) -> dict[str, float]:
+        if config.micro_batch > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return right(student, batch, config, *given)
+
+    monkeypatch.setattr(stage1, "joint_backward", backward)
+    result = run_part("stage1", bench, 1e6)
+    assert result.status == "passed", result
+    assert result.figures["micro-batch"] == "1, for 2 doesn't fit"
 
 
 def test_a_part_without_time_is_not_begun(bench: gpu_check.Bench) -> None:
