@@ -104,8 +104,9 @@ class _Fold:
     gains: Floats
     sums: _Sums
 
-    def squared_error(self, probe: Probe) -> float:
-        return float(((probe.gains(self.states) - self.gains) ** 2).sum())
+    def squared_errors(self, probes: Sequence[Probe]) -> list[float]:
+        values = self.states.astype(np.float64)
+        return [float(((values @ probe.weights_D + probe.constant - self.gains) ** 2).sum()) for probe in probes]
 
 
 def fit_probe(states: States, gains: Floats, clusters: NDArray[np.int64]) -> Probe:
@@ -137,7 +138,7 @@ def _fitted(folds: Sequence[_Fold]) -> Probe:
     errors_S = np.zeros(len(STRENGTHS))
     for fold in folds:
         others = _joined(other for other in folds if other is not fold)
-        errors_S += [fold.squared_error(others.probe(strength)) for strength in STRENGTHS]
+        errors_S += fold.squared_errors([others.probe(strength) for strength in STRENGTHS])
     return _joined(folds).probe(STRENGTHS[int(np.argmin(errors_S))])
 
 

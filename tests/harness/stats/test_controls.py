@@ -126,4 +126,7 @@ def test_equal_forecasts_share_a_bin_in_whatever_order() -> None:
     assert calibration_error(gates, pays) == pytest.approx(sum(by_value) / 50)
     order = np.random.default_rng(5).permutation(50)
     assert calibration_error(gates[order], pays[order]) == pytest.approx(calibration_error(gates, pays))
+    # Four equal ones begin in the first two places' bin; their middle is in the next one.
+    gates, pays = np.array([0.0] + [0.5] * 4 + [1.0] * 15), np.array([1.0] + [0.0] * 4 + [1.0] * 15)
+    assert calibration_error(gates, pays) == pytest.approx((1 + 4 * 0.5) / 20)
     assert calibration_error(np.full(20, 0.3), np.repeat([0.0, 1.0], [14, 6])) == pytest.approx(0.0)

@@ -256,5 +256,8 @@ def test_the_command_prints_and_keeps_all_of_it(tmp_path: Path) -> None:
         {"gained": ["q0"], "lost": []},
     ]
     assert kept["gate"]["head_room_closed"]["queries"]["value"] == 0.0
+    assert {row["policy"]: row["score"]["queries"]["value"] for row in kept["gate"]["policies"]}["fixed"] == 0.2
+    assert kept["gate"]["ece"] == pytest.approx(0.354)
+    assert "Brier score 0.263 (of the base rate 0.240), ECE 0.354 (ten bins of equally many queries)" in done.output
     alone = CliRunner().invoke(cli, ["compare", str(runs["never"])], catch_exceptions=False)
     assert "in points" not in alone.output
