@@ -43,11 +43,13 @@ class Row:
     Attributes:
         index: in its batch.
         fed: tokens fed after the prompt.
+        limit: see `Opened.limits`.
         closing, marked, truncated: for the rule's own use.
     """
 
     index: int
     fed: list[int] = field(default_factory=list)
+    limit: int | None = None
     closing: bool = False
     marked: bool = False
     truncated: bool = False
@@ -83,6 +85,7 @@ class Opened(Generic[ExtraT]):
         positions: of the first token after the prompt.
         wanted: what the model wants there.
         past: keys and values of all rows of the batch; `None` if no row goes on.
+        limits: for the rule: tokens that a row may write, where it is told; empty: of no row.
     """
 
     extra: ExtraT
@@ -92,6 +95,7 @@ class Opened(Generic[ExtraT]):
     positions: Sequence[int] = ()
     wanted: Sequence[int] = ()
     past: DynamicCache | None = None
+    limits: Sequence[int | None] = ()
 
 
 @dataclass(frozen=True)
@@ -337,7 +341,7 @@ class _Run(Generic[BatchT, ExtraT]):
         with self._clock.stage("generate", reading=False):
             self.step.cache.admit(opened.past, rows, starts, lengths, slots)
         for slot, place in zip(slots, places, strict=True):
-            row = Row(opened.rows[place])
+            row = Row(opened.rows[place], limit=opened.limits[place] if opened.limits else None)
             self._active[slot : slot + 1] = [(row, waiting.ticket)]
             token = self._rule.choose(row, opened.wanted[place])
             if token is None:

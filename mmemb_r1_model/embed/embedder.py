@@ -22,7 +22,7 @@ from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_check
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Reasoning, Settings
+from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Reasoning, Settings
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def load(
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
     gate: Gate = "auto",
     threshold: float | None = None,
+    budget: Budget = "graded",
     max_new_tokens: int | None = None,
     max_text_tokens: int | None = None,
     trust_remote_code: bool = False,
@@ -71,6 +72,8 @@ def load(
         attention: of transformers; auto is its default (sdpa).
         gate: auto: calibrated, if the checkpoint has a calibration; raw: the soft-max over <think> and <emb> as it is.
         threshold: probability of that gate above which an item reasons; default: the checkpoint's for it.
+        budget: of the rationales of a checkpoint whose gate is graded: short or long as the gate says (where it says
+            whether to reason; long in mode always), or all of them short or long.
         max_new_tokens: longest rationale; default: the checkpoint's.
         max_text_tokens: of the prompt of an item without media; a longer text loses its end. Default: 8,192, or as many
             as the model reads.
@@ -98,6 +101,16 @@ def load(
         raise OptionError(f"threshold must be between 0 and 1, not {settings.threshold}")
     if not 1 <= settings.max_new_tokens <= LONGEST_CONTEXT:
         raise OptionError(f"max_new_tokens must be between 1 and {LONGEST_CONTEXT}, not {settings.max_new_tokens}")
+    if stored.short is None and budget != "graded":
+        raise OptionError(
+            f"budget {budget!r} is for a checkpoint with a graded gate, which {checkpoint.name} hasn't: leave it out, "
+            "or train one with adapt.short_tokens"
+        )
+    if stored.short is not None and settings.max_new_tokens <= stored.short.tokens:
+        raise OptionError(
+            f"max_new_tokens must be above the {stored.short.tokens} of a short rationale of {checkpoint.name}, not "
+            f"{settings.max_new_tokens}"
+        )
     if max_text_tokens is not None and not 1 <= max_text_tokens <= checkpoint.positions:
         raise OptionError(f"max_text_tokens must be between 1 and {checkpoint.positions}, not {max_text_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
@@ -109,7 +122,7 @@ def load(
         given = "rationales_model" if rationales_model is not None else "rationales_key_env"
         raise OptionError(f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1")
     place = (device, dtype, attention, trust_remote_code, graphs)
-    return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens)
+    return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens, budget)
 
 
 @dataclass(frozen=True)
@@ -142,10 +155,11 @@ class MMEmbR1Embedder:
         graphs: Graphs,
         server: Server | None = None,
         max_text_tokens: int | None = None,
+        budget: Budget = "graded",
     ) -> None:
         import torch
 
-        self._checkpoint, self._settings, self._modes = checkpoint, settings, modes
+        self._checkpoint, self._settings, self._modes, self._budget = checkpoint, settings, modes, budget
         most = min(MAX_TEXT_TOKENS, checkpoint.positions) if max_text_tokens is None else max_text_tokens
         self._items = ItemReader(checkpoint, settings, most)
         self._device, self._dtype = resolve_place(torch, device, dtype)
@@ -155,10 +169,12 @@ class MMEmbR1Embedder:
         self._server = server if set(modes.values()) != {"never"} else None
         # Candidates that never reason are encoded in one way, whatever queries do.
         named = dataclasses.asdict(settings)
-        del named["calibration"]
-        if checkpoint.settings.calibration is not None:  # which is the checkpoint's own: its revision tells the numbers
+        del named["calibration"], named["short"]  # which are the checkpoint's own: its revision tells the numbers
+        if checkpoint.settings.calibration is not None:
             named["gate"] = "raw" if settings.calibration is None else "calibrated"
-        of_reasoning: list[str] = [name for name in ("gate", "threshold", "max_new_tokens") if name in named]
+        if settings.short is not None:
+            named["budget"] = budget
+        of_reasoning: list[str] = [name for name in ("gate", "threshold", "max_new_tokens", "budget") if name in named]
         of_reasoning += [] if self._server is None else ["rationales"]
         self.info = ModelInfo(
             name="mmemb_r1",
@@ -216,6 +232,8 @@ class MMEmbR1Embedder:
         return Engine(
             *(model, self._checkpoint.tokenizer, settings.max_new_tokens, self._graphs),
             calibration=settings.calibration,
+            short=settings.short,
+            budget=self._budget,
         )
 
     @cached_property

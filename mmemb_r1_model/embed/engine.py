@@ -26,8 +26,9 @@ from transformers import DynamicCache
 from mmeb_harness import EncodeResult, Trace, Work
 from mmemb_r1_model.decoding import Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
+from mmemb_r1_model.model.gate import action_logits, gate_words, prefers_short, reason_logit
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Calibration, Reasoning
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Reasoning, Short
 
 
 def states_of(
@@ -56,7 +57,10 @@ def unit_vectors(states_BD: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rationale:
-    """How a rationale is written: <think>, at most `limit` tokens, </think>, <emb>. A `decoding.Rule`."""
+    """How a rationale is written: <think>, at most `limit` tokens, </think>, <emb>. A `decoding.Rule`.
+
+    A row with a limit of its own is closed there as was asked for: that is no truncation.
+    """
 
     think: int
     end_think: int
@@ -86,17 +90,30 @@ class Rationale:
             return self.think
         if row.fed[-1] == self.emb:
             return None
+        written = len(row.fed) - 1 - row.closing  # without <think> and </think>
         if row.closing:
-            row.truncated |= wanted != self.emb
+            row.truncated |= wanted != self.emb and written != row.limit
             return self.emb
-        written = len(row.fed) - 1  # without <think>
         if wanted == self.end_think:
             row.truncated |= written == 0
-        elif wanted in (self.emb, self.turn_end) or written >= self.limit:
-            row.truncated = True
+        elif wanted in (self.emb, self.turn_end) or written >= (self.limit if row.limit is None else row.limit):
+            row.truncated = written != row.limit
             wanted = self.end_think
         row.closing = wanted == self.end_think
         return wanted
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What the gate says of B rows.
+
+    Attributes:
+        reason: p(reason), calibrated if the checkpoint is.
+        short: whether a rationale would be a short one.
+    """
+
+    reason: list[float]
+    short: list[bool]
 
 
 @dataclass(frozen=True)
@@ -117,11 +134,6 @@ class _Read:
     seconds: float
     tokens: int
     passes: Passes
-
-
-def rows_that_reason(gates: Sequence[float], mode: Reasoning, threshold: float) -> list[int]:
-    """Rows of a batch that write a rationale."""
-    return [row for row, gate in enumerate(gates) if mode == "always" or (mode == "adaptive" and gate > threshold)]
 
 
 def direct_trace(gate: float, seconds: float) -> Trace:
@@ -146,6 +158,8 @@ class Engine:
         graphs: Graphs = "auto",
         slots: int | None = None,
         calibration: Calibration | None = None,
+        short: Short | None = None,
+        budget: Budget = "graded",
     ) -> None:
         """Set up; nothing is computed.
 
@@ -155,6 +169,8 @@ class Engine:
             graphs: see `decoding.step`; auto: on a GPU.
             slots: most rationales at once; by default as many as pay.
             calibration: of the gate; `None`: it is raw.
+            short: of a graded gate; `None`: it is binary.
+            budget: of rationales, if it is graded.
         """
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -164,8 +180,8 @@ class Engine:
         self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, num_rows)
         self.decoder = Decoder(model, self.rule, graphs, slots)
         self.costs = Costs.of(model)
-        self._gate_tokens = torch.tensor([think, emb], device=model.device)
-        self._calibration = calibration
+        self._gate_tokens = torch.tensor([tokenizer.id_of(word) for word in gate_words(short)], device=model.device)
+        self._calibration, self._short, self._budget = calibration, short, budget
 
     def stream(
         self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float
@@ -193,10 +209,11 @@ class Engine:
             answered_BD = hidden_BLD[:, -1 if mode == "always" else -2].clone()
             direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
         with clock.stage("gate"):
-            gates: list[float] = self.gate(answered_BD).tolist()
+            gates = self.gates(answered_BD)
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
-        read = _Read(gates, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
-        rows = rows_that_reason(gates, mode, threshold)
+        read = _Read(gates.reason, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
+        limits = self.limits(gates, mode, threshold)
+        rows = list(limits)
         if not rows:
             return Opened(read)
         extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
@@ -208,6 +225,7 @@ class Engine:
             lengths=[lengths[row] - extra for row in rows],
             positions=[positions[row] - extra for row in rows],
             wanted=[self.rule.think] * len(rows),
+            limits=list(limits.values()),
             past=past,
         )
 
@@ -219,17 +237,32 @@ class Engine:
         """States (B, L, D), after the final norm."""
         return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
 
-    def gate(self, hidden_BD: Tensor) -> Tensor:
-        """p(reason | x) (B,): soft-max over the logits of <think> and <emb> where the answer begins, calibrated.
+    def gates(self, hidden_BD: Tensor) -> Gates:
+        """The soft-max over the actions' logits where the answer begins, p(reason | x) calibrated.
 
         In float32: logits that bfloat16 has rounded differ in steps of up to 1/8.
         """
-        weight_2D = self.model.lm_head.weight[self._gate_tokens]
-        logits_B2 = torch.nn.functional.linear(hidden_BD.float(), weight_2D.float())
-        logit_B = logits_B2[:, 0] - logits_B2[:, 1]
+        weight_AD = self.model.lm_head.weight[self._gate_tokens]
+        logits_BA = torch.nn.functional.linear(hidden_BD.float(), weight_AD.float())
+        logits_BA = action_logits(logits_BA, self._short)
+        logit_B = reason_logit(logits_BA)
         if self._calibration is not None:
             logit_B = self._calibration.slope * logit_B + self._calibration.intercept
-        return torch.sigmoid(logit_B)
+        return Gates(torch.sigmoid(logit_B).tolist(), prefers_short(logits_BA).tolist())
+
+    def limits(self, gates: Gates, mode: Reasoning, threshold: float) -> dict[int, int | None]:
+        """Rows of a batch that write a rationale, and the limit of each one's tokens; `None`: the rule's."""
+        rows = zip(gates.reason, gates.short, strict=True)
+        return {
+            row: self.limit(mode, short)
+            for row, (gate, short) in enumerate(rows)
+            if mode == "always" or (mode == "adaptive" and gate > threshold)
+        }
+
+    def limit(self, mode: Reasoning, short: bool = False) -> int | None:
+        """Limit of a rationale's tokens; `None`: the rule's. `short`: whether the gate would have a short one."""
+        is_short = self._budget == "short" or (self._budget == "graded" and mode == "adaptive" and short)
+        return self._short.tokens if self._short is not None and is_short else None
 
     @torch.inference_mode()
     def _result_of(self, answered: Answered[_Read]) -> EncodeResult:

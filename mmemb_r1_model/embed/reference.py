@@ -17,7 +17,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from mmeb_harness import OptionError, Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
-from mmemb_r1_model.embed.engine import Engine, direct_trace, rows_that_reason, unit_vectors
+from mmemb_r1_model.embed.engine import Engine, Gates, direct_trace, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
 
@@ -42,31 +42,33 @@ def embed_plainly(
     """
     started, rule = time.perf_counter(), engine.rule
     with as_the_library_has_it(engine.model):
-        gates: list[float] = []
+        gates: Gates | None = None
+        limits: dict[int, int | None] = {}
         if mode != "never":
-            gates = engine.gate(engine.prefill(engine.batch(prompts), None)[:, -1]).tolist()
-        rows = rows_that_reason(gates, mode, threshold)
-        written = (
-            dict(zip(rows, (write or _write)(engine, [prompts[row] for row in rows]), strict=True)) if rows else {}
-        )
+            gates = engine.gates(engine.prefill(engine.batch(prompts), None)[:, -1])
+            limits = engine.limits(gates, mode, threshold)
+        rows = list(limits)
+        texts = (write or _write)(engine, [prompts[row] for row in rows]) if rows else []
+        written = {row: text[: limits[row]] for row, text in zip(rows, texts, strict=True)}
         tails = [
             [rule.think, *written[row], rule.end_think, rule.emb] if row in written else [rule.emb]
             for row in range(len(prompts))
         ]
         whole = [extended(prompt, tail) for prompt, tail in zip(prompts, tails, strict=True)]
         states_BLD = engine.prefill(engine.batch(whole), None)
-    gates = gates or engine.gate(states_BLD[:, -2]).tolist()
+    gates = gates or engine.gates(states_BLD[:, -2])
     vectors_BD = unit_vectors(states_BLD[:, -1])
     # What the model would have written where </think> stands, and behind it: anything else was put right by rule.
     never_V = suppressed(engine.model, rule.never)
     wanted_B2 = likeliest(engine.model.lm_head, states_BLD[:, -3:-1], never_V).tolist() if rows else []
     seconds = time.perf_counter() - started
     traces = []
-    for row, gate in enumerate(gates):
+    for row, gate in enumerate(gates.reason):
         if row not in written:
             traces.append(direct_trace(gate, seconds))
             continue
         as_written = wanted_B2[row] == [rule.end_think, rule.emb] and len(written[row]) > 0
+        as_written |= len(written[row]) == limits[row]  # closed as was asked for
         traces.append(engine.reasoned(gate, tails[row], not as_written, seconds))
     return vectors_BD, traces
 

@@ -25,14 +25,7 @@ from torch import Tensor
 from mmeb_harness import EncodeResult, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import (
-    Engine,
-    Rationale,
-    direct_trace,
-    rows_that_reason,
-    unit_vectors,
-    with_states,
-)
+from mmemb_r1_model.embed.engine import Engine, Gates, Rationale, direct_trace, unit_vectors, with_states
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
@@ -125,7 +118,7 @@ class _Ticket:
     Attributes:
         tokens: that it was planned with, padding included.
         vectors_BD, answered_BD, gates, traces: filled as they become known.
-        promised: rationales under way, by row.
+        promised: rationales under way: row, prompt, limit of its tokens, and what the server will have written.
     """
 
     started: float
@@ -134,12 +127,12 @@ class _Ticket:
     answered_BD: Tensor
     gates: list[float | None]
     traces: list[Trace | None]
-    promised: list[tuple[int, Prompt, Future[list[Ids]]]] = field(default_factory=list)
+    promised: list[tuple[int, Prompt, int | None, Future[list[Ids]]]] = field(default_factory=list)
 
     @property
     def is_written(self) -> bool:
         """Whether all its rationales are there."""
-        return all(future.done() for _, _, future in self.promised)
+        return all(future.done() for *_, future in self.promised)
 
 
 @dataclass(frozen=True)
@@ -212,34 +205,33 @@ class _Run:
         ticket = _Ticket(begun, tokens, empty_BD, empty_BD.clone(), [None] * rows, [None] * rows)
         self.owed.append(ticket)
         self.unwritten.append(ticket)
-        reasons = range(rows) if self.mode == "always" else self._read_directly(batch, ticket)
+        whole = self.engine.limit("always")
+        limits = dict.fromkeys(range(rows), whole) if self.mode == "always" else self._read_directly(batch, ticket)
         # The prompts end in <emb> where there was a first pass.
         drop = 0 if self.mode == "always" else 1
-        for row, prompt in zip(reasons, prompts_of(arrays, reasons, drop), strict=True):
+        for (row, limit), prompt in zip(limits.items(), prompts_of(arrays, list(limits), drop), strict=True):
             ids = [*prompt.ids.tolist(), self.engine.rule.think]
-            order = Order(questions[row], ids, self.engine.rule.limit)
-            ticket.promised.append((row, prompt, self.send(order)))
+            order = Order(questions[row], ids, limit or self.engine.rule.limit)
+            ticket.promised.append((row, prompt, limit, self.send(order)))
             self.held += _pixel_bytes(prompt)
 
-    def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> list[int]:
-        """Gates, and vectors at <emb>; the rows that reason."""
+    def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> dict[int, int | None]:
+        """Gates, and vectors at <emb>; the rows that reason, and their limits."""
         engine = self.engine
         vectors_BD, answered_BD, gates = self._pass(
             "prefill", lambda: batch.to(engine.model.device, engine.model.dtype), answered=-2
         )
         ticket.vectors_BD.copy_(vectors_BD)
         ticket.answered_BD.copy_(answered_BD)
-        ticket.gates[:] = gates
+        ticket.gates[:] = gates.reason
         seconds = time.perf_counter() - ticket.started
-        reasons = rows_that_reason(gates, self.mode, self.threshold)
-        for row in set(range(len(gates))) - set(reasons):
-            ticket.traces[row] = direct_trace(gates[row], seconds)
-        return reasons
+        limits = engine.limits(gates, self.mode, self.threshold)
+        for row in set(range(len(gates.reason))) - set(limits):
+            ticket.traces[row] = direct_trace(gates.reason[row], seconds)
+        return limits
 
     @torch.inference_mode()
-    def _pass(
-        self, stage: str, batch: Callable[[], Batch], answered: int | list[int]
-    ) -> tuple[Tensor, Tensor, list[float]]:
+    def _pass(self, stage: str, batch: Callable[[], Batch], answered: int | list[int]) -> tuple[Tensor, Tensor, Gates]:
         """Vectors (B, D) at <emb>, states (B, D) that the gate reads, and the gates.
 
         Args:
@@ -255,7 +247,7 @@ class _Run:
             every = torch.arange(len(states_BLD), device=states_BLD.device)
             columns = torch.tensor(answered, device=states_BLD.device)
             answered_BD = states_BLD[every, columns]
-            gates: list[float] = engine.gate(answered_BD).tolist()
+            gates = engine.gates(answered_BD)
         passes = engine.costs.prefill(read.arrays.lengths, read.arrays.grids)
         self.spent = Passes(self.spent.flops + passes.flops, self.spent.bytes + passes.bytes)
         self.prompt_tokens += sum(read.arrays.lengths)
@@ -263,9 +255,9 @@ class _Run:
 
     def _take(self, ticket: _Ticket) -> None:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
-        for row, prompt, future in ticket.promised:
+        for row, prompt, limit, future in ticket.promised:
             (ids,) = future.result()
-            self.wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, self.engine.rule)))
+            self.wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, self.engine.rule, limit)))
         ticket.promised.clear()
         self.budget = max(self.budget, ticket.tokens)
         if sum(map(len, self.wave)) >= self.budget:
@@ -284,7 +276,8 @@ class _Run:
             "readout", lambda: engine.batch([row.whole for row in written]), answered
         )
         now = time.perf_counter()
-        for row, vector_D, answered_D, gate in zip(written, vectors_BD, answered_BD, gates, strict=True):
+        rows = zip(written, vectors_BD, answered_BD, gates.reason, strict=True)
+        for row, vector_D, answered_D, gate in rows:
             self.held -= _pixel_bytes(row.prompt)
             ticket, answer = row.ticket, row.answer
             ticket.vectors_BD[row.index] = vector_D
@@ -296,9 +289,13 @@ class _Run:
             )
 
 
-def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale) -> Row:
-    """A row as if it had been written here: what a server wrote behind <think>, up to its end, closed if need be."""
-    row, left = Row(index), iter(ids)
+def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, limit: int | None = None) -> Row:
+    """A row as if it had been written here: what a server wrote behind <think>, up to its end, closed if need be.
+
+    Args:
+        limit: of its tokens, if it has one of its own.
+    """
+    row, left = Row(index, limit=limit), iter(ids)
     token: int | None = rule.choose(row, rule.think)
     while token is not None:
         row.fed.append(token)

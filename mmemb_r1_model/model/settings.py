@@ -24,6 +24,22 @@ LONGEST_CONTEXT = 262_144
 
 #: When an item writes a rationale before it is embedded.
 Reasoning = Literal["adaptive", "always", "never"]
+#: How long it may be, of a checkpoint with a short budget. Graded: as the gate says, in mode always long.
+Budget = Literal["graded", "short", "long"]
+
+
+@dataclass(frozen=True)
+class Short:
+    """A short budget: what makes a gate a graded one, of three actions. Ours, not the paper's.
+
+    Attributes:
+        tokens: of a short rationale at most, markers not counted; then it is closed.
+        bias: added to the logit of </think> where the answer begins, which is that of a short rationale. No model was
+            ever asked for that token there: it begins some 13 nats below <think>, where nothing would be learnt.
+    """
+
+    tokens: Least1
+    bias: float | int
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Settings:
         max_new_tokens: longest rationale, markers not counted.
         threshold: reason if the raw gate's probability is above it.
         calibration: of the gate, with a threshold of its own; `None`: the gate is raw.
+        short: of a graded gate; `None`: the gate is binary.
     """
 
     request: str = "Think first if it helps, then embed the input."
@@ -71,6 +88,7 @@ class Settings:
     max_new_tokens: Annotated[int, Ge(1), Le(LONGEST_CONTEXT)] = 512
     threshold: Annotated[float | int, Ge(0), Le(1)] = 0.5
     calibration: Calibration | None = None
+    short: Short | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -86,7 +104,7 @@ _FILE = JsonFile(
     way_out="write it again with `mmemb-r1 add-tokens`",
     if_damaged="mend it, or remove it for the defaults",
     added=frozenset(field.name for field in dataclasses.fields(Settings)),
-    sparse=frozenset({"calibration"}),
+    sparse=frozenset({"calibration", "short"}),
     error=ModelError,
 )
 
@@ -102,6 +120,11 @@ def read_settings(folder: Path) -> Settings:
     for least, most in (("min_pixels", "max_pixels"), ("video_min_pixels", "video_max_pixels")):
         if getattr(settings, least) > getattr(settings, most):
             raise ModelError(f"{path}: {least} is more than {most}; mend it, or remove it for the defaults")
+    if settings.short is not None and settings.short.tokens >= settings.max_new_tokens:
+        raise ModelError(
+            f"{path}: short.tokens {settings.short.tokens} must be below max_new_tokens {settings.max_new_tokens}; "
+            "mend it, or remove short for a binary gate"
+        )
     return settings
 
 

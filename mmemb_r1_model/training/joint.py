@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mmemb_r1_model.disk.config import Above0, Least0, Share
+from mmemb_r1_model.model.gate import DIRECT, LONG
 from mmemb_r1_model.training.batches import Input, StepBatch, right_pairs
 from mmemb_r1_model.training.distributed import World, seed_draws
 from mmemb_r1_model.training.losses import JointWeights, contrastive_terms
@@ -135,10 +136,10 @@ def _run(student: Student, chunk: Sequence[Input], smoothing: float, seed: int, 
     direct = [index for index, branch in enumerate(packed.branches) if branch.end - branch.start == 1]
     encoded = student.encode(packed, taught_branches)
     of_row = {branch.row: index for index, branch in enumerate(packed.branches)}  # the reasoned one is the last
-    device = encoded.gate_B2.device
+    device = encoded.gate_BA.device
     has = torch.tensor([given.rationale is not None for given in chunk], device=device)
     taught = torch.tensor([given.taught for given in chunk], device=device)
-    think, emb = encoded.gate_B2.unbind(dim=1)
+    think, emb = encoded.gate_BA[:, LONG], encoded.gate_BA[:, DIRECT]
     first = torch.where(has, torch.lerp(think, emb, smoothing), torch.lerp(emb, think, smoothing)) * taught
     rest = [log_probs.sum() for log_probs in encoded.log_probs]
     return ChunkResult(

@@ -1,11 +1,13 @@
 """Stage 2 as arithmetic: scores, rewards, advantages, and the two losses. No model, no data.
 
-Legend: G pairs (groups), K reasoned rollouts of each (the first is greedy), M cached negatives, D dimensions, T tokens.
+Legend: G pairs (groups), A actions (see model/gate.py), K reasoned rollouts of each (the first is greedy), M cached
+negatives, D dimensions, T tokens.
 
-Two actions are learned. Whether to reason is one binary choice a prompt: its expected reward and that reward's
-gradient, p (1 - p) (R_reason - R_direct), are known exactly, so nothing is sampled. What is written is a sequence:
-its tokens get the advantage of their rollout over the mean of the sampled ones of the prompt. The rewards'
-ingredients (delta, R_ada, GRPO) are the paper's, by its abstract and secondary summaries; the formulas are ours.
+Two things are learned. Whether to reason, and of a graded gate how long, is one choice a prompt: its expected reward
+and that reward's gradient, p_a (R_a - mean R), of two actions p (1 - p) (R_reason - R_direct), are known exactly, so
+nothing is sampled. What is written is a sequence: its tokens get the advantage of their rollout over the mean of the
+sampled ones of the prompt. The rewards' ingredients (delta, R_ada, GRPO) are the paper's, by its abstract and secondary
+summaries; the formulas are ours.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mmemb_r1_model.disk.config import Above0, Least0Float
+from mmemb_r1_model.model.gate import DIRECT, of_reasoning, reason_logit
 
 #: See `group_advantages`.
 Advantages = Literal["centred", "divided"]
@@ -79,11 +82,19 @@ class Rewards:
         reasoned_GK: of every rollout.
         direct_G: of the direct path.
         delta_G: s of the greedy rollout - s of the direct path: the utility gap of what the model would really write.
+        short_G: of the greedy rollout closed after its short budget; `None`: the gate is binary.
     """
 
     reasoned_GK: Tensor
     direct_G: Tensor
     delta_G: Tensor
+    short_G: Tensor | None = None
+
+    @property
+    def actions(self) -> Tensor:
+        """(G, A) of the gate's actions, in its order; the long rationale is the greedy one."""
+        own = [self.reasoned_GK[:, 0], self.direct_G, *([] if self.short_G is None else [self.short_G])]
+        return torch.stack(own, dim=1)
 
 
 def rewards(
@@ -93,6 +104,7 @@ def rewards(
     length_GK: Tensor,
     sigma: float,
     config: RewardConfig,
+    graded: bool = False,
 ) -> Rewards:
     """Put the three terms together.
 
@@ -102,19 +114,28 @@ def rewards(
     For a rollout's own tokens delta is that rollout's. The direct path is held against the greedy one: samples at
     temperature 1 are worse than what is written later, and a gate that learns from them learns not to reason.
 
+    Between direct and reasoned delta counts twice, so it must between short and long, or a token there would cost twice
+    as much of it. With g = clip(delta / sigma) of either, of the closed rationale
+
+        R_ada = g_short - (g_long - g_short) - c len / L_max
+
     Args:
         score_GR, emb_GR: s and R_emb of the direct path, then of the rollouts; R = 1 + K.
         well_formed_GK: 1 or 0.
         length_GK: rationale length over the greatest length, 0 to 1.
         sigma: scale of delta, > 0.
+        graded: whether the last of the "rollouts" is the greedy one, closed after its short budget.
     """
     delta_GK = score_GR[:, 1:] - score_GR[:, :1]
     gain_GK = (delta_GK / sigma).clamp(-1, 1)
     ada_GK = gain_GK - config.length_cost * length_GK
+    reasoned_GK = config.fmt * well_formed_GK + config.emb * emb_GR[:, 1:] + config.ada * ada_GK
+    last_G = reasoned_GK[:, -1] - config.ada * (gain_GK[:, 0] - gain_GK[:, -1])
     return Rewards(
-        reasoned_GK=config.fmt * well_formed_GK + config.emb * emb_GR[:, 1:] + config.ada * ada_GK,
+        reasoned_GK=reasoned_GK[:, :-1] if graded else reasoned_GK,
         direct_G=config.fmt + config.emb * emb_GR[:, 0] - config.ada * gain_GK[:, 0],
         delta_G=delta_GK[:, 0],
+        short_G=last_G if graded else None,
     )
 
 
@@ -134,21 +155,27 @@ def group_advantages(rewards_GK: Tensor, rule: Advantages = "centred", epsilon: 
     return centred / (rewards_GK.std(dim=1, keepdim=True, correction=0) + epsilon)
 
 
-def gate_loss(gate_logit_G: Tensor, reasoned_G: Tensor, direct_G: Tensor, entropy: float = 0.0) -> Tensor:
-    """Minus the expected reward of the binary choice and of its entropy, up to a constant: exact, nothing sampled.
+def gate_loss(logits_GA: Tensor, rewards_GA: Tensor, entropy: float = 0.0) -> Tensor:
+    """Minus the expected reward of the choice and of its entropy, up to a constant: exact, nothing sampled.
+
+    The soft-max over the actions is p, whether to reason, times q, how long: of two actions q is 1.
 
     Without entropy, whatever is better on average comes first: the gate is at one end for all items before it has
-    learnt to tell them apart, and no gradient, p (1 - p), leads back. With it the best logit is
-    (reasoned - direct) / entropy: the choice at 1/2 stays the same, and the way back stays open.
+    learnt to tell them apart, and no gradient, p (1 - p), leads back. With it the best logits are rewards / entropy, up
+    to a constant: what is best stays the same, and the way back stays open.
 
     Args:
-        gate_logit_G: logit(<think>) - logit(<emb>), with gradient.
-        reasoned_G, direct_G: mean reward of either choice, constants.
+        logits_GA: of the actions, with gradient; see model/gate.py.
+        rewards_GA: mean reward of each, constants.
         entropy: what one nat of it is worth, in units of reward.
     """
+    gate_logit_G, rewards_GA = reason_logit(logits_GA), rewards_GA.detach()
     p_G = torch.sigmoid(gate_logit_G)
+    log_q_GA = torch.log_softmax(of_reasoning(logits_GA), dim=-1)
+    reasoned_G = (log_q_GA.exp() * of_reasoning(rewards_GA)).sum(dim=-1)
     entropy_G = torch.nn.functional.softplus(gate_logit_G) - p_G * gate_logit_G
-    return -(p_G * (reasoned_G - direct_G).detach() + entropy * entropy_G).mean()
+    entropy_G = entropy_G - p_G * (log_q_GA.exp() * log_q_GA).sum(dim=-1)
+    return -(p_G * (reasoned_G - rewards_GA[:, DIRECT]) + entropy * entropy_G).mean()
 
 
 def policy_loss(

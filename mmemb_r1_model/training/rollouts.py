@@ -143,6 +143,33 @@ class LocalSampler:
         return [flat[start : start + count] for start in range(0, len(flat), count)]
 
 
+def shortened(rollout: Rollout, tokens: int) -> Rollout:
+    """The same rationale as a short budget closes it, after so many tokens; one that ended before stays as it is."""
+    if rollout.length < tokens:
+        return rollout
+    ids = (*rollout.ids[: tokens + 1], *rollout.ids[-2:])
+    sampled = min(rollout.sampled, tokens)
+    return Rollout(ids, (*rollout.log_probs[:sampled], *[0.0] * (len(ids) - 1 - sampled)), True, sampled)
+
+
+def with_short_rationales(batch: StepBatch, student: Student, tokens: int) -> StepBatch:
+    """A batch in which every second pair's rationales are closed after so many tokens.
+
+    A vector that has only been behind whole rationales reads a closed one's last word as the answer.
+    """
+
+    def closed(inputs: Sequence[Input]) -> tuple[Input, ...]:
+        own = list(inputs)
+        for place, given in enumerate(inputs):
+            if place % 2 and given.rationale is not None:
+                ids = given.written or tuple(student.completion(given.rationale))
+                short = shortened(Rollout(ids, (), True, 0), tokens)
+                own[place] = dataclasses.replace(given, written=short.ids)
+        return tuple(own)
+
+    return dataclasses.replace(batch, queries=closed(batch.queries), positives=closed(batch.positives))
+
+
 def with_own_rationales(batch: StepBatch, sampler: Sampler, longest: int, at_once: int) -> StepBatch:
     """A batch with what the student writes of every item that has a rationale, `at_once` of them at a time.
 

@@ -22,6 +22,7 @@ from mmemb_r1_model.data.pairs import Item, item_of
 from mmemb_r1_model.disk.errors import say
 from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
+from mmemb_r1_model.model.gate import action_logits, of_reasoning
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.training.batches import Input, WeightedSet
 from mmemb_r1_model.training.distributed import World
@@ -186,9 +187,9 @@ def _read(student: Student, inputs: Sequence[Input], written: Sequence[tuple[int
     with evaluating(student.module):
         for given, ids in zip(inputs, written, strict=True):
             seen.append(student.encode(student.pack([given.prompt], [[[student.emb], list(ids)]])))
-    gates_I2 = torch.cat([encoded.gate_B2 for encoded in seen])
+    gates_IA = action_logits(torch.cat([encoded.gate_BA for encoded in seen]), student.settings.short)
     vectors_ID = torch.cat([encoded.vectors_RD for encoded in seen])
-    return _Seen(vectors_ID.double().cpu(), torch.softmax(gates_I2, dim=-1)[:, 0].cpu())
+    return _Seen(vectors_ID.double().cpu(), of_reasoning(torch.softmax(gates_IA, dim=-1)).sum(dim=-1).cpu())
 
 
 def _opened(student: Student, saved: Path) -> Student:

@@ -48,6 +48,7 @@ def train(
         "rationales": rationales.fingerprint,
         **described_pairs(sets),
     }
+    student.set_short(None)  # of the stage 2 that a checkpoint may have been through
     loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):
         return folder / FINAL

@@ -1,15 +1,16 @@
 """`mmemb-r1 adapt`: stage 2, in which the model learns when to reason, and to write what pays.
 
 A group is one prompt with the direct path and K sampled rationales: both halves are forced, so the utility gap can
-always be measured. GRPO after the paper's abstract; group make-up, scores and weights are ours (see policy.py).
-The contrastive terms of stage 1 stay: without them the embedding drifts.
+always be measured. With a short budget it has one path more: the greedy rationale, closed. GRPO after the paper's
+abstract; group make-up, scores and weights are ours (see policy.py). The contrastive terms of stage 1 stay: without
+them the embedding drifts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from mmemb_r1_model.data.pairs import Item, Side
 from mmemb_r1_model.disk.config import Below1, Least0, Least0Float, Least1
 from mmemb_r1_model.disk.errors import OptionError, progress_of
 from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
+from mmemb_r1_model.model.gate import LONG, SHORT, action_logits, prefers_short, reason_logit
 from mmemb_r1_model.model.prompt import Prompt
+from mmemb_r1_model.model.settings import Short
 from mmemb_r1_model.training import policy
 from mmemb_r1_model.training.bank import Bank, make_bank
 from mmemb_r1_model.training.batches import (
@@ -45,11 +48,13 @@ from mmemb_r1_model.training.rollouts import (
     Rollout,
     Sampler,
     ServerSampler,
+    shortened,
     stopping,
     with_own_rationales,
+    with_short_rationales,
 )
-from mmemb_r1_model.training.saved import check_saved
-from mmemb_r1_model.training.student import Encoded, Student, StudentConfig, evaluating
+from mmemb_r1_model.training.saved import check_saved, pair_item
+from mmemb_r1_model.training.student import Encoded, Student, evaluating
 from mmemb_r1_model.vllm.rollouts import check_log_ratio, check_rollout_server
 from mmemb_r1_model.vllm.server import Server
 
@@ -68,6 +73,8 @@ class AdaptConfig:
             others at temperature 1, whose tokens learn. The other half are one: the direct path has no chance in it.
         sides: whose policy learns.
         advantages: of the sampled rationales; see `policy.group_advantages`.
+        short_tokens: of a short rationale, which makes the gate a graded one: none, short or long; 0: binary. Goes into
+            the checkpoint. Every second pair's rationales are then closed there in the contrastive terms, too.
         gate_weight, token_weight: of the two policy losses; 0 switches one off.
         gate_entropy: see `policy.gate_loss`; 0 leaves the expected reward alone.
         gate_entropy_end: what it has come to at the last step, in equal parts a step; `None`: it stays.
@@ -85,6 +92,7 @@ class AdaptConfig:
     sides: tuple[Side, ...] = ("query",)
     reward: RewardConfig = field(default_factory=RewardConfig)
     advantages: Advantages = "centred"
+    short_tokens: Least0 = 0
     gate_weight: Least0Float = 1.0
     gate_entropy: Least0Float = 0.0
     gate_entropy_end: Least0Float | None = None
@@ -121,7 +129,7 @@ def adapt(
         ModelError: a server that can't be used.
         TrainingError: see `Loop.run` and `ServerSampler.sample`.
     """
-    _check(config, student.config, world)
+    _check(config, student, world)
     described = {
         "adapt": _described(config),
         "student": dataclasses.asdict(student.config),
@@ -132,7 +140,12 @@ def adapt(
     if is_finished(folder):
         return folder / FINAL
     read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
+    student.set_short(Short(config.short_tokens, 0.0) if config.short_tokens else None)
     reference = Reference(student, config.contrast.micro_batch or 64)
+    if config.short_tokens:
+        logits_BA = reference.gates([read(pair_item(sets, number)) for number in range(BIAS_ITEMS)])
+        bias = float((logits_BA[:, LONG] - logits_BA[:, SHORT]).mean())
+        student.set_short(Short(config.short_tokens, float(f"{bias:.6g}")))
 
     def embed(items: Sequence[Item]) -> Tensor:
         return reference.embed([read(item) for item in items])
@@ -183,10 +196,15 @@ def _described(config: AdaptConfig) -> dict[str, Any]:
     return described if server is None else {**described, "server": {"reload_every": server["reload_every"]}}
 
 
-def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
+def _check(config: AdaptConfig, student: Student, world: World) -> None:
     if config.rollouts < 6 or config.rollouts % 2:
         raise OptionError(
             f"adapt.rollouts must be even and at least 6, not {config.rollouts}: half of them reason, one greedily"
+        )
+    if config.short_tokens >= student.settings.max_new_tokens:
+        raise OptionError(
+            f"adapt.short_tokens {config.short_tokens} must be below the {student.settings.max_new_tokens} of a long "
+            f"rationale (max_new_tokens in {student.checkpoint.name}/mmemb_r1.json)"
         )
     batch_size = (config.prompts or config.plan).batch_size
     if config.groups > batch_size:
@@ -194,7 +212,7 @@ def _check(config: AdaptConfig, student: StudentConfig, world: World) -> None:
     if config.groups % world.size:
         raise OptionError(f"adapt.groups {config.groups} can't be split over {world.size} processes")
     if config.server is not None:
-        check_rollout_server(config.server, student.lora_rank)
+        check_rollout_server(config.server, student.config.lora_rank)
 
 
 class Reference:
@@ -219,14 +237,21 @@ class Reference:
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """The direct vectors (n, D) of prompts."""
+        return torch.cat([encoded.vectors_RD for encoded in self._directly(prompts)])
+
+    def gates(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Log-probabilities (n, A) of the gate's tokens."""
+        return torch.cat([encoded.gate_BA for encoded in self._directly(prompts)])
+
+    def _directly(self, prompts: Sequence[Prompt]) -> Iterator[Encoded]:
         student, size = self._student, self._micro_batch
-        parts = []
         for first in range(0, len(prompts), size):
             some = prompts[first : first + size]
-            parts.append(self.encode(student.pack(some, [[[student.emb]]] * len(some))).vectors_RD)
-        return torch.cat(parts)
+            yield self.encode(student.pack(some, [[[student.emb]]] * len(some)))
 
 
+#: Prompts over which a short rationale begins as likely as a long one, on average.
+BIAS_ITEMS = 64
 #: What a micro-batch of groups showed, as the log calls it: a number of each group, of each rollout, or of it whole.
 Seen = dict[str, Tensor]
 
@@ -264,6 +289,8 @@ class _Stage:
         if config.contrast.reads_own(number, config.loop.steps):
             at_once = config.contrast.micro_batch or len(batch.names)
             batch = with_own_rationales(batch, self.sampler, self.student.settings.max_new_tokens, at_once)
+        if config.short_tokens:
+            batch = with_short_rationales(batch, self.student, config.short_tokens)
         self.sampler.release()
         values = joint_backward(self.student, batch, config.contrast, world, seed)
         entropy = gate_entropy(config, number)
@@ -287,14 +314,16 @@ class _Stage:
         student, config = self.student, self.config
         longest = student.settings.max_new_tokens
         inputs = _inputs(batch, side)[here]
-        completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in rollouts]
+        read_out = [[*own, shortened(own[0], config.short_tokens)] if config.short_tokens else own for own in rollouts]
+        completions = [[[student.emb], *(list(rollout.ids) for rollout in own)] for own in read_out]
         packed = student.pack([given.prompt for given in inputs], completions)
-        # Of each prompt's branches the first is the direct path, the second the greedy rollout.
-        sampled = [index for index in range(len(packed.branches)) if index % (1 + config.rollouts // 2) > 1]
+        # Of each prompt's branches the first is the direct path, the second the greedy rollout, the last one closed.
+        branches = len(completions[0])
+        sampled = [index for index in range(len(packed.branches)) if 1 < index % branches <= config.rollouts // 2]
         encoded = student.encode(packed, sampled)
-        given = self._rewards(batch, side, here, rollouts, encoded.vectors_RD.detach())
-        gate_logit = encoded.gate_B2[:, 0] - encoded.gate_B2[:, 1]
-        gate = policy.gate_loss(gate_logit, given.reasoned_GK[:, 0], given.direct_G, entropy)
+        given = self._rewards(batch, side, here, read_out, encoded.vectors_RD.detach())
+        logits_GA = action_logits(encoded.gate_BA, student.settings.short)
+        gate = policy.gate_loss(logits_GA, given.actions, entropy)
         reference = self.reference.encode(packed, sampled)
         flat = [rollout for own in rollouts for rollout in own[1:]]
         advantages = policy.group_advantages(given.reasoned_GK[:, 1:], config.advantages).flatten().tolist()
@@ -303,15 +332,15 @@ class _Stage:
         # A mean over all groups of the step, whichever process has them.
         share = len(inputs) / config.groups
         torch.autograd.backward(loss * share * self.world.loss_scale)
-        return _seen(given, torch.sigmoid(gate_logit).detach(), rollouts, divergence.item(), log_ratio)
+        return _seen(given, logits_GA.detach(), rollouts, divergence.item(), log_ratio)
 
     def _rewards(
-        self, batch: StepBatch, side: Side, here: slice, rollouts: Sequence[Sequence[Rollout]], vectors_RD: Tensor
+        self, batch: StepBatch, side: Side, here: slice, read_out: Sequence[Sequence[Rollout]], vectors_RD: Tensor
     ) -> policy.Rewards:
         config = self.config
         datasets, labels = batch.datasets[here], batch.labels[here]
         anchors = _inputs(batch, "positive" if side == "query" else "query")[here]
-        vectors_GRD = vectors_RD.view(len(rollouts), 1 + config.rollouts // 2, -1)  # the direct path first
+        vectors_GRD = vectors_RD.view(len(read_out), 1 + len(read_out[0]), -1)  # the direct path first
         anchors_GD = self.reference.embed([anchor.prompt for anchor in anchors])
         positive_GR = torch.einsum("grd,gd->gr", vectors_GRD, anchors_GD)
         negatives = torch.zeros(*positive_GR.shape, config.negatives, device=vectors_RD.device)
@@ -325,10 +354,11 @@ class _Stage:
         score_GR = policy.ranking_score(positive_GR, negatives, excluded, config.reward)
         emb_GR = policy.embedding_reward(positive_GR, negatives, excluded, config.reward)
         device = vectors_RD.device
-        well_formed = torch.tensor([[float(rollout.well_formed) for rollout in own] for own in rollouts], device=device)
-        lengths = torch.tensor([[float(rollout.length) for rollout in own] for own in rollouts], device=device)
+        well_formed = torch.tensor([[float(rollout.well_formed) for rollout in own] for own in read_out], device=device)
+        lengths = torch.tensor([[float(rollout.length) for rollout in own] for own in read_out], device=device)
         shares = lengths / self.student.settings.max_new_tokens
-        return policy.rewards(score_GR, emb_GR, well_formed, shares, self.state["sigma"], config.reward)
+        graded = config.short_tokens > 0
+        return policy.rewards(score_GR, emb_GR, well_formed, shares, self.state["sigma"], config.reward, graded)
 
     def _token_losses(
         self,
@@ -362,10 +392,10 @@ def _inputs(batch: StepBatch, side: Side) -> tuple[Input, ...]:
 
 
 def _seen(
-    given: policy.Rewards, gate_G: Tensor, rollouts: Sequence[Sequence[Rollout]], divergence: float, log_ratio: float
+    given: policy.Rewards, logits_GA: Tensor, rollouts: Sequence[Sequence[Rollout]], divergence: float, log_ratio: float
 ) -> Seen:
     flat = [rollout for own in rollouts for rollout in own]
-    pays_G = (given.delta_G > 0).float()
+    pays_G, gate_G = (given.delta_G > 0).float(), torch.sigmoid(reason_logit(logits_GA))
     columns = {
         "share": (gate_G > 0.5).float(),
         "gate": gate_G,
@@ -381,4 +411,7 @@ def _seen(
         "divergence": torch.tensor([divergence], dtype=torch.float64),
         "log_ratio": torch.tensor([log_ratio], dtype=torch.float64),
     }
+    if given.short_G is not None:
+        columns["short"] = ((gate_G > 0.5) & prefers_short(logits_GA)).float()
+        columns["reward_short"] = given.short_G
     return {name: column.cpu() for name, column in columns.items()}

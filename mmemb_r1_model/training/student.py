@@ -25,9 +25,10 @@ from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
+from mmemb_r1_model.model.gate import gate_words
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, write_settings
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, Short, write_settings
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.losses import token_log_probs
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
@@ -78,12 +79,12 @@ class Encoded:
 
     Attributes:
         vectors_RD: unit vectors at the last token of every branch.
-        gate_B2: log p(<think> | x), log p(<emb> | x), over the whole vocabulary.
+        gate_BA: log p(<think> | x), log p(<emb> | x), of a graded gate log p(</think> | x), over the whole vocabulary.
         log_probs: of the tokens of each scored branch after its first one.
     """
 
     vectors_RD: Tensor
-    gate_B2: Tensor
+    gate_BA: Tensor
     log_probs: tuple[Tensor, ...]
 
 
@@ -91,19 +92,20 @@ class PackedModel(nn.Module):
     """A Qwen3-VL on packed prompts. All calls go through `forward`, as wrappers that split a model need it.
 
     Attributes:
+        gate_tokens: of the gate's actions.
         banned: (V,) true for tokens that no rationale can contain.
     """
 
     banned: Tensor
 
-    def __init__(self, backbone: Any, think: int, emb: int, banned_V: Tensor) -> None:
+    def __init__(self, backbone: Any, gate_tokens: Sequence[int], banned_V: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
-        self._think, self._emb = think, emb
+        self.gate_tokens = tuple(gate_tokens)
         self.register_buffer("banned", banned_V, persistent=False)
 
     def forward(self, packed: Packed, scored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """(vectors_RD, gate_B2, log-probabilities (T,) of the scored branches' tokens, one after the other)."""
+        """(vectors_RD, gate_BA, log-probabilities (T,) of the scored branches' tokens, one after the other)."""
         hidden_BLD = run_packed(self.transformers_model, packed)
         if is_sharded(self) and not packed.batch.pixels:
             hidden_BLD = hidden_BLD + self._unused_vision()
@@ -114,7 +116,7 @@ class PackedModel(nn.Module):
         head = self.transformers_model.lm_head
         answered = hidden_BLD[:, packed.prompt_length - 1]
         # As the engine has it: the difference of rounded logits would be one of steps of up to 1/8.
-        gate = exact_logits(head, answered, (self._think, self._emb))
+        gate = exact_logits(head, answered, self.gate_tokens)
         gate = gate - torch.logsumexp(head(answered).float(), dim=-1, keepdim=True)
         return vectors, gate, self._log_probs(packed, hidden_BLD, scored, head)
 
@@ -185,8 +187,9 @@ class Student:
         banned_V = torch.zeros(head.shape[0], dtype=torch.bool, device=head.device)
         ends = (self.end_think, self.emb, self.tokenizer.id_of(TURN_END))
         banned_V[self.tokenizer.unwritable(ends, len(banned_V))] = True
-        self.module = PackedModel(model, self.think, self.emb, banned_V)
+        self.module = PackedModel(model, (), banned_V)
         self._shell: PackedModel | None = None  # the module without weights, once they are split
+        self.set_short(self.settings.short)
 
     @property
     def backbone(self) -> Any:
@@ -200,6 +203,13 @@ class Student:
     def trained_by_name(self) -> list[tuple[str, nn.Parameter]]:
         """The same with their names in `module`."""
         return [(name, parameter) for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+
+    def set_short(self, short: Short | None) -> None:
+        """Let the gate be a graded one, or a binary one; it is saved with the weights."""
+        self.settings = dataclasses.replace(self.settings, short=short)
+        tokens = tuple(self.tokenizer.id_of(word) for word in gate_words(short))
+        for module in filter(None, (self.module, self._shell)):
+            module.gate_tokens = tokens
 
     def completion(self, rationale: str) -> list[int]:
         """Token ids of `<think> r </think> <emb>`."""

@@ -111,7 +111,7 @@ def by_reference(engine: Engine, prompts: Sequence[Prompt], fed: Sequence[Sequen
             vectors.append(unit_vectors(states_BLD[:, -1]))
             for states_LD, tail in zip(states_BLD, tails, strict=True):
                 answered = len(states_LD) - len(tail) - 1  # padding is on the left
-                gates.append(float(engine.gate(states_LD[None, answered])))
+                gates += engine.gates(states_LD[None, answered]).reason
                 states.append(states_LD[answered + 1 : -3])  # <think> is fed by rule, </think> and <emb> may be
     return Reading(torch.cat(vectors), torch.tensor(gates, dtype=torch.float64), tuple(states))
 

@@ -261,9 +261,9 @@ def test_weights_are_gathered_and_the_gates_entropy_falls_once_a_step(
     entropies: list[float] = []
     whole_module, gate_loss = Student.whole_module, policy.gate_loss
 
-    def noted(logit: Tensor, reasoned: Tensor, direct: Tensor, entropy: float) -> Tensor:
+    def noted(logits: Tensor, given: Tensor, entropy: float) -> Tensor:
         entropies.append(entropy)
-        return gate_loss(logit, reasoned, direct, entropy)
+        return gate_loss(logits, given, entropy)
 
     def counted(student: Student) -> PackedModel:
         gathered.append(student)

@@ -71,7 +71,7 @@ def test_a_student_reads_what_the_embedder_reads(random_checkpoint: Path, items:
                 continue  # closed by rule: its text need not tokenise into the tokens that were written
             encoded = student.encode(student.pack([student.reader.prompt(item)], [[completion]]))
             assert np.abs(encoded.vectors_RD[0].numpy() - vector).max() < 1e-5
-            gate = torch.sigmoid(encoded.gate_B2[0, 0] - encoded.gate_B2[0, 1])
+            gate = torch.sigmoid(encoded.gate_BA[0, 0] - encoded.gate_BA[0, 1])
             assert trace.gate == pytest.approx(float(gate), abs=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_in_bfloat16_the_gate_is_not_rounded(
     states: list[torch.Tensor] = []
     head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     packed = student.pack([student.reader.prompt(item) for item in items], [[[student.emb]] for _ in items])
-    gate = student.encode(packed).gate_B2
+    gate = student.encode(packed).gate_BA
     emb = head.row if settings else head.weight[student.emb]
     difference = head.weight[student.think].double() - emb.double()
     expected = states[0].double() @ difference

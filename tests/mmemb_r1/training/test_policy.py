@@ -110,34 +110,75 @@ def test_the_published_results_are_of_the_rule_that_they_say() -> None:
     assert AdaptConfig().advantages == "centred"
 
 
-def test_the_gates_gradient_is_that_of_the_expected_reward() -> None:
-    reasoned, direct = torch.tensor([1.7, 0.2, 1.0]), torch.tensor([0.1, 1.4, 1.0])
-    logit = torch.tensor([0.3, -1.0, 2.0], requires_grad=True)
-    gate_loss(logit, reasoned, direct).backward()
-    assert logit.grad is not None
-    p = torch.sigmoid(logit.detach())
-    torch.testing.assert_close(-logit.grad * 3, p * (1 - p) * (reasoned - direct))
-
-    def expected_reward(one: float, place: int) -> float:
-        chance = 1 / (1 + math.exp(-one))
-        return chance * float(reasoned[place]) + (1 - chance) * float(direct[place])
-
-    for place, one in enumerate(logit.tolist()):
-        step = 1e-4
-        slope = (expected_reward(one + step, place) - expected_reward(one - step, place)) / (2 * step)
-        assert -float(logit.grad[place]) * 3 == pytest.approx(slope, abs=1e-5)
+#: Of three prompts: reasoned at length, directly, briefly.
+GIVEN = torch.tensor([[1.7, 0.1, 1.5], [0.2, 1.4, 0.9], [1.0, 1.0, 1.0]])
+LOGITS = torch.tensor([[0.3, 0.0, -2.0], [-1.0, 0.5, 0.2], [2.0, 0.0, 1.0]])
 
 
-def test_with_entropy_the_best_logit_is_the_gain_over_its_worth() -> None:
-    reasoned, direct = torch.tensor([1.7, 0.2, 1.0]), torch.tensor([0.1, 1.4, 1.0])
-    logit = ((reasoned - direct) / 0.3).double().requires_grad_()
-    gate_loss(logit, reasoned.double(), direct.double(), entropy=0.3).backward()
-    assert logit.grad is not None
-    torch.testing.assert_close(logit.grad, torch.zeros(3, dtype=torch.double), atol=1e-8, rtol=0)
-    torch.testing.assert_close(  # at 0 it doesn't matter: the entropy is greatest there
-        gate_loss(torch.zeros(3), reasoned, direct, 0.3),
-        gate_loss(torch.zeros(3), reasoned, direct) - 0.3 * math.log(2),
-    )
+def test_a_binary_gates_gradient_is_that_of_the_expected_reward() -> None:
+    reasoned, direct = GIVEN[:, 0], GIVEN[:, 1]
+    logits = LOGITS[:, :2].clone().requires_grad_()
+    loss = gate_loss(logits, GIVEN[:, :2])
+    loss.backward()
+    assert logits.grad is not None
+    logit = LOGITS[:, 0] - LOGITS[:, 1]
+    p = torch.sigmoid(logit)
+    torch.testing.assert_close(-logits.grad[:, 0] * 3, p * (1 - p) * (reasoned - direct))
+    torch.testing.assert_close(logits.grad[:, 1], -logits.grad[:, 0])
+    # To the last digit what it is without further actions, as results have it.
+    for entropy in (0.0, 0.3):
+        alone = logit.clone().requires_grad_()
+        chance = torch.sigmoid(alone)
+        worth = torch.nn.functional.softplus(alone) - chance * alone
+        expected = -(chance * (reasoned - direct) + entropy * worth).mean()
+        expected.backward()
+        logits.grad = None
+        loss = gate_loss(logits, GIVEN[:, :2], entropy)
+        loss.backward()
+        assert torch.equal(loss, expected)
+        assert torch.equal(logits.grad[:, 0], alone.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.3])
+def test_a_graded_gates_loss_is_the_soft_maxs(entropy: float) -> None:
+    logits = LOGITS.double().requires_grad_()
+    gate_loss(logits, GIVEN.double(), entropy).backward()
+    p = torch.softmax(LOGITS.double(), dim=1)
+    worth = GIVEN.double() - entropy * torch.log(p)  # a prompt's own entropy is its mean surprise
+    gradient = p * (worth - (p * worth).sum(dim=1, keepdim=True))
+    torch.testing.assert_close(-3 * logits.grad, gradient)  # type: ignore[operator]
+    moved = LOGITS.double().clone()
+    moved[1, 2] += 1e-6
+    slope = (gate_loss(moved, GIVEN.double(), entropy) - gate_loss(LOGITS.double(), GIVEN.double(), entropy)) / 1e-6
+    assert float(slope) == pytest.approx(-float(gradient[1, 2]) / 3, abs=1e-5)
+
+
+def test_with_entropy_the_best_logits_are_rewards_over_its_worth() -> None:
+    for actions in (2, 3):
+        given = GIVEN[:, :actions].double()
+        logits = (given / 0.3 + 5).requires_grad_()
+        gate_loss(logits, given, entropy=0.3).backward()
+        torch.testing.assert_close(logits.grad, torch.zeros_like(given), atol=1e-8, rtol=0)
+        undecided = torch.zeros(3, actions)  # it doesn't matter there: the entropy is greatest
+        torch.testing.assert_close(
+            gate_loss(undecided, given.float(), 0.3), gate_loss(undecided, given.float()) - 0.3 * math.log(actions)
+        )
+
+
+def test_a_token_costs_the_same_between_any_two_actions() -> None:
+    """Long gains 0.9 of sigma at 20 tokens of 40, short 0.4 at 8; the two sampled ones are no business of the gate."""
+    score = torch.tensor([[0.0, 0.9, 3.0, -3.0, 0.4]])
+    length = torch.tensor([[20.0, 9.0, 9.0, 8.0]]) / 40
+    config = RewardConfig(length_cost=0.5)
+    given = rewards(score, torch.zeros_like(score), torch.ones_like(length), length, 1.0, config, graded=True)
+    assert given.reasoned_GK.shape == (1, 3)
+    assert float(given.delta_G) == pytest.approx(0.9)
+    long, direct, short = given.actions[0].tolist()
+    assert long - direct == pytest.approx(2 * 0.9 - 0.5 * 20 / 40)
+    assert short - direct == pytest.approx(2 * 0.4 - 0.5 * 8 / 40)
+    assert long - short == pytest.approx(2 * 0.5 - 0.5 * 12 / 40)
+    binary = rewards(score[:, :-1], torch.zeros(1, 4), torch.ones(1, 3), length[:, :-1], 1.0, config)
+    assert torch.equal(binary.actions, given.actions[:, :2])
 
 
 def test_the_ratio_is_clipped_on_the_side_that_would_go_too_far() -> None:
