@@ -52,7 +52,7 @@ from mmeb_harness.core.errors import UnknownNameError
 from mmeb_harness.core.files import write_json
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.data.folder import DataInfo
-from mmeb_harness.ranking.corpus import Floats, RankedQuery, rank_corpus
+from mmeb_harness.ranking.corpus import Floats, RankedQuery, rank_corpus, require_faiss
 from mmeb_harness.ranking.nearest import Positions, gpu_count
 from mmemb_r1_model.data.pairs import Pair
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache
@@ -399,6 +399,7 @@ def _replayed(engine: ListeningEngine, records: Any) -> tuple[float, int]:
 
 def check_faiss(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     """Ranks by FAISS beside those of all scores in float64."""
+    require_faiss()
     num_queries, num_candidates, dimensions = bench.size.ranked
     candidates = unit_vectors(num_candidates, dimensions, seed=0)
     candidates[-num_candidates // 10 :] = candidates[: num_candidates // 10]  # ties
@@ -759,6 +760,8 @@ def main(name: str | None, only: str | None, seconds: float, output: Path) -> in
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     name = name or ("2b" if device.type == "cuda" else "tiny")
     results: list[PartResult] = []
+    versions = ", ".join(f"{package} {version}" for package, version in environment.package_versions().items())
+    click.echo(f"size {name}; {versions}; commit {environment.git_commit()}")
     with tempfile.TemporaryDirectory(prefix="mmeb-gpu-check-") as folder:
         for result in run_check(SIZES[name], device, chosen, seconds, Path(folder)):
             click.echo(in_words(result, device.type == "cuda"))
