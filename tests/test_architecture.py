@@ -73,6 +73,7 @@ MAY_IMPORT = {
         "training": "data decoding disk embed model vllm",
         "selection": "data disk model training",
         "pipeline": "data disk model rationales selection training vllm",
+        "rehearsal": "data disk embed model selection training",
         "study": "data disk embed pipeline rationales selection training",
         "estimate": "data disk pipeline rationales training",
         "cli": "disk estimate model pipeline study",

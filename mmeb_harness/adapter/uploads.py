@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: With pinned memory and streams, or with what stands in for it when no GPU is there.
+_GPUS = ("cuda", "fakegpu")
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -54,13 +57,14 @@ class Uploads:
             dtype: by torch's name; what floating-point arrays become, whatever they were.
         """
         self._torch, self._device, self._dtype = torch, torch.device(device), getattr(torch, dtype)
+        self._on_gpu = self._device.type in _GPUS
 
     def start(self, arrays: Mapping[str, NDArray[Any]]) -> Upload:
         """Start the copies; the arrays aren't needed any more when this returns.
 
         On the CPU tensors share memory with the arrays, unless their numbers have to become others.
         """
-        if self._device.type != "cuda":
+        if not self._on_gpu:
             return Upload(self.copy(arrays), self._torch)
         with self._torch.cuda.stream(self._stream):
             return Upload(self.copy(arrays), self._torch, self._stream.record_event())
@@ -80,6 +84,6 @@ class Uploads:
         """
         tensor = self._torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy only if need be
         dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
-        if self._device.type != "cuda":
+        if not self._on_gpu:
             return tensor.to(dtype)
         return self._torch.empty(tensor.shape, dtype=dtype, pin_memory=True).copy_(tensor)

@@ -7,6 +7,7 @@ write rationales, MMEmb-R1's and UME-R1's, run on it.
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.costs import Costs, Passes
 from mmemb_r1_model.decoding.patches import as_the_library_has_it, multiply_patches
+from mmemb_r1_model.decoding.pictures import find_ends_once
 from mmemb_r1_model.decoding.slots import cache_argument
 from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
 from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
@@ -25,6 +26,7 @@ __all__ = [
     "Usage",
     "as_the_library_has_it",
     "cache_argument",
+    "find_ends_once",
     "likeliest",
     "multiply_patches",
     "suppressed",

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import torch
 
+from mmemb_r1_model.decoding.place import on_gpu
+
 
 class StageClock:
     """Adds up what stages take: by CUDA events on a GPU, which wait for nothing, by the wall clock elsewhere.
@@ -19,7 +21,7 @@ class StageClock:
     """
 
     def __init__(self, device: torch.device, readers: int = 1) -> None:
-        self._on_gpu = device.type == "cuda"
+        self._on_gpu = on_gpu(device)
         self._readers, self._lock = readers, threading.Lock()
         self._seconds: dict[str, float] = defaultdict(float)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, Cache, DynamicCache
 
+from mmemb_r1_model.decoding.place import on_gpu
+
 #: Under this name transformers finds `grouped_attention`.
 ATTENTION = "mmemb_r1_slots"
 
@@ -155,7 +157,7 @@ def slot_attention(text_model: Any) -> Iterator[None]:
     }
     chosen = {key: config._attn_implementation for key, config in configs.items()}
     with contextlib.ExitStack() as stack:
-        if text_model.device.type == "cuda":
+        if on_gpu(text_model.device):
             # cuDNN's kernel is planned anew for every shape; the flash kernels take no mask.
             stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True))
         for config in configs.values():

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmemb_r1_model.decoding.place import on_gpu
 from mmemb_r1_model.decoding.slots import SlotCache, cache_argument, slot_attention
 
 Graphs = Literal["auto", "on", "off"]
@@ -50,11 +51,10 @@ class Step:
         self._text_model, self._head, self._mark, self.cache = model.model.language_model, model.lm_head, mark, cache
         self._cache_argument = cache_argument(type(self._text_model).forward)
         device, dtype = model.device, model.dtype
-        on_gpu = device.type == "cuda"
-        self._grain = COLUMNS["cuda" if on_gpu else "cpu"]
+        self._grain = COLUMNS["cuda" if on_gpu(device) else "cpu"]
         slots, hidden = cache.slots, self._text_model.config.hidden_size
         #: (3, S): tokens to feed, columns held, positions; on the host and on the device.
-        self._host = torch.zeros((3, slots), dtype=torch.int64, pin_memory=on_gpu)
+        self._host = torch.zeros((3, slots), dtype=torch.int64, pin_memory=on_gpu(device))
         self.inputs: NDArray[np.int64] = self._host.numpy()
         self.static_inputs = self._host.to(device, copy=True)
         self.chosen_S = torch.zeros(slots, dtype=torch.int64, device=device)

@@ -21,6 +21,8 @@ from transformers import DynamicCache
 
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.patches import multiply_patches
+from mmemb_r1_model.decoding.pictures import find_ends_once
+from mmemb_r1_model.decoding.place import on_gpu
 from mmemb_r1_model.decoding.reading import Reading, reader_count
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache
 from mmemb_r1_model.decoding.step import ROW_BUCKETS, Graphs, Records, Step, rounded
@@ -160,14 +162,15 @@ class Decoder:
             raise ValueError("a model with sliding-window attention can't run in slots; turn use_sliding_window off")
         self._model, self.rule = model, rule
         multiply_patches(model)
+        find_ends_once(model)
         self._shape = KeyValueShape.of(text_model)
         #: Upper bound of rows at once; halved whenever memory has run out.
-        self.most_rows = slots if slots is not None else SLOTS["cuda" if model.device.type == "cuda" else "cpu"]
+        self.most_rows = slots if slots is not None else SLOTS["cuda" if on_gpu(model.device) else "cpu"]
         self._last = self.most_rows
         self._bytes: int | None = None
         self._memory: Tensor | None = None
         self._steps: dict[tuple[int, int], Step] = {}
-        self._records = Records() if model.device.type == "cuda" and graphs != "off" else None
+        self._records = Records() if on_gpu(model.device) and graphs != "off" else None
         #: How many were begun.
         self.streams = 0
         self.readers = reader_count(model.device)
@@ -213,14 +216,14 @@ class Decoder:
     def _slots(self, columns: int) -> int:
         slot_bytes = columns * self._shape.token_numbers * self._shape.dtype.itemsize
         wanted = min(self.most_rows, max(1, self._room() // slot_bytes))
-        if self._model.device.type != "cuda":
+        if not on_gpu(self._model.device):
             return wanted
         # Few numbers, so that a little more or less of free memory makes no difference.
         return max((bucket for bucket in ROW_BUCKETS if bucket <= wanted), default=wanted)
 
     def _room(self) -> int:
         device = self._model.device
-        if self._bytes is None and device.type == "cuda":
+        if self._bytes is None and on_gpu(device):
             free = torch.cuda.mem_get_info(device)[0]
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             self._bytes = int(_GPU_SHARE * (free + unused))
@@ -232,7 +235,7 @@ class Decoder:
         self._memory = None
         if self._records is not None:
             self._records.clear()
-        if self._model.device.type == "cuda":
+        if on_gpu(self._model.device):
             torch.cuda.empty_cache()
 
 

@@ -123,7 +123,7 @@ class Loop:
         self._comparable = _with_revisions(described, student.checkpoint.revision)
         self._fingerprint = fingerprint(_as_begun(self._comparable))
         self._parameters = student.trained()
-        self._optimiser = torch.optim.AdamW(
+        self.optimiser = torch.optim.AdamW(
             self._parameters,
             lr=config.learning_rate,
             betas=config.betas,
@@ -187,7 +187,7 @@ class Loop:
             for name, value in values.items():
                 # A copy, or the optimiser would hold on to the file, which is removed one day.
                 values[name] = part_of(value, self._parameters[index]).clone()
-        self._optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.extra_state = state["extra"]
         return step
 
@@ -226,7 +226,7 @@ class Loop:
             for number in range(start, self.config.steps):
                 began = time.perf_counter()
                 rate = learning_rate(self.config, number)
-                values = self._take(number, rate, step, describe)
+                values = self.take(number, rate, step, describe)
                 seconds = time.perf_counter() - began
                 if (number + 1) % self.config.log_every == 0 or number + 1 == self.config.steps:
                     rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
@@ -236,8 +236,8 @@ class Loop:
                     self.save(number + 1)
         with progress_of(f"{self.folder.name}, writing {FINAL}", shown=self.world.is_first):
             # No step follows, and a check may need the room: it runs a second model beside this one.
-            self._optimiser.zero_grad(set_to_none=True)
-            self._optimiser.state.clear()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.optimiser.state.clear()
             self.student.save(self.folder / UNCHECKED)
             check(self.folder / UNCHECKED)
             if self.world.is_first:
@@ -245,12 +245,13 @@ class Loop:
                 (self.folder / UNCHECKED).rename(self.folder / FINAL)
         self.world.wait()
 
-    def _take(
+    def take(
         self, number: int, rate: float, step: Callable[[int], dict[str, float]], describe: Callable[[int], str]
     ) -> dict[str, float]:
-        for group in self._optimiser.param_groups:
+        """One step, with gradients that `step` makes; what it showed, and the gradient's norm."""
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         values = step(number)
         self.world.add_gradients(self._parameters)
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip)))
@@ -262,7 +263,7 @@ class Loop:
                 f"before it are kept ({last}). Batch: {describe(number)}. "
                 "Try a lower learning rate, or leave out the pair that does it"
             )
-        self._optimiser.step()
+        self.optimiser.step()
         return {**values, "grad_norm": norm}
 
     def _open_log(self, stack: contextlib.ExitStack) -> Callable[[dict[str, float]], None]:
@@ -299,7 +300,7 @@ class Loop:
 
     def _state(self, step: int) -> dict[str, Any]:
         """What goes into a checkpoint; of tensors that are split all, in the first process alone."""
-        optimiser = self._optimiser.state_dict()
+        optimiser = self.optimiser.state_dict()
         states = {index: gather_on_first(own.items(), self.world) for index, own in optimiser["state"].items()}
         named = self.student.module.named_parameters()
         learning = ((name, parameter) for name, parameter in named if parameter.requires_grad)

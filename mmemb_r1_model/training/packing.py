@@ -11,6 +11,7 @@ Legend of shapes: B rows, L tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,21 +39,21 @@ class Packed:
     """Prompts with their continuations.
 
     Attributes:
-        allowed_B1LL: true where a token may look.
+        part_BL: which piece of its row a token belongs to: 0 the prompt, 1 … its branches, -1 padding.
         prompt_length: prompts end at this column, exclusive, in every row.
         branches: all continuations, row by row.
     """
 
     batch: Batch
-    allowed_B1LL: Tensor
+    part_BL: Tensor
     prompt_length: int
     branches: tuple[Branch, ...]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
         """On a device; pixels in the model's type."""
-        return Packed(
-            self.batch.arrays.to(device, dtype), self.allowed_B1LL.to(device), self.prompt_length, self.branches
-        )
+        # The mask is made there: it is as large as the square of the row, and what it is made of is a row.
+        part = self.part_BL.to(device)
+        return dataclasses.replace(self, batch=self.batch.arrays.to(device, dtype), part_BL=part)
 
 
 def run_packed(model: Any, packed: Packed) -> Tensor:
@@ -62,7 +63,7 @@ def run_packed(model: Any, packed: Packed) -> Tensor:
         model: Qwen3VLForConditionalGeneration.
     """
     batch = packed.batch
-    return states_of(model, packed.allowed_B1LL, batch.positions_3BL, **batch.inputs)
+    return states_of(model, _allowed(packed.part_BL), batch.positions_3BL, **batch.inputs)
 
 
 def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:
@@ -73,14 +74,17 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
     for row, own in enumerate(branches):
         ends = itertools.accumulate((len(branch) for branch in own), initial=prompt_length)
         placed += [Branch(row, start, end) for start, end in itertools.pairwise(ends)]
-    return Packed(batch.tensors(), _allowed(torch.from_numpy(part)), prompt_length, tuple(placed))
+    return Packed(batch.tensors(), torch.from_numpy(part), prompt_length, tuple(placed))
 
 
 def _allowed(part_BL: Tensor) -> Tensor:
-    """Causal; a token sees its own part and the prompt. Padding sees itself: no row of the soft-max is empty."""
-    length = part_BL.shape[1]
+    """Where a token may look (B, 1, L, L): causal; at its own part and the prompt.
+
+    Padding sees itself: no row of the soft-max is empty.
+    """
+    length, device = part_BL.shape[1], part_BL.device
     looks_from, looks_at = part_BL[:, :, None], part_BL[:, None, :]
     same = (looks_from == looks_at) | (looks_at == 0)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     real = (looks_from >= 0) & (looks_at >= 0)
-    return ((same & causal & real) | torch.eye(length, dtype=torch.bool))[:, None]
+    return ((same & causal & real) | torch.eye(length, dtype=torch.bool, device=device))[:, None]

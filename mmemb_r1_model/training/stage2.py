@@ -164,7 +164,7 @@ def adapt(
     if sampler is None:
         sampler = ServerSampler(student, config.server, folder, world) if config.server else LocalSampler(student)
     loop.extra_state.setdefault("sigma", 1.0)
-    stage = _Stage(student, reference, sampler, banks, config, world, loop.extra_state)
+    stage = AdaptStep(student, reference, sampler, banks, config, world, loop.extra_state)
 
     def step(number: int) -> dict[str, float]:
         def attempt(size: int) -> dict[str, float]:
@@ -257,7 +257,7 @@ Seen = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class _Stage:
+class AdaptStep:
     """Everything that a step of stage 2 needs.
 
     Attributes:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmemb_r1_model.decoding import multiply_patches
+from mmemb_r1_model.decoding import find_ends_once, multiply_patches
 from mmemb_r1_model.disk.config import Below1, Least0
 from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
@@ -360,8 +360,22 @@ def open_student(config: StudentConfig, world: World) -> Student:
     # What is split goes to the device layer by layer, a part of each.
     place = torch.device("cpu") if world.sharded else world.device
     model = load_weights(checkpoint, place, frozen, "sdpa")
+    student = prepared(checkpoint, model, config, world)
+    if world.sharded:
+        student.shard()
+    return student
+
+
+def prepared(checkpoint: Checkpoint, model: Any, config: StudentConfig, world: World) -> Student:
+    """A student with a checkpoint's model, of which is marked what learns; its weights are whole.
+
+    Raises:
+        ModelError: peft is not installed.
+        OptionError: a LoRA setting that makes no sense.
+    """
     model.config.use_cache = False
     multiply_patches(model)
+    find_ends_once(model)
     if config.lora_rank:
         model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))
     else:
@@ -375,8 +389,6 @@ def open_student(config: StudentConfig, world: World) -> Student:
     if world.device.type == "cpu":
         batch_vision_attention(student.module.transformers_model)
     student.module.train()
-    if world.sharded:
-        student.shard()
     return student
 
 
