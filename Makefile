@@ -40,8 +40,8 @@ results: $(VENV)/.installed
 	$(BIN)/mmeb-eval run --model random --fresh
 	rm -rf $(HELD_OUT)
 	$(BIN)/python -m mmeb_tasks.mini $(HELD_OUT)/data --split train --seed 3
-	for mode in never always; do \
-	$(BIN)/mmeb-eval run --model mmemb_r1 --reasoning $$mode --keep-states --data $(HELD_OUT)/data --output $(HELD_OUT)/$$mode; done
+	$(BIN)/mmeb-eval run --model mmemb_r1 --reasoning never --keep-states --data $(HELD_OUT)/data --output $(HELD_OUT)/never
+	$(BIN)/mmeb-eval run --model mmemb_r1 --reasoning always --data $(HELD_OUT)/data --output $(HELD_OUT)/always
 	for run in $(MODES) $(FLOORS); do cp $$run/run.json results/mini/$${run#runs/mini-}.json; done
 	$(BIN)/mmeb-eval leaderboard $(MODES) $(FLOORS) --output results/mini/leaderboard.md
 	$(BIN)/mmeb-eval compare $(MODES) --fitted-on $(HELD_OUT)/never --fitted-on $(HELD_OUT)/always > results/mini/modes.txt
