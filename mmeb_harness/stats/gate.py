@@ -272,7 +272,7 @@ def _forecast(judged: Sequence[_Queries], held_out: Sequence[_Queries] | None) -
     known = own if held_out is None else _joined_states(held_out)
     if own is None or known is None:
         where = "these runs" if own is None else "the runs to fit on"
-        return None, f"none of {where} has kept the states that the gate reads (run --keep-states)"
+        return None, f"none of {where} has kept what the gate reads of all these queries (run --keep-states)"
     if own.states.shape[1] != known.states.shape[1]:
         widths = f"{own.states.shape[1]} and {known.states.shape[1]}"
         return None, f"states of {widths} numbers are not of one model"

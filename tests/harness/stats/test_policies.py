@@ -188,7 +188,10 @@ def test_controls_are_fitted_on_held_out_runs(judged: dict[Mode, Path], held_out
 def test_why_there_is_no_probe(judged: dict[Mode, Path], held_out: list[Path], tmp_path: Path) -> None:
     without = [both_paths(tmp_path / f"no-{mode}", mode, 1, "held out", states=False) for mode in MODES[:2]]
     gate = judge_gate(judged, without)
-    assert gate.no_probe == "none of the runs to fit on has kept the states that the gate reads (run --keep-states)"
+    assert (
+        gate.no_probe
+        == "none of the runs to fit on has kept what the gate reads of all these queries (run --keep-states)"
+    )
     assert "probe" not in {row.policy for row in gate.policies}
     stateless = {mode: both_paths(tmp_path / f"less-{mode}", mode, 0, "", states=False) for mode in MODES}
     assert judge_gate(stateless, held_out).no_probe.startswith("none of these runs has kept")
