@@ -210,7 +210,7 @@ def prefill(engine: Engine, load: Load, rows: int) -> Any:
     """What reading a batch leaves: keys and values of its rows."""
     past = DynamicCache(config=engine.model.config.get_text_config())
     with torch.inference_mode():
-        engine.gate(engine.prefill(engine.batch([load.prompt] * rows), past)[:, -1]).tolist()
+        engine.gates(engine.prefill(engine.batch([load.prompt] * rows), past)[:, -1])
     return past
 
 
