@@ -16,7 +16,7 @@ from mmeb_harness.core.items import Item, Medium, Profile, Role, Scalar, Similar
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EncodePath = Literal["direct", "reasoned"]
+EncodePath = Literal["direct", "reasoned", "vetoed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,11 @@ class Trace:
     """How one vector came about.
 
     Attributes:
-        path: whether the model wrote a rationale before it embedded.
+        path: whether the model wrote a rationale before it embedded. vetoed: it began one, gave it up, and embedded
+            without it; counted by itself, not as reasoned, though its tokens are.
         gate: p(reason | item) in [0, 1]; `None` if the model has no gate.
-        rationale: the text it wrote; on the direct path what it read off the item's pictures, "" if it found nothing.
+        rationale: the text it wrote, as far as it came; on the direct path what it read off the item's pictures, "" if
+            it found nothing.
         reasoning_tokens: generated tokens, markers included.
         truncated: the generation was ill-formed or too long and was closed by rule.
         seconds: from the start of the batch's encoding until this vector was ready; `None`: with the whole

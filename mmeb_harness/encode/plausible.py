@@ -35,12 +35,12 @@ def trace_problem(trace: Trace, mode: object, info: ModelInfo) -> str | None:
             what = "a truncated rationale" if trace.truncated else f"{trace.reasoning_tokens} reasoning tokens"
             return f'has {what} on the path "direct"'
         return None
-    if mode == "never":
-        return 'is of the path "reasoned", though reasoning is "never"'
+    if mode == "never" or (mode == "always" and trace.path == "vetoed"):
+        return f'is of the path "{trace.path}", though reasoning is "{mode}"'
     if not info.reasons:
-        return 'is of the path "reasoned", though its `info` doesn\'t say reasons=True'
+        return f'is of the path "{trace.path}", though its `info` doesn\'t say reasons=True'
     if trace.reasoning_tokens == 0:
-        return 'has no reasoning tokens on the path "reasoned"'
+        return f'has no reasoning tokens on the path "{trace.path}"'
     if trace.reasoning_tokens * WORDS_A_TOKEN < len(written.split()):
         return f"has {trace.reasoning_tokens} reasoning tokens for a rationale of {len(written.split())} words"
     most = len(written.encode()) + TOKENS_BESIDE

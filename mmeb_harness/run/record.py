@@ -39,6 +39,7 @@ from mmeb_harness.store.vectors import VectorStore
 
 #: What an item counts as in the notes of a result on which a model that reads found nothing to read.
 UNREAD = "items with pictures on which no text was found"
+VETOED = "items whose rationales were begun and given up"
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,13 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
 
 
 def _left_out(*sides: Encoded) -> Counter[str]:
-    """Of how many items the model wasn't shown all, by what it lacked; and which it read without finding a text."""
+    """Of how many items the model wasn't shown all, by what it lacked; which it read without finding a text; and of
+    which it gave a rationale up.
+    """
     traces = [trace for side in sides for trace in side.traces]
     unread = sum(trace.path == "direct" and trace.rationale == "" for trace in traces)
-    return Counter({UNREAD: unread}) + Counter(trace.left_out for trace in traces if trace.left_out)
+    vetoed = sum(trace.path == "vetoed" for trace in traces)
+    return Counter({UNREAD: unread, VETOED: vetoed}) + Counter(trace.left_out for trace in traces if trace.left_out)
 
 
 def save_run(plan: Plan, finished: Mapping[str, FinishedTask], status: Status, start: Start) -> Run:

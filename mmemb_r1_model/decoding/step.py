@@ -38,7 +38,13 @@ class Step:
     """The step of one model over one cache."""
 
     def __init__(
-        self, model: Any, cache: SlotCache, mark: int, never: Sequence[int], records: Records | None = None
+        self,
+        model: Any,
+        cache: SlotCache,
+        mark: int,
+        never: Sequence[int],
+        records: Records | None = None,
+        scores: bool = False,
     ) -> None:
         """Make the tensors that every step reads and writes.
 
@@ -47,6 +53,7 @@ class Step:
             mark: token whose state is kept.
             never: tokens that are not chosen.
             records: where recorded steps are kept; `None`: none are made.
+            scores: whether how sure the model is of a token is wanted.
         """
         self._text_model, self._head, self._mark, self.cache = model.model.language_model, model.lm_head, mark, cache
         self._cache_argument = cache_argument(type(self._text_model).forward)
@@ -58,6 +65,8 @@ class Step:
         self.inputs: NDArray[np.int64] = self._host.numpy()
         self.static_inputs = self._host.to(device, copy=True)
         self.chosen_S = torch.zeros(slots, dtype=torch.int64, device=device)
+        #: Log-probability of each of them; `None` where it isn't wanted.
+        self.log_probs_S = torch.zeros(slots, dtype=torch.float32, device=device) if scores else None
         #: State at the last mark that a row was fed.
         self.kept_SD = torch.zeros((slots, hidden), dtype=dtype, device=device)
         self._never_V = suppressed(model, never)
@@ -66,7 +75,8 @@ class Step:
     def __call__(self, rows: int) -> None:
         """Feed `inputs` to the first `rows` slots.
 
-        Leaves the likeliest next tokens in `chosen_S`, and the state at a mark in `kept_SD`.
+        Leaves the likeliest next tokens in `chosen_S`, how likely they are in `log_probs_S` if that is wanted, and the
+        state at a mark in `kept_SD`.
         """
         width = rounded(int(self.inputs[1, :rows].max()) + 1, parts=8, grain=self._grain)
         width = min(width, self.cache.columns)
@@ -93,6 +103,9 @@ class Step:
         kept_BD = self.kept_SD[:rows]
         kept_BD.copy_(torch.where((tokens_B == self._mark)[:, None], hidden_BD, kept_BD))
         self.chosen_S[:rows].copy_(likeliest(self._head, hidden_BD, self._never_V))
+        if self.log_probs_S is not None:
+            logits_BV = (self._head(hidden_BD) + self._never_V).float()
+            self.log_probs_S[:rows].copy_(logits_BV.amax(dim=-1) - logits_BV.logsumexp(dim=-1))
 
     def move(self, source: int, target: int, length: int) -> None:
         """A row to another slot."""

@@ -46,15 +46,18 @@ class Row:
         index: in its batch.
         fed: tokens fed after the prompt.
         limit: see `Opened.limits`.
-        closing, marked, truncated: for the rule's own use.
+        log_probs: of what the model wanted behind each of them, where the rule looks at it.
+        closing, marked, truncated, vetoed: for the rule's own use.
     """
 
     index: int
     fed: list[int] = field(default_factory=list)
     limit: int | None = None
+    log_probs: list[float] = field(default_factory=list)
     closing: bool = False
     marked: bool = False
     truncated: bool = False
+    vetoed: bool = False
 
 
 class Rule(Protocol):
@@ -73,7 +76,10 @@ class Rule(Protocol):
         """Tokens fed to a row at most."""
 
     def choose(self, row: Row, wanted: int) -> int | None:
-        """What comes after `row.fed`, if the model wants `wanted`; `None`: the answer is complete, its mark was fed."""
+        """What comes after `row.fed`, if the model wants `wanted`.
+
+        `None`: the answer is complete, its mark was fed; or it is given up, then `row.vetoed` is set.
+        """
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Answer:
 
     Attributes:
         index: in its batch.
-        fed: tokens after the prompt, the last mark among them.
+        fed: tokens after the prompt, the last mark among them unless it is vetoed.
+        vetoed: the rule gave it up; its state means nothing.
         seconds: from the start of its batch's reading until the state was there.
         state: (D,) at the last mark, after the final norm; on the device.
     """
@@ -114,6 +121,7 @@ class Answer:
     index: int
     fed: tuple[int, ...]
     truncated: bool
+    vetoed: bool
     seconds: float
     state: Tensor
 
@@ -147,12 +155,15 @@ class Answered(Generic[ExtraT]):
 class Decoder:
     """A model that continues rows, and the memory in which it does; one stream at a time."""
 
-    def __init__(self, model: Any, rule: Rule, graphs: Graphs = "auto", slots: int | None = None) -> None:
+    def __init__(
+        self, model: Any, rule: Rule, graphs: Graphs = "auto", slots: int | None = None, scores: bool = False
+    ) -> None:
         """Set up; memory is taken when the first row goes on.
 
         Args:
             model: Qwen2-VL or Qwen3-VL of transformers, with its language head.
             slots: most rows at once; by default as many as pay on this kind of device.
+            scores: whether the rule looks at `Row.log_probs`.
 
         Raises:
             ValueError: a model that attends to a window only.
@@ -160,7 +171,7 @@ class Decoder:
         text_model = model.model.language_model
         if any(getattr(layer.self_attn, "sliding_window", None) for layer in text_model.layers):
             raise ValueError("a model with sliding-window attention can't run in slots; turn use_sliding_window off")
-        self._model, self.rule = model, rule
+        self._model, self.rule, self._scores = model, rule, scores
         multiply_patches(model)
         find_ends_once(model)
         self._shape = KeyValueShape.of(text_model)
@@ -210,7 +221,8 @@ class Decoder:
                 self._release()
             cache = SlotCache(self._shape, slots, columns, self._memory)
             self._memory = cache.memory
-            self._steps[slots, columns] = Step(self._model, cache, self.rule.mark, self.rule.never, self._records)
+            step = Step(self._model, cache, self.rule.mark, self.rule.never, self._records, self._scores)
+            self._steps[slots, columns] = step
         return self._steps[slots, columns]
 
     def _slots(self, columns: int) -> int:
@@ -360,6 +372,7 @@ class _Run(Generic[BatchT, ExtraT]):
         with self._clock.stage("generate", reading=False):
             step(rows)
             chosen: list[int] = step.chosen_S[:rows].tolist()  # the one wait for the device
+            log_probs: list[float] = [] if step.log_probs_S is None else step.log_probs_S[:rows].tolist()
         self._steps += 1
         self._tokens += rows
         self._looked_at += int(lengths.sum()) + rows
@@ -368,6 +381,8 @@ class _Run(Generic[BatchT, ExtraT]):
         done = []
         for slot, (row, _) in enumerate(self._active):
             row.fed.append(fed[slot])
+            if log_probs:
+                row.log_probs.append(log_probs[slot])
             token = self._rule.choose(row, chosen[slot])
             if token is None:
                 done.append(slot)
@@ -384,7 +399,9 @@ class _Run(Generic[BatchT, ExtraT]):
         for slot, state in zip(done, states, strict=True):
             row, ticket = self._active[slot]
             ticket.open_rows -= 1
-            ticket.answers.append(Answer(row.index, tuple(row.fed), row.truncated, now - ticket.started, state))
+            ticket.answers.append(
+                Answer(row.index, tuple(row.fed), row.truncated, row.vetoed, now - ticket.started, state)
+            )
         free = self._admit(self._waiting, done) if self._waiting else done
         self._close_gaps(free)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_check
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Reasoning, Settings
+from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Reasoning, Settings, Veto
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def load(
     gate: Gate = "auto",
     threshold: float | None = None,
     budget: Budget = "graded",
+    veto: str | None = None,
     max_new_tokens: int | None = None,
     max_text_tokens: int | None = None,
     trust_remote_code: bool = False,
@@ -74,6 +76,8 @@ def load(
         threshold: probability of that gate above which an item reasons; default: the checkpoint's for it.
         budget: of the rationales of a checkpoint whose gate is graded: short or long as the gate says (where it says
             whether to reason; long in mode always), or all of them short or long.
+        veto: BOUND or BOUND:TOKENS, e.g. -1.5:4: a rationale with a token of a lower log-probability (in nats), among
+            its first TOKENS if they are named, is given up, and the item embedded directly.
         max_new_tokens: longest rationale; default: the checkpoint's.
         max_text_tokens: of the prompt of an item without media; a longer text loses its end. Default: 8,192, or as many
             as the model reads.
@@ -114,15 +118,36 @@ def load(
     if max_text_tokens is not None and not 1 <= max_text_tokens <= checkpoint.positions:
         raise OptionError(f"max_text_tokens must be between 1 and {checkpoint.positions}, not {max_text_tokens}")
     modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
+    vetoes = None if veto is None else _veto(veto, modes)
     server = None
     if rationales is not None:
+        if vetoes is not None:
+            raise OptionError(f"veto={veto}: a server writes whole rationales; leave out veto, or rationales")
         server = Server(rationales, rationales_model, rationales_key_env, max_parallel=rationales_parallel)
         check_server(server, RATIONALES)
     elif rationales_model is not None or rationales_key_env is not None:
         given = "rationales_model" if rationales_model is not None else "rationales_key_env"
         raise OptionError(f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1")
     place = (device, dtype, attention, trust_remote_code, graphs)
-    return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens, budget)
+    return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens, budget, vetoes)
+
+
+def _veto(text: str, modes: Mapping[Role, Reasoning]) -> Veto:
+    bound, _, tokens = text.partition(":")
+    try:
+        veto = Veto(float(bound), int(tokens or 0))
+    except ValueError:
+        veto = Veto(math.nan)
+    if not veto.bound <= 0 or veto.tokens < 0:
+        raise OptionError(
+            f"veto={text} must be BOUND or BOUND:TOKENS, a log-probability of at most 0 and a number of tokens: -1.5:4"
+        )
+    if modes["query"] != "adaptive" or modes["candidate"] == "always":
+        raise OptionError(
+            f"veto={text} gives rationales up for direct vectors, which only --reasoning adaptive has at hand; "
+            "--candidate-reasoning may be never, too"
+        )
+    return veto
 
 
 @dataclass(frozen=True)
@@ -156,10 +181,12 @@ class MMEmbR1Embedder:
         server: Server | None = None,
         max_text_tokens: int | None = None,
         budget: Budget = "graded",
+        veto: Veto | None = None,
     ) -> None:
         import torch
 
         self._checkpoint, self._settings, self._modes, self._budget = checkpoint, settings, modes, budget
+        self._veto = veto
         most = min(MAX_TEXT_TOKENS, checkpoint.positions) if max_text_tokens is None else max_text_tokens
         self._items = ItemReader(checkpoint, settings, most)
         self._device, self._dtype = resolve_place(torch, device, dtype)
@@ -176,6 +203,7 @@ class MMEmbR1Embedder:
             named["budget"] = budget
         of_reasoning: list[str] = [name for name in ("gate", "threshold", "max_new_tokens", "budget") if name in named]
         of_reasoning += [] if self._server is None else ["rationales"]
+        of_reasoning += [] if veto is None else ["veto"]
         self.info = ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
@@ -193,6 +221,7 @@ class MMEmbR1Embedder:
                 **({} if max_text_tokens is None else {"max_text_tokens": max_text_tokens}),
                 # Its address is no part of results.
                 **({} if self._server is None else {"rationales": "vllm"}),
+                **({} if veto is None else {"veto": f"{veto.bound}" + (f":{veto.tokens}" if veto.tokens else "")}),
             },
             reasons=True,
             # Eight frames, the benchmark's default; `mmeb-eval run --frames` shows others.
@@ -234,6 +263,7 @@ class MMEmbR1Embedder:
             calibration=settings.calibration,
             short=settings.short,
             budget=self._budget,
+            veto=self._veto,
         )
 
     @cached_property
@@ -346,6 +376,8 @@ class MMEmbR1Embedder:
     def _encode_plainly(self, items: Sequence[Item], role: Role, write: Write | None) -> EncodeResult:
         from mmemb_r1_model.embed.reference import embed_plainly
 
+        if self._veto is not None:
+            raise OptionError("the plain way writes whole rationales; leave out veto")
         prompts = [self.prompt(item) for item in items]
         vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold, write)
         return EncodeResult(vectors.numpy(), tuple(traces))
@@ -358,6 +390,8 @@ class MMEmbR1Embedder:
         """
         if set(self._modes.values()) == {"never"}:
             raise OptionError("reasoning is never asked for, so a server has nothing to write")
+        if self._veto is not None:
+            raise OptionError("a server writes whole rationales; leave out veto")
         server = Server(address, None, max_parallel=64)
         check_server(server, RATIONALES)
         other = copy.copy(self)

@@ -24,11 +24,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mmeb_harness import EncodeResult, Trace, Work
-from mmemb_r1_model.decoding import Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
+from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.gate import action_logits, gate_words, prefers_short, reason_logit
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Reasoning, Short
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Reasoning, Short, Veto
 
 
 def states_of(
@@ -69,6 +69,7 @@ class Rationale:
     never: Sequence[int]
     limit: int
     vocabulary: int
+    veto: Veto | None = None
 
     def can_be(self, token: int) -> bool:
         """Whether the model could choose a token here."""
@@ -94,9 +95,13 @@ class Rationale:
         if row.closing:
             row.truncated |= wanted != self.emb and written != row.limit
             return self.emb
+        limit = self.limit if row.limit is None else row.limit
+        if self.veto is not None and written < limit and self.veto.rejects(row.log_probs):
+            row.vetoed = True
+            return None
         if wanted == self.end_think:
             row.truncated |= written == 0
-        elif wanted in (self.emb, self.turn_end) or written >= (self.limit if row.limit is None else row.limit):
+        elif wanted in (self.emb, self.turn_end) or written >= limit:
             row.truncated = written != row.limit
             wanted = self.end_think
         row.closing = wanted == self.end_think
@@ -160,6 +165,7 @@ class Engine:
         calibration: Calibration | None = None,
         short: Short | None = None,
         budget: Budget = "graded",
+        veto: Veto | None = None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -171,14 +177,15 @@ class Engine:
             calibration: of the gate; `None`: it is raw.
             short: of a graded gate; `None`: it is binary.
             budget: of rationales, if it is graded.
+            veto: of rationales in mode adaptive, where the direct vector is at hand; `None`: none is given up.
         """
         self.model = model.eval()
         self.tokenizer = tokenizer
         think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
         num_rows = model.lm_head.weight.shape[0]
         never = tokenizer.unwritable((end_think, emb, turn_end), num_rows)
-        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, num_rows)
-        self.decoder = Decoder(model, self.rule, graphs, slots)
+        self.rule = Rationale(think, end_think, emb, turn_end, never, max_new_tokens, num_rows, veto)
+        self.decoder = Decoder(model, self.rule, graphs, slots, scores=veto is not None)
         self.costs = Costs.of(model)
         self._gate_tokens = torch.tensor([tokenizer.id_of(word) for word in gate_words(short)], device=model.device)
         self._calibration, self._short, self._budget = calibration, short, budget
@@ -267,17 +274,16 @@ class Engine:
     @torch.inference_mode()
     def _result_of(self, answered: Answered[_Read]) -> EncodeResult:
         read, of_row = answered.extra, {answer.index: answer for answer in answered.answers}
-        states_BD = torch.stack([answer.state for answer in of_row.values()]) if of_row else None
+        whole = [answer for answer in answered.answers if not answer.vetoed]
         hidden_BD = read.direct_BD
-        if states_BD is not None:
-            rows = torch.tensor(list(of_row), device=states_BD.device)
+        if whole:
+            states_BD = torch.stack([answer.state for answer in whole])
+            rows = torch.tensor([answer.index for answer in whole], device=states_BD.device)
             hidden_BD = torch.empty_like(states_BD) if hidden_BD is None else hidden_BD
             hidden_BD[rows] = states_BD
         assert hidden_BD is not None, "a batch without rows"
         traces = [
-            self.reasoned(gate, of_row[row].fed, of_row[row].truncated, of_row[row].seconds)
-            if row in of_row
-            else direct_trace(gate, read.seconds)
+            self._trace(gate, of_row[row]) if row in of_row else direct_trace(gate, read.seconds)
             for row, gate in enumerate(read.gates)
         ]
         traces = with_states(traces, read.answered_BD)
@@ -299,6 +305,12 @@ class Engine:
             *(prefill.flops, decode.flops, prefill.bytes, decode.bytes),
         )
         return EncodeResult(vectors_BD.numpy(), tuple(traces), work)
+
+    def _trace(self, gate: float, answer: Answer) -> Trace:
+        if not answer.vetoed:
+            return self.reasoned(gate, answer.fed, answer.truncated, answer.seconds)
+        begun = self.tokenizer.decode(list(answer.fed[1:])).strip()
+        return Trace("vetoed", gate, begun, len(answer.fed), seconds=answer.seconds)
 
     def reasoned(self, gate: float, fed: Sequence[int], truncated: bool, seconds: float) -> Trace:
         """How a vector behind a rationale came about; `fed`: <think>, the rationale, </think>, <emb>."""

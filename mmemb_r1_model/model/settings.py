@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -58,6 +59,27 @@ class Calibration:
     intercept: float | int
     threshold: Annotated[float | int, Ge(0), Le(1)]
     prompts: Least1
+
+
+@dataclass(frozen=True)
+class Veto:
+    """When a rationale is given up: a model that is so unsure of what it writes embeds directly.
+
+    Attributes:
+        bound: a token of the rationale, or its end, that the model writes with a lower log-probability, in nats.
+        tokens: only of the first so many; 0: of all.
+    """
+
+    bound: float
+    tokens: int = 0
+
+    def rejects(self, log_probs: Sequence[float]) -> bool:
+        """Whether a rationale is given up at its last token.
+
+        Args:
+            log_probs: of all tokens so far, the first behind <think>.
+        """
+        return bool(log_probs) and log_probs[-1] < self.bound and (not self.tokens or len(log_probs) <= self.tokens)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def _check(
 ) -> dict[str, Any]:
     queries = samples.queries[:count]
     embedder = load(path=str(model), reasoning="always")
-    candidates_ND = _encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1])[0]
-    in_batches = {size: _encoded(embedder, queries, size) for size in BATCHES}
+    candidates_ND = encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCHES[-1])[0]
+    in_batches = {size: encoded(embedder, queries, size) for size in BATCHES}
     traces = in_batches[BATCHES[-1]][1]
     answers = _Answers(student, samples, queries, [trace.rationale or "" for trace in traces], candidates_ND)
     return {
@@ -76,7 +76,8 @@ def _check(
     }
 
 
-def _encoded(embedder: Any, items: Sequence[Item], size: int) -> tuple[_Vectors, tuple[Trace, ...]]:
+def encoded(embedder: Any, items: Sequence[Item], size: int) -> tuple[_Vectors, tuple[Trace, ...]]:
+    """Vectors (n, D) of items in batches of `size`, and how each came about."""
     role = "query"  # candidates too: their mode is set by the embedder
     parts = [embedder.encode(items[start : start + size], role) for start in range(0, len(items), size)]
     traces = tuple(trace for part in parts for trace in part.traces)

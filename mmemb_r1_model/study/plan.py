@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mmeb_harness.stats.policies import MODES
 from mmemb_r1_model.disk.config import Least0, build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
-from mmemb_r1_model.disk.files import make_folder, matching, write_json
+from mmemb_r1_model.disk.files import make_folder, matching, read_object, write_json
 from mmemb_r1_model.pipeline import (
     Pipeline,
     PipelineConfig,
@@ -33,10 +33,11 @@ from mmemb_r1_model.pipeline import (
 from mmemb_r1_model.study.checks import check_model
 from mmemb_r1_model.study.latency import measure_latency
 from mmemb_r1_model.study.look_ups import measure_look_ups
+from mmemb_r1_model.study.veto import fit_vetoes
 from mmemb_r1_model.training.loop import FINAL
 
-BASE, EVALUATOR = "base", "evaluator"
-LATENCY, CHECKS, LOOK_UPS = "latency.json", "checks.json", "look_ups.json"
+BASE, EVALUATOR, GATE_ONLY = "base", "evaluator", "gate-only"
+LATENCY, CHECKS, LOOK_UPS, VETOES = "latency.json", "checks.json", "look_ups.json", "vetoes.json"
 Checkpoint = Literal["joint", "adaptive"]
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
@@ -77,6 +78,8 @@ class StudyConfig:
         valid: the split that tells whether look-ups have formed (see look_ups.py); `None`: nobody asks.
         tasks: what is evaluated.
         variants: further runs of every seed.
+        vetoes: tokens of a rationale that may give it up, 0: all; the runs base and gate-only are evaluated with a veto
+            of each kind, fitted on the validation split (see veto.py).
         timed: queries of each task whose latency is measured, one at a time; 0: none.
         checked: queries of each task for the checks (swap, leak, batches); 0: none.
     """
@@ -88,6 +91,7 @@ class StudyConfig:
     seeds: tuple[Least0, ...] = (1, 2, 3)
     set: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
+    vetoes: tuple[Least0, ...] = ()
     timed: Least0 = 256
     checked: Least0 = 512
 
@@ -105,6 +109,8 @@ def read_study(name: str, assignments: Sequence[str] = ()) -> StudyConfig:
         raise OptionError(f"study {name}: two runs are called {', '.join(twice)}; name each its own")
     if not 0 < len(set(config.seeds)) == len(config.seeds):
         raise OptionError(f"study {name}: seeds must be some, each once, not {', '.join(map(str, config.seeds))}")
+    if config.vetoes and config.valid is None:
+        raise OptionError(f"study {name}: vetoes are fitted on a validation split: name one, `valid`")
     return config
 
 
@@ -200,7 +206,27 @@ class Study:
         self._look_ups(run, checkpoint)
         for mode in MODES:
             results = run / "results" / checkpoint / mode
-            run_harness(model, mode, results, data, ["--tasks", ",".join(self.config.tasks)])
+            run_harness(model, mode, results, data, self._on_tasks)
+        if checkpoint == "adaptive" and run.name in (BASE, GATE_ONLY):
+            self._veto(run)
+
+    @property
+    def _on_tasks(self) -> list[str]:
+        return ["--tasks", ",".join(self.config.tasks)]
+
+    def _veto(self, run: Path) -> None:
+        """The run's model with vetoes, as far as they could be fitted."""
+        if not self.config.vetoes or self.config.valid is None:
+            return
+        model, path = run / "adaptive" / FINAL, run / VETOES
+        if not path.is_file():
+            data = run.parent / "data" / self.config.valid.folder
+            write_json(path, {"fitted": fit_vetoes(model, data, self.config.tasks, self.config.vetoes)})
+        for fitted in read_object(path, "delete it and run the study again")["fitted"]:
+            if fitted["bound"] is not None:
+                veto = f"veto={fitted['bound']}:{fitted['tokens']}"
+                results = run / "results" / "adaptive" / f"veto-{fitted['tokens']}"
+                run_harness(model, "adaptive", results, self._test(run), [*self._on_tasks, "--model-arg", veto])
 
     def _look_ups(self, run: Path, checkpoint: Checkpoint) -> None:
         path = run / "results" / checkpoint / LOOK_UPS

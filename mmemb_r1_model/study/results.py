@@ -135,6 +135,18 @@ class Results:
         rows["reasoned_fixed"] = cross_fitted_mode(gains, np.arange(len(rows)))
         return rows
 
+    def vetoed(self, run: str, task: str, limit: int) -> Group:
+        """The queries with a veto of so many tokens as the adaptive mode; where none was fitted, as without one."""
+        group = self.groups(run)[task]
+        frames = []
+        for seed, frame in zip(group.seeds, group.frames, strict=True):
+            folder = self.run(seed, run) / "results" / "adaptive" / f"veto-{limit}"
+            rows = frame.drop(columns=["gate", "adaptive", "reasoned_adaptive", "tokens_adaptive"])
+            own = _read_mode(folder, "adaptive", task) if folder.is_dir() else frame
+            columns = ["query_id", "adaptive", "reasoned_adaptive", "tokens_adaptive"]
+            frames.append(rows.merge(own[columns], on="query_id", validate="1:1"))
+        return Group(group.seeds, tuple(frames))
+
     def json(self, name: str, run: str = BASE) -> list[Any]:
         """A JSON file of a run, of every seed that has been evaluated.
 

@@ -22,6 +22,9 @@ WORDS = "a rationale of twelve words that are written one after another here"
         (Trace("reasoned", None, WORDS, 3), "always", None),  # words of several a token
         (Trace("reasoned", None, None, 500), "always", None),  # a text that isn't kept
         (Trace("reasoned", None, "", 512, truncated=True), "always", None),  # nothing but spaces
+        (Trace("vetoed", 0.9, "a rationale", 3), "adaptive", None),
+        (Trace("vetoed", 0.9, "a rationale", 3), "always", 'path "vetoed", though reasoning is "always"'),
+        (Trace("vetoed", 0.9, ""), "adaptive", 'no reasoning tokens on the path "vetoed"'),
         (Trace("reasoned", 0.9, WORDS, 14), "never", 'path "reasoned", though reasoning is "never"'),
         (Trace(gate=0.9), "always", 'path "direct", though reasoning is "always"'),
         (Trace(reasoning_tokens=70), "adaptive", '70 reasoning tokens on the path "direct"'),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mmeb_harness import Item, Trace
-from mmemb_r1_model.decoding.step import likeliest
+from mmeb_harness import Item, OptionError, Trace
+from mmemb_r1_model.decoding.step import likeliest, suppressed
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model.collate import Batch, collate
 from mmemb_r1_model.model.prompt import Prompt, extended
-from mmemb_r1_model.model.settings import EMB, THINK
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK
 
 TOLERANCE = 1e-5
 
@@ -133,6 +134,61 @@ def test_extreme_thresholds_are_the_other_modes(
     adaptive, _ = embed(load(path, reasoning="adaptive", threshold=threshold), items)
     fixed, _ = embed(load(path, reasoning=mode), items)  # type: ignore[arg-type]
     assert np.abs(adaptive - fixed).max() < TOLERANCE
+
+
+@torch.inference_mode()
+def written_log_probs(embedder: MMEmbR1Embedder, item: Item, fed: Sequence[int]) -> list[float]:
+    """Of the rationale's tokens and its end, in one uncached pass over all that was written."""
+    engine = embedder.engine
+    states = engine.prefill(engine.batch([extended(embedder.prompt(item), list(fed))]), None)[0, -len(fed) : -2]
+    logits = engine.model.lm_head(states) + suppressed(engine.model, engine.rule.never)
+    log_probs: list[float] = logits.log_softmax(dim=-1)[range(len(fed) - 2), list(fed[1:-1])].tolist()
+    return log_probs
+
+
+@pytest.mark.parametrize("slots", [2, 64])
+def test_an_unsure_rationale_is_given_up_for_the_direct_vector(items: list[Item], slots: int) -> None:
+    plain, direct = load(threshold=0.0), load(reasoning="never")
+    reasoned, traces = embed(plain, items)
+    vectors = embed(direct, items)[0]
+    tokenizer = plain.engine.tokenizer
+    think, end, emb = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
+    fed = [[think, *tokenizer.plain(" " + (trace.rationale or "")), end, emb] for trace in traces]
+    sure = [written_log_probs(plain, item, own) for item, own in zip(items, fed, strict=True)]
+    lowest = sorted(min(own) for own in sure)
+    bound = float(np.mean(lowest[len(lowest) // 2 :][:2]))  # between two of them: rounding may move one
+    embedder = load(threshold=0.0, veto=f"{bound}")
+    embedder.engine.decoder.most_rows = slots
+    with_veto, kept = embed(embedder, items)
+    assert {trace.path for trace in kept} == {"reasoned", "vetoed"}
+    for place, trace in enumerate(kept):
+        is_vetoed = min(sure[place]) < bound
+        assert trace.path == ("vetoed" if is_vetoed else "reasoned")
+        expected = vectors[place] if is_vetoed else reasoned[place]
+        assert np.abs(with_veto[place] - expected).max() < TOLERANCE
+        if is_vetoed:  # at the first such token, which isn't written any more
+            assert trace.reasoning_tokens == 1 + next(at for at, one in enumerate(sure[place]) if one < bound)
+            assert (traces[place].rationale or "").startswith(trace.rationale or "")
+    early = load(threshold=0.0, veto=f"{bound}:1")
+    assert [trace.path == "vetoed" for trace in embed(early, items)[1]] == [own[0] < bound for own in sure]
+    assert early.info.settings["veto"] == f"{bound}:1"
+    assert "veto" in early.info.query_settings
+    assert "veto" not in plain.info.settings
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"veto": "low"}, "veto=low must be BOUND or BOUND:TOKENS"),
+        ({"veto": "0.5"}, "at most 0"),
+        ({"veto": "-1:-2"}, "number of tokens"),
+        ({"veto": "-1", "reasoning": "always"}, "only --reasoning adaptive has at hand"),
+        ({"veto": "-1", "rationales": "http://localhost:1/v1"}, "a server writes whole rationales"),
+    ],
+)
+def test_a_veto_that_cannot_be(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OptionError, match=problem):
+        load(**given)
 
 
 def test_queries_and_candidates_have_modes_of_their_own(random_checkpoint: Path, items: list[Item]) -> None:

@@ -17,11 +17,13 @@ from mmemb_r1_model.disk.errors import HarnessError
 from mmemb_r1_model.pipeline import read_pipeline
 from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
+from mmemb_r1_model.study import plan
 from mmemb_r1_model.study.formed import Share, share_of
 from mmemb_r1_model.study.look_ups import LookUps, judged
 from mmemb_r1_model.study.plan import read_study, seeded
 from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
 from mmemb_r1_model.study.report import interval
+from mmemb_r1_model.study.veto import FittedVeto, fit_vetoes, fitted_veto
 from tests.mmemb_r1.calls import call, without_a_process
 
 SMALL = """
@@ -49,6 +51,7 @@ seeds: [1, 2]
 test: {module: mmeb_tasks.miniworld, folder: test, split: test, seed: 0, queries: 12}
 valid: {module: mmeb_tasks.miniworld, folder: valid, split: valid, seed: 0, queries: 12}
 tasks: [miniworld-text]
+vetoes: [2]
 timed: 3
 checked: 8
 variants:
@@ -60,7 +63,9 @@ variants:
 
 @pytest.mark.slow
 def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)  # 44 of them
+    monkeypatch.setattr("mmemb_r1_model.pipeline._command", without_a_process)  # 46 of them
+    # So few answers are right that no bound would be fitted.
+    monkeypatch.setattr(plan, "fit_vetoes", lambda *given: [of | {"bound": -3.0} for of in fit_vetoes(*given)])
     (tmp_path / "small.yaml").write_text(SMALL)
     words = ["--config", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "study")]
     with pytest.raises(HarnessError, match="base of seeds 1, 2 is not finished"):
@@ -84,6 +89,10 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     assert numbers["look_ups"]["base"]["miniworld-text"]["formed"] == {"1": False}
     assert set(numbers["look_ups"]["random"]["miniworld-text"]["stages"]) == {"joint"}
     assert numbers["variants_formed"] == {}
+    (of_two,) = numbers["vetoes"]["base"].values()
+    assert (of_two["fitted"][0]["tokens"], of_two["fitted"][0]["bound"]) == (2, -3.0)
+    veto = json.loads((tmp_path / "study/seed-1/base/results/adaptive/veto-2/run.json").read_text())
+    assert veto["model_settings"]["veto"] == "-3.0:2"
     for name in ("losses", "calibration", "cost"):
         assert (tmp_path / "report" / f"{name}.png").stat().st_size > 5000
 
@@ -204,6 +213,18 @@ def test_an_interval_is_written_as_far_as_it_is_known() -> None:
     assert interval(OverSeeds(-0.0001, (-0.0004, 0.008), (np.nan, np.nan))) == "0.0 [0.0, 0.8]"
     assert interval(OverSeeds(np.nan, (np.nan, np.nan), (np.nan, np.nan))) == "-"
     assert interval(None) == ""
+
+
+def test_a_veto_loses_one_right_answer_in_fifty() -> None:
+    right = [np.array([-0.1, -place / 100, 0.0]) for place in range(100)]
+    wrong = [np.array([-0.1, -0.975, -9.0]), np.array([0.0, -0.5, -0.5]), np.array([-2.0, 0.0])]
+    hits = np.array([True] * 100 + [False] * 3)
+    whole, early, first = (fitted_veto([*right, *wrong], hits, limit) for limit in (0, 2, 1))
+    assert (whole.bound, whole.right, whole.wrong, whole.right_lost) == (-0.97, 100, 3, 0.02)
+    assert (whole.wrong_caught, early.wrong_caught) == pytest.approx((2 / 3, 2 / 3))
+    assert whole.auc == pytest.approx((1 + 1 + 0.505) / 3)
+    assert (first.bound, first.right_lost, first.wrong_caught) == (-0.1, 0.0, pytest.approx(1 / 3))
+    assert fitted_veto(right[:49], hits[:49], 0) == FittedVeto(None, 0, 49, 0, 0.0, 0.0, None)
 
 
 def test_look_ups_are_read_in_any_style() -> None:
