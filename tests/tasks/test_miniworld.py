@@ -400,6 +400,14 @@ def test_fallible_workers_err_alike_and_of_hopeless_sides_all_do(folders: dict[S
     assert np.mean(right["wrong"]) < np.mean(right["precise"]) - 0.1
 
 
+def test_chains_have_the_hops_that_are_asked_for(folders: dict[Split, Path], tmp_path: Path) -> None:
+    make_split(tmp_path / "split", 5, "test", N, ["miniworld-text"], hops=(1, 4))
+    labels = _by_key(tmp_path / "split" / "query_labels.parquet")
+    assert {label["hops"] for label in labels.values() if label["kind"] == "chain"} == {1, 4}
+    assert describe(tmp_path / "split").revision == "miniworld-1-hops-1-4-test-5-150"
+    assert describe(folders["test"]).revision == "miniworld-1-test-5-150"
+
+
 # --- through the harness ---
 
 

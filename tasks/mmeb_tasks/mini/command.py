@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ def split_command(
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
     @click.option("--queries", type=click.IntRange(1), default=queries, show_default=True, help="Queries of each task.")
     @click.option("--task", "tasks", multiple=True, help="A task; may be repeated. Default: all that the split has.")
-    def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...], **others: str) -> None:
+    def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...], **others: Any) -> None:
         try:
             make_split(folder, seed, split, queries, tasks or None, **others)
         except HarnessError as error:

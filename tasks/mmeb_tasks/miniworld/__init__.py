@@ -31,6 +31,7 @@ def make_split(
     num_queries: int,
     tasks: Sequence[str] | None = None,
     workers: Workers = "careful",
+    hops: Sequence[int] = (),
 ) -> None:
     """Make one split, whole or not at all. Splits, seeds and tasks draw from separate random streams.
 
@@ -38,6 +39,7 @@ def make_split(
         num_queries: of each task.
         tasks: names; `None`: all that the split has.
         workers: who writes rationales; nothing else depends on it.
+        hops: of chains, 0 to 7, equally likely; none: each task's own.
 
     Raises:
         DataError: if the folder can't be written, or holds something else.
@@ -47,4 +49,7 @@ def make_split(
 
     worlds = [dataclasses.replace(world, **WORKERS[workers]) for world in WORLDS]  # type: ignore[arg-type]
     version = VERSION if workers == "careful" else f"{VERSION}-{workers}"
+    if hops:
+        worlds = [dataclasses.replace(world, hops=tuple(hops)) for world in worlds]
+        version += f"-hops-{'-'.join(map(str, hops))}"
     write_split(worlds, version, folder, seed, split, num_queries, tasks)

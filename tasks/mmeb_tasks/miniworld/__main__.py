@@ -4,6 +4,7 @@ import click
 
 from mmeb_tasks.mini.command import split_command
 from mmeb_tasks.miniworld import WORKERS, make_split
+from mmeb_tasks.miniworld.render import MAX_DOTS
 from mmeb_tasks.miniworld.tasks import EVERY_SPLIT
 
 workers = click.Option(
@@ -13,4 +14,10 @@ workers = click.Option(
     show_default=True,
     help="careful: only the wrong one errs; fallible: each does, and of some sides all they write is wrong.",
 )
-split_command("the world in miniature", make_split, EVERY_SPLIT, 2048, workers)()
+hops = click.Option(
+    ["--hops"],
+    type=click.IntRange(0, MAX_DOTS),
+    multiple=True,
+    help="Hops of chains; may be repeated. Default: each task's own.",
+)
+split_command("the world in miniature", make_split, EVERY_SPLIT, 2048, workers, hops)()
