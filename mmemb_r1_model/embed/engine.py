@@ -255,7 +255,8 @@ class Engine:
         logit_B = reason_logit(logits_BA)
         if self._calibration is not None:
             logit_B = self._calibration.slope * logit_B + self._calibration.intercept
-        return Gates(torch.sigmoid(logit_B).tolist(), prefers_short(logits_BA).tolist())
+        short = [False] * len(logit_B) if self._short is None else prefers_short(logits_BA).tolist()
+        return Gates(torch.sigmoid(logit_B).tolist(), short)
 
     def limits(self, gates: Gates, mode: Reasoning, threshold: float) -> dict[int, int | None]:
         """Rows of a batch that write a rationale, and the limit of each one's tokens; `None`: the rule's."""

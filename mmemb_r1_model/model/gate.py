@@ -42,7 +42,5 @@ def reason_logit(logits_BA: Tensor) -> Tensor:
 
 
 def prefers_short(logits_BA: Tensor) -> Tensor:
-    """(B,) whether, if there is a rationale, a short one is at least as likely as a long one; never of two actions."""
-    if logits_BA.shape[1] <= SHORT:
-        return torch.zeros(len(logits_BA), dtype=torch.bool, device=logits_BA.device)
+    """(B,) whether, if there is a rationale, a short one is at least as likely as a long one; of three actions."""
     return logits_BA[:, SHORT] >= logits_BA[:, LONG]

@@ -39,6 +39,8 @@ from mmemb_r1_model.training.loop import FINAL
 BASE, EVALUATOR, GATE_ONLY = "base", "evaluator", "gate-only"
 LATENCY, CHECKS, LOOK_UPS, VETOES = "latency.json", "checks.json", "look_ups.json", "vetoes.json"
 Checkpoint = Literal["joint", "adaptive"]
+#: Settings over which a report draws curves.
+COST_KEY, SHORT_KEY = "adapt.reward.length_cost", "adapt.short_tokens"
 #: Seeds of one study seed are the configuration's own, moved by this much: two study seeds share none.
 SEED_STEP = 1000
 

@@ -28,9 +28,11 @@ from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
 from mmemb_r1_model.study.formed import look_ups_section
+from mmemb_r1_model.study.graded import graded_section
 from mmemb_r1_model.study.plan import (
     BASE,
     CHECKS,
+    COST_KEY,
     EVALUATOR,
     GATE_ONLY,
     LATENCY,
@@ -56,7 +58,6 @@ GOALS: tuple[tuple[str, Statistic, float], ...] = (
     ("head-room closed", of_policies(head_room_closed), 0.85),
 )
 LATENCY_GOAL = 0.8
-COST_KEY = "adapt.reward.length_cost"
 BLURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
@@ -90,6 +91,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         look_ups_section(results, [BASE, *(variant.name for variant in done)], numbers),
         _variants(results, done, numbers),
         _costs(results, done, target, numbers),
+        graded_section(results, done, numbers),
         _checks(results, numbers),
         _selection(results, numbers),
         _training(results, target, numbers),

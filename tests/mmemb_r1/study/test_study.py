@@ -57,6 +57,7 @@ checked: 8
 variants:
   - {name: random, shares: judge, checkpoint: joint, set: [select.rule.rule=random]}
   - {name: cost-3, shares: train, set: [adapt.reward.length_cost=3]}
+  - {name: short, shares: train, set: [adapt.short_tokens=4]}
   - {name: cost-9, shares: train, set: [adapt.reward.length_cost=9]}
 """
 
@@ -73,19 +74,30 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     call("study", "run", *words, "--only", "evaluator")
     first = call("study", "run", *words, "--seed", "1", "--only", "base", "--only", "random")
     assert "seed 1, base: select" in first
-    call("study", "run", *words, "--seed", "1", "--only", "cost-3")
+    call("study", "run", *words, "--seed", "1", "--only", "cost-3", "--only", "short")
     used = json.loads((tmp_path / "study/seed-1/base/config.json").read_text())
     assert used["train"]["loop"]["seed"] == 1000
     assert used["synthetic"][0]["seed"] == 1001
     call("study", "report", *words, "--to", str(tmp_path / "report"), "--seed", "1")
     text = (tmp_path / "report" / "README.md").read_text()
     assert "Not run, and so not shown: cost-9." in text
-    parts = ("Goals", "Look-ups", "0 of 1", "Variants", "length cost", "Calibration", "Checks", "Selection", "Time")
+    parts = (
+        "Goals",
+        "Look-ups",
+        "0 of 1",
+        "Variants",
+        "length cost",
+        "graded budget",
+        "Calibration",
+        "Checks",
+        "Selection",
+        "Time",
+    )
     for part in parts:
         assert part in text
     assert "nan" not in text
     numbers = json.loads((tmp_path / "report" / "study.json").read_text())
-    assert set(numbers["variants"]) == {"base", "random", "cost-3"}
+    assert set(numbers["variants"]) == {"base", "random", "cost-3", "short"}
     assert numbers["look_ups"]["base"]["miniworld-text"]["formed"] == {"1": False}
     assert set(numbers["look_ups"]["random"]["miniworld-text"]["stages"]) == {"joint"}
     assert numbers["variants_formed"] == {}
@@ -112,7 +124,8 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     call("study", "run", *words, "--seed", "2", "--only", "base")
     call("study", "report", *words, "--to", str(tmp_path / "report"))
     text = (tmp_path / "report" / "README.md").read_text()
-    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| miniworld-text | ")}
+    section = text.partition("## Variants")[2].partition("## ")[0]
+    rows = {line.split(" | ")[1]: line for line in section.splitlines() if line.startswith("| miniworld-text | ")}
     assert rows["base"].endswith("| 2 |")
     assert rows["cost-3"].endswith("| 1 |")
     numbers = json.loads((tmp_path / "report" / "study.json").read_text())
