@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmemb_r1_model.disk.config import Above0
+from mmemb_r1_model.disk.config import Above0, Least0Float
 from mmemb_r1_model.disk.hashing import hash64
 
 Rule = Literal["argmax", "sampled", "random", "longest"]
@@ -24,6 +24,8 @@ class RuleConfig:
             random and longest are controls that don't ask the judge.
         margin: gain is Delta minus what hard negatives gain by the same rationale.
         minimum: a rationale whose gain isn't above it is dropped; a side that loses all is direct-only.
+        within: of argmax: the shortest of those whose gains are at most so far below the best. Words cost time, and
+            rationales of one style are learnt sooner than of two.
         workers: only theirs; none: of all.
     """
 
@@ -31,6 +33,7 @@ class RuleConfig:
     margin: bool = True
     temperature: Above0 = 1.0
     minimum: float = 0.0
+    within: Least0Float = 0.0
     workers: tuple[str, ...] = ()
 
 
@@ -77,8 +80,16 @@ def chances(judged: Sequence[Judged], config: RuleConfig, key: str) -> list[floa
     if not kept.any():
         return [0.0] * len(judged)
     if config.rule == "argmax":
-        return _one_hot(len(judged), int(np.where(kept, gains, -np.inf).argmax()))
+        near = kept & (gains >= gains[kept].max() - config.within)
+        return _one_hot(
+            len(judged), min(np.flatnonzero(near).tolist(), key=lambda place: _length(judged, gains, place))
+        )
     return [float(share) for share in softmax(np.where(kept, gains / config.temperature, -np.inf))]
+
+
+def _length(judged: Sequence[Judged], gains: NDArray[np.float64], place: int) -> tuple[int, float]:
+    """Characters and, of equally many, minus the gain."""
+    return len(judged[place].text), -float(gains[place])
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

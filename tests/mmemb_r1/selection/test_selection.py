@@ -42,6 +42,9 @@ THREE = [judged("a", 3.0, 0.5), judged("b", 1.0, 2.0, "the longest one"), judged
     [
         (RuleConfig(margin=True), [0, 1, 0]),
         (RuleConfig(margin=False), [1, 0, 0]),
+        (RuleConfig(within=1.4), [0, 1, 0]),
+        (RuleConfig(within=1.5), [1, 0, 0]),  # the shorter one is near enough
+        (RuleConfig(within=99.0), [1, 0, 0]),  # what harms stays dropped, however short
         (RuleConfig(minimum=2.0), [0, 0, 0]),  # direct-only: above, not at
         (RuleConfig(minimum=-9, workers=("c",)), [0, 0, 1]),
         (RuleConfig(workers=("c",)), [0, 0, 0]),
