@@ -8,6 +8,7 @@ faiss     the same ranks as by numpy in float64, ties and all, on the GPUs if FA
 bench     `mmeb-eval bench`: ratios to the plain loop, share of the machine's floor, memory
 stage1    steps of `mmemb-r1 train` as the 2B recipe has them, of few pairs: seconds, memory
 stage2    the same of `mmemb-r1 adapt`
+predicted the memory of these steps as the rehearsal without a GPU has it, beside what they took
 
 Without a GPU the size is tiny, and what needs one is skipped: so it runs in the tests. A part that fails stops no
 other. Each has its share of the seconds; what it does many times it does less often where the first time took long, and
@@ -64,12 +65,14 @@ from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
 from mmemb_r1_model.model.items import ItemReader
 from mmemb_r1_model.model.prompt import Prompt
 from mmemb_r1_model.model.settings import Settings
+from mmemb_r1_model.rehearsal.counted import Subject, adapt_peak, train_peak
+from mmemb_r1_model.rehearsal.memory import Peak
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.distributed import World
-from mmemb_r1_model.training.loop import TrainingError
+from mmemb_r1_model.training.loop import LoopConfig, TrainingError
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
-from mmemb_r1_model.training.student import Student, StudentConfig, open_student
+from mmemb_r1_model.training.student import StudentConfig, open_student
 from tests.benchmarks.equality import BATCH, ListeningEngine, by_engine, by_reference, compare_exactly, compare_rounded
 from tests.benchmarks.made_model import QWEN3_VL_2B, TINY, Shape, make_checkpoint
 from tests.benchmarks.ranking import BLOCK, queries_for, unit_vectors
@@ -82,6 +85,8 @@ Status = Literal["passed", "failed", "skipped"]
 RECIPE = "mmemb_r1_2b"
 #: With what Python imports before, 8 minutes.
 SECONDS = 450.0
+#: What pairs show: as large as the settings let through.
+LARGE_PICTURE = 1920, 1080
 #: Of scores in float64: sums in another order make less.
 SAME_SCORE = 1e-9
 #: Of a step's states, recorded and not: by other kernels they are rounded otherwise; of other inputs they are 1 apart.
@@ -97,7 +102,7 @@ class Size:
     """How large everything is.
 
     Attributes:
-        side: of a picture, in pixels; the largest that the settings let through.
+        side: of a large picture, in pixels.
         prompts: of `engine` and `graphs`.
         ranked: queries, candidates and dimensions of `faiss`.
         bench_items: queries of `bench`, and as many candidates.
@@ -221,6 +226,8 @@ class Bench:
     size: Size
     device: torch.device
     folder: Path
+    #: By stage: the micro-batch that fitted, and the bytes of its last step.
+    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def on_gpu(self) -> bool:
@@ -539,73 +546,117 @@ class Watch:
             raise EnoughError
 
 
-def made_pairs(bench: Bench, count: int) -> tuple[WeightedSet, Written]:
-    """Queries with a picture of the largest size and a rationale; captions."""
-    pairs, side = [], bench.size.side
+def made_pairs(bench: Bench, count: int, rationale: int) -> tuple[WeightedSet, Written]:
+    """Queries with a large picture and a rationale; captions."""
+    pairs = []
     for number in range(count):
-        picture = bench.picture(f"pair-{number}", side, side)
+        picture = bench.picture(f"pair-{number}", *LARGE_PICTURE)
         query = Item(
             f"q{number}", text=f"which is number {number}?", images=(picture,), instruction="Find its caption."
         )
         pairs.append(Pair(f"{number}", "made", query, Item(f"c{number}", text=f"the caption of number {number}")))
-    rationale = "circle " * bench.size.rationale
-    texts = {("query", pair.id): rationale for pair in pairs}
+    texts = {("query", pair.id): "." * rationale for pair in pairs}
     return WeightedSet(Pairs("made", tuple(pairs)), 1.0), Written(texts)
 
 
-def recipe_student(bench: Bench, recipe: Mapping[str, Any]) -> Student:
-    """As the recipe trains it."""
-    config = build_config(StudentConfig, recipe["student"])
-    config = dataclasses.replace(config, checkpoint=str(bench.checkpoint), device=bench.device.type)
-    return open_student(config, World(device=bench.device))
+class Recipe:
+    """The stages as the recipe has them, short: of one micro-batch, and of few steps."""
+
+    def __init__(self, bench: Bench) -> None:
+        values = read_yaml(named_config(RECIPE))
+        student = build_config(StudentConfig, values["student"])
+        self.student = dataclasses.replace(student, checkpoint=str(bench.checkpoint), device=bench.device.type)
+        self._train, self._adapt = (
+            build_config(TrainConfig, values["train"]),
+            build_config(AdaptConfig, values["adapt"]),
+        )
+        self._size = bench.size
+
+    @property
+    def micro_batch(self) -> int:
+        """Of stage 1, in items."""
+        return self._size.micro_batch or self._train.contrast.micro_batch
+
+    @property
+    def micro_groups(self) -> int:
+        """Of stage 2."""
+        return self._size.micro_groups or self._adapt.micro_groups
+
+    def train(self, micro: int) -> TrainConfig:
+        """Stage 1 with that micro-batch."""
+        plan = dataclasses.replace(self._train.plan, batch_size=micro, sub_batches=1, pairs_to=1.0)
+        contrast = dataclasses.replace(self._train.contrast, micro_batch=micro)
+        return TrainConfig(plan, contrast, self._few_steps(self._train.loop))
+
+    def adapt(self, micro: int) -> AdaptConfig:
+        """Stage 2 with as many groups at once."""
+        return dataclasses.replace(
+            self._adapt,
+            plan=dataclasses.replace(self._adapt.plan, batch_size=micro, pairs_to=1.0),
+            prompts=None,
+            groups=micro,
+            micro_groups=micro,
+            negatives=min(self._adapt.negatives, 2 * micro),
+            contrast=dataclasses.replace(self._adapt.contrast, micro_batch=micro),
+            loop=self._few_steps(self._adapt.loop),
+        )
+
+    def _few_steps(self, loop: LoopConfig) -> LoopConfig:
+        return dataclasses.replace(loop, steps=self._size.steps, log_every=1, save_every=0, loader_workers=0)
 
 
 def check_stage1(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     """Steps of `train`: a micro-batch of queries, and one of what they ask for."""
-    recipe = read_yaml(named_config(RECIPE))
-    config = build_config(TrainConfig, recipe["train"])
+    recipe = Recipe(bench)
 
     def take(micro: int, watch: Watch, folder: Path) -> None:
-        made, written = made_pairs(bench, micro)
-        plan = dataclasses.replace(config.plan, batch_size=micro, sub_batches=1, pairs_to=1.0)
-        contrast = dataclasses.replace(config.contrast, micro_batch=micro)
-        short = TrainConfig(plan, contrast, few_steps(config.loop, bench.size.steps))
-        student = recipe_student(bench, recipe)
-        train(student, [made], written, short, folder, student.world, watch.opened)
+        made, written = made_pairs(bench, micro, bench.size.rationale)
+        student = open_student(recipe.student, World(device=bench.device))
+        train(student, [made], written, recipe.train(micro), folder, student.world, watch.opened)
 
-    return _steps(bench, clock, memory, "stage1", bench.size.micro_batch or config.contrast.micro_batch, take)[0]
+    return _steps(bench, clock, memory, "stage1", recipe.micro_batch, take)[0]
 
 
 def check_stage2(bench: Bench, clock: Clock, memory: Memory) -> Figures:
     """Steps of `adapt`: one micro-batch of groups, with rollouts as long as `Size.settings` let them be."""
-    recipe = read_yaml(named_config(RECIPE))
-    config = build_config(AdaptConfig, recipe["adapt"])
+    recipe = Recipe(bench)
 
     def take(micro: int, watch: Watch, folder: Path) -> None:
-        made, written = made_pairs(bench, 2 * micro)
-        short = dataclasses.replace(
-            config,
-            plan=dataclasses.replace(config.plan, batch_size=micro, pairs_to=1.0),
-            prompts=None,
-            groups=micro,
-            micro_groups=micro,
-            negatives=min(config.negatives, 2 * micro),
-            contrast=dataclasses.replace(config.contrast, micro_batch=micro),
-            loop=few_steps(config.loop, bench.size.steps),
-        )
-        student = recipe_student(bench, recipe)
-        adapt(student, [made], written, short, folder, student.world, open_curves=watch.opened)
+        made, written = made_pairs(bench, 2 * micro, bench.size.settings.max_new_tokens)
+        student = open_student(recipe.student, World(device=bench.device))
+        adapt(student, [made], written, recipe.adapt(micro), folder, student.world, open_curves=watch.opened)
 
-    figures, rows = _steps(bench, clock, memory, "stage2", bench.size.micro_groups or config.micro_groups, take)
+    figures, rows = _steps(bench, clock, memory, "stage2", recipe.micro_groups, take)
     figures["log_ratio of the first step"] = rows[0]["log_ratio"]
     if not rows[0]["log_ratio"] <= MOST_LOG_RATIO:
         raise AssertionError(f"sampling and learning differ: log_ratio {rows[0]['log_ratio']:.2g} of the first step")
     return figures
 
 
-def few_steps(loop: Any, steps: int) -> Any:
-    """A training's loop, each step of it logged."""
-    return dataclasses.replace(loop, steps=steps, log_every=1, save_every=0, loader_workers=0)
+def check_predicted(bench: Bench, clock: Clock, memory: Memory) -> Figures:
+    """What the rehearsal without a GPU says of the memory of these steps, beside what they took."""
+    recipe, checkpoint = Recipe(bench), open_checkpoint(str(bench.checkpoint), None)
+
+    def subject(rationale: int) -> Subject:
+        return Subject(checkpoint, bench.size.shape.config, "picture", rationale)
+
+    def stage1(micro: int) -> Peak:
+        return train_peak(subject(bench.size.rationale), recipe.student, recipe.train(micro).contrast, micro)
+
+    def stage2(micro: int) -> Peak:
+        longest = bench.size.settings.max_new_tokens
+        return adapt_peak(subject(longest), recipe.student, recipe.adapt(micro), micro, micro)
+
+    figures: Figures = {}
+    stages = [("stage1", stage1, recipe.micro_batch), ("stage2", stage2, recipe.micro_groups)]
+    for name, predict, asked in stages if bench.on_gpu else stages[:1]:  # seconds each
+        micro, measured = bench.taken.get(name, (asked, 0))
+        figures[f"{name}: micro-batch"] = micro
+        figures[f"{name}: GB predicted"] = predict(micro).bytes / 1e9
+        figures[f"{name}: GB measured"] = measured / 1e9 if bench.on_gpu and measured else "not measured"
+    if not (bench.on_gpu and bench.taken):
+        raise SkippedError("no step was taken on a GPU", figures)
+    return figures
 
 
 def _steps(
@@ -634,8 +685,9 @@ def _steps(
         "seconds of the first": watch.rows[0]["seconds"],
         "seconds of the last": last["seconds"],
         "loss": last["loss"],
-        "GB of the last": watch.peaks[-1] / 1e9,
+        f"GB of the last{'' if bench.on_gpu else ', resident'}": watch.peaks[-1] / 1e9,
     }
+    bench.taken[name] = micro, watch.peaks[-1]
     return figures, watch.rows
 
 
@@ -656,6 +708,7 @@ PARTS: Mapping[str, tuple[Part, float]] = {
     "bench": (check_bench, 100),
     "stage1": (check_stage1, 60),
     "stage2": (check_stage2, 60),
+    "predicted": (check_predicted, 40),
 }
 
 
@@ -725,14 +778,14 @@ def in_words(result: PartResult, on_gpu: bool) -> str:
     """A part as lines of text."""
     held = f"{result.allocated / 1e9:.2f} GB" + (f" ({result.reserved / 1e9:.2f} reserved)" if on_gpu else " resident")
     lines = [
-        f"{result.name:8} {result.status:8} {result.seconds:6.1f} s of {result.planned_seconds:.0f}, {held}",
-        *([f"         {result.reason}"] if result.reason else []),
-        *(f"         cut short: {cut}" for cut in result.cut),
+        f"{result.name:9} {result.status:8} {result.seconds:6.1f} s of {result.planned_seconds:.0f}, {held}",
+        *([f"           {result.reason}"] if result.reason else []),
+        *(f"           cut short: {cut}" for cut in result.cut),
         *(
-            f"         {name}: {value if isinstance(value, str | int) else format(value, '.4g')}"
+            f"           {name}: {value if isinstance(value, str | int) else format(value, '.4g')}"
             for name, value in result.figures.items()
         ),
-        *(f"         | {line}" for line in result.traceback.splitlines()),
+        *(f"           | {line}" for line in result.traceback.splitlines()),
     ]
     return "\n".join(lines)
 

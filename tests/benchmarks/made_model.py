@@ -8,98 +8,68 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLConfig
 from transformers.utils import logging
 
 from mmemb_r1_model.model.checkpoint import EMBEDDED
-from mmemb_r1_model.model.prompt import END_OF_TEXT, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
+from mmemb_r1_model.model.prompt import PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, write_settings
+from mmemb_r1_model.rehearsal.sizes import model_on, published_config
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen3-VL by its numbers; what isn't named is as transformers has it.
+    """A Qwen3-VL by its numbers, and how its weights are drawn.
 
     Attributes:
         added: what layers add to the residual stream, of what they would.
         sharpness: what attention's scores are multiplied by.
     """
 
-    name: str
-    text: Mapping[str, Any]
-    vision: Mapping[str, Any]
+    config: Qwen3VLConfig
     added: float
     sharpness: float
 
 
-#: Qwen3-VL-2B, as its config.json has it.
-QWEN3_VL_2B = Shape(
-    "Qwen3-VL-2B",
-    text={
-        "vocab_size": 151_936,
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "max_position_embeddings": 262_144,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 5_000_000.0,
-            "mrope_interleaved": True,
-            "mrope_section": [24, 20, 20],
-        },
-    },
-    vision={
-        "depth": 24,
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_heads": 16,
-        "patch_size": 16,
-        "out_hidden_size": 2048,
-        "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [5, 11, 17],
-    },
-    added=0.1,
-    sharpness=2.0,
-)
+QWEN3_VL_2B = Shape(published_config("2B"), added=0.1, sharpness=2.0)
 
 #: The same in all that decides which code runs (grouped heads, deepstack, a patch's size), and tiny.
 TINY = Shape(
-    "tiny",
-    text={
-        "vocab_size": 1536,
-        "hidden_size": 64,
-        "intermediate_size": 160,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 8192,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
-            "mrope_interleaved": True,
-            "mrope_section": [6, 5, 5],
+    Qwen3VLConfig(
+        text_config={
+            "vocab_size": 1536,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_interleaved": True,
+                "mrope_section": [6, 5, 5],
+            },
+            "tie_word_embeddings": True,
         },
-    },
-    vision={
-        "depth": 3,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 2,
-        "patch_size": 16,
-        "out_hidden_size": 64,
-        "num_position_embeddings": 144,
-        "deepstack_visual_indexes": [0, 1],
-    },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "patch_size": 16,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 144,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        tie_word_embeddings=True,
+    ),
     added=0.5,
     sharpness=3.0,
 )
@@ -108,25 +78,14 @@ TINY = Shape(
 def make_checkpoint(folder: Path, shape: Shape, settings: Settings, device: torch.device) -> Path:
     """Write a checkpoint folder of MMEmb-R1 in bfloat16, its weights drawn on `device`; the folder."""
     folder.mkdir(parents=True)
-    ids = _write_tokenizer(folder, shape.text["vocab_size"])
-    config = Qwen3VLConfig(
-        text_config={**shape.text, "tie_word_embeddings": True, "pad_token_id": ids[END_OF_TEXT]},
-        vision_config=dict(shape.vision),
-        image_token_id=ids[IMAGE_PAD],
-        video_token_id=ids[VIDEO_PAD],
-        vision_start_token_id=ids[VISION_START],
-        vision_end_token_id=ids[VISION_END],
-        tie_word_embeddings=True,
-        dtype="bfloat16",
-    )
+    _write_tokenizer(folder, shape.config.text_config.vocab_size)
     torch.manual_seed(0)
-    with device:
-        model = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    model = model_on(device, shape.config, PromptTokenizer.from_folder(folder), torch.bfloat16)
     _liven(model, shape)
     logging.disable_progress_bar()
     model.save_pretrained(folder)
-    pictures = json.loads((EMBEDDED / "preprocessor_config.json").read_text())
-    pictures |= {"patch_size": shape.vision["patch_size"]}
+    pictures = json.loads((EMBEDDED / "preprocessor_config.json").read_text(encoding="utf-8"))
+    pictures |= {"patch_size": shape.config.vision_config.patch_size}
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
     for name in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(EMBEDDED / name, folder / name)
@@ -149,8 +108,8 @@ def _liven(model: Any, shape: Shape) -> None:
     text.norm.weight.copy_(torch.randint_like(text.norm.weight, 2) * 2 - 1)
 
 
-def _write_tokenizer(folder: Path, rows: int) -> dict[str, int]:
-    """As many tokens as the table has rows, the added ones last, as in Qwen3-VL; the ids of these."""
+def _write_tokenizer(folder: Path, rows: int) -> None:
+    """As many tokens as the table has rows, the added ones last, as in Qwen3-VL."""
     described = json.loads((EMBEDDED / "tokenizer.json").read_text(encoding="utf-8"))
     words: dict[str, int] = described["model"]["vocab"]
     added = described["added_tokens"]
@@ -159,4 +118,3 @@ def _write_tokenizer(folder: Path, rows: int) -> dict[str, int]:
     for number, token in enumerate(added, start=first):
         token["id"] = number
     (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
-    return {token["content"]: token["id"] for token in added}
