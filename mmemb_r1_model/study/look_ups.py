@@ -47,7 +47,7 @@ class TaskLookUps(LookUps):
 
     @property
     def formed(self) -> bool:
-        """See the module."""
+        """Whether they have formed, by the rule that was fixed beforehand."""
         return self.right >= FORMED
 
 

@@ -135,5 +135,5 @@ def mistaken(sight: Sight, offset: int) -> Sight:
 
 
 def misnamed(sight: Sight, offset: int) -> Sight:
-    """Another colour."""
+    """The same thing, taken to be of another colour."""
     return replace(sight, colour=(sight.colour + offset) % NUM)
