@@ -64,9 +64,11 @@ def run_train(
     train(make_student(checkpoint, world, **settings), [WeightedSet(pairs, 1.0)], written, config, folder, world)
 
 
-def run_adapt(checkpoint: Path, data: Path, folder: Path, world: World, **settings: object) -> None:
+def run_adapt(
+    config: AdaptConfig, checkpoint: Path, data: Path, folder: Path, world: World, **settings: object
+) -> None:
     pairs, written = make_pairs(data, 24, write=False)
-    adapt(make_student(checkpoint, world, **settings), [WeightedSet(pairs, 1.0)], written, ADAPT, folder, world)
+    adapt(make_student(checkpoint, world, **settings), [WeightedSet(pairs, 1.0)], written, config, folder, world)
 
 
 def main(checkpoint: Path, data: Path, output: Path) -> None:
@@ -83,10 +85,11 @@ def main(checkpoint: Path, data: Path, output: Path) -> None:
     run_train(CACHED, checkpoint, data, output / "train", world)
     run_train(UNCACHED, checkpoint, data, output / "train-lora", world, **ADAPTERS)
     run_train(CACHED, checkpoint, data, broken_off(output / "train", world, LOOP), world)
-    for name, settings in (("adapt", {}), ("adapt-lora", ADAPTERS)):
-        run_adapt(checkpoint, data, output / name, world, **settings)
-        run_adapt(checkpoint, data, output / f"{name}-replicated", replicated, **settings)
-    run_adapt(checkpoint, data, broken_off(output / "adapt-lora", world, SHORT), world, **ADAPTERS)
+    graded = dataclasses.replace(ADAPT, short_tokens=3)
+    for name, config, settings in (("adapt", ADAPT, {}), ("adapt-lora", graded, ADAPTERS)):
+        run_adapt(config, checkpoint, data, output / name, world, **settings)
+        run_adapt(config, checkpoint, data, output / f"{name}-replicated", replicated, **settings)
+    run_adapt(graded, checkpoint, data, broken_off(output / "adapt-lora", world, SHORT), world, **ADAPTERS)
     for name, one in (("adapter", world), ("adapter-replicated", replicated)):
         make_student(checkpoint, one, **ADAPTERS).save_adapter(output / name)
     leave_world(world)
