@@ -12,7 +12,7 @@ import numpy as np
 from mmeb_harness.show.tables import bounds, markdown_table, percent
 from mmeb_harness.stats.resampling import CONFIDENCE
 from mmemb_r1_model.study.look_ups import FORMED
-from mmemb_r1_model.study.plan import BASE, Checkpoint
+from mmemb_r1_model.study.plan import Checkpoint
 from mmemb_r1_model.study.results import Results
 
 #: Stage → what its model wrote of a task's chains, a seed each.
@@ -46,40 +46,44 @@ def look_ups_section(results: Results, runs: Iterable[str], numbers: dict[str, A
     formed_rows, hop_rows = list[list[str]](), list[list[str]]()
     for run in runs:
         for task in results.config.tasks:
-            if not (formed := results.formed(run, task)):
-                continue
-            share = share_of(list(formed.values()))
             stages = _measured(results, run, task)
+            if not stages["joint"]:
+                continue
+            formed = results.formed(run, task)
+            share = share_of(list(formed.values()))
             right = [" / ".join(percent(of["right"]) for of in stages.get(name, ())) for name in ("joint", "adaptive")]
             interval = bounds(share.low, share.high)
             formed_rows.append([task, run, f"{share.count} of {share.of}", interval, *right])
             own = numbers.setdefault("look_ups", {}).setdefault(run, {})
             own[task] = {"stages": stages, "formed": formed, "share": dataclasses.asdict(share)}
-            if run == BASE:
-                hop_rows += _by_hops(task, stages)
+            if "adaptive" in stages:
+                hop_rows += [[task, run, *cells] for cells in _by_hops(stages)]
+    hop_header = ["task", "run", "hops", "right: stage 1", "stage 2", "whole: stage 1", "stage 2", "tokens: 1", "2"]
     return f"""## Look-ups
 
 Of chains with a hop at least, on a validation split that nothing was trained on: the model's own greedy rationale is
-right if it leads to the answer. Look-ups have formed where that is so in {FORMED:.0%} or more when stage 1 is over;
-that was fixed before any run. In brackets: 95 % interval of the probability that they form (Clopper-Pearson).
+right if it leads to the answer. Look-ups have formed where that is so in {100 * FORMED:.0f} % or more when stage 1 is
+over; that was fixed before any run. In brackets: 95 % interval of the probability that they form (Clopper-Pearson).
 
 {_table(["task", "run", "formed", "P(formed), %", "right after stage 1, each seed", "after stage 2"], formed_rows)}
-What stage 2 makes of long chains, means over seeds of `{BASE}`: rationales that are right, those in which every step
-stands, and their tokens, markers included.
+What stage 2 makes of long chains, means over seeds: rationales that are right, those in which every step stands, and
+their tokens, markers included.
 
-{_table(["task", "hops", "right: stage 1", "stage 2", "whole: stage 1", "stage 2", "tokens: 1", "2"], hop_rows)}"""
+{_table(hop_header, hop_rows)}"""
 
 
 def _measured(results: Results, run: str, task: str) -> _Stages:
+    """Of a task that the validation split hasn't, no seeds."""
     stages: tuple[Checkpoint, ...] = ("joint", "adaptive")
     chosen = stages[: 1 + stages.index(results.checkpoint(run))]
-    return {stage: [results.look_ups(seed, run, stage)[task] for seed in results.seeds_of(run)] for stage in chosen}
+    measured = {stage: [results.look_ups(seed, run, stage) for seed in results.seeds_of(run)] for stage in chosen}
+    return {stage: [of[task] for of in seeds if task in of] for stage, seeds in measured.items()}
 
 
-def _by_hops(task: str, stages: _Stages) -> list[list[str]]:
+def _by_hops(stages: _Stages) -> list[list[str]]:
     rows = []
     for hops in sorted({hops for of in stages["joint"] for hops in of["by_hops"]}, key=int):
-        cells = [task, hops]
+        cells = [hops]
         for name in ("right", "whole", "tokens"):
             parts = [[of["by_hops"][hops][name] for of in seeds if hops in of["by_hops"]] for seeds in stages.values()]
             means = [float(np.mean(part)) for part in parts]

@@ -336,6 +336,8 @@ def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> st
         return text
     formed = {name: {task: _formed(results, name, task) for task in results.config.tasks} for name in names}
     rows = _variant_rows(formed, numbers.setdefault("variants_formed", {}))
+    if not rows:
+        return f"{text}\nThe look-ups had formed in no seed of any run.\n"
     return f"""{text}
 Only those seeds of each run in which the look-ups had formed, which is a choice by outcome: runs are of other seeds
 then, and a mean says what a model is worth that can follow a table, not what a training is worth. The difference is
@@ -345,9 +347,8 @@ over seeds in which they had formed in both.
 
 
 def _formed(results: Results, run: str, task: str) -> Group:
-    """The seeds in which the look-ups had formed; all, of a task without chains."""
-    group, formed = results.groups(run)[task], results.formed(run, task)
-    return group.of([seed for seed in group.seeds if formed.get(seed, True)])
+    formed = results.formed(run, task)
+    return results.groups(run)[task].of(seed for seed, has_formed in formed.items() if has_formed)
 
 
 def _variant_rows(groups: Mapping[str, Mapping[str, Group]], numbers: Numbers) -> list[list[str]]:

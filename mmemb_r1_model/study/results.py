@@ -47,7 +47,8 @@ class Group:
 
     def of(self, seeds: Iterable[int]) -> Group:
         """Of some of the seeds."""
-        kept = [(seed, frame) for seed, frame in zip(self.seeds, self.frames, strict=True) if seed in set(seeds)]
+        wanted = set(seeds)
+        kept = [(seed, frame) for seed, frame in zip(self.seeds, self.frames, strict=True) if seed in wanted]
         return Group(tuple(seed for seed, _ in kept), tuple(frame for _, frame in kept))
 
     def samples(self, chosen: str = "") -> list[Sample]:
@@ -102,9 +103,12 @@ class Results:
         return read_object(_present(path), "delete it and run the study again")
 
     def formed(self, run: str, task: str) -> dict[int, bool]:
-        """Seed → whether the look-ups had formed when stage 1 was over; empty if the task has no chains."""
+        """Seed → whether the look-ups had formed when stage 1 was over; of a task of no training: in all that are."""
         measured = {seed: self.look_ups(seed, run, "joint") for seed in self.seeds_of(run)}
-        return {seed: of[task]["right"] >= FORMED for seed, of in measured.items() if task in of}
+        return {
+            seed: all(of[name]["right"] >= FORMED for name in ([task] if task in of else of))
+            for seed, of in measured.items()
+        }
 
     def groups(self, run: str, checkpoint: Checkpoint | None = None) -> dict[str, Group]:
         """Task → its queries, of the run's own checkpoint or another.
