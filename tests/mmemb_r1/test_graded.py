@@ -23,7 +23,8 @@ from mmemb_r1_model.training.batches import Input, WeightedSet
 from mmemb_r1_model.training.calibration import CalibrateConfig, calibrate_gate
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.rollouts import Rollout, shortened
-from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
+from mmemb_r1_model.training.saved import pair_item
+from mmemb_r1_model.training.stage2 import BIAS_ITEMS, AdaptConfig, adapt
 from mmemb_r1_model.training.student import Student
 from tests.mmemb_r1.loopback_chat import serve
 from tests.mmemb_r1.small_training import ADAPT, make_pairs, make_student
@@ -38,16 +39,19 @@ def told(result: EncodeResult) -> tuple[Trace, ...]:
     return result.traces
 
 
-@pytest.fixture(scope="module")
-def biases(random_checkpoint: Path, items: list[Item]) -> np.ndarray:
-    """What would put short level with long, of each item; in order of the items."""
-    engine = load(str(random_checkpoint)).engine
-    embedder = load(str(random_checkpoint))
+def levels(checkpoint: Path, items: Sequence[Item]) -> np.ndarray:
+    """What would put short level with long, of each item."""
+    embedder = load(str(checkpoint))
+    engine = embedder.engine
     head = engine.model.lm_head.weight
     with torch.inference_mode():
-        batch = engine.batch([embedder.prompt(item) for item in items])
-        states = engine.prefill(batch, None)[:, -1]
+        states = engine.prefill(engine.batch([embedder.prompt(item) for item in items]), None)[:, -1]
         return (states @ (head[engine.rule.think] - head[engine.rule.end_think])).numpy()
+
+
+@pytest.fixture(scope="module")
+def biases(random_checkpoint: Path, items: list[Item]) -> np.ndarray:
+    return levels(random_checkpoint, items)
 
 
 @pytest.fixture
@@ -212,6 +216,10 @@ def test_adapt_writes_a_graded_checkpoint_that_goes_on_and_stage_1_a_binary_one(
     assert settings.short is not None
     assert settings.short.tokens == TOKENS
     assert dataclasses.replace(settings, short=None) == read_settings(random_checkpoint)
+    # Short begins as likely as long, on average over queries.
+    pairs, _ = make_pairs(tmp_path / "data", 24)
+    asked = [pair_item([WeightedSet(pairs, 1.0)], number) for number in range(BIAS_ITEMS)]
+    assert settings.short.bias == pytest.approx(levels(random_checkpoint, asked).mean(), abs=1e-4)
     rows = log_of(tmp_path / "run")
     assert {"short", "reward_short"} <= rows[0].keys()
     assert rows[0]["length"] > TOKENS  # rollouts are not what is closed

@@ -104,10 +104,10 @@ def test_length_counts_at_its_cost_and_not_as_much_as_truth() -> None:
     assert advantages_of([1, 1, -1], tokens, "divided") == pytest.approx([0.71, 0.71, -1.41], abs=0.01)
 
 
-def test_the_published_results_are_of_the_rule_that_they_say() -> None:
-    for name in ("mini", "miniworld"):
-        assert read_yaml(named_config(name))["adapt"]["advantages"] == "divided"
+def test_advantages_are_divided_where_a_study_asks_for_it_alone() -> None:
     assert AdaptConfig().advantages == "centred"
+    for name in ("mini", "miniworld", "mixed", "mmemb_r1_2b", "mmemb_r1_4b"):
+        assert read_yaml(named_config(name))["adapt"].get("advantages", "centred") == "centred"
 
 
 #: Of three prompts: reasoned at length, directly, briefly.
