@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -167,8 +168,27 @@ def configs() -> None:
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Timed of each training.")
 @click.option("--shares", type=click.IntRange(min=1), default=8, show_default=True, help="One of N of an evaluation.")
 @click.option("--output", type=click.Path(path_type=Path), help="New folder of the dry run. Default: a temporary one.")
-def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares: int, output: Path | None) -> None:
+@click.option("--gpus", metavar="NxGB", help="Instead: what fits on such GPUs, e.g. 8x80, counted without one.")
+@click.option(
+    "--item",
+    type=click.Choice(["text", "picture", "clip"]),
+    default="picture",
+    show_default=True,
+    help="With --gpus: what each item shows, in its largest size.",
+)
+def estimate(
+    config_name: str,
+    assignments: tuple[str, ...],
+    steps: int,
+    shares: int,
+    output: Path | None,
+    gpus: str | None,
+    item: Literal["text", "picture", "clip"],
+) -> None:
     """How long a run would take on this machine: a dry run times a few units of every stage. torchrun: as `train`."""
+    if gpus is not None:
+        _say_fits(config_name, assignments, gpus, item)
+        return
     with _importing():
         from mmemb_r1_model.disk.config import named_config, override, read_yaml
         from mmemb_r1_model.estimate import dry_run
@@ -176,6 +196,20 @@ def estimate(config_name: str, assignments: tuple[str, ...], steps: int, shares:
 
     config = read_pipeline(override(read_yaml(named_config(config_name)), assignments))
     dry_run(config, output, steps, shares, say)
+
+
+def _say_fits(
+    config_name: str, assignments: Sequence[str], gpus: str, item: Literal["text", "picture", "clip"]
+) -> None:
+    with _importing():
+        from mmemb_r1_model.disk.config import closed, named_config, override, read_yaml
+        from mmemb_r1_model.fits import read_gpus, say_fits
+        from mmemb_r1_model.pipeline import read_pipeline
+
+    cards = read_gpus(gpus)
+    # Of a recipe as it comes: no path and no address moves a byte of a GPU.
+    config = read_pipeline(closed(override(read_yaml(named_config(config_name)), assignments)))
+    say_fits(config, cards, item, say)
 
 
 @cli.command("add-tokens")

@@ -71,12 +71,13 @@ MAY_IMPORT = {
         "vllm": "data disk model",
         "embed": "decoding disk model vllm",
         "training": "data decoding disk embed model vllm",
-        "selection": "data disk model training",
+        "selection": "data decoding disk model training",
         "pipeline": "data disk model rationales selection training vllm",
         "rehearsal": "data disk embed model selection training",
         "study": "data disk embed pipeline rationales selection training",
         "estimate": "data disk pipeline rationales training",
-        "cli": "disk estimate model pipeline study",
+        "fits": "decoding disk model pipeline rationales rehearsal training",
+        "cli": "disk estimate fits model pipeline study",
     },
 }
 

@@ -32,7 +32,7 @@ SLOTS = {"cuda": 256, "cpu": 64}
 #: Bytes of slots on anything but a GPU.
 _HOST_BYTES = 4 * 2**30
 #: Share of a GPU's free memory for slots; the rest is for reading prompts.
-_GPU_SHARE = 0.6
+GPU_SHARE = 0.6
 
 BatchT = TypeVar("BatchT")
 ExtraT = TypeVar("ExtraT")
@@ -238,7 +238,7 @@ class Decoder:
         if self._bytes is None and on_gpu(device):
             free = torch.cuda.mem_get_info(device)[0]
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-            self._bytes = int(_GPU_SHARE * (free + unused))
+            self._bytes = int(GPU_SHARE * (free + unused))
         return _HOST_BYTES if self._bytes is None else self._bytes
 
     def _release(self) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Seed",
     "Share",
     "build_config",
+    "closed",
     "named_config",
     "open_keys",
     "override",
@@ -93,6 +94,15 @@ def open_keys(values: Any, where: str = "") -> list[str]:
     if isinstance(values, list):
         return [key for place, value in enumerate(values) for key in open_keys(value, f"{where}[{place}]")]
     return []
+
+
+def closed(values: Any) -> Any:
+    """The same with a name in the place of every value that is still `OPEN`, where none of them matters."""
+    if isinstance(values, Mapping):
+        return {name: closed(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [closed(value) for value in values]
+    return "unknown" if values == OPEN else values
 
 
 def named_config(name: str, folder: Literal["configs", "studies"] = "configs") -> Path:

@@ -33,7 +33,8 @@ def action_logits(logits_BA: Tensor, short: Short | None) -> Tensor:
 
 def of_reasoning(numbers_BA: Tensor) -> Tensor:
     """Those (B, A - 1) of the actions that write a rationale: long, short."""
-    return numbers_BA[:, [action for action in range(numbers_BA.shape[1]) if action != DIRECT]]
+    # Not by a list of places, which a GPU would wait for.
+    return torch.cat([numbers_BA[:, :DIRECT], numbers_BA[:, DIRECT + 1 :]], dim=1)
 
 
 def reason_logit(logits_BA: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,10 +92,19 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 def build_model(tokenizer: PreTrainedTokenizerFast, size: TinySize, seed: int) -> Any:
     """A randomly initialised Qwen3-VL of that size."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (*SPECIAL, *MARKERS)}
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(tiny_config(size, len(tokenizer), ids))
+    model.generation_config.eos_token_id = ids[TURN_END]
+    model.generation_config.pad_token_id = ids[END_OF_TEXT]
+    return model
+
+
+def tiny_config(size: TinySize, tokens: int, ids: Mapping[str, int]) -> Qwen3VLConfig:
+    """The configuration of a model of that size, for a tokenizer of so many tokens with these special ones."""
     third = size.head_dim // 6
-    config = Qwen3VLConfig(
+    return Qwen3VLConfig(
         text_config={
-            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "vocab_size": -(-tokens // 64) * 64,
             "hidden_size": size.hidden,
             "intermediate_size": size.intermediate,
             "num_hidden_layers": size.layers,
@@ -133,11 +142,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: TinySize, seed: int) -
         eos_token_id=ids[TURN_END],
         pad_token_id=ids[END_OF_TEXT],
     )
-    torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids[TURN_END]
-    model.generation_config.pad_token_id = ids[END_OF_TEXT]
-    return model
 
 
 def save_tiny(model: Any, tokenizer: PreTrainedTokenizerFast, settings: Settings, folder: Path) -> None:

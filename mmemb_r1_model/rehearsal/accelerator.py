@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,9 @@ class Accelerator(TorchDispatchMode):
         """
         ledger = Ledger(self.device)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, of a copy
+            warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
             stack.enter_context(patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention))
             stack.enter_context(patch.object(torch, "clear_autocast_cache", _casts.clear))
             stack.enter_context(patch.object(Tensor, "record_stream", lambda tensor, stream: None))
@@ -175,7 +179,12 @@ class Accelerator(TorchDispatchMode):
         """Masks as the places where they are true, as an index has it."""
         found: list[Tensor | None] = []
         for index in indices:
-            found += self._sized(_aten.nonzero.default, (index,), {}).unbind(1) if _is_mask(index) else [index]
+            if not _is_mask(index):
+                found.append(index)
+                continue
+            places = self._sized(_aten.nonzero.default, (index,), {})
+            with self:
+                found += places.unbind(1)
         return found
 
     def _sized(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:

@@ -155,7 +155,12 @@ def _training_peak(subject: Subject, config: StudentConfig, run: Callable[[Train
     def count(model: Qwen3VLConfig, ledger: Ledger, device: torch.device) -> list[Peak]:
         training = Training(_student(subject, config, model, device))
         moments = [ledger.mark()]
-        training.when_gradients_are_there = lambda: moments.append(ledger.mark())
+
+        def noted() -> None:
+            moments.append(ledger.mark())
+            ledger.hold("gradients", training.kept()["gradients"])  # a sum over processes has a place of its own
+
+        training.when_gradients_are_there = noted
         with one_of(subject.processes):
             run(training)
         for kind, tensors in training.kept().items():
@@ -167,18 +172,24 @@ def _training_peak(subject: Subject, config: StudentConfig, run: Callable[[Train
     first = len(model.vision_config.deepstack_visual_indexes)
     if layers <= _LAYERS + 1 and blocks <= first + 1:
         return max(_counted(model, count), key=lambda peak: peak.bytes)
-    sizes = ((_LAYERS, first), (_LAYERS + 1, first), (_LAYERS, first + 1))
+    sizes = [(_LAYERS, first), (_LAYERS + 1, first)]
+    missing = 0
+    if config.lora_rank:  # a block of the frozen tower leaves nothing but its weights
+        whole, few = (weight_bytes(_shortened(model, layers, depth), _frozen(config)) for depth in (blocks, first))
+        missing = whole - few
+    else:
+        sizes.append((_LAYERS, first + 1))
     parts = zip(*(_counted(_shortened(model, *size), count) for size in sizes), strict=True)
-    whole = (_added_up(peaks, layers - _LAYERS, blocks - first) for peaks in parts)
-    return max(whole, key=lambda peak: peak.bytes)
+    added = max((_added_up(peaks, layers - _LAYERS, blocks - first) for peaks in parts), key=lambda peak: peak.bytes)
+    return Peak({**added.by_kind, "weights": added.by_kind["weights"] + missing})
 
 
 def _added_up(peaks: Sequence[Peak], layers: int, blocks: int) -> Peak:
-    """A small model's, with what one more layer and one more block add, so many times each."""
+    """A small model's, with what one more layer adds so many times, and one more block where that was counted."""
     whole = {}
     for kind in sorted({kind for peak in peaks for kind in peak.by_kind}):
-        size, deeper, taller = (peak.by_kind.get(kind, 0) for peak in peaks)
-        whole[kind] = size + layers * (deeper - size) + blocks * (taller - size)
+        size, *more = (peak.by_kind.get(kind, 0) for peak in peaks)
+        whole[kind] = size + sum(times * (own - size) for times, own in zip((layers, blocks), more, strict=False))
     return Peak(whole)
 
 

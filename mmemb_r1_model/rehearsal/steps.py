@@ -27,7 +27,7 @@ from mmemb_r1_model.model.collate import Pixels
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, PromptBuilder, extended
 from mmemb_r1_model.model.vision import Patches, image_size, video_size
 from mmemb_r1_model.rehearsal.sizes import model_on
-from mmemb_r1_model.selection.judge import JudgeModel
+from mmemb_r1_model.selection.judge import JudgeModel, look_at_pictures
 from mmemb_r1_model.training.bank import Bank
 from mmemb_r1_model.training.batches import Input, Labels, StepBatch
 from mmemb_r1_model.training.distributed import World
@@ -176,14 +176,15 @@ def adapt_step(training: Training, load: Load, config: AdaptConfig, pairs: int, 
     The rollouts are there already, each of the greatest length; see `rollouts`.
     """
     student, world = training.student, training.world
-    config = dataclasses.replace(config, groups=groups * world.size, contrast=_without_own(config.contrast))
+    # One group has no deviation: then there are two, one after the other.
+    config = dataclasses.replace(config, groups=max(groups, 2) * world.size, contrast=_without_own(config.contrast))
     labels = (Labels(frozenset(), frozenset()),) * config.negatives
     width = student.backbone.config.get_text_config().hidden_size
     bank = Bank(torch.zeros(config.negatives, width, device=student.device), labels)
     reference = Reference(student, config.contrast.micro_batch or groups)
     banks: dict[tuple[str, Side], Bank] = {("set", side): bank for side in config.sides}
     stage = AdaptStep(student, reference, _Longest(student, load), banks, config, world, {"sigma": 1.0})
-    return training.take(lambda _: stage.step(0, load.batch(pairs), load.batch(groups), groups))
+    return training.take(lambda _: stage.step(0, load.batch(pairs), load.batch(max(groups, 2)), groups))
 
 
 def rollouts(student: Student, load: Load, groups: int, count: int) -> None:
@@ -198,6 +199,7 @@ def rollouts(student: Student, load: Load, groups: int, count: int) -> None:
 
 def judge_pass(device: torch.device, model: Any, load: Load, queries: int, candidates: int, half: bool) -> None:
     """An evaluator's pass over queries, each with a rationale and its candidates behind it."""
+    look_at_pictures(model, device)
     judge = JudgeModel(model, 0, 1)
     word = load.checkpoint.tokenizer.plain(".")[0]
     query, pad = extended(load.prompt, [word] * load.rationale), load.checkpoint.tokenizer.id_of(END_OF_TEXT)

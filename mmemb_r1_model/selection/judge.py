@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.decoding import find_ends_once, multiply_patches
 from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError, OptionError
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
@@ -175,9 +176,17 @@ def open_judge(config: JudgeConfig, device: torch.device) -> Judge:
         raise OptionError("select.judge.checkpoint is empty: name a Qwen3-VL-Instruct, as a folder or hub id")
     checkpoint = open_checkpoint(config.checkpoint, config.revision, _TOKENS)
     model = load_weights(checkpoint, device, getattr(torch, config.dtype), "sdpa")
+    look_at_pictures(model, device)
+    return Judge(checkpoint, model, config, device)
+
+
+def look_at_pictures(model: Any, device: torch.device) -> None:
+    """Let the vision tower read pictures as fast as it can on this kind of device."""
     if device.type == "cpu":
         batch_vision_attention(model)
-    return Judge(checkpoint, model, config, device)
+    else:
+        multiply_patches(model)
+        find_ends_once(model)
 
 
 def _answer_tokens(checkpoint: Checkpoint) -> tuple[int, int]:
