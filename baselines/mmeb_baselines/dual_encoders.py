@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
@@ -334,7 +335,9 @@ def _mean_of_each_item(features: torch.Tensor, owners: Sequence[int], size: int)
 
     places = torch.tensor(owners, device=features.device)
     sums = torch.zeros(size, features.shape[1], device=features.device).index_add_(0, places, features.float())
-    return sums / torch.bincount(places, minlength=size).clamp(min=1)[:, None]
+    # Counted here, or a GPU would be waited for.
+    counts = torch.from_numpy(np.bincount(owners, minlength=size).clip(min=1)).to(features.device)
+    return sums / counts[:, None]
 
 
 def _require_tokenizer(checkpoint: CheckpointFolder, rules: TextRules) -> None:

@@ -39,7 +39,13 @@ Wait = Literal["read", "upload", "shape"]
 _MOST_KNOWN = 2**20
 
 _aten = torch.ops.aten
-_SIZED_BY_VALUES = (_aten.nonzero.default, _aten.repeat_interleave.Tensor, _aten.masked_select.default)
+_SIZED_BY_VALUES = (
+    _aten.nonzero.default,
+    _aten.repeat_interleave.Tensor,
+    _aten.masked_select.default,
+    _aten.bincount.default,
+    _aten.unique_consecutive.default,
+)
 _PUTS = (_aten.index_put.default, _aten.index_put_.default, _aten._unsafe_index_put.default)
 #: Where something on the host can meet something on the device.
 _ON_THE_WAY = (_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor, *_PUTS)
@@ -105,6 +111,7 @@ class Accelerator(TorchDispatchMode):
             stack.enter_context(patch.object(FakeTensor, "tolist", whole))
             # Parameters without memory have weak references from the start, for which torch won't move them.
             stack.enter_context(patch.object(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda tensor: [])))
+            stack.enter_context(patch.object(torch, "tensor", _tensor))
             # It draws nothing; that it is on the host is all the same to it.
             stack.enter_context(patch.object(torch, "Generator", lambda device: _Generator()))
             for name, stand_in in _runtime(self).items():
@@ -187,17 +194,18 @@ class Accelerator(TorchDispatchMode):
                 found += places.unbind(1)
         return found
 
-    def _sized(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    def _sized(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What has a size that depends on numbers on the device, which have to be known."""
         self._wait("shape")
         device = next(arg.device for arg in args if isinstance(arg, FakeTensor))
         values = [self._value(arg) if isinstance(arg, Tensor) else arg for arg in args]
         if any(value is None for value in values):
             raise RuntimeError(f"{func} has a shape that depends on what was computed on the device")
-        real: Tensor = _on_host(func, values, kwargs)
-        made = (
-            self._fake.from_tensor(real) if real.is_meta else torch.empty(real.shape, dtype=real.dtype, device=device)
-        )
+        return tree_map_only(Tensor, lambda real: self._made(real, device), _on_host(func, values, kwargs))
+
+    def _made(self, real: Tensor, device: torch.device) -> Tensor:
+        """What is known, on the device."""
+        made = torch.empty(real.shape, dtype=real.dtype, device=device)
         self._known[made] = real
         return made
 
@@ -304,6 +312,16 @@ def _attention(
 
 
 _Generator = torch.Generator
+_original_tensor = torch.tensor
+
+
+def _tensor(values: Any, *places: Any, **options: Any) -> Tensor:
+    """The same as torch's, which reads a list of numbers on a device past everybody who could see it."""
+    if isinstance(values, list) and values and isinstance(values[0], FakeTensor):
+        values = [value.item() for value in values]
+    return _original_tensor(values, *places, **options)
+
+
 _host_attention = torch.nn.functional.scaled_dot_product_attention
 
 
