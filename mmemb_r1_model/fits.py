@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from transformers import Qwen3VLConfig
 
+from mmeb_harness.adapter.pixels import PatchShape
 from mmemb_r1_model.decoding.step import ROW_BUCKETS, rounded
 from mmemb_r1_model.decoding.stream import GPU_SHARE, SLOTS
 from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.settings import Settings, read_settings
 from mmemb_r1_model.model.tiny_model import TinySize, tiny_config
-from mmemb_r1_model.model.vision import VisionShape
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH, levels_of
 from mmemb_r1_model.pipeline import PipelineConfig
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rehearsal.counted import (
@@ -298,7 +299,8 @@ def subject_of(checkpoint: str, config: PipelineConfig, shown: Shown) -> Subject
             f"{checkpoint} is no folder with a config.json, and not named after a published size of Qwen3-VL: its "
             "sizes aren't known here; name its folder with --set student.checkpoint=… (or select.judge.checkpoint)"
         )
-    vision = VisionShape(model.vision_config.patch_size, model.vision_config.spatial_merge_size, *[(0.5,) * 3] * 2)
+    sides = model.vision_config.patch_size, model.vision_config.spatial_merge_size
+    vision = PatchShape(*sides, TEMPORAL_PATCH, levels_of((0.5,) * 3, (0.5,) * 3))
     # Its own tokenizer isn't needed: what is counted are tokens.
     stand_in = dataclasses.replace(tiny, settings=settings or Settings(), vision=vision)
     return Subject(stand_in, model, shown, _longest(config, settings))

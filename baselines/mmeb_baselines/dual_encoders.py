@@ -29,10 +29,12 @@ from numpy.typing import NDArray
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import Batch, CheckpointEmbedder, Place, UploadedBatch
+from mmeb_baselines.pictures import pixels_of
 from mmeb_baselines.weights import load_weights
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.pixels import Pixels
 from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.adapter.uploads import Upload
 from mmeb_harness.adapter.weights import reading_files
@@ -305,9 +307,13 @@ class InputReader:
     def _lowered(self, text: str) -> str:
         return text.lower() if self._rules.lower_case else text
 
-    def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    def pixels(self, paths: Sequence[Path]) -> dict[str, NDArray[Any] | Pixels]:
         """Pictures in RGB: a grey one would be refused."""
-        return dict(self._processor(images=[open_picture(path) for path in paths], return_tensors="np"))
+        pictures = [open_picture(path) for path in paths]
+        if "pixel_attention_mask" in self._processor.model_input_names:
+            # NaFlex: what it fills a picture's patches up with is a 0 among the numbers, for which no byte stands.
+            return dict(self._processor(images=pictures, return_tensors="np"))
+        return {"pixel_values": pixels_of(self._processor, pictures)}
 
 
 def _sizes(config: Any, processor: Any) -> Sizes:

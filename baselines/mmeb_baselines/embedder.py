@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from numpy.typing import NDArray
-
 from mmeb_harness import EncodeResult, Item, ModelInfo, Role, TokenVectors, Trace, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
@@ -37,12 +35,12 @@ class Batch:
 
     Attributes:
         rows: to which of the items that were asked for each input belongs.
-        inputs: of the model.
+        inputs: of the model: arrays and `Pixels`.
         left_out: of each row's item, see `Trace`; empty: nothing of any.
     """
 
     rows: list[int]
-    inputs: dict[str, NDArray[Any]]
+    inputs: dict[str, Any]
     left_out: Sequence[str] = ()
 
 

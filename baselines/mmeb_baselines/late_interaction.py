@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import ONE_SHOWN, Attention, Batch, CheckpointEmbedder, Place, UploadedBatch
 from mmeb_baselines.official_text import official_text
+from mmeb_baselines.pictures import levels_of, pixels_of
 from mmeb_baselines.qwen.model import collate
 from mmeb_baselines.qwen.prompt import VISION_END, VISION_START, Parts, Reader, pictures
 from mmeb_baselines.qwen.sizes import TOKEN, within
@@ -33,6 +34,7 @@ from mmeb_baselines.weights import load_weights, speller_of
 from mmeb_harness import Item, ModelError, ModelInfo, Profile, Role, TokenVectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.pictures import open_picture
+from mmeb_harness.adapter.pixels import PatchShape
 from mmeb_harness.adapter.texts import Template
 from mmeb_harness.adapter.weights import HEAD, reading_files
 
@@ -251,11 +253,12 @@ class ColPaliReader:
         longest = max(map(len, prompts))
         padded = [[*ids, *[self._pad] * (longest - len(ids))] for ids in prompts]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in prompts]
-        inputs = {"input_ids": np.array(padded, dtype=np.int64), "attention_mask": np.array(mask, dtype=np.int64)}
+        ids = np.array(padded, dtype=np.int64)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": np.array(mask, dtype=np.int64)}
         # As the processor gives it: all of type 0, so that every token sees every other one.
-        inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
+        inputs["token_type_ids"] = np.zeros_like(ids)
         if shown := [open_picture(path) for sheet in sheets for path in sheet.images]:
-            inputs["pixel_values"] = self._processor(images=shown, return_tensors="np")["pixel_values"]
+            inputs["pixel_values"] = pixels_of(self._processor, shown)
         return Batch(rows, inputs)
 
 
@@ -268,9 +271,11 @@ class ColQwen2Reader:
         tokenizer, processor = _processors(Qwen2VLImageProcessorPil, checkpoint)
         text = ("vlm_config", "text_config")
         positions = checkpoint.value("config.json", *text, "max_position_embeddings", kind=int)
-        self._reader = Reader(tokenizer, speller_of(tokenizer), processor, processor.merge_size, positions)
+        sides = processor.patch_size, processor.merge_size, processor.temporal_patch_size
+        shape = PatchShape(*sides, levels_of(processor))
+        self._reader = Reader(tokenizer, speller_of(tokenizer), shape, positions)
         self._wording = wording
-        self._steps = [within(MIN_PIXELS, MAX_PIXELS, processor.patch_size * processor.merge_size)]
+        self._steps = [within(MIN_PIXELS, MAX_PIXELS, shape.factor)]
 
     def cost(self, sheet: Item) -> int:
         return self._reader.cost(self._parts(sheet))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.texts import Speller
-from mmeb_harness.adapter.uploads import Uploads
+from mmeb_harness.adapter.uploads import Arrays, Uploads
 from mmeb_harness.adapter.weights import HEAD, load_pretrained
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def speller_of(tokenizer: Any) -> Speller:
     return Speller(backend.to_str(), type(backend).from_str)
 
 
-def placed(inputs: Mapping[str, NDArray[Any]], model: Any) -> dict[str, torch.Tensor]:
+def placed(inputs: Arrays, model: Any) -> dict[str, torch.Tensor]:
     """Inputs on the model's device; pixels in its dtype."""
     import torch
 

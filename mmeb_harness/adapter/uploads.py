@@ -12,10 +12,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmeb_harness.adapter.pixels import Pixels
+
+#: By name; pixels become numbers on the device.
+Arrays: TypeAlias = Mapping[str, NDArray[Any] | Pixels]
 
 #: With pinned memory and streams, or with what stands in for it when no GPU is there.
 _GPUS = ("cuda", "fakegpu")
@@ -59,7 +64,7 @@ class Uploads:
         self._torch, self._device, self._dtype = torch, torch.device(device), getattr(torch, dtype)
         self._on_gpu = self._device.type in _GPUS
 
-    def start(self, arrays: Mapping[str, NDArray[Any]]) -> Upload:
+    def start(self, arrays: Arrays) -> Upload:
         """Start the copies; the arrays aren't needed any more when this returns.
 
         On the CPU tensors share memory with the arrays, unless their numbers have to become others.
@@ -69,9 +74,14 @@ class Uploads:
         with self._torch.cuda.stream(self._stream):
             return Upload(self.copy(arrays), self._torch, self._stream.record_event())
 
-    def copy(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    def copy(self, arrays: Arrays) -> dict[str, Any]:
         """The tensors at once, for what the calling thread's current stream computes next; otherwise as `start`."""
-        return {name: self._tensor(array).to(self._device, non_blocking=True) for name, array in arrays.items()}
+        return {name: self._copied(array) for name, array in arrays.items()}
+
+    def _copied(self, array: NDArray[Any] | Pixels) -> Any:
+        if isinstance(array, Pixels):
+            return array.numbers(self._torch, self._copied(array.bytes), self._copied(array.levels))
+        return self._tensor(array).to(self._device, non_blocking=True)
 
     @functools.cached_property
     def _stream(self) -> Any:

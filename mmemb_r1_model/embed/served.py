@@ -318,4 +318,4 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def _pixel_bytes(prompt: Prompt) -> int:
-    return sum(patches.pixels.nbytes for patches in prompt.patches)
+    return sum(patches.pixels.bytes.nbytes for patches in prompt.patches)

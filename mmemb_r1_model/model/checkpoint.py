@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness import ModelError
 from mmeb_harness.adapter.checkpoints import CheckpointFolder, find_checkpoint
+from mmeb_harness.adapter.pixels import PatchShape
 from mmeb_harness.adapter.weights import HEAD, load_pretrained, reading_files
 from mmemb_r1_model.model.prompt import REQUIRED_TOKENS, PromptTokenizer
 from mmemb_r1_model.model.settings import Settings, read_settings
-from mmemb_r1_model.model.vision import VisionShape
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH, levels_of
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ class Checkpoint:
     revision: str
     parameters: int | None
     settings: Settings
-    vision: VisionShape
+    vision: PatchShape
     hidden_size: int
     positions: int
     tokenizer: PromptTokenizer
@@ -132,7 +133,7 @@ def _tokenizer(checkpoint: CheckpointFolder, required: Sequence[str]) -> PromptT
     return tokenizer
 
 
-def _vision_shape(folder: CheckpointFolder) -> VisionShape:
+def _vision_shape(folder: CheckpointFolder) -> PatchShape:
     sides = ("patch_size", "spatial_merge_size")
     patch, merge = (folder.value("config.json", "vision_config", name, kind=int) for name in sides)
     pictures = "preprocessor_config.json"
@@ -141,4 +142,4 @@ def _vision_shape(folder: CheckpointFolder) -> VisionShape:
         folder.numbers(pictures, name, count=3) if name in settings else (0.5, 0.5, 0.5)
         for name in ("image_mean", "image_std")
     )
-    return VisionShape(patch, merge, mean, std)
+    return PatchShape(patch, merge, TEMPORAL_PATCH, levels_of(mean, std))

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.adapter.pixels import Patches, Pixels
 from mmeb_harness.adapter.uploads import Upload, Uploads
 from mmemb_r1_model.model.prompt import IMAGE, VIDEO, Prompt
-from mmemb_r1_model.model.vision import Patches
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Integers: TypeAlias = NDArray[np.int64]
-#: Pixel values and grids, by transformers' names.
-Pixels: TypeAlias = dict[str, NDArray[np.float32] | Integers]
+#: `Pixels` and grids (pictures, 3), by transformers' names.
+Pictures: TypeAlias = dict[str, Any]
 
 _NO_GRIDS: Integers = np.zeros((0, 3), dtype=np.int64)
 #: Kind of a row's visual tokens, and transformers' names of its pixels and of their grids.
@@ -68,7 +68,7 @@ class Collated:
     types_BL: Integers
     positions_3BL: Integers
     next_position_B: Integers
-    pixels: Pixels
+    pixels: Pictures
 
     @property
     def lengths(self) -> list[int]:
@@ -82,18 +82,18 @@ class Collated:
         return [grid for name, grids in self.pixels.items() if name.endswith("grid_thw") for grid in grids.tolist()]
 
     @property
-    def named(self) -> dict[str, NDArray[Any]]:
+    def named(self) -> dict[str, NDArray[Any] | Pixels]:
         """All arrays by name."""
         return {name: array for name, array in vars(self).items() if name != "pixels"} | self.pixels
 
     def tensors(self) -> Batch:
-        """As tensors over the same memory."""
+        """As tensors of the host, over the same memory but for pixels."""
         import torch
 
         return self.to(torch.device("cpu"), torch.float32)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        """As tensors on a device, pixel values in the model's dtype."""
+        """As tensors on a device, pixels as numbers of the model's dtype."""
         import torch
 
         uploads = Uploads(torch, str(device), str(dtype).removeprefix("torch."))
@@ -171,8 +171,7 @@ def _patches_of(batch: Collated, wanted: Sequence[int]) -> dict[int, tuple[Patch
         for row, (time, height, width) in zip(_rows_of(batch, kind), batch.pixels.get(grids, _NO_GRIDS), strict=True):
             start, place = place, place + int(time * height * width)
             if row in wanted:
-                pixels = np.array(batch.pixels[values][start:place], dtype=np.float32)
-                patches = Patches(pixels, (int(time), int(height), int(width)))
+                patches = Patches(batch.pixels[values][start:place], (int(time), int(height), int(width)))
                 patches_of_row[row] = (*patches_of_row.get(row, ()), patches)
     return patches_of_row
 
@@ -185,12 +184,12 @@ def _rows_of(batch: Collated, kind: int) -> list[int]:
     return [row for row, runs in enumerate(begun.tolist()) for _ in range(runs if kind == IMAGE else min(runs, 1))]
 
 
-def pixels_of(pieces: Sequence[Prompt]) -> Pixels:
+def pixels_of(pieces: Sequence[Prompt]) -> Pictures:
     """Pixel values and grids by transformers' names, in the order in which their tokens stand in the batch."""
-    arrays: Pixels = {}
+    arrays: Pictures = {}
     for kind, values, grid in _KINDS:
         patches = [patches for piece in pieces if piece.patches and kind in piece.types for patches in piece.patches]
         if patches:
-            arrays[values] = np.concatenate([each.pixels for each in patches])
+            arrays[values] = Pixels.joined([each.pixels for each in patches])
             arrays[grid] = np.array([each.grid for each in patches], dtype=np.int64)
     return arrays

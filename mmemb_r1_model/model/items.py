@@ -8,11 +8,12 @@ from pathlib import Path
 
 from mmeb_harness import DataError, Item
 from mmeb_harness.adapter.pictures import open_picture, picture_size
+from mmeb_harness.adapter.pixels import Patches
 from mmeb_harness.adapter.texts import check_length, shortened
 from mmemb_r1_model.model.checkpoint import Checkpoint
 from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, words_behind
 from mmemb_r1_model.model.settings import Settings
-from mmemb_r1_model.model.vision import Patches, PictureError, image_patches, image_size, video_patches, video_size
+from mmemb_r1_model.model.vision import PictureError, image_patches, image_size, video_patches, video_size
 
 #: More than what stands around an item's words, as text.
 _TURNS_BYTES = 128

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from mmeb_harness.adapter.pixels import Patches
 from mmeb_harness.adapter.texts import Speller
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings
-from mmemb_r1_model.model.vision import TEMPORAL_PATCH, Patches
+from mmemb_r1_model.model.vision import TEMPORAL_PATCH
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"

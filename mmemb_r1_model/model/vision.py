@@ -7,58 +7,33 @@ ceil(n / 2) temporal patches; an odd last frame is repeated.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmeb_harness.adapter.pixels import Patches, PatchShape, clip_patches, picture_patches
+
 TEMPORAL_PATCH = 2
 MAX_ASPECT_RATIO = 200
-
-
-@dataclass(frozen=True)
-class VisionShape:
-    """Patch geometry and normalisation of a checkpoint's vision tower."""
-
-    patch: int
-    merge: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def factor(self) -> int:
-        """Side of one visual token, in pixels."""
-        return self.patch * self.merge
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Flattened patches (n, channels * 2 * patch * patch), float32, and their grid (time, height, width)."""
-
-    pixels: NDArray[np.float32]
-    grid: tuple[int, int, int]
 
 
 class PictureError(ValueError):
     """A picture that can't be turned into patches."""
 
 
-def image_patches(image: Image.Image, shape: VisionShape, min_pixels: int, max_pixels: int) -> Patches:
+def image_patches(image: Image.Image, shape: PatchShape, min_pixels: int, max_pixels: int) -> Patches:
     """One picture, RGB; it fills both places of its single temporal patch."""
     height, width = image_size(image.height, image.width, shape.factor, min_pixels, max_pixels)
-    pixels = _pixels(image, height, width, shape)
-    return _patchify(np.stack([pixels, pixels]), shape)
+    return picture_patches(_resized(image, height, width), shape)
 
 
-def video_patches(frames: list[Image.Image], shape: VisionShape, min_pixels: int, max_pixels: int) -> Patches:
+def video_patches(frames: list[Image.Image], shape: PatchShape, min_pixels: int, max_pixels: int) -> Patches:
     """A clip; all frames are resized to one size, from the first frame's and the clip's pixel budget."""
     first = frames[0]
     height, width = video_size(len(frames), first.height, first.width, shape.factor, min_pixels, max_pixels)
-    pixels = [_pixels(frame, height, width, shape) for frame in frames]
-    if len(pixels) % TEMPORAL_PATCH:
-        pixels.append(pixels[-1])
-    return _patchify(np.stack(pixels), shape)
+    return clip_patches([_resized(frame, height, width) for frame in frames], shape)
 
 
 def image_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -103,20 +78,13 @@ def _grown(height: int, width: int, factor: int, scale: float) -> tuple[int, int
     return math.ceil(height * scale / factor) * factor, math.ceil(width * scale / factor) * factor
 
 
-def _pixels(image: Image.Image, height: int, width: int, shape: VisionShape) -> NDArray[np.float32]:
-    """Normalised pixels (3, height, width)."""
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    mean, std = (np.array(values, dtype=np.float32) for values in (shape.mean, shape.std))
-    return ((scaled - mean) / std).transpose(2, 0, 1)
+def levels_of(mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """The normalised numbers of all bytes, (channels, 256)."""
+    scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+    own = [np.array(values, dtype=np.float32)[:, None] for values in (mean, std)]
+    levels: NDArray[np.float32] = (scaled - own[0]) / own[1]
+    return levels
 
 
-def _patchify(frames: NDArray[np.float32], shape: VisionShape) -> Patches:
-    """Frames (t, 3, h, w) to patches, the patches of one visual token next to each other."""
-    frame_count, channels, height, width = frames.shape
-    time, rows, columns = frame_count // TEMPORAL_PATCH, height // shape.patch, width // shape.patch
-    merge, patch = shape.merge, shape.patch
-    split = frames.reshape(time, TEMPORAL_PATCH, channels, rows // merge, merge, patch, columns // merge, merge, patch)
-    ordered = split.transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    flat = ordered.reshape(time * rows * columns, channels * TEMPORAL_PATCH * patch * patch)
-    return Patches(np.ascontiguousarray(flat), (time, rows, columns))
+def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BICUBIC)

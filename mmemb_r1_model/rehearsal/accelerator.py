@@ -234,7 +234,7 @@ class Accelerator(TorchDispatchMode):
 def _on_host(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """As it is, but for pinned memory, which takes a driver."""
     kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
-    if func is _aten.copy_.default and args[0].is_floating_point() and args[0].numel() > 2**16:
+    if func is _aten.copy_.default and args[0].dtype == torch.uint8 and args[0].numel() > 2**16:
         return args[0]  # pixels, which nobody looks at
     with no_dispatch():
         return func(*args, **kwargs)

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, distributed
 from transformers import DynamicCache, Qwen3VLConfig
 
+from mmeb_harness.adapter.pixels import Patches, PatchShape, Pixels
 from mmemb_r1_model.data.pairs import Item, Side
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model import collate as collating
 from mmemb_r1_model.model.checkpoint import Checkpoint
-from mmemb_r1_model.model.collate import Pixels
+from mmemb_r1_model.model.collate import Pictures
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, PromptBuilder, extended
-from mmemb_r1_model.model.vision import Patches, image_size, video_size
+from mmemb_r1_model.model.vision import image_size, video_size
 from mmemb_r1_model.rehearsal.sizes import model_on
 from mmemb_r1_model.selection.judge import JudgeModel, look_at_pictures
 from mmemb_r1_model.training.bank import Bank
@@ -66,11 +67,11 @@ class Load:
         settings, vision = self.checkpoint.settings, self.checkpoint.vision
         if self.shown == "picture":
             bounds = settings.min_pixels, settings.max_pixels
-            builder.picture(_blank(1, image_size(*_LARGE_PICTURE, vision.factor, *bounds), vision.patch))
+            builder.picture(_blank(1, 1, image_size(*_LARGE_PICTURE, vision.factor, *bounds), vision))
         elif self.shown == "clip":
             bounds = settings.video_min_pixels, settings.video_max_pixels
             size = video_size(_FRAMES, *_LARGE_PICTURE, vision.factor, *bounds)
-            builder.clip(_blank(_FRAMES // 2, size, vision.patch), settings.frames_per_second)
+            builder.clip(_blank(_FRAMES // 2, 2, size, vision), settings.frames_per_second)
         word = self.checkpoint.tokenizer.plain(".")[0]
         return extended(builder.build(), [word] * (_TEXT_TOKENS if self.shown == "text" else _WORDS))
 
@@ -82,16 +83,16 @@ class Load:
         return StepBatch(0, ("set",) * pairs, ("set/item",) * pairs, inputs, inputs, (), labels, ())
 
 
-def _blank(time: int, size: tuple[int, int], patch: int) -> Patches:
-    """Patches of nothing that take no memory."""
-    rows, columns = size[0] // patch, size[1] // patch
-    pixels = np.broadcast_to(np.float32(0), (time * rows * columns, 3 * 2 * patch**2))
-    return Patches(pixels, (time, rows, columns))
+def _blank(time: int, frames: int, size: tuple[int, int], shape: PatchShape) -> Patches:
+    """Patches of nothing, of so many frames each, that take no memory."""
+    rows, columns = size[0] // shape.patch, size[1] // shape.patch
+    nothing = np.broadcast_to(np.uint8(0), (time * rows * columns, 3, frames, shape.patch**2))
+    return Patches(Pixels(nothing, shape.levels, shape.temporal), (time, rows, columns))
 
 
-def _pixels_of(pieces: Sequence[Prompt]) -> Pixels:
+def _pixels_of(pieces: Sequence[Prompt]) -> Pictures:
     """The same as `collate.pixels_of`, of blank pictures: memory that is never written to takes none."""
-    with patch.object(np, "concatenate", lambda parts: np.zeros((sum(map(len, parts)), parts[0].shape[1]), np.float32)):
+    with patch.object(np, "concatenate", lambda parts: np.zeros((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8)):
         return _original_pixels_of(pieces)
 
 
@@ -203,7 +204,7 @@ def judge_pass(device: torch.device, model: Any, load: Load, queries: int, candi
     judge = JudgeModel(model, 0, 1)
     word = load.checkpoint.tokenizer.plain(".")[0]
     query, pad = extended(load.prompt, [word] * load.rationale), load.checkpoint.tokenizer.id_of(END_OF_TEXT)
-    packed = pack([query] * queries, [[load.prompt] * candidates] * queries, pad).to(device, torch.float32)
+    packed = pack([query] * queries, [[load.prompt] * candidates] * queries, pad, device)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         judge(packed).tolist()
 

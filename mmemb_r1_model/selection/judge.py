@@ -128,7 +128,7 @@ class Judge:
 
     def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:
         """Queries with their candidates as branches, on the device."""
-        return pack(queries, candidates, self._pad).to(self.device, torch.float32)
+        return pack(queries, candidates, self._pad, self.device)
 
     @torch.no_grad()
     def confidences(self, questions: Sequence[tuple[Shown, Shown]]) -> list[float]:

@@ -11,7 +11,6 @@ Legend of shapes: B rows, L tokens.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,12 +48,6 @@ class Packed:
     prompt_length: int
     branches: tuple[Branch, ...]
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
-        """On a device; pixels in the model's type."""
-        # The mask is made there: it is as large as the square of the row, and what it is made of is a row.
-        part = self.part_BL.to(device)
-        return dataclasses.replace(self, batch=self.batch.arrays.to(device, dtype), part_BL=part)
-
 
 def run_packed(model: Any, packed: Packed) -> Tensor:
     """States (B, L, D) after the final norm.
@@ -66,7 +59,7 @@ def run_packed(model: Any, packed: Packed) -> Tensor:
     return states_of(model, _allowed(packed.part_BL), batch.positions_3BL, **batch.inputs)
 
 
-def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int) -> Packed:
+def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id: int, device: torch.device) -> Packed:
     """Lay out prompts and the branches of each; a branch's positions count from 0 and may carry a picture."""
     batch, part = lay_out([[prompt, *own] for prompt, own in zip(prompts, branches, strict=True)], pad_id)
     prompt_length = max(len(prompt) for prompt in prompts)
@@ -74,7 +67,9 @@ def pack(prompts: Sequence[Prompt], branches: Sequence[Sequence[Prompt]], pad_id
     for row, own in enumerate(branches):
         ends = itertools.accumulate((len(branch) for branch in own), initial=prompt_length)
         placed += [Branch(row, start, end) for start, end in itertools.pairwise(ends)]
-    return Packed(batch.tensors(), torch.from_numpy(part), prompt_length, tuple(placed))
+    # The mask is made there: it is as large as the square of the row, and what it is made of is a row.
+    part_BL = torch.from_numpy(part).to(device)
+    return Packed(batch.to(device, torch.float32), part_BL, prompt_length, tuple(placed))
 
 
 def _allowed(part_BL: Tensor) -> Tensor:

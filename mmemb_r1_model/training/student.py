@@ -222,7 +222,7 @@ class Student:
     def pack(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]) -> Packed:
         """Prompts with the token ids of their branches, on the device."""
         branches = [[continuation(ids) for ids in own] for own in completions]
-        return pack(prompts, branches, self.pad).to(self.device, torch.float32)
+        return pack(prompts, branches, self.pad, self.device)
 
     def encode(self, packed: Packed, scored: Sequence[int] = (), module: PackedModel | None = None) -> Encoded:
         """Run the model, or another `module` of its kind.

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from mmeb_harness import Item
+from tests.pixel_numbers import numbers_of
 
 
 def noise(path: Path, size: tuple[int, int], seed: int) -> Path:
@@ -73,13 +74,16 @@ def plain_vector(
 
 def as_video(frames: Sequence[Image.Image], patch: int, processor: Any) -> dict[str, Any]:
     """Patches of a clip by the formula of the vision tower: time pairs, blocks of 2 x 2 patches."""
-    from mmemb_r1_model.model.vision import VisionShape, video_patches
+    from mmemb_r1_model.model.vision import PatchShape, levels_of, video_patches
 
-    shape = VisionShape(patch, 2, tuple(processor.image_mean), tuple(processor.image_std))
+    shape = PatchShape(patch, 2, 2, levels_of(processor.image_mean, processor.image_std))
     height, width = frames[0].height, frames[0].width
     assert height % (2 * patch) == width % (2 * patch) == 0
     found = video_patches(list(frames), shape, 1, 10**9)
-    return {"pixel_values_videos": torch.from_numpy(found.pixels), "video_grid_thw": torch.tensor([found.grid])}
+    return {
+        "pixel_values_videos": torch.from_numpy(numbers_of(found.pixels)),
+        "video_grid_thw": torch.tensor([found.grid]),
+    }
 
 
 def opened(item: Item, size: tuple[int, int] | None = None) -> list[Image.Image]:

@@ -11,12 +11,14 @@ import numpy as np
 
 from mmeb_baselines.cards import Card, find_pinned, read_config
 from mmeb_baselines.embedder import ONE_SHOWN, Attention, Batch, CheckpointEmbedder, Loader, Place, UploadedBatch
+from mmeb_baselines.pictures import levels_of
 from mmeb_baselines.qwen.ears import ears_of
 from mmeb_baselines.qwen.model import Pool, Positions, Side, collate, last_states
 from mmeb_baselines.qwen.prompt import IMAGE_PAD, VIDEO_PAD, Prompt, Reader, Recipe
 from mmeb_baselines.weights import load_backbone, speller_of
 from mmeb_harness import Item, Medium, ModelInfo, OptionError, Profile, Role, Scalar, Vectors
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
+from mmeb_harness.adapter.pixels import PatchShape
 from mmeb_harness.adapter.texts import Speller, cut_at, shortened
 from mmeb_harness.adapter.weights import reading_files
 
@@ -233,9 +235,6 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
         speller = family.speller(folder, tokenizer) if family.speller else speller_of(tokenizer)
     patch, merge, temporal = (folder.value(CONFIG, "vision_config", name, kind=int) for name in _VISION)
     processor = Qwen2VLImageProcessorPil(
-        patch_size=patch,
-        merge_size=merge,
-        temporal_patch_size=temporal,
         image_mean=list(folder.numbers(*picture_settings(folder), "image_mean", count=3)),
         image_std=list(folder.numbers(*picture_settings(folder), "image_std", count=3)),
     )
@@ -246,7 +245,8 @@ def reader_of(folder: CheckpointFolder, family: Family) -> Reader:
             f"max_text_tokens must be at most {positions}, which the model reads: {family.max_text_tokens}"
         )
     limits = family.max_length, family.max_text_tokens
-    return Reader(tokenizer, speller, processor, merge, positions, *limits, family.pads, ears)
+    shape = PatchShape(patch, merge, temporal, levels_of(processor))
+    return Reader(tokenizer, speller, shape, positions, *limits, family.pads, ears)
 
 
 def picture_settings(folder: CheckpointFolder) -> tuple[str, ...]:

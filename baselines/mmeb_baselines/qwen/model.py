@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmeb_baselines.embedder import Batch, UploadedBatch
 from mmeb_baselines.qwen.prompt import Prompt
 from mmeb_harness import Vectors
+from mmeb_harness.adapter.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ def collate(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     ]
 
 
-def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, NDArray[Any]]:
+def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Side) -> dict[str, Any]:
     longest = max(len(prompt.ids) for prompt in prompts)
 
     def padded(rows: Sequence[list[int]], filler: int) -> NDArray[np.int64]:
@@ -47,7 +48,7 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
             rectangle[place, slice(len(row)) if side == "right" else slice(longest - len(row), None)] = row
         return rectangle
 
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_ids": padded([prompt.ids for prompt in prompts], pad),
         "attention_mask": padded([[1] * len(prompt.ids) for prompt in prompts], 0),
     }
@@ -58,7 +59,7 @@ def _inputs(prompts: Sequence[Prompt], pad: int, positions: Positions, side: Sid
     for (pixels, grid), shown in visual.items():
         if shown:
             inputs |= {
-                pixels: np.concatenate([patches.pixels for patches in shown]),
+                pixels: Pixels.joined([patches.pixels for patches in shown]),
                 grid: np.array([patches.grid for patches in shown], dtype=np.int64),
             }
     if sounds := [spectrum for prompt in prompts for spectrum in prompt.sounds]:

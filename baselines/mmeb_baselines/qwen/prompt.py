@@ -17,6 +17,7 @@ from mmeb_baselines.qwen.ears import Ears
 from mmeb_baselines.qwen.sizes import Resize, SizeError
 from mmeb_harness import DataError, Item, ModelError, Role, Sound
 from mmeb_harness.adapter.pictures import open_picture, picture_size
+from mmeb_harness.adapter.pixels import Patches, PatchShape, clip_patches, picture_patches
 from mmeb_harness.adapter.texts import Pieces, Speller, Template, check_length, cut_at
 
 if TYPE_CHECKING:
@@ -67,14 +68,6 @@ Recipe: TypeAlias = Callable[[Item, Role], Parts]
 
 
 @dataclass(frozen=True)
-class Patches:
-    """Flattened patches (n, channels * 2 * patch * patch), float32, and their grid (time, height, width)."""
-
-    pixels: NDArray[np.float32]
-    grid: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
 class Prompt:
     """One item, ready: n token ids and types, and what its visual and audio tokens show, in order.
 
@@ -98,8 +91,7 @@ class Reader:
     Attributes:
         tokenizer: of transformers.
         speller: the same, where data spell no token. (In most families' own code they do.)
-        processor: transformers' Pillow image processor, without resizing.
-        merge: patches of one visual token, a side.
+        shape: how its vision tower reads pictures.
         positions: tokens that the model can tell apart, at most.
         max_length: tokens that are kept, but of an item of several pictures; what is cut is the end.
         max_text_tokens: the same of items without media, if these have a limit of their own.
@@ -109,8 +101,7 @@ class Reader:
 
     tokenizer: Any
     speller: Speller
-    processor: Any
-    merge: int
+    shape: PatchShape
     positions: int
     max_length: int | None = None
     max_text_tokens: int | None = None
@@ -170,7 +161,7 @@ class Reader:
 
     def _show(self, prompt: Prompt, slot: Slot) -> None:
         patches = self._patches(slot)
-        count = int(np.prod(patches.grid)) // self.merge**2
+        count = int(np.prod(patches.grid)) // self.shape.merge**2
         image, video = self.pads
         pad, kind, shown = (video, VIDEO, prompt.videos) if slot.video else (image, IMAGE, prompt.images)
         prompt.ids.extend([self.tokenizer.convert_tokens_to_ids(pad)] * count)
@@ -181,22 +172,14 @@ class Reader:
         pictures = [_open(path, slot.white) for path in slot.paths]
         for height, width in _sizes(slot, pictures[0].height, pictures[0].width):
             pictures = [picture.resize((width, height)) for picture in pictures]  # Pillow's default: bicubic
-        single = [self._picture_patches(picture) for picture in pictures]
-        if not slot.video:
-            return single[0]
-        return _in_pairs(single, self.processor.temporal_patch_size)
-
-    def _picture_patches(self, picture: Image.Image) -> Patches:
-        inputs = self.processor(images=picture, do_resize=False, return_tensors="np")
-        time, height, width = (int(side) for side in inputs["image_grid_thw"][0])
-        return Patches(np.asarray(inputs["pixel_values"], dtype=np.float32), (time, height, width))
+        return clip_patches(pictures, self.shape) if slot.video else picture_patches(pictures[0], self.shape)
 
     def _tokens(self, slot: Slot) -> int:
         width, height = _size(slot.paths[0])
         for size in _sizes(slot, height, width):
             height, width = size
-        side = int(self.processor.patch_size) * self.merge
-        pairs = -(-len(slot.paths) // int(self.processor.temporal_patch_size)) if slot.video else 1
+        side = self.shape.factor
+        pairs = -(-len(slot.paths) // self.shape.temporal) if slot.video else 1
         return pairs * (height // side) * (width // side)
 
     def limit_of(self, item: Item) -> int | None:
@@ -279,17 +262,3 @@ def _open(path: Path | Blank, white: bool) -> Image.Image:
     if isinstance(path, Blank):
         return Image.new("RGB", (path.side, path.side), (255, 255, 255))
     return open_picture(path, on_white=white)
-
-
-def _in_pairs(frames: list[Patches], temporal: int) -> Patches:
-    """Patches of frames, each doubled in time as a picture is, to those of a video: two frames share one."""
-    frames = frames + [frames[-1]] * (-len(frames) % temporal)
-    count, width = frames[0].pixels.shape
-    _, rows, columns = frames[0].grid
-    channels = 3
-    split = [frame.pixels.reshape(count, channels, temporal, -1) for frame in frames]
-    stacked = [
-        np.stack([split[start + step][:, :, step] for step in range(temporal)], axis=2).reshape(count, width)
-        for start in range(0, len(frames), temporal)
-    ]
-    return Patches(np.concatenate(stacked), (len(frames) // temporal, rows, columns))

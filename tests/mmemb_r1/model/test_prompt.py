@@ -20,9 +20,18 @@ from mmeb_harness import DataError, Item
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import PromptTokenizer
-from mmemb_r1_model.model.vision import PictureError, VisionShape, image_patches, image_size, video_patches, video_size
+from mmemb_r1_model.model.vision import (
+    PatchShape,
+    PictureError,
+    image_patches,
+    image_size,
+    levels_of,
+    video_patches,
+    video_size,
+)
+from tests.pixel_numbers import numbers_of
 
-SHAPE = VisionShape(patch=16, merge=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+SHAPE = PatchShape(patch=16, merge=2, temporal=2, levels=levels_of((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -37,7 +46,7 @@ def test_pictures_equal_the_librarys_pillow_processor(width: int, height: int, r
     theirs = processor(images=[image], size=bounds, patch_size=16, merge_size=2, return_tensors="np")
     ours = image_patches(image, SHAPE, 4096, 300_000)
     assert theirs["image_grid_thw"][0].tolist() == list(ours.grid)
-    assert np.abs(theirs["pixel_values"] - ours.pixels).max() < 1e-6
+    assert np.abs(theirs["pixel_values"] - numbers_of(ours.pixels)).max() < 1e-6
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 8])
@@ -61,7 +70,7 @@ def test_clips_equal_an_independent_computation(frames: int) -> None:
         for column in range(2)
     ]
     assert patches.grid == (len(padded) // 2, 4, 6)
-    assert np.abs(patches.pixels - np.stack(expected).reshape(len(expected), -1)).max() < 1e-6
+    assert np.abs(numbers_of(patches.pixels) - np.stack(expected).reshape(len(expected), -1)).max() < 1e-6
 
 
 def test_sizes_keep_to_their_bounds() -> None:
@@ -174,6 +183,6 @@ def test_several_pictures_are_laid_out_as_the_librarys_own_processor_does(
         assert theirs["input_ids"][0].tolist() == prompt.ids.tolist()
         assert theirs["mm_token_type_ids"][0].tolist() == prompt.types.tolist()
         assert theirs["image_grid_thw"].tolist() == [list(patches.grid) for patches in prompt.patches]
-        ours = np.concatenate([patches.pixels for patches in prompt.patches])
+        ours = np.concatenate([numbers_of(patches.pixels) for patches in prompt.patches])
         assert np.abs(theirs["pixel_values"] - ours).max() < 1e-6
     assert [len(load(str(random_checkpoint)).prompt(item).patches) for item in items[-2:]] == [2, 3]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from transformers import Qwen3VLConfig
 
+from mmeb_harness.adapter.pixels import PatchShape
 from mmeb_harness.adapter.uploads import Uploads
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.collate import Uploaded, collate
 from mmemb_r1_model.model.prompt import END_OF_TEXT, extended
 from mmemb_r1_model.model.settings import EMB, Settings
-from mmemb_r1_model.model.vision import VisionShape
+from mmemb_r1_model.model.vision import levels_of
 from mmemb_r1_model.rehearsal.accelerator import Accelerator
 from mmemb_r1_model.rehearsal.counted import Subject, decode_peak, prefill_peak, train_peak, weight_bytes
 from mmemb_r1_model.rehearsal.sizes import model_on, published_config, published_size
@@ -29,7 +30,7 @@ TINY = open_checkpoint(None, None)
 CHECKPOINT = dataclasses.replace(
     TINY,
     settings=Settings(min_pixels=1024, max_pixels=4096, video_min_pixels=1024, video_max_pixels=32768),
-    vision=VisionShape(16, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    vision=PatchShape(16, 2, 2, levels_of((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
 )
 PICTURE = Load(CHECKPOINT, "picture", 6)
 LORA = StudentConfig(lora_rank=8, lora_alpha=8, gradient_checkpointing=True, dtype="bfloat16")
@@ -58,7 +59,7 @@ ENGINE = {
     "mmemb_r1_model.decoding.clock:StageClock.take": "times, when a batch is answered",
 }
 PASS = {
-    "mmemb_r1_model.training.packing:Packed.to": "the parts of the rows, a number a token",
+    "mmemb_r1_model.training.packing:pack": "the parts of the rows, a number a token",
     "mmemb_r1_model.training.student:PackedModel.forward": "ends of branches",
     "mmemb_r1_model.training.student:PackedModel._log_probs": "places of scored tokens",
 }

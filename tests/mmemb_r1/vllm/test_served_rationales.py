@@ -136,7 +136,7 @@ def test_frames_are_sent_in_the_size_in_which_they_are_read(
     (read,) = ItemReader(checkpoint, settings).prompt(item).patches
     theirs = video_patches(sent, vision, bounds["shortest_edge"], bounds["longest_edge"])
     assert theirs.grid == read.grid
-    assert np.array_equal(theirs.pixels, read.pixels)
+    assert np.array_equal(theirs.pixels.bytes, read.pixels.bytes)
 
 
 def test_traces_and_work(url: str, random_checkpoint: Path, threshold: float, items: list[Item]) -> None:
@@ -256,7 +256,7 @@ def test_prompts_come_out_of_a_batch_as_they_went_in(random_checkpoint: Path, it
         assert np.array_equal(found.positions, expected.positions)
         for theirs, ours in zip(found.patches, expected.patches, strict=True):
             assert theirs.grid == ours.grid
-            assert np.array_equal(theirs.pixels, ours.pixels)
+            assert np.array_equal(theirs.pixels.bytes, ours.pixels.bytes)
 
 
 @pytest.mark.parametrize(
