@@ -118,7 +118,9 @@ def test_some_pairs_are_always_the_same_ones_and_repeat_where_a_batch_wants_more
     pairs = TaskPairs("t", tuple(Pair(str(n), "t", Item("q"), Item("p")) for n in range(400)), ())
 
     def ids(stage: Stage, *assignments: str) -> list[int]:
-        given = config("select.judge.batch_size=16", "train.plan.batch_size=100", *assignments)
+        given = config(
+            "select.judge.batch_size=16", "train.plan={batch_size: 100}", "adapt.plan={batch_size: 64}", *assignments
+        )
         some = DryRun(given, Path(), 8, 2, print)._sample(stage, pairs)
         assert (some.name, some.distractors) == ("t", ())
         return [int(some[place].id) for place in range(len(some))]

@@ -436,7 +436,7 @@ MINI_TASKS = ["OK-VQA", "MSCOCO_i2t", "ImageNet-1K", "Breakfast", "ActivityNetQA
 
 
 def test_the_mini_suite_has_workers_in_training_only(tmp_path: Path) -> None:
-    make_mini_split(tmp_path / "train", 0, "train", 60, MINI_TASKS)
+    make_mini_split(tmp_path / "train", 0, "train", 60, MINI_TASKS, workers="naming")
     make_mini_split(tmp_path / "test", 0, "test", 4, ["OK-VQA"])
     assert not (tmp_path / "test" / "worker_rationales.parquet").exists()
     labels, rows = _by_key(tmp_path / "train" / "query_labels.parquet"), _rationales(tmp_path / "train")

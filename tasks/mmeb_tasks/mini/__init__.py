@@ -23,6 +23,11 @@ TEST_QUERIES = 24
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+#: What scripted workers write of classes: terse: what is seen; naming: that, and then the class.
+Workers = Literal["terse", "naming"]
+WORKERS: tuple[Workers, ...] = ("terse", "naming")
+#: Groups whose answers are classes.
+CLASSES = ("I-CLS", "V-CLS")
 #: Sets the workers' random stream apart from the one that everything else is drawn from.
 _WORKERS = 1
 
@@ -52,7 +57,12 @@ def make_suite_v3(folder: Path, seed: int, tasks: Sequence[str] | None = None) -
 
 
 def make_split(
-    folder: Path, seed: int, split: Split, queries_per_task: int, tasks: Sequence[str] | None = None
+    folder: Path,
+    seed: int,
+    split: Split,
+    queries_per_task: int,
+    tasks: Sequence[str] | None = None,
+    workers: Workers = "terse",
 ) -> None:
     """Make one split of the 78 tasks. Splits, seeds and tasks draw from separate random streams.
 
@@ -60,6 +70,7 @@ def make_split(
 
     Args:
         tasks: names; `None`: all 78.
+        workers: see `Workers`; they change nothing but what is written of a training split.
 
     Raises:
         DataError: as `make_suite`.
@@ -67,7 +78,7 @@ def make_split(
     """
     from mmeb_tasks import TASKS
 
-    _make(folder, NAME, TASKS, seed, split, queries_per_task, tasks)
+    _make(folder, NAME, TASKS, seed, split, queries_per_task, tasks, workers)
 
 
 def _make(
@@ -78,17 +89,21 @@ def _make(
     split: Split,
     queries_per_task: int,
     tasks: Sequence[str] | None,
+    workers: Workers = "terse",
 ) -> None:
     from mmeb_tasks.mini.write import choose, whole_suite
 
     chosen = choose("task", {task.name: task for task in known}, tasks)
     with whole_suite(folder) as writer:
         for task in chosen.values():
-            _write_task(task, seed, split, writer, queries_per_task)
-        writer.finish(name, f"{name}-{VERSION}-{split}-{seed}-{queries_per_task}", seed)
+            _write_task(task, seed, split, writer, queries_per_task, workers)
+        others = "" if workers == "terse" else f"-{workers}"
+        writer.finish(name, f"{name}-{VERSION}-{split}-{seed}-{queries_per_task}{others}", seed)
 
 
-def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int) -> None:
+def _write_task(
+    task: Task, seed: int, split: Split, writer: SuiteWriter, queries_per_task: int, workers: Workers
+) -> None:
     from mmeb_tasks.mini.audio_tasks import write_audio_task
     from mmeb_tasks.mini.image_tasks import write_image_task
     from mmeb_tasks.mini.memory_tasks import write_memory_task
@@ -117,7 +132,10 @@ def _write_task(task: Task, seed: int, split: Split, writer: SuiteWriter, querie
     if task.modality == "visdoc" and V3_UNFIXED in other_editions(task.name, task.edition) and task.edition == V3:
         write_late_labels(task.name, REPOS[task.name][V3_UNFIXED], writer)
     if split == "train":
-        writer.rationales(task.name, work(task, writer.labels_of(task.name), streams(task.name, _WORKERS)))
+        is_named = workers == "naming" and task.group in CLASSES
+        writer.rationales(
+            task.name, work(task.name, writer.labels_of(task.name), streams(task.name, _WORKERS), is_named)
+        )
 
 
 SUITE = Suite(NAME, VERSION, make_suite, V2_EDITIONS)

@@ -4,7 +4,8 @@
     verbose   the same in filler: "start with the red circle then square then plus moving left and that is it"
     wrong     looks precise, but often wrong in the words that decide: "red circle bar ring moving right"
 
-Of a picture or clip that is to be classified each of them ends in the class: "red circle opposite bar red bar".
+Workers that name classes end in the class of a picture or clip that is to be classified: "red circle opposite bar
+red bar".
 
 They work on words, so that one rule serves all 78 tasks. Whoever selects among them can be held against `right`.
 """
@@ -14,12 +15,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from mmeb_harness import Task
 from mmeb_tasks.mini.world import COLOURS, NUMBERS, SHAPES, Rng
 from mmeb_tasks.mini.write import QueryLabel, WorkerRationale
-
-#: Groups whose answers are classes.
-CLASSES = ("I-CLS", "V-CLS")
 
 #: Rationales of each worker a query.
 SAMPLES = 2
@@ -42,10 +39,14 @@ _OPPOSITES = {
 }
 
 
-def work(task: Task, labels: Sequence[QueryLabel], rng: Rng) -> list[WorkerRationale]:
-    """All workers' samples of all of a task's queries."""
-    details = task.name in TASKS_WITH_DETAILS
-    classes = sorted({label.answer for label in labels}) if task.group in CLASSES else []
+def work(task: str, labels: Sequence[QueryLabel], rng: Rng, names_classes: bool = False) -> list[WorkerRationale]:
+    """All workers' samples of all of a task's queries.
+
+    Args:
+        names_classes: answers are classes, and each rationale ends in one.
+    """
+    details = task in TASKS_WITH_DETAILS
+    classes = sorted({label.answer for label in labels}) if names_classes else []
     errs = rng.random((SAMPLES, len(labels))) < WRONG_SHARE
     offsets = rng.integers(1, len(SHAPES), (SAMPLES, len(labels)))
     written: list[WorkerRationale] = []
