@@ -17,6 +17,7 @@ from typing import Any
 
 from mmeb_harness.adapter.checkpoints import CheckpointFolder
 from mmeb_harness.adapter.texts import vocabulary_of
+from mmeb_harness.core.collector import collector_paused
 from mmeb_harness.core.errors import HarnessError, ModelError, is_out_of_memory, leading, one_line
 
 #: A language head: for an adapter that reads states alone, or loads the model without one.
@@ -134,7 +135,9 @@ def explained(error: Exception) -> str:
 @contextlib.contextmanager
 def _reported_loads(transformers: ModuleType) -> Iterator[list[tuple[Any, Mapping[str, Any]]]]:
     """Every model that is loaded meanwhile, by whatever library, with transformers' report on its weights."""
-    every, original = transformers.PreTrainedModel, transformers.PreTrainedModel.__dict__["from_pretrained"]
+    with collector_paused():  # here most of transformers is imported
+        every = transformers.PreTrainedModel
+    original = every.__dict__["from_pretrained"]
     loads: list[tuple[Any, Mapping[str, Any]]] = []
 
     def from_pretrained(cls: Any, /, *places: Any, output_loading_info: bool = False, **options: Any) -> Any:

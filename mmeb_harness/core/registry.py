@@ -39,6 +39,7 @@ from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.benchmark import MMEB_V3, BenchmarkRow
+from mmeb_harness.core.collector import collector_paused
 from mmeb_harness.core.embedder import Embedder, ModelInfo
 from mmeb_harness.core.errors import (
     DataError,
@@ -479,7 +480,7 @@ def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | 
     if missing := next((key for key in _required(factory) if key not in keywords), None):
         short = f"--model {name}:VALUE, or " if missing == next(iter(parameters)) else ""
         raise OptionError(f"model {name!r} needs {missing!r}: {short}--model-arg {missing}=VALUE")
-    with plugin_code(f"model {name!r} can't be made"):
+    with plugin_code(f"model {name!r} can't be made"), collector_paused():  # here it imports torch
         embedder: Embedder = factory(**keywords)
     check_embedder(name, embedder)
     if mark:

@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmeb_harness.core.benchmark import MMEB_V2
 from mmeb_harness.core.errors import DataError, ResultError
@@ -157,9 +157,11 @@ def _is_as_made(folder: Path) -> bool:
     listing, checksums = (_seal(folder, what) for what in ("listing", "sha256"))
     if not (listing.is_file() and checksums.is_file()):
         return True
-    made = {folder / name for name in _read_checksums(folder)}
-    folders = {above for path in made for above in path.parents} - set(folder.parents) - {folder}
-    files = [path for path in _files_of(folder) if path in made or path.parent in folders]
+    made = _read_checksums(folder)
+    folders = {PurePosixPath(name.rpartition("/")[0]) for name in made}
+    folders |= {above for below in folders for above in below.parents}
+    inside = {str(below) for below in folders - {PurePosixPath()}}
+    files = [name for name in _files_of(folder) if name in made or name.rpartition("/")[0] in inside]
     return (
         listing.read_bytes() == _listing(folder, files).encode()
         or checksums.read_bytes() == _checksums(folder, files).encode()
@@ -171,16 +173,16 @@ def _seal(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """All that is below a folder but folders."""
-    return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+def _files_of(folder: Path) -> list[str]:
+    """Names of all that is below a folder but folders, folder by folder. Of ten thousand files, paths take 0.3 s."""
+    start = len(f"{folder}/")
+    names = [f"{parent}/{name}"[start:] for parent, _, names in os.walk(folder) for name in names]
+    return sorted(names, key=lambda name: name.split("/"))
 
 
-def _checksums(folder: Path, files: Sequence[Path]) -> str:
+def _checksums(folder: Path, files: Sequence[str]) -> str:
     """As `sha256sum` writes and checks them."""
-    return "".join(
-        f"{file_checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.is_file()
-    )
+    return "".join(f"{file_checksum(folder / name)}  {name}\n" for name in files if (folder / name).is_file())
 
 
 def _read_checksums(folder: Path) -> dict[str, str]:
@@ -214,9 +216,9 @@ def check_as_made(info: DataInfo, path: Path, checksum: str) -> None:
         )
 
 
-def _listing(folder: Path, files: Sequence[Path]) -> str:
+def _listing(folder: Path, files: Sequence[str]) -> str:
     """Names, sizes and times."""
-    stats = [(str(path.relative_to(folder)), path.lstat()) for path in files]
+    stats = [(name, os.lstat(f"{folder}/{name}")) for name in files]
     return fingerprint(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 

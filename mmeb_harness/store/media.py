@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmeb_harness.core.errors import DataError, ResultError
-from mmeb_harness.core.files import regular_file
+from mmeb_harness.core.files import parquet_table, regular_file
 from mmeb_harness.core.pictures import HEAD, NOTES, READ_ANEW, Unusual, unusual
 from mmeb_harness.core.sealed import (
     BrokenFileError,
@@ -241,12 +241,11 @@ def read_media_file(path: Path) -> dict[bytes, bytes]:
         ResultError: it can't be read.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with reading(path):
         if has_seal(path) and not is_as_written(path):
             raise BrokenFileError("its bytes are not what was written (checksum)")
-        table = pq.read_table(regular_file(path))
+        table = parquet_table(regular_file(path))
         if table.schema.names[:2] != ["identity", "sha256"] or set(table.schema.types) != {pa.binary()}:
             raise BrokenFileError("a table of something else")
         contents = _contents(table)

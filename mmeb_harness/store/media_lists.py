@@ -15,7 +15,7 @@ from pathlib import Path
 
 import xxhash
 
-from mmeb_harness.core.files import regular_file, write_atomically
+from mmeb_harness.core.files import parquet_table, regular_file, write_atomically
 from mmeb_harness.core.items import Item
 from mmeb_harness.core.sealed import BrokenFileError, reading
 from mmeb_harness.store.media import is_settled
@@ -47,11 +47,10 @@ class MediaList:
             ResultError: the list can't be read, and may be whole.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
             with reading(self.path):
-                table = pq.read_table(regular_file(self.path))
+                table = parquet_table(regular_file(self.path))
                 paths: list[bytes] = table.column("path").cast(pa.binary()).to_pylist()
                 known = table.schema.metadata or {}
                 identity, content = known[_IDENTITY].decode(), known[_CONTENT].decode()

@@ -247,8 +247,6 @@ class MMEmbR1Embedder:
         """The model with its weights, which the first call loads."""
         import torch
 
-        from mmemb_r1_model.embed.engine import Engine
-
         model = load_weights(
             self._checkpoint,
             torch.device(self._device),
@@ -257,6 +255,8 @@ class MMEmbR1Embedder:
             self._trust_remote_code,
             writes=set(self._modes.values()) != {"never"},
         )
+        from mmemb_r1_model.embed.engine import Engine  # after the weights, with which transformers is imported at ease
+
         settings = self._settings
         return Engine(
             *(model, self._checkpoint.tokenizer, settings.max_new_tokens, self._graphs),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import Suite, Task
+from mmeb_harness import Suite, Task, progress_of
 from mmeb_tasks.editions import REPOS, V2_EDITIONS, V3, V3_EDITIONS, V3_UNFIXED, other_editions
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ def _make(
 
     chosen = choose("task", {task.name: task for task in known}, tasks)
     with whole_suite(folder) as writer:
-        for task in chosen.values():
-            _write_task(task, seed, split, writer, queries_per_task, workers)
+        with progress_of(f"making the {name} suite, tasks", len(chosen)) as advance:
+            for task in chosen.values():
+                _write_task(task, seed, split, writer, queries_per_task, workers)
+                advance()
         others = "" if workers == "terse" else f"-{workers}"
         writer.finish(name, f"{name}-{VERSION}-{split}-{seed}-{queries_per_task}{others}", seed)
 

@@ -2,14 +2,17 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from mmeb_harness import lock_file, make_folder, one_line, regular_file, replacing
 from mmeb_harness.core.errors import ResultError, of_the_system
-from mmeb_harness.core.files import dont_wait, readable_size, write_text
+from mmeb_harness.core.files import dont_wait, read_parquet, readable_size, write_parquet, write_text
 
 
 def test_a_file_that_fails_to_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -123,3 +126,23 @@ def test_a_folder_that_cant_be_made_is_one_line() -> None:
     with pytest.raises(PermissionError) as refused:
         make_folder(Path("/proc/runs"))
     assert (of_the_system(refused.value) or "").startswith("/proc/runs: no folder can be made there; name a folder")
+
+
+def test_a_table_is_read_with_each_of_its_columns_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a=1" / "table.parquet"  # a folder's name is no column
+    make_folder(path.parent)
+    write_parquet(path, pa.table({"one": [1, 2], "two": ["a", None]}))
+    assert read_parquet(path).to_pydict() == {"one": [1, 2], "two": ["a", None]}
+    assert read_parquet(path, ["two"]).column_names == ["two"]
+    with pytest.raises(ResultError, match=r"table\.parquet: no column 'three'"):
+        read_parquet(path, ["one", "three"])
+
+
+def test_a_table_is_read_without_pandas(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "table.parquet", pa.table({"one": [1]}))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mmeb_harness.core.files import read_parquet\n"
+        "read_parquet(Path(sys.argv[1]), ['one'])\n"
+        "assert not {'pandas', 'pyarrow.dataset'} & set(sys.modules), 'heavy import'\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "table.parquet")], check=True)
