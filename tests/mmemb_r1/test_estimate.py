@@ -104,10 +104,10 @@ def test_what_cant_be_measured_says_why(said: str, folder: Path, tmp_path: Path)
 
 
 def test_a_shorter_training_has_the_same_share_of_first_steps_and_passes_over_what_was_read_ahead() -> None:
-    given = config(name="mini")
+    given = config("train.loop.steps=8500", "train.plan.first_steps=2500", name="mini")
     short = shortened(given, 17)
     assert short.train.loop == dataclasses.replace(given.train.loop, steps=19, log_every=1, save_every=0)
-    assert short.train.plan == dataclasses.replace(given.train.plan, first_steps=2 + 5)  # 2,500 of 8,500
+    assert short.train.plan == dataclasses.replace(given.train.plan, first_steps=2 + 5)
     assert shortened(config("train.loop.loader_workers=4"), 17).train.loop.steps == 2 + 8 + 17
     assert short.judge is not None
     assert [lessons.training.loop.steps for lessons in short.judge.lessons] == [19, 19]
