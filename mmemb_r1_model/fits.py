@@ -78,12 +78,12 @@ def read_gpus(text: str) -> Gpus:
     Raises:
         OptionError: it is something else.
     """
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
     if "," in text:
         raise OptionError(f"--gpus {text}: all processes of a run need equal GPUs; ask for one kind, e.g. 8x80")
-    if not found or not int(found[1]) or not int(found[2]):
+    if not match or not int(match[1]) or not int(match[2]):
         raise OptionError(f"--gpus {text}: write how many, and of how many GB each: 8x80, or 1x24")
-    return Gpus(int(found[1]), int(found[2]))
+    return Gpus(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,10 @@ class Fits:
         own, room = peak(size), self.gpus.room
         if own.bytes <= room:
             return Fit(named, own)
-        one = peak(1)
-        if one.bytes > room:
+        smallest = peak(1)
+        if smallest.bytes > room:
             return Fit(named, own, f"not even 1 fits; {_ways_out(self.config, part)}")
-        largest = 1 + int((room - one.bytes) * (size - 1) / (own.bytes - one.bytes))
+        largest = 1 + int((room - smallest.bytes) * (size - 1) / (own.bytes - smallest.bytes))
         while peak(largest).bytes > room:
             largest -= 1
         return Fit(named, own, f"{setting}={largest} fits" + (" (with gradient_caching)" if part == "train" else ""))

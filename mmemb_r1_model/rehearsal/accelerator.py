@@ -184,15 +184,15 @@ class Accelerator(TorchDispatchMode):
 
     def _places_of(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Masks as the places where they are true, as an index has it."""
-        found: list[Tensor | None] = []
+        unmasked: list[Tensor | None] = []
         for index in indices:
             if not _is_mask(index):
-                found.append(index)
+                unmasked.append(index)
                 continue
             places = self._sized(_aten.nonzero.default, (index,), {})
             with self:
-                found += places.unbind(1)
-        return found
+                unmasked += places.unbind(1)
+        return unmasked
 
     def _sized(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What has a size that depends on numbers on the device, which have to be known."""

@@ -38,8 +38,8 @@ _PUBLISHED: dict[str, tuple[int, int, int, int, bool, dict[str, Any]]] = {
 
 def published_size(name: str) -> str | None:
     """The size of a Qwen3-VL that a folder or hub id is named after: "2B" of "./students/Qwen3-VL-2B"."""
-    found = re.search(r"Qwen3-VL-(\d+B)\b", name.replace("\\", "/").rstrip("/").rpartition("/")[2])
-    return found[1] if found and found[1] in _PUBLISHED else None
+    match = re.search(r"Qwen3-VL-(\d+B)\b", name.replace("\\", "/").rstrip("/").rpartition("/")[2])
+    return match[1] if match and match[1] in _PUBLISHED else None
 
 
 def published_config(size: str) -> Qwen3VLConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmemb_r1_model.data.suite import DIFFICULTY, QUERY, RIGHT, SAMPLE, SIDE, TASK, WORKER, read_labels, worker_rows
 from mmemb_r1_model.disk.errors import DataError
@@ -113,9 +114,14 @@ def rank_auc(rows: Iterable[_Side], name: str) -> float | None:
     for _, judged, truth in rows:
         for rationale, right in zip(judged, truth, strict=True):
             gains[right].append(getattr(rationale, name))
-    good, bad = np.sort(gains[True]), np.array(gains[False])
+    return auc(np.array(gains[True]), np.array(gains[False]))
+
+
+def auc(good: NDArray[np.float64], bad: NDArray[np.float64]) -> float | None:
+    """Chance that one of the good values is above one of the bad ones, ties half; `None`: there are not both."""
     if not len(good) or not len(bad):
         return None
+    good = np.sort(good)
     above = len(good) - np.searchsorted(good, bad, side="right")
     ties = np.searchsorted(good, bad, side="right") - np.searchsorted(good, bad, side="left")
     return float((above + 0.5 * ties).sum() / (len(good) * len(bad)))

@@ -80,16 +80,9 @@ def chances(judged: Sequence[Judged], config: RuleConfig, key: str) -> list[floa
     if not kept.any():
         return [0.0] * len(judged)
     if config.rule == "argmax":
-        near = kept & (gains >= gains[kept].max() - config.within)
-        return _one_hot(
-            len(judged), min(np.flatnonzero(near).tolist(), key=lambda place: _length(judged, gains, place))
-        )
+        near: list[int] = np.flatnonzero(kept & (gains >= gains[kept].max() - config.within)).tolist()
+        return _one_hot(len(judged), min(near, key=lambda place: (len(judged[place].text), -gains[place])))
     return [float(share) for share in softmax(np.where(kept, gains / config.temperature, -np.inf))]
-
-
-def _length(judged: Sequence[Judged], gains: NDArray[np.float64], place: int) -> tuple[int, float]:
-    """Characters and, of equally many, minus the gain."""
-    return len(judged[place].text), -float(gains[place])
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

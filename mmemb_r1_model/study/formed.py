@@ -58,6 +58,7 @@ def look_ups_section(results: Results, runs: Iterable[str], numbers: dict[str, A
             own[task] = {"stages": stages, "formed": formed, "share": dataclasses.asdict(share)}
             if "adaptive" in stages:
                 hop_rows += [[task, run, *cells] for cells in _by_hops(stages)]
+    formed_header = ["task", "run", "formed", "P(formed), %", "right after stage 1, each seed", "after stage 2"]
     hop_header = ["task", "run", "hops", "right: stage 1", "stage 2", "whole: stage 1", "stage 2", "tokens: 1", "2"]
     return f"""## Look-ups
 
@@ -65,11 +66,13 @@ Of chains with a hop at least, on a validation split that nothing was trained on
 right if it leads to the answer. Look-ups have formed where that is so in {100 * FORMED:.0f} % or more when stage 1 is
 over; that was fixed before any run. In brackets: 95 % interval of the probability that they form (Clopper-Pearson).
 
-{_table(["task", "run", "formed", "P(formed), %", "right after stage 1, each seed", "after stage 2"], formed_rows)}
+{markdown_table(formed_header, formed_rows)}
+
 What stage 2 makes of long chains, means over seeds: rationales that are right, those in which every step stands, and
 their tokens, markers included.
 
-{_table(hop_header, hop_rows)}"""
+{markdown_table(hop_header, hop_rows)}
+"""
 
 
 def _measured(results: Results, run: str, task: str) -> _Stages:
@@ -90,7 +93,3 @@ def _by_hops(stages: _Stages) -> list[list[str]]:
             cells += [f"{mean:.1f}" if name == "tokens" else percent(mean) for mean in means]
         rows.append(cells)
     return rows
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown_table(header, rows) + "\n"

@@ -99,6 +99,7 @@ def graded_section(results: Results, variants: Sequence[Variant], numbers: dict[
             if not rest and any(run.short == PRIMARY for run in runs):
                 answers.append(f"{task}: {_answer(runs, samples, own)}")
     header = ["task", "also set", "run", "short", "c", "direct", "closed", "whole", "tokens", "adaptive"]
+    header += ["binary at as many", "graded - binary"]
     hop_header = ["task", "run", "queries", "direct", "closed", "whole", "tokens", "adaptive"]
     return f"""## A graded budget
 
@@ -109,8 +110,10 @@ run); the difference is paired by query, and the costs of {PRIMARY} tokens toget
 
 {chr(10).join(f"- {answer}" for answer in answers) or "No run of it is finished in the seeds of all others."}
 
-{_table([*header, "binary at as many", "graded - binary"], of_points)}
-{_table(hop_header, of_hops)}"""
+{markdown_table(header, of_points)}
+
+{markdown_table(hop_header, of_hops)}
+"""
 
 
 def _sample(frames: Mapping[Run, Sequence[pd.DataFrame]], number: int) -> Sample:
@@ -205,7 +208,3 @@ def _shares(frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     shorter = [(frame.reasoned_adaptive == 1) & (frame.tokens_adaptive < frame.tokens_always) for frame in frames]
     closed = float(np.mean([rows.mean() for rows in shorter]))
     return {"direct": direct, "closed": closed, "whole": 1 - direct - closed}
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown_table(header, rows) + "\n"

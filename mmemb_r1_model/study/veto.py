@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mmeb_harness import Frames, Item
 from mmemb_r1_model.data.suite import find_tasks, read_labels
 from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.selection.quality import auc
 from mmemb_r1_model.study.checks import encoded
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.student import Student, StudentConfig, open_student
@@ -56,13 +57,14 @@ def fit_vetoes(model: Path, data: Path, tasks: Sequence[str], limits: Sequence[i
     known = read_labels(data)
     student = open_student(StudentConfig(checkpoint=str(model)), World())
     student.module.eval()
+    embedder, of_candidates = load(path=str(model)), load(path=str(model), reasoning="never")
     log_probs: list[NDArray[np.float64]] = []
     hits: list[bool] = []
     for task in find_tasks():
         if task.name in tasks and task.name in known:
             samples = task.load(data, Frames())
-            vectors_QD, traces = encoded(load(path=str(model)), samples.queries, BATCH)
-            candidates_ND, _ = encoded(load(path=str(model), reasoning="never"), samples.candidates, BATCH)
+            vectors_QD, traces = encoded(embedder, samples.queries, BATCH)
+            candidates_ND, _ = encoded(of_candidates, samples.candidates, BATCH)
             best = (vectors_QD @ candidates_ND.T).argmax(axis=1)
             reasoned = [place for place, trace in enumerate(traces) if trace.path == "reasoned"]
             queries = [samples.queries[place] for place in reasoned]
@@ -83,25 +85,22 @@ def fitted_veto(log_probs: Sequence[NDArray[np.float64]], hits: NDArray[np.bool_
     """
     least = np.array([own[: limit or None].min() for own in log_probs])
     right, wrong = np.sort(least[hits]), least[~hits]
-    auc = None
-    if len(right) and len(wrong):
-        above, ties = (right[:, None] > wrong).mean(), (right[:, None] == wrong).mean()
-        auc = float(above + ties / 2)
+    surer = auc(right, wrong)
     if len(right) < LEAST:
-        return FittedVeto(None, limit, len(right), len(wrong), 0.0, 0.0, auc)
+        return FittedVeto(None, limit, len(right), len(wrong), 0.0, 0.0, surer)
     bound = min(0.0, round(float(right[int(LOST * len(right))]), 6))
     lost, caught = (float((values < bound).mean()) if len(values) else 0.0 for values in (right, wrong))
-    return FittedVeto(bound, limit, len(right), len(wrong), lost, caught, auc)
+    return FittedVeto(bound, limit, len(right), len(wrong), lost, caught, surer)
 
 
 @torch.no_grad()
 def _log_probs(student: Student, items: Sequence[Item], rationales: Sequence[str]) -> list[NDArray[np.float64]]:
     """(tokens,) of each rationale and its end, as the model is sure of them."""
-    found: list[NDArray[np.float64]] = []
+    log_probs: list[NDArray[np.float64]] = []
     for start in range(0, len(items), BATCH):
         some = slice(start, start + BATCH)
         prompts = [student.reader.prompt(item) for item in items[some]]
         packed = student.pack(prompts, [[student.completion(rationale)] for rationale in rationales[some]])
         scored = student.encode(packed, range(len(prompts))).log_probs
-        found += [own[:-1].double().numpy() for own in scored]  # without <emb>, which the rule writes
-    return found
+        log_probs += [own[:-1].double().numpy() for own in scored]  # without <emb>, which the rule writes
+    return log_probs

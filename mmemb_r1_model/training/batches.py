@@ -289,9 +289,9 @@ def right_pairs(right: Sequence[frozenset[int]], has: Sequence[frozenset[int]]) 
     for column, labels in enumerate(has):
         for label in labels:
             columns.setdefault(label, []).append(column)
-    found = [(row, column) for row, labels in enumerate(right) for label in labels for column in columns.get(label, ())]
+    cells = [(row, column) for row, labels in enumerate(right) for label in labels for column in columns.get(label, ())]
     is_right = torch.zeros(len(right), len(has), dtype=torch.bool)
-    is_right[tuple(torch.tensor(found, dtype=torch.int64).view(-1, 2).T)] = True
+    is_right[tuple(torch.tensor(cells, dtype=torch.int64).view(-1, 2).T)] = True
     return is_right
 
 

@@ -114,9 +114,9 @@ def _logistic(logits_N: Floats, labels_N: NDArray[np.bool_], least_slope: float 
     rate = float(targets_N.mean())
     start = np.array([0.0, math.log(rate / (1 - rate))])
     bounds = [(least_slope, None), (None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9})
-    slope = float(found.x[0]) / scale
-    return slope, float(found.x[1]) - slope * centre
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9})
+    slope = float(fitted.x[0]) / scale
+    return slope, float(fitted.x[1]) - slope * centre
 
 
 def _threshold(probability_N: Floats, worth_N: Floats) -> float:
@@ -151,9 +151,9 @@ def judged(gates_N: Floats, never_N: Floats, always_N: Floats, price: float, raw
         reasons_N[here] = probability_N[here] > own.threshold
 
     def forecast(gate_N: Floats, reason_N: NDArray[np.bool_]) -> Forecast:
-        found = calibrate(gate_N, gaps_N)
+        calibration = calibrate(gate_N, gaps_N)
         score = float(np.where(reason_N, always_N, never_N).mean())
-        return Forecast(found.brier, found.ece, float(reason_N.mean()), score)
+        return Forecast(calibration.brier, calibration.ece, float(reason_N.mean()), score)
 
     return Fit(
         calibration=fit(logits_N, gaps_N, price),

@@ -148,11 +148,11 @@ class UnequalError(Exception):
     """The engine and the reference differ by more than rounding."""
 
 
-def _hold(figures: dict[str, float], what: str, found: float, bound: float) -> None:
+def _hold(figures: dict[str, float], what: str, distance: float, bound: float) -> None:
     """Note a figure, which must not be above its bound."""
-    figures[what] = found
-    if not found <= bound:
-        raise UnequalError(f"{what} is {found:.2g}, and may be {bound:.2g}; so far {_spoken(figures)}")
+    figures[what] = distance
+    if not distance <= bound:
+        raise UnequalError(f"{what} is {distance:.2g}, and may be {bound:.2g}; so far {_spoken(figures)}")
 
 
 def _spoken(figures: dict[str, float]) -> str:
@@ -197,10 +197,12 @@ def compare_rounded(engine: ListeningEngine, exact: Engine, prompts: Sequence[Pr
         figures[f"bfloat16: {name} vectors, the reference off by"] = off
         others = float(torch.pdist(truth.vectors_ID).median())
         _hold(figures, f"bfloat16: {name} vectors, rounding of other prompts' distance", off / others, 1 / TELLS)
-        found = _distance(own.vectors_ID, truth.vectors_ID)
-        _hold(figures, f"bfloat16: {name} vectors, the engine off by", found, TIMES * off)
-        off, found = (float((gates - truth.gates_I).square().mean().sqrt()) for gates in (rounded.gates_I, own.gates_I))
-        _hold(figures, f"bfloat16: {name} gates, the engine off by", found, TIMES * max(off, GATE))
+        distance = _distance(own.vectors_ID, truth.vectors_ID)
+        _hold(figures, f"bfloat16: {name} vectors, the engine off by", distance, TIMES * off)
+        off, distance = (
+            float((gates - truth.gates_I).square().mean().sqrt()) for gates in (rounded.gates_I, own.gates_I)
+        )
+        _hold(figures, f"bfloat16: {name} gates, the engine off by", distance, TIMES * max(off, GATE))
     pairs = zip(rounded.states_TD, truth.states_TD, strict=True)
     errors = [_logits(engine, own, engine.model.dtype) - _logits(exact, true, torch.float32) for own, true in pairs]
     # -inf less -inf: of what is never written. Two logits may be off, each by as much.
