@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -69,6 +70,15 @@ def stamps_of(folder: Path) -> dict[str, int]:
         for path in (folder / name).rglob("*")
     ]
     return {str(path): path.stat().st_mtime_ns for path in placed if path.is_file()}
+
+
+def sizes_under_way(folder: Path, pattern: str) -> list[int]:
+    """Sizes of a folder's files while a process works there: one that gets its name between two looks is left out."""
+    sizes = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def same_folder_exists(root: Path, name: str) -> bool:

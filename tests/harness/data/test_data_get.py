@@ -26,6 +26,7 @@ from tests.harness.fetching import (
     refused,
     same_folder_exists,
     same_samples,
+    sizes_under_way,
     small_disk,
     stamps_of,
 )
@@ -122,7 +123,7 @@ def test_a_killed_download_goes_on_where_it_was(
     hub.stall[archive] = len(hub.content(MEDIA_REPO, archive)) // 2
     process = start("data", "get", "--tasks", "EgoSchema")
     part = tmp_path / "data" / WORK
-    wait_until(lambda: any(path.stat().st_size for path in part.glob("*.part")))
+    wait_until(lambda: any(sizes_under_way(part, "*.part")))
     hub.wait_for_stall()
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)

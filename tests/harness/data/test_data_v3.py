@@ -16,7 +16,7 @@ from mmeb_harness import Frames
 from mmeb_harness.data.folder import describe
 from mmeb_harness.data.lock import LOCK
 from mmeb_harness.data.revisions import WORK
-from tests.harness.fetching import Call, Start, get, refused
+from tests.harness.fetching import Call, Start, get, refused, sizes_under_way
 from tests.hub import Hub
 from tests.patience import wait_until
 from tests.published_v3 import plain_tar, publish_bundle
@@ -135,7 +135,7 @@ def test_a_killed_get_of_the_bundle_goes_on(
     bundle.wait_for_stall()
     work = tmp_path / "data" / WORK
     wait_until(lambda: [path.stat().st_size for path in work.glob("*") if path.suffix == ""].count(sizes[0]) == 1)
-    wait_until(lambda: any(path.stat().st_size for path in work.glob("*.part")))
+    wait_until(lambda: any(sizes_under_way(work, "*.part")))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     bundle.stall.clear()
