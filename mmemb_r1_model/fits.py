@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from mmemb_r1_model.rehearsal.counted import (
 from mmemb_r1_model.rehearsal.memory import Peak
 from mmemb_r1_model.rehearsal.sizes import published_config, published_size
 from mmemb_r1_model.rehearsal.steps import Shown
+from mmemb_r1_model.training.batches import PlanConfig
+from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.student import StudentConfig
 
 #: What cards have, in GB as they are sold.
@@ -145,20 +148,25 @@ class Fits:
         return self._sized("select", "select.judge.batch_size", judge.batch_size, peak)
 
     def _train(self) -> Fit:
-        train = self.config.train
-        pairs = max(1, train.plan.batch_size // self.gpus.count)
-        contrast = train.contrast
+        plan, contrast = self.config.train.plan, self.config.train.contrast
+        return self._contrast("train", plan, contrast, functools.partial(train_peak, self.subject, self.config.student))
+
+    def _contrast(
+        self, part: str, plan: PlanConfig, contrast: ContrastConfig, step: Callable[[ContrastConfig, int], Peak]
+    ) -> Fit:
+        """A stage's contrastive terms, by how many pairs of a process go through at once."""
+        pairs = max(1, plan.batch_size // self.gpus.count)
 
         @cache
         def peak(size: int) -> Peak:
-            self.say(f"train, micro_batch {size}")
+            self.say(f"{part}, micro_batch {size}")
             caches = contrast.gradient_caching or size < pairs
             smaller = dataclasses.replace(contrast, micro_batch=size, gradient_caching=caches)
             # Of a batch that goes through in pieces two are enough: the second meets the gradients of the first.
-            return self._split(train_peak(self.subject, self.config.student, smaller, size if caches else pairs))
+            return self._split(step(smaller, size if caches else pairs))
 
         size = min(contrast.micro_batch or pairs, pairs)
-        return self._sized("train", "train.contrast.micro_batch", size, peak)
+        return self._sized(part, f"{part.partition(':')[0]}.contrast.micro_batch", size, peak)
 
     def _adapt(self) -> Iterator[Fit]:
         adapt = self.config.adapt
@@ -181,6 +189,11 @@ class Fits:
         else:
             yield Fit("adapt: rollouts", None, "a server writes them, on GPUs of its own")
         yield self._sized("adapt: policies", "adapt.micro_groups", whole, learnt)
+
+        def contrasted(contrast: ContrastConfig, pairs: int) -> Peak:
+            return adapt_peak(self.subject, student, dataclasses.replace(adapt, contrast=contrast), pairs, 1)
+
+        yield self._contrast("adapt: contrast", adapt.plan, adapt.contrast, contrasted)
 
     def _evaluate(self) -> Fit:
         subject = self.subject
@@ -226,7 +239,11 @@ class Fits:
         largest = 1 + int((room - smallest.bytes) * (size - 1) / (own.bytes - smallest.bytes))
         while peak(largest).bytes > room:
             largest -= 1
-        return Fit(named, own, f"{setting}={largest} fits" + (" (with gradient_caching)" if part == "train" else ""))
+        return Fit(
+            named,
+            own,
+            f"{setting}={largest} fits" + (" (with gradient_caching)" if setting.endswith("micro_batch") else ""),
+        )
 
 
 def _ways_out(config: PipelineConfig, part: str) -> str:

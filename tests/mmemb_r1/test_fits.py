@@ -62,7 +62,16 @@ def test_a_recipe_is_counted_as_it_comes_and_its_time_is_said_to_be_unknown(monk
         counted = Peak({"weights": 9 * 10**9, "kv": 10**9})
         monkeypatch.setattr(fits, f"{name}_peak", lambda *_, counted=counted: counted)
     said = call("estimate", "--config", "mmemb_r1_4b", "--gpus", "8x80")
-    for part in ("rationales: instruct", "select", "train", "adapt: rollouts", "adapt: policies", "evaluate"):
+    parts = (
+        "rationales: instruct",
+        "select",
+        "train",
+        "adapt: rollouts",
+        "adapt: policies",
+        "adapt: contrast",
+        "evaluate",
+    )
+    for part in parts:
         assert f"\n{part}" in said
     assert "unknown without such a GPU" in said
     assert "students/Qwen3-VL-4B isn't here" in said
