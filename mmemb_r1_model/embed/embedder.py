@@ -21,7 +21,7 @@ from mmeb_harness.adapter.texts import cut_at
 from mmeb_harness.adapter.uploads import Uploads
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
-from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.items import MAX_TEXT_TOKENS, ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
 from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Reasoning, Settings, Veto
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Graphs = Literal["auto", "on", "off"]
 Gate = Literal["auto", "raw"]
 
-#: As many as Qwen3-VL-Embedding takes.
-MAX_TEXT_TOKENS = 8192
 #: Characters of one text token, for estimates.
 _CHARACTERS_PER_TOKEN = 3
 

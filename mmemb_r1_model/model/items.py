@@ -15,6 +15,8 @@ from mmemb_r1_model.model.prompt import Prompt, PromptBuilder, system_turn, word
 from mmemb_r1_model.model.settings import Settings
 from mmemb_r1_model.model.vision import PictureError, image_patches, image_size, video_patches, video_size
 
+#: Of a prompt without media, where nobody asks for more: as many as Qwen3-VL-Embedding takes.
+MAX_TEXT_TOKENS = 8192
 #: More than what stands around an item's words, as text.
 _TURNS_BYTES = 128
 
@@ -57,6 +59,10 @@ class ItemReader:
         prompt = self._laid_out(item)
         check_length(item.id, len(prompt), self._positions)
         return prompt
+
+    def read(self, item: Item) -> Prompt:
+        """The same, a text cut where it is too long."""
+        return self.prompt(self.fitted(item))
 
     def _laid_out(self, item: Item) -> Prompt:
         builder = PromptBuilder(self._tokenizer, self._vision.merge)

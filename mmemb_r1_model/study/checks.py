@@ -121,7 +121,7 @@ def _read_out(student: Student, items: Sequence[Item], completions: Sequence[lis
     parts = []
     for start in range(0, len(items), BATCHES[-1]):
         some = slice(start, start + BATCHES[-1])
-        prompts = [student.reader.prompt(item) for item in items[some]]
+        prompts = [student.reader.read(item) for item in items[some]]
         packed = student.pack(prompts, [[completion] for completion in completions[some]])
         parts.append(student.encode(packed).vectors_RD.numpy())
     return np.concatenate(parts)

@@ -99,7 +99,7 @@ def _log_probs(student: Student, items: Sequence[Item], rationales: Sequence[str
     log_probs: list[NDArray[np.float64]] = []
     for start in range(0, len(items), BATCH):
         some = slice(start, start + BATCH)
-        prompts = [student.reader.prompt(item) for item in items[some]]
+        prompts = [student.reader.read(item) for item in items[some]]
         packed = student.pack(prompts, [[student.completion(rationale)] for rationale in rationales[some]])
         scored = student.encode(packed, range(len(prompts))).log_probs
         log_probs += [own[:-1].double().numpy() for own in scored]  # without <emb>, which the rule writes

@@ -379,7 +379,7 @@ def _with_revisions(described: Any, revision: str) -> Any:
 
 
 #: Settings that came later, at what changes nothing: a run that was begun without them goes on.
-_CAME_LATER = {"gate_entropy_end": None, "own_from": 1.0, "short_tokens": 0}
+_CAME_LATER = {"gate_entropy_end": None, "own_from": 1.0, "short_tokens": 0, "max_text_tokens": 8192}
 
 
 def _as_begun(described: Any, *, event_files: bool = False) -> Any:

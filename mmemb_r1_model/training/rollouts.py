@@ -238,7 +238,7 @@ class ServerSampler:
         """Every process has its own client, which must know how clips are asked for."""
         with tempfile.TemporaryDirectory() as folder, stopping():
             items = Item("a text", text="text"), two_frames(Path(folder))
-            text, clip = (self._prompt(Input(item, self._student.reader.prompt(item), None)) for item in items)
+            text, clip = (self._prompt(Input(item, self._student.reader.read(item), None)) for item in items)
             self._writer.check(text, clip)
 
     def sample(self, inputs: Sequence[Input], count: int, max_new_tokens: int, seed: int) -> list[list[Rollout]]:
@@ -255,7 +255,8 @@ class ServerSampler:
 
     def _prompt(self, given: Input) -> tuple[Question, list[int]]:
         student = self._student
-        question = Question(given.item.id, chat(given.item, student.settings, student.checkpoint.vision.factor))
+        item = student.reader.fitted(given.item)
+        question = Question(item.id, chat(item, student.settings, student.checkpoint.vision.factor))
         return question, [*given.prompt.ids.tolist(), student.think]
 
     def _rollout(self, written: Written, max_new_tokens: int) -> Rollout:

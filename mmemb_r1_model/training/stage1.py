@@ -53,7 +53,7 @@ def train(
     if is_finished(folder):
         return folder / FINAL
     start = loop.restore()
-    read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
+    read = PromptCache(student.reader.read, config.loop.cached_prompts)
     steps = Steps(sets, config.plan, config.loop, read, rationales, world, start)
     sampler, longest = LocalSampler(student), student.settings.max_new_tokens
 

@@ -139,7 +139,7 @@ def adapt(
     loop = Loop(student, config.loop, world, folder, described, open_curves)
     if is_finished(folder):
         return folder / FINAL
-    read = PromptCache(student.reader.prompt, config.loop.cached_prompts)
+    read = PromptCache(student.reader.read, config.loop.cached_prompts)
     student.set_short(Short(config.short_tokens, 0.0) if config.short_tokens else None)
     reference = Reference(student, config.contrast.micro_batch or 64)
     if config.short_tokens:

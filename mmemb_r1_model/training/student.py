@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmemb_r1_model.decoding import find_ends_once, multiply_patches
-from mmemb_r1_model.disk.config import Below1, Least0
+from mmemb_r1_model.disk.config import Below1, Least0, Least1
 from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
 from mmemb_r1_model.model.chat_template import write_chat_template
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
 from mmemb_r1_model.model.gate import gate_words
-from mmemb_r1_model.model.items import ItemReader
+from mmemb_r1_model.model.items import MAX_TEXT_TOKENS, ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer, continuation
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Settings, Short, write_settings
 from mmemb_r1_model.training.distributed import World
@@ -58,6 +58,7 @@ class StudentConfig:
         shard: split weights, gradients and optimiser state over the processes (FSDP2); an error with one process.
             They are kept, gathered and added up in their own type, as without it. Under bfloat16 autocast's copy of
             each weight lives from the forward to the backward pass, unless there is gradient_checkpointing.
+        max_text_tokens: of the prompt of an item without media; a longer text loses its end, as in an evaluation.
     """
 
     checkpoint: str = ""
@@ -71,6 +72,7 @@ class StudentConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     shard: bool = False
+    max_text_tokens: Least1 = MAX_TEXT_TOKENS
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Student:
         self.checkpoint, self.config, self.world, self.device = checkpoint, config, world, world.device
         self.tokenizer: PromptTokenizer = checkpoint.tokenizer
         self.settings: Settings = checkpoint.settings
-        self.reader = ItemReader(checkpoint, checkpoint.settings)
+        self.reader = ItemReader(checkpoint, checkpoint.settings, min(config.max_text_tokens, checkpoint.positions))
         self.think, self.end_think, self.emb = (self.tokenizer.id_of(token) for token in (THINK, END_THINK, EMB))
         self.pad = self.tokenizer.id_of(END_OF_TEXT)
         head = model.get_output_embeddings().weight

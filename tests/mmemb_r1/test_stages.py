@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from mmemb_r1_model.disk.trackers import OpenCurves, log_alone
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS
 from mmemb_r1_model.training import policy, stage1, stage2
-from mmemb_r1_model.training.batches import Input, PlanConfig, WeightedSet
+from mmemb_r1_model.training.batches import Input, PlanConfig, StepBatch, WeightedSet
 from mmemb_r1_model.training.distributed import World
 from mmemb_r1_model.training.joint import ContrastConfig
 from mmemb_r1_model.training.loop import LoopConfig, TrainingError, fingerprint
@@ -30,6 +30,7 @@ from mmemb_r1_model.training.saved import LEAST_COSINE, Distance, check_saved, d
 from mmemb_r1_model.training.stage1 import TrainConfig, train
 from mmemb_r1_model.training.stage2 import AdaptConfig, adapt
 from mmemb_r1_model.training.student import Encoded, PackedModel, Student, save_checkpoint
+from tests.mmemb_r1.small_pairs import Pairs
 from tests.mmemb_r1.small_training import Written, make_pairs, make_student, shake
 
 LOOP = LoopConfig(steps=12, learning_rate=1e-3, warmup=2, log_every=1, save_every=8, seed=3, cached_prompts=1000)
@@ -75,7 +76,7 @@ def begun_in_release_0_1(state: Path) -> None:
     values = torch.load(state, weights_only=True)
     described = json.loads((state.parents[1] / "config.json").read_text())
     described["train"]["loop"]["tensorboard"] = True
-    del described["train"]["contrast"]["own_from"]
+    del described["train"]["contrast"]["own_from"], described["student"]["max_text_tokens"]
     torch.save(values | {"fingerprint": fingerprint(described)}, state)
 
 
@@ -415,3 +416,34 @@ def test_out_of_memory_says_what_fits(random_checkpoint: Path, tmp_path: Path) -
         patch.setattr(stage1, "joint_backward", hungry)
         with pytest.raises(TrainingError, match=r"micro_batch .*: 8 does not fit in memory, 2 does .*2 TiB"):
             run_train(random_checkpoint, tmp_path / "data", tmp_path / "run")
+
+
+@pytest.mark.parametrize("stage", ["stage 1", "stage 2"])
+def test_a_long_text_loses_its_end(stage: str, random_checkpoint: Path, tmp_path: Path) -> None:
+    """As in an evaluation; what is asked behind it stays."""
+    student = make_student(random_checkpoint, max_text_tokens=40)
+    pairs, written = make_pairs(tmp_path / "data", 24)
+    lengthened = [
+        dataclasses.replace(pair, query=dataclasses.replace(pair.query, images=(), text="red circle " * 500))
+        for pair in (pairs[place] for place in range(len(pairs)))
+    ]
+    sets = [WeightedSet(Pairs(pairs.name, tuple(lengthened)), 1.0)]
+    seen: list[StepBatch] = []
+
+    def stop(student: object, batch: StepBatch, *_: object) -> dict[str, float]:
+        seen.append(batch)
+        raise TrainingError("seen")
+
+    run: Callable[[], Path] = {
+        "stage 1": lambda: train(student, sets, written, TRAIN, tmp_path / "run", World()),
+        "stage 2": lambda: adapt(student, sets, written, ADAPT, tmp_path / "run", World()),
+    }[stage]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (stage1, stage2):
+            patch.setattr(module, "joint_backward", stop)
+        with pytest.raises(TrainingError, match="seen"):
+            run()
+    asked = student.reader.prompt(dataclasses.replace(seen[0].queries[0].item, text="")).ids
+    for query in seen[0].queries:
+        assert len(query.prompt) <= 40
+        assert query.prompt.ids[-8:].tolist() == asked[-8:].tolist()
