@@ -36,7 +36,7 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
         Why the base's chat template was replaced by ours; `None` if it is kept, or there was none.
 
     Raises:
-        OptionError: there is something in `folder`.
+        OptionError: there is something in `folder`, or a graded gate's short rationales are longer than that.
         ModelError: the base can't be used, or lacks weights: its language head, too, must be there or tied.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
@@ -56,6 +56,13 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     if TURN_END not in known:
         raise ModelError(f"{base} has no token {TURN_END}, which new ones start as a copy of; get its tokenizer anew")
     new = [token for token in (THINK, END_THINK, EMB) if token not in known]
+    # A checkpoint that has them all keeps its other settings, too: its weights are what they were.
+    settings = Settings() if new else read_settings(checkpoint.path)
+    if settings.short is not None and settings.short.tokens >= max_new_tokens:
+        raise OptionError(
+            f"--max-new-tokens {max_new_tokens} must be above the {settings.short.tokens} of a short rationale, for "
+            f"which {base} was trained"
+        )
     tokenizer.add_tokens([AddedToken(token, special=token == EMB, normalized=False) for token in new])
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         with _quiet(transformers.utils.logging):  # how rows begin that are replaced below
@@ -68,8 +75,6 @@ def add_tokens(base: str, folder: Path, max_new_tokens: int = Settings.max_new_t
     with replacing_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        # A checkpoint that has them all keeps its other settings, too: its weights are what they were.
-        settings = Settings() if new else read_settings(checkpoint.path)
         write_settings(temporary, dataclasses.replace(settings, max_new_tokens=max_new_tokens))
         for name in _PICTURES:
             if (checkpoint.path / name).is_file():

@@ -17,6 +17,7 @@ from mmeb_harness import EncodeResult, Item, ModelError, OptionError, Trace
 from mmemb_r1_model.decoding import Row
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.embed.served import closed_by_rule
+from mmemb_r1_model.model.add_tokens import add_tokens
 from mmemb_r1_model.model.settings import Calibration, Short, read_settings, write_settings
 from mmemb_r1_model.training import calibration
 from mmemb_r1_model.training.batches import Input, WeightedSet
@@ -237,6 +238,8 @@ def test_adapt_writes_a_graded_checkpoint_that_goes_on_and_stage_1_a_binary_one(
     assert read_settings(tmp_path / "binary") == read_settings(random_checkpoint)
     with pytest.raises(OptionError, match=r"adapt\.short_tokens 16 must be below the 16 of a long rationale"):
         run_adapt(random_checkpoint, tmp_path / "no", dataclasses.replace(GRADED, short_tokens=16))
+    with pytest.raises(OptionError, match=f"--max-new-tokens {TOKENS} must be above the {TOKENS} of a short rationale"):
+        add_tokens(str(final), tmp_path / "no", TOKENS)
 
 
 class Endless:
