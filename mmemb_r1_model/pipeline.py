@@ -395,7 +395,11 @@ class Pipeline:
                 # On synthetic data alone, where the truth is known.
                 folders = [self._root / path for path in sorted({data.path for data in self.config.data})]
                 with progress_of("select, how good it is"):
-                    write_json(folder / QUALITY, selection_quality(folder, folders))
+                    quality = selection_quality(folder, folders)
+                write_json(folder / QUALITY, quality)
+                auc = quality["all"]["auc"]["margin" if config.rule.margin else "delta"]
+                told = "nothing to compare" if auc is None else f"AUC {auc:.2f}, 0.5 where it doesn't read them"
+                return f"rationales selected; the evaluator tells right ones from wrong ones: {told}"
         return "rationales selected"
 
     def _train(self) -> str:
