@@ -23,8 +23,8 @@ from mmeb_harness.core.threads import in_background
 
 #: What asks to end; one that is ignored, as by nohup, stays so.
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-#: Seconds that what is under way is given. Schedulers kill 30 s after they asked.
-PATIENCE_SECONDS = 20.0
+#: Seconds that what is under way is given.
+PATIENCE_SECONDS = 8.0
 #: Seconds from a KeyboardInterrupt to the end of the process.
 WAY_OUT_SECONDS = 5.0
 #: Exit code of what somebody interrupted.

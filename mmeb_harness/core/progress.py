@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from rich.console import Console
@@ -15,11 +16,12 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
 )
 from rich.text import Text
 
 from mmeb_harness.core.terminal import print_logged, print_shown
-from mmeb_harness.core.waiting import silence
+from mmeb_harness.core.waiting import SILENT_SECONDS, beats, silence
 
 
 class Reporter(Protocol):
@@ -86,6 +88,7 @@ class BarReporter:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),  # which moves while an item takes long
             _Speed(),
             _Left(),
         )
@@ -134,7 +137,10 @@ class BarReporter:
 
 
 class LineReporter:
-    """Plain lines for logs: one a task, and one now and then while much is encoded, with the time left."""
+    """Plain lines for logs: one a task, and one now and then while much is encoded, with the time left.
+
+    While an item takes long a thread says so.
+    """
 
     def __init__(self, console: Console, prefix: str = "") -> None:
         self._console, self._prefix = console, prefix
@@ -143,6 +149,7 @@ class LineReporter:
         self._media = 0
         self._ends: float | None = None
         self._began = self._encoding_started = self._last = self._last_media = time.monotonic()
+        self._beats = ExitStack()
 
     def start_run(self, tasks: int) -> None:
         self._tasks = tasks
@@ -162,11 +169,20 @@ class LineReporter:
 
     def start_encoding(self, tasks: Sequence[str], items: int) -> None:
         self._label, self._items, self._encoded = label(tasks), items, 0
-        self._encoding_started = self._last = time.monotonic()
+        self._encoding_started = self._last = self._advanced = time.monotonic()
+        self._beats.close()
+        self._beats.enter_context(beats(lambda: SILENT_SECONDS, self._tell_it_goes_on))
+
+    def _tell_it_goes_on(self) -> None:
+        now = time.monotonic()
+        if self._encoded < self._items and now - self._advanced >= SILENT_SECONDS:
+            self._last = now
+            done = f"{self._label}: {self._encoded}/{self._items} items"
+            self.note(f"        {done}, the next for {now - self._advanced:.0f} s")
 
     def advance(self, items: int) -> None:
         self._encoded += items
-        now = time.monotonic()
+        self._advanced = now = time.monotonic()
         if self._encoded > 0 and now - self._last > silence(now - self._began):
             self._last = now
             speed = self._encoded / (now - self._encoding_started)
@@ -185,7 +201,7 @@ class LineReporter:
         print_logged(self._console, f"{self._prefix}{line}")
 
     def stop(self) -> None:
-        return
+        self._beats.close()
 
 
 class SilentReporter:

@@ -55,7 +55,7 @@ def progress_of(what: str, total: int | None = None, *, done: int = 0, shown: bo
             yield advance
     else:
         lines = _Lines(console, what, total, done)
-        with _beats(lambda: lines.wait, lines.tell_if_due):
+        with beats(lambda: lines.wait, lines.tell_if_due):
             yield lines.advance
 
 
@@ -150,12 +150,12 @@ def heartbeat(what: str, note: Callable[[str], None]) -> Iterator[None]:
     def passed() -> float:
         return time.monotonic() - began
 
-    with _beats(lambda: silence(passed()), lambda: note(f"{what}: {passed():.0f} s")):
+    with beats(lambda: silence(passed()), lambda: note(f"{what}: {passed():.0f} s")):
         yield
 
 
 @contextmanager
-def _beats(wait: Callable[[], float], tell: Callable[[], None]) -> Iterator[None]:
+def beats(wait: Callable[[], float], tell: Callable[[], None]) -> Iterator[None]:
     """A thread that waits, for as long as it is told each time, and tells; until the end of the context."""
     ended, over = threading.Event(), threading.Event()
 

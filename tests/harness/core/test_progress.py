@@ -43,16 +43,46 @@ def test_bars_leave_the_lines_of_finished_tasks() -> None:
     assert "3/3" in text
 
 
+class Clock:
+    """The time that a test says it is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
 def test_a_long_task_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.StringIO()
+    output, clock = io.StringIO(), Clock(monkeypatch)
     reporter = LineReporter(Console(file=output, width=120))
-    clock = iter([0.0, 0.0, 20.0, 20.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     reporter.start_run(1)
     reporter.start_encoding(["long", "longer", "longest"], 100)
     reporter.time_left(7800)
+    clock.now = 20.0
     reporter.advance(25)
+    reporter.stop()
     assert "long and 2 more: 25/100 items, 1.2 items/s, about 2 h 10 min left" in output.getvalue()
+
+
+def test_an_item_that_takes_long_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, clock = io.StringIO(), Clock(monkeypatch)
+    reporter = LineReporter(Console(file=output, width=120))
+    reporter.start_encoding(["long"], 2)
+    clock.now = 3.0
+    reporter._tell_it_goes_on()
+    assert not output.getvalue()
+    clock.now = 12.0
+    reporter._tell_it_goes_on()
+    reporter.advance(1)
+    clock.now = 300.0
+    reporter._tell_it_goes_on()
+    reporter.advance(1)
+    clock.now = 310.0
+    reporter._tell_it_goes_on()
+    reporter.stop()
+    said = [line[9:].strip() for line in output.getvalue().splitlines()]
+    assert said[0] == "long: 0/2 items, the next for 12 s"
+    assert said[1] == "long: 1/2 items, the next for 288 s"
+    assert not any("next" in line for line in said[2:])
 
 
 @pytest.mark.parametrize(
