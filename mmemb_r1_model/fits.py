@@ -19,7 +19,8 @@ import torch
 from transformers import Qwen3VLConfig
 
 from mmeb_harness.adapter.pixels import PatchShape
-from mmemb_r1_model.decoding.step import ROW_BUCKETS, rounded
+from mmemb_r1_model.decoding.groups import columns_for
+from mmemb_r1_model.decoding.step import ROW_BUCKETS
 from mmemb_r1_model.decoding.stream import GPU_SHARE, SLOTS
 from mmemb_r1_model.disk.errors import OptionError
 from mmemb_r1_model.model.checkpoint import open_checkpoint
@@ -202,15 +203,16 @@ class Fits:
         rows = max(1, _BATCH_TOKENS // (prompt + subject.rationale // 4))
         read = prefill_peak(subject, rows)
         free = GPU_SHARE * (self.gpus.room - read.by_kind["weights"])
-        columns = rounded(prompt + subject.rationale + 3, parts=4)
-        wanted = min(SLOTS["cuda"], int(free // (columns * _token_bytes(subject.model))))
-        slots = max((bucket for bucket in ROW_BUCKETS if bucket <= wanted), default=max(1, wanted))
+        most, token = SLOTS["cuda"], _token_bytes(subject.model)
+        # As batches are planned: the longest are few.
+        columns, longest = (columns_for(prompt + tokens + 3) for tokens in (subject.rationale // 4, subject.rationale))
+        slots, fewest = (_slots(int(free // (each * token)), most) for each in (columns, longest))
         step = decode_peak(subject, slots)
         beside = {kind: size for kind, size in read.by_kind.items() if kind != "weights"}
         both = Peak({kind: step.by_kind.get(kind, 0) + beside.get(kind, 0) for kind in _KINDS})
-        most = SLOTS["cuda"]
-        least = both.bytes - max(0, slots - ROW_BUCKETS[0]) * columns * _token_bytes(subject.model)
-        return Fit("evaluate", both, f"{slots} of {most} rationales at once, batches of {rows} such items", least)
+        least = both.bytes - max(0, slots - ROW_BUCKETS[0]) * columns * token
+        at_once = f"{slots} of {most} rationales at once" + (f", {fewest} if all are the longest" * (fewest < slots))
+        return Fit("evaluate", both, f"{at_once}; batches of {rows} such items", least)
 
     @cached_property
     def subject(self) -> Subject:
@@ -274,6 +276,11 @@ def _of_worker(worker: WorkerConfig) -> Fit:
     columns = 2048 + worker.max_new_tokens
     kept = worker.batch_size * columns * _token_bytes(model)
     return Fit(part, Peak({"weights": weights, "kv": kept}), "without activations; of prompts of 2,048 tokens")
+
+
+def _slots(fitting: int, most: int) -> int:
+    """Of those for which there is memory, as many as the decoder would have."""
+    return max((bucket for bucket in ROW_BUCKETS if bucket <= min(fitting, most)), default=max(1, fitting))
 
 
 def _frozen(student: StudentConfig) -> torch.dtype:

@@ -73,7 +73,7 @@ MAY_IMPORT = {
         "training": "data decoding disk embed model vllm",
         "selection": "data decoding disk model training",
         "pipeline": "data disk model rationales selection training vllm",
-        "rehearsal": "data disk embed model selection training",
+        "rehearsal": "data decoding disk embed model selection training",
         "study": "data disk embed pipeline rationales selection training",
         "estimate": "data disk pipeline rationales training",
         "fits": "decoding disk model pipeline rationales rehearsal training",

@@ -8,11 +8,12 @@ from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.costs import Costs, Passes
 from mmemb_r1_model.decoding.patches import as_the_library_has_it, multiply_patches
 from mmemb_r1_model.decoding.pictures import find_ends_once
-from mmemb_r1_model.decoding.slots import cache_argument
+from mmemb_r1_model.decoding.pieces import LONGEST_PIECE, Pieces, Prompts, at_once, read_in_pieces, states_of
 from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
 from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
 
 __all__ = [
+    "LONGEST_PIECE",
     "Answer",
     "Answered",
     "Costs",
@@ -20,14 +21,18 @@ __all__ = [
     "Graphs",
     "Opened",
     "Passes",
+    "Pieces",
+    "Prompts",
     "Row",
     "Rule",
     "StageClock",
     "Usage",
     "as_the_library_has_it",
-    "cache_argument",
+    "at_once",
     "find_ends_once",
     "likeliest",
     "multiply_patches",
+    "read_in_pieces",
+    "states_of",
     "suppressed",
 ]

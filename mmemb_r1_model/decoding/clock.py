@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
+from mmemb_r1_model.decoding.pieces import Pieces, ResultT
 from mmemb_r1_model.decoding.place import on_gpu
 
 
@@ -44,6 +45,17 @@ class StageClock:
             seconds = (time.perf_counter() - started) / (self._readers if reading else 1)
             with self._lock:
                 self._seconds[name] += seconds
+
+    def stages(self, name: str, pieces: Pieces[ResultT]) -> Pieces[ResultT]:
+        """The same work, each of its pieces timed."""
+        while True:
+            with self.stage(name):
+                try:
+                    next(pieces)
+                except StopIteration as end:
+                    result: ResultT = end.value
+                    return result
+            yield
 
     def take(self) -> dict[str, float]:
         """Seconds by stage since the last call. On a GPU it waits for the last stage's end."""

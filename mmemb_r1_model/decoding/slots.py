@@ -1,4 +1,8 @@
-"""Keys and values of rows that are being continued: one block of memory, a slot for each row, a length for each slot.
+"""Keys and values of rows that are being continued: blocks of equal slots, a slot for each row, a length for each slot.
+
+A slot's columns lie together, as attention reads them. Pages that a row's columns are scattered over would take no
+more of them than a row has, but without a kernel made for it each step would first have to gather them: all keys and
+values read and written once more, in every step, where a GPU does little else than read them.
 
 Legend of shapes: S slots, H heads of keys and values, L columns of a slot, D head dimension, B rows of a step, W its
 columns.
@@ -42,9 +46,9 @@ class KeyValueShape:
         return cls(len(text_model.layers), heads, head_dim, weight.dtype, weight.device)
 
     @property
-    def token_numbers(self) -> int:
-        """Numbers of a token, over all layers."""
-        return self.layers * 2 * self.heads * self.head_dim
+    def token_bytes(self) -> int:
+        """Of a token, over all layers."""
+        return self.layers * 2 * self.heads * self.head_dim * self.dtype.itemsize
 
 
 @lru_cache
@@ -56,21 +60,25 @@ def cache_argument(forward: Callable[..., Any]) -> str:
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """Transformers' cache for steps of one token, over the first rows and columns of the slots."""
 
-    def __init__(self, shape: KeyValueShape, slots: int, columns: int, memory: Tensor | None = None) -> None:
+    def __init__(
+        self, shape: KeyValueShape, slots: int, columns: int, earlier: SlotCache | None = None, rows: int = 0
+    ) -> None:
         """Lay out the slots.
 
         Args:
-            memory: (n,) to lay them out in, of an earlier cache; too little or `None`: new memory.
+            earlier: fewer slots of the same size, whose first `rows` move here, a layer at a time; useless afterwards.
         """
         super().__init__(layers=[])
         self.slots, self.columns = slots, columns
-        numbers = slots * columns * shape.token_numbers
-        if memory is None or memory.numel() < numbers:
+        self.stores: list[Tensor] = []  # (2, S, H, L, D) of each layer
+        for layer in range(shape.layers):
             # Zeros, not whatever lay there: a masked NaN is still a NaN after the soft-max.
-            memory = torch.zeros(numbers, dtype=shape.dtype, device=shape.device)
-        self.memory = memory
-        store = memory[:numbers].view(shape.layers, 2, slots, shape.heads, columns, shape.head_dim)
-        self._store = store  # (layers, 2, S, H, L, D)
+            size = 2, slots, shape.heads, columns, shape.head_dim
+            store = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+            if earlier is not None:
+                store[:, :rows] = earlier.stores[layer][:, :rows]
+                earlier.stores[layer] = store
+            self.stores.append(store)
         self._slots_S = torch.arange(slots, device=shape.device)
         self._columns_L = torch.arange(columns, device=shape.device)
         self._dtype = shape.dtype
@@ -99,7 +107,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """
         rows = len(key_states)
         taken = []
-        for states, store in ((key_states, self._store[layer_idx, 0]), (value_states, self._store[layer_idx, 1])):
+        for states, store in zip((key_states, value_states), self.stores[layer_idx], strict=True):
             store[self._slots_S[:rows], :, self._lengths_B] = states[:, :, 0]
             taken.append(store[:rows, :, : self._width])
         return taken[0], taken[1]
@@ -116,15 +124,25 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         device = self._slots_S.device
         columns_W = self._columns_L[: max(lengths)]
         rows_R, starts_R, slots_R = (torch.tensor(numbers, device=device) for numbers in (rows, starts, slots))
-        for layer, store in zip(past.layers, self._store, strict=True):
+        for layer, store in zip(past.layers, self.stores, strict=True):
             # What is copied behind a row's length is never seen, and overwritten by its tokens.
             taken = (starts_R[:, None] + columns_W).clamp_(max=layer.keys.shape[2] - 1)
             for states, slot_states in ((layer.keys, store[0]), (layer.values, store[1])):
                 slot_states[slots_R[:, None], :, columns_W] = states[rows_R[:, None], :, taken]
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy one slot to another."""
-        self._store[:, :, target, :, :length] = self._store[:, :, source, :, :length]
+    def taken(self, slot: int, length: int) -> list[Tensor]:
+        """A slot's first columns: of each layer a view (2, H, length, D)."""
+        return [store[:, slot, :, :length] for store in self.stores]
+
+    def put(self, slot: int, states: Sequence[Tensor]) -> None:
+        """Copy what was taken of another slot, of whatever cache, or is on the host."""
+        for store, own in zip(self.stores, states, strict=True):
+            store[:, slot, :, : own.shape[2]] = own
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all slots."""
+        return sum(store.nbytes for store in self.stores)
 
 
 def grouped_attention(

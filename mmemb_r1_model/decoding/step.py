@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,26 @@ def rounded(count: int, parts: int, grain: int = COLUMNS["cuda"]) -> int:
     """Up to a multiple of `grain`, coarser for larger numbers: of a 1 / `parts` of the power of two below."""
     grain = max(grain, (1 << (count.bit_length() - 1)) // parts)
     return -(-count // grain) * grain
+
+
+@dataclass(frozen=True)
+class Held:
+    """A row between two slots.
+
+    Attributes:
+        inputs: (3,), see `Step.inputs`.
+        kept_D: state at its last mark.
+        states: keys and values (2, H, L, D) of each layer.
+    """
+
+    inputs: NDArray[np.int64]
+    kept_D: Tensor
+    states: Sequence[Tensor]
+
+    def on_host(self) -> Held:
+        """The same, copied to where a slot costs nothing."""
+        states = [states.to("cpu", copy=True) for states in self.states]
+        return Held(self.inputs, self.kept_D.to("cpu", copy=True), states)
 
 
 class Step:
@@ -85,7 +106,7 @@ class Step:
             self.compute(rows, width)
             return
         rows = next((bucket for bucket in ROW_BUCKETS if rows <= bucket <= self.cache.slots), self.cache.slots)
-        key = self.cache.slots, self.cache.columns, rows, width
+        key = self.cache.columns, self.cache.slots, rows, width
         if not self._records.replay(key, lambda: self.compute(rows, width)):
             self.compute(rows, width)
 
@@ -107,11 +128,21 @@ class Step:
             logits_BV = (self._head(hidden_BD) + self._never_V).float()
             self.log_probs_S[:rows].copy_(logits_BV.amax(dim=-1) - logits_BV.logsumexp(dim=-1))
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """A row to another slot."""
-        self.cache.move(source, target, length)
-        self.kept_SD[target] = self.kept_SD[source]
-        self.inputs[:, target] = self.inputs[:, source]
+    def take_over(self, earlier: Step, rows: int) -> None:
+        """The first rows of a step, whose keys and values are in the cache already."""
+        self.kept_SD[:rows] = earlier.kept_SD[:rows]
+        self.inputs[:, :rows] = earlier.inputs[:, :rows]
+
+    def take(self, slot: int) -> Held:
+        """A row as it is; its tensors are views."""
+        inputs = self.inputs[:, slot].copy()
+        return Held(inputs, self.kept_SD[slot], self.cache.taken(slot, int(inputs[1])))
+
+    def put(self, slot: int, held: Held) -> None:
+        """A row from elsewhere."""
+        self.inputs[:, slot] = held.inputs
+        self.kept_SD[slot] = held.kept_D
+        self.cache.put(slot, held.states)
 
 
 def suppressed(model: Any, tokens: Sequence[int]) -> Tensor:
@@ -128,7 +159,7 @@ def likeliest(head: Any, hidden_BD: Tensor, never_V: Tensor) -> Tensor:
 
 
 class Records:
-    """Recorded steps, in one pool of memory: they never run at the same time."""
+    """Recorded steps, by columns, slots, rows and width; in one pool of memory: they never run at the same time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -153,10 +184,11 @@ class Records:
         self._graphs[key].replay()
         return True
 
-    def clear(self) -> None:
-        """Forget all: the memory that they work on is about to go."""
-        self._graphs.clear()
-        self._pool = torch.cuda.graph_pool_handle()
+    def forget(self, columns: int) -> None:
+        """Drop those over slots of that size: the memory that they work on is about to go."""
+        self._graphs = {key: graph for key, graph in self._graphs.items() if key[0] != columns}
+        if not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()
 
     def _record(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         # Libraries set themselves up in their first calls, which can't be recorded. A step may run twice: it writes

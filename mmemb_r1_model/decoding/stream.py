@@ -13,19 +13,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from mmemb_r1_model.decoding.clock import StageClock
+from mmemb_r1_model.decoding.groups import Group, Groups, reserved
 from mmemb_r1_model.decoding.patches import multiply_patches
 from mmemb_r1_model.decoding.pictures import find_ends_once
+from mmemb_r1_model.decoding.pieces import Pieces, stop_at_language_models
 from mmemb_r1_model.decoding.place import on_gpu
-from mmemb_r1_model.decoding.reading import Reading, reader_count
+from mmemb_r1_model.decoding.reading import UNFINISHED, Reading, reader_count
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache
-from mmemb_r1_model.decoding.step import ROW_BUCKETS, Graphs, Records, Step, rounded
+from mmemb_r1_model.decoding.step import Graphs, Held, Records, Step
 
 #: Most rows at once. On a GPU a step costs little more for many rows than for one; see also `_room`.
 SLOTS = {"cuda": 256, "cpu": 64}
@@ -71,9 +73,8 @@ class Rule(Protocol):
     def never(self) -> Sequence[int]:
         """Tokens that the model doesn't choose."""
 
-    @property
-    def longest(self) -> int:
-        """Tokens fed to a row at most."""
+    def longest(self, limit: int | None) -> int:
+        """Tokens fed to a row at most; `limit`: see `Opened.limits`."""
 
     def choose(self, row: Row, wanted: int) -> int | None:
         """What comes after `row.fed`, if the model wants `wanted`.
@@ -174,14 +175,15 @@ class Decoder:
         self._model, self.rule, self._scores = model, rule, scores
         multiply_patches(model)
         find_ends_once(model)
+        stop_at_language_models(model)
         self._shape = KeyValueShape.of(text_model)
-        #: Upper bound of rows at once; halved whenever memory has run out.
-        self.most_rows = slots if slots is not None else SLOTS["cuda" if on_gpu(model.device) else "cpu"]
-        self._last = self.most_rows
         self._bytes: int | None = None
-        self._memory: Tensor | None = None
-        self._steps: dict[tuple[int, int], Step] = {}
         self._records = Records() if on_gpu(model.device) and graphs != "off" else None
+        most_rows = slots if slots is not None else SLOTS["cuda" if on_gpu(model.device) else "cpu"]
+        #: The rows that go on. How many there may be at once is halved whenever memory has run out.
+        self.groups: Groups[Any] = Groups(
+            self._make_step, most_rows, self._room, self._shape.token_bytes, self._records
+        )
         #: How many were begun.
         self.streams = 0
         self.readers = reader_count(model.device)
@@ -189,49 +191,38 @@ class Decoder:
 
     @torch.inference_mode()
     def stream(
-        self, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Opened[ExtraT]]
+        self, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]]
     ) -> Iterator[Answered[ExtraT]]:
         """One result a batch, in order.
 
         Args:
-            open_batch: reads a batch, in stages of `clock`.
+            open_batch: reads a batch, in stages of `clock`. Between the pieces of a long one others get a token each.
 
         Raises:
             torch.OutOfMemoryError: the memory for rows is given back, and the next stream has half as many at once.
             RuntimeError: another stream was begun before this one had ended: they would write to each other's slots.
         """
         self.streams += 1
+        self.groups.clear()
         run = _Run(self, batches, open_batch)
         try:
             with contextlib.closing(run):
                 yield from run.results()
         except torch.OutOfMemoryError:
             run.forget()
-            self._release()
-            self.most_rows = max(1, min(self.most_rows, self._last) // 2)
+            self.groups.most_rows = max(1, self.groups.most_rows // 2)
+            self.groups.release()
+            if on_gpu(self._model.device):
+                torch.cuda.empty_cache()
             self._bytes = self._room() // 2
             raise
 
-    def step_for(self, longest_prompt: int) -> Step:
-        """The step over slots, all free, for prompts up to that length."""
-        columns = rounded(longest_prompt + self.rule.longest, parts=4)
-        slots = self._last = self._slots(columns)
-        if (slots, columns) not in self._steps:
-            if self._memory is not None and self._memory.numel() < slots * columns * self._shape.token_numbers:
-                self._release()
-            cache = SlotCache(self._shape, slots, columns, self._memory)
-            self._memory = cache.memory
-            step = Step(self._model, cache, self.rule.mark, self.rule.never, self._records, self._scores)
-            self._steps[slots, columns] = step
-        return self._steps[slots, columns]
-
-    def _slots(self, columns: int) -> int:
-        slot_bytes = columns * self._shape.token_numbers * self._shape.dtype.itemsize
-        wanted = min(self.most_rows, max(1, self._room() // slot_bytes))
-        if not on_gpu(self._model.device):
-            return wanted
-        # Few numbers, so that a little more or less of free memory makes no difference.
-        return max((bucket for bucket in ROW_BUCKETS if bucket <= wanted), default=wanted)
+    def _make_step(self, slots: int, columns: int, earlier: Step | None, rows: int) -> Step:
+        cache = SlotCache(self._shape, slots, columns, None if earlier is None else earlier.cache, rows)
+        step = Step(self._model, cache, self.rule.mark, self.rule.never, self._records, self._scores)
+        if earlier is not None:
+            step.take_over(earlier, rows)
+        return step
 
     def _room(self) -> int:
         device = self._model.device
@@ -240,15 +231,6 @@ class Decoder:
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             self._bytes = int(GPU_SHARE * (free + unused))
         return _HOST_BYTES if self._bytes is None else self._bytes
-
-    def _release(self) -> None:
-        """Give the slots' memory back, with the recordings that hold on to it."""
-        self._steps.clear()
-        self._memory = None
-        if self._records is not None:
-            self._records.clear()
-        if on_gpu(self._model.device):
-            torch.cuda.empty_cache()
 
 
 @dataclass
@@ -268,27 +250,28 @@ class _Waiting(Generic[ExtraT]):
     opened: Opened[ExtraT]
     ticket: _Ticket[ExtraT]
     places: deque[int]  # in the lists of `opened`
+    needed: Sequence[int]  # columns of each row
 
-    @property
-    def longest(self) -> int:
-        return max(self.opened.lengths)
+
+#: A row in a slot.
+_Active: TypeAlias = tuple[Row, _Ticket[ExtraT]]
 
 
 class _Run(Generic[BatchT, ExtraT]):
     """The rows and batches of one stream, while it runs."""
 
     def __init__(
-        self, decoder: Decoder, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Opened[ExtraT]]
+        self, decoder: Decoder, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]]
     ) -> None:
         self._decoder, self._number = decoder, decoder.streams
         self._reading = Reading(batches, open_batch, decoder.readers)
         self._rule, self._clock = decoder.rule, decoder.clock
         self._clock.take()
+        self._groups: Groups[_Active[ExtraT]] = decoder.groups
         self._tickets: deque[_Ticket[ExtraT]] = deque()
         self._waiting: _Waiting[ExtraT] | None = None
-        #: Rows in the slots, from the first one on without a gap.
-        self._active: list[tuple[Row, _Ticket[ExtraT]]] = []
-        self._step: Step | None = None
+        #: Rows that had come to the end of their slots when there was no memory for longer ones.
+        self._parked: deque[tuple[_Active[ExtraT], Held]] = deque()
         self._steps = self._tokens = self._looked_at = 0
         self._more = True
 
@@ -296,15 +279,13 @@ class _Run(Generic[BatchT, ExtraT]):
         while self._more or self._tickets:
             if self._number != self._decoder.streams:
                 raise RuntimeError("another stream was begun on this model before this one had ended")
-            if self._waiting:
-                if not self._active:
-                    self._step = None  # or its memory couldn't be given back for more
-                    self._step = self._decoder.step_for(self._waiting.longest)
-                self._admit(self._waiting, range(len(self._active), self.step.cache.slots))
-            if self._more and not self._waiting and (not self._active or len(self._active) < self.step.cache.slots):
-                self._read()
-            elif self._active:
-                self._reading.pause()
+            while self._parked and self._go_on(*self._parked[0]):
+                self._parked.popleft()
+            if self._waiting and not self._parked:
+                self._admit(self._waiting)
+            waits = self._waiting or self._parked or self._groups.rows >= self._groups.most_rows
+            reads = self._more and not waits
+            if not reads or not self._read():
                 self._advance()
             while self._tickets and not self._tickets[0].open_rows:
                 ticket = self._tickets.popleft()
@@ -318,55 +299,63 @@ class _Run(Generic[BatchT, ExtraT]):
 
     def forget(self) -> None:
         """Let go of what lies on the device: an error's traceback may keep this object alive."""
-        self._step = self._waiting = None
-        self._active.clear()
+        self._waiting = None
         self._tickets.clear()
+        self._parked.clear()
 
-    def _read(self) -> None:
-        batch = self._reading.next()
-        if batch is None:
+    def _read(self) -> bool:
+        """Read on; false: not to the end of a batch."""
+        read = self._reading.next()
+        if read is None:
             self._more = False
-            return
-        opened, started = batch
-        ticket = _Ticket(opened.extra, len(opened.rows), started)
-        self._tickets.append(ticket)
-        if opened.rows:
-            self._waiting = _Waiting(opened, ticket, deque(range(len(opened.rows))))
+        elif isinstance(read, tuple):
+            opened, started = read
+            ticket = _Ticket(opened.extra, len(opened.rows), started)
+            self._tickets.append(ticket)
+            if opened.rows:
+                limits = opened.limits or [None] * len(opened.rows)
+                rows = zip(opened.lengths, limits, strict=True)
+                needed = [reserved(length, 0, self._rule.longest(limit)) for length, limit in rows]
+                self._waiting = _Waiting(opened, ticket, deque(range(len(opened.rows))), needed)
+        return read is not UNFINISHED
 
-    @property
-    def step(self) -> Step:
-        """Over the slots in use."""
-        assert self._step is not None, "no row was admitted"
-        return self._step
+    def _admit(self, waiting: _Waiting[ExtraT]) -> None:
+        """Rows that wait into free slots, in order."""
+        groups = self._groups
+        while waiting.places:
+            group = groups.place([waiting.needed[place] for place in waiting.places])
+            if group is None:
+                return
+            free = min(group.free, groups.most_rows - groups.rows)
+            places = [waiting.places.popleft()]
+            while len(places) < free and waiting.places and group.suits(waiting.needed[waiting.places[0]]):
+                places.append(waiting.places.popleft())
+            self._enter(group, waiting, places)
+        self._waiting = None
 
-    def _admit(self, waiting: _Waiting[ExtraT], free: Sequence[int]) -> Sequence[int]:
-        """Rows that wait into free slots, the first of these first.
-
-        Returns:
-            The slots that are still free.
-        """
-        opened = waiting.opened
-        if not free or waiting.longest + self._rule.longest > self.step.cache.columns:
-            return free  # longer than the slots: those are made anew when the last row has left
-        places = [waiting.places.popleft() for _ in range(min(len(free), len(waiting.places)))]
-        if not waiting.places:
-            self._waiting = None
-        slots = free[: len(places)]
+    def _enter(self, group: Group[_Active[ExtraT]], waiting: _Waiting[ExtraT], places: Sequence[int]) -> None:
+        opened, step, first = waiting.opened, group.step, len(group.active)
         rows, starts, lengths = ([of[place] for place in places] for of in (opened.rows, opened.starts, opened.lengths))
         with self._clock.stage("generate", reading=False):
-            self.step.cache.admit(opened.past, rows, starts, lengths, slots)
-        for slot, place in zip(slots, places, strict=True):
+            step.cache.admit(opened.past, rows, starts, lengths, range(first, first + len(places)))
+        for slot, place in enumerate(places, first):
             row = Row(opened.rows[place], limit=opened.limits[place] if opened.limits else None)
-            self._active[slot : slot + 1] = [(row, waiting.ticket)]
+            group.active.append((row, waiting.ticket))
             token = self._rule.choose(row, opened.wanted[place])
             if token is None:
                 raise ValueError("a rule must feed a row its mark before it ends")
-            self.step.inputs[:, slot] = token, opened.lengths[place], opened.positions[place]
-        return free[len(places) :]
+            step.inputs[:, slot] = token, opened.lengths[place], opened.positions[place]
 
     def _advance(self) -> None:
         """A token for every row."""
-        step, rows = self.step, len(self._active)
+        busy = self._groups.busy
+        if busy:
+            self._reading.pause()
+        for group in busy:
+            self._advance_group(group)
+
+    def _advance_group(self, group: Group[_Active[ExtraT]]) -> None:
+        step, rows = group.step, len(group.active)
         tokens, lengths, positions = step.inputs[:, :rows]
         fed = tokens.tolist()
         with self._clock.stage("generate", reading=False):
@@ -378,8 +367,8 @@ class _Run(Generic[BatchT, ExtraT]):
         self._looked_at += int(lengths.sum()) + rows
         lengths += 1
         positions += 1
-        done = []
-        for slot, (row, _) in enumerate(self._active):
+        done, full = [], (lengths == group.columns).nonzero()[0].tolist()
+        for slot, (row, _) in enumerate(group.active):
             row.fed.append(fed[slot])
             if log_probs:
                 row.log_probs.append(log_probs[slot])
@@ -389,30 +378,32 @@ class _Run(Generic[BatchT, ExtraT]):
             else:
                 tokens[slot] = token
         if done:
-            self._leave(done)
+            self._answer(group, done)
+        for slot in (full := [slot for slot in full if slot not in done]):
+            active, held = group.active[slot], step.take(slot)
+            if not self._go_on(active, held, moving=True):
+                self._parked.append((active, held.on_host()))
+        group.leave([*done, *full])
 
-    def _leave(self, done: list[int]) -> None:
-        """Answers of rows that are complete; their slots go to rows that wait, or to the last ones."""
+    def _go_on(self, active: _Active[ExtraT], held: Held, moving: bool = False) -> bool:
+        """Let a row go on in a longer slot; false: there is no memory for one."""
+        row, _ = active
+        needed = reserved(int(held.inputs[1]), len(row.fed), self._rule.longest(row.limit))
+        group = self._groups.place([needed], moving)
+        if group is None:
+            return False
+        with self._clock.stage("generate", reading=False):
+            group.put(active, held)
+        return True
+
+    def _answer(self, group: Group[_Active[ExtraT]], done: list[int]) -> None:
+        """Answers of rows that are complete."""
         with self._clock.stage("readout", reading=False):
-            states = self.step.kept_SD[torch.tensor(done, device=self.step.kept_SD.device)]
+            states = group.step.kept_SD[torch.tensor(done, device=group.step.kept_SD.device)]
         now = time.perf_counter()
         for slot, state in zip(done, states, strict=True):
-            row, ticket = self._active[slot]
+            row, ticket = group.active[slot]
             ticket.open_rows -= 1
             ticket.answers.append(
                 Answer(row.index, tuple(row.fed), row.truncated, row.vetoed, now - ticket.started, state)
             )
-        free = self._admit(self._waiting, done) if self._waiting else done
-        self._close_gaps(free)
-
-    def _close_gaps(self, free: Sequence[int]) -> None:
-        gone = set(free)
-        for slot in free:
-            while len(self._active) - 1 in gone:
-                self._active.pop()
-            last = len(self._active) - 1
-            if slot < last:
-                self.step.move(last, slot, int(self.step.inputs[1, last]))
-                self._active[slot] = self._active.pop()
-                gone.remove(slot)
-        self.step.inputs[:, len(self._active) :] = 0

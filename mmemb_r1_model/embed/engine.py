@@ -24,30 +24,26 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mmeb_harness import EncodeResult, Trace, Work
-from mmemb_r1_model.decoding import Answer, Answered, Costs, Decoder, Graphs, Opened, Passes, Row, Usage, cache_argument
+from mmemb_r1_model.decoding import (
+    LONGEST_PIECE,
+    Answer,
+    Answered,
+    Costs,
+    Decoder,
+    Graphs,
+    Opened,
+    Passes,
+    Pieces,
+    Prompts,
+    Row,
+    Usage,
+    read_in_pieces,
+    states_of,
+)
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.gate import action_logits, gate_words, prefers_short, reason_logit
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
 from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Reasoning, Short, Veto
-
-
-def states_of(
-    model: Any, mask: Tensor, positions_3BL: Tensor, past: DynamicCache | None = None, **inputs: Tensor
-) -> Tensor:
-    """States (B, L, D) of a pass, after the final norm.
-
-    Args:
-        model: Qwen3VLForConditionalGeneration.
-        mask: (B, L) over everything fed so far, or (B, 1, L, L): where a token may look.
-        positions_3BL: of the new tokens.
-        past: what was fed before; it takes the new tokens, too.
-        inputs: see `Batch.inputs`.
-    """
-    cache = {} if past is None else {cache_argument(type(model.model).forward): past}
-    hidden_BLD: Tensor = model.model(
-        **inputs, attention_mask=mask, position_ids=positions_3BL, use_cache=past is not None, **cache
-    ).last_hidden_state
-    return hidden_BLD
 
 
 def unit_vectors(states_BD: Tensor) -> Tensor:
@@ -80,10 +76,9 @@ class Rationale:
         """The token <emb>, behind which a row is done."""
         return self.emb
 
-    @property
-    def longest(self) -> int:
+    def longest(self, limit: int | None) -> int:
         """With its three markers."""
-        return self.limit + 3
+        return (self.limit if limit is None else limit) + 3
 
     def choose(self, row: Row, wanted: int) -> int | None:
         """The model's token, unless the answer has to be closed by rule."""
@@ -166,6 +161,7 @@ class Engine:
         short: Short | None = None,
         budget: Budget = "graded",
         veto: Veto | None = None,
+        piece: int = LONGEST_PIECE,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -178,8 +174,9 @@ class Engine:
             short: of a graded gate; `None`: it is binary.
             budget: of rationales, if it is graded.
             veto: of rationales in mode adaptive, where the direct vector is at hand; `None`: none is given up.
+            piece: columns of a prompt that are read at once, at most.
         """
-        self.model = model.eval()
+        self.model, self.piece = model.eval(), piece
         self.tokenizer = tokenizer
         think, end_think, emb, turn_end = (tokenizer.id_of(token) for token in (THINK, END_THINK, EMB, TURN_END))
         num_rows = model.lm_head.weight.shape[0]
@@ -205,17 +202,17 @@ class Engine:
         for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
             yield self._result_of(answered)
 
-    def _open(self, collated: Collated | Uploaded, mode: Reasoning, threshold: float) -> Opened[_Read]:
+    def _open(self, collated: Collated | Uploaded, mode: Reasoning, threshold: float) -> Pieces[Opened[_Read]]:
         started = time.perf_counter()
         clock = self.decoder.clock
         with clock.stage("prefill"):
             batch = collated.to(self.model.device, self.model.dtype)
             arrays = batch.arrays
-            past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
-            hidden_BLD = self.prefill(batch, past)
+        past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
+        hidden_BLD = yield from clock.stages("prefill", self.read(batch, past))
+        with clock.stage("gate"):
             answered_BD = hidden_BLD[:, -1 if mode == "always" else -2].clone()
             direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
-        with clock.stage("gate"):
             gates = self.gates(answered_BD)
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
         read = _Read(gates.reason, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
@@ -241,8 +238,12 @@ class Engine:
         return collate(prompts, self.tokenizer.id_of(END_OF_TEXT)).to(self.model.device, self.model.dtype)
 
     def prefill(self, batch: Batch, past: DynamicCache | None) -> Tensor:
-        """States (B, L, D), after the final norm."""
+        """States (B, L, D), after the final norm, in one pass, however long the prompts are."""
         return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
+
+    def read(self, batch: Batch, past: DynamicCache | None) -> Pieces[Tensor]:
+        """The same, long prompts in pieces."""
+        return read_in_pieces(self.model, Prompts(batch.mask_BL, batch.positions_3BL, batch.inputs), past, self.piece)
 
     def gates(self, hidden_BD: Tensor) -> Gates:
         """The soft-max over the actions' logits where the answer begins, p(reason | x) calibrated.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmeb_harness import EncodeResult, Trace
-from mmemb_r1_model.decoding import Passes, Row, Usage
+from mmemb_r1_model.decoding import Passes, Row, Usage, at_once
 from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import Engine, Gates, Rationale, direct_trace, unit_vectors, with_states
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
@@ -241,7 +241,7 @@ class _Run:
         engine = self.engine
         with engine.decoder.clock.stage(stage):
             read = batch()
-            states_BLD = engine.prefill(read, None)
+            states_BLD = at_once(engine.read(read, None))
             vectors_BD = unit_vectors(states_BLD[:, -1])
         with engine.decoder.clock.stage("gate"):
             every = torch.arange(len(states_BLD), device=states_BLD.device)

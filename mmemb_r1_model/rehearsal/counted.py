@@ -123,8 +123,8 @@ def decode_peak(subject: Subject, slots: int) -> Peak:
     def run(engine: Engine, ledger: Ledger) -> Peak:
         past = prefill(engine, subject.load, 1)
         since = ledger.mark()
-        step = decode(engine, subject.load, past, 1)
-        ledger.hold("kv", [step.cache.memory])
+        step = decode(engine, subject.load, past, slots)
+        ledger.hold("kv", step.cache.stores)
         return ledger.peak(since)
 
     return _engine_peak(subject, run, slots)

@@ -21,6 +21,7 @@ from transformers import DynamicCache, Qwen3VLConfig
 
 from mmeb_harness.adapter.pixels import Patches, PatchShape, Pixels
 from mmemb_r1_model.data.pairs import Item, Side
+from mmemb_r1_model.decoding import at_once
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model import collate as collating
 from mmemb_r1_model.model.checkpoint import Checkpoint
@@ -213,18 +214,21 @@ def prefill(engine: Engine, load: Load, rows: int) -> Any:
     """What reading a batch leaves: keys and values of its rows."""
     past = DynamicCache(config=engine.model.config.get_text_config())
     with torch.inference_mode():
-        engine.gates(engine.prefill(engine.batch([load.prompt] * rows), past)[:, -1])
+        engine.gates(at_once(engine.read(engine.batch([load.prompt] * rows), past))[:, -1])
     return past
 
 
 def decode(engine: Engine, load: Load, past: Any, rows: int) -> Any:
-    """A token of every row that the slots have room for; the decoder's step over them."""
+    """A token of so many rows, which have written a quarter of what they may; the decoder's step over them."""
     length = len(load.prompt)
-    step = engine.decoder.step_for(length)
     with torch.inference_mode():
-        step.cache.admit(past, [0] * rows, [0] * rows, [length] * rows, range(rows))
+        group = engine.decoder.groups.place([length + load.rationale // 4 + 3] * rows)
+        assert group is not None, "no memory for a single row"
+        step = group.step
+        slots = step.cache.slots
+        step.cache.admit(past, [0], [0], [length], [0])
         step.inputs[1] = step.cache.columns - 1
-        step(step.cache.slots)
+        step(slots)
         step.chosen_S.tolist()
     return step
 

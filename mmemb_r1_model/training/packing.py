@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmemb_r1_model.embed.engine import states_of
+from mmemb_r1_model.decoding import states_of
 from mmemb_r1_model.model.collate import Batch, lay_out
 from mmemb_r1_model.model.prompt import Prompt
 

@@ -17,8 +17,8 @@ import torch
 from transformers import DynamicCache
 
 from mmemb_r1_model.data.pairs import Item
+from mmemb_r1_model.decoding import states_of
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import states_of
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import TURN_END
 from mmemb_r1_model.training.batches import Input, StepBatch

@@ -381,7 +381,8 @@ def _replayed(engine: ListeningEngine, records: Any) -> tuple[float, int]:
     """How far states after replayed steps are from those after unrecorded ones, and how many were recorded."""
     slots, columns, mark = 16, 256, engine.rule.mark
     cache = SlotCache(KeyValueShape.of(engine.model.model.language_model), slots, columns)
-    cache.memory.normal_()
+    for store in cache.stores:
+        store.normal_()
     step = Step(engine.model, cache, mark, engine.rule.never, records)
     draw = np.random.default_rng(0)
     apart, sizes, widths = 0.0, {3: 8, 8: 8, 13: 16}, set()

@@ -62,7 +62,7 @@ def test_a_gate_that_reads_another_token_is_found(bench: gpu_check.Bench, monkey
     right = Engine._open
 
     def opened(self: Engine, *given: Any) -> Any:
-        own = right(self, *given)
+        own = yield from right(self, *given)
         own.extra.gates[0] += 0.01
         return own
 

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from mmeb_harness.adapter.pixels import Patches
-from mmemb_r1_model.embed.engine import states_of
+from mmemb_r1_model.decoding import states_of
 from mmemb_r1_model.model.checkpoint import load_weights, open_checkpoint
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import IMAGE, IMAGE_PAD, TEXT, VIDEO, VIDEO_PAD, Prompt, extended

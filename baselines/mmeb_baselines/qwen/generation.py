@@ -24,9 +24,11 @@ from mmemb_r1_model.decoding import (
     Graphs,
     Opened,
     Passes,
+    Pieces,
+    Prompts,
     Row,
-    cache_argument,
     likeliest,
+    read_in_pieces,
     suppressed,
 )
 
@@ -47,9 +49,8 @@ class Writing:
     never: tuple[int, ...]
     mark: int
 
-    @property
-    def longest(self) -> int:
-        """With the mark that it may get."""
+    def longest(self, limit: int | None) -> int:
+        """With the mark that it may get; no answer has a limit of its own."""
         return self.limit + 1
 
     def choose(self, row: Row, wanted: int) -> int | None:
@@ -93,7 +94,7 @@ class Writer:
         for answered in self._decoder.stream(batches, self._open):
             yield _written(answered), self._work(answered)
 
-    def _open(self, batch: Batch) -> Opened[_Read]:
+    def _open(self, batch: Batch) -> Pieces[Opened[_Read]]:
         model, clock = self._model, self._decoder.clock
         mask_BL = batch.inputs["attention_mask"]
         lengths: list[int] = mask_BL.sum(axis=1).tolist()
@@ -101,12 +102,10 @@ class Writer:
         with clock.stage("prefill"):
             inputs = placed(batch.inputs, model)
             positions_3BL = _positions(model, inputs)
-            hidden_BD = model.model(
-                **inputs,
-                position_ids=positions_3BL,
-                use_cache=True,
-                **{cache_argument(type(model.model).forward): past},
-            ).last_hidden_state[:, -1]
+        prompts = Prompts(inputs.pop("attention_mask"), positions_3BL, inputs)
+        hidden_BLD = yield from clock.stages("prefill", read_in_pieces(model, prompts, past))
+        with clock.stage("prefill"):
+            hidden_BD = hidden_BLD[:, -1]
             wanted: list[int] = likeliest(model.lm_head, hidden_BD, self._never_V).tolist()
         rows, width = mask_BL.shape
         return Opened(

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from mmeb_harness import EncodeResult, Item, Trace
-from mmemb_r1_model.decoding import Decoder, Opened, Row
+from mmemb_r1_model.decoding import Decoder, Opened, Pieces, Row
 from mmemb_r1_model.decoding.patches import PatchProjection
-from mmemb_r1_model.decoding.reading import Reading
+from mmemb_r1_model.decoding.reading import UNFINISHED, Reading
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache, grouped_attention
 from mmemb_r1_model.decoding.step import Step, rounded
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
@@ -155,7 +155,7 @@ def test_when_memory_runs_out_slots_halve_and_the_next_stream_works(items: list[
     with pytest.raises(torch.OutOfMemoryError):
         streamed(embedder, items)
     handle.remove()
-    assert decoder.most_rows == 4
+    assert decoder.groups.most_rows == 4
     vectors, _, _ = streamed(embedder, items)
     assert np.abs(vectors - expected).max() < TOLERANCE
 
@@ -262,10 +262,13 @@ def test_prepared_batches_hold_arrays_alone(items: list[Item]) -> None:
 class Echo:
     """Feeds what the model wants, and the mark at a row's own length."""
 
-    mark, never, longest = 3, (), 9
+    mark, never = 3, ()
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self._lengths = lengths
+
+    def longest(self, limit: int | None) -> int:
+        return max(self._lengths) if limit is None else limit
 
     def choose(self, row: Row, wanted: int) -> int | None:
         if row.fed and row.fed[-1] == self.mark:
@@ -281,9 +284,9 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
     prompts = [embedder.prompt(item) for item in items[: len(lengths)]]
     decoder = Decoder(engine.model, Echo(lengths), slots=2)
 
-    def opened(batch: Collated) -> Opened[None]:
+    def opened(batch: Collated) -> Pieces[Opened[None]]:
         tensors, past = batch.tensors(), DynamicCache(config=engine.model.config.get_text_config())
-        engine.prefill(tensors, past)
+        yield from engine.read(tensors, past)
         width, rows = batch.ids_BL.shape[1], range(len(batch.ids_BL))
         starts = [width - length for length in batch.lengths]
         return Opened(None, rows, starts, batch.lengths, batch.next_position_B.tolist(), [5] * len(rows), past)
@@ -297,9 +300,11 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
 def test_batches_are_read_side_by_side_in_order_and_never_during_a_pause() -> None:
     begun, ended = list[int](), list[int]()
 
-    def read(batch: int) -> int:
+    def read(batch: int) -> Pieces[int]:
         begun.append(batch)
         time.sleep(0.02 * (3 - batch % 3))
+        for _ in range(2 if batch == 2 else 0):  # a piece while the batch before it is read
+            yield
         ended.append(batch)
         return 10 * batch
 
@@ -312,14 +317,15 @@ def test_batches_are_read_side_by_side_in_order_and_never_during_a_pause() -> No
     while found[-1] is not None:
         found.append(reading.next())
     reading.close()
-    assert [one[0] for one in found if one is not None] == [0, 10, 20, 30, 40]
+    assert [read if read is UNFINISHED else read[0] for read in found if read] == [0, 10, UNFINISHED, 20, 30, 40]
 
 
 def test_an_error_of_a_reader_comes_when_its_batch_would() -> None:
-    def read(batch: int) -> int:
+    def read(batch: int) -> Pieces[int]:
         if batch == 1:
             raise ValueError("no such batch")
         return batch
+        yield
 
     reading = Reading(iter(range(3)), read, readers=2)
     assert reading.next() is not None

@@ -158,7 +158,7 @@ def test_an_unsure_rationale_is_given_up_for_the_direct_vector(items: list[Item]
     lowest = sorted(min(own) for own in sure)
     bound = float(np.mean(lowest[len(lowest) // 2 :][:2]))  # between two of them: rounding may move one
     embedder = load(threshold=0.0, veto=f"{bound}")
-    embedder.engine.decoder.most_rows = slots
+    embedder.engine.decoder.groups.most_rows = slots
     with_veto, kept = embed(embedder, items)
     assert {trace.path for trace in kept} == {"reasoned", "vetoed"}
     for place, trace in enumerate(kept):

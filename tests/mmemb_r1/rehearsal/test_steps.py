@@ -54,8 +54,8 @@ ENGINE = {
     "mmemb_r1_model.decoding.step:Step.__init__": "once a size of slots",
     "mmemb_r1_model.decoding.step:suppressed": "once a size of slots",
     "mmemb_r1_model.decoding.slots:SlotCache.admit.<locals>.<genexpr>": "places of rows, when some enter",
-    "mmemb_r1_model.decoding.stream:_Run._advance": "the tokens of a step, all at once",
-    "mmemb_r1_model.decoding.stream:_Run._leave": "places of rows, when some leave",
+    "mmemb_r1_model.decoding.stream:_Run._advance_group": "the tokens of a step, all at once",
+    "mmemb_r1_model.decoding.stream:_Run._answer": "places of rows, when some leave",
     "mmemb_r1_model.decoding.clock:StageClock.take": "times, when a batch is answered",
 }
 PASS = {
@@ -123,7 +123,7 @@ def test_the_engine_reads_writes_and_answers(accelerator: Accelerator, mode: str
     assert [result.vectors.shape for result in results] == [(3, 2048)] * 2
     assert all(trace.path == "reasoned" for result in results for trace in result.traces or ())
     assert_waits_only_at(accelerator, PICTURES, ENGINE)
-    steps = sum(place.where.endswith("_Run._advance") for place in accelerator.waits)
+    steps = sum(place.where.endswith("_Run._advance_group") for place in accelerator.waits)
     assert steps == 5  # of both batches together: <think>, two tokens, </think>, <emb>
 
 
@@ -175,7 +175,7 @@ def test_weights_optimiser_and_kept_keys_are_what_arithmetic_says() -> None:
     read = prefill_peak(subject, rows)
     assert read.by_kind["weights"] == pytest.approx(weights / 2, rel=1e-3)
     step = decode_peak(subject, 8)
-    columns = -(-(tokens + 16 + 3) // 128) * 128
+    columns = -(-(tokens + 16 // 4 + 3) // 64) * 64
     token = 2 * 2 * 8 * 128 * 2
     # The slots, and the one prompt that was read for them.
     assert step.by_kind["kv"] == pytest.approx((8 * columns + tokens) * token, rel=1e-3)

@@ -205,14 +205,14 @@ def test_out_of_memory_gets_through(
 ) -> None:
     """The harness tries again with smaller batches; the second passes are smaller then, too."""
     embedder = load(str(random_checkpoint), reasoning="always", rationales=url)
-    whole = embedder.engine.prefill
+    whole = embedder.engine.read
 
     def narrow(batch: Any, past: Any) -> Any:
         if len(batch.ids_BL) > 1:
             raise torch.OutOfMemoryError("out of memory")
         return whole(batch, past)
 
-    monkeypatch.setattr(embedder.engine, "prefill", narrow)
+    monkeypatch.setattr(embedder.engine, "read", narrow)
     with pytest.raises(torch.OutOfMemoryError):
         stream(embedder, [items[1:2] * 3])
     assert len(stream(embedder, [items[1:2]] * 3)) == 3
@@ -224,13 +224,13 @@ def test_second_passes_dont_depend_on_when_rationales_come(
     embedder = load(str(random_checkpoint), reasoning="always", rationales=url, rationales_parallel=1)
     batches = [[item] for item in items]
     passes: list[tuple[int, ...]] = []
-    whole = embedder.engine.prefill
+    whole = embedder.engine.read
 
     def watched(batch: Any, past: Any) -> Any:
         passes.append(tuple(batch.ids_BL.shape))
         return whole(batch, past)
 
-    monkeypatch.setattr(embedder.engine, "prefill", watched)
+    monkeypatch.setattr(embedder.engine, "read", watched)
     one_after_another = vectors_of(stream(embedder, batches))
     first, passes = passes.copy(), []
     monkeypatch.setattr(served_rationales, "HELD_BYTES", -1)  # waits for each batch before it reads the next
