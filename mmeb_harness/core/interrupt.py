@@ -24,9 +24,9 @@ from mmeb_harness.core.threads import in_background
 #: What asks to end; one that is ignored, as by nohup, stays so.
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 #: Seconds that what is under way is given.
-PATIENCE_SECONDS = 8.0
-#: Seconds from a KeyboardInterrupt to the end of the process.
-WAY_OUT_SECONDS = 5.0
+PATIENCE_SECONDS = 6.0
+#: Seconds from a KeyboardInterrupt to the end of the process. With the patience before it, 10 s, whatever is under way.
+WAY_OUT_SECONDS = 4.0
 #: Exit code of what somebody interrupted.
 INTERRUPTED = 130
 

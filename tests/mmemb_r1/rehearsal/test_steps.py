@@ -11,6 +11,7 @@ from transformers import Qwen3VLConfig
 
 from mmeb_harness.adapter.pixels import PatchShape
 from mmeb_harness.adapter.uploads import Uploads
+from mmemb_r1_model.decoding.pieces import piece_ends
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model.checkpoint import open_checkpoint
 from mmemb_r1_model.model.collate import Uploaded, collate
@@ -57,6 +58,10 @@ ENGINE = {
     "mmemb_r1_model.decoding.stream:_Run._advance_group": "the tokens of a step, all at once",
     "mmemb_r1_model.decoding.stream:_Run._answer": "places of rows, when some leave",
     "mmemb_r1_model.decoding.clock:StageClock.take": "times, when a batch is answered",
+}
+PIECES = {
+    "mmemb_r1_model.decoding.pieces:read_in_pieces": "visual tokens of a piece, where prompts have several",
+    "mmemb_r1_model.decoding.pieces:read_in_pieces.<locals>.<listcomp>": "the same",
 }
 PASS = {
     "mmemb_r1_model.training.packing:pack": "the parts of the rows, a number a token",
@@ -108,10 +113,10 @@ def train(accelerator: Accelerator, config: StudentConfig) -> Training:
     return Training(student_on(World(device=accelerator.device), CHECKPOINT, small(), config))
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "always"])
-def test_the_engine_reads_writes_and_answers(accelerator: Accelerator, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "piece"), [("adaptive", 1024), ("always", 1024), ("adaptive", 30)])
+def test_the_engine_reads_writes_and_answers(accelerator: Accelerator, mode: str, piece: int) -> None:
     model = model_on(accelerator.device, small(), TINY.tokenizer, torch.bfloat16)
-    engine = Engine(model, TINY.tokenizer, 2)
+    engine = Engine(model, TINY.tokenizer, 2, piece=piece)
     ends = [] if mode == "always" else [TINY.tokenizer.id_of(EMB)]
     uploads = Uploads(torch, str(accelerator.device), "bfloat16")
     batches = []
@@ -122,9 +127,10 @@ def test_the_engine_reads_writes_and_answers(accelerator: Accelerator, mode: str
     results = list(engine.stream(iter(batches), mode, threshold))  # type: ignore[arg-type]
     assert [result.vectors.shape for result in results] == [(3, 2048)] * 2
     assert all(trace.path == "reasoned" for result in results for trace in result.traces or ())
-    assert_waits_only_at(accelerator, PICTURES, ENGINE)
+    assert_waits_only_at(accelerator, PICTURES, ENGINE, PIECES if piece < len(PICTURE.prompt) else {})
     steps = sum(place.where.endswith("_Run._advance_group") for place in accelerator.waits)
-    assert steps == 5  # of both batches together: <think>, two tokens, </think>, <emb>
+    # Of both batches together: <think>, two tokens, </think>, <emb>; and one between two pieces of the second.
+    assert steps == 5 + len(list(piece_ends(len(PICTURE.prompt) + len(ends), piece))) - 1
 
 
 @pytest.mark.parametrize(
