@@ -17,6 +17,7 @@ from mmeb_harness.core.embedder import (
     EncodeResult,
     MemoryEmbedder,
     ModelInfo,
+    ModesEmbedder,
     ReferenceEmbedder,
     StreamingEmbedder,
     TokenSequence,
@@ -82,7 +83,7 @@ from mmeb_harness.core.trackers import TRACKERS, Tracked, TrackerName, check_tra
 from mmeb_harness.core.waiting import Advance, progress_of
 
 if TYPE_CHECKING:
-    from mmeb_harness.api.evaluate import evaluate
+    from mmeb_harness.api.evaluate import evaluate, evaluate_modes
     from mmeb_harness.api.side_by_side import Boards, Compared, compare, leaderboard
     from mmeb_harness.results.outcome import Run, load_run
 
@@ -93,6 +94,7 @@ _LATE = {
     "Run": "mmeb_harness.results.outcome",
     "compare": "mmeb_harness.api.side_by_side",
     "evaluate": "mmeb_harness.api.evaluate",
+    "evaluate_modes": "mmeb_harness.api.evaluate",
     "leaderboard": "mmeb_harness.api.side_by_side",
     "load_run": "mmeb_harness.results.outcome",
 }
@@ -131,6 +133,7 @@ __all__ = [
     "Modality",
     "ModelError",
     "ModelInfo",
+    "ModesEmbedder",
     "OptionError",
     "PageFiles",
     "Pages",
@@ -170,6 +173,7 @@ __all__ = [
     "check_trackers",
     "compare",
     "evaluate",
+    "evaluate_modes",
     "frame_names",
     "import_peer",
     "is_data",

@@ -79,7 +79,7 @@ def evaluated(
     """A run in this process, from what is asked for to what run.json says."""
     reporter = reporter or QuietReporter()
     plan = make_plan(tasks, registered, data, embedder.info, settings)
-    return evaluate(plan, embedder, this_process(embedder, reporter.note), reporter).result
+    return evaluate([plan], embedder, this_process(embedder, reporter.note), reporter)[0].result
 
 
 def info_of(folder: Path, synthetic: bool = False) -> DataInfo:

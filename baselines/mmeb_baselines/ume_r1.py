@@ -178,10 +178,14 @@ def _check(modes: Mapping[Role, Reasoning], max_new_tokens: int) -> None:
 
 
 def _profile(modes: Mapping[Role, Reasoning], prompt: Spelling) -> Profile:
+    name = PROFILE.name if prompt == "training" else f"{PROFILE.name} {prompt}"
+    return dataclasses.replace(PROFILE, name=name, pooling=_pooled(modes))
+
+
+def _pooled(modes: Mapping[Role, Reasoning]) -> str:
     tokens = [GEN if mode == "always" else DISC for mode in modes.values()]
     pooled = tokens[0] if tokens[0] == tokens[1] else f"{tokens[0]} of queries, {tokens[1]} of candidates"
-    name = PROFILE.name if prompt == "training" else f"{PROFILE.name} {prompt}"
-    return dataclasses.replace(PROFILE, name=name, pooling=f"{pooled}, after the final norm")
+    return f"{pooled}, after the final norm"
 
 
 def _writer(checkpoint: CheckpointFolder, *place: str) -> Any:
@@ -232,7 +236,13 @@ class UmeR1Embedder:
     ) -> None:
         self._core, self._modes, self._max_new_tokens, self._graphs = core, modes, max_new_tokens, graphs
         self._ids = _token_ids(core, (GEN, DISC, *STOPS, *VISUAL))
-        self.info = dataclasses.replace(core.info, reasons=True)
+        of_candidates = _pooled({"query": modes["candidate"], "candidate": modes["candidate"]})
+        self.info = dataclasses.replace(
+            core.info,
+            reasons=True,
+            query_settings=("reasoning",),
+            candidate_profile=dataclasses.replace(core.info.profile, pooling=of_candidates),
+        )
 
     def warm_up(self) -> None:
         """Load the weights, and run them once; nothing is written."""

@@ -114,16 +114,19 @@ def _of_suite(config: RunConfig) -> Chosen:
     return Chosen(data, tasks, registered)
 
 
-def asked_for(config: RunConfig) -> tuple[ModelSpec, Asked]:
-    """How the model is made, and what is evaluated with it.
+def asked_for(config: RunConfig) -> tuple[ModelSpec, list[Asked]]:
+    """How the model is made, and what is evaluated with it, in each mode.
 
     Raises:
         HarnessError: as `choose`; a model that isn't there; an output that is no folder.
     """
     model, model_args = resolve_model(config.model or DEFAULT_MODEL, config.model_args)
     chosen = choose(config)
-    output = Path(config.output) if config.output else default_output(config, model_args, chosen.data)
-    return model_spec(model, model_args, config), asked_of(config, chosen, output, model_args)
+    asked = []
+    for each in config.of_each_mode():
+        output = Path(each.output) if each.output else default_output(each, model_args, chosen.data)
+        asked.append(asked_of(each, chosen, output, model_args))
+    return model_spec(model, model_args, config), asked
 
 
 def asked_of(config: RunConfig, chosen: Chosen, output: Path, model_args: Mapping[str, str]) -> Asked:
@@ -173,7 +176,7 @@ def model_spec(model: str, model_args: Mapping[str, str], config: RunConfig) -> 
     options: dict[str, str | int | bool | None] = {
         "device": config.device,
         "dtype": config.dtype,
-        "reasoning": config.reasoning,
+        "reasoning": config.mode,
         "candidate_reasoning": config.candidate_reasoning,
         "trust_remote_code": config.trust_remote_code,
     }
@@ -194,7 +197,7 @@ def default_output(config: RunConfig, model_args: Mapping[str, str], data: DataI
     parts += [name]
     parts += [readable[:LONGEST_VALUE]] if readable else []
     parts += [fingerprint(args)[:6]] if args else []
-    parts += [config.reasoning] if config.reasoning else []
+    parts += [config.mode] if config.mode else []
     parts += [f"candidates-{config.candidate_reasoning}"] if config.candidate_reasoning else []
     parts += [config.edition] if config.edition else []
     parts += [f"frames{config.frames}"] if config.frames is not None else []

@@ -35,8 +35,9 @@ class RunConfig:
         ray: address of a Ray cluster, "local" for one of this machine's own; `None`: without Ray.
         ray_workers: how many actors; `None`: as the cluster has room.
         track: trackers that the run's summary is given to.
-        reasoning, candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves
-            its default.
+        reasoning: when queries write a rationale first, handed to the model; several: a run for each. None leaves its
+            default.
+        candidate_reasoning, device, dtype, trust_remote_code: handed to the model; `None` leaves its default.
     """
 
     model: str | None = None
@@ -52,7 +53,7 @@ class RunConfig:
     limit: int | None = None
     dim: int | None = None
     quantize: Quantization = "none"
-    reasoning: str | None = None
+    reasoning: tuple[str, ...] = ()
     candidate_reasoning: str | None = None
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     device: str | None = None
@@ -68,6 +69,18 @@ class RunConfig:
     seed: int = 0
     fresh: bool = False
     track: tuple[TrackerName, ...] = ()
+
+    @property
+    def mode(self) -> str | None:
+        """The first of `reasoning`, which is the only one of a single run; `None`: the model's default."""
+        return next(iter(self.reasoning), None)
+
+    def of_each_mode(self) -> list[RunConfig]:
+        """A configuration for each mode; of several, results in folders named by it, below `output`."""
+        if len(self.reasoning) < 2:
+            return [self]
+        outputs = {mode: self.output and str(Path(self.output) / mode) for mode in self.reasoning}
+        return [dataclasses.replace(self, reasoning=(mode,), output=output) for mode, output in outputs.items()]
 
 
 #: Smallest values of numbers.
@@ -90,7 +103,7 @@ def read_config(path: Path) -> RunConfig:
         for key, value in read_yaml(path, texts=("model_args",)).items()
         if value is not None or key not in known
     }
-    for key in values.keys() & {"tasks", "groups", "modalities", "track"}:
+    for key in values.keys() & {"tasks", "groups", "modalities", "track", "reasoning"}:
         names = values[key] if isinstance(values[key], list) else str(values[key]).split(",")
         values[key] = [str(name).strip() for name in names]
     return build_config(RunConfig, values, str(path))
@@ -107,6 +120,7 @@ def make_config(from_file: RunConfig, from_options: Mapping[str, Any]) -> RunCon
         if not is_plain(value):  # bytes of a name in another encoding, as Python stands for them
             raise OptionError(f"--{key.replace('_', '-')}: {value!r} {NO_UTF8}")
     config = dataclasses.replace(from_file, **given)
+    config = dataclasses.replace(config, reasoning=tuple(dict.fromkeys(config.reasoning)))
     for name, least in _LEAST.items():
         if (value := getattr(config, name)) is not None and value < least:
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")

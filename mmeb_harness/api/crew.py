@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmeb_harness.api.config import RunConfig
 from mmeb_harness.core import terminal
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, ModelInfo
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, ModelInfo, infos_of
 from mmeb_harness.core.progress import LineReporter, Reporter
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.core.waiting import heartbeat
@@ -29,13 +29,13 @@ class Crew:
     """Who does the work: here ways to run differ, and nowhere else.
 
     Attributes:
-        model: what the model says of itself where it encodes.
+        models: what the model says of itself where it encodes, in each mode in which it embeds queries at once.
         embedder: the same model here, which says what items cost.
         ranks: whether this process ranks what is encoded, or leaves that to another one.
         workers: processes that prepare or encode for this one; `None` where none could.
     """
 
-    model: ModelInfo
+    models: tuple[ModelInfo, ...]
     embedder: Embedder
     open_encoder: OpenEncoder
     ranks: bool = True
@@ -109,7 +109,7 @@ def open_crew(config: RunConfig, part: Part, spec: ModelSpec, output: Path, repo
         with connected(config.ray):
             encoder = RayEncoder(setup, config.ray_workers, config.ray == LOCAL, reporter.note)
             first = encoder.introduction()
-            yield Crew(first.info, driver_model(spec, first, reporter.note), lambda _: nullcontext(encoder))
+            yield Crew(first.infos, driver_model(spec, first, reporter.note), encoder.opened)
     elif part.ranks is not None:
         from mmeb_harness.spread.torchrun import Meeting, encoder_of_rank
 
@@ -134,4 +134,5 @@ def _this_process(config: RunConfig, spec: ModelSpec, reporter: Reporter, proces
         embedder = spec.load()
     workers = workers_for(embedder, processes) if config.workers is None else config.workers
     encoder = this_process(embedder, reporter.note, spec, workers)
-    return Crew(embedder.info, embedder, encoder, workers=workers if isinstance(embedder, BudgetedEmbedder) else None)
+    used = workers if isinstance(embedder, BudgetedEmbedder) else None
+    return Crew(infos_of(embedder), embedder, encoder, workers=used)

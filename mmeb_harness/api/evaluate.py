@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from mmeb_harness.api.carry_out import run_config, run_embedder
 from mmeb_harness.api.config import RunConfig, make_config
 from mmeb_harness.api.function_model import EmbedFunction, FunctionModel
 from mmeb_harness.api.notebook import NotebookReporter, is_notebook
 from mmeb_harness.core import terminal
-from mmeb_harness.core.embedder import Embedder
-from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.embedder import MODES, Embedder
+from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.items import PageFiles, Quantization
 from mmeb_harness.core.progress import Reporter, SilentReporter, reporter_for
 from mmeb_harness.core.registry import check_embedder
@@ -76,54 +77,97 @@ def evaluate(
     Raises:
         HarnessError: on the first thing to mend; what is finished until then stays.
     """
-    config = make_config(
-        RunConfig(),
-        {
-            "tasks": _names(tasks),
-            "groups": _names(groups),
-            "modalities": _names(modalities),
-            "data": _path(data),
-            "output": _path(output),
-            "vectors": _path(vectors),
-            "keep_states": keep_states,
-            "model_args": {name: str(value) for name, value in (model_args or {}).items()},
-            "edition": edition,
-            "reasoning": reasoning,
-            "candidate_reasoning": candidate_reasoning,
-            "device": device,
-            "dtype": dtype,
-            "trust_remote_code": trust_remote_code,
-            "frames": frames,
-            "audio_seconds": audio_seconds,
-            "pages": pages,
-            "limit": limit,
-            "dim": dim,
-            "quantize": quantize,
-            "batch_tokens": batch_tokens,
-            "workers": workers,
-            "ray": ray,
-            "ray_workers": ray_workers,
-            "seed": seed,
-            "fresh": fresh,
-            "track": tuple(track),
-        },
+    config = _config(
+        tasks=tasks,
+        groups=groups,
+        modalities=modalities,
+        data=data,
+        output=output,
+        vectors=vectors,
+        keep_states=keep_states,
+        model_args=model_args,
+        edition=edition,
+        reasoning=reasoning,
+        candidate_reasoning=candidate_reasoning,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        frames=frames,
+        audio_seconds=audio_seconds,
+        pages=pages,
+        limit=limit,
+        dim=dim,
+        quantize=quantize,
+        batch_tokens=batch_tokens,
+        workers=workers,
+        ray=ray,
+        ray_workers=ray_workers,
+        seed=seed,
+        fresh=fresh,
+        track=track,
     )
+    if len(config.reasoning) > 1:
+        raise OptionError(
+            f"reasoning={','.join(config.reasoning)}: these are several runs; mmeb.evaluate_modes has them"
+        )
     reporter = _reporter(progress)
     with silently() if progress is False else nullcontext():
-        run = _named(model, config, reporter) if isinstance(model, str) else _at_hand(model, config, reporter)
+        run = _named(model, config, reporter)[0] if isinstance(model, str) else _at_hand(model, config, reporter)
     track_run(config.track, run)
     return run
 
 
-def _named(model: str, config: RunConfig, reporter: Reporter) -> Run:
+def evaluate_modes(
+    model: str = "mmemb_r1",
+    tasks: Names = None,
+    *,
+    reasoning: Names = MODES,
+    progress: bool | None = None,
+    **options: Any,
+) -> dict[str, Run]:
+    """Evaluate a model in several modes of reasoning, by default in all three; what they share is computed once.
+
+    Args:
+        model: a name or file as after `--model`.
+        output: a folder in which each mode has its own; by default each is one below `runs`, named by its mode.
+        options: all others of `evaluate`.
+
+    Returns:
+        Mode → its run, in order.
+
+    Raises:
+        HarnessError: as `evaluate`.
+    """
+    config = _config(tasks=tasks, reasoning=reasoning, **options)
+    with silently() if progress is False else nullcontext():
+        runs = _named(model, config, _reporter(progress))
+    for run in runs:
+        track_run(config.track, run)
+    return dict(zip(config.reasoning, runs, strict=True))
+
+
+def _config(**options: Any) -> RunConfig:
+    """Options by their names here; those of `mmeb-eval run`."""
+    args: Mapping[str, object] = options.get("model_args") or {}
+    given = {
+        **options,
+        **{name: _names(options.get(name)) for name in ("tasks", "groups", "modalities", "reasoning")},
+        **{name: _path(options.get(name)) for name in ("data", "output", "vectors")},
+        "model_args": {name: str(value) for name, value in args.items()},
+        "track": tuple(options.get("track", ())),
+    }
+    if unknown := given.keys() - {field.name for field in dataclasses.fields(RunConfig)}:
+        raise UnknownNameError("option of a run", min(unknown), [field.name for field in dataclasses.fields(RunConfig)])
+    return make_config(RunConfig(), given)
+
+
+def _named(model: str, config: RunConfig, reporter: Reporter) -> tuple[Run, ...]:
     if "RANK" in os.environ:
         raise OptionError(
             "under torchrun only one process would have the results; call mmeb-eval run there, or pass an embedder, "
             "which is evaluated where it is"
         )
-    run = run_config(dataclasses.replace(config, model=model), reporter)
-    assert run is not None  # this process ranks
-    return run
+    return run_config(dataclasses.replace(config, model=model), reporter)
 
 
 def _at_hand(model: Embedder | EmbedFunction, config: RunConfig, reporter: Reporter) -> Run:

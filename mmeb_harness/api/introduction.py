@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from mmeb_harness.api.asked import Asked
 from mmeb_harness.api.config import RunConfig
@@ -16,15 +17,18 @@ from mmeb_harness.core.items import Scalar
 _REVISION = 12
 
 
-def introduction(config: RunConfig, asked: Asked, crew: Crew, part: Part) -> list[str]:
+def introduction(config: RunConfig, asked: Sequence[Asked], crew: Crew, part: Part) -> list[str]:
     """Two lines, three where there are GPUs; none of the processes that leave the telling to another one."""
     if part.ranks is not None and not part.ranks.is_first:
         return []
-    info, data = crew.model, asked.chosen.data
-    what = f"{counted(len(asked.chosen.tasks), 'task')} of {data.name}{', synthetic' if data.synthetic else ''}"
+    info, chosen = crew.models[0], asked[0].chosen
+    data = chosen.data
+    what = f"{counted(len(chosen.tasks), 'task')} of {data.name}{', synthetic' if data.synthetic else ''}"
+    modes = [f"queries in {len(asked)} modes at once"] if len(asked) > 1 else []
+    outputs = ", ".join(str(each.settings.output) for each in asked)
     return [
         _origin(config, info),
-        "; ".join((_place(info, crew), what, f"results: {asked.settings.output}")),
+        "; ".join((_place(info, crew), what, *modes, f"results: {outputs}")),
         *_gpus(config, info, part),
     ]
 

@@ -54,7 +54,7 @@ def run_bench(
     speed: Speed | None = None
     modes: list[ModeResult] = []
     for mode in plan.modes or (None,):
-        own = with_mode(spec, mode)
+        own = spec.in_modes([mode])
         embedder = own.load()
         info_of_model = embedder.info
         if not modes:
@@ -88,11 +88,6 @@ def run_bench(
         versions=environment.package_versions(),
         git_commit=environment.git_commit(),
     )
-
-
-def with_mode(spec: ModelSpec, mode: str | None) -> ModelSpec:
-    """The same model, asked to reason so."""
-    return spec if mode is None else dataclasses.replace(spec, options={**spec.options, "reasoning": mode})
 
 
 def mode_name(embedder: Embedder, mode: str | None) -> str:

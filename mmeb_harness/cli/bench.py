@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmeb_harness.cli.options import REASONING, names, run_options
-from mmeb_harness.core.errors import OptionError, UnknownNameError
+from mmeb_harness.cli.options import names, run_options
+from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.terminal import ENDLESS, console, say, say_kept
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def token_budgets(_context: click.Context, _parameter: click.Parameter, values: 
 )
 @click.option("--workers", type=int, metavar="N", help="See `mmeb-eval run`.")
 @click.option("--output", metavar="FOLDER", help="Results folder. Default: in runs, named by data and model.")
-@click.option("--modes", multiple=True, callback=names, help="Several of never, always, adaptive; each is measured.")
 @click.option("--references/--no-references", default=True, help="Measure the plain loops too (default), or not.")
 @click.option(
     "--reference-items",
@@ -77,7 +76,6 @@ def bench(**given: Any) -> None:
     from mmeb_harness.bench.tables import print_bench
     from mmeb_harness.encode.chunks import DEFAULT_BATCH_TOKENS
 
-    modes = _modes(given)
     if given["reference_items"] is not None and not given["references"]:
         raise OptionError("--reference-items has no meaning with --no-references; leave one of them out")
     config, spec = _config_and_spec(given)
@@ -89,7 +87,7 @@ def bench(**given: Any) -> None:
         references=given["references"],
         reference_items=given["reference_items"],
         beside=given["beside"],
-        modes=modes,
+        modes=config.reasoning,
         frames=config.frames,
         limit=config.limit,
         workers=config.workers,
@@ -101,15 +99,6 @@ def bench(**given: Any) -> None:
     save_bench(output, result)
     print_bench(result, console(width_elsewhere=ENDLESS))
     say_kept(f"results: {output} ({result.seconds:.0f} s)")
-
-
-def _modes(given: dict[str, Any]) -> tuple[str, ...]:
-    modes: tuple[str, ...] = given["modes"]
-    if unknown := next((mode for mode in modes if mode not in REASONING), None):
-        raise UnknownNameError("mode", unknown, REASONING)
-    if modes and given["reasoning"] is not None:
-        raise OptionError("--modes and --reasoning say the same; leave one of them out")
-    return tuple(dict.fromkeys(modes))
 
 
 def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
@@ -126,7 +115,8 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
 def _output(config: RunConfig, spec: ModelSpec, info: DataInfo) -> Path:
     from mmeb_harness.api.asked import check_folder, default_output
 
-    own = default_output(config, spec.args, info)
+    one = config if len(config.reasoning) < 2 else dataclasses.replace(config, reasoning=())
+    own = default_output(one, spec.args, info)
     output = Path(config.output) if config.output else own.with_name(f"bench-{own.name}")
     check_folder(output)
     return output

@@ -99,8 +99,10 @@ def check(model: str | None, data: Path | None, **options: Any) -> None:
     from mmeb_harness.encode.check import check_embedder
 
     config = make_config(RunConfig(), options)
+    if len(config.reasoning) > 1:
+        raise OptionError(f"--reasoning {','.join(config.reasoning)}: an adapter is checked in one mode; name one")
     embedder = model_spec(model, config.model_args, config).load()
-    modes: dict[Role, str | None] = {"query": config.reasoning, "candidate": config.candidate_reasoning}
+    modes: dict[Role, str | None] = {"query": config.mode, "candidate": config.candidate_reasoning}
     failed, passed = 0, 0
     with tempfile.TemporaryDirectory(prefix="mmeb-check-") as folder:
         for outcome in check_embedder(embedder, Path(folder), modes):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mmeb_harness.core.errors import OptionError
+from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS
 
@@ -26,6 +26,18 @@ def names(_context: click.Context, _parameter: click.Parameter, values: Sequence
     if values and not named:
         raise click.BadParameter(f"{values[0]!r} names nothing; leave the option out, or name some")
     return named
+
+
+def modes(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """Comma-separated modes of reasoning, each once.
+
+    Raises:
+        UnknownNameError: one that isn't there.
+    """
+    named = names(_context, _parameter, values)
+    if unknown := next((mode for mode in named if mode not in REASONING), None):
+        raise UnknownNameError("mode", unknown, REASONING)
+    return tuple(dict.fromkeys(named))
 
 
 def arguments(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -92,7 +104,13 @@ model_options = options(
         metavar="KEY=VALUE[,…]",
         help="Arguments of the model itself, e.g. path=…,size=2; may be repeated.",
     ),
-    click.option("--reasoning", type=click.Choice(REASONING), help="When queries write a rationale first."),
+    click.option(
+        "--reasoning",
+        multiple=True,
+        callback=modes,
+        metavar="MODE[,…]",
+        help="When queries write a rationale first: never, always, adaptive; of several each is run.",
+    ),
     click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
     click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
     click.option("--dtype", help="auto, float32, bfloat16, float16."),

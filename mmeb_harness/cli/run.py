@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ from mmeb_harness.core import terminal
 from mmeb_harness.core.terminal import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mmeb_harness.core.trackers import TrackerName
+    from mmeb_harness.results.outcome import Run
+    from mmeb_harness.spread.shards import ShardResult
 
 
 @click.command()
@@ -29,7 +34,11 @@ if TYPE_CHECKING:
 @click.option("--dim", type=int, metavar="N", help="Compare the first N dimensions of each vector only, renormalised.")
 @click.option("--quantize", type=click.Choice(("int8", "binary")), help="Compare quantised vectors.")
 @click.option("--batch-tokens", type=int, metavar="N", help="Upper bound of a batch's padded tokens. Default: 8192.")
-@click.option("--output", metavar="FOLDER", help="Results folder. Default: runs/<data>-<model>[-<reasoning>].")
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    help="Results folder; of several modes each has its own in it. Default: runs/<data>-<model>[-<reasoning>].",
+)
 @click.option(
     "--vectors", metavar="FOLDER", help="Where vectors are kept. Default: .vectors beside the results folder."
 )
@@ -80,26 +89,48 @@ def run(config_file: Path | None, resume: bool | None, **options: Any) -> None:
     from_file = read_config(config_file) if config_file else RunConfig()
     config = make_config(from_file, {**options, "fresh": None if resume is None else not resume})
     console = terminal.console()
-    finished = run_config(config, reporter_for(console))
-    if finished is not None:
-        from mmeb_harness.exchange.tracked import track_run
-        from mmeb_harness.show.run_table import print_next, print_run
+    if finished := run_config(config, reporter_for(console)):
+        _show(finished, config.track, console)
 
-        print_run(finished, console)
-        print_next(finished, console)
-        track_run(config.track, finished)
+
+def _show(runs: Sequence[Run], track: Sequence[TrackerName], console: Console) -> None:
+    from mmeb_harness.exchange.tracked import track_run
+    from mmeb_harness.show.run_table import print_next, print_run
+
+    for run in runs:
+        print_run(run, console)
+    print_next(runs, console)
+    for run in runs:
+        track_run(track, run)
 
 
 @click.command()
-@click.argument("output")
+@click.argument("outputs", metavar="OUTPUT...", nargs=-1, required=True)
 @click.option("--data", metavar="FOLDER", help="Data folder, as the shards had it. Default: the mini suite.")
 @click.option("--vectors", metavar="FOLDER", help="Where the shards kept vectors. Default: .vectors beside OUTPUT.")
 @track_option
-def merge(output: str, data: str | None, vectors: str | None, track: tuple[TrackerName, ...]) -> None:
-    """Rank what all shards of a run have encoded (`mmeb-eval run --output OUTPUT --shard I/N`).
+def merge(outputs: tuple[str, ...], data: str | None, vectors: str | None, track: tuple[TrackerName, ...]) -> None:
+    """Rank what all shards of runs have encoded (`mmeb-eval run --output OUTPUT --shard I/N`).
 
     Needs neither the model nor a GPU.
     """
+    from mmeb_harness.core.trackers import check_trackers
+    from mmeb_harness.spread.shards import load_shards, processors_of
+
+    check_trackers(track)
+    console = terminal.console()
+    shards = [load_shards(Path(output)) for output in outputs]
+    merged = [
+        _merged(of_one, Path(output), data, vectors, console) for of_one, output in zip(shards, outputs, strict=True)
+    ]
+    _show(merged, track, console)
+    if len(different := processors_of([shard for of_one in shards for shard in of_one])) > 1:
+        say(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
+
+
+def _merged(
+    shards: Sequence[ShardResult], output: Path, data: str | None, vectors: str | None, console: Console
+) -> Run:
     from contextlib import nullcontext
 
     from mmeb_harness.api.asked import Asked, asked_of, choose
@@ -107,28 +138,17 @@ def merge(output: str, data: str | None, vectors: str | None, track: tuple[Track
     from mmeb_harness.api.config import RunConfig
     from mmeb_harness.api.crew import Crew
     from mmeb_harness.core.progress import reporter_for
-    from mmeb_harness.core.trackers import check_trackers
-    from mmeb_harness.exchange.tracked import track_run
-    from mmeb_harness.show.run_table import print_next, print_run
-    from mmeb_harness.spread.shards import StoredModel, load_shards, processors_of, settings_of
+    from mmeb_harness.spread.shards import StoredModel, settings_of
     from mmeb_harness.spread.shares import StoredOnly
 
-    check_trackers(track)
-    console = terminal.console()
-    shards = load_shards(Path(output))
     first = shards[0]
     config = RunConfig(data=data, seed=first.seed, tasks=first.tasks, edition=first.edition or None)
-    chosen = asked_of(config, choose(config), Path(output), {}).chosen
-    settings = settings_of(first, Path(output), Path(vectors) if vectors else None)
+    chosen = asked_of(config, choose(config), output, {}).chosen
+    settings = settings_of(first, output, Path(vectors) if vectors else None)
     hint = f"they should be in {settings.vectors_folder}; is that where all {len(shards)} shards kept them?"
-    crew = Crew(first.model, StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
-    finished = carry_out(Asked(chosen, settings), crew, reporter_for(console))
-    assert finished is not None
-    print_run(finished, console)
-    print_next(finished, console)
-    track_run(track, finished)
-    if len(different := processors_of(shards)) > 1:
-        say(f"the shards ran on different processors ({', '.join(different)}): last digits may differ")
+    crew = Crew((first.model,), StoredModel(first.model), lambda _: nullcontext(StoredOnly(hint)))
+    (run,) = carry_out([Asked(chosen, settings)], crew, reporter_for(console))
+    return run
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class Trace:
             count it.
         state: (`info.state_dimensions`,) finite numbers, which the gate reads; of a query, `run --keep-states` keeps
             them as float16.
+        shared: the harness says so of a query that was embedded in several modes at once: its seconds are not those
+            that this mode takes alone.
     """
 
     path: EncodePath = "direct"
@@ -47,10 +49,13 @@ class Trace:
     seconds: float | None = None
     left_out: str = ""
     state: NDArray[np.floating[Any]] | None = field(default=None, compare=False)
+    shared: bool = False
 
 
 #: A column of tables in which states were kept.
 STATE = "state"
+#: A column of tables of which some rows are shared by several modes.
+SHARED = "shared"
 
 
 def state_column(states: Sequence[NDArray[np.floating[Any]] | None]) -> pa.Array:
@@ -79,6 +84,14 @@ def trace_columns(traces: Sequence[Trace]) -> dict[str, pa.Array]:
         "truncated": pa.bool_(),
     }
     return {name: pa.array([getattr(trace, name) for trace in traces], kind) for name, kind in kinds.items()}
+
+
+def shared_column(traces: Sequence[Trace]) -> dict[str, pa.Array]:
+    """Which are shared by several modes, as a column; no column if none is."""
+    import pyarrow as pa
+
+    shared = [trace.shared for trace in traces]
+    return {SHARED: pa.array(shared, pa.bool_())} if any(shared) else {}
 
 
 class TokenSequence(Protocol):
@@ -184,12 +197,20 @@ class EncodeResult:
     """Vectors, and how each item's came about (`None`: all direct).
 
     One vector an item (n, d), float32 and of unit length; or several, of a model whose similarity is "max_sim".
-    `work`: what the accelerator did for them, where the model counts it.
+    `work`: what the accelerator did for them, where the model counts it. `others`: the same queries in the
+    further modes of a `ModesEmbedder`.
     """
 
     vectors: Vectors | TokenVectors
     traces: tuple[Trace, ...] | None = None
     work: Work | None = None
+    others: tuple[EncodeResult, ...] = ()
+
+
+#: The setting in which a model says when its queries reason, and what stands there.
+REASONING = "reasoning"
+Mode = Literal["never", "always", "adaptive"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -207,6 +228,7 @@ class ModelInfo:
         media: what it takes, beside text. A task that needs more is unsupported: neither read nor a failure.
         query_settings: names of settings that bear on queries alone. Vectors of candidates are shared by models that
             are otherwise equal.
+        candidate_profile: of a model with `query_settings`, the profile as far as it bears on candidates; `None`: all.
         state_dimensions: how many numbers the `state` of a query's trace has; `None`: the model gives none.
     """
 
@@ -221,12 +243,20 @@ class ModelInfo:
     media: tuple[Medium, ...] = ("image", "video")
     query_settings: tuple[str, ...] = ()
     state_dimensions: int | None = None
+    candidate_profile: Profile | None = None
+
+    @property
+    def mode(self) -> str | None:
+        """When its queries reason, as far as it says so."""
+        mode = self.settings.get(REASONING)
+        return mode if isinstance(mode, str) else None
 
     @property
     def of_candidates(self) -> ModelInfo:
         """As far as the vectors of candidates depend on it."""
         settings = {name: value for name, value in self.settings.items() if name not in self.query_settings}
-        return dataclasses.replace(self, settings=settings, query_settings=())
+        profile = self.candidate_profile or self.profile
+        return dataclasses.replace(self, settings=settings, query_settings=(), profile=profile, candidate_profile=None)
 
 
 class Embedder(Protocol):
@@ -300,6 +330,58 @@ class UploadingEmbedder(BudgetedEmbedder, Protocol):
 
 
 @runtime_checkable
+class ModesEmbedder(Protocol):
+    """An embedder that can embed queries in several modes of reasoning at once, and computes once what these share.
+
+    Its `query_settings` name "reasoning": a candidate's vector is the same in all modes.
+    """
+
+    @property
+    def info(self) -> ModelInfo:
+        """The first of `infos`."""
+        ...
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """What the model says of itself in each of its modes: one, unless `in_modes` made it."""
+        ...
+
+    def encode(self, items: Sequence[Item], role: Role) -> EncodeResult:
+        """As for `Embedder`; of queries `others` are those of the second mode and so on, equal to what each mode gives
+        alone but for rounding.
+        """
+        ...
+
+    def in_modes(self, modes: Sequence[str]) -> Embedder | None:
+        """The same model, its weights in common, with these modes; `None`: it can't have them at once."""
+        ...
+
+
+def infos_of(embedder: Embedder) -> tuple[ModelInfo, ...]:
+    """What a model says of itself in each mode in which it embeds queries at once."""
+    return embedder.infos if isinstance(embedder, ModesEmbedder) else (embedder.info,)
+
+
+def in_modes(embedder: Embedder, modes: Sequence[str | None]) -> Embedder:
+    """The same model with these modes; as it is if it can't have them, or has them already.
+
+    Raises:
+        ModelError: candidates of its modes would be different ones.
+    """
+    if not isinstance(embedder, ModesEmbedder) or [info.mode for info in embedder.infos] == list(modes):
+        return embedder
+    other = embedder.in_modes([mode for mode in modes if mode is not None])
+    if other is None:
+        return embedder
+    if len({repr(info.of_candidates) for info in (embedder.info, *infos_of(other))}) > 1:
+        raise ModelError(
+            f"model {embedder.info.name!r} embeds queries in several modes at once, but its candidates differ in "
+            'them: name "reasoning" in the `query_settings` of its `info`, and make those of `in_modes` from it'
+        )
+    return other
+
+
+@runtime_checkable
 class ReferenceEmbedder(BudgetedEmbedder, Protocol):
     """An embedder that can also be used as its papers do, for `mmeb-eval bench` to compare with."""
 
@@ -334,12 +416,14 @@ class Encoded:
         vectors: (n, d); or several an item.
         latency_seconds: (n,) preparing an item's batch, and encoding until its vector was ready.
         share_seconds: (n,) an item's share of the wall time its batch added; sums to the time spent encoding.
+        others: the same queries in the model's further modes.
     """
 
     vectors: AnyVectors
     traces: tuple[Trace, ...]
     latency_seconds: np.ndarray[Any, np.dtype[np.float64]]
     share_seconds: np.ndarray[Any, np.dtype[np.float64]]
+    others: tuple[Encoded, ...] = ()
 
 
 #: Unit length is checked this closely: vectors normalised in bfloat16 pass, unnormalised ones don't.

@@ -204,6 +204,22 @@ class LineReporter:
         self._beats.close()
 
 
+class Prefixed:
+    """Tells another one, and in lines whose they are."""
+
+    def __init__(self, reporter: Reporter, prefix: str) -> None:
+        self._reporter, self._prefix = reporter, prefix
+        self.start_run, self.read_media = reporter.start_run, reporter.read_media
+        self.start_encoding, self.advance = reporter.start_encoding, reporter.advance
+        self.time_left, self.skip_tasks, self.stop = reporter.time_left, reporter.skip_tasks, reporter.stop
+
+    def finish_task(self, line: str) -> None:
+        self._reporter.finish_task(f"{self._prefix}{line}")
+
+    def note(self, line: str) -> None:
+        self._reporter.note(f"{self._prefix}{line}")
+
+
 class SilentReporter:
     """Shows nothing of what it is told."""
 

@@ -40,7 +40,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmeb_harness.core.benchmark import MMEB_V3, BenchmarkRow
 from mmeb_harness.core.collector import collector_paused
-from mmeb_harness.core.embedder import Embedder, ModelInfo
+from mmeb_harness.core.embedder import REASONING, Embedder, ModelInfo, in_modes
 from mmeb_harness.core.errors import (
     DataError,
     HarnessError,
@@ -430,11 +430,16 @@ def resolve_model(model: str, args: Mapping[str, str]) -> tuple[str, dict[str, s
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How a model is made; picklable, so that another process can make the same one. See `load_model`."""
+    """How a model is made; picklable, so that another process can make the same one. See `load_model`.
+
+    Attributes:
+        modes: several in which it embeds queries at once, if it can: else it has the first.
+    """
 
     model: str
     args: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+    modes: tuple[str, ...] = ()
 
     def load(self) -> Embedder:
         """Build the model that is described.
@@ -442,7 +447,17 @@ class ModelSpec:
         Raises:
             HarnessError: as `load_model`.
         """
-        return load_model(self.model, self.args, self.options)
+        embedder = load_model(self.model, self.args, self.options)
+        if not self.modes:
+            return embedder
+        with plugin_code(f"model {self.model!r} can't be made with modes {', '.join(self.modes)}"):
+            return in_modes(embedder, self.modes)
+
+    def in_modes(self, modes: Sequence[str | None]) -> ModelSpec:
+        """The same model, asked to reason so; `None` alone: as it does by default."""
+        named = tuple(mode for mode in modes if mode is not None)
+        asked = {**self.options, REASONING: named[0]} if named else self.options
+        return replace(self, options=asked, modes=named if len(named) > 1 else ())
 
 
 def load_model(model: str, args: Mapping[str, str], options: Mapping[str, str | int | bool | None]) -> Embedder:

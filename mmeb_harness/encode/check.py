@@ -23,13 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import (
+    MODES,
     BudgetedEmbedder,
     Embedder,
     Encoded,
     EncodeResult,
     ModelInfo,
+    ModesEmbedder,
     TokenVectors,
     Trace,
+    in_modes,
+    infos_of,
 )
 from mmeb_harness.core.errors import (
     HarnessError,
@@ -44,9 +48,9 @@ from mmeb_harness.core.plugins import HINT, plugin_code
 from mmeb_harness.encode.chunks import PLAIN_BATCH_ITEMS, Batch, Chunk
 from mmeb_harness.encode.local import LocalEncoder
 from mmeb_harness.encode.memory import MemorySink
-from mmeb_harness.encode.plausible import MODES, early_problem, late_problem, mode_problem, trace_problem
+from mmeb_harness.encode.plausible import SETTINGS, early_problem, late_problem, mode_problem, trace_problem
 from mmeb_harness.encode.prepare import InlinePreparation
-from mmeb_harness.encode.returned import kind_of, own_result
+from mmeb_harness.encode.returned import kind_of, own_result, own_results
 
 #: One array (t, d) an item, of unit vectors; t is 1 for a model of one vector an item.
 ItemVectors: TypeAlias = list[NDArray[np.floating[Any]]]
@@ -210,6 +214,8 @@ def _checks(probe: _Probe, items: list[Item]) -> Mapping[str, Callable[[], str]]
     if isinstance(embedder, BudgetedEmbedder):
         ahead = like(lambda: _encode_prepared_ahead(probe, embedder, items))
         checks = {"prepared ahead": ahead, "cost": lambda: _check_cost(probe, embedder, items), **checks}
+    if isinstance(embedder, ModesEmbedder):
+        checks["modes at once"] = lambda: _check_modes(embedder, items)
     return checks
 
 
@@ -363,6 +369,25 @@ def _check_kind(probe: _Probe, items: Sequence[Item], role: Role) -> str:
     return f"{sum(map(len, vectors))} vectors of width {vectors[0].shape[1]}, unit length"
 
 
+def _check_modes(embedder: Embedder, items: Sequence[Item]) -> str:
+    """Each gives what it gives by itself."""
+    keyed = [(item.id, item) for item in items]
+
+    def encoded(modes: Sequence[str | None]) -> EncodeResult:
+        model = in_modes(embedder, modes)
+        return own_results(infos_of(model), model.encode(items, "query"), keyed, "query")
+
+    names = [info.mode for info in infos_of(in_modes(embedder, MODES))]
+    if len(names) == 1:
+        return "not several, so that they are run one after another"
+    first = encoded(names)
+    told = [
+        f"{name}: {_same(_per_item(encoded([name])), _per_item(own), items, SAME_COSINE)}"
+        for name, own in zip(names, (first, *first.others), strict=True)
+    ]
+    return ", ".join(told)
+
+
 def _check_memory(probe: _Probe) -> str:
     """All results so far, of many calls of few items: also of buffers that take turns, or are written to later."""
     for result, items, role, before in probe.kept:
@@ -414,7 +439,7 @@ def _check_traces(probe: _Probe, items: Sequence[Item]) -> str:
         asked = probe.modes.get(role)
         if problem := mode_problem(info, role, asked):
             raise ModelError(problem)
-        mode = asked or info.settings.get(MODES[role])
+        mode = asked or info.settings.get(SETTINGS[role])
         traces, _ = probe.timed(items, role)
         for item, trace in zip(items, traces, strict=True):
             if problem := trace_problem(trace, mode, info):

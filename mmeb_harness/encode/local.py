@@ -24,6 +24,7 @@ from mmeb_harness.core.embedder import (
     UploadingEmbedder,
     WarmableEmbedder,
     Work,
+    infos_of,
 )
 from mmeb_harness.core.errors import HarnessError, ModelError, ResultError, is_out_of_memory, one_line
 from mmeb_harness.core.interrupt import Interrupts
@@ -31,7 +32,7 @@ from mmeb_harness.core.items import Item, Role, described
 from mmeb_harness.core.plugins import plugin_code
 from mmeb_harness.core.waiting import heartbeat
 from mmeb_harness.encode.chunks import Batch, Chunk, smaller_batches
-from mmeb_harness.encode.returned import own_result
+from mmeb_harness.encode.returned import own_results
 
 Progress = Callable[[int], None]  # called with the number of items just encoded
 Note = Callable[[str], None]  # called with a line that the user should see
@@ -140,7 +141,7 @@ class LocalEncoder:
         interrupts: Interrupts | None = None,
     ) -> None:
         self._embedder, self._preparation, self._note = embedder, preparation, note
-        self._info = embedder.info
+        self._infos = infos_of(embedder)
         self._interrupts = interrupts or Interrupts(note)
         self._planned_tokens = self.batch_tokens = batch_tokens
         self._warm = False
@@ -214,7 +215,7 @@ class LocalEncoder:
 
     def _upload(self, payload: Any) -> Any:
         assert isinstance(self._embedder, UploadingEmbedder)
-        with plugin_code(f"model {self._info.name!r}", lambda: " while it uploaded a batch"):
+        with plugin_code(f"model {self._infos[0].name!r}", lambda: " while it uploaded a batch"):
             return self._embedder.upload(payload)
 
     def _encode_chunk(
@@ -243,7 +244,7 @@ class LocalEncoder:
                 result = self._embedder.encode(payload, role)
         del payload  # before the next one is asked for
         done = time.perf_counter()
-        owned = own_result(self._info, result, batch.keyed, role)
+        owned = own_results(self._infos, result, batch.keyed, role)
         return self._counted(owned, prepare_seconds, done - ready, (done - started) / len(batch))
 
     def _stream_chunk(
@@ -270,12 +271,12 @@ class LocalEncoder:
         try:
             with _about(chunk), closing(self._stream(embedder, payloads, chunk)) as stream:
                 for batch, result in zip(chunk.batches, stream, strict=False):
-                    results.append(own_result(self._info, result, batch.keyed, chunk.role))
+                    results.append(own_results(self._infos, result, batch.keyed, chunk.role))
                     shown += len(batch)
                     on_progress(len(batch))
                 if len(results) != len(seconds) or len(seconds) != len(chunk.batches) or next(stream, None) is not None:
                     raise ModelError(
-                        f"model {self._info.name!r} took {len(seconds)} and returned {len(results)} results for "
+                        f"model {self._infos[0].name!r} took {len(seconds)} and returned {len(results)} results for "
                         f"{len(chunk.batches)} batches, or more of them"
                     )
         except Exception:
@@ -313,7 +314,7 @@ class LocalEncoder:
     def _models_code(self, batches: Sequence[Batch], role: Role) -> AbstractContextManager[None]:
         """Inside, code of the model's runs; what goes wrong there names these items."""
         items = [item for batch in batches for item in batch.items]
-        return plugin_code(f"model {self._info.name!r}", lambda: f" over {described(items, role)}")
+        return plugin_code(f"model {self._infos[0].name!r}", lambda: f" over {described(items, role)}")
 
     def _counted(self, result: EncodeResult, prepare: float, encode: float, share: float) -> Encoded:
         if result.work is not None:
@@ -387,6 +388,7 @@ def _timed(result: EncodeResult, prepare: float, encode: float, share: float) ->
         traces=traces,
         latency_seconds=prepare + np.array(latencies, dtype=np.float64),
         share_seconds=np.full(n, share),
+        others=tuple(_timed(other, prepare, encode, share) for other in result.others),
     )
 
 
@@ -401,4 +403,5 @@ def _joined(parts: Sequence[Encoded]) -> Encoded:
         traces=tuple(trace for part in parts for trace in part.traces),
         latency_seconds=np.concatenate([part.latency_seconds for part in parts]),
         share_seconds=np.concatenate([part.share_seconds for part in parts]),
+        others=tuple(map(_joined, zip(*(part.others for part in parts), strict=True))),
     )

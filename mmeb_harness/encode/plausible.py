@@ -8,7 +8,7 @@ from mmeb_harness.core.embedder import ModelInfo, Trace
 from mmeb_harness.core.items import Role
 
 #: Setting of a model in which its way of reasoning stands, by role; the values are those of the option of that name.
-MODES: dict[Role, str] = {"query": "reasoning", "candidate": "candidate_reasoning"}
+SETTINGS: dict[Role, str] = {"query": "reasoning", "candidate": "candidate_reasoning"}
 #: Words that a token may stand for, in any vocabulary.
 WORDS_A_TOKEN = 4
 #: Tokens in which a model may say that it doesn't reason.
@@ -54,7 +54,7 @@ def trace_problem(trace: Trace, mode: object, info: ModelInfo) -> str | None:
 
 def mode_problem(info: ModelInfo, role: Role, mode: object) -> str | None:
     """Why results of this mode can't be told from those of another."""
-    name = MODES[role]
+    name = SETTINGS[role]
     setting, option = info.settings.get(name), name.replace("_", "-")
     if not info.reasons or mode is None or setting == mode:
         return None

@@ -21,6 +21,31 @@ from mmeb_harness.encode.chunks import Keyed
 _PATHS = get_args(EncodePath)
 
 
+def own_results(infos: Sequence[ModelInfo], result: object, keyed: Sequence[Keyed], role: Role) -> EncodeResult:
+    """The same of a batch in each of a model's modes; of several the traces of queries say that they are shared.
+
+    Raises:
+        ModelError: as `own_result`, or results of another number of modes.
+    """
+    own = own_result(infos[0], result, keyed, role)
+    given = result.others if isinstance(result, EncodeResult) else ()
+    expected = len(infos) if role == "query" else 1
+    if not isinstance(given, tuple) or len(given) + 1 != expected:
+        modes = 1 + len(given) if isinstance(given, tuple) else kind_of(given)
+        raise ModelError(
+            f"model {infos[0].name!r} returned results of {modes} modes for {_batch(keyed, role)}, not of {expected}"
+        )
+    if not given:
+        return own
+    others = tuple(own_result(info, other, keyed, role) for info, other in zip(infos[1:], given, strict=True))
+    return dataclasses.replace(_shared(own), others=tuple(map(_shared, others)))
+
+
+def _shared(result: EncodeResult) -> EncodeResult:
+    traces = result.traces or (Trace(),) * len(result.vectors)
+    return dataclasses.replace(result, traces=tuple(dataclasses.replace(trace, shared=True) for trace in traces))
+
+
 def own_result(info: ModelInfo, result: object, keyed: Sequence[Keyed], role: Role) -> EncodeResult:
     """A batch's result in memory of its own, which no later call can write into; one vector an item as float32.
 

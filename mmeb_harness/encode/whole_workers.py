@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from typing import cast
 
 from mmeb_harness.core import environment
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, EncodeResult, ModelInfo, Trace, WarmableEmbedder
+from mmeb_harness.core.embedder import (
+    BudgetedEmbedder,
+    Embedder,
+    EncodeResult,
+    ModelInfo,
+    Trace,
+    WarmableEmbedder,
+    infos_of,
+)
 from mmeb_harness.core.items import Item, Role
 from mmeb_harness.encode.local import Finished, Preparation
 from mmeb_harness.encode.prepare import InlinePreparation
@@ -63,6 +71,14 @@ class EncodedElsewhere:
         """What the model says of itself."""
         return self._embedder.info
 
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """The same in each of its modes."""
+        return infos_of(self._embedder)
+
+    def in_modes(self, modes: Sequence[str]) -> None:
+        """None but those that its workers have."""
+
     def warm_up(self) -> None:
         """Start the workers, each with its weights."""
         batches: list[tuple[Sequence[Item], Role, int]] = [([Item("warm-up", text="warm-up")], "query", 1)]
@@ -87,14 +103,20 @@ class EncodedElsewhere:
         if not isinstance(result, EncodeResult):  # is refused where every result is looked at
             return result
         work = result.work
-        traces = tuple(
-            dataclasses.replace(trace, seconds=prepared.encode_seconds) if trace.seconds is None else trace
-            for trace in result.traces or (Trace(),) * len(result.vectors)
-        )
         if work is not None:  # a worker has its part of the processor
             parts = {stage: part / self._workers for stage, part in work.seconds.items()}
             work = dataclasses.replace(work, seconds=parts)
-        return dataclasses.replace(result, traces=traces, work=work)
+        return dataclasses.replace(_with_seconds(result, prepared.encode_seconds), work=work)
+
+
+def _with_seconds(result: EncodeResult, seconds: float) -> EncodeResult:
+    """The same; traces that say no seconds of their own have these."""
+    traces = tuple(
+        dataclasses.replace(trace, seconds=seconds) if trace.seconds is None else trace
+        for trace in result.traces or (Trace(),) * len(result.vectors)
+    )
+    others = tuple(_with_seconds(other, seconds) for other in result.others)
+    return dataclasses.replace(result, traces=traces, others=others)
 
 
 def encoding_parts(

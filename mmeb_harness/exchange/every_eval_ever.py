@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from mmeb_harness.core.benchmark import means_of
+from mmeb_harness.core.embedder import REASONING, SHARED
 from mmeb_harness.core.errors import OptionError
 from mmeb_harness.core.files import file_checksum, read_parquet, write_atomically, write_json
 from mmeb_harness.core.registry import benchmark_rows
@@ -27,7 +28,6 @@ from mmeb_harness.core.tasks import Table
 from mmeb_harness.exchange.handed import Handed, refuse_existing, variant_note
 from mmeb_harness.results.files import EncodeStats, TaskResult
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.stats.policies import REASONING
 from mmeb_harness.stats.queries import read_queries
 from mmeb_harness.stats.resampling import (
     CONFIDENCE,
@@ -308,7 +308,8 @@ def _source(handed: Handed, result: TaskResult) -> dict[str, Any]:
 
 
 def _rows(handed: Handed, result: TaskResult, evaluation: str) -> Iterator[dict[str, Any]]:
-    table = read_parquet(RunFolder(handed.folder).queries_file(result.name), _COLUMNS, result.tables.get("queries", ""))
+    columns = [*_COLUMNS, SHARED] if result.queries.shared else _COLUMNS
+    table = read_parquet(RunFolder(handed.folder).queries_file(result.name), columns, result.tables.get("queries", ""))
     for row in table.to_pylist():
         yield _row(handed.model_name, result.name, evaluation, row)
 
@@ -345,7 +346,7 @@ def _row(model: str, task: str, evaluation: str, row: Mapping[str, Any]) -> dict
         ],
         "evaluation": {"score": row["score"], "is_correct": row["first_relevant_rank"] == 1},
         "performance": {
-            "latency_ms": 1000 * row["latency_seconds"],
+            **({} if row.get(SHARED) else {"latency_ms": 1000 * row["latency_seconds"]}),  # which is not the mode's own
             "additional_details": {"reasoning_tokens": str(row["reasoning_tokens"])},
         },
         "metadata": {name: str(value) for name, value in about.items() if value is not None},

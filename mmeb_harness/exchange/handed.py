@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.benchmark import benchmark_of
+from mmeb_harness.core.embedder import REASONING
 from mmeb_harness.core.errors import OptionError, ResultError
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.core.registry import BENCHMARK, RegisteredTask
 from mmeb_harness.results.files import RunResult, TaskResult
 from mmeb_harness.results.scores import read_run
 from mmeb_harness.results.submission import check_real, check_whole_task
-from mmeb_harness.stats.policies import REASONING
 
 #: Of a task that a plugin brought which isn't installed now.
 UNKNOWN_COLLECTION = "own"

@@ -7,11 +7,12 @@ MMEB-V3 (44f991d) has one reciprocal rank, over the whole ranking, and another r
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mmeb_harness.core.benchmark import benchmark_of
-from mmeb_harness.core.items import Modality
+from mmeb_harness.core.items import MetricName, Modality
 
 CUTOFFS = (1, 5, 10)
 MAX_CUTOFF = max(CUTOFFS)
@@ -98,6 +99,12 @@ def query_metrics(ranked: Sequence[str], gains: Gains) -> dict[str, float]:
     return {f"{name}@{k}": metric(ranked, gains, k) for name, metric in METRICS.items() for k in CUTOFFS}
 
 
+def query_metric(metric: MetricName, ranked: Sequence[str], gains: Gains) -> float:
+    """One of them by its name, such as "hit@1"."""
+    name, _, k = metric.partition("@")
+    return METRICS[name](ranked, gains, int(k))
+
+
 def edition_metrics(edition: str, ranked: Sequence[str], gains: Gains, first_relevant: int | None) -> dict[str, float]:
     """All metrics of one query, as an edition has them.
 
@@ -181,8 +188,9 @@ def _discounted(gained: Sequence[float]) -> float:
     return sum(gain * discount for gain, discount in zip(gained, _discounts(len(gained)), strict=True))
 
 
-def _discounts(n: int) -> list[float]:
-    return [1 / math.log2(position + 1) for position in range(1, n + 1)]
+@functools.cache  # of few lengths, and several times a query
+def _discounts(n: int) -> tuple[float, ...]:
+    return tuple(1 / math.log2(position + 1) for position in range(1, n + 1))
 
 
 def _distinct_hits(ranked: Sequence[str], gains: Gains, k: int) -> int:

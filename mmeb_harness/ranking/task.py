@@ -12,7 +12,7 @@ from mmeb_harness.core.items import Samples
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.corpus import RankedQuery, rank_corpus, rank_pools
 from mmeb_harness.ranking.max_sim import rank_tokens
-from mmeb_harness.ranking.metrics import chance_among, edition_metrics, ndcg_of_gains, official_gains, query_metrics
+from mmeb_harness.ranking.metrics import chance_among, edition_metrics, ndcg_of_gains, official_gains, query_metric
 from mmeb_harness.ranking.nearest import Positions
 
 #: Places of each ranking that are kept on disk. The metrics need 10.
@@ -147,7 +147,7 @@ def _score(
         tied_decisions=ranking.tied_decisions,
         num_ranked=num_ranked,
         metrics=edition_metrics(task.edition, top_ids, official, rank),
-        corrected=query_metrics(top_ids, gains)[task.metric],
+        corrected=query_metric(task.metric, top_ids, gains),
         random_ties=_expected_over_ties(task, ranking, gains, ids),
         chance=chance_among(task.metric, gains, relevant, num_ranked),
     )

@@ -33,6 +33,9 @@ SCHEMA_VERSION = 2
 
 Status: TypeAlias = Literal["running", "finished"]
 
+#: Of a run's latencies: those of queries, and what stands there instead where some are of several modes at once.
+OF_QUERIES, OF_SEVERAL_MODES = "queries", "queries of several modes"
+
 #: Fields of a profile that older files lack, and their defaults. At these they are no part of a fingerprint, so that
 #: what was computed before they existed still counts.
 _ADDED_TO_PROFILE: Mapping[str, Scalar] = {
@@ -48,7 +51,7 @@ ADDED = frozenset(
         *_ADDED_TO_PROFILE,
         *_ADDED_TO_FRAMES,
         *("reused", "model_parameters", "content", "media", "tables", "checksums", "checksum"),
-        *("rule", "unsupported", "query_settings", "state_dimensions", "keep_states"),
+        *("rule", "unsupported", "query_settings", "state_dimensions", "keep_states", "shared", "candidate_profile"),
     }
 )
 #: What sums and divisions may be off by.
@@ -69,6 +72,7 @@ class EncodeStats:
         truncated: items whose generation had to be closed by rule.
         reused: distinct items whose vector was there when the task came: from another task or run. Older files
             don't say, and count as none.
+        shared: items that were encoded in several modes at once, so that their seconds are not one mode's.
     """
 
     items: int = 0
@@ -78,6 +82,7 @@ class EncodeStats:
     reasoning_tokens: int = 0
     truncated: int = 0
     reused: int = 0
+    shared: int = 0
 
     def __add__(self, other: EncodeStats) -> EncodeStats:
         mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
@@ -114,6 +119,7 @@ def encode_stats(encoded: Encoded, keys: Sequence[str], reused_keys: Container[s
         reasoning_tokens=sum(trace.reasoning_tokens for trace in encoded.traces),
         truncated=sum(trace.truncated for trace in encoded.traces),
         reused=sum(key in reused_keys for key in distinct),
+        shared=sum(trace.shared for trace in encoded.traces),
     )
 
 
@@ -204,7 +210,8 @@ class RunResult:
             encoded.
         aggregates: means; the first is over all tasks.
         status: "running" until the last task is written, then "finished".
-        latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included.
+        latency_seconds: "queries" and "candidates" → {"p50", "p95"} over all items, duplicates included; of queries
+            under "queries of several modes" where some are shared (see `EncodeStats`).
         seconds: wall time of the last invocation.
         checksums: task → the checksum in its file; empty in older files.
         checksum: as in its tasks' results.
@@ -301,6 +308,7 @@ def _check_sides(result: TaskResult | RunResult) -> None:
         _check_amounts({f"{side}.{name}": amount for name, amount in stats.items()})
 
 
+_SHARED = frozenset({"queries.shared", "candidates.shared"})
 _TASK_FILE = JsonFile(
     TaskResult,
     "a task's result",
@@ -308,6 +316,7 @@ _TASK_FILE = JsonFile(
     way_out="choose another --output, or run again with --fresh",
     if_damaged="run the same command again: that task is computed again",
     added=ADDED,
+    sparse=_SHARED,
     check=_check_task,
 )
 #: Each task says itself which run it is of.
@@ -319,7 +328,7 @@ _RUN_FILE = JsonFile(
     way_out="choose another --output, or run again with --fresh",
     if_damaged=RUN_FILE_AGAIN,
     added=ADDED,
-    sparse=frozenset({"unsupported", "aggregates.rule", "aggregates.unsupported"}),
+    sparse=_SHARED | {"unsupported", "aggregates.rule", "aggregates.unsupported"},
     check=_check_run,
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import STATE, Encoded, state_column, trace_columns
+from mmeb_harness.core.embedder import STATE, Encoded, shared_column, state_column, trace_columns
 from mmeb_harness.core.errors import ResultError, UnknownNameError
 from mmeb_harness.core.files import file_checksum, parquet_columns, read_parquet
 from mmeb_harness.core.items import Medium, Samples
@@ -20,6 +20,8 @@ from mmeb_harness.core.registry import RegisteredTask, benchmark_rows, load_task
 from mmeb_harness.core.tasks import Task
 from mmeb_harness.ranking.task import ScoredQuery
 from mmeb_harness.results.files import (
+    OF_QUERIES,
+    OF_SEVERAL_MODES,
     EncodeStats,
     RunResult,
     TaskResult,
@@ -156,13 +158,16 @@ def summed_up(run: RunResult, tasks: Sequence[FinishedTask], registered: Iterabl
         registered: tasks, of which those of the benchmark decide which means are complete.
     """
     results = [task.result for task in tasks]
+    queries = sum((result.queries for result in results), EncodeStats())
     return dataclasses.replace(
         run,
         aggregates=aggregate(results, benchmark_rows(registered), run.unsupported),
-        queries=sum((result.queries for result in results), EncodeStats()),
+        queries=queries,
         candidates=sum((result.candidates for result in results), EncodeStats()),
         latency_seconds={
-            "queries": percentiles(_joined([task.query_seconds for task in tasks])),
+            OF_SEVERAL_MODES if queries.shared else OF_QUERIES: percentiles(
+                _joined([task.query_seconds for task in tasks])
+            ),
             "candidates": percentiles(_joined([task.candidate_seconds for task in tasks])),
         },
     )
@@ -301,4 +306,5 @@ def candidate_table(samples: Samples, encoded: Encoded) -> pa.Table:
 def _encoding_columns(encoded: Encoded) -> dict[str, Any]:
     import pyarrow as pa
 
-    return {**trace_columns(encoded.traces), "latency_seconds": pa.array(encoded.latency_seconds, pa.float64())}
+    seconds = {"latency_seconds": pa.array(encoded.latency_seconds, pa.float64())}
+    return {**trace_columns(encoded.traces), **seconds, **shared_column(encoded.traces)}

@@ -152,9 +152,11 @@ def _trust_no_future(plan: Plan, reporter: Reporter) -> None:
 
 
 def _stored_chunks(plan: Plan) -> list[str]:
-    return [
+    stored = [
         path.name for folder in dict.fromkeys((plan.vectors, plan.candidate_vectors)) for path in chunk_files(folder)
     ]
+    forgets = plan.settings.forgets
+    return stored if forgets is None else [name for name in stored if name in forgets]
 
 
 def _check_same_run(earlier: RunResult, plan: Plan) -> None:

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder
+from mmeb_harness.core.embedder import BudgetedEmbedder, Embedder, in_modes
 from mmeb_harness.core.errors import HarnessError, ResultError
 from mmeb_harness.core.interrupt import Interrupts
-from mmeb_harness.core.progress import Reporter, label
+from mmeb_harness.core.progress import Prefixed, Reporter, label
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.core.waiting import heartbeat, progress_of
 from mmeb_harness.data.folder import check_as_made, query_labels
 from mmeb_harness.encode.chunks import plan_chunks
-from mmeb_harness.encode.local import Encoder, LocalEncoder
-from mmeb_harness.encode.windows import ReadTask, Window, one_ahead, windows
+from mmeb_harness.encode.local import Encoder, LocalEncoder, Sink
+from mmeb_harness.encode.windows import ROLES, ReadTask, Window, one_ahead, windows
 from mmeb_harness.ranking.corpus import require_faiss
 from mmeb_harness.results.files import TaskResult
 from mmeb_harness.results.folder import locked, started_over
@@ -36,20 +37,66 @@ from mmeb_harness.run.plan import Plan
 from mmeb_harness.run.read import read_tasks, with_keys
 from mmeb_harness.run.record import EncodedTask, Start, finish_task, save_run
 from mmeb_harness.store.media import MEDIA_FOLDER, MediaHashes
+from mmeb_harness.store.modes import ModesSink
 from mmeb_harness.store.vectors import VectorStore
 
-#: Who encodes a run: given its plan, an encoder for as long as there is something to encode. Where several processes
-#: share a run, they agree before it opens that they compute parts of the same.
-OpenEncoder: TypeAlias = Callable[[Plan], AbstractContextManager[Encoder]]
+#: Who encodes a run: given its plans, one a mode, an encoder for as long as there is something to encode. Where several
+#: processes share a run, they agree before it opens that they compute parts of the same.
+OpenEncoder: TypeAlias = Callable[[Sequence[Plan]], AbstractContextManager[Encoder]]
 
 
-def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter: Reporter) -> Run:
-    """Encode and rank what is asked for, and write everything below the plan's folder.
+@dataclass
+class _ModeRun:
+    """The run of one mode, while it goes on."""
 
-    Tasks that the folder holds already, of the same model, settings and data, stay part of the run: a run of all 78
+    plan: Plan
+    earlier: Earlier
+    reporter: Reporter
+    finished: dict[str, FinishedTask] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, plan: Plan, reporter: Reporter) -> _ModeRun:
+        earlier = earlier_results(plan)
+        known = dataclasses.replace(plan, unsupported={**earlier.unsupported, **plan.unsupported})
+        return cls(
+            dataclasses.replace(known, pending=not plan.tasks.keys() <= earlier.finished.keys()), earlier, reporter
+        )
+
+    def take_over(self, hashes: MediaHashes) -> None:
+        self.finished = take_over(self.plan, self.earlier, hashes, self.reporter)
+
+    def is_unchanged(self, name: str, content: str) -> bool:
+        """Whether a task has a result that counts, or one of media that turn out to be the same."""
+        doubtful = self.earlier.doubtful.get(name)
+        return name in self.earlier.finished or (doubtful is not None and doubtful.result.content == content)
+
+    def finish(self, encoded: EncodedTask, hashes: MediaHashes, rank: Rank) -> None:
+        """Rank a task, unless its result is there."""
+        name, content = encoded.read.task.name, encoded.read.content
+        if name in self.finished:
+            return  # it was read only since later tasks' items meet its own in batches
+        is_kept = self.is_unchanged(name, content)
+        self.finished[name] = self.earlier.doubtful[name] if is_kept else rank(self.plan, encoded)
+        _remember_media(self.plan, encoded.read, hashes)
+        told = "" if name not in self.earlier.doubtful else _KEPT if is_kept else _AGAIN
+        self.reporter.finish_task(_task_line(self.finished[name].result) + told)
+
+
+#: What a look at a finished task's media has found.
+_KEPT, _AGAIN = "  (media unchanged: kept)", "  (media changed: computed again)"
+Rank: TypeAlias = Callable[[Plan, EncodedTask], FinishedTask]
+
+
+def evaluate(
+    plans: Sequence[Plan], embedder: Embedder, open_encoder: OpenEncoder, reporter: Reporter
+) -> tuple[Run, ...]:
+    """Encode and rank what is asked for, and write everything below the plans' folders.
+
+    Tasks that a folder holds already, of the same model, settings and data, stay part of its run: a run of all 78
     may be put together from several invocations.
 
     Args:
+        plans: one; or several of the same tasks, data and settings, of modes in which a model embeds queries at once.
         embedder: says what items cost, which decides what is encoded together.
         open_encoder: who encodes.
 
@@ -57,37 +104,51 @@ def evaluate(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter
         HarnessError: on the first thing a user has to mend. Results written until then stay valid.
     """
     require_faiss()
-    start = Start.now()
-    with locked(plan.folder), ExitStack() as at_the_end:
+    start, (first, *_) = Start.now(), plans
+    with ExitStack() as at_the_end:
+        for plan in plans:
+            at_the_end.enter_context(locked(plan.folder))
         at_the_end.callback(reporter.stop)
-        earlier = earlier_results(plan)
-        plan = dataclasses.replace(plan, unsupported={**earlier.unsupported, **plan.unsupported})
-        with progress_of("reading tasks", len(plan.tasks)) as advance:
-            readings = read_tasks(plan, earlier.finished, advance)
+        runs = _begin(plans, reporter)
+        with progress_of("reading tasks", len(first.tasks)) as advance:
+            readings = read_tasks(first, _finished_in_all(runs), advance)
         foresight = Foresight(embedder, reporter.time_left, reporter.note)
-        foresight.expect(readings)
-        reporter.start_run(len(plan.tasks))
-        with _media_hashes(plan, reporter) as hashes:
-            finished = take_over(plan, earlier, hashes, reporter)
-            save_run(plan, finished, "running", start)
-            rank = partial(_ranked, plan, query_labels(plan.data), foresight, reporter)
-            with open_encoder(plan) as encoder:
-                tasks = with_keys(readings, hashes, earlier.doubtful)
-                for encoded in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
-                    read, name = encoded.read, encoded.read.task.name
-                    if name in finished:
-                        continue  # it was read only since later tasks' items meet its own in batches
-                    finished[name] = earlier.doubtful[name] if read.is_finished else rank(encoded)
-                    _remember_media(plan, read, hashes)
-                    reporter.finish_task(_task_line(finished[name].result) + _told(name, read, earlier))
-        return save_run(plan, finished, "finished", start)
+        foresight.expect(readings, len(runs))
+        reporter.start_run(len(first.tasks) * len(runs))
+        with _media_hashes(first, reporter) as hashes:
+            for run in runs:
+                run.take_over(hashes)
+                save_run(run.plan, run.finished, "running", start)
+            rank = partial(_ranked, query_labels(first.data), foresight, reporter)
+            pending = [run for run in runs if run.plan.pending]
+            with open_encoder([run.plan for run in runs]) as encoder:
+                tasks = with_keys(readings, hashes, _unchanged(runs))
+                encoded = _encoded_tasks([run.plan for run in pending], embedder, encoder, tasks, foresight, reporter)
+                for of_modes in encoded:
+                    for run, of_mode in zip(pending, of_modes, strict=True):
+                        run.finish(of_mode, hashes, rank)
+        return tuple(save_run(run.plan, run.finished, "finished", start) for run in runs)
+
+
+def _begin(plans: Sequence[Plan], reporter: Reporter) -> list[_ModeRun]:
+    if len(plans) == 1:
+        return [_ModeRun.begin(plans[0], reporter)]
+    return [_ModeRun.begin(plan, Prefixed(reporter, f"{plan.model.mode}: ")) for plan in plans]
+
+
+def _finished_in_all(runs: Sequence[_ModeRun]) -> set[str]:
+    return set.intersection(*({*run.earlier.finished} for run in runs))
+
+
+def _unchanged(runs: Sequence[_ModeRun]) -> Callable[[str, str], bool]:
+    return lambda name, content: all(run.is_unchanged(name, content) for run in runs)
 
 
 def _ranked(
-    plan: Plan,
     labels: Mapping[str, Mapping[str, str]],
     foresight: Foresight,
     reporter: Reporter,
+    plan: Plan,
     encoded: EncodedTask,
 ) -> FinishedTask:
     """A task with its result, and foresight told what that took."""
@@ -98,19 +159,21 @@ def _ranked(
     return finished
 
 
-def encode_share(plan: Plan, embedder: Embedder, open_encoder: OpenEncoder, reporter: Reporter) -> None:
+def encode_share(plans: Sequence[Plan], embedder: Embedder, open_encoder: OpenEncoder, reporter: Reporter) -> None:
     """Encode what is asked for, or a share of it; somebody else ranks.
 
     Raises:
         HarnessError: as `evaluate`.
     """
-    with open_encoder(plan) as encoder, _media_hashes(plan, reporter) as hashes:
-        earlier = earlier_results(plan)
-        readings = read_tasks(plan, earlier.finished)
+    runs = _begin(plans, reporter)
+    plans = [run.plan for run in runs]
+    with open_encoder(plans) as encoder, _media_hashes(plans[0], reporter) as hashes:
+        readings = read_tasks(plans[0], _finished_in_all(runs))
         foresight = Foresight(embedder, reporter.time_left, reporter.note)
-        foresight.expect(readings)
-        tasks = with_keys(readings, hashes, earlier.doubtful)
-        for _ in _encoded_tasks(plan, embedder, encoder, tasks, reporter, foresight):
+        foresight.expect(readings, len(runs))
+        tasks = with_keys(readings, hashes, _unchanged(runs))
+        pending = [plan for plan in plans if plan.pending]
+        for _ in _encoded_tasks(pending, embedder, encoder, tasks, foresight, reporter):
             pass
 
 
@@ -138,35 +201,46 @@ def _remember_media(plan: Plan, read: ReadTask, hashes: MediaHashes) -> None:
 
 
 def _encoded_tasks(
-    plan: Plan,
+    plans: Sequence[Plan],
     embedder: Embedder,
     encoder: Encoder,
     tasks: Iterator[ReadTask],
-    reporter: Reporter,
     foresight: Foresight,
-) -> Iterator[EncodedTask]:
-    """The tasks, each when the encoder has seen to it that the store has what the task needs; finished ones as well."""
+    reporter: Reporter,
+) -> Iterator[tuple[EncodedTask, ...]]:
+    """The tasks, one a plan, each when the encoder has seen to it that its vectors are stored; finished ones too."""
     if (first := next(tasks, None)) is None:
         return
-    store = open_store(plan, reporter.note)
-    plan_items = partial(plan_chunks, embedder, batch_tokens=plan.settings.batch_tokens)
+    stores = open_stores(plans, reporter.note)
+    plan_items = partial(plan_chunks, embedder, batch_tokens=plans[0].settings.batch_tokens)
     # Media of large tasks take minutes to hash, in which the accelerator needn't wait.
-    for window in one_ahead(windows(_looked_through(chain([first], tasks), store), plan_items)):
+    for window in one_ahead(windows(_looked_through(chain([first], tasks), stores), plan_items)):
         waiting = [task for task in window.tasks if not task.is_finished]
-        needed = {key for task in waiting for keys in task.keys.values() for key in keys}
+        queries, candidates = ({key for task in waiting for key in task.keys[role]} for role in ROLES)
         for task in waiting:
-            for keys in task.keys.values():
+            for keys, store in _places(task, stores):
                 store.settle(keys)
-        stored = {key for key in needed if key in store}
-        reporter.start_encoding([task.task.name for task in waiting], len(needed) - len(stored))
+        of_candidates = {key for key in candidates if key in stores[0]}
+        stored = [of_candidates | {key for key in queries if key in store} for store in stores]
+        sink: Sink = stores[0] if len(stores) == 1 else ModesSink(stores, candidates)
+        needed = queries | candidates
+        reporter.start_encoding([task.task.name for task in waiting], sum(key not in sink for key in needed))
         # Chunks of which nothing is needed keep their place: shares are given out by it.
         with _naming_tasks(window):
             chunks = [chunk.only(needed.__contains__) for chunk in window.chunks]
-            encoder.encode(chunks, foresight.begin(window, chunks, store), reporter.advance)
+            encoder.encode(chunks, foresight.begin(window, chunks, sink), reporter.advance)
             foresight.end()
         for task in window.tasks:
-            yield EncodedTask(task, store, stored)
-            stored.update(*task.keys.values())
+            yield tuple(EncodedTask(task, store, stores[0], keys) for store, keys in zip(stores, stored, strict=True))
+            for there in stored:
+                there.update(*task.keys.values())
+
+
+def _places(task: ReadTask, stores: Sequence[VectorStore]) -> Iterator[tuple[Sequence[str], VectorStore]]:
+    """A task's keys, and where their vectors are."""
+    yield task.candidate_keys, stores[0]
+    for store in stores:
+        yield task.query_keys, store
 
 
 @contextmanager
@@ -184,11 +258,11 @@ def _naming_tasks(window: Window) -> Iterator[None]:
         raise
 
 
-def _looked_through(tasks: Iterator[ReadTask], store: VectorStore) -> Iterator[ReadTask]:
+def _looked_through(tasks: Iterator[ReadTask], stores: Sequence[VectorStore]) -> Iterator[ReadTask]:
     """The same; what is stored of each begins to be verified while others are read and planned."""
     for task in tasks:
         if not task.is_finished:
-            for keys in task.keys.values():
+            for keys, store in _places(task, stores):
                 store.look_through(keys)
         yield task
 
@@ -207,36 +281,36 @@ def this_process(
     """
 
     @contextmanager
-    def opened(plan: Plan) -> Iterator[Encoder]:
-        encoding, preparation = embedder, None
-        if isinstance(embedder, BudgetedEmbedder):
+    def opened(plans: Sequence[Plan]) -> Iterator[Encoder]:
+        modes = [plan.model.mode for plan in plans if plan.pending] or [plans[0].model.mode]
+        encoding, preparation = in_modes(embedder, modes), None
+        recipe = spec if spec is None or encoding is embedder else spec.in_modes(modes)
+        if isinstance(encoding, BudgetedEmbedder):
             from mmeb_harness.encode.whole_workers import encoding_parts
 
-            encoding, preparation = encoding_parts(embedder, spec, workers, note)
+            encoding, preparation = encoding_parts(encoding, recipe, workers, note)
         with preparation or nullcontext():
-            yield LocalEncoder(encoding, preparation, plan.settings.batch_tokens, note, Interrupts(note))
+            yield LocalEncoder(encoding, preparation, plans[0].settings.batch_tokens, note, Interrupts(note))
 
     return opened
 
 
-def open_store(plan: Plan, note: Callable[[str], None] = lambda _: None) -> VectorStore:
-    """The model's vectors, but for those from before the run was started over.
+def open_stores(plans: Sequence[Plan], note: Callable[[str], None] = lambda _: None) -> list[VectorStore]:
+    """The vectors of a model's modes, but for those from before a run was started over; the first has the candidates.
 
     Raises:
         ResultError: those that are there can't be used.
     """
-    started = started_over(plan.folder)
-    after = (started.nanoseconds, plan.model, started.chunks, note)
-    states = plan.settings.keep_states
-    candidates = plan.candidate_vectors
-    return VectorStore(plan.vectors, plan.model.similarity, *after, candidates=candidates, with_states=states)
-
-
-def _told(name: str, read: ReadTask, earlier: Earlier) -> str:
-    """What a look at a finished task's media has found."""
-    if name not in earlier.doubtful:
-        return ""
-    return "  (media unchanged: kept)" if read.is_finished else "  (media changed: computed again)"
+    stores: list[VectorStore] = []
+    for plan in plans:
+        started = started_over(plan.folder)
+        after = (started.nanoseconds, plan.model, started.chunks, note)
+        candidates = None if stores else plan.candidate_vectors
+        states = plan.settings.keep_states
+        stores.append(
+            VectorStore(plan.vectors, plan.model.similarity, *after, candidates=candidates, with_states=states)
+        )
+    return stores
 
 
 def _task_line(result: TaskResult) -> str:

@@ -61,8 +61,12 @@ class Foresight:
         self._rank_seconds = 0.0
         self._rationales = self._cut = 0
 
-    def expect(self, readings: Iterable[Reading]) -> None:
-        """Estimate the tasks that are to be encoded: each kind of item by the first one of a task."""
+    def expect(self, readings: Iterable[Reading], modes: int = 1) -> None:
+        """Estimate the tasks that are to be encoded: each kind of item by the first one of a task.
+
+        Args:
+            modes: in how many of them each task is ranked.
+        """
         seen: set[int] = set()  # hashes: of a million items the words themselves would take long and much
         for reading in readings:
             units: Units = defaultdict(float)
@@ -80,7 +84,7 @@ class Foresight:
             self._expected[reading.task.name] = units
             for kind, cost in units.items():
                 self._left[kind] += cost
-            self._to_rank += not reading.is_finished
+            self._to_rank += modes * (not reading.is_finished)
 
     def begin(self, window: Window, chunks: Sequence[Chunk], sink: Sink) -> Sink:
         """A window's plan takes the place of its estimate. Returns the sink, watched."""
@@ -168,7 +172,8 @@ class Foresight:
     def _watch(self, encoded: Encoded) -> None:
         if self._rationales > self._cut or self._cut >= _ODD_RATIONALES:
             return
-        reasoned = [trace for trace in encoded.traces if trace.path == "reasoned"]
+        traces = (trace for mode in (encoded, *encoded.others) for trace in mode.traces)
+        reasoned = [trace for trace in traces if trace.path == "reasoned"]
         self._rationales += len(reasoned)
         self._cut += sum(trace.truncated for trace in reasoned)
         if self._rationales == self._cut >= _ODD_RATIONALES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from mmeb_harness.core import environment
@@ -14,9 +14,15 @@ from mmeb_harness.run.plan import Plan
 Identity: TypeAlias = Mapping[str, Scalar]
 
 
-def run_identity(plan: Plan) -> Identity:
-    """Names of things, and their values: equal ones give equal vectors, but for what processors round differently."""
+def run_identity(plans: Sequence[Plan]) -> Identity:
+    """Names of things, and their values: equal ones give equal vectors, but for what processors round differently.
+
+    Args:
+        plans: one, or several for modes in which the model embeds queries at once.
+    """
+    plan, modes = plans[0], ", ".join(str(plan.model.mode) for plan in plans)
     return {
+        **({"modes": modes} if len(plans) > 1 else {}),
         "tasks": fingerprint(list(plan.tasks)),
         "data revision": fingerprint([planned.data_revision for planned in plan.tasks.values()]),
         "frames": plan.profile.frames.video,

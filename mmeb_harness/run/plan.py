@@ -32,6 +32,7 @@ class RunSettings:
         dimensions: how many of the vectors' first ones to compare; `None`: all.
         quantization: of the vectors compared.
         fresh: forget what the folder holds and start over, encoding too; stored vectors stay for other runs.
+        forgets: names of the chunks of vectors that it then forgets; `None`: all that are stored.
         vectors: where vectors are kept; `None`: `.vectors` beside `output`.
         keep_states: keep of each query the state that the model's gate reads.
     """
@@ -47,6 +48,7 @@ class RunSettings:
     dimensions: int | None = None
     quantization: Quantization = "none"
     fresh: bool = False
+    forgets: frozenset[str] | None = None
     vectors: Path | None = None
     keep_states: bool = False
     model_args: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Plan:
         registered: all tasks known, by name; those of the benchmark decide which means are complete.
         model: of the vectors; `fingerprint` names them, and `candidate_fingerprint` those of candidates.
         profile: the model's, with the run's own choices.
+        pending: whether anything is left to be encoded for it, as far as is known; else its results are there.
     """
 
     tasks: Mapping[str, PlannedTask]
@@ -90,6 +93,7 @@ class Plan:
     candidate_fingerprint: str
     profile: Profile
     settings: RunSettings
+    pending: bool = True
 
     @property
     def folder(self) -> RunFolder:

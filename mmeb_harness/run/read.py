@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from mmeb_harness.core.errors import DataError, leading
@@ -13,7 +13,6 @@ from mmeb_harness.core.tasks import Task
 from mmeb_harness.core.waiting import Advance
 from mmeb_harness.data.folder import load_samples
 from mmeb_harness.encode.windows import ReadTask
-from mmeb_harness.results.outcome import FinishedTask
 from mmeb_harness.run.plan import Plan
 from mmeb_harness.store.media import MediaHashes
 from mmeb_harness.store.vectors import KeyedSamples
@@ -63,12 +62,14 @@ def read_tasks(
 
 
 def with_keys(
-    readings: deque[Reading], hashes: MediaHashes, doubtful: Mapping[str, FinishedTask] | None = None
+    readings: deque[Reading],
+    hashes: MediaHashes,
+    is_unchanged: Callable[[str, str], bool] = lambda task, content: False,
 ) -> Iterator[ReadTask]:
     """Take the readings one after another, name what each item's vector depends on, and count unusual pictures.
 
     Args:
-        doubtful: task → a result that it has if its content is still that of the result.
+        is_unchanged: whether a task has a result, if that is its content.
 
     Raises:
         DataError: a media file is missing.
@@ -80,6 +81,5 @@ def with_keys(
         media = (path for item in (*samples.queries, *samples.candidates) for path in item.media)
         if notes := hashes.notes(media):
             samples = dataclasses.replace(samples, notes={**samples.notes, **notes})
-        result = (doubtful or {}).get(reading.task.name)
-        is_finished = reading.is_finished or (result is not None and result.result.content == keyed.content)
+        is_finished = reading.is_finished or is_unchanged(reading.task.name, keyed.content)
         yield ReadTask(reading.task, samples, keyed.queries, keyed.candidates, is_finished, keyed.content)

@@ -57,14 +57,16 @@ class Start:
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task whose vectors are in a store.
+    """A task whose vectors are stored.
 
     Attributes:
+        queries, candidates: the stores that have them.
         reused: keys of those that were there when the task came.
     """
 
     read: ReadTask
-    store: VectorStore
+    queries: VectorStore
+    candidates: VectorStore
     reused: Container[str]
 
 
@@ -76,7 +78,7 @@ def finish_task(plan: Plan, encoded: EncodedTask, difficulty: Mapping[str, str])
     """
     read, reused = encoded.read, encoded.reused
     task, samples, planned = read.task, read.samples, plan.tasks[read.task.name]
-    queries, candidates = encoded.store.get(read.query_keys), encoded.store.get(read.candidate_keys)
+    queries, candidates = encoded.queries.get(read.query_keys), encoded.candidates.get(read.candidate_keys)
     compared = queries.vectors, candidates.vectors
     if plan.profile.dimensions is not None or plan.profile.quantization != "none":
         from mmeb_harness.ranking.compress import compress

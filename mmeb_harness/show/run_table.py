@@ -13,7 +13,15 @@ from mmeb_harness.core.benchmark import BenchmarkRow, benchmark_of, level_of, me
 from mmeb_harness.core.errors import leading
 from mmeb_harness.core.progress import rate
 from mmeb_harness.core.terminal import say_kept
-from mmeb_harness.results.files import Aggregate, EncodeStats, RunResult, TaskResult, run_values, unsupported_text
+from mmeb_harness.results.files import (
+    OF_SEVERAL_MODES,
+    Aggregate,
+    EncodeStats,
+    RunResult,
+    TaskResult,
+    run_values,
+    unsupported_text,
+)
 from mmeb_harness.results.outcome import Run
 from mmeb_harness.show.tables import NONE, UNSUPPORTED, milliseconds, percent, print_lines, print_table, profile_line
 
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+#: Behind what was measured while several modes were encoded at once.
+SEVERAL_MODES = "*"
 #: A tenth of a point, as the table prints it.
 VISIBLE_DIFFERENCE = 0.001
 
@@ -69,21 +79,24 @@ def run_json(run: Run) -> str:
     return json.dumps({**run_values(run.result), "results": results}, indent=2, ensure_ascii=False)
 
 
-def print_next(run: Run, console: Console) -> None:
-    """Print what can be done with a run that has just ended, ready to be copied."""
-    folder = run.folder
-    steps = [f"mmeb-eval show {_quoted(folder)} --tasks", f"mmeb-eval report {_quoted(folder)} --output report.html"]
+def print_next(runs: Sequence[Run], console: Console) -> None:
+    """Print what can be done with runs that have just ended, one or a model's modes, ready to be copied."""
+    run, folders = runs[0], [run.folder for run in runs]
+    named = " ".join(map(_quoted, folders))
+    steps = [f"mmeb-eval show {_quoted(run.folder)} --tasks", f"mmeb-eval report {named} --output report.html"]
     overall = run.result.overall
-    others = [file.parent for file in folder.parent.glob("*/run.json") if file.parent.name != folder.name]
+    others = [file.parent for file in run.folder.parent.glob("*/run.json") if file.parent not in folders]
     if run.result.edition and run.result.limit is None and overall is not None and not overall.complete:
         steps.append(
             f"the same command without --tasks, --groups, --modality: {len(overall.missing)} tasks are missing"
         )
+    elif len(runs) > 1:
+        steps.append(f"mmeb-eval compare {named}")
     elif others:
         latest = max(others, key=lambda other: (other.stat().st_mtime_ns, other.name))
-        steps.append(f"mmeb-eval compare {_quoted(folder)} {_quoted(latest)}")
+        steps.append(f"mmeb-eval compare {_quoted(run.folder)} {_quoted(latest)}")
     else:
-        steps.append(f"mmeb-eval leaderboard {_quoted(folder)}")
+        steps.append(f"mmeb-eval leaderboard {_quoted(run.folder)}")
     print_lines(console, *(f"{'' if number else 'next:':<6}{step}" for number, step in enumerate(steps)))
 
 
@@ -160,13 +173,14 @@ _COST_HEADS = ("encoding", "items", "distinct", "items/s", "p50 ms", "p95 ms", "
 
 
 def _cost_cells(run: RunResult, side: str, stats: EncodeStats) -> list[str]:
-    latency = run.latency_seconds.get(side, {})
+    mark = SEVERAL_MODES if stats.shared else ""
+    latency = run.latency_seconds.get(OF_SEVERAL_MODES if stats.shared else side, {})
     return [
         side,
         f"{stats.items:,}",
         f"{stats.encoded:,}",
-        rate(stats.items_per_second),
-        *(milliseconds(latency.get(name)) for name in ("p50", "p95")),
+        rate(stats.items_per_second) + mark,
+        *(milliseconds(latency.get(name)) + mark for name in ("p50", "p95")),
         percent(stats.reasoning_rate),
         f"{stats.truncated:,}",
     ]
@@ -178,6 +192,11 @@ def _remarks(run: RunResult, results: Sequence[TaskResult]) -> list[str]:
     if not run.edition:
         metrics = ", ".join(dict.fromkeys(result.metric for result in results))
     lines = [f"score: mean over tasks of {metrics}, in %. latency: of an item in its batch, duplicates included."]
+    if run.queries.shared:
+        lines.append(
+            f"{SEVERAL_MODES}: {run.queries.shared:,} of {run.queries.items:,} queries were encoded in several modes "
+            "at once; what this mode takes by itself, a run of it alone with --fresh says."
+        )
     lines += [f"{mean.name}: {mean.rule}." for mean in run.aggregates if mean.rule and mean.tasks]
     if run.unsupported:
         lines.append(unsupported_line(run))

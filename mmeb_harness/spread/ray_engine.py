@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,8 +24,9 @@ from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.registry import ModelSpec
 from mmeb_harness.encode.chunks import Chunk
-from mmeb_harness.encode.local import Note, Progress, Sink, Usage, flushing, shortly
+from mmeb_harness.encode.local import Encoder, Note, Progress, Sink, Usage, flushing, shortly
 from mmeb_harness.encode.worker import on_cpu
+from mmeb_harness.run.plan import Plan
 from mmeb_harness.spread.ray_cluster import Needs, needs_of, room_for
 from mmeb_harness.spread.ray_worker import Answer, ChunkWorker, Introduction, Setup
 from mmeb_harness.spread.shares import MAKE_EQUAL, processors_remarks, refuse_difference
@@ -71,6 +73,7 @@ class RayEncoder:
         self._processors: set[str] = set()
         self._next_look = self._last_ready = time.monotonic()
         self.usage = Usage(Work())
+        self._modes: tuple[str, ...] = ()  # of the model's those that are asked for; none: all that it has
 
     def introduction(self) -> Introduction:
         """What the first actor says of itself; waits for it.
@@ -82,6 +85,13 @@ class RayEncoder:
             self._staff(1)
             self._answers()
         return self._first
+
+    @contextmanager
+    def opened(self, plans: Sequence[Plan]) -> Iterator[Encoder]:
+        """Itself, for the modes of these plans of which something is left to be encoded."""
+        if len(plans) > 1:
+            self._modes = tuple(str(plan.model.mode) for plan in plans if plan.pending)
+        yield self
 
     def encode(self, chunks: Sequence[Chunk], sink: Sink, on_progress: Progress) -> None:
         """Encode what the sink lacks.
@@ -100,7 +110,7 @@ class RayEncoder:
                 self._staff(chunks_left)
                 for actor in self._actors:
                     if self._waiting and actor.expected is None:
-                        actor.give(self._waiting.popleft())
+                        actor.give(self._waiting.popleft(), self._modes)
                 for chunk, answer in self._answers():
                     for keys, encoded in answer.batches:
                         sink.add(keys, encoded, chunk.role)
@@ -264,9 +274,9 @@ class _Actor:
         """It is ready when it has answered. Ray asks until there is an answer, or the last restart is used up."""
         self.expected = self.handle.introduce.options(max_task_retries=-1).remote()
 
-    def give(self, chunk: Chunk) -> None:
+    def give(self, chunk: Chunk, modes: Sequence[str]) -> None:
         """Let it begin with a chunk."""
-        self.chunk, self.since, self.expected = chunk, time.monotonic(), self.handle.encode.remote(chunk)
+        self.chunk, self.since, self.expected = chunk, time.monotonic(), self.handle.encode.remote(chunk, modes)
 
     def finish(self) -> Chunk | None:
         """Its word has come, or never will; returns the chunk that it had."""

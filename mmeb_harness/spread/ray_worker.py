@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core import environment
-from mmeb_harness.core.embedder import Embedder, Encoded, ModelInfo, Work
+from mmeb_harness.core.embedder import Embedder, Encoded, ModelInfo, Work, in_modes, infos_of
 from mmeb_harness.core.failures import Failure
 from mmeb_harness.core.interrupt import Interrupts
 from mmeb_harness.core.registry import ModelSpec
@@ -43,12 +43,13 @@ class Introduction:
 
     Attributes:
         node: its machine's name.
+        infos: in each of its modes.
         identity: what has to be the same of all actors.
     """
 
     node: str
     pid: int
-    info: ModelInfo
+    infos: tuple[ModelInfo, ...]
     identity: Identity
     processors: str
 
@@ -87,17 +88,20 @@ class ChunkWorker:
         except Exception as error:
             return Failure.of(error)
         processors = environment.processors()
-        return Introduction(socket.gethostname(), os.getpid(), self._embedder.info, identity, processors)
+        return Introduction(socket.gethostname(), os.getpid(), infos_of(self._embedder), identity, processors)
 
-    def encode(self, chunk: Chunk) -> Answer | Introduction | Failure:
+    def encode(self, chunk: Chunk, modes: Sequence[str] = ()) -> Answer | Introduction | Failure:
         """The chunk's vectors; an introduction instead of them where the driver doesn't know this process yet.
 
         Ray may have started it again while the actor had nothing to do, on another machine.
+
+        Args:
+            modes: of the model's those that are asked for, the same ones each time; none: all that it has.
         """
         if self._embedder is None:
             return self.introduce()
         if self._encoder is None:
-            self._encoder = self._local_encoder(self._embedder)
+            self._encoder = self._local_encoder(self._embedder, modes)
         batches = MemorySink()
         self._encoder.usage = Usage(Work())
         try:
@@ -107,10 +111,12 @@ class ChunkWorker:
         notes, self._notes[:] = tuple(self._notes), []
         return Answer(tuple(batches.taken), self._encoder.usage, notes)
 
-    def _local_encoder(self, embedder: Embedder) -> LocalEncoder:
+    def _local_encoder(self, made: Embedder, modes: Sequence[str]) -> LocalEncoder:
         setup, note = self._setup, self._notes.append
+        embedder = in_modes(made, modes) if modes else made
+        spec = setup.spec if embedder is made else setup.spec.in_modes(modes)
         neighbours = max(1, len(environment.gpu_names()))  # an actor a GPU
-        encoding, preparation = encoding_parts(embedder, setup.spec, setup.workers, note, neighbours)
+        encoding, preparation = encoding_parts(embedder, spec, setup.workers, note, neighbours)
         return LocalEncoder(encoding, preparation, setup.batch_tokens, note, Undisturbed())
 
 

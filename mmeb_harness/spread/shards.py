@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,14 +87,20 @@ def encoder_of_shard(share: Share, open_encoder: OpenEncoder, note: Callable[[st
     started = time.monotonic()
 
     @contextmanager
-    def opened(plan: Plan) -> Iterator[Encoder]:
-        output = plan.settings.output
-        with locked(plan.folder, f".lock-{share.index + 1}-of-{share.count}"), open_encoder(plan) as encoder:
-            shard_file(output, share).unlink(missing_ok=True)
-            yield ShareEncoder(encoder, share)
-            seconds = time.monotonic() - started
-            save_shard(output, shard_result(share, plan, seconds))
-        note(f"shard {share} is encoded ({seconds:.0f} s); when all are: mmeb-eval merge {output}")
+    def opened(plans: Sequence[Plan]) -> Iterator[Encoder]:
+        outputs = [plan.settings.output for plan in plans]
+        with ExitStack() as locks:
+            for plan in plans:
+                locks.enter_context(locked(plan.folder, f".lock-{share.index + 1}-of-{share.count}"))
+            with open_encoder(plans) as encoder:
+                for output in outputs:
+                    shard_file(output, share).unlink(missing_ok=True)
+                yield ShareEncoder(encoder, share)
+                seconds = time.monotonic() - started
+                for plan in plans:
+                    save_shard(plan.settings.output, shard_result(share, plan, seconds))
+        merge = f"mmeb-eval merge {' '.join(map(str, outputs))}"
+        note(f"shard {share} is encoded ({seconds:.0f} s); when all are: {merge}")
 
     return opened
 
@@ -105,7 +111,7 @@ def shard_result(share: Share, plan: Plan, seconds: float) -> ShardResult:
     return ShardResult(
         shard=share.index + 1,
         shards=share.count,
-        identity=run_identity(plan),
+        identity=run_identity([plan]),
         model=plan.model,
         model_args=dict(settings.model_args),
         tasks=(*plan.tasks, *plan.unsupported),

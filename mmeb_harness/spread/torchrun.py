@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,14 +120,14 @@ def encoder_of_rank(
     """
 
     @contextmanager
-    def opened(plan: Plan) -> Iterator[Encoder]:
-        identity = run_identity(plan)
+    def opened(plans: Sequence[Plan]) -> Iterator[Encoder]:
+        identity = run_identity(plans)
         if not ranks.is_first:
             meeting.join(identity)
-            with open_encoder(plan) as encoder:
+            with open_encoder(plans) as encoder:
                 yield ShareEncoder(encoder, ranks.share)
             return
-        with meeting.opened(identity), open_encoder(plan) as encoder:
+        with meeting.opened(identity), open_encoder(plans) as encoder:
             yield GatheringEncoder(ShareEncoder(encoder, ranks.share), meeting.absent)
             for remark in meeting.remarks():
                 note(remark)

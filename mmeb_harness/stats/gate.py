@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmeb_harness.core.embedder import REASONING
 from mmeb_harness.core.errors import ResultError
-from mmeb_harness.results.files import TaskResult
+from mmeb_harness.results.files import TaskResult, percentiles
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.outcome import has_states
 from mmeb_harness.results.scores import read_run, read_run_file
@@ -31,7 +32,6 @@ from mmeb_harness.stats.paired import SEED
 from mmeb_harness.stats.policies import (
     EVERY_POLICY,
     MODES,
-    REASONING,
     Mode,
     Outcomes,
     Policy,
@@ -61,7 +61,8 @@ class PolicyRow:
     Attributes:
         share: of the queries that reason; mean over tasks.
         reasoning_tokens: of a query, all of them counted; mean over tasks.
-        p50, p95: latency of a query in seconds, in its batch; `None` of policies that no run has.
+        p50, p95: latency of a query in seconds, in its batch; `None` of policies that no run has, and of modes whose
+            queries were encoded beside others'.
     """
 
     policy: Policy
@@ -325,12 +326,12 @@ def _p(tasks: Sequence[_Task], policy: Policy, rng: np.random.Generator) -> floa
 
 def _policy_row(policy: Policy, score: Uncertain, tasks: Sequence[_Task], seconds: Mapping[Mode, Floats]) -> PolicyRow:
     outcomes = [task.outcomes[policy] for task in tasks]
-    p50, p95 = np.percentile(seconds[policy], [50, 95]).tolist() if policy in MODES else (None, None)
+    measured = percentiles(seconds[policy]) if policy in MODES and not np.isnan(seconds[policy]).any() else {}
     return PolicyRow(
         policy=policy,
         score=score,
         share=float(np.mean([own.reasoned.mean() for own in outcomes])),
         reasoning_tokens=float(np.mean([own.reasoning_tokens.mean() for own in outcomes])),
-        p50=p50,
-        p95=p95,
+        p50=measured.get("p50"),
+        p95=measured.get("p95"),
     )

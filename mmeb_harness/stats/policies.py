@@ -18,20 +18,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from mmeb_harness.core.embedder import MODES as MODES
+from mmeb_harness.core.embedder import REASONING
+from mmeb_harness.core.embedder import Mode as Mode
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.results.scores import read_run_file
 from mmeb_harness.stats.controls import Decisions
 from mmeb_harness.stats.resampling import Floats
 
-Mode = Literal["never", "always", "adaptive"]
 Policy = Literal["never", "always", "random", "fixed", "adaptive", "probe", "oracle"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 #: In the order of tables.
 EVERY_POLICY: tuple[Policy, ...] = get_args(Policy)
 #: Those that need no states.
 POLICIES: tuple[Policy, ...] = tuple(policy for policy in EVERY_POLICY if policy != "probe")
-#: The setting of a model that tells its modes apart.
-REASONING = "reasoning"
 
 
 @dataclass(frozen=True)

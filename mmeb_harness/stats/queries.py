@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import STATE
+from mmeb_harness.core.embedder import SHARED, STATE
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.core.files import parquet_columns, read_parquet
 from mmeb_harness.results.files import TaskResult
@@ -48,7 +48,7 @@ class QueryTraces:
     Attributes:
         reasoned: whether the vector came from a rationale.
         gates: p(reason); NaN where the model has no gate.
-        latency_seconds: of a query in its batch.
+        latency_seconds: of a query in its batch; NaN of one that was encoded in several modes at once.
     """
 
     reasoned: NDArray[np.bool_]
@@ -94,13 +94,16 @@ def read_traces(folder: Path, result: TaskResult) -> QueryTraces:
     Raises:
         ResultError: see `read_queries`.
     """
-    table = _query_table(folder, result, ["path", "gate", "reasoning_tokens", "latency_seconds"])
-    paths, gates, tokens, seconds = (column.to_pylist() for column in table.columns)
+    table = _query_table(folder, result, ["path", "gate", "reasoning_tokens", "latency_seconds"], may_lack=[SHARED])
+    paths, gates, tokens, seconds, *rare = (column.to_pylist() for column in table.columns)
+    latency_seconds = np.array(seconds, dtype=np.float64)
+    for shared in rare:
+        latency_seconds[np.array(shared)] = np.nan
     return QueryTraces(
         reasoned=np.array([path == "reasoned" for path in paths], dtype=np.bool_),
         gates=np.array(gates, dtype=np.float64),
         reasoning_tokens=np.array(tokens, dtype=np.float64),
-        latency_seconds=np.array(seconds, dtype=np.float64),
+        latency_seconds=latency_seconds,
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import STATE
+from mmeb_harness.core.embedder import SHARED, STATE
 from mmeb_harness.core.errors import ResultError, way_out_of
 from mmeb_harness.core.files import dont_wait, lock_file, make_folder, regular_file
 from mmeb_harness.core.sealed import (
@@ -48,7 +48,7 @@ _FOLDER = b"mmeb_folder"
 
 
 #: A column that a chunk has only if some item has a value in it: so chunks from before it existed are of equal form.
-#: Another such is STATE, which is null of candidates.
+#: Others such are STATE, which is null of candidates, and SHARED.
 LEFT_OUT = "left_out"
 
 
@@ -164,6 +164,8 @@ def _has_form(table: pa.Table) -> bool:
         if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float16():
             return False
         expected = expected.append(pa.field(STATE, kind))
+    if SHARED in table.schema.names:
+        expected = expected.append(pa.field(SHARED, pa.bool_()))
     if not table.schema.equals(expected):
         return False
     keys = table.column("key")

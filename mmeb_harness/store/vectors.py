@@ -30,12 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmeb_harness.core.embedder import (
+    SHARED,
     STATE,
     AnyVectors,
     Encoded,
     ModelInfo,
     TokenVectors,
     Trace,
+    shared_column,
     state_column,
     trace_columns,
 )
@@ -306,11 +308,13 @@ class VectorStore:
                 vectors = np.empty((len(keys), block.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[positions] = block[taken]
             stored_columns = [name for name in (*_TRACE_COLUMNS, LEFT_OUT) if name in table.schema.names]
-            states = [STATE] if self._with_states and STATE in table.schema.names else []
-            columns = table.select([*stored_columns, "share_seconds", *states]).take(taken)
+            rare = [STATE] if self._with_states and STATE in table.schema.names else []
+            rare += [SHARED] if SHARED in table.schema.names else []
+            columns = table.select([*stored_columns, "share_seconds", *rare]).take(taken)
             fields = [columns.column(name).to_pylist() for name in stored_columns]
             fields += [] if LEFT_OUT in stored_columns else [[""] * len(taken)]
-            traces[positions] = [Trace(*values) for values in zip(*fields, states_of(columns), strict=True)]
+            shared = columns.column(SHARED).to_pylist() if SHARED in rare else [False] * len(taken)
+            traces[positions] = [Trace(*values) for values in zip(*fields, states_of(columns), shared, strict=True)]
             latency[positions] = columns.column("latency_seconds").to_numpy()
             share_of_time[positions] = columns.column("share_seconds").to_numpy()
         stored: AnyVectors | None = StoredTokens(tokens, np.stack([chunks, rows], 1)) if self._kind[0] else vectors
@@ -453,7 +457,7 @@ def _to_table(rows: Mapping[str, _Row], several: bool, with_states: bool) -> pa.
     states = [row.trace.state for row in rows.values()]
     if with_states and any(state is not None for state in states):
         columns[STATE] = state_column(states)
-    return pa.table(columns)
+    return pa.table(columns | shared_column([row.trace for row in rows.values()]))
 
 
 def _vector_column(vectors: Sequence[Vectors]) -> pa.Array:

@@ -89,7 +89,7 @@ class Opened(Generic[ExtraT]):
 
     Attributes:
         extra: comes back with the answers.
-        rows: their indices in the batch.
+        rows: their indices in the batch; one may go on more than once, with other limits.
         starts, lengths: columns of the prompt in `past`: its first, and how many.
         positions: of the first token after the prompt.
         wanted: what the model wants there.
@@ -117,6 +117,7 @@ class Answer:
         vetoed: the rule gave it up; its state means nothing.
         seconds: from the start of its batch's reading until the state was there.
         state: (D,) at the last mark, after the final norm; on the device.
+        limit: the row's, where it was told one.
     """
 
     index: int
@@ -125,6 +126,7 @@ class Answer:
     vetoed: bool
     seconds: float
     state: Tensor
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -405,5 +407,5 @@ class _Run(Generic[BatchT, ExtraT]):
             row, ticket = group.active[slot]
             ticket.open_rows -= 1
             ticket.answers.append(
-                Answer(row.index, tuple(row.fed), row.truncated, row.vetoed, now - ticket.started, state)
+                Answer(row.index, tuple(row.fed), row.truncated, row.vetoed, now - ticket.started, state, row.limit)
             )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role
 from mmeb_harness.adapter.checkpoints import resolve_place
@@ -115,7 +115,7 @@ def load(
         )
     if max_text_tokens is not None and not 1 <= max_text_tokens <= checkpoint.positions:
         raise OptionError(f"max_text_tokens must be between 1 and {checkpoint.positions}, not {max_text_tokens}")
-    modes: dict[Role, Reasoning] = {"query": reasoning, "candidate": candidate_reasoning}
+    modes: dict[Role, Reasoning] = {"query": _mode(reasoning), "candidate": _mode(candidate_reasoning)}
     vetoes = None if veto is None else _veto(veto, modes)
     server = None
     if rationales is not None:
@@ -128,6 +128,13 @@ def load(
         raise OptionError(f"{given} says how to ask a server for rationales: also give rationales=http://HOST:PORT/v1")
     place = (device, dtype, attention, trust_remote_code, graphs)
     return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens, budget, vetoes)
+
+
+def _mode(text: str) -> Reasoning:
+    for mode in get_args(Reasoning):
+        if mode == text:
+            return cast(Reasoning, mode)
+    raise OptionError(f"reasoning must be {', '.join(get_args(Reasoning))}, not {text!r}")
 
 
 def _veto(text: str, modes: Mapping[Role, Reasoning]) -> Veto:
@@ -183,42 +190,54 @@ class MMEmbR1Embedder:
     ) -> None:
         import torch
 
-        self._checkpoint, self._settings, self._modes, self._budget = checkpoint, settings, modes, budget
-        self._veto = veto
+        self._checkpoint, self._settings, self._budget, self._veto = checkpoint, settings, budget, veto
         most = min(MAX_TEXT_TOKENS, checkpoint.positions) if max_text_tokens is None else max_text_tokens
         self._items = ItemReader(checkpoint, settings, most)
         self._device, self._dtype = resolve_place(torch, device, dtype)
         self._uploads = Uploads(torch, self._device, self._dtype)
         self._attention, self._trust_remote_code, self._graphs = attention, trust_remote_code, graphs
+        self._asked, self._max_text_tokens = server, max_text_tokens
+        self._engines: dict[bool, Engine] = {}  # whether it writes → it; those that `in_modes` makes have it in common
+        self._set_modes([modes["query"]], modes["candidate"])
+
+    def _set_modes(self, queries: Sequence[Reasoning], candidate: Reasoning) -> None:
+        self._modes: dict[Role, tuple[Reasoning, ...]] = {"query": tuple(queries), "candidate": (candidate,)}
+        self.infos = tuple(self._info(mode, candidate) for mode in queries)  # as `ModesEmbedder` has it
+        self.info = self.infos[0]
         # Where nothing reasons, there is nothing to ask for.
-        self._server = server if set(modes.values()) != {"never"} else None
+        self._server = self._asked if {*queries, candidate} != {"never"} else None
+
+    def _info(self, query: Reasoning, candidate: Reasoning) -> ModelInfo:
+        checkpoint, settings, stored = self._checkpoint, self._settings, self._checkpoint.settings
+        server = self._asked if {query, candidate} != {"never"} else None
         # Candidates that never reason are encoded in one way, whatever queries do.
         named = dataclasses.asdict(settings)
         del named["calibration"], named["short"]  # which are the checkpoint's own: its revision tells the numbers
-        if checkpoint.settings.calibration is not None:
+        if stored.calibration is not None:
             named["gate"] = "raw" if settings.calibration is None else "calibrated"
         if settings.short is not None:
-            named["budget"] = budget
+            named["budget"] = self._budget
         of_reasoning: list[str] = [name for name in ("gate", "threshold", "max_new_tokens", "budget") if name in named]
-        of_reasoning += [] if self._server is None else ["rationales"]
-        of_reasoning += [] if veto is None else ["veto"]
-        self.info = ModelInfo(
+        of_reasoning += [] if server is None else ["rationales"]
+        of_reasoning += [] if self._veto is None else ["veto"]
+        veto = self._veto
+        return ModelInfo(
             name="mmemb_r1",
             revision=checkpoint.revision,
             dimensions=checkpoint.hidden_size,
             settings={
                 "checkpoint": Path(checkpoint.name).name,
-                "reasoning": modes["query"],
-                "candidate_reasoning": modes["candidate"],
+                "reasoning": query,
+                "candidate_reasoning": candidate,
                 "device": self._device.split(":")[0],
                 "dtype": self._dtype,
-                "attention": attention,
+                "attention": self._attention,
                 "video_layout": "timestamp, vision_start, pads, vision_end per temporal patch",
                 **named,
                 # The default is that of vectors from before there was a limit, to which no text came near.
-                **({} if max_text_tokens is None else {"max_text_tokens": max_text_tokens}),
+                **({} if self._max_text_tokens is None else {"max_text_tokens": self._max_text_tokens}),
                 # Its address is no part of results.
-                **({} if self._server is None else {"rationales": "vllm"}),
+                **({} if server is None else {"rationales": "vllm"}),
                 **({} if veto is None else {"veto": f"{veto.bound}" + (f":{veto.tokens}" if veto.tokens else "")}),
             },
             reasons=True,
@@ -233,16 +252,36 @@ class MMEmbR1Embedder:
                 max_pixels=settings.max_pixels,
                 video_min_pixels=settings.video_min_pixels,
                 video_max_pixels=settings.video_max_pixels,
-                max_text_tokens=most,
+                max_text_tokens=self._items.max_text_tokens,
             ),
             parameters=checkpoint.parameters,
             state_dimensions=checkpoint.hidden_size,
-            query_settings=("reasoning", *(of_reasoning if modes["candidate"] == "never" else ())),
+            query_settings=("reasoning", *(of_reasoning if candidate == "never" else ())),
         )
 
-    @cached_property
+    def in_modes(self, modes: Sequence[str]) -> MMEmbR1Embedder | None:
+        """The same model, its weights in common, which embeds queries in these modes at once.
+
+        Raises:
+            OptionError: a mode that is none.
+        """
+        queries = [_mode(mode) for mode in modes]
+        if len(queries) > 1 and self._veto is not None:
+            return None  # the other modes can't be had with a veto, and say so
+        other = copy.copy(self)
+        vars(other).pop("served", None)
+        other._set_modes(queries, *self._modes["candidate"])
+        return other
+
+    @property
     def engine(self) -> Engine:
         """The model with its weights, which the first call loads."""
+        writes = any(set(modes) != {"never"} for modes in self._modes.values())
+        if writes not in self._engines:
+            self._engines[writes] = self._load_engine(writes)
+        return self._engines[writes]
+
+    def _load_engine(self, writes: bool) -> Engine:
         import torch
 
         model = load_weights(
@@ -251,7 +290,7 @@ class MMEmbR1Embedder:
             getattr(torch, self._dtype),
             self._attention,
             self._trust_remote_code,
-            writes=set(self._modes.values()) != {"never"},
+            writes=writes,
         )
         from mmemb_r1_model.embed.engine import Engine  # after the weights, with which transformers is imported at ease
 
@@ -298,16 +337,16 @@ class MMEmbR1Embedder:
         """Prompt tokens, estimated from the text's length and the pictures' sizes, and a share of the rationale's."""
         most = _CHARACTERS_PER_TOKEN * (self._items.max_text_tokens or len(item.text))
         characters = min(len(item.text), most) + len(item.instruction) + len(self._settings.request)
-        rationale = 0 if self._modes[role] == "never" else self._settings.planned_rationale
+        rationale = 0 if self._modes[role] == ("never",) else self._settings.planned_rationale
         return 24 + characters // _CHARACTERS_PER_TOKEN + self._items.visual_tokens(item) + rationale
 
     def prepare(self, items: Sequence[Item], role: Role) -> Prepared:
         """Open, resize and tokenise; on the CPU."""
         fitted = [self._items.fitted(item) for item in items]
-        mode, prompts = self._modes[role], [self._items.prompt(item) for item in fitted]
-        if mode != "always":
+        modes, prompts = self._modes[role], [self._items.prompt(item) for item in fitted]
+        if modes != ("always",):
             prompts = [extended(prompt, [self._checkpoint.tokenizer.id_of(EMB)]) for prompt in prompts]
-        asks = self._server is not None and mode != "never"
+        asks = self._server is not None and modes != ("never",)
         questions = tuple(map(self._question, fitted)) if asks else ()
         batch = collate(prompts, pad_id=self._checkpoint.tokenizer.id_of(END_OF_TEXT))
         cut = [short is not item for short, item in zip(fitted, items, strict=True)]
@@ -322,7 +361,7 @@ class MMEmbR1Embedder:
 
     def upload(self, prepared: Prepared) -> Prepared:
         """Start the copy to a GPU; elsewhere, or if a server has to write first, there is nothing to do."""
-        waits = bool(prepared.questions) and self._modes[prepared.role] == "always"
+        waits = bool(prepared.questions) and self._modes[prepared.role] == ("always",)
         if not self._device.startswith("cuda") or waits or not isinstance(prepared.batch, Collated):
             return prepared
         uploaded = Uploaded(prepared.batch, self._uploads.start(prepared.batch.named))
@@ -337,7 +376,7 @@ class MMEmbR1Embedder:
         first = next(prepared, None)
         if first is None:
             return
-        mode, threshold = self._modes[first.role], self._settings.threshold
+        modes, threshold = self._modes[first.role], self._settings.threshold
         begun: deque[tuple[str, ...]] = deque()
 
         def every() -> Iterator[Prepared]:
@@ -345,10 +384,10 @@ class MMEmbR1Embedder:
                 begun.append(given.left_out)
                 yield given
 
-        if mode == "never" or self.served is None:
-            results = self.engine.stream((given.batch for given in every()), mode, threshold)
+        if modes == ("never",) or self.served is None:
+            results = self.engine.stream((given.batch for given in every()), modes, threshold)
         else:
-            results = self.served.stream(((given.batch, given.questions) for given in every()), mode, threshold)
+            results = self.served.stream(((given.batch, given.questions) for given in every()), modes, threshold)
         for result in results:
             yield _told(result, begun.popleft())
 
@@ -377,7 +416,8 @@ class MMEmbR1Embedder:
         if self._veto is not None:
             raise OptionError("the plain way writes whole rationales; leave out veto")
         prompts = [self.prompt(item) for item in items]
-        vectors, traces = embed_plainly(self.engine, prompts, self._modes[role], self._settings.threshold, write)
+        (mode,) = self._modes[role]
+        vectors, traces = embed_plainly(self.engine, prompts, mode, self._settings.threshold, write)
         return EncodeResult(vectors.numpy(), tuple(traces))
 
     def with_server(self, address: str) -> MMEmbR1Embedder:
@@ -386,7 +426,7 @@ class MMEmbR1Embedder:
         Raises:
             OptionError: an address that is none, or a model that writes none.
         """
-        if set(self._modes.values()) == {"never"}:
+        if set(self._modes.values()) == {("never",)}:
             raise OptionError("reasoning is never asked for, so a server has nothing to write")
         if self._veto is not None:
             raise OptionError("a server writes whole rationales; leave out veto")
@@ -417,4 +457,5 @@ def _told(result: EncodeResult, left_out: Sequence[str]) -> EncodeResult:
     if not left_out or result.traces is None:
         return result
     pairs = zip(result.traces, left_out, strict=True)
-    return dataclasses.replace(result, traces=tuple(dataclasses.replace(trace, left_out=cut) for trace, cut in pairs))
+    traces = tuple(dataclasses.replace(trace, left_out=cut) for trace, cut in pairs)
+    return dataclasses.replace(result, traces=traces, others=tuple(_told(other, left_out) for other in result.others))

@@ -5,7 +5,8 @@
 
 h is the hidden state after the final norm. <emb> stands behind every prompt in the prefill, unless all rows reason: the
 model is causal, so it moves nothing before it. A direct row is done then; a row that reasons goes on after its prompt,
-in a slot of the decoder.
+in a slot of the decoder. Of several modes at once each takes its own; what two of them want
+is written once.
 
 Legend of shapes: B rows, L tokens, D hidden size.
 """
@@ -15,11 +16,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -126,6 +129,7 @@ class _Read:
         seconds: that it took.
         tokens: of its prompts.
         passes: what it could not do without.
+        limits: of each mode, as `Engine.limits` has them.
     """
 
     gates: list[float]
@@ -134,6 +138,14 @@ class _Read:
     seconds: float
     tokens: int
     passes: Passes
+    limits: Sequence[Mapping[int, int | None]]
+
+
+def wanted_of(limits: Sequence[Mapping[int, int | None]]) -> list[tuple[int, int | None]]:
+    """Rows of a batch that write for some mode, by their places; twice those that modes end at different limits."""
+    return sorted(
+        {wanted for of_mode in limits for wanted in of_mode.items()}, key=lambda wanted: (wanted[0], wanted[1] or 0)
+    )
 
 
 def direct_trace(gate: float, seconds: float) -> Trace:
@@ -141,10 +153,15 @@ def direct_trace(gate: float, seconds: float) -> Trace:
     return Trace(gate=None if math.isnan(gate) else gate, seconds=seconds)
 
 
-def with_states(traces: Sequence[Trace], answered_BD: Tensor) -> list[Trace]:
+def with_states(traces: Sequence[Trace], states_BD: NDArray[np.float32]) -> list[Trace]:
     """Traces with the states that the gate has read."""
-    states_BD = answered_BD.float().cpu().numpy()
     return [dataclasses.replace(trace, state=state) for trace, state in zip(traces, states_BD, strict=True)]
+
+
+def states_of_gates(answered_BD: Tensor) -> NDArray[np.float32]:
+    """States (B, D) that the gate has read, on the CPU."""
+    states_BD: NDArray[np.float32] = answered_BD.float().cpu().numpy()
+    return states_BD
 
 
 class Engine:
@@ -188,39 +205,45 @@ class Engine:
         self._calibration, self._short, self._budget = calibration, short, budget
 
     def stream(
-        self, batches: Iterator[Collated | Uploaded], mode: Reasoning, threshold: float
+        self, batches: Iterator[Collated | Uploaded], modes: Sequence[Reasoning], threshold: float
     ) -> Iterator[EncodeResult]:
-        """Embed batches, one result each, in order.
+        """Embed batches, one result each, in order; `others` are those of the further modes.
 
         Args:
-            batches: their prompts end in <emb> unless `mode` is "always".
-            mode: adaptive: reason where the gate is above `threshold`.
+            batches: their prompts end in <emb> unless "always" is the only mode.
+            modes: adaptive: reason where the gate is above `threshold`.
 
         Raises:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
-        for answered in self.decoder.stream(batches, lambda batch: self._open(batch, mode, threshold)):
+        for answered in self.decoder.stream(batches, lambda batch: self._open(batch, modes, threshold)):
             yield self._result_of(answered)
 
-    def _open(self, collated: Collated | Uploaded, mode: Reasoning, threshold: float) -> Pieces[Opened[_Read]]:
+    def _open(
+        self, collated: Collated | Uploaded, modes: Sequence[Reasoning], threshold: float
+    ) -> Pieces[Opened[_Read]]:
         started = time.perf_counter()
         clock = self.decoder.clock
+        all_reason, none_reasons = set(modes) == {"always"}, set(modes) == {"never"}
         with clock.stage("prefill"):
             batch = collated.to(self.model.device, self.model.dtype)
             arrays = batch.arrays
-        past = None if mode == "never" else DynamicCache(config=self.model.config.get_text_config())
+        past = None if none_reasons else DynamicCache(config=self.model.config.get_text_config())
         hidden_BLD = yield from clock.stages("prefill", self.read(batch, past))
         with clock.stage("gate"):
-            answered_BD = hidden_BLD[:, -1 if mode == "always" else -2].clone()
-            direct_BD = None if mode == "always" else hidden_BLD[:, -1].clone()
+            answered_BD = hidden_BLD[:, -1 if all_reason else -2].clone()
+            direct_BD = None if all_reason else hidden_BLD[:, -1].clone()
             gates = self.gates(answered_BD)
         passes = self.costs.prefill(arrays.lengths, arrays.grids)
-        read = _Read(gates.reason, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes)
-        limits = self.limits(gates, mode, threshold)
-        rows = list(limits)
-        if not rows:
+        limits = [self.limits(gates, mode, threshold) for mode in modes]
+        read = _Read(
+            *(gates.reason, answered_BD, direct_BD, time.perf_counter() - started, sum(arrays.lengths), passes, limits)
+        )
+        writing = wanted_of(limits)
+        if not writing:
             return Opened(read)
-        extra = 0 if mode == "always" else 1  # <emb>, over which <think> is written
+        rows = [row for row, _ in writing]
+        extra = 0 if all_reason else 1  # <emb>, over which <think> is written
         width, lengths, positions = batch.ids_BL.shape[1], arrays.lengths, arrays.next_position_B.tolist()
         return Opened(
             read,
@@ -229,7 +252,7 @@ class Engine:
             lengths=[lengths[row] - extra for row in rows],
             positions=[positions[row] - extra for row in rows],
             wanted=[self.rule.think] * len(rows),
-            limits=list(limits.values()),
+            limits=[limit for _, limit in writing],
             past=past,
         )
 
@@ -275,29 +298,34 @@ class Engine:
 
     @torch.inference_mode()
     def _result_of(self, answered: Answered[_Read]) -> EncodeResult:
-        read, of_row = answered.extra, {answer.index: answer for answer in answered.answers}
-        whole = [answer for answer in answered.answers if not answer.vetoed]
-        hidden_BD = read.direct_BD
-        if whole:
-            states_BD = torch.stack([answer.state for answer in whole])
-            rows = torch.tensor([answer.index for answer in whole], device=states_BD.device)
-            hidden_BD = torch.empty_like(states_BD) if hidden_BD is None else hidden_BD
-            hidden_BD[rows] = states_BD
-        assert hidden_BD is not None, "a batch without rows"
-        traces = [
-            self._trace(gate, of_row[row]) if row in of_row else direct_trace(gate, read.seconds)
-            for row, gate in enumerate(read.gates)
-        ]
-        traces = with_states(traces, read.answered_BD)
-        return self.result(unit_vectors(hidden_BD), traces, read.tokens, read.passes, answered.usage)
+        read, written = answered.extra, {(answer.index, answer.limit): answer for answer in answered.answers}
+        states_BD = states_of_gates(read.answered_BD)
+        results = []
+        for limits in read.limits:
+            of_row = {row: written[row, limit] for row, limit in limits.items()}
+            whole = [answer for answer in of_row.values() if not answer.vetoed]
+            hidden_BD = read.direct_BD
+            if whole:
+                new_BD = torch.stack([answer.state for answer in whole])
+                rows = torch.tensor([answer.index for answer in whole], device=new_BD.device)
+                hidden_BD = torch.empty_like(new_BD) if hidden_BD is None else hidden_BD.clone()
+                hidden_BD[rows] = new_BD
+            assert hidden_BD is not None, "a batch without rows"
+            traces = [
+                self._trace(gate, of_row[row]) if row in of_row else direct_trace(gate, read.seconds)
+                for row, gate in enumerate(read.gates)
+            ]
+            results.append((unit_vectors(hidden_BD), with_states(traces, states_BD)))
+        return self.result(results, read.tokens, read.passes, answered.usage)
 
     def result(
-        self, vectors_BD: Tensor, traces: Sequence[Trace], prompt_tokens: int, prefill: Passes, usage: Usage
+        self, of_modes: Sequence[tuple[Tensor, Sequence[Trace]]], prompt_tokens: int, prefill: Passes, usage: Usage
     ) -> EncodeResult:
         """A batch's outcome.
 
         Args:
-            traces: truncated: no </think>, no <emb> after it, or nothing between the markers.
+            of_modes: vectors (B, D) and traces of each. Truncated: no </think>, no <emb> after it, or nothing between
+                the markers.
             prefill: what reading it could not do without.
             usage: what the device did since the result before this one, for whatever batch.
         """
@@ -306,7 +334,8 @@ class Engine:
             *(usage.seconds, prompt_tokens, usage.tokens),
             *(prefill.flops, decode.flops, prefill.bytes, decode.bytes),
         )
-        return EncodeResult(vectors_BD.numpy(), tuple(traces), work)
+        first, *others = (EncodeResult(vectors_BD.numpy(), tuple(traces)) for vectors_BD, traces in of_modes)
+        return dataclasses.replace(first, work=work, others=tuple(others))
 
     def _trace(self, gate: float, answer: Answer) -> Trace:
         if not answer.vetoed:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -25,7 +25,16 @@ from torch import Tensor
 from mmeb_harness import EncodeResult, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage, at_once
 from mmemb_r1_model.disk.errors import ModelError
-from mmemb_r1_model.embed.engine import Engine, Gates, Rationale, direct_trace, unit_vectors, with_states
+from mmemb_r1_model.embed.engine import (
+    Engine,
+    Gates,
+    Rationale,
+    direct_trace,
+    states_of_gates,
+    unit_vectors,
+    wanted_of,
+    with_states,
+)
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
 from mmemb_r1_model.model.settings import Reasoning
@@ -56,7 +65,7 @@ class ServedEngine:
     client: Client[Ids]
     planned_rationale: int
 
-    def stream(self, batches: Iterator[Asked], mode: Reasoning, threshold: float) -> Iterator[EncodeResult]:
+    def stream(self, batches: Iterator[Asked], modes: Sequence[Reasoning], threshold: float) -> Iterator[EncodeResult]:
         """As `Engine.stream`.
 
         Raises:
@@ -64,7 +73,7 @@ class ServedEngine:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
         with self.client.sending() as send:
-            yield from _Run(self.engine, send, mode, threshold, self.planned_rationale).results(batches)
+            yield from _Run(self.engine, send, modes, threshold, self.planned_rationale).results(batches)
 
     def learn_clips(self, prompt: Prompt, question: Question) -> None:
         """Find out by a clip how the server has to be asked for one; see `Client.learn_clips`."""
@@ -111,28 +120,52 @@ class ServedEngine:
         return missing
 
 
+#: A row of a batch, and the limit of its rationale's tokens, as `Engine.limit` has it.
+Wanted: TypeAlias = tuple[int, int | None]
+
+
 @dataclass
 class _Ticket:
     """A batch whose result is owed.
 
     Attributes:
         tokens: that it was planned with, padding included.
-        vectors_BD, answered_BD, gates, traces: filled as they become known.
-        promised: rationales under way: row, prompt, limit of its tokens, and what the server will have written.
+        direct_BD, answered_BD, gates, seconds: of the first pass, where there was one; else filled by the second.
+        limits: of each mode, as `Engine.limits` has them.
+        promised: rationales under way: row and limit, prompt, and what the server will have written.
+        reasoned: vectors (D,) behind rationales, and how each came about.
     """
 
     started: float
     tokens: int
-    vectors_BD: Tensor
+    direct_BD: Tensor
     answered_BD: Tensor
     gates: list[float | None]
-    traces: list[Trace | None]
-    promised: list[tuple[int, Prompt, int | None, Future[list[Ids]]]] = field(default_factory=list)
+    seconds: float = 0.0
+    limits: Sequence[Mapping[int, int | None]] = ()
+    promised: list[tuple[Wanted, Prompt, Future[list[Ids]]]] = field(default_factory=list)
+    reasoned: dict[Wanted, tuple[Tensor, Trace]] = field(default_factory=dict)
 
     @property
     def is_written(self) -> bool:
         """Whether all its rationales are there."""
         return all(future.done() for *_, future in self.promised)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its vectors are."""
+        return all(wanted in self.reasoned for limits in self.limits for wanted in limits.items())
+
+    def in_mode(self, limits: Mapping[int, int | None]) -> tuple[Tensor, list[Trace]]:
+        """Vectors (B, D) and traces of a mode with these limits."""
+        vectors_BD, traces = self.direct_BD.clone(), []
+        for row, gate in enumerate(self.gates):
+            assert gate is not None, "a row of which nothing is known"
+            trace = direct_trace(gate, self.seconds)
+            if row in limits:
+                vectors_BD[row], trace = self.reasoned[row, limits[row]]
+            traces.append(trace)
+        return vectors_BD, traces
 
 
 @dataclass(frozen=True)
@@ -140,7 +173,7 @@ class _Written:
     """A row with its rationale, which waits for its second pass."""
 
     ticket: _Ticket
-    index: int  # of the row in its batch
+    wanted: Wanted
     prompt: Prompt  # without the rationale
     answer: Row
 
@@ -158,7 +191,7 @@ class _Run:
 
     engine: Engine
     send: Send[Ids]
-    mode: Reasoning
+    modes: Sequence[Reasoning]
     threshold: float
     planned_rationale: int
     owed: deque[_Ticket] = field(default_factory=deque)
@@ -184,16 +217,15 @@ class _Run:
         yield from self._finished()
 
     def _finished(self) -> Iterator[EncodeResult]:
-        while self.owed:
-            traces = [trace for trace in self.owed[0].traces if trace is not None]
-            if len(traces) < len(self.owed[0].traces):
-                return
+        while self.owed and self.owed[0].is_finished:
             ticket = self.owed.popleft()
-            traces = with_states(traces, ticket.answered_BD)
+            states_BD = states_of_gates(ticket.answered_BD)
+            each = [ticket.in_mode(limits) for limits in ticket.limits]
             usage = Usage(self.engine.decoder.clock.take(), 0, 0, 0)
             tokens, spent = self.prompt_tokens, self.spent
             self.prompt_tokens, self.spent = 0, Passes()
-            yield self.engine.result(ticket.vectors_BD, traces, tokens, spent, usage)
+            of_modes = [(vectors_BD, with_states(traces, states_BD)) for vectors_BD, traces in each]
+            yield self.engine.result(of_modes, tokens, spent, usage)
 
     def _read(self, batch: Collated | Uploaded, questions: Sequence[Question]) -> None:
         """The first pass, where there is one; rows that reason go to the server."""
@@ -202,33 +234,34 @@ class _Run:
         size = self.engine.model.config.get_text_config().hidden_size
         tokens, begun = rows * (width + self.planned_rationale), time.perf_counter()
         empty_BD = torch.empty(rows, size)
-        ticket = _Ticket(begun, tokens, empty_BD, empty_BD.clone(), [None] * rows, [None] * rows)
+        ticket = _Ticket(begun, tokens, empty_BD, empty_BD.clone(), [None] * rows)
         self.owed.append(ticket)
         self.unwritten.append(ticket)
-        whole = self.engine.limit("always")
-        limits = dict.fromkeys(range(rows), whole) if self.mode == "always" else self._read_directly(batch, ticket)
+        all_reason = set(self.modes) == {"always"}
+        if all_reason:
+            ticket.limits = [dict.fromkeys(range(rows), self.engine.limit("always")) for _ in self.modes]
+        else:
+            self._read_directly(batch, ticket)
+        wanted = wanted_of(ticket.limits)
         # The prompts end in <emb> where there was a first pass.
-        drop = 0 if self.mode == "always" else 1
-        for (row, limit), prompt in zip(limits.items(), prompts_of(arrays, list(limits), drop), strict=True):
+        prompts = prompts_of(arrays, [row for row, _ in wanted], 0 if all_reason else 1)
+        for (row, limit), prompt in zip(wanted, prompts, strict=True):
             ids = [*prompt.ids.tolist(), self.engine.rule.think]
             order = Order(questions[row], ids, limit or self.engine.rule.limit)
-            ticket.promised.append((row, prompt, limit, self.send(order)))
+            ticket.promised.append(((row, limit), prompt, self.send(order)))
             self.held += _pixel_bytes(prompt)
 
-    def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> dict[int, int | None]:
+    def _read_directly(self, batch: Collated | Uploaded, ticket: _Ticket) -> None:
         """Gates, and vectors at <emb>; the rows that reason, and their limits."""
         engine = self.engine
         vectors_BD, answered_BD, gates = self._pass(
             "prefill", lambda: batch.to(engine.model.device, engine.model.dtype), answered=-2
         )
-        ticket.vectors_BD.copy_(vectors_BD)
+        ticket.direct_BD.copy_(vectors_BD)
         ticket.answered_BD.copy_(answered_BD)
         ticket.gates[:] = gates.reason
-        seconds = time.perf_counter() - ticket.started
-        limits = engine.limits(gates, self.mode, self.threshold)
-        for row in set(range(len(gates.reason))) - set(limits):
-            ticket.traces[row] = direct_trace(gates.reason[row], seconds)
-        return limits
+        ticket.seconds = time.perf_counter() - ticket.started
+        ticket.limits = [engine.limits(gates, mode, self.threshold) for mode in self.modes]
 
     @torch.inference_mode()
     def _pass(self, stage: str, batch: Callable[[], Batch], answered: int | list[int]) -> tuple[Tensor, Tensor, Gates]:
@@ -255,9 +288,11 @@ class _Run:
 
     def _take(self, ticket: _Ticket) -> None:
         """Wait for a batch's rationales; a second pass when enough have come together for one."""
-        for row, prompt, limit, future in ticket.promised:
+        for wanted, prompt, future in ticket.promised:
             (ids,) = future.result()
-            self.wave.append(_Written(ticket, row, prompt, closed_by_rule(ids, row, self.engine.rule, limit)))
+            self.wave.append(
+                _Written(ticket, wanted, prompt, closed_by_rule(ids, wanted[0], self.engine.rule, wanted[1]))
+            )
         ticket.promised.clear()
         self.budget = max(self.budget, ticket.tokens)
         if sum(map(len, self.wave)) >= self.budget:
@@ -279,14 +314,13 @@ class _Run:
         rows = zip(written, vectors_BD, answered_BD, gates.reason, strict=True)
         for row, vector_D, answered_D, gate in rows:
             self.held -= _pixel_bytes(row.prompt)
-            ticket, answer = row.ticket, row.answer
-            ticket.vectors_BD[row.index] = vector_D
-            decided = ticket.gates[row.index]  # that of the first pass, by which the row reasons
+            ticket, answer, index = row.ticket, row.answer, row.wanted[0]
+            decided = ticket.gates[index]  # that of the first pass, by which the row reasons
             if decided is None:
-                ticket.answered_BD[row.index] = answered_D
-            ticket.traces[row.index] = engine.reasoned(
-                gate if decided is None else decided, answer.fed, answer.truncated, now - ticket.started
-            )
+                ticket.gates[index] = decided = gate
+                ticket.answered_BD[index] = answered_D
+            trace = engine.reasoned(decided, answer.fed, answer.truncated, now - ticket.started)
+            ticket.reasoned[row.wanted] = vector_D, trace
 
 
 def closed_by_rule(ids: Sequence[int], index: int, rule: Rationale, limit: int | None = None) -> Row:

@@ -23,7 +23,7 @@ from mmeb_harness.data.folder import describe
 from mmeb_harness.encode.check import check_embedder
 from mmeb_harness.results.files import load_task_result
 from mmeb_harness.results.folder import RunFolder
-from mmeb_harness.run.plan import RunSettings
+from mmeb_harness.run.plan import RunSettings, fingerprint_of
 from mmemb_r1_model.decoding import Decoder
 from tests.baselines.plain_qwen import Shown, noise, opened, plain_inputs
 from tests.baselines.tiny_qwen import save_qwen2_vl, save_ume_r1, with_rows
@@ -308,6 +308,14 @@ def test_what_can_not_work_is_refused(writer: Path, tmp_path: Path) -> None:
     wide = Item("wide", images=(noise(tmp_path / "wide.png", (6000, 20), 0),))
     with pytest.raises(DataError, match=r"wide\.png can't be used: a side is more than 200 times the other"):
         load(writer).encode([wide], "query")
+
+
+def test_candidates_are_the_same_in_both_modes_of_queries(writer: Path) -> None:
+    never, always = (load(str(writer), reasoning=mode).info for mode in ("never", "always"))  # type: ignore[arg-type]
+    assert fingerprint_of(never) != fingerprint_of(always)
+    assert fingerprint_of(never.of_candidates) == fingerprint_of(always.of_candidates)
+    direct = load(str(writer), reasoning="always", candidate_reasoning="never").info
+    assert fingerprint_of(direct.of_candidates) != fingerprint_of(always.of_candidates)
 
 
 def test_a_rationale_counts_in_the_cost_of_an_item(writer: Path, items: dict[str, Item]) -> None:

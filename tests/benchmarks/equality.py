@@ -76,7 +76,7 @@ def by_engine(engine: ListeningEngine, prompts: Sequence[Prompt], mode: Reasonin
     engine.fed.clear()
     pad = engine.tokenizer.id_of(END_OF_TEXT)
     batches = (collate(prompts[start : start + BATCH], pad) for start in range(0, len(prompts), BATCH))
-    results = list(engine.stream(batches, mode, threshold=0.5))
+    results = list(engine.stream(batches, [mode], threshold=0.5))
     traces = [trace for result in results for trace in result.traces or ()]
     return Embedded(
         torch.cat([torch.from_numpy(result.vectors) for result in results]),

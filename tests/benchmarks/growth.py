@@ -24,7 +24,7 @@ from mmeb_tasks import TASKS
 from mmeb_tasks.mini import SUITE
 from numpy.typing import NDArray
 
-from mmeb_harness.bench.make import Note, num_threads, open_encoders, with_mode
+from mmeb_harness.bench.make import Note, num_threads, open_encoders
 from mmeb_harness.bench.values import SCHEMA_VERSION, Spread
 from mmeb_harness.core import environment
 from mmeb_harness.core.embedder import Embedder
@@ -243,7 +243,7 @@ def _over_written_tokens(
     points: dict[float, list[float]] = {}
     keyed = [(str(place), item) for place, item in enumerate(queries)]
     for bound in (max(sizes.new_tokens), *sizes.new_tokens):
-        bounded = with_mode(dataclasses.replace(spec, args={**spec.args, "max_new_tokens": str(bound)}), "always")
+        bounded = dataclasses.replace(spec, args={**spec.args, "max_new_tokens": str(bound)}).in_modes(["always"])
         try:
             embedder = bounded.load()
         except (OptionError, UnknownNameError) as error:

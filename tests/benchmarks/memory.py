@@ -142,7 +142,7 @@ def measure(folder: Path, pages: int, workers: int, max_pixels: int) -> bool:
     with watched() as peak, preparation:
         encoder = LocalEncoder(embedder, preparation, settings.batch_tokens)
         plan = make_plan([*registered.values()], registered, DataInfo(folder / "data"), embedder.info, settings)
-        evaluate(plan, embedder, lambda _: nullcontext(encoder), QuietReporter())
+        evaluate([plan], embedder, lambda _: nullcontext(encoder), QuietReporter())
     seconds, beyond = time.perf_counter() - started, peak.bytes - before
     print(
         f"{seconds:.0f} s, {pages / seconds:,.0f} pages/s; with the model warm {before / 1e9:.2f} GB, at most "

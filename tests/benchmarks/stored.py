@@ -75,7 +75,7 @@ def timed(plan: Plan, embedder: Stored, verified: bool) -> tuple[float, float]:
     started, started_working = time.perf_counter(), time.process_time()
     parts = {"look_through": mock.DEFAULT, "settle": mock.DEFAULT, "_judge": lambda *_: {}}
     with nullcontext() if verified else mock.patch.multiple(vectors.VectorStore, **parts):
-        evaluate(plan, embedder, lambda _: nullcontext(StoredOnly("all should be there")), QuietReporter())
+        evaluate([plan], embedder, lambda _: nullcontext(StoredOnly("all should be there")), QuietReporter())
     return time.perf_counter() - started, time.process_time() - started_working
 
 

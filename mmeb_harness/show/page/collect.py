@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmeb_harness.core.benchmark import benchmark_of
+from mmeb_harness.core.embedder import REASONING
 from mmeb_harness.core.errors import counted, leading
 from mmeb_harness.core.registry import RegisteredTask, load_tasks
 from mmeb_harness.data.folder import DataInfo
@@ -19,7 +20,7 @@ from mmeb_harness.show.page.values import RunCard, Summary, TaskRow
 from mmeb_harness.show.run_table import differing_versions, unsupported_line
 from mmeb_harness.show.runs import ShownRun, read_runs
 from mmeb_harness.show.tables import profile_line
-from mmeb_harness.stats.policies import REASONING, apart_from
+from mmeb_harness.stats.policies import apart_from
 
 #: Remarks about single tasks that stand in the summary.
 SHOWN_PROBLEMS = 5

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mmeb_harness.core.embedder import SHARED
 from mmeb_harness.core.items import Item
 from mmeb_harness.results.files import TaskResult, percentiles
 from mmeb_harness.results.recomputed import TOLERANCE, checked_table
@@ -129,11 +130,16 @@ def _rows_of(run: ShownRun, name: str) -> Rows:
     import pyarrow.compute as pc
 
     path, result = run.files.queries_file(name), run.results[name]
-    table = checked_table(path, _COLUMNS, _MAY_LACK, result.tables.get("queries", ""))
+    columns = {**_COLUMNS, SHARED: "bool"} if result.queries.shared else _COLUMNS
+    table = checked_table(path, columns, _MAY_LACK, result.tables.get("queries", ""))
     for place, column in enumerate(table.column_names):
         if column in ("top_ids", "top_scores"):
             table = table.set_column(place, column, pc.list_slice(table.column(column), 0, SHOWN_PLACES))
-    return {row["query_id"]: row for row in table.to_pylist()}
+    rows = table.to_pylist()
+    for row in rows:
+        if row.get(SHARED):
+            row["latency_seconds"] = None  # which is of several modes at once
+    return {row["query_id"]: row for row in rows}
 
 
 def _texts_of(source: Source, name: str, first: int) -> tuple[Texts | None, str]:
@@ -267,6 +273,11 @@ def _task_row(source: Source, name: str, result: TaskResult, runs: Sequence[Rows
     )
 
 
+def _median(seconds: Sequence[float | None]) -> float | None:
+    known = np.array([each for each in seconds if each is not None])
+    return percentiles(known).get("p50") if len(known) == len(seconds) else None
+
+
 def _cell(result: TaskResult, rows: Rows) -> TaskCell:
     return TaskCell(
         score=result.score,
@@ -274,6 +285,6 @@ def _cell(result: TaskResult, rows: Rows) -> TaskCell:
         random_ties=result.random_ties_score,
         queries=result.queries,
         tied=result.tied_decisions,
-        latency_seconds=percentiles(np.array([row["latency_seconds"] for row in rows.values()])).get("p50"),
+        latency_seconds=_median([row["latency_seconds"] for row in rows.values()]),
         notes=result.notes,
     )

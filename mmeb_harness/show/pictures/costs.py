@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmeb_harness.core.errors import counted, shortened
+from mmeb_harness.core.errors import counted, leading, shortened
 from mmeb_harness.show.pictures.picture import NO_COMMON, NO_REASONING, LeftOut, Made, Picture
 from mmeb_harness.show.pictures.points import ecdf, pareto_front
 from mmeb_harness.show.pictures.runs import ShownRuns
@@ -37,6 +37,8 @@ def accuracy_latency(shown: ShownRuns) -> Made:
     """A point a run: mean main metric over mean latency."""
     if not shown.common:
         return [LeftOut("accuracy-latency", NO_COMMON)]
+    if shared := _shared(shown):
+        return [LeftOut("accuracy-latency", shared)]
     costs = [
         max(_SHORTEST, 1000 * float(np.mean(run.query_traces(shown.common).latency_seconds))) for run in shown.runs
     ]
@@ -55,6 +57,14 @@ def accuracy_tokens(shown: ShownRuns) -> Made:
     texts = [f"{cost:.1f} tokens" for cost in costs]
     label = "mean rationale tokens of a query"
     return [_accuracy_over(shown, "accuracy-tokens", "Accuracy and rationale tokens", costs, texts, label)]
+
+
+def _shared(shown: ShownRuns) -> str:
+    """Why latencies can't be shown; "" if they can."""
+    runs = [run.name for run in shown.runs if np.isnan(run.query_traces(shown.common).latency_seconds).any()]
+    if not runs:
+        return ""
+    return f"queries of {leading(runs)} were encoded in several modes at once; run each mode alone, with --fresh"
 
 
 def _few_digits(value: float) -> str:
@@ -127,6 +137,8 @@ def latency(shown: ShownRuns) -> Made:
     title = "Latency of queries"
     if not shown.common:
         return [LeftOut("latency", NO_COMMON)]
+    if shared := _shared(shown):
+        return [LeftOut("latency", shared)]
     each = [np.maximum(_SHORTEST, 1000 * run.query_traces(shown.common).latency_seconds) for run in shown.runs]
     what = f"{len(each[0]):,} queries of {counted(len(shown.common), 'task')}"
     quantiles = [[_few_digits(value) for value in np.percentile(times, [50, 95]).tolist()] for times in each]

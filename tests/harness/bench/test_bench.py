@@ -275,7 +275,7 @@ def test_the_command_with_the_tiny_model(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MMEB_CACHE", str(cache))
-    chosen = ("--tasks", "OK-VQA", "--limit", "2", "--repeats", "2", "--modes", "never,always")
+    chosen = ("--tasks", "OK-VQA", "--limit", "2", "--repeats", "2", "--reasoning", "never,always")
     invoke(*chosen, "--batch-tokens", "2048", "--output", str(tmp_path / "out"))
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
@@ -313,14 +313,13 @@ def test_a_model_that_cannot_reason_has_one_mode(cache: Path, tmp_path: Path, mo
     assert [mode["mode"] for mode in found["modes"]] == ["direct"]
     assert found["speed"] is None
     with pytest.raises(HarnessError, match="no option --reasoning"):
-        invoke(*chosen, "--modes", "never")
+        invoke(*chosen, "--reasoning", "never")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--modes", "never,alwys"), "no mode named 'alwys'. Did you mean 'always'"),
-        (("--modes", "never", "--reasoning", "always"), "--modes and --reasoning say the same"),
+        (("--reasoning", "never,alwys"), "no mode named 'alwys'. Did you mean 'always'"),
         (("--no-references", "--reference-items", "4"), "--reference-items has no meaning"),
         (("--limit", "0"), "--limit must be at least 1"),
         (("--model", "randm"), "no model named 'randm'"),

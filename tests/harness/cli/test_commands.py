@@ -184,7 +184,7 @@ def test_arguments_of_a_model_are_pairs_one_by_one_or_behind_commas() -> None:
         (["run", "--model", "random", "--tasks", "DocVAQ"], "no task named 'DocVAQ'. Did you mean 'DocVQA'?"),
         (["run", "--model", "random", "--groups", "VQA"], "no group named 'VQA'. Did you mean 'V-QA'?"),
         (["run", "--modality", "audio"], "no modality named 'audio'"),
-        (["run", "--reasoning", "sometimes"], "'sometimes' is not one of 'adaptive', 'always', 'never'"),
+        (["run", "--reasoning", "never,sometimes"], "no mode named 'sometimes'. Known: adaptive, always, never"),
         (["run", "--model", "random", "--reasoning", "always"], "model 'random' has no option --reasoning"),
         (["run", "--model", "random", "--frames", "0"], "--frames must be at least 1"),
         (["run", "--model", "random", "--edition", "v2"], "no edition named 'v2'. Did you mean 'v2.0.0'?"),

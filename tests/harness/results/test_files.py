@@ -150,8 +150,8 @@ def test_numbers_that_none_can_be(changes: dict[str, object], message: str, tmp_
 
 
 def test_stats_add_up() -> None:
-    total = EncodeStats(4, 3, 1.0, 2, 10, 1, 2) + EncodeStats(6, 5, 3.0, 1, 2, 0, 1)
-    assert dataclasses.astuple(total) == (10, 8, 4.0, 3, 12, 1, 3)
+    total = EncodeStats(4, 3, 1.0, 2, 10, 1, 2, 4) + EncodeStats(6, 5, 3.0, 1, 2, 0, 1)
+    assert dataclasses.astuple(total) == (10, 8, 4.0, 3, 12, 1, 3, 4)
     assert (total.reasoning_rate, total.items_per_second, total.tokens_per_reasoned) == (0.3, 2.0, 4.0)
 
 

@@ -118,11 +118,11 @@ def test_shards_keep_them(data: Path) -> None:
         embedder = Gated()
         plan = make_plan(list(KNOWN.values()), KNOWN, info_of(data), embedder.info, settings)
         encoder = encoder_of_shard(Share(number, 2), this_process(embedder, print), print)
-        encode_share(plan, embedder, encoder, QuietReporter())
+        encode_share([plan], embedder, encoder, QuietReporter())
     first = load_shards(data / "run")[0]
     model = StoredModel(first.model)
     plan = make_plan(list(KNOWN.values()), KNOWN, info_of(data), first.model, settings_of(first, data / "run", None))
-    evaluate(plan, model, lambda _: nullcontext(StoredOnly("")), QuietReporter())
+    evaluate([plan], model, lambda _: nullcontext(StoredOnly("")), QuietReporter())
     assert same(kept(data))
 
 

@@ -64,7 +64,7 @@ def planned(known: Mapping[str, RegisteredTask], names: Sequence[str], suite: Pa
 
 def carried_out(plan: Plan) -> Run:
     embedder, reporter = load_model("random", {}, {}), QuietReporter()
-    return evaluate(plan, embedder, this_process(embedder, reporter.note), reporter)
+    return evaluate([plan], embedder, this_process(embedder, reporter.note), reporter)[0]
 
 
 def printed(run: Run) -> str:
@@ -129,14 +129,14 @@ def test_a_shard_and_a_merge_read_each_task_once(
         with counted(model_fingerprint) as calls:
             here = this_process(embedder, reporter.note)
             open_encoder = encoder_of_shard(shard, here, reporter.note)
-            encode_share(planned(known, NAMES, suite, output), embedder, open_encoder, reporter)
+            encode_share([planned(known, NAMES, suite, output)], embedder, open_encoder, reporter)
         assert reads == dict.fromkeys(NAMES, 1)
         assert calls == {"model_fingerprint": 1}
     reads.clear()
     finished = load_shards(output)
     model, settings = StoredModel(finished[0].model), settings_of(finished[0], output, None)
     plan = make_plan([known[name] for name in NAMES], known, describe(suite), model.info, settings)
-    merged = evaluate(plan, model, lambda _: nullcontext(StoredOnly("gone")), reporter)
+    (merged,) = evaluate([plan], model, lambda _: nullcontext(StoredOnly("gone")), reporter)
     assert reads == dict.fromkeys(NAMES, 1)
     alone = carried_out(planned(known, NAMES, suite, tmp_path / "alone" / "run"))
     assert [task.result.metrics for task in merged.tasks] == [task.result.metrics for task in alone.tasks]

@@ -50,7 +50,7 @@ ENGINE = {
     "mmemb_r1_model.embed.engine:Engine.__init__": "once",
     "mmemb_r1_model.embed.engine:Engine.gates": "who reasons has to be known before the next batch is read",
     "mmemb_r1_model.embed.engine:unit_vectors": "the result",
-    "mmemb_r1_model.embed.engine:with_states": "a part of the result",
+    "mmemb_r1_model.embed.engine:states_of_gates": "a part of the result",
     "mmemb_r1_model.embed.engine:Engine._result_of": "places of rows, once a batch",
     "mmemb_r1_model.decoding.step:Step.__init__": "once a size of slots",
     "mmemb_r1_model.decoding.step:suppressed": "once a size of slots",
@@ -124,7 +124,7 @@ def test_the_engine_reads_writes_and_answers(accelerator: Accelerator, mode: str
         batch = collate([extended(PICTURE.prompt, ends)] * 3, TINY.tokenizer.id_of(END_OF_TEXT))
         batches.append(Uploaded(batch, uploads.start(batch.named)))
     threshold = -1.0 if mode == "adaptive" else 0.5  # an unknown gate reads as 0: all reason
-    results = list(engine.stream(iter(batches), mode, threshold))  # type: ignore[arg-type]
+    results = list(engine.stream(iter(batches), [mode], threshold))  # type: ignore[arg-type]
     assert [result.vectors.shape for result in results] == [(3, 2048)] * 2
     assert all(trace.path == "reasoned" for result in results for trace in result.traces or ())
     assert_waits_only_at(accelerator, PICTURES, ENGINE, PIECES if piece < len(PICTURE.prompt) else {})
