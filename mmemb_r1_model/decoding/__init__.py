@@ -1,4 +1,4 @@
-"""Rows continued token by token, many at once: slots in one cache, rows that leave and enter, a clock by stage.
+"""Rows continued token by token, many at once: prompts in pieces, rows that enter and leave slots, a clock by stage.
 
 Knows torch and transformers, and a text model with its language head; no prompt format, no harness. Both embedders that
 write rationales, MMEmb-R1's and UME-R1's, run on it.

@@ -21,8 +21,9 @@ from transformers.cache_utils import DynamicLayer
 
 from mmemb_r1_model.decoding.slots import cache_argument
 
-#: Columns of a piece at most, and least.
-LONGEST_PIECE, SHORTEST_PIECE = 1024, 64
+#: Columns of a piece at most, and least. The largest picture that the settings let through has 1,800: with some text
+#: around it, it is read in one piece.
+LONGEST_PIECE, SHORTEST_PIECE = 2048, 64
 #: What a row's tokens of a piece look at together, at most: its mask has a number for each. Below some 800 columns a
 #: CPU's attention is half as fast.
 MOST_LOOKS = 2**26
