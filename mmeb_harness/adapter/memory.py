@@ -41,12 +41,15 @@ def peak_memory() -> int | None:
     """
     if not sys.platform.startswith("linux"):
         return _peak_of_life()
-    return sum(_status_bytes(process, "VmHWM") for process in _processes())
+    return sum(_kilobytes(process, "status", "VmHWM") << 10 for process in _processes())
 
 
-def resident_memory() -> int:
-    """Bytes that this process and those below it hold now; on Linux."""
-    return sum(_status_bytes(process, "VmRSS") for process in _processes())
+def held_memory() -> int:
+    """Bytes that this process and those below it hold now, what several share once; on Linux.
+
+    Of what others share with them, their part: libraries that another program has loaded as well, a file in the cache.
+    """
+    return sum(_kilobytes(process, "smaps_rollup", "Pss") << 10 for process in _processes())
 
 
 def _processes() -> list[int]:
@@ -66,13 +69,13 @@ def _parent(path: Path) -> int | None:
         return None  # has just ended
 
 
-def _status_bytes(process: int, name: str) -> int:
+def _kilobytes(process: int, file: str, name: str) -> int:
     try:
-        status = Path(f"/proc/{process}/status").read_text()
+        status = Path(f"/proc/{process}/{file}").read_text()
     except OSError:
         return 0  # has just ended
     line = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(line.group(1)) << 10 if line else 0
+    return int(line.group(1)) if line else 0
 
 
 def _peak_of_life() -> int | None:

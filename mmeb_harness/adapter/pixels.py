@@ -5,7 +5,7 @@ What the numbers are is looked up, so that they equal those of a processor to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +22,7 @@ class Pixels:
 
     Attributes:
         bytes: whole pictures (n, channels, height, width), or patches (n, channels, frames, area).
-        levels: (channels, 256) the numbers that bytes stand for.
+        levels: (channels, 256) the numbers that bytes stand for; on a device both are tensors.
         frames: that a patch has for the model, which reads (n, channels * frames * area); one frame fills all of them.
             `None`: whole pictures.
     """
@@ -43,15 +43,19 @@ class Pixels:
         """One behind the other; all of one kind."""
         return cls(np.concatenate([part.bytes for part in parts]), parts[0].levels, parts[0].frames)
 
-    def numbers(self, torch: Any, bytes_on_device: Any, levels_on_device: Any) -> Any:
-        """What a model reads, of the levels' dtype, on the device to which bytes and levels went."""
-        number, channels, *inner = bytes_on_device.shape
+    def moved(self, move: Callable[[NDArray[Any]], Any]) -> Self:
+        """The same on the device to which `move` takes an array, as a tensor."""
+        return type(self)(move(self.bytes), move(self.levels), self.frames)
+
+    def numbers(self, torch: Any) -> Any:
+        """What a model reads, of the levels' dtype, on the device where the pixels are."""
+        levels: Any = self.levels
+        number, channels, *inner = self.bytes.shape
         if self.frames is not None:
             inner[0] = self.frames
-        levels = levels_on_device
         numbers = torch.empty((number, channels, *inner), dtype=levels.dtype, device=levels.device)
         for channel in range(channels):
-            own = bytes_on_device[:, channel]
+            own: Any = self.bytes[:, channel]
             numbers[:, channel] = levels[channel].index_select(0, own.flatten().int()).view(own.shape)
         return numbers if self.frames is None else numbers.flatten(1)
 

@@ -10,7 +10,7 @@ torch is handed in: the harness doesn't import it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,23 +31,31 @@ class Upload:
     """Tensors by name, on a device or on their way to it.
 
     Attributes:
+        sent: pictures wait as bytes, a quarter of their numbers or half.
         event: of CUDA, after which they are there; `None`: they are.
     """
 
-    tensors: Mapping[str, Any]
+    sent: Mapping[str, Any | Pixels]
     torch: Any
     event: Any = None
 
     def ready(self) -> dict[str, Any]:
         """The tensors, for what the calling thread's current stream computes next. Waits on the device alone."""
         if self.event is not None:
-            for tensor in self.tensors.values():
+            for tensor in self._tensors():
                 stream = self.torch.cuda.current_stream(tensor.device)
                 stream.wait_event(self.event)
                 # Else its memory would be free for the next upload once nobody has the tensor, though this stream
                 # may not have come to it yet.
                 tensor.record_stream(stream)
-        return dict(self.tensors)
+        return {name: self._ready(sent) for name, sent in self.sent.items()}
+
+    def _tensors(self) -> Iterator[Any]:
+        for sent in self.sent.values():
+            yield from (sent.bytes, sent.levels) if isinstance(sent, Pixels) else (sent,)
+
+    def _ready(self, sent: Any | Pixels) -> Any:
+        return sent.numbers(self.torch) if isinstance(sent, Pixels) else sent
 
 
 class Uploads:
@@ -70,17 +78,21 @@ class Uploads:
         On the CPU tensors share memory with the arrays, unless their numbers have to become others.
         """
         if not self._on_gpu:
-            return Upload(self.copy(arrays), self._torch)
+            return Upload(self._sent(arrays), self._torch)
         with self._torch.cuda.stream(self._stream):
-            return Upload(self.copy(arrays), self._torch, self._stream.record_event())
+            return Upload(self._sent(arrays), self._torch, self._stream.record_event())
 
     def copy(self, arrays: Arrays) -> dict[str, Any]:
         """The tensors at once, for what the calling thread's current stream computes next; otherwise as `start`."""
-        return {name: self._copied(array) for name, array in arrays.items()}
+        return Upload(self._sent(arrays), self._torch).ready()
 
-    def _copied(self, array: NDArray[Any] | Pixels) -> Any:
-        if isinstance(array, Pixels):
-            return array.numbers(self._torch, self._copied(array.bytes), self._copied(array.levels))
+    def _sent(self, arrays: Arrays) -> dict[str, Any | Pixels]:
+        return {
+            name: array.moved(self._moved) if isinstance(array, Pixels) else self._moved(array)
+            for name, array in arrays.items()
+        }
+
+    def _moved(self, array: NDArray[Any]) -> Any:
         return self._tensor(array).to(self._device, non_blocking=True)
 
     @functools.cached_property

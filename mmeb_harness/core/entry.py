@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
 import os
@@ -11,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from mmeb_harness.core.errors import HarnessError, no_room, of_the_system, with_way_out
+from mmeb_harness.core.imports import spare_pandas
 from mmeb_harness.core.interrupt import command_running, end_now
 from mmeb_harness.core.plugins import exit_line, exits_told
 from mmeb_harness.core.terminal import lost_output, open_streams, say
@@ -25,6 +27,7 @@ def run_command(command: click.Command) -> NoReturn:
     Exit codes: the command's own (0 done, 1 a check failed), 2 something to mend, 130 interrupted.
     """
     open_streams()
+    spare_pandas()
     _list_whole(command)
     try:
         with command_running(), exits_told():
@@ -34,6 +37,8 @@ def run_command(command: click.Command) -> NoReturn:
             _fail(f"standard output can't be written ({lost.strerror}), so what was to be printed is lost", 2)
     except KeyboardInterrupt:
         end_now()
+    finally:
+        gc.freeze()  # or Python looks for garbage among all modules as it ends, beside torch for 0.6 s
     sys.exit(code)
 
 

@@ -89,6 +89,11 @@ def command_running() -> Iterator[None]:
         yield
 
 
+def is_command() -> bool:
+    """Whether this process is a command of ours, and does nothing besides."""
+    return _is_command
+
+
 def end_now() -> NoReturn:
     """End this process and those that it started: every file is whole or not there, so nobody is waited for."""
     with contextlib.suppress(BaseException):

@@ -5,7 +5,7 @@ python -m tests.benchmarks.memory [--pages N] [--workers N] [--max-pixels N]
 The pages are made up: JPEG files of 1,000 x 1,400 pixels, no two the same, a few hundred of them drawn and the others
 told apart by a comment inside. They are evaluated as `mmeb-eval run` would do it, by the embedded tiny MMEmb-R1 with
 as many visual tokens a page as asked for. Exit code 1 if the most memory of all processes together, less what this one
-held once the model was loaded and warm, is 2 GB or more.
+held once the model was loaded and warm, is 0.6 GB or more. What processes share counts once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmeb_harness import Frames, Item, Samples, Task
-from mmeb_harness.adapter.memory import resident_memory
+from mmeb_harness.adapter.memory import held_memory
 from mmeb_harness.core.registry import BENCHMARK, ModelSpec, RegisteredTask
 from mmeb_harness.data.folder import DataInfo
 from mmeb_harness.encode.local import LocalEncoder
@@ -38,11 +38,11 @@ from mmemb_r1_model.model import tiny_model as tiny
 from mmemb_r1_model.model.settings import read_settings, write_settings
 from tests.toy import QuietReporter
 
-MOST_BYTES = 2_000_000_000
+MOST_BYTES = 600_000_000
 SIZE = (1000, 1400)
 DRAWN, QUERIES = 200, 50
-#: Between two looks at the memory.
-LOOK_SECONDS = 0.05
+#: Between two looks at the memory, which take the system some milliseconds.
+LOOK_SECONDS = 0.2
 
 
 def draw_page(number: int) -> Image.Image:
@@ -104,7 +104,7 @@ def watched() -> Iterator[Peak]:
 
     def look() -> None:
         while not ended.wait(LOOK_SECONDS):
-            peak.bytes = max(peak.bytes, resident_memory())
+            peak.bytes = max(peak.bytes, held_memory())
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -135,7 +135,7 @@ def measure(folder: Path, pages: int, workers: int, max_pixels: int) -> bool:
     embedder = spec.load()
     assert isinstance(embedder, MMEmbR1Embedder)
     embedder.warm_up()
-    before, started = resident_memory(), time.perf_counter()
+    before, started = held_memory(), time.perf_counter()
     registered = {task.name: RegisteredTask(task, BENCHMARK)}
     settings = RunSettings(output=folder / "run", batch_tokens=16_384)
     preparation = WorkerPreparation(spec, workers, note=print) if workers else InlinePreparation(embedder)
@@ -146,7 +146,7 @@ def measure(folder: Path, pages: int, workers: int, max_pixels: int) -> bool:
     seconds, beyond = time.perf_counter() - started, peak.bytes - before
     print(
         f"{seconds:.0f} s, {pages / seconds:,.0f} pages/s; with the model warm {before / 1e9:.2f} GB, at most "
-        f"{peak.bytes / 1e9:.2f} GB: {beyond / 1e9:.2f} GB beyond it (must be below {MOST_BYTES / 1e9:.0f})"
+        f"{peak.bytes / 1e9:.2f} GB: {beyond / 1e9:.2f} GB beyond it (must be below {MOST_BYTES / 1e9:.1f})"
     )
     return beyond < MOST_BYTES
 

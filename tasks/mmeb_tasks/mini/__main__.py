@@ -2,6 +2,7 @@
 
 import click
 
+from mmeb_harness import run_command
 from mmeb_tasks.mini import SPLITS, TEST_QUERIES, WORKERS, make_split
 from mmeb_tasks.mini.command import split_command
 
@@ -12,4 +13,4 @@ workers = click.Option(
     show_default=True,
     help="Of a training split. naming: rationales of what is to be classified end in the class.",
 )
-split_command("the mini suite", make_split, SPLITS, TEST_QUERIES, workers)()
+run_command(split_command("the mini suite", make_split, SPLITS, TEST_QUERIES, workers))

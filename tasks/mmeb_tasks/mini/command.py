@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from mmeb_harness import HarnessError
-
 
 def split_command(
     what: str, make_split: Callable[..., None], splits: Sequence[str], queries: int, *options: click.Option
@@ -27,10 +25,7 @@ def split_command(
     @click.option("--queries", type=click.IntRange(1), default=queries, show_default=True, help="Queries of each task.")
     @click.option("--task", "tasks", multiple=True, help="A task; may be repeated. Default: all that the split has.")
     def main(folder: Path, split: str, seed: int, queries: int, tasks: tuple[str, ...], **others: Any) -> None:
-        try:
-            make_split(folder, seed, split, queries, tasks or None, **others)
-        except HarnessError as error:
-            raise click.ClickException(str(error)) from error
+        make_split(folder, seed, split, queries, tasks or None, **others)
 
     main.params += options
     return main

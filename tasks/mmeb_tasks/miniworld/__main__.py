@@ -2,6 +2,7 @@
 
 import click
 
+from mmeb_harness import run_command
 from mmeb_tasks.mini.command import split_command
 from mmeb_tasks.miniworld import WORKERS, make_split
 from mmeb_tasks.miniworld.render import MAX_DOTS
@@ -20,4 +21,4 @@ hops = click.Option(
     multiple=True,
     help="Hops of chains; may be repeated. Default: each task's own.",
 )
-split_command("the world in miniature", make_split, EVERY_SPLIT, 2048, workers, hops)()
+run_command(split_command("the world in miniature", make_split, EVERY_SPLIT, 2048, workers, hops))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from mmeb_harness import (
     Work,
     import_peer,
 )
-from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
+from mmeb_harness.adapter.memory import forget_peak, held_memory, peak_device_memory, peak_memory
 from mmeb_harness.bench import measure
 from mmeb_harness.bench.make import open_encoders
 from mmeb_harness.bench.measure import Plan, measure_mode, order
@@ -250,6 +251,18 @@ def test_the_peak_of_memory_is_of_this_pass() -> None:
     assert held is not None
     assert after is not None
     assert held - after > 64 << 20
+
+
+def test_what_processes_share_is_held_once() -> None:
+    before, (reader, writer) = held_memory(), os.pipe()
+    if (child := os.fork()) == 0:
+        os.read(reader, 1)
+        os._exit(0)
+    try:
+        assert abs(held_memory() - before) < before // 4
+    finally:
+        os.write(writer, b"1")
+        os.waitpid(child, 0)
 
 
 def test_the_peak_of_a_devices_memory() -> None:
