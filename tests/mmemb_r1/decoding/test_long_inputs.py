@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from mmeb_harness import Item
 from mmemb_r1_model.decoding import Decoder, Opened, Pieces, Prompts, Row, at_once, groups, read_in_pieces, states_of
 from mmemb_r1_model.decoding.groups import MOST_TIMES, SHORT, Group, Groups, columns_for
-from mmemb_r1_model.decoding.pieces import LONGEST_PIECE, MOST_LOOKS, SHORTEST_PIECE, piece_ends
+from mmemb_r1_model.decoding.pieces import LONGEST_PIECE, MOST_LOOKS, SHORTEST_PIECE, _Unmasked, piece_ends
 from mmemb_r1_model.decoding.step import Held
 from mmemb_r1_model.embed.embedder import load
 from mmemb_r1_model.embed.engine import Engine
@@ -55,6 +55,23 @@ def test_a_batch_in_pieces_has_the_states_and_keys_of_one_pass(random_checkpoint
         for own, theirs in ((layer.keys, other.keys), (layer.values, other.values)):
             torch.testing.assert_close(own.transpose(1, 2)[seen], theirs.transpose(1, 2)[seen], rtol=1e-4, atol=1e-5)
     assert torch.equal(at_once(read_in_pieces(engine.model, prompts, None)), expected)  # one piece: the same arithmetic
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_prompt_alone_in_pieces_has_the_same_states_without_a_mask(
+    random_checkpoint: Path, items: list[Item], attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined, right = list[object](), _Unmasked.__torch_function__
+    monkeypatch.setattr(_Unmasked, "__torch_function__", lambda *given: joined.append(given[1]) or right(*given))
+    embedder = load(str(random_checkpoint), attention=attention)  # type: ignore[arg-type]
+    for item in (LONG, items[2], items[-1]):
+        batch = embedder.engine.batch([embedder.prompt(item)])
+        expected = embedder.engine.prefill(batch, None)
+        prompts = Prompts(batch.mask_BL, batch.positions_3BL, batch.inputs)
+        states = at_once(read_in_pieces(embedder.engine.model, prompts, None, longest=19))
+        assert float(torch.nn.functional.cosine_similarity(states, expected, dim=-1).min()) > 0.999999
+    assert (torch.nn.functional.scaled_dot_product_attention in joined) == (attention == "sdpa")
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "always", "never"])
