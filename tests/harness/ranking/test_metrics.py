@@ -12,6 +12,7 @@ from mmeb_harness.ranking.metrics import (
     edition_metrics,
     ndcg_linear,
     official_gains,
+    query_metric,
     query_metrics,
     set_order_gains,
 )
@@ -99,3 +100,10 @@ def test_gain_is_linear_not_exponential() -> None:
     # Ideal [3, 1]; found [1, 3]: (1 + 3 / log2(3)) / (3 + 1 / log2(3)).
     discount = 1 / np.log2(3)
     assert ndcg_linear(["b", "a"], {"a": 3.0, "b": 1.0}, 5) == pytest.approx((1 + 3 * discount) / (3 + discount))
+
+
+def test_one_metric_is_that_of_all() -> None:
+    ranked, gains = ["a", "b", "c", "d", "e", "f"], {"b": 2.0, "f": 1.0}
+    every = query_metrics(ranked, gains)
+    assert query_metric("hit@1", ranked, gains) == every["hit@1"]
+    assert query_metric("ndcg_linear@5", ranked, gains) == every["ndcg_linear@5"] > 0
