@@ -10,9 +10,9 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mmeb_harness.core.benchmark import MMEB_V2
 from mmeb_harness.core.errors import DataError, ResultError
@@ -158,14 +158,21 @@ def _is_as_made(folder: Path) -> bool:
     if not (listing.is_file() and checksums.is_file()):
         return True
     made = _read_checksums(folder)
-    folders = {PurePosixPath(name.rpartition("/")[0]) for name in made}
-    folders |= {above for below in folders for above in below.parents}
-    inside = {str(below) for below in folders - {PurePosixPath()}}
+    inside = _folders_of(made)
     files = [name for name in _files_of(folder) if name in made or name.rpartition("/")[0] in inside]
     return (
         listing.read_bytes() == _listing(folder, files).encode()
         or checksums.read_bytes() == _checksums(folder, files).encode()
     )
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """Those in which the named files are, at any depth."""
+    folders: set[str] = set()
+    for name in names:
+        while (name := name.rpartition("/")[0]) and name not in folders:
+            folders.add(name)
+    return folders
 
 
 def _seal(folder: Path, what: str) -> Path:
