@@ -8,7 +8,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 from mmeb_harness import Item
 from mmemb_r1_model.data.pairs import Pair
 from mmemb_r1_model.disk.errors import OptionError
-from mmemb_r1_model.embed.embedder import load
+from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 from mmemb_r1_model.model.add_tokens import add_tokens
 from mmemb_r1_model.model.settings import Calibration, Settings, read_settings, write_settings
 from mmemb_r1_model.pipeline import Pipeline, read_pipeline
@@ -26,6 +26,7 @@ from mmemb_r1_model.training import calibration
 from mmemb_r1_model.training.batches import WeightedSet
 from mmemb_r1_model.training.calibration import CalibrateConfig, calibrate_gate, held_out
 from mmemb_r1_model.training.distributed import World
+from mmemb_r1_model.training.platt import Fit
 from tests.mmemb_r1.small_pairs import Pairs, pair
 from tests.mmemb_r1.small_training import make_student
 
@@ -106,13 +107,30 @@ class Together(World):
 
 
 @pytest.mark.usefixtures("few")
-def test_processes_share_the_work_and_agree(final: Path, tmp_path: Path) -> None:
+def test_processes_share_the_work_and_agree(final: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_at_a_time = Lock()  # transformers can't load in two threads at once; processes can
+
+    def load_alone(*args: Any, **settings: Any) -> MMEmbR1Embedder:
+        with one_at_a_time:
+            embedder = load(*args, **settings)
+            embedder.warm_up()  # loads
+            return embedder
+
+    monkeypatch.setattr(calibration, "load", load_alone)
     alone = Path(shutil.copytree(final, tmp_path / "alone" / "final"))
     mix = sets(1.0)
     worlds = [Together(size=2)]
     worlds.append(dataclasses.replace(worlds[0], rank=1))
+
+    def calibrated(world: Together) -> Fit | None:
+        try:
+            return calibrate_gate(mix, CONFIG, final, "float32", world)
+        except BaseException:
+            world.barrier.abort()  # or the other one would wait for ever
+            raise
+
     with ThreadPoolExecutor(2) as threads:
-        fits = list(threads.map(lambda world: calibrate_gate(mix, CONFIG, final, "float32", world), worlds))
+        fits = list(threads.map(calibrated, worlds))
     assert fits[0] == fits[1]
     expected = calibrate_gate(mix, CONFIG, alone, "float32", World())
     assert fits[0] is not None

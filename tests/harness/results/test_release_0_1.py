@@ -27,7 +27,7 @@ RUN = RELEASE / "run"
 #: Fields that were added since; of what that release wrote they are empty, or at their default.
 SINCE = (
     *("checksum", "checksums", "content", "tables", "media", "max_text_tokens", "audio_seconds", "pages"),
-    *("rule", "unsupported", "query_settings", "state_dimensions", "keep_states"),
+    *("rule", "unsupported", "query_settings", "state_dimensions", "keep_states", "shared", "candidate_profile"),
 )
 
 

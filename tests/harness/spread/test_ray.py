@@ -247,7 +247,7 @@ def test_the_driver_needs_neither_weights_nor_gpu_but_the_same_model(plugin: Non
     model = ray_engine.driver_model(ModelSpec("company", {}, {"device": None}), other, notes.append)
     assert len(notes) == 1
     assert notes[0].endswith(", there 1.0")
-    assert model.info == first.info
+    assert (model.info,) == first.infos
     assert isinstance(model, BudgetedEmbedder)
     assert model.cost(Item("a", text="eight ch"), "query") == 3
     with pytest.raises(ResultError, match=r"this machine has model 'random', an actor on .* 'company'"):

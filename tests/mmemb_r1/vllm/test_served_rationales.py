@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5
 #: Of the items, in adaptive mode.
-NUM_REASONING = {"random": 5, "trained": 4}
+NUM_REASONING = {"random": 5, "trained": 2}
 
 
 @pytest.fixture
