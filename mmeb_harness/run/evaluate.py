@@ -165,9 +165,12 @@ def encode_share(plans: Sequence[Plan], embedder: Embedder, open_encoder: OpenEn
     Raises:
         HarnessError: as `evaluate`.
     """
-    runs = _begin(plans, reporter)
-    plans = [run.plan for run in runs]
-    with open_encoder(plans) as encoder, _media_hashes(plans[0], reporter) as hashes:
+    with ExitStack() as at_the_end:
+        at_the_end.callback(reporter.stop)
+        runs = _begin(plans, reporter)
+        plans = [run.plan for run in runs]
+        encoder = at_the_end.enter_context(open_encoder(plans))
+        hashes = at_the_end.enter_context(_media_hashes(plans[0], reporter))
         readings = read_tasks(plans[0], _finished_in_all(runs))
         foresight = Foresight(embedder, reporter.time_left, reporter.note)
         foresight.expect(readings, len(runs))
