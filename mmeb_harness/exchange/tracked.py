@@ -36,12 +36,13 @@ def summary(run: Run) -> dict[str, float]:
 
 
 def _costs(stats: EncodeStats) -> dict[str, float]:
-    costs = {
+    return {
         "items": stats.items,
-        "items_per_second": stats.items_per_second,
         "reasoning_rate": stats.reasoning_rate,
+        # Of several modes at once it is no mode's own.
+        **({} if stats.shared else {"items_per_second": stats.items_per_second}),
+        **({"tokens_per_reasoned": stats.tokens_per_reasoned} if stats.reasoned else {}),
     }
-    return costs | ({"tokens_per_reasoned": stats.tokens_per_reasoned} if stats.reasoned else {})
 
 
 def _settings(run: RunResult) -> dict[str, Any]:

@@ -41,7 +41,8 @@ function runsTable() {
     ['Query latency p50 / p95, ms', (run) => latencies(run, 'queries')],
     ['Candidates that reason, %', (run) => percent(reasoningRate(run.candidates))],
     ['Candidate latency p50 / p95, ms', (run) => latencies(run, 'candidates')],
-    ['Queries / s', (run) => count(Math.round(rate(run.queries.encoded, run.queries.seconds)))],
+    // Of several modes at once it is no mode's own.
+    ['Queries / s', (run) => (run.queries.shared ? NONE : count(Math.round(rate(run.queries.encoded, run.queries.seconds))))],
   ];
   const head = h('tr', {}, h('th', { scope: 'col' }, 'Run'), h('th', { scope: 'col' }, 'Reasoning'), columns.map(([label]) => h('th', { scope: 'col', class: 'number' }, label)));
   const rows = runs.map((run, number) => h('tr', {},
