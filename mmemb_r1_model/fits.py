@@ -19,7 +19,8 @@ import torch
 from transformers import Qwen3VLConfig
 
 from mmeb_harness.adapter.pixels import PatchShape
-from mmemb_r1_model.decoding.groups import columns_for
+from mmemb_r1_model.decoding.groups import affordable, columns_for
+from mmemb_r1_model.decoding.slots import KeyValueShape
 from mmemb_r1_model.decoding.step import ROW_BUCKETS
 from mmemb_r1_model.decoding.stream import GPU_SHARE, SLOTS
 from mmemb_r1_model.disk.errors import OptionError
@@ -33,6 +34,7 @@ from mmemb_r1_model.rehearsal.counted import (
     Subject,
     adapt_peak,
     decode_peak,
+    frozen_dtype,
     judge_peak,
     prefill_peak,
     rollouts_peak,
@@ -44,7 +46,6 @@ from mmemb_r1_model.rehearsal.sizes import published_config, published_size
 from mmemb_r1_model.rehearsal.steps import Shown
 from mmemb_r1_model.training.batches import PlanConfig
 from mmemb_r1_model.training.joint import ContrastConfig
-from mmemb_r1_model.training.student import StudentConfig
 
 #: What cards have, in GB as they are sold.
 CARDS = (24, 48, 80, 141)
@@ -206,7 +207,7 @@ class Fits:
         most, token = SLOTS["cuda"], _token_bytes(subject.model)
         # As batches are planned: the longest are few.
         columns, longest = (columns_for(prompt + tokens + 3) for tokens in (subject.rationale // 4, subject.rationale))
-        slots, fewest = (_slots(int(free // (each * token)), most) for each in (columns, longest))
+        slots, fewest = (max(1, affordable(min(most, int(free // (each * token))))) for each in (columns, longest))
         step = decode_peak(subject, slots)
         beside = {kind: size for kind, size in read.by_kind.items() if kind != "weights"}
         both = Peak({kind: step.by_kind.get(kind, 0) + beside.get(kind, 0) for kind in _KINDS})
@@ -226,7 +227,7 @@ class Fits:
             return peak
         model = self.subject.model
         kept = {kind: peak.by_kind.get(kind, 0) // self.gpus.count for kind in ("weights", "gradients", "optimiser")}
-        gathered = weight_bytes(_of_one_layer(model), _frozen(self.config.student))
+        gathered = weight_bytes(_of_one_layer(model), frozen_dtype(self.config.student))
         return Peak({**peak.by_kind, **kept, "activations": peak.by_kind["activations"] + gathered})
 
     def _sized(self, part: str, setting: str, size: int, peak: Callable[[int], Peak]) -> Fit:
@@ -278,20 +279,11 @@ def _of_worker(worker: WorkerConfig) -> Fit:
     return Fit(part, Peak({"weights": weights, "kv": kept}), "without activations; of prompts of 2,048 tokens")
 
 
-def _slots(fitting: int, most: int) -> int:
-    """Of those for which there is memory, as many as the decoder would have."""
-    return max((bucket for bucket in ROW_BUCKETS if bucket <= min(fitting, most)), default=max(1, fitting))
-
-
-def _frozen(student: StudentConfig) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, student.dtype) if student.lora_rank else torch.float32
-    return dtype
-
-
 def _token_bytes(model: Qwen3VLConfig) -> int:
     """Of a token's keys and values, in bfloat16."""
     text = model.text_config
-    return int(text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim * 2)
+    sizes = text.num_hidden_layers, text.num_key_value_heads, text.head_dim
+    return KeyValueShape(*sizes, torch.bfloat16, torch.device("meta")).token_bytes
 
 
 def _of_one_layer(model: Qwen3VLConfig) -> Qwen3VLConfig:

@@ -115,8 +115,9 @@ def _config_and_spec(given: dict[str, Any]) -> tuple[RunConfig, ModelSpec]:
 def _output(config: RunConfig, spec: ModelSpec, info: DataInfo) -> Path:
     from mmeb_harness.api.asked import check_folder, default_output
 
-    one = config if len(config.reasoning) < 2 else dataclasses.replace(config, reasoning=())
-    own = default_output(one, spec.args, info)
+    # All modes are in one folder, which is named by none of them.
+    unnamed = config if len(config.reasoning) < 2 else dataclasses.replace(config, reasoning=())
+    own = default_output(unnamed, spec.args, info)
     output = Path(config.output) if config.output else own.with_name(f"bench-{own.name}")
     check_folder(output)
     return output

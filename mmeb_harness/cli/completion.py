@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from mmeb_harness.cli.options import REASONING
+from mmeb_harness.cli.options import MODE_NAMES
 from mmeb_harness.core.errors import HarnessError
 
 #: Given what is typed of a word, and the edition that is named before it, what it may become.
@@ -114,7 +114,7 @@ _NAMES: Mapping[str, Complete] = {
     "tasks": functools.partial(_names, _tasks),
     "groups": functools.partial(_names, _groups),
     "modalities": functools.partial(_names, _modalities),
-    "reasoning": functools.partial(_names, lambda _: REASONING),
+    "reasoning": functools.partial(_names, lambda _: MODE_NAMES),
     "edition": functools.partial(_names, _editions, several=False),
     "editions": functools.partial(_names, _editions_with_published, several=False),
     "model": lambda begun, _: _names(_models, begun, None, several=False) or [CompletionItem(begun, type="file")],

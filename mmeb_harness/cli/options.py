@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 import click
 
+from mmeb_harness.core.embedder import MODES
 from mmeb_harness.core.errors import OptionError, UnknownNameError
 from mmeb_harness.core.terminal import say
 from mmeb_harness.core.trackers import TRACKERS
 
-REASONING = ("adaptive", "always", "never")
+#: Modes of reasoning, as they are listed.
+MODE_NAMES = tuple(sorted(MODES))
 
 PATH = click.Path(path_type=Path)
 
@@ -35,8 +37,8 @@ def modes(_context: click.Context, _parameter: click.Parameter, values: Sequence
         UnknownNameError: one that isn't there.
     """
     named = names(_context, _parameter, values)
-    if unknown := next((mode for mode in named if mode not in REASONING), None):
-        raise UnknownNameError("mode", unknown, REASONING)
+    if unknown := next((mode for mode in named if mode not in MODE_NAMES), None):
+        raise UnknownNameError("mode", unknown, MODE_NAMES)
     return tuple(dict.fromkeys(named))
 
 
@@ -111,7 +113,7 @@ model_options = options(
         metavar="MODE[,…]",
         help="When queries write a rationale first: never, always, adaptive; of several each is run.",
     ),
-    click.option("--candidate-reasoning", type=click.Choice(REASONING), help="The same for candidates."),
+    click.option("--candidate-reasoning", type=click.Choice(MODE_NAMES), help="The same for candidates."),
     click.option("--device", help="auto, cpu, cuda, cuda:1 …"),
     click.option("--dtype", help="auto, float32, bfloat16, float16."),
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let a checkpoint run its own Python code."),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmeb_harness.core.embedder import ModelInfo, Trace
+from mmeb_harness.core.embedder import REASONING, ModelInfo, Trace
 from mmeb_harness.core.items import Role
 
 #: Setting of a model in which its way of reasoning stands, by role; the values are those of the option of that name.
-SETTINGS: dict[Role, str] = {"query": "reasoning", "candidate": "candidate_reasoning"}
+SETTINGS: dict[Role, str] = {"query": REASONING, "candidate": "candidate_reasoning"}
 #: Words that a token may stand for, in any vocabulary.
 WORDS_A_TOKEN = 4
 #: Tokens in which a model may say that it doesn't reason.

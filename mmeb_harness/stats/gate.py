@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import REASONING
+from mmeb_harness.core.embedder import MODES, REASONING, Mode
 from mmeb_harness.core.errors import ResultError
 from mmeb_harness.results.files import TaskResult, percentiles
 from mmeb_harness.results.folder import RunFolder
@@ -31,8 +31,6 @@ from mmeb_harness.stats.controls import (
 from mmeb_harness.stats.paired import SEED
 from mmeb_harness.stats.policies import (
     EVERY_POLICY,
-    MODES,
-    Mode,
     Outcomes,
     Policy,
     adaptive_minus,

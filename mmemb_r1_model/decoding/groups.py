@@ -44,6 +44,11 @@ def most_columns(needed: int) -> int:
     return max(columns_for(int(MOST_TIMES * needed)), SHORT)
 
 
+def affordable(fitting: int) -> int:
+    """Slots of those that memory has room for: as many as a step is made for, or all where these are fewer."""
+    return max((slots for slots in ROW_BUCKETS if slots <= fitting), default=fitting)
+
+
 def slots_for(rows: int, most: int) -> int:
     """Slots for so many rows: few numbers, as steps are recorded for each."""
     return min(next((slots for slots in _SLOTS if rows <= slots), most), most)
@@ -203,7 +208,7 @@ class Groups(Generic[RowT]):
                 self._drop(group)
         fitting = (room - self.bytes) // slot_bytes
         if fitting < wanted:
-            wanted = max((bucket for bucket in ROW_BUCKETS if bucket <= fitting), default=fitting)
+            wanted = affordable(fitting)
         return wanted if wanted >= least else 0
 
     def _drop(self, group: Group[RowT]) -> None:

@@ -131,10 +131,9 @@ def load(
 
 
 def _mode(text: str) -> Reasoning:
-    for mode in get_args(Reasoning):
-        if mode == text:
-            return cast(Reasoning, mode)
-    raise OptionError(f"reasoning must be {', '.join(get_args(Reasoning))}, not {text!r}")
+    if text not in get_args(Reasoning):
+        raise OptionError(f"reasoning must be {', '.join(get_args(Reasoning))}, not {text!r}")
+    return cast(Reasoning, text)
 
 
 def _veto(text: str, modes: Mapping[Role, Reasoning]) -> Veto:

@@ -90,7 +90,7 @@ def rollouts_peak(subject: Subject, student: StudentConfig, groups: int, count: 
             ledger.hold(kind, tensors)
         return ledger.peak(since)
 
-    return _passing_peak(subject, _frozen(student), counted)
+    return _passing_peak(subject, frozen_dtype(student), counted)
 
 
 def judge_peak(subject: Subject, queries: int, candidates: int, dtype: torch.dtype) -> Peak:
@@ -139,7 +139,8 @@ def _engine_peak(subject: Subject, run: Callable[[Engine, Ledger], Peak], slots:
     return _passing_peak(subject, torch.bfloat16, count)
 
 
-def _frozen(student: StudentConfig) -> torch.dtype:
+def frozen_dtype(student: StudentConfig) -> torch.dtype:
+    """Of the weights beside adapters; without adapters all weights learn, in single precision."""
     dtype: torch.dtype = getattr(torch, student.dtype) if student.lora_rank else torch.float32
     return dtype
 
@@ -175,7 +176,7 @@ def _training_peak(subject: Subject, config: StudentConfig, run: Callable[[Train
     sizes = [(_LAYERS, first), (_LAYERS + 1, first)]
     missing = 0
     if config.lora_rank:  # a block of the frozen tower leaves nothing but its weights
-        whole, few = (weight_bytes(_shortened(model, layers, depth), _frozen(config)) for depth in (blocks, first))
+        whole, few = (weight_bytes(_shortened(model, layers, depth), frozen_dtype(config)) for depth in (blocks, first))
         missing = whole - few
     else:
         sizes.append((_LAYERS, first + 1))

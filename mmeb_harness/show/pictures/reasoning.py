@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from mmeb_harness.core.embedder import REASONING
+from mmeb_harness.core.embedder import MODES, REASONING
 from mmeb_harness.core.errors import ResultError, counted, shortened
 from mmeb_harness.core.items import Scalar
 from mmeb_harness.results.files import RunResult
@@ -34,7 +34,6 @@ from mmeb_harness.show.pictures.style import (
 )
 from mmeb_harness.show.runs import ShownRun
 from mmeb_harness.show.tables import percent
-from mmeb_harness.stats.policies import MODES
 from mmeb_harness.stats.resampling import Floats
 
 BLUE, _, GREEN, RED, SKY, BLACK, _ = COLOURS

@@ -201,7 +201,7 @@ def test_an_actor_gives_the_modes_that_are_asked_for(tmp_path: Path) -> None:
     answer = worker.encode(Chunk("query", (Batch((("key", item),), 1),)), ["adaptive", "never"])
     assert isinstance(answer, Answer)
     ((_, encoded),) = answer.batches
-    assert [one.traces[0].path for one in (encoded, *encoded.others)] == ["reasoned", "direct"]
+    assert [mode.traces[0].path for mode in (encoded, *encoded.others)] == ["reasoned", "direct"]
 
 
 def test_a_worker_s_seconds_are_those_of_every_mode() -> None:
@@ -212,11 +212,11 @@ def test_a_worker_s_seconds_are_those_of_every_mode() -> None:
 
 def test_a_model_is_held_to_what_it_says_of_its_modes() -> None:
     item = ("q", Item("q", text="question 1"))
-    two, one = Moody(["never", "always"]), Moody(["never"]).encode([item[1]], "query")
-    own_results(two.infos, two.encode([item[1]], "query"), [item], "query")
-    own_results(two.infos, two.encode([item[1]], "candidate"), [item], "candidate")
+    model, of_one = Moody(["never", "always"]), Moody(["never"]).encode([item[1]], "query")
+    own_results(model.infos, model.encode([item[1]], "query"), [item], "query")
+    own_results(model.infos, model.encode([item[1]], "candidate"), [item], "candidate")
     with pytest.raises(ModelError, match=r"'moody' returned results of 1 modes for .*, not of 2"):
-        own_results(two.infos, one, [item], "query")
+        own_results(model.infos, of_one, [item], "query")
     assert [info.mode for info in infos_of(in_modes(Moody(["always"]), MODES))] == [*MODES]
 
     class Hasty(Moody):
