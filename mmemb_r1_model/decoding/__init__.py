@@ -6,9 +6,8 @@ write rationales, MMEmb-R1's and UME-R1's, run on it.
 
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.costs import Costs, Passes
-from mmemb_r1_model.decoding.patches import as_the_library_has_it, multiply_patches
-from mmemb_r1_model.decoding.pictures import find_ends_once
 from mmemb_r1_model.decoding.pieces import LONGEST_PIECE, Pieces, Prompts, at_once, read_in_pieces, states_of
+from mmemb_r1_model.decoding.quick import as_the_library_has_it, quicken
 from mmemb_r1_model.decoding.step import Graphs, likeliest, suppressed
 from mmemb_r1_model.decoding.stream import Answer, Answered, Decoder, Opened, Row, Rule, Usage
 
@@ -29,9 +28,8 @@ __all__ = [
     "Usage",
     "as_the_library_has_it",
     "at_once",
-    "find_ends_once",
     "likeliest",
-    "multiply_patches",
+    "quicken",
     "read_in_pieces",
     "states_of",
     "suppressed",

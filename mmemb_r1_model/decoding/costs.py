@@ -29,6 +29,7 @@ class Costs:
 
     Attributes:
         text_matrices: of all layers of the language model.
+        last_matrices: those of them behind the last attention; only where a prompt is answered are they needed.
         vocabulary_matrix: of the language head.
         vision_matrices: every patch goes through them.
         merger_matrices: every visual token goes through them.
@@ -38,6 +39,7 @@ class Costs:
     """
 
     text_matrices: int
+    last_matrices: int
     vocabulary_matrix: int
     layers: int
     attention_width: int
@@ -59,6 +61,7 @@ class Costs:
         merger_matrices = sum(map(_matrices, mergers))
         return cls(
             text_matrices=_matrices(layers),
+            last_matrices=_matrices(layers[-1].mlp),
             vocabulary_matrix=model.lm_head.weight.numel(),
             layers=len(layers),
             attention_width=text.num_attention_heads * head_dim,
@@ -85,7 +88,8 @@ class Costs:
         vision = 2.0 * (self.vision_matrices + self.merger_matrices / self.merged) * patches
         vision += 4.0 * self.vision_layers * self.vision_width * seen
         read = self.text_matrices + (self.vision_matrices + self.merger_matrices if pieces else 0)
-        return Passes(self._text(tokens, looks) + vision, float(read * self.weight_bytes))
+        spared = 2.0 * self.last_matrices * (tokens - len(lengths))
+        return Passes(self._text(tokens, looks) - spared + vision, float(read * self.weight_bytes))
 
     def decode(self, steps: int, tokens: int, columns: int) -> Passes:
         """Of steps in which rows are fed one token each, the language head's choice of the next one included.

@@ -6,11 +6,11 @@ versions of cuDNN are slower at it by orders of magnitude.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
+
+from mmemb_r1_model.decoding.products import linear
 
 
 class PatchProjection(nn.Module):
@@ -23,20 +23,7 @@ class PatchProjection(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Patches (n, channels, time, height, width) to (n, width of the tower)."""
-        return nn.functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
-
-
-@contextlib.contextmanager
-def as_the_library_has_it(model: Any) -> Iterator[None]:
-    """Let a model convolve for a while: a reference is what transformers does, not what we make of it."""
-    embed = model.model.visual.patch_embed
-    ours = embed.proj
-    if isinstance(ours, PatchProjection):
-        embed.proj = ours.convolution[0]
-    try:
-        yield
-    finally:
-        embed.proj = ours
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)
 
 
 def multiply_patches(model: Any) -> None:

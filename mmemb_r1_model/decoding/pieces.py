@@ -35,6 +35,7 @@ ResultT = TypeVar("ResultT")
 Pieces: TypeAlias = Generator[None, None, ResultT]
 
 _stops = ContextVar("_stops", default=False)
+_last_columns = ContextVar[int | None]("_last_columns", default=None)
 
 
 class _ReachedError(Exception):
@@ -55,6 +56,18 @@ def stop_at_language_models(model: Any) -> None:
 def _stop(_: Any, args: Any, given: dict[str, Any]) -> None:
     if _stops.get():
         raise _ReachedError(given)
+
+
+def last_layer(self: Any, hidden_states: Tensor, **given: Any) -> Tensor:
+    """The forward pass of a language model's last layer; what nobody wants behind its attention isn't computed."""
+    columns = _last_columns.get()
+    if columns is None:
+        whole: Tensor = type(self).forward(self, hidden_states, **given)
+        return whole
+    attended, *_ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **given)
+    states_BPD = (hidden_states + attended)[:, -columns:]
+    wanted: Tensor = states_BPD + self.mlp(self.post_attention_layernorm(states_BPD))
+    return wanted
 
 
 class _LaidOutLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -127,18 +140,21 @@ class Prompts:
 
 
 def read_in_pieces(
-    model: Any, prompts: Prompts, past: DynamicCache | None, longest: int = LONGEST_PIECE
+    model: Any, prompts: Prompts, past: DynamicCache | None, longest: int = LONGEST_PIECE, wanted: int | None = None
 ) -> Pieces[Tensor]:
-    """States (B, L, D), after the final norm.
+    """States (B, L, D) of the last `wanted` columns, after the final norm.
 
     Args:
         past: takes keys and values; `None`: nobody wants them afterwards.
         longest: columns of a piece at most.
+        wanted: `None`: states of all columns.
     """
     columns = prompts.mask_BL.shape[1]
     ends = list(piece_ends(columns, longest))
     if len(ends) == 1:
-        return states_of(model, prompts.mask_BL, prompts.positions_3BL, past, **prompts.inputs)
+        with _only_last(wanted):
+            states_BLD = states_of(model, prompts.mask_BL, prompts.positions_3BL, past, **prompts.inputs)
+        return states_BLD[:, -(wanted or columns) :]
     given = _given(model, prompts)
     past = DynamicCache(config=model.config.get_text_config()) if past is None else past
     past.layers = [_LaidOutLayer(columns) for _ in past.layers]
@@ -156,7 +172,7 @@ def read_in_pieces(
             inside_V = (start <= column_V) & (column_V < end)
             piece["visual_pos_masks"] = visual_BL[:, start:end]
             piece["deepstack_visual_embeds"] = [states_VD[inside_V] for states_VD in deep]
-        with contextlib.nullcontext() if masked else _Unmasked():
+        with _only_last(wanted), contextlib.nullcontext() if masked else _Unmasked():
             states_BPD = model.model.language_model(
                 inputs_embeds=given["inputs_embeds"][:, start:end],
                 # Of four dimensions one is handed on as it is: nobody looks at it.
@@ -168,7 +184,7 @@ def read_in_pieces(
             ).last_hidden_state
         states.append(states_BPD)
         start = end
-    return torch.cat(states, dim=1)
+    return torch.cat(states, dim=1)[:, -(wanted or columns) :]
 
 
 def at_once(pieces: Pieces[ResultT]) -> ResultT:
@@ -198,6 +214,15 @@ def states_of(
         **inputs, attention_mask=mask, position_ids=positions_3BL, use_cache=past is not None, **cache
     ).last_hidden_state
     return hidden_BLD
+
+
+@contextlib.contextmanager
+def _only_last(columns: int | None) -> Iterator[None]:
+    before = _last_columns.set(columns)
+    try:
+        yield
+    finally:
+        _last_columns.reset(before)
 
 
 def _given(model: Any, prompts: Prompts) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from transformers import DynamicCache
 
 from mmemb_r1_model.decoding.clock import StageClock
 from mmemb_r1_model.decoding.groups import Group, Groups, reserved
-from mmemb_r1_model.decoding.patches import multiply_patches
-from mmemb_r1_model.decoding.pictures import find_ends_once
 from mmemb_r1_model.decoding.pieces import Pieces, stop_at_language_models
 from mmemb_r1_model.decoding.place import on_gpu
+from mmemb_r1_model.decoding.quick import quicken
 from mmemb_r1_model.decoding.reading import UNFINISHED, Reading, reader_count
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache
 from mmemb_r1_model.decoding.step import Graphs, Held, Records, Step
@@ -175,8 +174,7 @@ class Decoder:
         if any(getattr(layer.self_attn, "sliding_window", None) for layer in text_model.layers):
             raise ValueError("a model with sliding-window attention can't run in slots; turn use_sliding_window off")
         self._model, self.rule, self._scores = model, rule, scores
-        multiply_patches(model)
-        find_ends_once(model)
+        quicken(model, model.device)
         stop_at_language_models(model)
         self._shape = KeyValueShape.of(text_model)
         self._bytes: int | None = None

@@ -229,7 +229,7 @@ class Engine:
             batch = collated.to(self.model.device, self.model.dtype)
             arrays = batch.arrays
         past = None if none_reasons else DynamicCache(config=self.model.config.get_text_config())
-        hidden_BLD = yield from clock.stages("prefill", self.read(batch, past))
+        hidden_BLD = yield from clock.stages("prefill", self.read(batch, past, wanted=2))
         with clock.stage("gate"):
             answered_BD = hidden_BLD[:, -1 if all_reason else -2].clone()
             direct_BD = None if all_reason else hidden_BLD[:, -1].clone()
@@ -264,9 +264,10 @@ class Engine:
         """States (B, L, D), after the final norm, in one pass, however long the prompts are."""
         return states_of(self.model, batch.mask_BL, batch.positions_3BL, past, **batch.inputs)
 
-    def read(self, batch: Batch, past: DynamicCache | None) -> Pieces[Tensor]:
-        """The same, long prompts in pieces."""
-        return read_in_pieces(self.model, Prompts(batch.mask_BL, batch.positions_3BL, batch.inputs), past, self.piece)
+    def read(self, batch: Batch, past: DynamicCache | None, wanted: int | None = None) -> Pieces[Tensor]:
+        """The same of the last `wanted` columns, by default of all; long prompts in pieces."""
+        prompts = Prompts(batch.mask_BL, batch.positions_3BL, batch.inputs)
+        return read_in_pieces(self.model, prompts, past, self.piece, wanted)
 
     def gates(self, hidden_BD: Tensor) -> Gates:
         """The soft-max over the actions' logits where the answer begins, p(reason | x) calibrated.

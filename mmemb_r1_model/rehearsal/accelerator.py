@@ -100,6 +100,10 @@ class Accelerator(TorchDispatchMode):
             The ledger of what they would take.
         """
         ledger = Ledger(self.device)
+        # Torch remembers which functions `with torch.device` is about. A stand-in must not be among them: a checkpoint
+        # loaded afterwards would have no positions.
+        with torch.device("meta"):
+            torch.tensor([])
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by torch, of a copy

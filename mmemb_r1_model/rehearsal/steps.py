@@ -21,7 +21,7 @@ from transformers import DynamicCache, Qwen3VLConfig
 
 from mmeb_harness.adapter.pixels import Patches, PatchShape, Pixels
 from mmemb_r1_model.data.pairs import Item, Side
-from mmemb_r1_model.decoding import at_once
+from mmemb_r1_model.decoding import at_once, quicken
 from mmemb_r1_model.embed.engine import Engine
 from mmemb_r1_model.model import collate as collating
 from mmemb_r1_model.model.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ from mmemb_r1_model.model.collate import Pictures
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, PromptBuilder, extended
 from mmemb_r1_model.model.vision import image_size, video_size
 from mmemb_r1_model.rehearsal.sizes import model_on
-from mmemb_r1_model.selection.judge import JudgeModel, look_at_pictures
+from mmemb_r1_model.selection.judge import JudgeModel
 from mmemb_r1_model.training.bank import Bank
 from mmemb_r1_model.training.batches import Input, Labels, StepBatch
 from mmemb_r1_model.training.distributed import World
@@ -201,7 +201,7 @@ def rollouts(student: Student, load: Load, groups: int, count: int) -> None:
 
 def judge_pass(device: torch.device, model: Any, load: Load, queries: int, candidates: int, half: bool) -> None:
     """An evaluator's pass over queries, each with a rationale and its candidates behind it."""
-    look_at_pictures(model, device)
+    quicken(model, device)
     judge = JudgeModel(model, 0, 1)
     word = load.checkpoint.tokenizer.plain(".")[0]
     query, pad = extended(load.prompt, [word] * load.rationale), load.checkpoint.tokenizer.id_of(END_OF_TEXT)
@@ -214,7 +214,7 @@ def prefill(engine: Engine, load: Load, rows: int) -> Any:
     """What reading a batch leaves: keys and values of its rows."""
     past = DynamicCache(config=engine.model.config.get_text_config())
     with torch.inference_mode():
-        engine.gates(at_once(engine.read(engine.batch([load.prompt] * rows), past))[:, -1])
+        engine.gates(at_once(engine.read(engine.batch([load.prompt] * rows), past, wanted=2))[:, -1])
     return past
 
 

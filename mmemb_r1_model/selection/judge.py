@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmemb_r1_model.data.pairs import Item
-from mmemb_r1_model.decoding import find_ends_once, multiply_patches
+from mmemb_r1_model.decoding import quicken
 from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError, OptionError
 from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_checkpoint
@@ -34,7 +34,7 @@ from mmemb_r1_model.model.prompt import (
     PromptBuilder,
 )
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
-from mmemb_r1_model.training.student import batch_vision_attention, save_checkpoint
+from mmemb_r1_model.training.student import save_checkpoint
 
 SYSTEM = "Does the candidate meet the query? Answer Yes or No."
 QUERY, CANDIDATE, REASONING = "Query:", "Candidate:", "Reasoning:"
@@ -176,17 +176,8 @@ def open_judge(config: JudgeConfig, device: torch.device) -> Judge:
         raise OptionError("select.judge.checkpoint is empty: name a Qwen3-VL-Instruct, as a folder or hub id")
     checkpoint = open_checkpoint(config.checkpoint, config.revision, _TOKENS)
     model = load_weights(checkpoint, device, getattr(torch, config.dtype), "sdpa")
-    look_at_pictures(model, device)
+    quicken(model, device)
     return Judge(checkpoint, model, config, device)
-
-
-def look_at_pictures(model: Any, device: torch.device) -> None:
-    """Let the vision tower read pictures as fast as it can on this kind of device."""
-    if device.type == "cpu":
-        batch_vision_attention(model)
-    else:
-        multiply_patches(model)
-        find_ends_once(model)
 
 
 def _answer_tokens(checkpoint: Checkpoint) -> tuple[int, int]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,8 +14,6 @@ from mmeb_harness.adapter.checkpoints import resolve_place
 from mmemb_r1_model.disk.errors import OptionError
 
 Value = TypeVar("Value")
-#: Of glibc's mallopt.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -97,16 +93,6 @@ def leave_world(world: World) -> None:
         distributed.destroy_process_group()
 
 
-def keep_freed_memory() -> None:
-    """Let what a step's tensors free wait for the next step's; else each time the system has to clear the pages anew.
-
-    glibc alone can be told: tensors of up to 32 MiB, its limit, come from the heap, and 512 MiB of that may lie idle.
-    """
-    if sys.platform == "linux" and (adjust := getattr(ctypes.CDLL(None), "mallopt", None)):
-        adjust(_MMAP_THRESHOLD, 32 * 2**20)
-        adjust(_TRIM_THRESHOLD, 512 * 2**20)
-
-
 def seed_draws(seed: int, device: torch.device) -> None:
     """Seed what is drawn on a device from here on, dropout above all."""
     if device.type == "cpu":
@@ -138,8 +124,6 @@ def join_world(device: str, shard: bool = False) -> World:
     place = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(place)
-    else:
-        keep_freed_memory()
     if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     return World(int(os.environ.get("RANK", "0")), size, place, shard)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmemb_r1_model.decoding import find_ends_once, multiply_patches
+from mmemb_r1_model.decoding import quicken
 from mmemb_r1_model.disk.config import Below1, Least0, Least1
 from mmemb_r1_model.disk.errors import ModelError, OptionError, say
 from mmemb_r1_model.disk.files import replacing_folder
@@ -376,8 +376,7 @@ def prepared(checkpoint: Checkpoint, model: Any, config: StudentConfig, world: W
         OptionError: a LoRA setting that makes no sense.
     """
     model.config.use_cache = False
-    multiply_patches(model)
-    find_ends_once(model)
+    quicken(model, world.device)
     if config.lora_rank:
         model = _with_adapters(model, config, checkpoint.tokenizer.id_of(EMB))
     else:
@@ -388,8 +387,6 @@ def prepared(checkpoint: Checkpoint, model: Any, config: StudentConfig, world: W
         if config.lora_rank:
             model.enable_input_require_grads()
     student = Student(checkpoint, model, config, world)
-    if world.device.type == "cpu":
-        batch_vision_attention(student.module.transformers_model)
     student.module.train()
     return student
 
@@ -440,32 +437,3 @@ def _with_adapters(model: Any, config: StudentConfig, emb: int) -> Any:
     # The new token's row must learn, or the readout starts where no input ever was.
     learn_row(model, emb)
     return adapted
-
-
-def batch_vision_attention(model: Any) -> None:
-    """Let the vision tower attend to all pictures of one size at once.
-
-    On a CPU transformers loops over pictures. One batched attention for pictures of equal size gives the same
-    numbers in a fraction of the time; unequal ones are grouped by size.
-    """
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
-
-    def forward(
-        self: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
-    ) -> Tensor:
-        n = hidden_states.shape[0]
-        query, key, value = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).unbind(1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        lengths = cu_seqlens.diff()
-        places = torch.arange(n, device=hidden_states.device)
-        attended = torch.empty_like(query)
-        for length in sorted(set(lengths.tolist())):
-            index = places[(lengths == length).repeat_interleave(lengths)].view(-1, length)  # (pictures, length)
-            q, k, v = (tensor[index].transpose(1, 2) for tensor in (query, key, value))
-            out = functional.scaled_dot_product_attention(q, k, v, scale=self.scaling)
-            attended = attended.index_copy(0, index.flatten(), out.transpose(1, 2).flatten(0, 1))
-        projected: Tensor = self.proj(attended.reshape(n, -1))
-        return projected
-
-    for block in model.model.visual.blocks:
-        block.attn.forward = forward.__get__(block.attn)

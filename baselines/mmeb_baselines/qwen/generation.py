@@ -103,7 +103,7 @@ class Writer:
             inputs = placed(batch.inputs, model)
             positions_3BL = _positions(model, inputs)
         prompts = Prompts(inputs.pop("attention_mask"), positions_3BL, inputs)
-        hidden_BLD = yield from clock.stages("prefill", read_in_pieces(model, prompts, past))
+        hidden_BLD = yield from clock.stages("prefill", read_in_pieces(model, prompts, past, wanted=1))
         with clock.stage("prefill"):
             hidden_BD = hidden_BLD[:, -1]
             wanted: list[int] = likeliest(model.lm_head, hidden_BD, self._never_V).tolist()

@@ -120,3 +120,14 @@ def run_once(tracker: MemTracker | None) -> None:
     if tracker is not None:
         tracker.track_external(model)
     model(torch.ones(64, 256)).square().mean().backward()
+
+
+def test_afterwards_a_device_is_a_device_again() -> None:
+    """Whatever torch remembers since then; a checkpoint's positions are made on one."""
+    from torch.utils._device import _device_constructors
+
+    _device_constructors.cache_clear()
+    with Accelerator().there(), torch.device("meta"):
+        torch.ones(1)
+    with torch.device("meta"):
+        assert torch.tensor([]).device.type == "meta"
