@@ -32,6 +32,7 @@ from mmemb_r1_model.model.prompt import (
     VISION_START,
     Prompt,
     PromptBuilder,
+    extended,
 )
 from mmemb_r1_model.training.packing import Packed, pack, run_packed
 from mmemb_r1_model.training.student import save_checkpoint
@@ -93,6 +94,11 @@ class Judge:
         self._tokenizer, self._settings = checkpoint.tokenizer, checkpoint.settings
         self._reader = ItemReader(checkpoint, checkpoint.settings)
         self._pad = self._tokenizer.id_of(END_OF_TEXT)
+        # A turn ends, the assistant's begins.
+        self._answer = [
+            *(self._tokenizer.id_of(TURN_END), *self._tokenizer.plain("\n"), self._tokenizer.id_of(TURN_START)),
+            *self._tokenizer.plain("assistant\n"),
+        ]
         self.module = JudgeModel(model, *_answer_tokens(checkpoint))
 
     def trained(self) -> list[nn.Parameter]:
@@ -103,28 +109,34 @@ class Judge:
         """Write a checkpoint folder."""
         save_checkpoint(self.module.backbone, self.checkpoint.folder, self._settings, folder)
 
-    def query(self, shown: Shown) -> Prompt:
-        """The system turn, and the user's turn up to the candidate."""
-        builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
-        builder.turn(f"system\n{SYSTEM}")
-        builder.turn(f"user\n{QUERY}")
-        return self._shown(builder, shown)
+    def query(self, shown: Shown, read: dict[Item, Prompt] | None = None) -> Prompt:
+        """The system turn, and the user's turn up to the candidate; `read`: queries whose media were read before."""
+        return self._behind(self._item(shown.item, (f"system\n{SYSTEM}", f"user\n{QUERY}"), "", read), shown.rationale)
 
-    def candidate(self, shown: Shown) -> Prompt:
-        """The rest: the candidate, up to where the answer begins."""
-        builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
-        builder.text(CANDIDATE)
-        return self._shown(builder, shown, closes=True)
+    def candidate(self, shown: Shown, read: dict[Item, Prompt] | None = None) -> Prompt:
+        """The rest: the candidate, up to where the answer begins; `read`: candidates whose media were read before."""
+        return self._behind(self._item(shown.item, (), CANDIDATE, read), shown.rationale, self._answer)
 
-    def _shown(self, builder: PromptBuilder, shown: Shown, closes: bool = False) -> Prompt:
-        item = shown.item
+    def _item(self, item: Item, turns: Sequence[str], name: str, read: dict[Item, Prompt] | None) -> Prompt:
+        if read is not None and item in read:
+            return read[item]
+        builder = self._builder()
+        for turn in turns:
+            builder.turn(turn)
+        builder.text(name)
         before = "".join(f" {words}" for words in (item.instruction,) if words) + (" " if item.text else "")
         self._reader.show(builder, item.between(before, "\n"))
-        if shown.rationale is not None:
-            builder.text(f"{REASONING} {shown.rationale.strip()}\n")
-        if closes:
-            builder.turn("assistant\n")
-        return builder.build()
+        prompt = builder.build()
+        if read is not None:
+            read[item] = prompt
+        return prompt
+
+    def _behind(self, prompt: Prompt, rationale: str | None, ids: Sequence[int] = ()) -> Prompt:
+        words = "" if rationale is None else f"{REASONING} {rationale.strip()}\n"
+        return extended(prompt, [*self._tokenizer.plain(words), *ids])
+
+    def _builder(self) -> PromptBuilder:
+        return PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
 
     def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:
         """Queries with their candidates as branches, on the device."""
@@ -142,13 +154,16 @@ class Judge:
         for place, (query, _) in enumerate(questions):
             of_query.setdefault(query, []).append(place)
         # Neighbours in length share a batch; little is padding then.
+        read: dict[Item, Prompt] = {}
         queries = sorted(
-            ((self.query(query), places) for query, places in of_query.items()), key=lambda queried: len(queried[0])
+            ((self.query(query, read), places) for query, places in of_query.items()),
+            key=lambda queried: len(queried[0]),
         )
         confidences = [0.0] * len(questions)
         for first in range(0, len(queries), self.config.batch_size):
             some = queries[first : first + self.config.batch_size]
-            candidates = [[self.candidate(questions[place][1]) for place in places] for _, places in some]
+            read = {}
+            candidates = [[self.candidate(questions[place][1], read) for place in places] for _, places in some]
             with self._precision():
                 flat = self.module(self.pack([prompt for prompt, _ in some], candidates))
             for place, score in zip((place for _, places in some for place in places), flat.tolist(), strict=True):
