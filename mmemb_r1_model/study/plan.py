@@ -164,6 +164,10 @@ class Study:
         """Those that nothing is trained on."""
         return [split for split in (self.config.test, self.config.valid) if split is not None]
 
+    @property
+    def _trains_evaluator(self) -> bool:
+        return read_pipeline(self._values).judge is not None
+
     def _evaluator(self) -> None:
         config = read_pipeline(self._values)
         if config.judge is None:
@@ -172,10 +176,10 @@ class Study:
         self._train(dataclasses.replace(config, synthetic=own), self.folder / EVALUATOR, ("data", "judge"), EVALUATOR)
 
     def _base(self, seed: int, run: Path) -> None:
-        evaluator = self.folder / EVALUATOR
-        if evaluator.is_dir():
+        if self._trains_evaluator:
+            evaluator = self.folder / EVALUATOR
             data = [f"data/{path.name}" for path in matching(evaluator / "data")]
-            _link(evaluator, run, ("judge", *data))
+            _link(evaluator, run, ("judge", *data), f"run the study's {EVALUATOR} first: --only {EVALUATOR}")
         self._train(self._pipeline(seed), run, _STAGES, f"seed {seed}, {BASE}")
         for checkpoint in ("joint", "adaptive"):
             self._evaluate(run, checkpoint)
@@ -186,7 +190,7 @@ class Study:
 
     def _variant(self, seed: int, run: Path, variant: Variant) -> None:
         last: Stage = variant.shares
-        _link(run.parent / BASE, run, _LINKED[last])
+        _link(run.parent / BASE, run, _LINKED[last], f"run the study's {BASE} first: --only {BASE}")
         # Only what isn't shared: another run of a linked stage would write into the base's folder.
         left = _STAGES[_STAGES.index(last) + 1 :]
         stages = [stage for stage in left if stage not in ("adapt", "calibrate") or variant.checkpoint == "adaptive"]
@@ -246,16 +250,16 @@ class Study:
         return run.parent / "data" / self.config.test.folder
 
 
-def _link(base: Path, run: Path, parts: Sequence[str]) -> None:
-    """Links to what the base has made.
+def _link(base: Path, run: Path, parts: Sequence[str], way_out: str) -> None:
+    """Links to what another run of the study has made.
 
     Raises:
-        OptionError: the base hasn't.
+        OptionError: it hasn't.
     """
     for part in parts:
         source, target = base / part, run / part
         if not source.exists():
-            raise OptionError(f"{source} is missing: run the study's base first")
+            raise OptionError(f"{source} is missing: {way_out}")
         make_folder(target.parent)
         if not target.exists():
             target.symlink_to(source.resolve(), target_is_directory=source.is_dir())

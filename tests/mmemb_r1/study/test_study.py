@@ -71,6 +71,8 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     words = ["--config", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "study")]
     with pytest.raises(HarnessError, match="base of seeds 1, 2 is not finished"):
         call("study", "report", *words, "--to", str(tmp_path / "report"))
+    with pytest.raises(HarnessError, match="run the study's evaluator first: --only evaluator"):
+        call("study", "run", *words, "--only", "base")
     call("study", "run", *words, "--only", "evaluator")
     first = call("study", "run", *words, "--seed", "1", "--only", "base", "--only", "random")
     assert "seed 1, base: select" in first
