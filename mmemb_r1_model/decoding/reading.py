@@ -99,7 +99,7 @@ class Reading(Generic[BatchT, OpenedT]):
         """A turn for each batch that isn't read; the first one's outcome. Those of the last turn are waited for."""
         earlier = [begun for begun in self._under_way if begun.turn is not None]
         fresh = [begun for begun in self._under_way if begun.turn is None]
-        # One after another: whether an earlier one has more to read is known when it ends, and fresh ones run meanwhile.
+        # Fresh ones run while an earlier one is waited for: whether it has more to read is known when its turn ends.
         for begun in itertools.chain(fresh, filter(_UnderWay.is_unfinished, earlier)):
             begun.turn = pool.submit(self._read_in_thread, begun)
         first = self._under_way[0].turn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -318,6 +319,19 @@ def test_batches_are_read_side_by_side_in_order_and_never_during_a_pause() -> No
         found.append(reading.next())
     reading.close()
     assert [read if read is UNFINISHED else read[0] for read in found if read] == [0, 10, UNFINISHED, 20, 30, 40]
+
+
+def test_two_batches_are_always_read_at_once() -> None:
+    meet = threading.Barrier(2, timeout=60)
+
+    def read(batch: int) -> Pieces[int]:
+        meet.wait()  # broken where one waits for the other to end
+        return batch
+        yield
+
+    reading = Reading(iter(range(6)), read, readers=2)
+    assert [read[0] for read in iter(reading.next, None) if read is not UNFINISHED] == list(range(6))
+    reading.close()
 
 
 def test_an_error_of_a_reader_comes_when_its_batch_would() -> None:

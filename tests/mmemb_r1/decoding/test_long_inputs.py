@@ -114,15 +114,18 @@ def opened_in(pieces: int, engine: Engine, prompt: Prompt, rule: Counting, token
     return Opened(None, [0], [0], [len(prompt)], batch.next_position_B.tolist(), [5], past, [tokens])
 
 
-def test_others_get_a_token_between_the_pieces_of_a_long_prompt(random_checkpoint: Path) -> None:
+@pytest.mark.parametrize("readers", [1, 2])
+def test_others_get_a_token_between_the_pieces_of_a_long_prompt(readers: int, random_checkpoint: Path) -> None:
     embedder = load(str(random_checkpoint))
     rule = Counting()
     decoder = Decoder(embedder.engine.model, rule, slots=4)
+    decoder.readers = readers
     prompt = embedder.prompt(Item("short", text="a red circle"))
     batches = iter([(1, 30), (6, 2)])
     list(decoder.stream(batches, lambda batch: opened_in(batch[0], embedder.engine, prompt, rule, batch[1])))
-    begun = rule.happened.index("piece")
-    assert rule.happened[begun : begun + 10] == ["piece", "token"] * 5
+    # A second reader has read the first piece beside the other batch, before that one's row had its first token.
+    begun = rule.happened.index("piece") + readers - 1
+    assert rule.happened[begun : begun + 2 * (6 - readers)] == ["piece", "token"] * (6 - readers)
 
 
 def filled(decoder: Decoder, needed: Sequence[int]) -> list[Group[int] | None]:
