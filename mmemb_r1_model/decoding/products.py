@@ -21,7 +21,7 @@ LEAST_ROWS = 48
 @functools.cache
 def has_products() -> bool:
     """Whether this build of torch has them."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # untyped in torch
     return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -30,7 +30,7 @@ def linear(rows: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     if not _suits(rows, weight_OI):
         return functional.linear(rows, weight_OI, bias_O)
     if torch.is_grad_enabled() and (rows.requires_grad or weight_OI.requires_grad):
-        learnt: Tensor = _Product.apply(rows, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+        learnt: Tensor = _Product.apply(rows, weight_OI, bias_O)  # type: ignore[no-untyped-call]  # untyped in torch
         return learnt
     return _product(rows, weight_OI, bias_O)
 

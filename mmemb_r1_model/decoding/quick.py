@@ -33,6 +33,7 @@ def quicken(model: Any, device: torch.device) -> None:
     if has_products():
         for module in model.modules():
             if type(module) is nn.Linear:
+                # A layer's own, which is meant: `as_the_library_has_it` takes it away again.
                 module.forward = linear_layer.__get__(module)  # type: ignore[method-assign]
 
 

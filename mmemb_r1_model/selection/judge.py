@@ -120,7 +120,7 @@ class Judge:
     def _item(self, item: Item, turns: Sequence[str], name: str, read: dict[Item, Prompt] | None) -> Prompt:
         if read is not None and item in read:
             return read[item]
-        builder = self._builder()
+        builder = PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
         for turn in turns:
             builder.turn(turn)
         builder.text(name)
@@ -134,9 +134,6 @@ class Judge:
     def _behind(self, prompt: Prompt, rationale: str | None, ids: Sequence[int] = ()) -> Prompt:
         words = "" if rationale is None else f"{REASONING} {rationale.strip()}\n"
         return extended(prompt, [*self._tokenizer.plain(words), *ids])
-
-    def _builder(self) -> PromptBuilder:
-        return PromptBuilder(self._tokenizer, self.checkpoint.vision.merge)
 
     def pack(self, queries: Sequence[Prompt], candidates: Sequence[Sequence[Prompt]]) -> Packed:
         """Queries with their candidates as branches, on the device."""

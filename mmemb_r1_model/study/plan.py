@@ -164,10 +164,6 @@ class Study:
         """Those that nothing is trained on."""
         return [split for split in (self.config.test, self.config.valid) if split is not None]
 
-    @property
-    def _trains_evaluator(self) -> bool:
-        return read_pipeline(self._values).judge is not None
-
     def _evaluator(self) -> None:
         config = read_pipeline(self._values)
         if config.judge is None:
@@ -176,11 +172,12 @@ class Study:
         self._train(dataclasses.replace(config, synthetic=own), self.folder / EVALUATOR, ("data", "judge"), EVALUATOR)
 
     def _base(self, seed: int, run: Path) -> None:
-        if self._trains_evaluator:
+        pipeline = self._pipeline(seed)
+        if pipeline.judge is not None:
             evaluator = self.folder / EVALUATOR
             data = [f"data/{path.name}" for path in matching(evaluator / "data")]
             _link(evaluator, run, ("judge", *data), f"run the study's {EVALUATOR} first: --only {EVALUATOR}")
-        self._train(self._pipeline(seed), run, _STAGES, f"seed {seed}, {BASE}")
+        self._train(pipeline, run, _STAGES, f"seed {seed}, {BASE}")
         for checkpoint in ("joint", "adaptive"):
             self._evaluate(run, checkpoint)
         self._time(run, "adaptive")
