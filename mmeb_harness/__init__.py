@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from mmeb_harness.core.columns import Column, Row, parquet_rows, shown
 from mmeb_harness.core.embedder import (
+    MODES,
     BudgetedEmbedder,
     Embedder,
     EncodePath,
     EncodeResult,
     MemoryEmbedder,
+    Mode,
     ModelInfo,
     ModesEmbedder,
     ReferenceEmbedder,
@@ -103,6 +105,7 @@ __all__ = [
     "FRAME_SUFFIXES",
     "ITEM_FIELDS",
     "MODALITIES",
+    "MODES",
     "MOST_PIXELS",
     "PICTURE_SUFFIXES",
     "SHORTEST_SOUND",
@@ -131,6 +134,7 @@ __all__ = [
     "MemoryEmbedder",
     "MetricName",
     "Modality",
+    "Mode",
     "ModelError",
     "ModelInfo",
     "ModesEmbedder",

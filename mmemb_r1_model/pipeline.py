@@ -28,6 +28,7 @@ from typing import Any, Literal, get_args
 
 from torch import distributed
 
+from mmeb_harness import MODES, Mode
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet, contents_of
 from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales, some_of
@@ -71,7 +72,6 @@ from mmemb_r1_model.training.student import Student, StudentConfig, open_student
 from mmemb_r1_model.vllm.rollouts import check_rollout_server
 
 Stage = Literal["data", "start", "rationales", "judge", "select", "train", "adapt", "calibrate", "evaluate"]
-Mode = Literal["never", "always", "adaptive"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 #: Stages that every process takes part in; in the others all but the first wait.
 _SHARED: tuple[Stage, ...] = ("select", "train", "adapt", "calibrate")
@@ -152,7 +152,7 @@ class EvaluateConfig:
     """
 
     data: str = ""
-    modes: tuple[Mode, ...] = ("never", "always", "adaptive")
+    modes: tuple[Mode, ...] = MODES
     options: tuple[str, ...] = ()
 
 

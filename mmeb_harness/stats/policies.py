@@ -18,9 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mmeb_harness.core.embedder import MODES as MODES
-from mmeb_harness.core.embedder import REASONING
-from mmeb_harness.core.embedder import Mode as Mode
+from mmeb_harness.core.embedder import MODES, REASONING, Mode
 from mmeb_harness.results.files import RunResult
 from mmeb_harness.results.scores import read_run_file
 from mmeb_harness.stats.controls import Decisions

@@ -1,9 +1,9 @@
 """Batches read side by side, where cores would otherwise wait for each other within one.
 
 A pass over a batch is some thousand small operations, and on a CPU its threads meet after each of them. Two passes with
-half of the threads each take less time than one after the other with all; and what comes out no longer depends on how
-many cores there are. Of a long batch each turn reads one piece, however long that takes: what runs beside what depends
-on the batches alone.
+half of the threads each take less time than one after the other with all. Large ones don't, and would take twice the
+memory: each of them is read alone. Which those are depends on the batches, not on how many cores there are. Of a long
+batch each turn reads one piece, however long that takes: what runs beside what depends on the batches alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ OpenedT = TypeVar("OpenedT")
 
 #: More would each hold a batch in memory and gain little.
 CPU_READERS = 2
+#: Positions, padding included, of a batch that is read alone.
+LARGE = 12_288
 #: A piece was read, and not the last of its batch.
 UNFINISHED: Final = "unfinished"
 #: An opened batch, and when its reading began; `None` after the last.
@@ -42,6 +44,7 @@ class _UnderWay(Generic[OpenedT]):
 
     pieces: Pieces[OpenedT]
     started: float
+    is_large: bool
     turn: Future[Read[OpenedT]] | None = None
 
     def is_unfinished(self) -> bool:
@@ -61,22 +64,29 @@ class Reading(Generic[BatchT, OpenedT]):
     """Opens batches, in order; with several readers, the next ones while the caller looks at the last."""
 
     def __init__(
-        self, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Pieces[OpenedT]], readers: int
+        self,
+        batches: Iterator[BatchT],
+        open_batch: Callable[[BatchT], Pieces[OpenedT]],
+        positions_of: Callable[[BatchT], int],
+        readers: int,
     ) -> None:
-        self._batches, self._open_batch, self._readers = batches, open_batch, readers
+        self._batches, self._open_batch, self._positions_of, self._readers = batches, open_batch, positions_of, readers
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="read") if readers > 1 else None
         self._under_way: deque[_UnderWay[OpenedT]] = deque()
+        #: A large batch that waits until nothing else is read.
+        self._held: BatchT | None = None
 
     def next(self) -> Read[OpenedT]:
         """Read a piece of each batch that is under way; the first of them, if that was its last."""
-        for batch in itertools.islice(self._batches, self._readers - len(self._under_way)):
-            self._under_way.append(_UnderWay(self._open_batch(batch), time.perf_counter()))
+        self._admit()
         if not self._under_way:
             return None
         first = self._under_way[0]
         if self._pool is None or (len(self._under_way) == 1 and first.turn is None):
-            read = first.read()  # alone: with all threads
+            if self._pool is not None:
+                torch.set_num_threads(self._threads)
+            read = first.read()
         else:
             read = self._take_turns(self._pool)
         if read is not UNFINISHED:
@@ -94,6 +104,18 @@ class Reading(Generic[BatchT, OpenedT]):
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             torch.set_num_threads(self._threads)
+
+    def _admit(self) -> None:
+        """Take up what may be read beside what is under way."""
+        while len(self._under_way) < self._readers and not any(begun.is_large for begun in self._under_way):
+            batch = next(self._batches, None) if self._held is None else self._held
+            if batch is None:
+                return
+            is_large = self._positions_of(batch) >= LARGE
+            self._held = batch if is_large and self._under_way else None
+            if self._held is not None:
+                return
+            self._under_way.append(_UnderWay(self._open_batch(batch), time.perf_counter(), is_large))
 
     def _take_turns(self, pool: ThreadPoolExecutor) -> Read[OpenedT]:
         """A turn for each batch that isn't read; the first one's outcome. Those of the last turn are waited for."""

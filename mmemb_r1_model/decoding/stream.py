@@ -191,12 +191,16 @@ class Decoder:
 
     @torch.inference_mode()
     def stream(
-        self, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]]
+        self,
+        batches: Iterator[BatchT],
+        open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]],
+        positions_of: Callable[[BatchT], int],
     ) -> Iterator[Answered[ExtraT]]:
         """One result a batch, in order.
 
         Args:
             open_batch: reads a batch, in stages of `clock`. Between the pieces of a long one others get a token each.
+            positions_of: rows times columns of a batch; large ones are read alone.
 
         Raises:
             torch.OutOfMemoryError: the memory for rows is given back, and the next stream has half as many at once.
@@ -204,7 +208,7 @@ class Decoder:
         """
         self.streams += 1
         self.groups.clear()
-        run = _Run(self, batches, open_batch)
+        run = _Run(self, batches, open_batch, positions_of)
         try:
             with contextlib.closing(run):
                 yield from run.results()
@@ -261,10 +265,14 @@ class _Run(Generic[BatchT, ExtraT]):
     """The rows and batches of one stream, while it runs."""
 
     def __init__(
-        self, decoder: Decoder, batches: Iterator[BatchT], open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]]
+        self,
+        decoder: Decoder,
+        batches: Iterator[BatchT],
+        open_batch: Callable[[BatchT], Pieces[Opened[ExtraT]]],
+        positions_of: Callable[[BatchT], int],
     ) -> None:
         self._decoder, self._number = decoder, decoder.streams
-        self._reading = Reading(batches, open_batch, decoder.readers)
+        self._reading = Reading(batches, open_batch, positions_of, decoder.readers)
         self._rule, self._clock = decoder.rule, decoder.clock
         self._clock.take()
         self._groups: Groups[_Active[ExtraT]] = decoder.groups

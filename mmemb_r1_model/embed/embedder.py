@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal
 
-from mmeb_harness import EncodeResult, Item, ModelInfo, OptionError, Profile, Role
+from mmeb_harness import MODES, EncodeResult, Item, Mode, ModelInfo, OptionError, Profile, Role
 from mmeb_harness.adapter.checkpoints import resolve_place
 from mmeb_harness.adapter.memory import peak_device_memory
 from mmeb_harness.adapter.texts import cut_at
@@ -23,7 +23,7 @@ from mmemb_r1_model.model.checkpoint import Checkpoint, load_weights, open_check
 from mmemb_r1_model.model.collate import Collated, Uploaded, collate
 from mmemb_r1_model.model.items import MAX_TEXT_TOKENS, ItemReader
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Reasoning, Settings, Veto
+from mmemb_r1_model.model.settings import EMB, LONGEST_CONTEXT, Budget, Settings, Veto
 from mmemb_r1_model.vllm.server import RATIONALES, Server, check_server
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ _CHARACTERS_PER_TOKEN = 3
 def load(
     path: str | None = None,
     revision: str | None = None,
-    reasoning: Reasoning = "adaptive",
-    candidate_reasoning: Reasoning = "never",
+    reasoning: Mode = "adaptive",
+    candidate_reasoning: Mode = "never",
     device: str = "auto",
     dtype: str = "auto",
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto",
@@ -115,7 +115,7 @@ def load(
         )
     if max_text_tokens is not None and not 1 <= max_text_tokens <= checkpoint.positions:
         raise OptionError(f"max_text_tokens must be between 1 and {checkpoint.positions}, not {max_text_tokens}")
-    modes: dict[Role, Reasoning] = {"query": _mode(reasoning), "candidate": _mode(candidate_reasoning)}
+    modes: dict[Role, Mode] = {"query": _mode(reasoning), "candidate": _mode(candidate_reasoning)}
     vetoes = None if veto is None else _veto(veto, modes)
     server = None
     if rationales is not None:
@@ -130,13 +130,13 @@ def load(
     return MMEmbR1Embedder(checkpoint, settings, modes, *place, server, max_text_tokens, budget, vetoes)
 
 
-def _mode(text: str) -> Reasoning:
-    if text not in get_args(Reasoning):
-        raise OptionError(f"reasoning must be {', '.join(get_args(Reasoning))}, not {text!r}")
-    return cast(Reasoning, text)
+def _mode(text: str) -> Mode:
+    if text not in MODES:
+        raise OptionError(f"reasoning must be {', '.join(MODES)}, not {text!r}")
+    return text
 
 
-def _veto(text: str, modes: Mapping[Role, Reasoning]) -> Veto:
+def _veto(text: str, modes: Mapping[Role, Mode]) -> Veto:
     bound, _, tokens = text.partition(":")
     try:
         veto = Veto(float(bound), int(tokens or 0))
@@ -176,7 +176,7 @@ class MMEmbR1Embedder:
         self,
         checkpoint: Checkpoint,
         settings: Settings,
-        modes: dict[Role, Reasoning],
+        modes: dict[Role, Mode],
         device: str,
         dtype: str,
         attention: str,
@@ -199,14 +199,14 @@ class MMEmbR1Embedder:
         self._engines: dict[bool, Engine] = {}  # whether it writes → it; those that `in_modes` makes have it in common
         self._set_modes([modes["query"]], modes["candidate"])
 
-    def _set_modes(self, queries: Sequence[Reasoning], candidate: Reasoning) -> None:
-        self._modes: dict[Role, tuple[Reasoning, ...]] = {"query": tuple(queries), "candidate": (candidate,)}
+    def _set_modes(self, queries: Sequence[Mode], candidate: Mode) -> None:
+        self._modes: dict[Role, tuple[Mode, ...]] = {"query": tuple(queries), "candidate": (candidate,)}
         self.infos = tuple(self._info(mode, candidate) for mode in queries)  # as `ModesEmbedder` has it
         self.info = self.infos[0]
         # Where nothing reasons, there is nothing to ask for.
         self._server = self._asked if {*queries, candidate} != {"never"} else None
 
-    def _info(self, query: Reasoning, candidate: Reasoning) -> ModelInfo:
+    def _info(self, query: Mode, candidate: Mode) -> ModelInfo:
         checkpoint, settings, stored = self._checkpoint, self._settings, self._checkpoint.settings
         server = self._asked if {query, candidate} != {"never"} else None
         # Candidates that never reason are encoded in one way, whatever queries do.

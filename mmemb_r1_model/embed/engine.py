@@ -14,6 +14,7 @@ Legend of shapes: B rows, L tokens, D hidden size.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmeb_harness import EncodeResult, Trace, Work
+from mmeb_harness import EncodeResult, Mode, Trace, Work
 from mmemb_r1_model.decoding import (
     LONGEST_PIECE,
     Answer,
@@ -46,7 +47,7 @@ from mmemb_r1_model.decoding import (
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, collate
 from mmemb_r1_model.model.gate import action_logits, gate_words, prefers_short, reason_logit
 from mmemb_r1_model.model.prompt import END_OF_TEXT, TURN_END, Prompt, PromptTokenizer
-from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Reasoning, Short, Veto
+from mmemb_r1_model.model.settings import EMB, END_THINK, THINK, Budget, Calibration, Short, Veto
 
 
 def unit_vectors(states_BD: Tensor) -> Tensor:
@@ -205,7 +206,7 @@ class Engine:
         self._calibration, self._short, self._budget = calibration, short, budget
 
     def stream(
-        self, batches: Iterator[Collated | Uploaded], modes: Sequence[Reasoning], threshold: float
+        self, batches: Iterator[Collated | Uploaded], modes: Sequence[Mode], threshold: float
     ) -> Iterator[EncodeResult]:
         """Embed batches, one result each, in order; `others` are those of the further modes.
 
@@ -216,12 +217,11 @@ class Engine:
         Raises:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
-        for answered in self.decoder.stream(batches, lambda batch: self._open(batch, modes, threshold)):
+        opened = functools.partial(self._open, modes=modes, threshold=threshold)
+        for answered in self.decoder.stream(batches, opened, lambda batch: batch.positions):
             yield self._result_of(answered)
 
-    def _open(
-        self, collated: Collated | Uploaded, modes: Sequence[Reasoning], threshold: float
-    ) -> Pieces[Opened[_Read]]:
+    def _open(self, collated: Collated | Uploaded, modes: Sequence[Mode], threshold: float) -> Pieces[Opened[_Read]]:
         started = time.perf_counter()
         clock = self.decoder.clock
         all_reason, none_reasons = set(modes) == {"always"}, set(modes) == {"never"}
@@ -283,7 +283,7 @@ class Engine:
         short = [False] * len(logit_B) if self._short is None else prefers_short(logits_BA).tolist()
         return Gates(torch.sigmoid(logit_B).tolist(), short)
 
-    def limits(self, gates: Gates, mode: Reasoning, threshold: float) -> dict[int, int | None]:
+    def limits(self, gates: Gates, mode: Mode, threshold: float) -> dict[int, int | None]:
         """Rows of a batch that write a rationale, and the limit of each one's tokens; `None`: the rule's."""
         rows = zip(gates.reason, gates.short, strict=True)
         return {
@@ -292,7 +292,7 @@ class Engine:
             if mode == "always" or (mode == "adaptive" and gate > threshold)
         }
 
-    def limit(self, mode: Reasoning, short: bool = False) -> int | None:
+    def limit(self, mode: Mode, short: bool = False) -> int | None:
         """Limit of a rationale's tokens; `None`: the rule's. `short`: whether the gate would have a short one."""
         is_short = self._budget == "short" or (self._budget == "graded" and mode == "adaptive" and short)
         return self._short.tokens if self._short is not None and is_short else None

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from mmeb_harness import OptionError, Trace
+from mmeb_harness import Mode, OptionError, Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, likeliest, suppressed
 from mmemb_r1_model.embed.engine import Engine, Gates, direct_trace, unit_vectors
 from mmemb_r1_model.model.prompt import Prompt, extended
-from mmemb_r1_model.model.settings import Reasoning
 
 #: Of continuous batching's cache; by default it takes nearly all that is free, on a CPU as well.
 SHARE_OF_MEMORY = 0.2
@@ -30,7 +29,7 @@ Write = Callable[[Engine, Sequence[Prompt]], list[list[int]]]
 
 @torch.inference_mode()
 def embed_plainly(
-    engine: Engine, prompts: Sequence[Prompt], mode: Reasoning, threshold: float, write: Write | None = None
+    engine: Engine, prompts: Sequence[Prompt], mode: Mode, threshold: float, write: Write | None = None
 ) -> tuple[Tensor, list[Trace]]:
     """One padded batch.
 

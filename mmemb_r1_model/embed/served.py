@@ -22,7 +22,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from mmeb_harness import EncodeResult, Trace
+from mmeb_harness import EncodeResult, Mode, Trace
 from mmemb_r1_model.decoding import Passes, Row, Usage, at_once
 from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.embed.engine import (
@@ -37,7 +37,6 @@ from mmemb_r1_model.embed.engine import (
 )
 from mmemb_r1_model.model.collate import Batch, Collated, Uploaded, prompts_of
 from mmemb_r1_model.model.prompt import Prompt, extended
-from mmemb_r1_model.model.settings import Reasoning
 from mmemb_r1_model.vllm.client import Client, Order, Question, Send
 
 #: Tokens that a server wrote.
@@ -65,7 +64,7 @@ class ServedEngine:
     client: Client[Ids]
     planned_rationale: int
 
-    def stream(self, batches: Iterator[Asked], modes: Sequence[Reasoning], threshold: float) -> Iterator[EncodeResult]:
+    def stream(self, batches: Iterator[Asked], modes: Sequence[Mode], threshold: float) -> Iterator[EncodeResult]:
         """As `Engine.stream`.
 
         Raises:
@@ -191,7 +190,7 @@ class _Run:
 
     engine: Engine
     send: Send[Ids]
-    modes: Sequence[Reasoning]
+    modes: Sequence[Mode]
     threshold: float
     planned_rationale: int
     owed: deque[_Ticket] = field(default_factory=deque)

@@ -77,6 +77,11 @@ class Collated:
         return lengths
 
     @property
+    def positions(self) -> int:
+        """Rows times columns, padding included."""
+        return self.ids_BL.size
+
+    @property
     def grids(self) -> list[list[int]]:
         """(time, height, width) in patches of every picture and clip."""
         return [grid for name, grids in self.pixels.items() if name.endswith("grid_thw") for grid in grids.tolist()]
@@ -106,6 +111,11 @@ class Uploaded:
 
     arrays: Collated
     upload: Upload
+
+    @property
+    def positions(self) -> int:
+        """Rows times columns, padding included."""
+        return self.arrays.positions
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """The batch, for use on the current stream, which waits for it; it is on `device`, in `dtype`, already."""

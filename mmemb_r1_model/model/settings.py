@@ -23,8 +23,6 @@ THINK, END_THINK, EMB = "<think>", "</think>", "<emb>"
 #: Tokens that a Qwen3-VL was made for, its longest (`max_position_embeddings`).
 LONGEST_CONTEXT = 262_144
 
-#: When an item writes a rationale before it is embedded.
-Reasoning = Literal["adaptive", "always", "never"]
 #: How long it may be, of a checkpoint with a short budget. Graded: as the gate says, in mode always long.
 Budget = Literal["graded", "short", "long"]
 

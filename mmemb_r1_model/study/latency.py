@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmeb_harness import Frames, Item
-from mmeb_harness.stats.policies import MODES, Mode
+from mmeb_harness import MODES, Frames, Item, Mode
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmeb_harness.stats.policies import MODES
+from mmeb_harness import MODES
 from mmemb_r1_model.disk.config import Least0, build_config, named_config, override, read_yaml
 from mmemb_r1_model.disk.errors import OptionError, UnknownNameError
 from mmemb_r1_model.disk.files import make_folder, matching, read_object, write_json

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from mmeb_harness.stats.policies import MODES, POLICIES, Outcomes, outcomes_of
+from mmeb_harness import MODES
+from mmeb_harness.stats.policies import POLICIES, Outcomes, outcomes_of
 from mmeb_harness.stats.resampling import Floats, Resampled, clusters_of, resample
 from mmeb_harness.stats.seeds import OverSeeds, statistic_over_seeds
 

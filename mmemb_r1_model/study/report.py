@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmeb_harness import MODES
 from mmeb_harness.show.tables import bounds, markdown_table, percent
 from mmeb_harness.stats.calibration import calibrate
-from mmeb_harness.stats.policies import MODES, POLICIES, adaptive_minus, head_room_closed
+from mmeb_harness.stats.policies import POLICIES, adaptive_minus, head_room_closed
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.disk.errors import DataError

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmeb_harness import MODES, Mode
 from mmeb_harness.stats.controls import cross_fitted_mode
-from mmeb_harness.stats.policies import MODES, Mode
 from mmeb_harness.stats.queries import read_run_queries
 from mmeb_harness.stats.seeds import OverSeeds
 from mmemb_r1_model.data.suite import QUERY_LABELS

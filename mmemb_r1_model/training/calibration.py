@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmeb_harness import Mode
 from mmeb_harness.stats.resampling import Floats
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.config import Least1, Share
 from mmemb_r1_model.disk.errors import OptionError, progress_of
 from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
-from mmemb_r1_model.model.settings import Reasoning, read_settings, write_settings
+from mmemb_r1_model.model.settings import read_settings, write_settings
 from mmemb_r1_model.training.bank import make_bank
 from mmemb_r1_model.training.batches import WeightedSet, labels_of, pairs_between
 from mmemb_r1_model.training.distributed import World
@@ -102,7 +103,7 @@ def calibrate_gate(
         return None
     # Of one model both paths, and the raw gate: as candidates queries never reason. Of a graded gate the rationales are
     # as long as it says, which adaptive ones are; at this threshold all are written.
-    mode: Reasoning = "always" if read_settings(final).short is None else "adaptive"
+    mode: Mode = "always" if read_settings(final).short is None else "adaptive"
     embedder = load(str(final), reasoning=mode, gate="raw", threshold=0.0, device=world.device.type, dtype=dtype)
     reader = _Reader(embedder, config.batch_size, world)
     queries = [pair.query for pair in pairs]

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmeb_harness import Trace
+from mmeb_harness import Mode, Trace
 from mmemb_r1_model.decoding import as_the_library_has_it, suppressed
 from mmemb_r1_model.embed.engine import Engine, unit_vectors
 from mmemb_r1_model.embed.reference import embed_plainly
 from mmemb_r1_model.model.collate import collate
 from mmemb_r1_model.model.prompt import END_OF_TEXT, Prompt, extended
-from mmemb_r1_model.model.settings import Reasoning
 
 #: Prompts that are read together.
 BATCH = 4
@@ -69,7 +68,7 @@ class Embedded:
     fed: tuple[tuple[int, ...], ...]
 
 
-def by_engine(engine: ListeningEngine, prompts: Sequence[Prompt], mode: Reasoning) -> Embedded:
+def by_engine(engine: ListeningEngine, prompts: Sequence[Prompt], mode: Mode) -> Embedded:
     """Several batches in one stream."""
     if mode != "always":
         prompts = [extended(prompt, [engine.rule.emb]) for prompt in prompts]

@@ -91,7 +91,7 @@ class Writer:
         Raises:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
-        for answered in self._decoder.stream(batches, self._open):
+        for answered in self._decoder.stream(batches, self._open, lambda batch: batch.inputs["input_ids"].size):
             yield _written(answered), self._work(answered)
 
     def _open(self, batch: Batch) -> Pieces[Opened[_Read]]:

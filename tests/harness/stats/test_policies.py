@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from mmeb_harness import ResultError
+from mmeb_harness import MODES, Mode, ResultError
 from mmeb_harness.cli.commands import cli
 from mmeb_harness.core.embedder import state_column
 from mmeb_harness.results.folder import RunFolder
 from mmeb_harness.results.scores import read_run_file, task_of_run
 from mmeb_harness.stats.controls import Decisions, cross_fitted_gains, cross_fitted_mode, fit_probe
 from mmeb_harness.stats.gate import Gate, judge_gate
-from mmeb_harness.stats.policies import MODES, Mode, Policy, head_room_closed, mode_runs
+from mmeb_harness.stats.policies import Policy, head_room_closed, mode_runs
 from mmeb_harness.stats.queries import States, read_states
 from mmeb_harness.stats.resampling import Floats
 from tests.harness.made_runs import benchmark_tasks, task_result, write_run

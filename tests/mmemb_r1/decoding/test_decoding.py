@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from mmeb_harness import EncodeResult, Item, Trace
 from mmemb_r1_model.decoding import Decoder, Opened, Pieces, Row
 from mmemb_r1_model.decoding.patches import PatchProjection
-from mmemb_r1_model.decoding.reading import UNFINISHED, Reading
+from mmemb_r1_model.decoding.reading import LARGE, UNFINISHED, Reading
 from mmemb_r1_model.decoding.slots import KeyValueShape, SlotCache, grouped_attention
 from mmemb_r1_model.decoding.step import Step, rounded
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
@@ -292,7 +292,7 @@ def test_rows_leave_when_they_are_done_and_others_move_up(random_checkpoint: Pat
         starts = [width - length for length in batch.lengths]
         return Opened(None, rows, starts, batch.lengths, batch.next_position_B.tolist(), [5] * len(rows), past)
 
-    (answered,) = decoder.stream(iter([collate(prompts, 0)]), opened)
+    (answered,) = decoder.stream(iter([collate(prompts, 0)]), opened, lambda batch: batch.positions)
     assert [len(answer.fed) for answer in sorted(answered.answers, key=lambda one: one.index)] == lengths
     assert answered.usage.tokens == sum(lengths)
     assert answered.usage.steps == 13  # 9, 1, 3 in one slot beside 1, 5, 2, 2 in the other
@@ -309,7 +309,7 @@ def test_batches_are_read_side_by_side_in_order_and_never_during_a_pause() -> No
         ended.append(batch)
         return 10 * batch
 
-    reading = Reading(iter(range(5)), read, readers=2)
+    reading = Reading(iter(range(5)), read, lambda _: 1, readers=2)
     threads = torch.get_num_threads()
     found = [reading.next()]
     reading.pause()
@@ -329,9 +329,29 @@ def test_two_batches_are_always_read_at_once() -> None:
         return batch
         yield
 
-    reading = Reading(iter(range(6)), read, readers=2)
+    reading = Reading(iter(range(6)), read, lambda _: 1, readers=2)
     assert [read[0] for read in iter(reading.next, None) if read is not UNFINISHED] == list(range(6))
     reading.close()
+
+
+def test_a_large_batch_is_read_alone() -> None:
+    now, together = set[int](), list[set[int]]()
+
+    def read(batch: int) -> Pieces[int]:
+        now.add(batch)
+        together.append(set(now))
+        yield
+        together.append(set(now))
+        now.remove(batch)
+        return batch
+
+    sizes = [1, LARGE, LARGE, 1, 1, LARGE]
+    reading = Reading(iter(range(6)), read, sizes.__getitem__, readers=2)
+    threads = torch.get_num_threads()
+    assert [read[0] for read in iter(reading.next, None) if read is not UNFINISHED] == list(range(6))
+    assert torch.get_num_threads() == threads
+    reading.close()
+    assert [beside for beside in together if beside & {1, 2, 5}] == [{1}, {1}, {2}, {2}, {5}, {5}]
 
 
 def test_an_error_of_a_reader_comes_when_its_batch_would() -> None:
@@ -341,7 +361,7 @@ def test_an_error_of_a_reader_comes_when_its_batch_would() -> None:
         return batch
         yield
 
-    reading = Reading(iter(range(3)), read, readers=2)
+    reading = Reading(iter(range(3)), read, lambda _: 1, readers=2)
     assert reading.next() is not None
     with pytest.raises(ValueError, match="no such batch"):
         reading.next()

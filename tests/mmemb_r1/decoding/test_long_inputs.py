@@ -122,7 +122,11 @@ def test_others_get_a_token_between_the_pieces_of_a_long_prompt(readers: int, ra
     decoder.readers = readers
     prompt = embedder.prompt(Item("short", text="a red circle"))
     batches = iter([(1, 30), (6, 2)])
-    list(decoder.stream(batches, lambda batch: opened_in(batch[0], embedder.engine, prompt, rule, batch[1])))
+
+    def opened(batch: tuple[int, int]) -> Pieces[Opened[None]]:
+        return opened_in(batch[0], embedder.engine, prompt, rule, batch[1])
+
+    list(decoder.stream(batches, opened, lambda batch: batch[0]))
     # A second reader has read the first piece beside the other batch, before that one's row had its first token.
     begun = rule.happened.index("piece") + readers - 1
     assert rule.happened[begun : begun + 2 * (6 - readers)] == ["piece", "token"] * (6 - readers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -327,7 +328,8 @@ def test_in_bfloat16_rationales_part_at_near_ties_only(which: str, random_checkp
     def answers(size: int) -> list[tuple[tuple[int, ...], np.ndarray]]:
         batches = [collate(prompts[start : start + size], 0) for start in range(0, len(prompts), size)]
         fed = []
-        for answered in engine.decoder.stream(iter(batches), lambda batch: engine._open(batch, ["always"], 0.0)):
+        opened = functools.partial(engine._open, modes=["always"], threshold=0.0)
+        for answered in engine.decoder.stream(iter(batches), opened, lambda batch: batch.positions):
             for answer in sorted(answered.answers, key=lambda one: one.index):
                 state = torch.nn.functional.normalize(answer.state.float(), dim=0).numpy()
                 fed.append((answer.fed, state))
