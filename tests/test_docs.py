@@ -14,6 +14,7 @@ from mmeb_tasks.mini import SUITE
 from PIL import Image
 
 from mmeb_harness.results.files import load_run_result, load_task_result
+from mmeb_harness.show.tables import bounds
 from mmemb_r1_model.embed.embedder import load
 from tests.test_architecture import MAY_IMPORT
 
@@ -217,13 +218,27 @@ def test_the_pages_show_what_the_study_says() -> None:
     for run, title in (("gate-only", "gate alone"), ("base", "gate and rationales")):
         for task in ("text", "graded", "image", "page", "video"):
             own = numbers["policies"][f"{run}/adaptive"][f"miniworld-{task}"]
-            policies = ("never", "always", "random", "adaptive", "oracle")
+            policies = ("never", "always", "adaptive", "oracle")
             cells = [f"{100 * own[policy]['all']['value']:.1f}" for policy in policies]
             cells.append(f"{100 * numbers['goals'][run][f'miniworld-{task}']['head-room closed']['value']:.0f} %")
             cells.append(f"{100 * own['adaptive']['share']['value']:.0f} %")
             cells.append(f"{own['adaptive']['tokens']:.1f} / {own['always']['tokens']:.1f}")
             assert f"| {title} | {task} | {' | '.join(cells)} |" in shown
     assert {line for line in README.splitlines() if line.startswith("| gate ")} <= shown
+
+
+def test_the_evidence_says_what_a_gate_tells_apart_within_a_task() -> None:
+    shown = set(PAGES["evidence"].splitlines())
+    numbers = json.loads((ROOT / "results" / "mixed" / "study.json").read_text())
+    for run, title in (("gate-only", "gate alone"), ("base", "gate and rationales")):
+        for task, goals in numbers["goals"][run].items():
+            own, gain = numbers["policies"][f"{run}/adaptive"][task], goals["adaptive - fixed"]
+            policies = ("never", "always", "fixed", "adaptive", "oracle")
+            cells = [f"{100 * own[policy]['all']['value']:.1f}" for policy in policies]
+            cells.append(f"{100 * gain['value']:+.1f} {bounds(*gain['queries'])}")
+            cells.append(f"{numbers['within'][run][task]['mean']:.2f}")
+            cells.append(f"{100 * own['adaptive']['share']['value']:.0f} %")
+            assert f"| {title} | {task.removeprefix('mixed-')} | {' | '.join(cells)} |" in shown
 
 
 def test_the_evidence_says_what_each_part_is_worth() -> None:

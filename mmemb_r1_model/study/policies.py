@@ -53,6 +53,21 @@ def estimate(samples: Sequence[Sample], statistic: Statistic) -> OverSeeds:
     )
 
 
+def over_tasks(tasks: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """Means over tasks, every one of which counts alike; a seed each.
+
+    Args:
+        tasks: of each its seeds' samples, of the same columns.
+    """
+    return [_mean_of(samples) for samples in zip(*tasks, strict=True)]
+
+
+def _mean_of(samples: Sequence[Sample]) -> Sample:
+    parts = [sample.resampled for sample in samples]
+    means_K, draws_BK = (np.mean([getattr(part, name) for part in parts], axis=0) for name in ("means_K", "draws_BK"))
+    return Sample(samples[0].names, Resampled(means_K, draws_BK, sum(part.clusters for part in parts)))
+
+
 def _named(names: Sequence[str], means_K: Floats) -> Means:
     return dict(zip(names, np.moveaxis(means_K, -1, 0), strict=True))
 

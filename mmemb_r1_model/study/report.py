@@ -19,15 +19,14 @@ import numpy as np
 
 from mmeb_harness import MODES
 from mmeb_harness.show.tables import bounds, markdown_table, percent
-from mmeb_harness.stats.calibration import calibrate
 from mmeb_harness.stats.policies import POLICIES, adaptive_minus, head_room_closed
 from mmeb_harness.stats.seeds import OverSeeds
-from mmemb_r1_model.data.suite import find_tasks
 from mmemb_r1_model.disk.errors import DataError
 from mmemb_r1_model.disk.files import make_folder, write_json
 from mmemb_r1_model.disk.jsonl import read_rows
 from mmemb_r1_model.selection.stage import QUALITY
 from mmemb_r1_model.study import figures
+from mmemb_r1_model.study.forecast import forecast_section, own_tasks
 from mmemb_r1_model.study.formed import look_ups_section
 from mmemb_r1_model.study.graded import graded_section
 from mmemb_r1_model.study.plan import (
@@ -42,7 +41,7 @@ from mmemb_r1_model.study.plan import (
     StudyConfig,
     Variant,
 )
-from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, sampled
+from mmemb_r1_model.study.policies import Sample, Statistic, estimate, latencies, of_policies, over_tasks, sampled
 from mmemb_r1_model.study.results import Group, Results
 
 if TYPE_CHECKING:
@@ -59,6 +58,7 @@ GOALS: tuple[tuple[str, Statistic, float], ...] = (
     ("head-room closed", of_policies(head_room_closed), 0.85),
 )
 LATENCY_GOAL = 0.8
+MEAN = "mean of the tasks with training data"
 BLURS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
@@ -88,7 +88,7 @@ def write_report(config: StudyConfig, folder: Path, seeds: Sequence[int], target
         _stage_2(results, numbers),
         _degrees(results, numbers),
         _vetoes(results, done, numbers),
-        _calibration(results, target, numbers),
+        forecast_section(results, _main_runs(done), target, numbers),
         look_ups_section(results, [BASE, *(variant.name for variant in done)], numbers),
         _variants(results, done, numbers),
         _costs(results, done, target, numbers),
@@ -128,12 +128,17 @@ def _shown(done: Sequence[Variant]) -> Iterable[tuple[str, Checkpoint, str]]:
     yield BASE, "joint", "Stage 1 alone: the gate as the direct-only sides left it"
 
 
+def _main_runs(done: Sequence[Variant]) -> list[str]:
+    """The whole method, and the gate alone."""
+    return [BASE, *(variant.name for variant in done if variant.name == GATE_ONLY)]
+
+
 def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
-    runs = [BASE, *(variant.name for variant in done if variant.name == GATE_ONLY)]
     rows = []
-    for run in runs:
+    for run in _main_runs(done):
+        of_tasks = {task: group.samples() for task, group in results.groups(run).items()}
         for task, group in results.groups(run).items():
-            samples, speeds = group.samples(), _speeds(results, run, task, group)
+            samples, speeds = of_tasks[task], _speeds(results, run, task, group)
             reached = {name: estimate(samples, statistic) for name, statistic, _ in GOALS}
             met = [reached[name].value >= least for name, _, least in GOALS]
             ratio = _mean([speed["adaptive"]["mean"] / speed["always"]["mean"] for speed in speeds]) if speeds else None
@@ -142,6 +147,10 @@ def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
             rows[-1].append(f"{sum(met)} of {len(met)}")
             own = numbers.setdefault("goals", {}).setdefault(run, {})
             own[task] = {**_described(reached), "latency_ratio": ratio}
+        mean = over_tasks([of_tasks[task] for task in own_tasks(results)])
+        reached = {name: estimate(mean, statistic) for name, statistic, _ in GOALS}
+        numbers.setdefault("mean", {})[run] = _described(reached)
+        rows.append([run, MEAN, *map(interval, reached.values()), "", ""])
     header = ["run", "task", *(f"{name} (≥ {100 * least:.0f})" for name, _, least in GOALS)]
     return "## Goals\n\n" + table([*header, f"latency, adaptive / always (≤ {LATENCY_GOAL})", "met"], rows)
 
@@ -248,7 +257,7 @@ def _vetoes(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
     if not results.config.vetoes:
         return ""
     rows, fits = [], []
-    for run in [BASE, *(variant.name for variant in done if variant.name == GATE_ONLY)]:
+    for run in _main_runs(done):
         fitted = [of["fitted"] for of in results.json(VETOES, run)]
         for place, limit in enumerate(results.config.vetoes):
             own = numbers.setdefault("vetoes", {}).setdefault(run, {}).setdefault(str(limit), {})
@@ -289,35 +298,6 @@ def _gains_of_veto(both: pd.DataFrame) -> dict[str, Any]:
         "over_adaptive": veto - both.adaptive,
         "over_never": veto - both.never,
     }
-
-
-def _calibration(results: Results, target: Path, numbers: Numbers) -> str:
-    """The gate's probability against how often, and by how much, reasoning paid; tasks like those of training."""
-    foreign = {task.name for task in find_tasks() if task.in_distribution == "OOD"}
-    frames = [frame for name, group in results.groups(BASE).items() if name not in foreign for frame in group.frames]
-    gate, never, always = (np.concatenate([frame[name] for frame in frames]) for name in ("gate", "never", "always"))
-    calibration = calibrate(gate, always - never)
-    brier, of_rate = calibration.brier, calibration.base_rate_brier
-    names = {"from": "low", "gain": "gap"} | {name: name for name in ("gate", "queries", "pays", "hurts")}
-    bins = [{name: getattr(tenth, field) for name, field in names.items()} for tenth in calibration.bins]
-    numbers["calibration"] = {"bins": bins, "brier": brier, "brier_of_base_rate": of_rate, "ece": calibration.ece}
-    figures.calibration(bins, target / "calibration.png")
-    rows = [
-        [f"{tenth['from']:.1f} to {tenth['from'] + 0.1:.1f}", str(tenth["queries"])]
-        + [percent(tenth[name]) for name in ("pays", "hurts", "gain")]
-        for tenth in bins
-    ]
-    return f"""## Calibration of the gate
-
-All seeds, tasks that have training data. Gain: points of the main metric, reasoned minus direct.
-
-{table(["p(reason)", "queries", "reasoning pays", "hurts", "gain"], rows)}
-As a forecast that reasoning pays: Brier score {brier:.3f} (of the base rate {of_rate:.3f}), ECE
-{calibration.ece:.3f} (ten bins of equally many queries). The gate is trained on reward, cost included;
-only `calibrate` makes it a probability.
-
-![calibration](calibration.png)
-"""
 
 
 def _variants(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:

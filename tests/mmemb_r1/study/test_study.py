@@ -18,10 +18,11 @@ from mmemb_r1_model.pipeline import read_pipeline
 from mmemb_r1_model.selection.quality import rank_auc
 from mmemb_r1_model.selection.rule import Judged
 from mmemb_r1_model.study import plan
+from mmemb_r1_model.study.forecast import pays_against_hurts
 from mmemb_r1_model.study.formed import Share, share_of
 from mmemb_r1_model.study.look_ups import LookUps, judged
 from mmemb_r1_model.study.plan import read_study, seeded
-from mmemb_r1_model.study.policies import estimate, latencies, of_policies, sample_of, sampled
+from mmemb_r1_model.study.policies import estimate, latencies, of_policies, over_tasks, sample_of, sampled
 from mmemb_r1_model.study.report import interval
 from mmemb_r1_model.study.veto import FittedVeto, fit_vetoes, fitted_veto
 from tests.mmemb_r1.calls import call, without_a_process
@@ -91,6 +92,7 @@ def test_a_study_runs_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
         "length cost",
         "graded budget",
         "Calibration",
+        "What the gate tells apart within a task",
         "Checks",
         "Selection",
         "Time",
@@ -221,6 +223,26 @@ def test_estimates_are_of_columns_by_their_names() -> None:
     assert ratio.value == 0.15
     assert ratio.queries[0] < 0.15 < ratio.queries[1]
     assert ratio.seeds == (0.15, 0.15)
+
+
+def test_every_task_counts_alike_in_their_mean() -> None:
+    one = [sampled({"hit": np.array(values)}, 0) for values in ([1.0, 1.0, 0.0], [0.0])]
+    other = [sampled({"hit": np.array(values)}, 1) for values in ([0.0], [1.0])]
+    mean = estimate(over_tasks([one, other]), lambda means: means["hit"])
+    assert mean.value == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert [sample.means["hit"] for sample in over_tasks([one, other])] == pytest.approx([1 / 3, 1 / 2])
+    # Of four tasks of equal uncertainty the mean is half as uncertain.
+    alike = [[sampled({"hit": np.arange(100) % 2.0}, seed)] for seed in range(4)]
+    widths = [np.diff(estimate(over_tasks(alike[:count]), lambda means: means["hit"]).queries)[0] for count in (1, 4)]
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
+
+
+def test_a_gate_is_held_against_what_it_should_tell_apart() -> None:
+    frame = pd.DataFrame(
+        {"gate": [0.9, 0.4, 0.6, 0.1, 0.99], "never": [0.0, 0.0, 1.0, 1.0, 1.0], "always": [1.0, 1.0, 0.0, 0.0, 1.0]}
+    )
+    assert pays_against_hurts(frame) == 0.75  # of four pairs 0.4 is below 0.6; where nothing changes doesn't count
+    assert pays_against_hurts(frame[:2]) is None
 
 
 def test_an_interval_is_written_as_far_as_it_is_known() -> None:
