@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmeb_harness import Mode
 from mmeb_harness.adapter.memory import forget_peak, peak_device_memory, peak_memory
 from mmemb_r1_model.data.pairs import Item, Pair, PairSet
 from mmemb_r1_model.disk.errors import HarnessError, OptionError
 from mmemb_r1_model.disk.files import matching
 from mmemb_r1_model.disk.jsonl import read_rows
+from mmemb_r1_model.model.settings import Mode
 from mmemb_r1_model.pipeline import EvaluateConfig, Pipeline, PipelineConfig, Stage
 from mmemb_r1_model.rationales.config import WorkerConfig
 from mmemb_r1_model.rationales.stage import sides_to_reason

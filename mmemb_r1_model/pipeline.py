@@ -28,7 +28,6 @@ from typing import Any, Literal, get_args
 
 from torch import distributed
 
-from mmeb_harness import MODES, Mode
 from mmemb_r1_model.data.config import TrainingSetConfig
 from mmemb_r1_model.data.pairs import PairSet, contents_of
 from mmemb_r1_model.data.rationales import RATIONALES, CarriedRationales, some_of
@@ -41,6 +40,7 @@ from mmemb_r1_model.disk.hashing import file_fingerprint
 from mmemb_r1_model.disk.jsonl import RowWriter
 from mmemb_r1_model.disk.trackers import TrackerName, curves_in
 from mmemb_r1_model.model.checkpoint import open_checkpoint
+from mmemb_r1_model.model.settings import MODES, Mode
 from mmemb_r1_model.model.tiny_model import TINY_SETTINGS, TinySize, build_model, build_tokenizer, save_tiny
 from mmemb_r1_model.rationales.config import RationaleConfig
 from mmemb_r1_model.rationales.stage import write_rationales

@@ -80,7 +80,7 @@ MAY_IMPORT = {
         "pipeline": "data disk model rationales selection training vllm",
         "rehearsal": "data decoding disk embed model selection training",
         "study": "data disk embed pipeline rationales selection training",
-        "estimate": "data disk pipeline rationales training",
+        "estimate": "data disk model pipeline rationales training",
         "fits": "decoding disk model pipeline rationales rehearsal training",
         "cli": "disk estimate fits model pipeline study",
     },

@@ -14,7 +14,6 @@ Legend of shapes: B rows, L tokens, D hidden size.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,8 +216,9 @@ class Engine:
         Raises:
             torch.OutOfMemoryError: with smaller batches, it may go.
         """
-        opened = functools.partial(self._open, modes=modes, threshold=threshold)
-        for answered in self.decoder.stream(batches, opened, lambda batch: batch.positions):
+        for answered in self.decoder.stream(
+            batches, lambda batch: self._open(batch, modes, threshold), lambda batch: batch.positions
+        ):
             yield self._result_of(answered)
 
     def _open(self, collated: Collated | Uploaded, modes: Sequence[Mode], threshold: float) -> Pieces[Opened[_Read]]:

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from mmeb_harness import MODES as MODES
 from mmeb_harness import JsonFile
+from mmeb_harness import Mode as Mode
 from mmemb_r1_model.disk.config import Least1
 from mmemb_r1_model.disk.errors import ModelError
 from mmemb_r1_model.disk.files import write_json

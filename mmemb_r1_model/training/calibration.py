@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmeb_harness import Mode
 from mmeb_harness.stats.resampling import Floats
 from mmemb_r1_model.data.pairs import Item, Pair
 from mmemb_r1_model.disk.config import Least1, Share
 from mmemb_r1_model.disk.errors import OptionError, progress_of
 from mmemb_r1_model.disk.files import write_json
 from mmemb_r1_model.embed.embedder import MMEmbR1Embedder, load
-from mmemb_r1_model.model.settings import read_settings, write_settings
+from mmemb_r1_model.model.settings import Mode, read_settings, write_settings
 from mmemb_r1_model.training.bank import make_bank
 from mmemb_r1_model.training.batches import WeightedSet, labels_of, pairs_between
 from mmemb_r1_model.training.distributed import World
