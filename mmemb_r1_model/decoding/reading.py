@@ -112,9 +112,10 @@ class Reading(Generic[BatchT, OpenedT]):
             if batch is None:
                 return
             is_large = self._positions_of(batch) >= LARGE
-            self._held = batch if is_large and self._under_way else None
-            if self._held is not None:
+            if is_large and self._under_way:
+                self._held = batch
                 return
+            self._held = None
             self._under_way.append(_UnderWay(self._open_batch(batch), time.perf_counter(), is_large))
 
     def _take_turns(self, pool: ThreadPoolExecutor) -> Read[OpenedT]:

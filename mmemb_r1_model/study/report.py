@@ -134,7 +134,7 @@ def _main_runs(done: Sequence[Variant]) -> list[str]:
 
 
 def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
-    rows = []
+    rows, trained = [], own_tasks(results)
     for run in _main_runs(done):
         of_tasks = {task: group.samples() for task, group in results.groups(run).items()}
         for task, group in results.groups(run).items():
@@ -147,7 +147,7 @@ def _goals(results: Results, done: Sequence[Variant], numbers: Numbers) -> str:
             rows[-1].append(f"{sum(met)} of {len(met)}")
             own = numbers.setdefault("goals", {}).setdefault(run, {})
             own[task] = {**_described(reached), "latency_ratio": ratio}
-        mean = over_tasks([of_tasks[task] for task in own_tasks(results)])
+        mean = over_tasks([of_tasks[task] for task in trained])
         reached = {name: estimate(mean, statistic) for name, statistic, _ in GOALS}
         numbers.setdefault("mean", {})[run] = _described(reached)
         rows.append([run, MEAN, *map(interval, reached.values()), "", ""])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -328,8 +327,9 @@ def test_in_bfloat16_rationales_part_at_near_ties_only(which: str, random_checkp
     def answers(size: int) -> list[tuple[tuple[int, ...], np.ndarray]]:
         batches = [collate(prompts[start : start + size], 0) for start in range(0, len(prompts), size)]
         fed = []
-        opened = functools.partial(engine._open, modes=["always"], threshold=0.0)
-        for answered in engine.decoder.stream(iter(batches), opened, lambda batch: batch.positions):
+        for answered in engine.decoder.stream(
+            iter(batches), lambda batch: engine._open(batch, ["always"], 0.0), lambda batch: batch.positions
+        ):
             for answer in sorted(answered.answers, key=lambda one: one.index):
                 state = torch.nn.functional.normalize(answer.state.float(), dim=0).numpy()
                 fed.append((answer.fed, state))
